@@ -1,0 +1,221 @@
+//! What a build is asked to do and what comes of it: the types between every caller (command line, API) and the
+//! engine. Data only.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rbuild_graph::{HostIp, NetMode, Ulimit};
+use rbuild_oci::Digest;
+
+/// Everything one build needs to know, with the environment already read.
+#[derive(Debug, Clone, Default)]
+pub struct BuildRequest {
+    /// Where the files of COPY come from.
+    pub context: ContextSource,
+    /// Where the Dockerfile comes from.
+    pub dockerfile: DockerfileSource,
+    /// Stage to build; the last one if absent.
+    pub target: Option<String>,
+    /// `--build-arg`, later ones win.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--build-context name=value`, values as written.
+    pub build_contexts: BTreeMap<String, String>,
+    /// `--tag`, as written.
+    pub tags: Vec<String>,
+    /// Outputs besides the tags in the local store.
+    pub outputs: Vec<Output>,
+    /// `--platform`, as written; the own one if empty.
+    pub platforms: Vec<String>,
+    /// `--no-cache` and `--no-cache-filter`.
+    pub no_cache: NoCache,
+    /// `--pull`: ask the registry even if the store has the image.
+    pub pull: bool,
+    /// `--network`.
+    pub network: Option<NetMode>,
+    /// `--secret`.
+    pub secrets: Vec<SecretSpec>,
+    /// `--add-host`.
+    pub extra_hosts: Vec<HostIp>,
+    /// `--shm-size`, bytes.
+    pub shm_size_bytes: Option<u64>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: Option<String>,
+    /// `--allow`.
+    pub entitlements: Vec<Entitlement>,
+    /// `--host-ca`: steps see the host's CA bundle, no layer does.
+    pub host_ca: bool,
+    /// `SOURCE_DATE_EPOCH`, seconds.
+    pub source_date_epoch: Option<i64>,
+    /// Most steps at once; the number of processors if absent.
+    pub jobs: Option<usize>,
+}
+
+/// Main context.
+#[derive(Debug, Clone, Default)]
+pub enum ContextSource {
+    /// No files (`-` with a Dockerfile on standard input).
+    #[default]
+    Empty,
+    /// A directory of this machine.
+    Dir(PathBuf),
+    /// A tar archive (any compression), already spooled into a file.
+    Tar(PathBuf),
+}
+
+/// Where the Dockerfile is.
+#[derive(Debug, Clone)]
+pub enum DockerfileSource {
+    /// A file of this machine; its `.dockerignore` sibling is looked for beside it.
+    File(PathBuf),
+    /// The text itself (standard input).
+    Text(Vec<u8>),
+    /// A path inside the context (needed when the context is a tar).
+    InContext(String),
+}
+
+impl Default for DockerfileSource {
+    fn default() -> Self {
+        Self::InContext("Dockerfile".to_owned())
+    }
+}
+
+/// What is not taken from the cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NoCache {
+    /// The cache is used.
+    #[default]
+    Off,
+    /// No step is taken from the cache.
+    All,
+    /// The steps of these stages are not, names compared ignoring case.
+    Stages(Vec<String>),
+}
+
+/// Permissions that a step needs to leave the default sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entitlement {
+    /// `network.host`.
+    NetworkHost,
+    /// `security.insecure`.
+    SecurityInsecure,
+}
+
+/// One `--secret`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretSpec {
+    /// Id the Dockerfile uses.
+    pub id: String,
+    /// Where its value is.
+    pub source: SecretSource,
+}
+
+impl std::fmt::Debug for SecretSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretSpec").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Where a secret's value is; read when a step needs it, never kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+}
+
+/// Compression of new layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LayerCompression {
+    /// None.
+    Uncompressed,
+    /// gzip, BuildKit's default.
+    #[default]
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+/// Where a stream goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file, replaced whole when the build succeeded.
+    File(PathBuf),
+}
+
+/// One `--output`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// What and where.
+    pub kind: OutputKind,
+    /// Names for this output (`name=`); the tags if empty.
+    pub names: Vec<String>,
+    /// Compression of new layers.
+    pub compression: LayerCompression,
+    /// Level, the codec's default if absent.
+    pub compression_level: Option<i32>,
+    /// Convert layers that exist too.
+    pub force_compression: bool,
+    /// OCI media types (BuildKit's default) instead of Docker's.
+    pub oci_mediatypes: bool,
+    /// Clamp file times of new layers to `SOURCE_DATE_EPOCH`.
+    pub rewrite_timestamp: bool,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Kinds of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputKind {
+    /// The local store; with `push`, the registries the names say.
+    Image {
+        /// Push every name.
+        push: bool,
+        /// Push by digest only.
+        push_by_digest: bool,
+        /// Allow plain HTTP.
+        insecure: bool,
+    },
+    /// An OCI layout, as a tar or (`tar=false`) as a directory.
+    Oci(LayoutDestination),
+    /// A `docker load` archive.
+    Docker(LayoutDestination),
+    /// The root file system as a directory.
+    Local(PathBuf),
+    /// The root file system as a tar.
+    Tar(Destination),
+    /// Nothing but the cache.
+    CacheOnly,
+}
+
+/// Where an image layout goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayoutDestination {
+    /// One tar.
+    Tar(Destination),
+    /// A directory.
+    Dir(PathBuf),
+}
+
+/// What a successful build made.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOutcome {
+    /// Manifest digest (absent for `local` and `tar` only builds).
+    pub manifest_digest: Option<Digest>,
+    /// Config digest.
+    pub config_digest: Option<Digest>,
+    /// Names given, in full.
+    pub names: Vec<String>,
+    /// Keys and values of `--metadata-file`.
+    pub metadata: BTreeMap<String, serde_json::Value>,
+    /// Compressed size of all layers, bytes.
+    pub image_size_bytes: u64,
+    /// Warnings of the front end, for the summary at the end.
+    pub warnings: Vec<String>,
+}

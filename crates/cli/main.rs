@@ -1,0 +1,3 @@
+//! The `rbuild` program.
+
+fn main() {}

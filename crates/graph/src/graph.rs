@@ -1,0 +1,284 @@
+//! The graph itself: vertices, edges, their digests, pruning and order. Refuses graphs that refer to what is not
+//! in them; cycles cannot be made, since a vertex is named by the digest of what it depends on.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rbuild_oci::Digest;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::op::Op;
+
+/// Name of a vertex: the digest of its operation and of its inputs.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VertexDigest(pub Digest);
+
+impl std::fmt::Display for VertexDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One output of a vertex.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Edge {
+    /// The vertex.
+    pub vertex: VertexDigest,
+    /// Which of its outputs.
+    pub output: u32,
+}
+
+/// Lines of a Dockerfile, 1-based and inclusive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSpan {
+    /// Index into [`Graph::sources`].
+    pub source: usize,
+    /// First line.
+    pub start: u32,
+    /// Last line.
+    pub end: u32,
+}
+
+/// How a vertex is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Group id: vertices of one group are shown as one.
+    pub group: Option<String>,
+    /// Name of the group.
+    pub group_name: Option<String>,
+    /// The group is not opened by this vertex alone.
+    pub weak: bool,
+}
+
+/// What is known of a vertex beside its operation. Not part of its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VertexMeta {
+    /// Name shown, such as `[build 2/4] RUN make`.
+    pub name: String,
+    /// Never take it from the cache.
+    pub ignore_cache: bool,
+    /// Where it stands in the Dockerfile.
+    pub span: Option<SourceSpan>,
+    /// How it is shown.
+    pub progress: Progress,
+}
+
+/// One step of the build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vertex {
+    /// What it does.
+    pub op: Op,
+    /// What it works on.
+    pub inputs: Vec<Edge>,
+    /// `os/arch[/variant]` it is for; empty if it does not matter.
+    pub platform: String,
+    /// How it is shown and where it comes from.
+    pub meta: VertexMeta,
+}
+
+/// A Dockerfile (or other text) the graph came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceText {
+    /// File name as the user gave it.
+    pub filename: String,
+    /// Content.
+    pub text: Vec<u8>,
+}
+
+/// All vertices of a build.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    vertices: BTreeMap<VertexDigest, Vertex>,
+    /// Texts that spans point into.
+    pub sources: Vec<SourceText>,
+}
+
+/// What can be wrong with a graph.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// An edge names a vertex that is not there.
+    #[error("vertex {0} is not in the graph")]
+    MissingVertex(VertexDigest),
+}
+
+impl Vertex {
+    /// The digest that names this vertex.
+    #[must_use]
+    pub fn digest(&self) -> VertexDigest {
+        #[derive(Serialize)]
+        struct Definition<'a> {
+            op: &'a Op,
+            inputs: &'a [Edge],
+            platform: &'a str,
+        }
+        let definition = Definition { op: &self.op, inputs: &self.inputs, platform: &self.platform };
+        let mut hasher = Sha256::new();
+        hasher.update(b"rbuild vertex 1\0");
+        let mut writer = HashWriter(&mut hasher);
+        let written = serde_json::to_writer(&mut writer, &definition);
+        assert!(written.is_ok(), "an operation always serialises: its maps have string keys and a hash cannot fail");
+        VertexDigest(Digest::from_sha256(hasher.finalize().into()))
+    }
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Graph {
+    /// Adds a vertex and returns its digest. Adding the same operation again keeps the first one's meta data, but
+    /// `ignore_cache` holds if either asks for it.
+    ///
+    /// # Errors
+    /// [`GraphError::MissingVertex`] if an input is not in the graph yet.
+    pub fn add(&mut self, vertex: Vertex) -> Result<VertexDigest, GraphError> {
+        if let Some(missing) = vertex.inputs.iter().find(|edge| !self.vertices.contains_key(&edge.vertex)) {
+            return Err(GraphError::MissingVertex(missing.vertex.clone()));
+        }
+        let digest = vertex.digest();
+        let ignore_cache = vertex.meta.ignore_cache;
+        let kept = self.vertices.entry(digest.clone()).or_insert(vertex);
+        kept.meta.ignore_cache |= ignore_cache;
+        Ok(digest)
+    }
+
+    /// The vertex of that digest.
+    #[must_use]
+    pub fn get(&self, digest: &VertexDigest) -> Option<&Vertex> {
+        self.vertices.get(digest)
+    }
+
+    /// Number of vertices.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.vertices.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.vertices.is_empty()
+    }
+
+    /// The vertices that `targets` need, each after its inputs. What is not in the list is not built.
+    ///
+    /// # Errors
+    /// [`GraphError::MissingVertex`] if a target is not in the graph.
+    pub fn reachable(&self, targets: &[VertexDigest]) -> Result<Vec<VertexDigest>, GraphError> {
+        let mut order = Vec::new();
+        let mut done: HashSet<&VertexDigest> = HashSet::new();
+        // An explicit stack: a chain of 100,000 stages must not end the process.
+        let mut stack: Vec<(&VertexDigest, bool)> = Vec::new();
+        for target in targets.iter().rev() {
+            let (key, _) =
+                self.vertices.get_key_value(target).ok_or_else(|| GraphError::MissingVertex(target.clone()))?;
+            stack.push((key, false));
+        }
+        while let Some((digest, inputs_done)) = stack.pop() {
+            if inputs_done {
+                order.push(digest.clone());
+                continue;
+            }
+            if !done.insert(digest) {
+                continue;
+            }
+            stack.push((digest, true));
+            for edge in self.vertices[digest].inputs.iter().rev() {
+                if !done.contains(&edge.vertex) {
+                    stack.push((&edge.vertex, false));
+                }
+            }
+        }
+        Ok(order)
+    }
+
+    /// How many vertices of `order` use each vertex.
+    #[must_use]
+    pub fn consumers(&self, order: &[VertexDigest]) -> HashMap<VertexDigest, usize> {
+        let mut count = HashMap::new();
+        for digest in order {
+            for edge in &self.vertices[digest].inputs {
+                *count.entry(edge.vertex.clone()).or_insert(0) += 1;
+            }
+        }
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{FileAction, FileActionKind, FileOp, MkDirAction, SourceOp};
+
+    fn source(name: &str) -> Vertex {
+        let op = Op::Source(SourceOp { identifier: format!("local://{name}"), attrs: BTreeMap::new() });
+        Vertex { op, inputs: Vec::new(), platform: String::new(), meta: VertexMeta::default() }
+    }
+
+    fn mkdir(path: &str, on: &VertexDigest) -> Vertex {
+        let kind = FileActionKind::MkDir(MkDirAction {
+            path: path.to_owned(),
+            mode: 0o755,
+            make_parents: true,
+            owner: None,
+            time: None,
+        });
+        let action = FileAction { input: Some(0), secondary_input: None, output: Some(0), kind };
+        Vertex {
+            op: Op::File(FileOp { actions: vec![action] }),
+            inputs: vec![Edge { vertex: on.clone(), output: 0 }],
+            platform: String::new(),
+            meta: VertexMeta::default(),
+        }
+    }
+
+    #[test]
+    fn unreached_vertices_are_pruned_and_inputs_come_first() {
+        let mut graph = Graph::default();
+        let a = graph.add(source("a")).unwrap();
+        let b = graph.add(mkdir("/b", &a)).unwrap();
+        let unused = graph.add(mkdir("/unused", &a)).unwrap();
+        let c = graph.add(mkdir("/c", &b)).unwrap();
+        let order = graph.reachable(std::slice::from_ref(&c)).unwrap();
+        assert_eq!(order, [a, b, c]);
+        assert!(!order.contains(&unused));
+    }
+
+    #[test]
+    fn equal_operations_are_one_vertex_and_ignore_cache_sticks() {
+        let mut graph = Graph::default();
+        let first = graph.add(source("a")).unwrap();
+        let mut again = source("a");
+        again.meta.ignore_cache = true;
+        assert_eq!(graph.add(again).unwrap(), first);
+        assert_eq!(graph.len(), 1);
+        assert!(graph.get(&first).unwrap().meta.ignore_cache);
+    }
+
+    #[test]
+    fn a_chain_of_100_000_vertices_is_ordered_without_recursion() {
+        let mut graph = Graph::default();
+        let mut last = graph.add(source("a")).unwrap();
+        for i in 0..100_000 {
+            last = graph.add(mkdir(&format!("/{i}"), &last)).unwrap();
+        }
+        assert_eq!(graph.reachable(&[last]).unwrap().len(), 100_001);
+    }
+
+    #[test]
+    fn an_edge_to_nothing_is_refused() {
+        let mut graph = Graph::default();
+        let absent = source("absent").digest();
+        assert_eq!(graph.add(mkdir("/x", &absent)), Err(GraphError::MissingVertex(absent)));
+    }
+}

@@ -1,0 +1,16 @@
+//! The build graph: operations, vertices and edges, one to one with BuildKit's LLB (`solver/pb/ops.proto`).
+//!
+//! Level 1. Pure data and pure functions: the Dockerfile front end and API clients produce graphs, the builder
+//! solves them. Nothing here runs, reads or mounts anything.
+#![forbid(unsafe_code)]
+
+mod graph;
+mod op;
+pub mod progress;
+
+pub use graph::{Edge, Graph, GraphError, Progress, SourceSpan, SourceText, Vertex, VertexDigest, VertexMeta};
+pub use op::{
+    CacheSharing, CopyAction, DiffOp, ExecMeta, ExecOp, FileAction, FileActionKind, FileOp, FileTime, HostIp,
+    InputIndex, MergeOp, MkDirAction, MkFileAction, Mount, MountKind, NetMode, Op, OutputIndex, ProxyEnv,
+    RmAction, SecretEnv, SecurityMode, SourceOp, SymlinkAction, Ulimit, UserOpt,
+};
