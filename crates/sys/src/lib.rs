@@ -2,8 +2,12 @@
 //!
 //! Level 0. Safe signatures over what rustix and nix do not offer, and [`RootFd`], the one way by which this
 //! program touches paths that came from outside.
-#![expect(unsafe_code, reason = "the one home of unsafe code: syscalls without a safe wrapper elsewhere")]
+#![expect(
+    unsafe_code,
+    reason = "the one home of unsafe code: syscalls without a safe wrapper elsewhere"
+)]
 
 mod rootfd;
+pub mod userdb;
 
 pub use rootfd::{RootFd, RootFdError, clean};

@@ -106,7 +106,11 @@ impl RootFd {
             return Err(RootFdError::IsRoot(path.to_owned()));
         };
         let dir = clean.parent().unwrap_or(Path::new("/"));
-        let fd = self.open_in(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = self.open_in(
+            dir,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         Ok((fd, name))
     }
 
@@ -151,11 +155,16 @@ impl RootFd {
         }
         let mut bytes = Vec::new();
         let mut reader = std::fs::File::from(fd).take(max_bytes.saturating_add(1));
-        reader
-            .read_to_end(&mut bytes)
-            .map_err(|source| RootFdError::Io { verb: "read", path: path.to_owned(), source })?;
+        reader.read_to_end(&mut bytes).map_err(|source| RootFdError::Io {
+            verb: "read",
+            path: path.to_owned(),
+            source,
+        })?;
         if bytes.len() as u64 > max_bytes {
-            return Err(RootFdError::TooLarge { path: path.to_owned(), max_bytes });
+            return Err(RootFdError::TooLarge {
+                path: path.to_owned(),
+                max_bytes,
+            });
         }
         Ok(bytes)
     }
@@ -259,7 +268,11 @@ fn components_reversed(path: &Path) -> Vec<OsString> {
 }
 
 fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let mut tries = 0;
     loop {
@@ -271,7 +284,11 @@ fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> R
 }
 
 fn io_error(verb: &'static str, path: &Path, errno: Errno) -> RootFdError {
-    RootFdError::Io { verb, path: path.to_owned(), source: errno.into() }
+    RootFdError::Io {
+        verb,
+        path: path.to_owned(),
+        source: errno.into(),
+    }
 }
 
 #[cfg(test)]
@@ -294,7 +311,12 @@ mod tests {
         let canary = dir.path().join("canary");
         symlink(&canary, dir.path().join("root/abs")).unwrap();
         symlink("../../canary", dir.path().join("root/rel")).unwrap();
-        for path in ["abs/secret", "rel/secret", "../canary/secret", "/../../canary/secret"] {
+        for path in [
+            "abs/secret",
+            "rel/secret",
+            "../canary/secret",
+            "/../../canary/secret",
+        ] {
             let error = root.read_file(Path::new(path), 100).unwrap_err();
             assert!(error.is_not_found(), "{path}: {error}");
         }
@@ -311,11 +333,18 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(made, [Path::new("/run"), Path::new("/run/a"), Path::new("/run/a/b")]);
-        root.create_dir_all(Path::new("out/x"), Mode::from_raw_mode(0o755), |_, _| Ok(())).unwrap();
+        assert_eq!(
+            made,
+            [Path::new("/run"), Path::new("/run/a"), Path::new("/run/a/b")]
+        );
+        root.create_dir_all(Path::new("out/x"), Mode::from_raw_mode(0o755), |_, _| Ok(()))
+            .unwrap();
         assert!(!dir.path().join("canary/new").exists(), "nothing is made outside");
         let inside = clean(&dir.path().join("canary/new/x"));
-        assert!(root.stat(&inside).is_ok(), "the link's target is made below the root");
+        assert!(
+            root.stat(&inside).is_ok(),
+            "the link's target is made below the root"
+        );
     }
 
     #[test]
@@ -325,9 +354,13 @@ mod tests {
         symlink("a", dir.path().join("root/b")).unwrap();
         std::fs::write(dir.path().join("root/file"), "").unwrap();
         let mode = Mode::from_raw_mode(0o755);
-        let looped = root.create_dir_all(Path::new("a/x"), mode, |_, _| Ok(())).unwrap_err();
+        let looped = root
+            .create_dir_all(Path::new("a/x"), mode, |_, _| Ok(()))
+            .unwrap_err();
         assert_eq!(looped.errno(), Some(Errno::LOOP));
-        let blocked = root.create_dir_all(Path::new("file/x"), mode, |_, _| Ok(())).unwrap_err();
+        let blocked = root
+            .create_dir_all(Path::new("file/x"), mode, |_, _| Ok(()))
+            .unwrap_err();
         assert_eq!(blocked.errno(), Some(Errno::NOTDIR));
     }
 
@@ -336,17 +369,33 @@ mod tests {
         let (dir, root) = root();
         std::fs::write(dir.path().join("root/f"), "12345").unwrap();
         assert_eq!(root.read_file(Path::new("f"), 5).unwrap(), b"12345");
-        assert!(matches!(root.read_file(Path::new("f"), 4), Err(RootFdError::TooLarge { max_bytes: 4, .. })));
+        assert!(matches!(
+            root.read_file(Path::new("f"), 4),
+            Err(RootFdError::TooLarge { max_bytes: 4, .. })
+        ));
         let fifo = rustix::fs::CWD;
-        rustix::fs::mknodat(fifo, dir.path().join("root/p"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        assert!(matches!(root.read_file(Path::new("p"), 4), Err(RootFdError::NotRegular(_))));
+        rustix::fs::mknodat(
+            fifo,
+            dir.path().join("root/p"),
+            FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert!(matches!(
+            root.read_file(Path::new("p"), 4),
+            Err(RootFdError::NotRegular(_))
+        ));
     }
 
     #[test]
     fn the_root_has_no_parent_entry() {
         let (_dir, root) = root();
         for path in ["/", ".", "a/..", "", "../.."] {
-            assert!(matches!(root.parent(Path::new(path)), Err(RootFdError::IsRoot(_))), "{path}");
+            assert!(
+                matches!(root.parent(Path::new(path)), Err(RootFdError::IsRoot(_))),
+                "{path}"
+            );
         }
         assert_eq!(root.parent(Path::new("/x")).unwrap().1, "x");
     }
