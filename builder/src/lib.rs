@@ -1,4 +1,7 @@
-//! The engine: solves build graphs and exports what comes of them. (being written)
+//! The engine: takes a request, has the front end make a graph, solves it, and exports what came of it.
+//!
+//! Level 3. The only crate that joins images, files and processes. Async here, blocking work on bounded threads.
 #![forbid(unsafe_code)]
 
 pub mod request;
+pub mod solve;

@@ -115,12 +115,14 @@ pub struct SecretSpec {
 
 impl std::fmt::Debug for SecretSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SecretSpec").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("SecretSpec")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 /// Where a secret's value is; read when a step needs it, never kept.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
     /// A file.
     File(PathBuf),

@@ -1,0 +1,463 @@
+//! The scheduler: one task for each vertex, keys forward, demand backward.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rbuild_graph::progress::Sink;
+use rbuild_graph::{Edge, Graph, GraphError, Vertex, VertexDigest};
+use rbuild_oci::Digest;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::key::{Ingredient, Key, KeyBuilder};
+use super::report::Reporter;
+
+/// An input that takes part in the key by its content instead of by its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentInput {
+    /// Position in [`Vertex::inputs`].
+    pub input: usize,
+    /// What of it is read: opaque to the solver, part of the key.
+    pub selector: String,
+    /// What a user would call it (`content of src/`).
+    pub label: String,
+}
+
+/// What a vertex says of itself before any input is solved.
+#[derive(Debug, Clone)]
+pub struct Definition<V> {
+    /// Ingredients that come from the operation alone.
+    pub ingredients: Vec<Ingredient>,
+    /// Inputs that count by content; all others count by key.
+    pub content: Vec<ContentInput>,
+    /// The values, where nothing has to run to have them (sources).
+    pub values: Option<Vec<V>>,
+    /// The key by definition says nothing of the content (a directory of the host): consumers must read it.
+    pub volatile: bool,
+}
+
+/// What the cache knows of a key.
+#[derive(Debug, Clone)]
+pub struct Cached<V> {
+    /// Stands for the result in the keys of what follows.
+    pub identity: Key,
+    /// The outputs.
+    pub values: Vec<V>,
+}
+
+/// A vertex that must run.
+#[derive(Debug, Clone)]
+pub struct Miss<'a> {
+    /// Its digest.
+    pub digest: &'a VertexDigest,
+    /// The vertex.
+    pub vertex: &'a Vertex,
+    /// The key its result is kept under.
+    pub key: &'a Key,
+    /// What the key is made of.
+    pub ingredients: &'a [Ingredient],
+}
+
+/// Does the work the solver decides on.
+pub trait Executor: Send + Sync + 'static {
+    /// An output of a vertex.
+    type Value: Clone + Send + Sync + std::fmt::Debug + 'static;
+    /// Why a vertex failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+    /// Held while a key is being computed by this process.
+    type Lock: Send;
+
+    /// What `vertex` is made of.
+    fn define(
+        &self,
+        digest: &VertexDigest,
+        vertex: &Vertex,
+        reporter: &mut Reporter,
+    ) -> impl Future<Output = Result<Definition<Self::Value>, Self::Error>> + Send;
+
+    /// Digest of what `need` selects of `value`.
+    fn content(
+        &self,
+        vertex: &Vertex,
+        need: &ContentInput,
+        value: &Self::Value,
+    ) -> impl Future<Output = Result<Digest, Self::Error>> + Send;
+
+    /// The result kept under `key`, if all of it is still there.
+    fn load(&self, key: &Key) -> impl Future<Output = Option<Cached<Self::Value>>> + Send;
+
+    /// The key by content that was found for a key by definition.
+    fn alias(&self, definition: &Key) -> impl Future<Output = Option<Key>> + Send;
+
+    /// Remembers that `definition` leads to `key`.
+    fn put_alias(&self, definition: &Key, key: &Key) -> impl Future<Output = ()> + Send;
+
+    /// Waits until no other process runs `key`.
+    fn lock(&self, key: &Key, cancel: &CancellationToken) -> impl Future<Output = Option<Self::Lock>> + Send;
+
+    /// Why `ingredients` were not found, as one line.
+    fn explain(
+        &self,
+        vertex: &Vertex,
+        ingredients: &[Ingredient],
+    ) -> impl Future<Output = Option<String>> + Send;
+
+    /// Runs a vertex on the values of its inputs and keeps the result.
+    fn run(
+        &self,
+        miss: Miss<'_>,
+        inputs: Vec<Self::Value>,
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<Cached<Self::Value>, Self::Error>> + Send;
+}
+
+/// Why a graph was not solved.
+#[derive(Debug, thiserror::Error)]
+pub enum SolveError<E> {
+    /// A vertex failed; the others were stopped.
+    #[error("{error}")]
+    Vertex {
+        /// Which.
+        digest: VertexDigest,
+        /// Why.
+        #[source]
+        error: E,
+    },
+    /// The user stopped the build.
+    #[error("context canceled")]
+    Canceled,
+    /// The graph refers to what is not in it.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// Solves `targets` and returns their values, in order.
+///
+/// # Errors
+/// The first failure; everything else is stopped and reported as canceled first.
+pub async fn solve<E: Executor>(
+    graph: Arc<Graph>,
+    targets: &[Edge],
+    executor: Arc<E>,
+    sink: Arc<dyn Sink>,
+    cancel: CancellationToken,
+) -> Result<Vec<E::Value>, SolveError<E::Error>> {
+    let digests: Vec<VertexDigest> = targets.iter().map(|edge| edge.vertex.clone()).collect();
+    let order = graph.reachable(&digests)?;
+    let nodes: HashMap<VertexDigest, Node<E::Value>> =
+        order.iter().map(|d| (d.clone(), Node::new())).collect();
+    let run = Arc::new(Run {
+        graph,
+        nodes,
+        executor,
+        sink,
+        stop: cancel.child_token(),
+        failure: Mutex::new(None),
+    });
+    for digest in &digests {
+        run.nodes[digest].demand();
+    }
+    let mut tasks = JoinSet::new();
+    for digest in order {
+        let run = Arc::clone(&run);
+        tasks.spawn(async move { run.vertex(digest).await });
+    }
+    while let Some(joined) = tasks.join_next().await {
+        if let Err(error) = joined {
+            run.stop.cancel();
+            if let Ok(reason) = error.try_into_panic() {
+                std::panic::resume_unwind(reason);
+            }
+        }
+        // A vertex that nothing demanded still sleeps: the build is over once every target has its value.
+        if digests
+            .iter()
+            .all(|digest| run.nodes[digest].value.borrow().is_some())
+        {
+            run.stop.cancel();
+        }
+    }
+    if let Some((digest, error)) = run.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(SolveError::Vertex { digest, error });
+    }
+    let mut values = Vec::with_capacity(targets.len());
+    for edge in targets {
+        values.push(
+            run.nodes[&edge.vertex]
+                .output(edge.output)
+                .ok_or(SolveError::Canceled)?,
+        );
+    }
+    Ok(values)
+}
+
+struct Node<V> {
+    demanded: watch::Sender<bool>,
+    key: watch::Sender<Option<NodeKey>>,
+    value: watch::Sender<Option<Arc<Vec<V>>>>,
+}
+
+#[derive(Clone)]
+struct NodeKey {
+    identity: Key,
+    volatile: bool,
+}
+
+impl<V: Clone> Node<V> {
+    fn new() -> Self {
+        Self {
+            demanded: watch::Sender::new(false),
+            key: watch::Sender::new(None),
+            value: watch::Sender::new(None),
+        }
+    }
+
+    fn demand(&self) {
+        self.demanded.send_replace(true);
+    }
+
+    fn output(&self, index: u32) -> Option<V> {
+        self.value
+            .borrow()
+            .as_ref()
+            .and_then(|values| values.get(index as usize).cloned())
+    }
+}
+
+/// A vertex was stopped: by the user, by another's failure, or since the build is over.
+struct Stopped;
+
+async fn wait<T: Clone>(sender: &watch::Sender<Option<T>>, stop: &CancellationToken) -> Result<T, Stopped> {
+    let mut receiver = sender.subscribe();
+    tokio::select! {
+        biased;
+        found = receiver.wait_for(Option::is_some) => match found {
+            Ok(value) => value.clone().ok_or(Stopped),
+            Err(_) => Err(Stopped),
+        },
+        () = stop.cancelled() => Err(Stopped),
+    }
+}
+
+struct Run<E: Executor> {
+    graph: Arc<Graph>,
+    nodes: HashMap<VertexDigest, Node<E::Value>>,
+    executor: Arc<E>,
+    sink: Arc<dyn Sink>,
+    stop: CancellationToken,
+    failure: Mutex<Option<(VertexDigest, E::Error)>>,
+}
+
+enum Halt<E> {
+    Stopped,
+    Failed(E),
+}
+
+impl<E> From<Stopped> for Halt<E> {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl<E: Executor> Run<E> {
+    async fn vertex(&self, digest: VertexDigest) {
+        let Some(vertex) = self.graph.get(&digest) else {
+            return;
+        };
+        let mut reporter = Reporter::of(&self.sink, &digest, vertex);
+        match self.solve_vertex(&digest, vertex, &mut reporter).await {
+            Ok(()) => {}
+            Err(Halt::Stopped) => {
+                if reporter.is_started() {
+                    reporter.canceled();
+                }
+            }
+            Err(Halt::Failed(error)) => self.fail(digest, error, &mut reporter),
+        }
+    }
+
+    fn fail(&self, digest: VertexDigest, error: E::Error, reporter: &mut Reporter) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() && !self.stop.is_cancelled() {
+            reporter.failed(error.to_string());
+            *failure = Some((digest, error));
+        } else {
+            reporter.canceled();
+        }
+        drop(failure);
+        self.stop.cancel();
+    }
+
+    async fn solve_vertex(
+        &self,
+        digest: &VertexDigest,
+        vertex: &Vertex,
+        reporter: &mut Reporter,
+    ) -> Result<(), Halt<E::Error>> {
+        let node = &self.nodes[digest];
+        let definition = self
+            .executor
+            .define(digest, vertex, reporter)
+            .await
+            .map_err(Halt::Failed)?;
+        let (key, ingredients) = self.key(vertex, &definition).await?;
+        if let Some(values) = definition.values {
+            node.value.send_replace(Some(Arc::new(values)));
+            node.key.send_replace(Some(NodeKey {
+                identity: key,
+                volatile: definition.volatile,
+            }));
+            return Ok(());
+        }
+        if !vertex.meta.ignore_cache
+            && let Some(cached) = self.executor.load(&key).await
+        {
+            reporter.cached();
+            publish(node, cached);
+            return Ok(());
+        }
+        // What follows may know its own key already and be cached. A step that must run again whatever the cache says
+        // gets a new identity when it has run, so what follows has to wait for that.
+        if !vertex.meta.ignore_cache {
+            node.key.send_replace(Some(NodeKey {
+                identity: key.clone(),
+                volatile: false,
+            }));
+        } else {
+            node.demand();
+        }
+        self.wait_for_demand(node).await?;
+        let inputs = self.input_values(vertex).await?;
+        let lock = tokio::select! {
+            lock = self.executor.lock(&key, &self.stop) => lock.ok_or(Stopped)?,
+            () = self.stop.cancelled() => return Err(Halt::Stopped),
+        };
+        if !vertex.meta.ignore_cache
+            && let Some(cached) = self.executor.load(&key).await
+        {
+            reporter.cached();
+            publish(node, cached);
+            return Ok(());
+        }
+        let cause = if vertex.meta.ignore_cache {
+            Some("the cache is off for this step".to_owned())
+        } else {
+            self.executor.explain(vertex, &ingredients).await
+        };
+        reporter.start(cause);
+        let miss = Miss {
+            digest,
+            vertex,
+            key: &key,
+            ingredients: &ingredients,
+        };
+        let result = self.executor.run(miss, inputs, reporter, &self.stop).await;
+        drop(lock);
+        let cached = result.map_err(|error| {
+            if self.stop.is_cancelled() {
+                Halt::Stopped
+            } else {
+                Halt::Failed(error)
+            }
+        })?;
+        reporter.done();
+        publish(node, cached);
+        Ok(())
+    }
+
+    async fn wait_for_demand(&self, node: &Node<E::Value>) -> Result<(), Stopped> {
+        let mut demanded = node.demanded.subscribe();
+        tokio::select! {
+            biased;
+            _ = demanded.wait_for(|demanded| *demanded) => Ok(()),
+            () = self.stop.cancelled() => Err(Stopped),
+        }
+    }
+
+    async fn input_values(&self, vertex: &Vertex) -> Result<Vec<E::Value>, Stopped> {
+        for edge in &vertex.inputs {
+            self.nodes[&edge.vertex].demand();
+        }
+        let mut values = Vec::with_capacity(vertex.inputs.len());
+        for edge in &vertex.inputs {
+            values.push(self.input_value(edge).await?);
+        }
+        Ok(values)
+    }
+
+    async fn input_value(&self, edge: &Edge) -> Result<E::Value, Stopped> {
+        let node = &self.nodes[&edge.vertex];
+        node.demand();
+        wait(&node.value, &self.stop).await?;
+        node.output(edge.output).ok_or(Stopped)
+    }
+
+    /// The key of a vertex. Three ways: no input counts by content; the definition was seen before and leads to a
+    /// key; the content is read.
+    async fn key(
+        &self,
+        vertex: &Vertex,
+        definition: &Definition<E::Value>,
+    ) -> Result<(Key, Vec<Ingredient>), Halt<E::Error>> {
+        let mut by_definition = KeyBuilder::default();
+        let mut by_content = KeyBuilder::default();
+        for part in &definition.ingredients {
+            by_definition.add(&*part.name, &*part.value);
+            by_content.add(&*part.name, &*part.value);
+        }
+        let mut volatile = false;
+        for (index, edge) in vertex.inputs.iter().enumerate() {
+            let input = wait(&self.nodes[&edge.vertex].key, &self.stop).await?;
+            let name = format!("input {index}");
+            let value = format!("{}[{}]", input.identity, edge.output);
+            by_definition.add(&*name, &*value);
+            let uses = definition.content.iter().any(|need| need.input == index);
+            volatile |= uses && input.volatile;
+            if !uses {
+                by_content.add(name, value);
+            }
+        }
+        if definition.content.is_empty() {
+            return Ok(by_content.finish());
+        }
+        for need in &definition.content {
+            by_definition.add(&*need.label, &*need.selector);
+        }
+        let (definition_key, ingredients) = by_definition.finish();
+        if !volatile
+            && !vertex.meta.ignore_cache
+            && let Some(key) = self.executor.alias(&definition_key).await
+            && self.executor.load(&key).await.is_some()
+        {
+            return Ok((key, ingredients));
+        }
+        for need in &definition.content {
+            let value = self.input_value(&vertex.inputs[need.input]).await?;
+            let content = self
+                .executor
+                .content(vertex, need, &value)
+                .await
+                .map_err(Halt::Failed)?;
+            by_content.add(&*need.label, content.as_str());
+        }
+        let (key, ingredients) = by_content.finish();
+        if !volatile {
+            self.executor.put_alias(&definition_key, &key).await;
+        }
+        Ok((key, ingredients))
+    }
+}
+
+fn publish<V: Clone>(node: &Node<V>, cached: Cached<V>) {
+    node.value.send_replace(Some(Arc::new(cached.values)));
+    node.key.send_replace(Some(NodeKey {
+        identity: cached.identity,
+        volatile: false,
+    }));
+}
+
+#[cfg(test)]
+mod tests;
