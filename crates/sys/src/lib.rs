@@ -7,6 +7,9 @@
     reason = "the one home of unsafe code: syscalls without a safe wrapper elsewhere"
 )]
 
+pub mod mount_attr;
+pub mod namespace;
+pub mod overlay;
 mod rootfd;
 pub mod userdb;
 
