@@ -77,12 +77,18 @@ impl Digest {
             _ => return Err(DigestError::UnknownAlgorithm),
         };
         if hex.len() != algorithm.hex_len() {
-            return Err(DigestError::WrongLength { found: hex.len(), expected: algorithm.hex_len() });
+            return Err(DigestError::WrongLength {
+                found: hex.len(),
+                expected: algorithm.hex_len(),
+            });
         }
         if !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(DigestError::NotHex);
         }
-        Ok(Self { text: text.into(), algorithm })
+        Ok(Self {
+            text: text.into(),
+            algorithm,
+        })
     }
 
     /// The SHA-256 digest of `bytes`.
@@ -97,7 +103,10 @@ impl Digest {
         let mut text = String::with_capacity(71);
         text.push_str("sha256:");
         push_hex(&mut text, &raw);
-        Self { text: text.into(), algorithm: Algorithm::Sha256 }
+        Self {
+            text: text.into(),
+            algorithm: Algorithm::Sha256,
+        }
     }
 
     /// A digest of 64 raw SHA-512 bytes.
@@ -106,7 +115,10 @@ impl Digest {
         let mut text = String::with_capacity(135);
         text.push_str("sha512:");
         push_hex(&mut text, raw);
-        Self { text: text.into(), algorithm: Algorithm::Sha512 }
+        Self {
+            text: text.into(),
+            algorithm: Algorithm::Sha512,
+        }
     }
 
     /// Which algorithm made it.
@@ -236,11 +248,26 @@ mod tests {
         let hex64 = "a".repeat(64);
         for (text, error) in [
             ("sha256:../../../../canary/x".to_owned(), None),
-            (format!("sha256:{hex63}"), Some(DigestError::WrongLength { found: 63, expected: 64 })),
-            (format!("sha256:{hex64}a"), Some(DigestError::WrongLength { found: 65, expected: 64 })),
+            (
+                format!("sha256:{hex63}"),
+                Some(DigestError::WrongLength {
+                    found: 63,
+                    expected: 64,
+                }),
+            ),
+            (
+                format!("sha256:{hex64}a"),
+                Some(DigestError::WrongLength {
+                    found: 65,
+                    expected: 64,
+                }),
+            ),
             (format!("sha256:{}", "A".repeat(64)), Some(DigestError::NotHex)),
             (format!("sha256:{}%2f", "a".repeat(61)), Some(DigestError::NotHex)),
-            (format!("md5:{}", "a".repeat(32)), Some(DigestError::UnknownAlgorithm)),
+            (
+                format!("md5:{}", "a".repeat(32)),
+                Some(DigestError::UnknownAlgorithm),
+            ),
             (format!("x:{hex64}"), Some(DigestError::UnknownAlgorithm)),
             (String::new(), Some(DigestError::NoAlgorithm)),
         ] {

@@ -4,6 +4,25 @@
 //! does not know; documents written here are byte-stable and equal to what Go's encoder makes of the same data.
 #![forbid(unsafe_code)]
 
+mod config;
+mod descriptor;
 mod digest;
+mod document;
+pub mod go_json;
+pub mod media_type;
+mod platform;
+mod reference;
+mod strict_json;
+mod timestamp;
 
+pub use config::{CONFIG_BYTES_MAX, ConfigError, ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
+pub use descriptor::Descriptor;
 pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, push_hex};
+pub use document::{
+    DOCUMENT_BYTES_MAX, Document, DocumentError, INDEX_DEPTH_MAX, Index, LAYERS_MAX, MANIFESTS_MAX, Manifest,
+    parse_document,
+};
+pub use platform::{Platform, PlatformError};
+pub use reference::{DEFAULT_HOST, DEFAULT_TAG, Reference, ReferenceError};
+pub use strict_json::StrictJsonError;
+pub use timestamp::{Timestamp, TimestampError};
