@@ -3,5 +3,9 @@
 //! Level 3. The only crate that joins images, files and processes. Async here, blocking work on bounded threads.
 #![forbid(unsafe_code)]
 
+pub mod export;
+pub mod ops;
 pub mod request;
+pub mod secrets;
 pub mod solve;
+pub mod start_check;

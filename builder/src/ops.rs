@@ -2,3 +2,4 @@
 
 pub mod define;
 pub mod host_ca;
+pub mod network_files;

@@ -1,0 +1,127 @@
+//! `/etc/hosts` and `/etc/resolv.conf` as a step sees them (`executor/oci/{hosts,resolvconf}.go`).
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use rbuild_graph::HostIp;
+
+/// Host name of a step that was given none.
+pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// What systemd-resolved knows of the real name servers.
+const RESOLV_CONF_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
+const RESOLV_CONF_BYTES_MAX: u64 = 64 * 1024;
+/// Used where a step has its own network and the host's servers are all on its loopback, as libnetwork does.
+const PUBLIC_SERVERS: &str = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
+
+/// The hosts file of a step.
+#[must_use]
+pub fn hosts(hostname: &str, extra: &[HostIp]) -> Vec<u8> {
+    use std::fmt::Write as _;
+    let hostname = if hostname.is_empty() {
+        DEFAULT_HOSTNAME
+    } else {
+        hostname
+    };
+    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for host in extra {
+        // Writing to a string cannot fail.
+        let written = writeln!(text, "{}\t{}", host.ip, host.host);
+        debug_assert!(written.is_ok());
+    }
+    text.into_bytes()
+}
+
+/// The resolver file of a step. With the host's network it is the host's own, since a resolver on loopback is
+/// reachable there; otherwise servers on loopback are of no use and left out.
+///
+/// # Errors
+/// The kernel's, when the host's file is there and cannot be read.
+pub fn resolv_conf(host_network: bool) -> io::Result<Vec<u8>> {
+    let own = read(Path::new(RESOLV_CONF))?;
+    if host_network {
+        return Ok(own);
+    }
+    let only_stub = servers(&own) == ["127.0.0.53"];
+    let upstream = Path::new(RESOLV_CONF_UPSTREAM);
+    let text = if only_stub && upstream.exists() {
+        read(upstream)?
+    } else {
+        own
+    };
+    Ok(without_loopback(&text))
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(RESOLV_CONF_BYTES_MAX).read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(bytes)
+}
+
+fn servers(text: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(text)
+        .lines()
+        .filter_map(server)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn server(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    (words.next() == Some("nameserver"))
+        .then(|| words.next())
+        .flatten()
+}
+
+fn without_loopback(text: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(text);
+    let is_loopback = |address: &str| address.starts_with("127.") || address == "::1";
+    let mut kept: String = text
+        .lines()
+        .filter(|line| !server(line).is_some_and(is_loopback))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    if servers(kept.as_bytes()).is_empty() {
+        kept.push_str(PUBLIC_SERVERS);
+    }
+    kept.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_as_buildkit_writes_them() {
+        let extra = [HostIp {
+            host: "db".into(),
+            ip: "10.0.0.2".into(),
+        }];
+        assert_eq!(
+            String::from_utf8(hosts("", &extra)).unwrap(),
+            "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n"
+        );
+        assert!(
+            String::from_utf8(hosts("box", &[]))
+                .unwrap()
+                .starts_with("127.0.0.1\tlocalhost box\n")
+        );
+    }
+
+    #[test]
+    fn servers_on_loopback_are_left_out_of_a_network_of_its_own() {
+        let kept = without_loopback(b"search lan\nnameserver 127.0.0.53\nnameserver 9.9.9.9\noptions edns0");
+        assert_eq!(
+            String::from_utf8(kept).unwrap(),
+            "search lan\nnameserver 9.9.9.9\noptions edns0\n"
+        );
+        let none = without_loopback(b"nameserver ::1\n");
+        assert_eq!(String::from_utf8(none).unwrap(), PUBLIC_SERVERS);
+    }
+}
