@@ -10,7 +10,9 @@
 pub mod mount_attr;
 pub mod namespace;
 pub mod overlay;
+pub mod process;
 mod rootfd;
+pub mod seccomp;
 pub mod userdb;
 
 pub use rootfd::{RootFd, RootFdError, clean};
