@@ -5,8 +5,33 @@
 //! expansion has a limit.
 #![forbid(unsafe_code)]
 
+pub mod csv;
+pub mod directive;
+pub mod duration;
 pub mod glob;
 pub mod ignore;
 pub mod path;
+pub mod quote;
+pub mod shell;
+pub mod suggest;
 
+mod dockerfile;
+mod error;
+mod instruction;
+mod json;
+mod parser;
+mod span;
 mod wildcard;
+
+pub use dockerfile::{Dockerfile, parse, parse_trigger};
+pub use error::{ParseError, ParseErrorKind};
+pub use instruction::{
+    Add, ArgDefinition, CommandLine, Copy, Device, DeviceError, Healthcheck, InlineFile, Instruction,
+    InstructionKind, KeyValue, MountError, MountOptions, MountType, Run, RunNetwork, RunSecurity, Sharing,
+    SourcesAndDestination, Stage,
+};
+pub use parser::{Heredoc, chomp};
+pub use span::Span;
+
+/// Largest Dockerfile that is read, bytes. BuildKit's own limit is that of a gRPC message.
+pub const MAX_DOCKERFILE_BYTES: usize = 16 << 20;

@@ -1,0 +1,69 @@
+//! FROM: the head of a stage.
+
+use crate::Span;
+use crate::error::{ParseError, ParseErrorKind};
+use crate::instruction::flags::{FlagType, Flags};
+use crate::instruction::{Instruction, doc_comment, words};
+use crate::parser::Node;
+
+/// A stage: FROM and the instructions up to the next one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// Image or stage it is based on, as written.
+    pub base_name: String,
+    /// Name, lower case; empty if it has none.
+    pub name: String,
+    /// Name as written.
+    pub written_name: String,
+    /// `AS` as written; empty if there is none.
+    pub as_keyword: String,
+    /// `--platform`, as written; empty if absent.
+    pub platform: String,
+    /// FROM as written.
+    pub keyword: String,
+    /// The whole FROM line.
+    pub source: String,
+    /// Where the FROM line stands.
+    pub span: Span,
+    /// Comment lines right above it.
+    pub comments: Vec<String>,
+    /// What the comment above says of the stage.
+    pub doc_comment: String,
+    /// Its instructions.
+    pub instructions: Vec<Instruction>,
+}
+
+pub(crate) fn stage(node: &Node) -> Result<Stage, ParseError> {
+    let fail = |kind| ParseError::new(kind, node.span);
+    let (base, as_keyword, written) = match words(&node.arguments) {
+        [base] => (base, "", ""),
+        [base, keyword, name] if keyword.eq_ignore_ascii_case("as") => {
+            (base, keyword.as_str(), name.as_str())
+        }
+        _ => return Err(fail(ParseErrorKind::FromArguments)),
+    };
+    let name = written.to_lowercase();
+    if !as_keyword.is_empty() && !is_stage_name(&name) {
+        return Err(fail(ParseErrorKind::StageName(written.to_owned())));
+    }
+    let flags = Flags::parse(node, &[("platform", FlagType::Text)])?;
+    Ok(Stage {
+        base_name: base.clone(),
+        doc_comment: doc_comment(&node.comments, &name),
+        name,
+        written_name: written.to_owned(),
+        as_keyword: as_keyword.to_owned(),
+        platform: flags.text("platform").to_owned(),
+        keyword: node.keyword.clone(),
+        source: node.original.trim().to_owned(),
+        span: node.span,
+        comments: node.comments.clone(),
+        instructions: Vec::new(),
+    })
+}
+
+fn is_stage_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+        && bytes.all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
+}
