@@ -6,4 +6,16 @@
 //! Nothing in the product depends on this crate except as a development dependency.
 #![forbid(unsafe_code)]
 
+pub mod base;
+pub mod command;
+pub mod conformance;
+pub mod context;
+pub mod debian;
+pub mod facts;
+pub mod image;
+pub mod layout;
+pub mod machine;
 #[cfg(feature = "registry")]
+pub mod residue;
+pub mod run;
+pub mod validate;

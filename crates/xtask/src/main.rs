@@ -1,4 +1,49 @@
-//! Developer tasks.
+//! Developer tasks, each one file: `ci`, `bases`, `demo`, `bench`, `record-conformance`.
+//!
+//! `.ci/run` and the README call these and nothing else, so that what is promised is what is run.
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks by printing")]
 
-fn main() {}
+mod bases;
+mod bench;
+mod ci;
+mod demo;
+mod packages;
+mod record;
+mod shell;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask <task>
+  ci [--tier fast|real|all]       everything a change must pass; `.ci/run` is `--tier all`
+  bases [NAME...]                 make the slow tier's base images from Debian packages (needs root)
+  demo [--install DIR]            build rbuild, build a multi-stage image with it, show both sizes
+  bench [--case NAME] [--runs N]  measure against buildah and buildkitd, write benches/results/
+  record-conformance --buildctl PATH --addr ADDR [--only PART]
+                                  run the conformance cases under a real BuildKit and write expect.json";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((task, rest)) = args.split_first() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let done = match task.as_str() {
+        "ci" => ci::run(rest),
+        "bases" => bases::run(rest),
+        "demo" => demo::run(rest),
+        "bench" => bench::run(rest),
+        "record-conformance" => record::run(rest),
+        other => {
+            eprintln!("no task {other:?}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {task}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

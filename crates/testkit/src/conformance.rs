@@ -1,0 +1,350 @@
+//! Conformance cases: a Dockerfile, a context recipe, and what BuildKit itself made of them.
+//!
+//! A case is a directory `tests/conformance/<instruction>/<case>/` with `Dockerfile`, `case.toml` and `expect.json`. The
+//! last is never written by hand: `cargo xtask record-conformance` runs the case under a real BuildKit and writes what
+//! came out, with the version that spoke. Where rbuild differs on purpose, `case.toml` says so under `differs`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::context::{BuildContext, Entry};
+use crate::image::Image;
+
+/// `case.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What the case shows, one sentence.
+    pub about: String,
+    /// Images of [`crate::base::layout`] that the Dockerfile names.
+    #[serde(default = "only_busybox")]
+    pub bases: Vec<String>,
+    /// `--target`.
+    pub target: Option<String>,
+    /// `--build-arg`.
+    #[serde(default)]
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `--secret`: id and value.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+    /// Name of the Dockerfile inside the context, where it is not `Dockerfile`. The case's file is written there.
+    pub dockerfile: Option<String>,
+    /// The build must fail, and every one of these must be in the message.
+    #[serde(default)]
+    pub fails: Vec<String>,
+    /// A further case directory, relative, that is a named context: name and its context entries.
+    #[serde(default)]
+    pub contexts: BTreeMap<String, Vec<Entry>>,
+    /// Paths that are not compared, with the reason.
+    #[serde(default)]
+    pub differs: BTreeMap<String, String>,
+    /// The context.
+    #[serde(default, rename = "file")]
+    pub files: Vec<Entry>,
+}
+
+fn only_busybox() -> Vec<String> {
+    vec!["busybox".to_owned()]
+}
+
+/// A case on disk.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// `<instruction>/<case>`.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What `case.toml` says.
+    pub recipe: Recipe,
+}
+
+impl Case {
+    /// Every case below `root`, in order of name.
+    ///
+    /// # Errors
+    /// A directory without its files, or a recipe with an unknown member.
+    pub fn all(root: &Path) -> Result<Vec<Self>> {
+        let mut cases = Vec::new();
+        for group in sorted_dirs(root)? {
+            for dir in sorted_dirs(&group)? {
+                cases.push(Self::load(root, &dir)?);
+            }
+        }
+        Ok(cases)
+    }
+
+    fn load(root: &Path, dir: &Path) -> Result<Self> {
+        let name = dir.strip_prefix(root)?.display().to_string();
+        let text = fs::read_to_string(dir.join("case.toml")).with_context(|| format!("{name}: case.toml"))?;
+        let recipe = toml::from_str(&text).with_context(|| format!("{name}: case.toml"))?;
+        ensure!(dir.join("Dockerfile").exists(), "{name}: no Dockerfile");
+        Ok(Self { name, dir: dir.to_owned(), recipe })
+    }
+
+    /// Puts the context into `dir/context`, the named contexts into `dir/named/<name>`, the secrets into
+    /// `dir/secrets/<id>`.
+    ///
+    /// # Errors
+    /// The file system's, or a recipe that contradicts itself.
+    pub fn lay_out(&self, dir: &Path) -> Result<()> {
+        let context = BuildContext::create(dir.join("context"))?;
+        let name = self.dockerfile_name();
+        if !self.recipe.files.iter().any(|entry| entry.path == name) {
+            context.file(name, fs::read(self.dir.join("Dockerfile"))?);
+        }
+        context.fill(&self.recipe.files)?;
+        for (name, entries) in &self.recipe.contexts {
+            BuildContext::create(dir.join("named").join(name))?.fill(entries)?;
+        }
+        fs::create_dir_all(dir.join("secrets"))?;
+        for (id, value) in &self.recipe.secrets {
+            fs::write(dir.join("secrets").join(id), value)?;
+        }
+        Ok(())
+    }
+
+    /// Name of the Dockerfile inside the context.
+    #[must_use]
+    pub fn dockerfile_name(&self) -> &str {
+        self.recipe.dockerfile.as_deref().unwrap_or("Dockerfile")
+    }
+
+    /// Arguments of `rbuild build` for a case laid out in `dir`, all but the output.
+    #[must_use]
+    pub fn rbuild_args(&self, dir: &Path, bases: &Path) -> Vec<String> {
+        let mut args = vec!["build".to_owned(), "--progress=plain".to_owned()];
+        args.extend(["-f".to_owned(), dir.join("context").join(self.dockerfile_name()).display().to_string()]);
+        for base in &self.recipe.bases {
+            args.push(format!("--build-context={base}=oci-layout://{}:{base}", bases.display()));
+        }
+        for name in self.recipe.contexts.keys() {
+            args.push(format!("--build-context={name}={}", dir.join("named").join(name).display()));
+        }
+        for (id, _) in &self.recipe.secrets {
+            args.push(format!("--secret=id={id},src={}", dir.join("secrets").join(id).display()));
+        }
+        args.extend(self.recipe.build_args.iter().map(|(key, value)| format!("--build-arg={key}={value}")));
+        args.extend(self.recipe.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
+        args.extend(self.recipe.target.iter().map(|target| format!("--target={target}")));
+        args.push(dir.join("context").display().to_string());
+        args
+    }
+
+    /// The recorded expectation.
+    ///
+    /// # Errors
+    /// Not recorded yet.
+    pub fn expected(&self) -> Result<Expectation> {
+        let path = self.dir.join("expect.json");
+        let bytes = fs::read(&path).with_context(|| format!("{}: expect.json is not recorded", self.name))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("parse {}", path.display()))
+    }
+
+    /// Writes the expectation.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn record(&self, expectation: &Expectation) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(expectation)?;
+        text.push('\n');
+        Ok(fs::write(self.dir.join("expect.json"), text)?)
+    }
+}
+
+/// What a builder made of a case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// Which program said so.
+    pub oracle: String,
+    /// The build's error, for a case that must fail.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+    /// The image, for one that must not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub image: Option<ObservedImage>,
+}
+
+/// An image without what differs between any two builds of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedImage {
+    /// The config document without times, diff ids and history.
+    pub config: Value,
+    /// History without times.
+    pub history: Vec<Value>,
+    /// Number of layers that came from the base.
+    pub base_layers: usize,
+    /// Each further layer's entries: path and facts, hard links and whiteouts as they stand in the archive.
+    pub layers: Vec<BTreeMap<String, String>>,
+}
+
+impl ObservedImage {
+    /// Looks at an image; the layers of the base are the longest common prefix with any of `bases`.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn of(image: &Image, bases: &[Image]) -> Result<Self> {
+        let mut config = image.config.clone();
+        let members = config.as_object_mut().context("the config is no object")?;
+        members.remove("created");
+        let history = members.remove("history").unwrap_or_default();
+        let rootfs = members.remove("rootfs").unwrap_or_default();
+        let base_layers = bases.iter().map(|base| common_layers(&rootfs, &base.config["rootfs"])).max().unwrap_or(0);
+        let mut entries = history.as_array().cloned().unwrap_or_default();
+        for entry in &mut entries {
+            if let Some(entry) = entry.as_object_mut() {
+                entry.remove("created");
+            }
+        }
+        let mut layers = Vec::new();
+        for index in base_layers..image.layer_count() {
+            let mut table = BTreeMap::new();
+            for (path, facts) in image.layer_entries(index)? {
+                let whiteout = path.rsplit('/').next().is_some_and(|name| name.starts_with(".wh."));
+                let line = if whiteout { "whiteout".to_owned() } else { facts.to_string() };
+                let old = table.insert(path.clone(), line);
+                ensure!(old.is_none(), "layer {index} has {path} twice");
+            }
+            layers.push(table);
+        }
+        Ok(Self { config, history: entries, base_layers, layers })
+    }
+
+    /// What the layers above the base add up to, whiteouts kept. Archive order and empty layers make no difference here.
+    #[must_use]
+    pub fn files(&self) -> BTreeMap<String, String> {
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        for layer in &self.layers {
+            for (path, line) in layer {
+                let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+                if let Some(hidden) = name.strip_prefix(".wh.") {
+                    let hidden = if parent.is_empty() { hidden.to_owned() } else { format!("{parent}/{hidden}") };
+                    files.retain(|key, _| *key != hidden && !key.starts_with(&format!("{hidden}/")));
+                } else if !line.starts_with('d') {
+                    files.retain(|key, _| !key.starts_with(&format!("{path}/")));
+                }
+                files.insert(path.clone(), line.clone());
+            }
+        }
+        files
+    }
+}
+
+fn common_layers(ours: &Value, base: &Value) -> usize {
+    let list = |rootfs: &Value| rootfs["diff_ids"].as_array().cloned().unwrap_or_default();
+    let (ours, base) = (list(ours), list(base));
+    if ours.starts_with(&base) { base.len() } else { 0 }
+}
+
+/// Sentences about what is different, empty if nothing that counts is.
+#[must_use]
+pub fn differences(expected: &ObservedImage, actual: &ObservedImage, excused: &BTreeMap<String, String>) -> Vec<String> {
+    let mut found = Vec::new();
+    compare_values("config", &expected.config, &actual.config, &mut found);
+    let count = expected.history.len().max(actual.history.len());
+    for index in 0..count {
+        let (want, have) = (expected.history.get(index), actual.history.get(index));
+        if want != have {
+            found.push(format!("history {index}:\n    want {}\n    have {}", shown(want), shown(have)));
+        }
+    }
+    if expected.base_layers != actual.base_layers {
+        found.push(format!("{} layers are the base's, {} should be", actual.base_layers, expected.base_layers));
+    }
+    if expected.layers.len() == actual.layers.len() {
+        for (index, (want, have)) in expected.layers.iter().zip(&actual.layers).enumerate() {
+            compare_tables(&format!("layer {index}"), want, have, &mut found);
+        }
+    } else {
+        found.push(format!("{} new layers, {} should be", actual.layers.len(), expected.layers.len()));
+        compare_tables("files", &expected.files(), &actual.files(), &mut found);
+    }
+    found.retain(|sentence| !excused.keys().any(|part| sentence.contains(part.as_str())));
+    found
+}
+
+fn compare_values(at: &str, want: &Value, have: &Value, found: &mut Vec<String>) {
+    if let (Value::Object(wanted), Value::Object(had)) = (want, have) {
+        let keys: std::collections::BTreeSet<&String> = wanted.keys().chain(had.keys()).collect();
+        for key in keys {
+            let null = Value::Null;
+            let (want, have) = (wanted.get(key).unwrap_or(&null), had.get(key).unwrap_or(&null));
+            compare_values(&format!("{at}.{key}"), want, have, found);
+        }
+    } else if want != have {
+        found.push(format!("{at}:\n    want {want}\n    have {have}"));
+    }
+}
+
+fn compare_tables(
+    at: &str,
+    want: &BTreeMap<String, String>,
+    have: &BTreeMap<String, String>,
+    found: &mut Vec<String>,
+) {
+    let paths: std::collections::BTreeSet<&String> = want.keys().chain(have.keys()).collect();
+    for path in paths {
+        let (wanted, had) = (want.get(path), have.get(path));
+        if wanted != had {
+            let line = |side: Option<&String>| side.map_or("nothing", String::as_str).to_owned();
+            found.push(format!("{at} /{path}:\n    want {}\n    have {}", line(wanted), line(had)));
+        }
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), Value::to_string)
+}
+
+fn sorted_dirs(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut dirs = Vec::new();
+    for entry in fs::read_dir(root).with_context(|| format!("list {}", root.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            dirs.push(entry.path());
+        }
+    }
+    dirs.sort();
+    Ok(dirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed(layer: &[(&str, &str)]) -> ObservedImage {
+        let table = layer.iter().map(|(path, line)| ((*path).to_owned(), (*line).to_owned())).collect();
+        ObservedImage {
+            config: serde_json::json!({"config": {"Env": ["A=1"]}}),
+            history: vec![serde_json::json!({"created_by": "x"})],
+            base_layers: 1,
+            layers: vec![table],
+        }
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_told() {
+        let want = observed(&[("a", "f 0644 0:0 \"1\""), ("b", "d 0755 0:0")]);
+        let mut have = observed(&[("a", "f 0600 0:0 \"1\""), ("c", "d 0755 0:0")]);
+        have.config = serde_json::json!({"config": {"Env": ["A=2"], "User": "x"}});
+        have.history.clear();
+        let found = differences(&want, &have, &BTreeMap::new());
+        assert_eq!(found.len(), 6, "{found:#?}");
+        assert!(differences(&want, &want.clone(), &BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn an_excuse_hides_only_what_it_names() {
+        let want = observed(&[("a", "f 0644 0:0 \"1\""), ("b", "d 0755 0:0")]);
+        let have = observed(&[]);
+        let excused = BTreeMap::from([("/a:".to_owned(), "reason".to_owned())]);
+        assert_eq!(differences(&want, &have, &excused).len(), 1);
+    }
+}

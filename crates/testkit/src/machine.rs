@@ -1,0 +1,82 @@
+//! What the machine under the tests has: where made images are kept, which tools there are, free ports.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// Names a directory for made base images in place of the target directory.
+const BASES_VARIABLE: &str = "RBUILD_BASES_DIR";
+
+/// Where base images made for tests are kept: below the target directory that holds the running program.
+///
+/// # Errors
+/// The program lies in no target directory and the variable is not set either.
+pub fn bases_dir() -> Result<PathBuf> {
+    let dir = match std::env::var_os(BASES_VARIABLE) {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            let program = std::env::current_exe()?;
+            let target = program.ancestors().skip(1).find(|dir| dir.join("CACHEDIR.TAG").exists());
+            target.with_context(|| format!("{} is in no target directory", program.display()))?.join("rbuild-bases")
+        }
+    };
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// Gives a directory that was made aside its name; another process that was faster wins.
+///
+/// # Errors
+/// The file system's.
+pub fn publish(aside: tempfile::TempDir, name: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    // mkdtemp makes 0700 directories; unprivileged tests read the bases too.
+    std::fs::set_permissions(aside.path(), std::fs::Permissions::from_mode(0o755))?;
+    match std::fs::rename(aside.path(), name) {
+        Ok(()) => {
+            let _gone = aside.keep();
+            Ok(())
+        }
+        Err(_) if name.join("index.json").exists() => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("rename to {}", name.display())),
+    }
+}
+
+/// Finds a program on the search path, the system directories of Debian included.
+#[must_use]
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Finds a program that a test cannot do without.
+///
+/// # Errors
+/// Absent; the text names the Debian package.
+pub fn required(name: &str, package: &str) -> Result<PathBuf> {
+    program(name).with_context(|| format!("{name} is missing: install Debian's package {package} (`cargo xtask ci` does)"))
+}
+
+/// A TCP port of the loopback interface that nothing listened on a moment ago.
+///
+/// # Errors
+/// The kernel's.
+pub fn free_port() -> io::Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Whether the tests run as root.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Prints why a test does not run here, in the form that `cargo xtask ci` counts.
+#[expect(clippy::print_stderr, reason = "this is the line that makes a skipped test visible")]
+pub fn skip(reason: &str) {
+    eprintln!("SKIP: {reason}");
+}

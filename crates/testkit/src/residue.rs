@@ -1,0 +1,92 @@
+//! Shows that a command left nothing behind: no mounts, no processes, no temporary files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What existed at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Residue {
+    mounts: BTreeSet<String>,
+    processes: BTreeMap<u32, String>,
+    temporary: BTreeSet<String>,
+}
+
+impl Residue {
+    /// Looks at the mount table of this process, at processes whose program or arguments contain `mark`, and at the
+    /// entries of `temporary`.
+    #[must_use]
+    pub fn snapshot(mark: &str, temporary: &Path) -> Self {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        // Fields 1 to 3 are numbers that may be reused; the rest tells what is mounted where.
+        let mounts = table.lines().map(|line| line.splitn(4, ' ').last().unwrap_or(line).to_owned()).collect();
+        let entries = fs::read_dir(temporary).into_iter().flatten().flatten();
+        let temporary = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        Self { mounts, processes: processes(mark), temporary }
+    }
+
+    /// What is there now and was not then.
+    #[must_use]
+    pub fn new_since(&self, before: &Self) -> Vec<String> {
+        let mounts = self.mounts.difference(&before.mounts).map(|mount| format!("mount {mount}"));
+        let files = self.temporary.difference(&before.temporary).map(|name| format!("temporary file {name}"));
+        let processes = self
+            .processes
+            .iter()
+            .filter(|(pid, _)| !before.processes.contains_key(pid))
+            .map(|(pid, command)| format!("process {pid}: {command}"));
+        mounts.chain(files).chain(processes).collect()
+    }
+
+    /// Asserts that nothing new stays; processes get `grace` to end.
+    #[track_caller]
+    pub fn assert_nothing_new(before: &Self, mark: &str, temporary: &Path, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        loop {
+            let left = Self::snapshot(mark, temporary).new_since(before);
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left behind:\n  {}", left.join("\n  "));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Processes whose command line contains `mark`.
+#[must_use]
+pub fn processes(mark: &str) -> BTreeMap<u32, String> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let raw = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned();
+        if pid != std::process::id() && command.contains(mark) {
+            found.insert(pid, command);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_and_a_file_left_behind_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = Residue::snapshot("--rbuild-residue-mark", dir.path());
+        fs::write(dir.path().join("left"), b"").unwrap();
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 60; :", "--rbuild-residue-mark"])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let left = Residue::snapshot("--rbuild-residue-mark", dir.path()).new_since(&before);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert!(left[0].contains("left") && left[1].contains("sleep 60"), "{left:?}");
+    }
+}
