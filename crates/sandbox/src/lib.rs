@@ -1,2 +1,23 @@
-//! (being written)
+//! Runs one process in a sandbox, from a plan that is pure data.
+//!
+//! Level 1: knows namespaces, mounts and privileges, and nothing of images, layers or the store. See [`Plan`].
+//!
+//! ```text
+//! caller (threads) ── posix_spawn of its own binary, read-only ──> supervisor ── clone3 ──> step, pid 1
+//!        └───────────────────── one socket: plan in, reports out ─────┘
+//! ```
+//! The supervisor stays outside the step's namespaces. It kills the whole pid namespace when told to and when the
+//! socket closes, which it does however the caller ends; the step has no process of ours beside it. Every mount is
+//! made in the step's own mount namespace or attached nowhere, so nothing stays mounted either.
+//!
+//! A program that uses this crate calls [`init_if_requested`] first thing in `main`.
 #![forbid(unsafe_code)]
+
+mod plan;
+mod seccomp;
+mod stubs;
+mod wire;
+
+pub use plan::{
+    Ids, MountKind, MountPlan, Network, OverlayPlan, Plan, Rlimit, RlimitResource, RootPlan, Security, Source,
+};

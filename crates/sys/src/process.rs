@@ -235,6 +235,22 @@ pub fn set_capabilities(wanted: CapabilitySet) -> io::Result<()> {
     rustix::thread::set_capabilities(None, sets).map_err(Into::into)
 }
 
+/// Gives every signal its default action and blocks none. Rust's runtime ignores `SIGPIPE`, and ignored signals
+/// stay ignored across `execve`.
+///
+/// # Errors
+/// None in practice; the kernel's.
+pub fn reset_signals() -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+    for number in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action is no handler, so no code of ours runs in signal context.
+        // WHY: nix marks every change of a signal's action unsafe for the sake of handlers.
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
+}
+
 /// Brings the loopback interface of this network namespace up.
 ///
 /// # Errors

@@ -1,0 +1,259 @@
+//! What to run and in which surroundings: pure data, complete before anything is started.
+//!
+//! A plan names nothing of images, layers or the store; paths outside the step's root are the caller's own and
+//! trusted, everything inside the root is hostile.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use rbuild_sys::overlay::{Form, OverlaySpec};
+use serde::{Deserialize, Serialize};
+
+use crate::wire;
+
+/// One process and its sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The root file system.
+    pub root: RootPlan,
+    /// Mounts beyond the usual ones (`/proc`, `/sys`, `/dev`, …), in any order: parents are mounted first. A mount
+    /// at the place of a usual one (`/dev/shm`, `/etc/hosts`) takes its place; on or below `/proc` and `/sys`
+    /// none is accepted.
+    pub mounts: Vec<MountPlan>,
+    /// Program and arguments. A program without `/` is looked for in the `PATH` of `env`, inside the root.
+    #[serde(with = "wire::os_strings")]
+    pub args: Vec<OsString>,
+    /// The whole environment, as `NAME=value`; nothing is added.
+    #[serde(with = "wire::os_strings")]
+    pub env: Vec<OsString>,
+    /// Working directory inside the root. Made if it is missing, owned by `ids` (as BuildKit's executor does).
+    #[serde(with = "wire::path")]
+    pub cwd: PathBuf,
+    /// Who the process is.
+    pub ids: Ids,
+    /// The host name of its uts namespace. BuildKit's default is `buildkitsandbox`.
+    pub hostname: String,
+    /// What it can reach.
+    pub network: Network,
+    /// What it may do.
+    pub security: Security,
+    /// Content of `/etc/resolv.conf`, mounted read-only; `None` leaves the image's own.
+    #[serde(with = "wire::optional_bytes")]
+    pub resolv_conf: Option<Vec<u8>>,
+    /// Content of `/etc/hosts`, mounted read-only; `None` leaves the image's own.
+    #[serde(with = "wire::optional_bytes")]
+    pub hosts: Option<Vec<u8>>,
+    /// Size of `/dev/shm` in bytes; `None` is Docker's 64 MiB.
+    pub shm_size_bytes: Option<u64>,
+    /// Resource limits that differ from the caller's own. Core dumps are off unless named here.
+    pub rlimits: Vec<Rlimit>,
+    /// Put the step into a cgroup of its own below this path of the unified hierarchy (cgroup v2).
+    #[serde(with = "wire::optional_path")]
+    pub cgroup_parent: Option<PathBuf>,
+}
+
+impl Plan {
+    /// A plan for `args` as root of `root`, with nothing else: `/` as working directory, no environment, no network.
+    #[must_use]
+    pub fn new(root: RootPlan, args: Vec<OsString>) -> Self {
+        Self {
+            root,
+            mounts: Vec::new(),
+            args,
+            env: Vec::new(),
+            cwd: PathBuf::from("/"),
+            ids: Ids {
+                uid: 0,
+                gid: 0,
+                groups: vec![0],
+            },
+            hostname: "buildkitsandbox".to_owned(),
+            network: Network::None,
+            security: Security::Sandbox,
+            resolv_conf: None,
+            hosts: None,
+            shm_size_bytes: None,
+            rlimits: Vec::new(),
+            cgroup_parent: None,
+        }
+    }
+}
+
+/// The root of a step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RootPlan {
+    /// What is mounted at `/`.
+    pub source: Source,
+    /// Make `/` itself read-only once all mounts are in place.
+    pub readonly: bool,
+}
+
+/// Where a tree comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Source {
+    /// A trusted path of the caller's mount namespace.
+    Path(#[serde(with = "wire::path")] PathBuf),
+    /// The n-th of the descriptors given to `Sandbox::spawn`: a directory or file (`O_PATH` will do), or a
+    /// detached mount, which on kernels before 6.15 can be used only once.
+    Fd(usize),
+    /// A stack of layers.
+    Overlay(OverlayPlan),
+}
+
+/// An overlay to be mounted; see [`OverlaySpec`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OverlayPlan {
+    /// Which attributes carry the metadata.
+    #[serde(with = "wire::form")]
+    pub form: Form,
+    /// Read-only layers, top first.
+    #[serde(with = "wire::paths")]
+    pub lowers: Vec<PathBuf>,
+    /// Where writes go.
+    #[serde(with = "wire::optional_path")]
+    pub upper: Option<PathBuf>,
+    /// The kernel's work directory; needed with `upper`.
+    #[serde(with = "wire::optional_path")]
+    pub work: Option<PathBuf>,
+    /// Skip syncs to the upper file system.
+    pub volatile: bool,
+}
+
+impl OverlayPlan {
+    pub(crate) fn spec(&self) -> OverlaySpec {
+        OverlaySpec {
+            form: self.form,
+            lowers: self.lowers.clone(),
+            upper_work: self.upper.clone().zip(self.work.clone()),
+            volatile: self.volatile,
+        }
+    }
+}
+
+/// One mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MountPlan {
+    /// Where, inside the root. Links are followed and end inside the root; missing parts are made, and taken away
+    /// after the step if they are still empty.
+    #[serde(with = "wire::path")]
+    pub dest: PathBuf,
+    /// What.
+    pub kind: MountKind,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A directory, file or socket. (An ssh agent is a bind of its socket file.)
+    Bind {
+        /// The tree.
+        source: Source,
+        /// Path inside the tree, resolved with links ending inside it; empty for the tree itself.
+        #[serde(with = "wire::path")]
+        selector: PathBuf,
+        /// No writes through this mount. An insecure step has the right to undo that; give it an overlay without
+        /// an upper where the source must not change.
+        readonly: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Limit in bytes; `None` is the kernel's half of the memory.
+        size_bytes: Option<u64>,
+        /// Permission bits of its root; `None` is 1777.
+        mode: Option<u32>,
+    },
+    /// A read-only file that exists only in memory, for secrets.
+    File {
+        /// Its bytes.
+        #[serde(with = "wire::bytes")]
+        content: Vec<u8>,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Permission bits.
+        mode: u32,
+    },
+}
+
+/// Who a process is. `groups` is the complete supplementary list; it should hold `gid`, as BuildKit makes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+}
+
+/// What a step can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// The network namespace of the caller.
+    Host,
+    /// A network namespace with a loopback interface only.
+    None,
+}
+
+/// What a step may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Security {
+    /// Docker's default capabilities, seccomp profile, masked and read-only paths. `no_new_privs` is off, as
+    /// BuildKit runs build steps (`oci.WithNewPrivileges` in executor/oci/spec.go): set-user-id programs such as
+    /// `sudo` and `su` work.
+    Sandbox,
+    /// All capabilities of the caller, no seccomp, nothing masked, `/sys` writable, host devices present.
+    Insecure,
+}
+
+/// One resource limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Which.
+    pub resource: RlimitResource,
+    /// The soft limit; `None` is no limit.
+    pub soft: Option<u64>,
+    /// The hard limit; `None` is no limit.
+    pub hard: Option<u64>,
+    /// The user asked for this: it is an error when the machine does not allow it. Otherwise it is lowered to
+    /// what is allowed, with a warning.
+    pub required: bool,
+}
+
+macro_rules! rlimits {
+    ($($variant:ident = $name:literal),* $(,)?) => {
+        /// The resources `--ulimit` names (github.com/docker/go-units, ulimit.go).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum RlimitResource {
+            $(
+                #[doc = concat!("`", $name, "` of `--ulimit`.")]
+                $variant,
+            )*
+        }
+
+        impl RlimitResource {
+            /// The name as `--ulimit` and error texts have it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The resource of that name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)* _ => None }
+            }
+
+            pub(crate) const fn kernel(self) -> rustix::process::Resource {
+                match self { $(Self::$variant => rustix::process::Resource::$variant,)* }
+            }
+        }
+    };
+}
+
+rlimits! {
+    Core = "core", Cpu = "cpu", Data = "data", Fsize = "fsize", Locks = "locks", Memlock = "memlock",
+    Msgqueue = "msgqueue", Nice = "nice", Nofile = "nofile", Nproc = "nproc", Rss = "rss", Rtprio = "rtprio",
+    Rttime = "rttime", Sigpending = "sigpending", Stack = "stack",
+}

@@ -1,0 +1,135 @@
+//! What the compiled program answers, call by call, checked in an interpreter of BPF.
+
+use super::bpf::{self, ENOSYS, EPERM};
+use super::default_program;
+
+#[cfg(target_arch = "x86_64")]
+const X86_64: u32 = 0xc000_003e;
+#[cfg(target_arch = "x86_64")]
+const I386: u32 = 0x4000_0003;
+
+fn ask(architecture: u32, number: u32, argument: u64) -> Result<(), u16> {
+    bpf::run(default_program(), architecture, number, [argument, 0, 0, 0, 0, 0])
+}
+
+#[test]
+fn the_program_fits_the_kernel() {
+    assert!(
+        default_program().len() < rbuild_sys::seccomp::INSTRUCTIONS_MAX,
+        "{}",
+        default_program().len()
+    );
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn row28_calls_and_their_errors_are_dockers() {
+    let expected: &[(&str, u32, Result<(), u16>)] = &[
+        ("read", 0, Ok(())),
+        ("execve", 59, Ok(())),
+        ("ptrace", 101, Ok(())),
+        ("arch_prctl", 158, Ok(())),
+        ("chroot", 161, Ok(())),
+        ("mount", 165, Err(EPERM)),
+        ("reboot", 169, Err(EPERM)),
+        ("keyctl", 250, Err(EPERM)),
+        ("add_key", 248, Err(EPERM)),
+        ("unshare", 272, Err(EPERM)),
+        ("perf_event_open", 298, Err(EPERM)),
+        ("open_by_handle_at", 304, Err(EPERM)),
+        ("kcmp", 312, Err(EPERM)),
+        ("bpf", 321, Err(EPERM)),
+        ("userfaultfd", 323, Err(EPERM)),
+        ("io_uring_setup", 425, Err(EPERM)),
+        ("clone3", 435, Err(ENOSYS)),
+        ("close_range", 436, Ok(())),
+        ("openat2", 437, Ok(())),
+        ("mount_setattr", 442, Err(EPERM)),
+        ("removexattrat", 466, Ok(())),
+        ("a call from the future", 600, Err(ENOSYS)),
+    ];
+    for (name, number, answer) in expected {
+        assert_eq!(ask(X86_64, *number, 0), *answer, "{name}");
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn row28_i386_and_x32_are_filtered_too() {
+    for (name, number, answer) in [
+        ("socketcall", 102, Ok(())),
+        ("mount", 21, Err(EPERM)),
+        ("keyctl", 288, Err(EPERM)),
+        ("unshare", 310, Err(EPERM)),
+        ("clone3", 435, Err(ENOSYS)),
+        ("arch_prctl", 384, Err(EPERM)),
+        ("clock_gettime64", 403, Ok(())),
+        ("a call from the future", 600, Err(ENOSYS)),
+    ] {
+        assert_eq!(ask(I386, number, 0), answer, "i386 {name}");
+    }
+    assert_eq!(ask(I386, 359, 38), Err(EPERM), "i386 socket(AF_ALG)");
+    assert_eq!(ask(I386, 359, 2), Ok(()), "i386 socket(AF_INET)");
+    let x32 = 0x4000_0000;
+    for (name, number, answer) in [
+        ("read", 0, Ok(())),
+        ("execve, the 64-bit number", 59, Err(EPERM)),
+        ("execve", 520, Ok(())),
+        ("mount", 165, Err(EPERM)),
+        ("kexec_load", 528, Err(EPERM)),
+        ("clone3", 435, Err(ENOSYS)),
+        ("pwritev2", 547, Ok(())),
+    ] {
+        assert_eq!(ask(X86_64, x32 | number, 0), answer, "x32 {name}");
+    }
+    assert_eq!(
+        ask(0x1234_5678, 0, 0),
+        Err(ENOSYS),
+        "an unknown architecture runs nothing"
+    );
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn row28_arguments_decide() {
+    const SOCKET: u32 = 41;
+    for (family, answer) in [
+        (0, Ok(())),
+        (2, Ok(())),
+        (37, Ok(())),
+        (38, Err(EPERM)),
+        (39, Ok(())),
+        (40, Err(EPERM)),
+        (41, Ok(())),
+    ] {
+        assert_eq!(ask(X86_64, SOCKET, family), answer, "family {family}");
+    }
+    assert_eq!(
+        ask(X86_64, SOCKET, 38 | 1 << 32),
+        Err(EPERM),
+        "high bits the kernel ignores do not help"
+    );
+    for (persona, answer) in [
+        (0, Ok(())),
+        (8, Ok(())),
+        (0x2_0000, Ok(())),
+        (0x2_0008, Ok(())),
+        (0xffff_ffff, Ok(())),
+        (0x40000, Err(EPERM)),
+    ] {
+        assert_eq!(ask(X86_64, 135, persona), answer, "personality {persona:#x}");
+    }
+    let fork = 0x0120_0011;
+    assert_eq!(ask(X86_64, 56, fork), Ok(()), "fork");
+    for (name, flag) in [
+        ("NEWNS", 0x2_0000),
+        ("NEWCGROUP", 0x200_0000),
+        ("NEWUTS", 0x400_0000),
+        ("NEWIPC", 0x800_0000),
+        ("NEWUSER", 0x1000_0000),
+        ("NEWPID", 0x2000_0000),
+        ("NEWNET", 0x4000_0000),
+    ] {
+        assert_eq!(ask(X86_64, 56, fork | flag), Err(EPERM), "clone {name}");
+    }
+}
