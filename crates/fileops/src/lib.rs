@@ -1,2 +1,33 @@
-//! (being written)
+//! File operations of a build: COPY, ADD, and making, removing and linking files, with BuildKit's exact meaning
+//! (`solver/llbsolver/file`, `tonistiigi/fsutil/copy`), and the content hashes of what they read
+//! (`cache/contenthash`).
+//!
+//! Level 2. Knows roots by descriptor ([`rbuild_sys::RootFd`]) and nothing of images, layers or mounts. All of it is
+//! synchronous; large copies and hashes use the process's rayon pool. Nothing is read or written outside the roots
+//! it is given, whatever links are in them and whoever exchanges names meanwhile.
 #![forbid(unsafe_code)]
+
+mod copy;
+mod dest;
+mod dirstack;
+mod hash;
+mod missing;
+mod mode;
+mod owner;
+mod remove;
+mod select;
+mod source;
+mod unpack;
+mod walk;
+mod xattr;
+
+pub use copy::{CopyError, CopyReport, copy};
+pub use dest::DestError;
+pub use hash::{ContentHash, ContextStats, HashError, NoStatCache, StatCache, StatKey, StatTable};
+pub use missing::{IgnoredBy, MissingSource};
+pub use mode::{ModeChange, ModeError};
+pub use owner::{Owner, OwnerError, resolve as resolve_owner};
+pub use select::{SelectError, Selector};
+pub use source::{IgnoreRules, IgnoreRulesError, LocalContext, LocateError, SourceTree};
+pub use unpack::UnpackError;
+pub use walk::WalkError;

@@ -111,6 +111,10 @@ impl ModeChange {
 impl Clause {
     fn apply(&self, old: u32, now: u32, is_dir: bool) -> u32 {
         let all = self.who == 0;
+        if all && self.perms.bits & STICKY != 0 {
+            // BSD's setmode, which BuildKit's parser is made after: `t` without a class is about the sticky bit only.
+            return if self.op == Op::Remove { now & !STICKY } else { now | STICKY };
+        }
         let classes = if all { 0o777 } else { self.who & 0o777 };
         let mut bits = self.perms.bits & 0o777;
         // chmod(1) of BSD: X looks at the file as it was, a copied class at what the clauses before made of it.
@@ -125,13 +129,13 @@ impl Clause {
         let mut value = bits & classes;
         let mut cleared = classes;
         for (special, class) in [(SETUID, 0o700), (SETGID, 0o070)] {
-            let named = all || self.who & class != 0;
-            if named {
+            let copies_only = self.perms.copy_from != [false; 3] && self.perms.bits == 0;
+            if (all || self.who & class != 0) && !copies_only {
                 cleared |= special;
                 value |= self.perms.bits & special;
             }
         }
-        if self.perms.bits & STICKY != 0 && (all || self.who & 0o770 != 0) {
+        if self.perms.bits & STICKY != 0 && self.who & 0o770 != 0 {
             value |= STICKY;
             cleared |= STICKY;
         }
@@ -236,6 +240,8 @@ mod tests {
         assert_eq!(file("u-x,u+X", 0o700), 0o700, "X looks at the bits before any change");
         assert_eq!(file("-X", 0o755), 0o644);
         assert_eq!(file("u=", 0o755), 0o055);
+        assert_eq!(file("=t", 0o755), 0o1755, "t without a class leaves the rest alone");
+        assert_eq!(file("g=u", 0o2750), 0o2770, "copying a class leaves its set-id bit alone");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -42,7 +42,7 @@ fn counts(name: &[u8], origin: Origin) -> bool {
 
 /// Reads the attributes of an open file or directory. A file system without attributes has none; one that cannot be
 /// read is left out, as BuildKit does.
-pub(crate) fn read(fd: BorrowedFd<'_>, origin: Origin) -> Xattrs {
+pub(crate) fn read(fd: &OwnedFd, origin: Origin) -> Xattrs {
     let mut probe = [0_u8; 256];
     let names = match rustix::fs::flistxattr(fd, &mut probe[..]) {
         Ok(0) => return Xattrs::new(),
@@ -69,7 +69,7 @@ pub(crate) fn read(fd: BorrowedFd<'_>, origin: Origin) -> Xattrs {
 }
 
 /// Reads the attributes of something that is only held by an `O_PATH` descriptor (a link or a special file).
-pub(crate) fn read_path_fd(fd: BorrowedFd<'_>, origin: Origin) -> Xattrs {
+pub(crate) fn read_path_fd(fd: &OwnedFd, origin: Origin) -> Xattrs {
     let path = proc_path(fd);
     let mut names = vec![0; LIST_MAX_BYTES];
     let Ok(len) = rustix::fs::listxattr(&path, &mut names[..]) else {
@@ -88,7 +88,7 @@ pub(crate) fn read_path_fd(fd: BorrowedFd<'_>, origin: Origin) -> Xattrs {
 
 /// Sets attributes on an open file or directory, capabilities last. What the target does not take is left out
 /// (best effort, as in BuildKit). Returns how many were set.
-pub(crate) fn write(fd: BorrowedFd<'_>, xattrs: &Xattrs) -> usize {
+pub(crate) fn write(fd: &OwnedFd, xattrs: &Xattrs) -> usize {
     let (last, first): (Vec<_>, Vec<_>) = xattrs.iter().partition(|(name, _)| name.as_slice() == CAPABILITY);
     let set = |(name, value): &(&Vec<u8>, &Vec<u8>)| {
         rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty()).is_ok()
@@ -97,7 +97,7 @@ pub(crate) fn write(fd: BorrowedFd<'_>, xattrs: &Xattrs) -> usize {
 }
 
 /// As [`write`], for an `O_PATH` descriptor.
-pub(crate) fn write_path_fd(fd: BorrowedFd<'_>, xattrs: &Xattrs) -> usize {
+pub(crate) fn write_path_fd(fd: &OwnedFd, xattrs: &Xattrs) -> usize {
     if xattrs.is_empty() {
         return 0;
     }

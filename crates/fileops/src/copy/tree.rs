@@ -1,0 +1,471 @@
+//! Copying one match: the walk's visitor that makes directories as it goes, hands small batches of files to other
+//! threads, and sets a directory's metadata once everything in it is there.
+
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rbuild_graph::{CopyAction, FileTime};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use crate::copy::data::DataCopier;
+use crate::copy::{CopyError, CopyReport};
+use crate::dest::{both, set_owner, set_times};
+use crate::dirstack::{DIR_FLAGS, DirId, DirStack, Lost};
+use crate::mode::ModeChange;
+use crate::owner::Owner;
+use crate::remove::remove_tree;
+use crate::select::{Required, Watched};
+use crate::source::{Located, SourceTree};
+use crate::walk::{self, Dir, Filter, Leaf, Visitor, WalkError};
+use crate::xattr::{self, Xattrs};
+
+/// Files handed to another thread at once.
+const BATCH_FILES: usize = 32;
+/// Bytes after which a batch is handed over, however few files it has.
+const BATCH_BYTES: u64 = 1 << 20;
+/// Most batches under way at once; each holds two directories and works on two files.
+const BATCHES_MAX: usize = 8;
+
+/// What all threads of one match share.
+#[derive(Debug)]
+pub(super) struct Engine<'a> {
+    pub(super) source: &'a SourceTree,
+    filter: &'a Filter,
+    owner: Option<Owner>,
+    mode: Option<&'a ModeChange>,
+    time: Option<FileTime>,
+    pub(super) replace: bool,
+    base: &'a Path,
+    target: PathBuf,
+    pub(super) data: DataCopier,
+    pub(super) files: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    batches: AtomicUsize,
+    failed: AtomicBool,
+    failure: Mutex<Option<CopyError>>,
+}
+
+/// The directory that the start of a match becomes.
+#[derive(Debug)]
+pub(super) struct TopDir {
+    pub(super) fd: Arc<OwnedFd>,
+    /// It was made for the copy and takes the source's metadata. One that was there only takes its times.
+    pub(super) created: bool,
+    /// Its path, for messages.
+    pub(super) path: PathBuf,
+}
+
+impl TopDir {
+    pub(super) fn existing(fd: OwnedFd, path: PathBuf) -> Self {
+        Self { fd: Arc::new(fd), created: false, path }
+    }
+}
+
+/// What is set on a directory when it is full.
+#[derive(Debug)]
+enum Finish {
+    /// Nothing: it was there, and is only passed through.
+    Nothing,
+    /// Times only.
+    Times(Stat),
+    /// Everything.
+    All(Stat, Xattrs),
+}
+
+/// A directory being filled, shared by the walk and the batches that work in it.
+#[derive(Debug)]
+struct Filling {
+    /// Batches not done, and one for the walk while it is inside.
+    users: AtomicUsize,
+    finish: Mutex<Option<(Arc<OwnedFd>, Finish)>>,
+}
+
+/// A directory of the destination on the way down.
+struct Frame {
+    filling: Arc<Filling>,
+    finish: Finish,
+}
+
+struct Batch {
+    from: Arc<OwnedFd>,
+    to: Arc<OwnedFd>,
+    filling: Arc<Filling>,
+    /// Relative path of the directory, for messages.
+    dir: PathBuf,
+    files: Vec<(CString, Stat)>,
+    bytes: u64,
+}
+
+impl<'a> Engine<'a> {
+    pub(super) fn new(
+        source: &'a SourceTree,
+        filter: &'a Filter,
+        owner: Option<Owner>,
+        mode: Option<&'a ModeChange>,
+        action: &CopyAction,
+        base: &'a Path,
+    ) -> Self {
+        Self {
+            source,
+            filter,
+            owner,
+            mode,
+            time: action.time,
+            replace: action.always_replace_existing,
+            base,
+            target: PathBuf::new(),
+            data: DataCopier::default(),
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            batches: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Copies something that is no directory to `name` in `dir`; `target` is the path of that, for messages.
+    pub(super) fn copy_single(
+        &mut self,
+        located: &Located,
+        dir: &OwnedFd,
+        name: &CString,
+        target: PathBuf,
+    ) -> Result<CopyReport, CopyError> {
+        struct Single<'e, 'a> {
+            engine: &'e Engine<'a>,
+            dir: &'e OwnedFd,
+            name: &'e CString,
+        }
+        impl Visitor for Single<'_, '_> {
+            type Error = CopyError;
+            fn enter(&mut self, _: &[u8], _: &Dir<'_>) -> Result<(), CopyError> {
+                Err(WalkError::Changed(self.engine.base.to_owned()).into())
+            }
+            fn leaf(&mut self, _: &[u8], leaf: &Leaf<'_>) -> Result<(), CopyError> {
+                self.engine.copy_leaf(leaf.parent, leaf.name, leaf.stat, self.dir, self.name, Path::new(""))
+            }
+            fn leave(&mut self, _: &[u8]) -> Result<(), CopyError> {
+                Ok(())
+            }
+        }
+        self.target = target.parent().unwrap_or(Path::new("/")).to_owned();
+        self.base = self.base.parent().unwrap_or(Path::new("/"));
+        walk::walk(self.source, located, self.filter, &mut Single { engine: self, dir, name })?;
+        Ok(self.report(0))
+    }
+
+    /// Copies what is in a directory into `top`.
+    pub(super) fn copy_tree(
+        &mut self,
+        located: &Located,
+        top: TopDir,
+        required: &mut Required<'_>,
+    ) -> Result<CopyReport, CopyError> {
+        let mut dirs = 0;
+        self.target.clone_from(&top.path);
+        let engine = &*self;
+        let walked = rayon::in_place_scope(|scope| {
+            let mut visitor = TreeCopy {
+                engine,
+                scope,
+                root: top.fd,
+                root_created: top.created,
+                stack: DirStack::new(),
+                batch: None,
+                links: HashMap::new(),
+                dirs: 0,
+            };
+            let watched = &mut Watched { inner: &mut visitor, required };
+            let walked = walk::walk(engine.source, located, engine.filter, watched);
+            dirs = visitor.dirs;
+            walked
+        });
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        walked?;
+        Ok(self.report(dirs))
+    }
+
+    fn report(&self, dirs: u64) -> CopyReport {
+        CopyReport {
+            files: self.files.load(Ordering::Relaxed),
+            dirs,
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn owner_of(&self, stat: &Stat) -> Owner {
+        self.owner.unwrap_or(Owner { uid: stat.st_uid, gid: stat.st_gid })
+    }
+
+    pub(super) fn mode_of(&self, stat: &Stat) -> Mode {
+        let bits = stat.st_mode & 0o7777;
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        Mode::from_raw_mode(self.mode.map_or(bits, |change| change.apply(bits, is_dir)))
+    }
+
+    pub(super) fn times_of(&self, stat: &Stat) -> rustix::fs::Timestamps {
+        self.time.map_or_else(|| source_times(stat), both)
+    }
+
+    pub(super) fn path(&self, relative: &[u8]) -> PathBuf {
+        if relative.is_empty() {
+            return self.base.to_owned();
+        }
+        self.base.join(OsStr::from_bytes(relative))
+    }
+
+    pub(super) fn target_path(&self, relative: &Path) -> PathBuf {
+        if relative.as_os_str().is_empty() { self.target.clone() } else { self.target.join(relative) }
+    }
+
+    pub(super) fn read_error(&self, verb: &'static str, relative: &[u8], errno: Errno) -> CopyError {
+        CopyError::Read { verb, path: self.path(relative), source: errno.into() }
+    }
+
+    pub(super) fn write_error(&self, verb: &'static str, relative: &[u8], errno: Errno) -> CopyError {
+        CopyError::Write { verb, path: self.path(relative), source: errno.into() }
+    }
+
+    fn run(&self, batch: &Batch) {
+        for (name, stat) in &batch.files {
+            if self.failed.load(Ordering::Relaxed) {
+                break;
+            }
+            if let Err(error) = self.copy_leaf(&batch.from, name, stat, &batch.to, name, &batch.dir) {
+                self.fail(error);
+            }
+        }
+        if let Err(errno) = self.release(&batch.filling) {
+            self.fail(self.write_error("set metadata", batch.dir.as_os_str().as_bytes(), errno));
+        }
+    }
+
+    fn fail(&self, error: CopyError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// One user of a directory is done with it; the last one sets its metadata.
+    fn release(&self, filling: &Filling) -> Result<(), Errno> {
+        if filling.users.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return Ok(());
+        }
+        let finish = filling.finish.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match finish {
+            None | Some((_, Finish::Nothing)) => Ok(()),
+            Some((fd, Finish::Times(stat))) => set_times(&fd, &self.times_of(&stat)),
+            Some((fd, Finish::All(stat, xattrs))) => {
+                set_owner(&fd, self.owner_of(&stat), &rustix::fs::fstat(&fd)?)?;
+                rustix::fs::fchmod(&fd, self.mode_of(&stat))?;
+                xattr::write(&fd, &xattrs);
+                set_times(&fd, &self.times_of(&stat))
+            }
+        }
+    }
+}
+
+pub(super) fn source_times(stat: &Stat) -> rustix::fs::Timestamps {
+    let spec = |seconds, nanoseconds: u64| rustix::fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
+    };
+    rustix::fs::Timestamps {
+        last_access: spec(stat.st_atime, stat.st_atime_nsec),
+        last_modification: spec(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+struct TreeCopy<'s, 'scope, 'a> {
+    engine: &'scope Engine<'a>,
+    scope: &'s rayon::Scope<'scope>,
+    root: Arc<OwnedFd>,
+    root_created: bool,
+    stack: DirStack<Frame>,
+    batch: Option<Batch>,
+    /// First copies of files that have several names, by device and inode: where, and what it became.
+    links: HashMap<(u64, u64), (Vec<u8>, DirId)>,
+    dirs: u64,
+}
+
+impl<'scope> TreeCopy<'_, 'scope, '_> {
+    fn flush(&mut self) {
+        let Some(batch) = self.batch.take() else {
+            return;
+        };
+        let engine = self.engine;
+        if engine.batches.fetch_add(1, Ordering::Relaxed) >= BATCHES_MAX {
+            // Enough is under way: this thread does its share, which also bounds the open descriptors.
+            engine.run(&batch);
+            engine.batches.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        self.scope.spawn(move |_| {
+            engine.run(&batch);
+            drop(batch);
+            engine.batches.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    fn push(&mut self, name: &CString, fd: Arc<OwnedFd>, finish: Finish) -> Result<(), Errno> {
+        let id = DirId::of(&rustix::fs::fstat(&fd)?);
+        let filling = Arc::new(Filling { users: AtomicUsize::new(1), finish: Mutex::new(None) });
+        self.stack.push(name.clone(), fd, id, Frame { filling, finish });
+        self.dirs += 1;
+        Ok(())
+    }
+
+    /// Makes or opens the directory `dir` becomes inside the one entered last.
+    fn enter_child(&mut self, relative: &[u8], dir: &Dir<'_>) -> Result<(), CopyError> {
+        let engine = self.engine;
+        let Some((parent, _)) = self.stack.top() else {
+            return Err(WalkError::Changed(engine.path(relative)).into());
+        };
+        let parent = Arc::clone(parent);
+        let fail = |verb| move |e| engine.write_error(verb, relative, e);
+        let mut created = true;
+        if let Err(errno) = rustix::fs::mkdirat(&*parent, dir.name, Mode::from_raw_mode(0o700)) {
+            if errno != Errno::EXIST {
+                return Err(fail("make directory")(errno));
+            }
+            let stat = rustix::fs::statat(&*parent, dir.name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("stat"))?;
+            created = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+            if created {
+                if !engine.replace {
+                    return Err(CopyError::DirOverFile(engine.target_path(Path::new(OsStr::from_bytes(relative)))));
+                }
+                remove_tree(&parent, OsStr::from_bytes(dir.name.as_bytes())).map_err(fail("remove"))?;
+                rustix::fs::mkdirat(&*parent, dir.name, Mode::from_raw_mode(0o700))
+                    .map_err(fail("make directory"))?;
+            }
+        }
+        let fd = rustix::fs::openat(&*parent, dir.name, DIR_FLAGS, Mode::empty()).map_err(fail("open"))?;
+        let finish = if created || !dir.as_parent {
+            Finish::All(*dir.stat, xattr::read(dir.fd, engine.source.origin()))
+        } else {
+            // Passed through on the way to something below: takes the mode alone (`copyDirectoryOnly`).
+            let mode = Mode::from_raw_mode(dir.stat.st_mode & 0o7777);
+            rustix::fs::fchmod(&fd, mode).map_err(fail("change mode"))?;
+            Finish::Nothing
+        };
+        self.push(dir.name, Arc::new(fd), finish).map_err(fail("stat"))
+    }
+
+    /// Makes a second name of a file that was copied already. False if it has to be copied after all.
+    fn link(&mut self, relative: &[u8], leaf: &Leaf<'_>) -> Result<bool, CopyError> {
+        let Some((path, id)) = self.links.get(&(leaf.stat.st_dev, leaf.stat.st_ino)) else {
+            return Ok(false);
+        };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let first = rustix::fs::openat2(&*self.root, path.as_slice(), flags, Mode::empty(), resolve);
+        // Nothing but the very file we made is given another name.
+        let same = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|now| DirId::of(&now) == *id);
+        let Some(first) = first.ok().filter(same) else {
+            return Ok(false);
+        };
+        let Some((to, _)) = self.stack.top() else {
+            return Ok(false);
+        };
+        self.engine.clear(to, leaf.name, relative)?;
+        let from = xattr::proc_path(&first);
+        let linked = rustix::fs::linkat(CWD, &from, &**to, leaf.name, AtFlags::SYMLINK_FOLLOW);
+        if linked.is_ok() {
+            self.engine.files.fetch_add(1, Ordering::Relaxed);
+        }
+        // Else the file system's limit of names for one file is reached, or there is no /proc: a copy is right too.
+        Ok(linked.is_ok())
+    }
+
+    /// Copies the first of several names at once, so that the others can be linked to it.
+    fn copy_first(&mut self, relative: &[u8], leaf: &Leaf<'_>) -> Result<(), CopyError> {
+        let engine = self.engine;
+        let Some((to, _)) = self.stack.top() else {
+            return Ok(());
+        };
+        engine.copy_leaf(leaf.parent, leaf.name, leaf.stat, to, leaf.name, parent_of(relative))?;
+        let made = rustix::fs::statat(&**to, leaf.name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| engine.write_error("stat", relative, e))?;
+        let key = (leaf.stat.st_dev, leaf.stat.st_ino);
+        self.links.insert(key, (relative.to_vec(), DirId::of(&made)));
+        Ok(())
+    }
+}
+
+pub(super) fn parent_of(relative: &[u8]) -> &Path {
+    let at = relative.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    Path::new(OsStr::from_bytes(&relative[..at]))
+}
+
+impl Visitor for TreeCopy<'_, '_, '_> {
+    type Error = CopyError;
+
+    fn enter(&mut self, relative: &[u8], dir: &Dir<'_>) -> Result<(), CopyError> {
+        self.flush();
+        if !dir.is_top {
+            return self.enter_child(relative, dir);
+        }
+        let finish = if self.root_created {
+            Finish::All(*dir.stat, xattr::read(dir.fd, self.engine.source.origin()))
+        } else {
+            Finish::Times(*dir.stat)
+        };
+        let root = Arc::clone(&self.root);
+        self.push(dir.name, root, finish).map_err(|e| self.engine.write_error("stat", relative, e))
+    }
+
+    fn leaf(&mut self, relative: &[u8], leaf: &Leaf<'_>) -> Result<(), CopyError> {
+        if self.engine.failed.load(Ordering::Relaxed) {
+            return Err(WalkError::Changed(self.engine.path(relative)).into());
+        }
+        if leaf.kind == FileType::RegularFile && leaf.stat.st_nlink > 1 {
+            if !self.link(relative, leaf)? {
+                self.copy_first(relative, leaf)?;
+            }
+            return Ok(());
+        }
+        let Some((to, frame)) = self.stack.top() else {
+            return Ok(());
+        };
+        let batch = self.batch.get_or_insert_with(|| {
+            frame.filling.users.fetch_add(1, Ordering::AcqRel);
+            Batch {
+                from: Arc::clone(leaf.parent),
+                to: Arc::clone(to),
+                filling: Arc::clone(&frame.filling),
+                dir: parent_of(relative).to_owned(),
+                files: Vec::with_capacity(BATCH_FILES),
+                bytes: 0,
+            }
+        });
+        batch.files.push((leaf.name.clone(), *leaf.stat));
+        batch.bytes += u64::try_from(leaf.stat.st_size).unwrap_or(0);
+        if batch.files.len() >= BATCH_FILES || batch.bytes >= BATCH_BYTES {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, relative: &[u8]) -> Result<(), CopyError> {
+        self.flush();
+        let engine = self.engine;
+        let popped = self.stack.pop().map_err(|lost| match lost {
+            Lost::Errno(errno) => engine.write_error("reopen", relative, errno),
+            Lost::Moved => CopyError::DestMoved(engine.target_path(Path::new(OsStr::from_bytes(relative)))),
+        })?;
+        if let Some((fd, frame)) = popped {
+            *frame.filling.finish.lock().unwrap_or_else(PoisonError::into_inner) = Some((fd, frame.finish));
+            engine.release(&frame.filling).map_err(|e| engine.write_error("set metadata", relative, e))?;
+        }
+        Ok(())
+    }
+}
