@@ -1,2 +1,56 @@
-//! (being written)
+//! Layers as streams and as directories: tar in both directions, compression, digests, whiteouts.
+//!
+//! Level 1, synchronous, no unsafe code. Owns what a layer's bytes mean and which bytes a directory becomes. Knows no
+//! images, no store and no network.
+//!
+//! - [`decompress`] and [`TarReader`] read what others wrote, within [`Limits`];
+//! - [`unpack`] makes a layer directory of a layer, [`extract`] puts an archive given to `ADD` onto a root;
+//! - [`write_tar`] and [`pack`] make the layer that BuildKit would make of a directory, [`TarWriter`] any archive.
+//!
+//! ```
+//! use rbuild_layer::{Compression, DecompressLimits, LayerFormat, Limits, TarReader, decompress, pack_with};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (packed, blob) = pack_with(LayerFormat::Gzip(None), 2, Vec::new(), |out| {
+//!     rbuild_layer::TarWriter::new(out).finish().map_err(rbuild_layer::WriteError::from)?;
+//!     Ok::<_, rbuild_layer::PackError>(0)
+//! })?;
+//! assert_eq!(packed.tar_size, 1024);
+//! let compression = Compression::detect(&blob);
+//! let stream = decompress(blob.as_slice(), compression, &DecompressLimits::default())?;
+//! assert!(TarReader::new(stream, Limits::default()).next_entry()?.is_none());
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
+
+mod apply;
+mod compress;
+mod compression;
+mod decompress;
+mod digesting;
+mod entry;
+mod extract;
+mod field;
+mod limits;
+mod pack;
+mod pax;
+mod reader;
+mod unpack;
+mod write_tar;
+mod writer;
+mod xattr;
+
+pub use apply::{ApplyError, DevicePolicy};
+pub use compress::{CompressError, Compressor, LayerFormat};
+pub use compression::Compression;
+pub use decompress::{DecompressError, ReadAhead, TooManyBytes, decompress, decompress_detected};
+pub use entry::{AUFS_PREFIX, Device, Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX};
+pub use extract::{ExtractError, ExtractOptions, Extracted, extract, is_archive};
+pub use limits::{DecompressLimits, Limits};
+pub use pack::{PackError, PackOptions, Packed, pack, pack_with};
+pub use pax::PaxError;
+pub use reader::{ReadError, TarReader};
+pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};
+pub use write_tar::{ExportedXattrs, WriteError, WriteOptions, Written, write_tar};
+pub use writer::{TarWriteError, TarWriter};

@@ -1,0 +1,142 @@
+//! Compresses layers. The bytes depend on the input, the format and the level alone: never on the number of cores,
+//! the sizes of the writes or the time.
+
+mod gzip;
+
+use std::io::{self, Write};
+
+use gzip::BlockGzip;
+
+/// Threads that one compressor may use, whatever it is told.
+const WORKERS_MAX: usize = 32;
+/// Bytes of input that one zstd worker takes at a time; named so that a new libzstd default changes no digest.
+const ZSTD_JOB_BYTES: u32 = 4 << 20;
+const GZIP_LEVEL_DEFAULT: u32 = 6;
+const ZSTD_LEVEL_DEFAULT: i32 = 3;
+
+/// How a layer is to be compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerFormat {
+    /// A plain tar.
+    Uncompressed,
+    /// gzip in blocks of 1 MiB; level 0 to 9, 6 if not given.
+    Gzip(Option<u32>),
+    /// zstd; level 0 to 22, 3 if not given (0 is 3, too).
+    Zstd(Option<i32>),
+}
+
+/// Why no compressor could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CompressError {
+    /// The level is not one of the format's.
+    #[error("compression level {level} is not between 0 and {max}")]
+    Level {
+        /// The level asked for.
+        level: i64,
+        /// The format's highest.
+        max: i64,
+    },
+    /// The system gave no thread, or libzstd no context.
+    #[error("set up compressor")]
+    SetUp(#[source] io::Error),
+}
+
+/// Writes compressed bytes to `W`. [`finish`](Self::finish) must be called; dropping it leaves a truncated stream.
+pub struct Compressor<W: Write> {
+    inner: Inner<W>,
+}
+
+enum Inner<W: Write> {
+    Plain(W),
+    Gzip(BlockGzip<W>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+impl<W: Write> std::fmt::Debug for Compressor<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self.inner {
+            Inner::Plain(_) => "Plain",
+            Inner::Gzip(_) => "Gzip",
+            Inner::Zstd(_) => "Zstd",
+        };
+        f.debug_tuple("Compressor").field(&name).finish()
+    }
+}
+
+impl<W: Write> Compressor<W> {
+    /// A compressor into `out` with up to `workers` threads of its own (at least one, at most 32).
+    /// Memory: about 5 MiB a worker for gzip, 16 MiB a worker for zstd at its default level.
+    ///
+    /// # Errors
+    /// [`CompressError`].
+    pub fn new(out: W, format: LayerFormat, workers: usize) -> Result<Self, CompressError> {
+        let workers = workers.clamp(1, WORKERS_MAX);
+        let inner = match format {
+            LayerFormat::Uncompressed => Inner::Plain(out),
+            LayerFormat::Gzip(level) => {
+                let level = level.unwrap_or(GZIP_LEVEL_DEFAULT);
+                if level > 9 {
+                    return Err(CompressError::Level {
+                        level: level.into(),
+                        max: 9,
+                    });
+                }
+                Inner::Gzip(BlockGzip::new(out, level, workers).map_err(CompressError::SetUp)?)
+            }
+            LayerFormat::Zstd(level) => {
+                let level = level.unwrap_or(ZSTD_LEVEL_DEFAULT);
+                if !(0..=22).contains(&level) {
+                    return Err(CompressError::Level {
+                        level: level.into(),
+                        max: 22,
+                    });
+                }
+                Inner::Zstd(zstd_encoder(out, level, workers).map_err(CompressError::SetUp)?)
+            }
+        };
+        Ok(Self { inner })
+    }
+
+    /// Ends the stream and gives back what it was written to.
+    ///
+    /// # Errors
+    /// Those of the writer below.
+    pub fn finish(self) -> io::Result<W> {
+        match self.inner {
+            Inner::Plain(out) => Ok(out),
+            Inner::Gzip(gzip) => gzip.finish(),
+            Inner::Zstd(zstd) => zstd.finish(),
+        }
+    }
+}
+
+fn zstd_encoder<W: Write>(
+    out: W,
+    level: i32,
+    workers: usize,
+) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
+    let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
+    // Without a worker libzstd makes other bytes than with any number of them.
+    encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
+    encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB_BYTES))?;
+    encoder.include_checksum(true)?;
+    Ok(encoder)
+}
+
+impl<W: Write> Write for Compressor<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.inner {
+            Inner::Plain(out) => out.write(bytes),
+            Inner::Gzip(gzip) => gzip.write(bytes),
+            Inner::Zstd(zstd) => zstd.write(bytes),
+        }
+    }
+
+    /// Does nothing: a flush in the middle would change the bytes.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

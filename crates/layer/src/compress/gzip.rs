@@ -1,0 +1,193 @@
+//! gzip on several threads: blocks of fixed size, each deflated with the 32 KiB before it as dictionary and ended by
+//! a sync flush, all in one member. Every gzip reader takes it; the bytes are the same for any number of threads.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+
+/// Bytes of input in one block. Part of the output's identity: changing it changes every blob digest.
+const BLOCK_BYTES: usize = 1 << 20;
+const DICTIONARY_BYTES: usize = 32 << 10;
+/// Magic, deflate, no flags, no time, no extra flags, unknown system (what Go's compress/gzip writes, too).
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+/// One block to deflate.
+struct Job {
+    input: Vec<u8>,
+    dictionary: Vec<u8>,
+    last: bool,
+    reply: SyncSender<Done>,
+}
+
+/// One block deflated, and its input to be used again.
+struct Done {
+    input: Vec<u8>,
+    deflated: io::Result<Vec<u8>>,
+    crc: Crc,
+}
+
+/// A writer of one gzip member.
+pub(super) struct BlockGzip<W> {
+    out: W,
+    block: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+    dictionary: Vec<u8>,
+    jobs: Option<SyncSender<Job>>,
+    /// Blocks under way, oldest first.
+    under_way: VecDeque<Receiver<Done>>,
+    under_way_max: usize,
+    crc: Crc,
+    header_written: bool,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<W: Write> BlockGzip<W> {
+    pub(super) fn new(out: W, level: u32, workers: usize) -> io::Result<Self> {
+        let under_way_max = workers + 1;
+        let (jobs, queue) = sync_channel::<Job>(under_way_max);
+        let queue = Arc::new(Mutex::new(queue));
+        let threads = (0..workers)
+            .map(|_| {
+                let queue = Arc::clone(&queue);
+                std::thread::Builder::new()
+                    .name("gzip".into())
+                    .spawn(move || work(&queue, level))
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            out,
+            block: Vec::with_capacity(BLOCK_BYTES),
+            spare: Vec::new(),
+            dictionary: Vec::new(),
+            jobs: Some(jobs),
+            under_way: VecDeque::new(),
+            under_way_max,
+            crc: Crc::new(),
+            header_written: false,
+            threads,
+        })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A full block waits for one more byte, so that only an empty stream has an empty last block.
+        if self.block.len() == BLOCK_BYTES && !bytes.is_empty() {
+            self.submit(false)?;
+        }
+        let take = bytes.len().min(BLOCK_BYTES - self.block.len());
+        self.block.extend_from_slice(&bytes[..take]);
+        Ok(take)
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<W> {
+        self.submit(true)?;
+        while !self.under_way.is_empty() {
+            self.take_oldest()?;
+        }
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            thread
+                .join()
+                .map_err(|_panic| io::Error::other("gzip thread failed"))?;
+        }
+        self.out.write_all(&self.crc.sum().to_le_bytes())?;
+        self.out.write_all(&self.crc.amount().to_le_bytes())?;
+        Ok(self.out)
+    }
+
+    fn submit(&mut self, last: bool) -> io::Result<()> {
+        if self.under_way.len() >= self.under_way_max {
+            self.take_oldest()?;
+        }
+        let next = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES));
+        let input = std::mem::replace(&mut self.block, next);
+        let tail = input[input.len().saturating_sub(DICTIONARY_BYTES)..].to_vec();
+        let dictionary = std::mem::replace(&mut self.dictionary, tail);
+        let (reply, done) = sync_channel(1);
+        let jobs = self
+            .jobs
+            .as_ref()
+            .ok_or_else(|| io::Error::other("gzip stream has ended"))?;
+        jobs.send(Job {
+            input,
+            dictionary,
+            last,
+            reply,
+        })
+        .map_err(|_gone| io::Error::other("gzip threads failed"))?;
+        self.under_way.push_back(done);
+        Ok(())
+    }
+
+    fn take_oldest(&mut self) -> io::Result<()> {
+        let Some(done) = self.under_way.pop_front() else {
+            return Ok(());
+        };
+        let mut done = done
+            .recv()
+            .map_err(|_gone| io::Error::other("gzip thread failed"))?;
+        if !self.header_written {
+            self.out.write_all(&HEADER)?;
+            self.header_written = true;
+        }
+        self.out.write_all(&done.deflated?)?;
+        self.crc.combine(&done.crc);
+        done.input.clear();
+        self.spare.push(done.input);
+        Ok(())
+    }
+}
+
+/// One thread: takes jobs until there are no more.
+fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
+    let mut deflate = Compress::new(Compression::new(level), false);
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let mut crc = Crc::new();
+        crc.update(&job.input);
+        let deflated = deflate_block(&mut deflate, &job.input, &job.dictionary, job.last);
+        // Nobody waits any more when the writer was dropped.
+        job.reply
+            .send(Done {
+                input: job.input,
+                deflated,
+                crc,
+            })
+            .ok();
+    }
+}
+
+fn deflate_block(deflate: &mut Compress, input: &[u8], dictionary: &[u8], last: bool) -> io::Result<Vec<u8>> {
+    deflate.reset();
+    if !dictionary.is_empty() {
+        deflate.set_dictionary(dictionary)?;
+    }
+    let flush = if last {
+        FlushCompress::Finish
+    } else {
+        FlushCompress::Sync
+    };
+    // Room for input that does not compress: one call then takes it all.
+    let mut out = Vec::with_capacity(input.len() + input.len() / 64 + 1024);
+    loop {
+        let consumed = usize::try_from(deflate.total_in()).unwrap_or(usize::MAX);
+        let status = deflate.compress_vec(&input[consumed..], &mut out, flush)?;
+        let all_in = deflate.total_in() == input.len() as u64;
+        let ended = if last {
+            status == Status::StreamEnd
+        } else {
+            all_in && out.len() < out.capacity()
+        };
+        if ended {
+            return Ok(out);
+        }
+        out.reserve(BLOCK_BYTES / 4);
+    }
+}

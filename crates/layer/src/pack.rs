@@ -1,0 +1,115 @@
+//! Layer directory to compressed blob in one pass: tar, diff id, compression and blob digest together.
+
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+
+use rbuild_oci::{DiffId, Digest};
+use rbuild_sys::overlay::Form;
+
+use crate::compress::{CompressError, Compressor, LayerFormat};
+use crate::digesting::Digesting;
+use crate::write_tar::{WriteError, WriteOptions, write_tar};
+
+/// How to pack a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct PackOptions<'a> {
+    /// What goes into the tar.
+    pub write: WriteOptions<'a>,
+    /// How the tar is compressed.
+    pub format: LayerFormat,
+    /// Threads that compress.
+    pub workers: usize,
+}
+
+/// What was packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Digest of what was written.
+    pub blob_digest: Digest,
+    /// Bytes written.
+    pub blob_size: u64,
+    /// Bytes of the uncompressed tar.
+    pub tar_size: u64,
+    /// Entries in the tar.
+    pub entries: u64,
+}
+
+/// Why a layer could not be packed.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The tar could not be made.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// There is no such compressor.
+    #[error(transparent)]
+    Compress(#[from] CompressError),
+    /// The end of the blob could not be written.
+    #[error("write layer blob")]
+    Output(#[source] io::Error),
+}
+
+/// Writes the layer directory `layer` as a blob to `out`.
+///
+/// # Errors
+/// [`PackError`]; `out` holds a useless beginning then.
+pub fn pack(
+    layer: BorrowedFd<'_>,
+    form: Form,
+    options: &PackOptions<'_>,
+    out: impl Write,
+) -> Result<Packed, PackError> {
+    let (packed, _out) = pack_with(options.format, options.workers, out, |tar| {
+        Ok::<_, PackError>(write_tar(layer, form, &options.write, tar)?.entries)
+    })?;
+    Ok(packed)
+}
+
+/// Compresses and digests whatever `fill` writes as an uncompressed tar, and gives `out` back. `fill` returns the
+/// number of entries it wrote. This is how a layer that was never a directory becomes a blob.
+///
+/// # Errors
+/// Those of `fill`, and [`PackError`].
+pub fn pack_with<W: Write, E: From<PackError>>(
+    format: LayerFormat,
+    workers: usize,
+    out: W,
+    fill: impl FnOnce(&mut dyn Write) -> Result<u64, E>,
+) -> Result<(Packed, W), E> {
+    let output = |error| E::from(PackError::Output(error));
+    if format == LayerFormat::Uncompressed {
+        let mut plain = Digesting::new(out);
+        let entries = fill(&mut plain)?;
+        plain.flush().map_err(output)?;
+        let (out, digest, bytes) = plain.finish();
+        let diff_id = DiffId(digest.clone());
+        return Ok((
+            Packed {
+                diff_id,
+                blob_digest: digest,
+                blob_size: bytes,
+                tar_size: bytes,
+                entries,
+            },
+            out,
+        ));
+    }
+    let compressor = Compressor::new(Digesting::new(out), format, workers).map_err(PackError::Compress)?;
+    let mut tar = Digesting::new(compressor);
+    let entries = fill(&mut tar)?;
+    let (compressor, diff_id, tar_size) = tar.finish();
+    let mut blob = compressor.finish().map_err(output)?;
+    blob.flush().map_err(output)?;
+    let (out, blob_digest, blob_size) = blob.finish();
+    Ok((
+        Packed {
+            diff_id: DiffId(diff_id),
+            blob_digest,
+            blob_size,
+            tar_size,
+            entries,
+        },
+        out,
+    ))
+}

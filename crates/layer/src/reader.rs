@@ -1,0 +1,633 @@
+//! Reads a tar stream entry by entry. Owns what an archive means; touches no file.
+//!
+//! The rule is that of Go's archive/tar, which BuildKit, containerd and Docker read layers with. Where GNU tar would
+//! see another list of names, types, sizes or contents, the archive is refused as a whole: two readers must never
+//! disagree about what a layer holds. Sparse entries are refused for that reason too (containerd refuses GNU's
+//! own form). Nothing is kept in memory but the metadata of one entry, and that has a limit.
+
+use std::io::{self, BufRead as _, BufReader, Read};
+
+use tar::Header;
+
+use crate::entry::{Device, Entry, EntryKind, Time};
+use crate::field::{number, text};
+use crate::limits::Limits;
+use crate::pax::{PaxError, Records};
+
+/// Bytes of one tar block.
+pub(crate) const BLOCK: usize = 512;
+/// Metadata headers before one entry: a long name, a long link and an extended header are all there can be.
+const META_HEADERS_MAX: u32 = 4;
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Why an archive could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The stream below failed: input, decompression, or its own budget.
+    #[error("read archive at byte {offset}")]
+    Io {
+        /// Where, in the uncompressed stream.
+        offset: u64,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+    /// The stream ends inside an entry.
+    #[error("archive ends inside an entry at byte {offset}")]
+    Truncated {
+        /// Where the stream ended.
+        offset: u64,
+    },
+    /// A block that should be a header is none.
+    #[error("no valid tar header at byte {offset}")]
+    BadHeader {
+        /// Where the block starts.
+        offset: u64,
+    },
+    /// A header field is not a number, or one that makes no sense there.
+    #[error("entry {path:?}: invalid {field} field")]
+    BadField {
+        /// The entry, printable.
+        path: String,
+        /// The field.
+        field: &'static str,
+    },
+    /// An extended header is malformed.
+    #[error("invalid extended header at byte {offset}")]
+    BadPax {
+        /// Where the header starts.
+        offset: u64,
+        /// What is wrong.
+        #[source]
+        source: PaxError,
+    },
+    /// Well-formed, but tar programs differ about what it means.
+    #[error("entry {path:?} is ambiguous: {rule}")]
+    Ambiguous {
+        /// The entry, printable.
+        path: String,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+    /// An entry type that layers cannot hold.
+    #[error("entry {path:?} has unsupported type {flag:?}")]
+    UnsupportedType {
+        /// The entry, printable.
+        path: String,
+        /// The type flag.
+        flag: char,
+    },
+    /// A limit was passed.
+    #[error("archive passes the limit of {max} {what}{}", .path.as_ref().map(|p| format!(" at entry {p:?}")).unwrap_or_default())]
+    Limit {
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        max: u64,
+        /// The entry, printable, if there is one yet.
+        path: Option<String>,
+    },
+}
+
+impl ReadError {
+    /// Whether the stream is an archive that this program will not take, rather than no archive at all.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Ambiguous { .. } | Self::UnsupportedType { .. } | Self::Limit { .. }
+        )
+    }
+}
+
+/// A streaming reader: [`next_entry`](Self::next_entry), then [`Read`] for that entry's content, and so on.
+#[derive(Debug)]
+pub struct TarReader<R> {
+    input: BufReader<R>,
+    limits: Limits,
+    position: u64,
+    data_left: u64,
+    padding_left: u64,
+    entries: u64,
+    ended: bool,
+}
+
+/// Metadata headers read so far for the entry to come.
+#[derive(Default)]
+struct Pending {
+    pax: Option<Records>,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+    headers: u32,
+    bytes: u64,
+}
+
+impl<R: Read> TarReader<R> {
+    /// A reader at the start of an uncompressed archive.
+    pub fn new(input: R, limits: Limits) -> Self {
+        Self {
+            input: BufReader::with_capacity(BUFFER_BYTES, input),
+            limits,
+            position: 0,
+            data_left: 0,
+            padding_left: 0,
+            entries: 0,
+            ended: false,
+        }
+    }
+
+    /// Bytes of the uncompressed stream read so far.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Entries read so far.
+    #[must_use]
+    pub const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// The next entry, or nothing at the end of the archive. Unread content of the one before is skipped.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the reader is of no use after one.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
+        self.skip_content()?;
+        if self.ended {
+            return Ok(None);
+        }
+        let mut pending = Pending::default();
+        loop {
+            let offset = self.position;
+            let Some(block) = self.header_block()? else {
+                self.ended = true;
+                return if pending.headers == 0 {
+                    Ok(None)
+                } else {
+                    Err(ReadError::Truncated { offset })
+                };
+            };
+            let header = Header::from_byte_slice(&block);
+            match block[156] {
+                b'x' | b'g' | b'L' | b'K' => self.meta_header(&mut pending, header, offset)?,
+                _ => {
+                    self.entries += 1;
+                    let parsed = Raw::read(header, offset)?;
+                    let entry = parsed.merge(pending)?;
+                    self.admit(&entry)?;
+                    return Ok(Some(entry));
+                }
+            }
+        }
+    }
+
+    /// The stream below. Bytes that were read ahead of the current entry are lost, unless it was drained.
+    pub fn into_inner(self) -> R {
+        self.input.into_inner()
+    }
+
+    /// Reads to the very end of the stream, past the archive's end, as a digest of the whole stream needs.
+    ///
+    /// # Errors
+    /// The stream's, or its budget.
+    pub fn drain(&mut self) -> Result<(), ReadError> {
+        loop {
+            let read = self.fill()?.len();
+            if read == 0 {
+                return Ok(());
+            }
+            self.consume(read)?;
+        }
+    }
+
+    /// Gives the rest of the current entry's content to `sink`, in pieces of any size.
+    ///
+    /// # Errors
+    /// The stream's, and what `sink` returns.
+    pub fn copy_content<E: From<ReadError>>(
+        &mut self,
+        mut sink: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while self.data_left > 0 {
+            let offset = self.position;
+            let left = usize::try_from(self.data_left).unwrap_or(usize::MAX);
+            let available = self.fill()?;
+            if available.is_empty() {
+                return Err(ReadError::Truncated { offset }.into());
+            }
+            let take = available.len().min(left);
+            sink(&available[..take])?;
+            self.consume(take)?;
+            self.data_left -= take as u64;
+        }
+        Ok(())
+    }
+
+    fn skip_content(&mut self) -> Result<(), ReadError> {
+        self.copy_content(|_| Ok::<(), ReadError>(()))?;
+        while self.padding_left > 0 {
+            let left = usize::try_from(self.padding_left).unwrap_or(usize::MAX);
+            let take = self.fill()?.len().min(left);
+            // Go lets the last padding be missing (archive/tar, reader.go, tryReadFull).
+            if take == 0 {
+                self.padding_left = 0;
+                break;
+            }
+            self.consume(take)?;
+            self.padding_left -= take as u64;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self) -> Result<&[u8], ReadError> {
+        let offset = self.position;
+        self.input
+            .fill_buf()
+            .map_err(|source| ReadError::Io { offset, source })
+    }
+
+    fn consume(&mut self, bytes: usize) -> Result<(), ReadError> {
+        self.input.consume(bytes);
+        self.position += bytes as u64;
+        if self.position > self.limits.max_bytes {
+            return Err(limit("bytes", self.limits.max_bytes, None));
+        }
+        Ok(())
+    }
+
+    /// One block; nothing at the end of the stream.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, ReadError> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while filled < BLOCK {
+            let offset = self.position;
+            let available = self.fill()?;
+            if available.is_empty() {
+                return if filled == 0 {
+                    Ok(None)
+                } else {
+                    Err(ReadError::Truncated { offset })
+                };
+            }
+            let take = available.len().min(BLOCK - filled);
+            block[filled..filled + take].copy_from_slice(&available[..take]);
+            self.consume(take)?;
+            filled += take;
+        }
+        Ok(Some(block))
+    }
+
+    /// The next block that is a header with a right checksum; nothing at the archive's end.
+    fn header_block(&mut self) -> Result<Option<[u8; BLOCK]>, ReadError> {
+        let offset = self.position;
+        let Some(block) = self.block()? else {
+            return Ok(None);
+        };
+        if block != [0; BLOCK] {
+            return if checksum_is_right(&block) {
+                Ok(Some(block))
+            } else {
+                Err(ReadError::BadHeader { offset })
+            };
+        }
+        match self.block()? {
+            None => Ok(None),
+            Some(second) if second == [0; BLOCK] => Ok(None),
+            // GNU tar reads on after a lone zero block; Go does not.
+            Some(_) => Err(ReadError::BadHeader { offset }),
+        }
+    }
+
+    fn meta_header(&mut self, pending: &mut Pending, header: &Header, offset: u64) -> Result<(), ReadError> {
+        let flag = header.as_bytes()[156];
+        let size = number(&header.as_old().size).and_then(|n| u64::try_from(n).ok());
+        let size = size.ok_or_else(|| ReadError::BadField {
+            path: printable(b""),
+            field: "size",
+        })?;
+        pending.headers += 1;
+        pending.bytes = pending.bytes.saturating_add(size);
+        if pending.bytes > self.limits.max_header_bytes {
+            return Err(limit(
+                "header bytes before one entry",
+                self.limits.max_header_bytes,
+                None,
+            ));
+        }
+        if pending.headers > META_HEADERS_MAX {
+            return Err(limit(
+                "headers before one entry",
+                u64::from(META_HEADERS_MAX),
+                None,
+            ));
+        }
+        self.data_left = size;
+        self.padding_left = padding(size);
+        let mut body = Vec::new();
+        self.copy_content(|piece| {
+            body.extend_from_slice(piece);
+            Ok::<(), ReadError>(())
+        })?;
+        self.skip_content()?;
+        let ambiguous = |rule| ReadError::Ambiguous {
+            path: printable(text(&header.as_old().name)),
+            rule,
+        };
+        let records = || Records::parse(&body).map_err(|source| ReadError::BadPax { offset, source });
+        match flag {
+            b'x' => {
+                // Go forgets the first one, GNU tar does not.
+                if pending.pax.replace(records()?).is_some() {
+                    return Err(ambiguous("two extended headers for one entry"));
+                }
+            }
+            b'g' => {
+                // Go shows it as an entry of its own, which containerd ignores; GNU tar applies it to all that follow.
+                let global = records()?;
+                if global.path.is_some() || global.link.is_some() || global.size.is_some() || global.sparse {
+                    return Err(ambiguous("a global header changes names or sizes"));
+                }
+                if pending.headers > 1 {
+                    return Err(ambiguous("a global header between an entry and its own headers"));
+                }
+                pending.headers = 0;
+                pending.bytes = 0;
+                self.entries += 1;
+                self.check_entries(None)?;
+            }
+            _ => {
+                let name = text(&body).to_vec();
+                if name.is_empty() {
+                    return Err(ambiguous("an empty long name"));
+                }
+                if flag == b'L' {
+                    pending.long_name = Some(name);
+                } else {
+                    pending.long_link = Some(name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the limits of a complete entry and makes its content the current one.
+    fn admit(&mut self, entry: &Entry) -> Result<(), ReadError> {
+        let path = || Some(printable(&entry.path));
+        let link = match &entry.kind {
+            EntryKind::HardLink { target } | EntryKind::Symlink { target } => target.len(),
+            _ => 0,
+        };
+        let max = self.limits.max_path_bytes;
+        if entry.path.len() > max || link > max {
+            return Err(limit("bytes in a path", max as u64, path()));
+        }
+        if entry.xattrs.len() > self.limits.max_xattrs {
+            return Err(limit(
+                "extended attributes on one entry",
+                self.limits.max_xattrs as u64,
+                path(),
+            ));
+        }
+        if entry
+            .xattrs
+            .iter()
+            .any(|(_, value)| value.len() > self.limits.max_xattr_bytes)
+        {
+            return Err(limit(
+                "bytes in an extended attribute",
+                self.limits.max_xattr_bytes as u64,
+                path(),
+            ));
+        }
+        self.check_entries(Some(&entry.path))?;
+        let size = if let EntryKind::File { size } = entry.kind {
+            size
+        } else {
+            0
+        };
+        // Refused before the first byte is stored, not after the budget has been written to disk.
+        if self.position.saturating_add(size) > self.limits.max_bytes {
+            return Err(limit("bytes", self.limits.max_bytes, path()));
+        }
+        self.data_left = size;
+        self.padding_left = padding(size);
+        Ok(())
+    }
+
+    fn check_entries(&self, path: Option<&[u8]>) -> Result<(), ReadError> {
+        if self.entries > self.limits.max_entries {
+            return Err(limit("entries", self.limits.max_entries, path.map(printable)));
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for TarReader<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.data_left == 0 || out.is_empty() {
+            return Ok(0);
+        }
+        let available = self.input.fill_buf()?;
+        if available.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let left = usize::try_from(self.data_left).unwrap_or(usize::MAX);
+        let take = available.len().min(out.len()).min(left);
+        out[..take].copy_from_slice(&available[..take]);
+        self.consume(take).map_err(io::Error::other)?;
+        self.data_left -= take as u64;
+        Ok(take)
+    }
+}
+
+/// The fields of one real entry's header, before the metadata headers are merged in.
+struct Raw {
+    flag: u8,
+    name: Vec<u8>,
+    link: Vec<u8>,
+    size: u64,
+    mode: u32,
+    uid: i64,
+    gid: i64,
+    mtime: i64,
+    major: i64,
+    minor: i64,
+}
+
+impl Raw {
+    fn read(header: &Header, offset: u64) -> Result<Self, ReadError> {
+        let block = header.as_bytes();
+        let old = header.as_old();
+        let mut name = text(&old.name).to_vec();
+        let path = printable(&name);
+        let field = |bytes: &[u8], field: &'static str| {
+            number(bytes).ok_or_else(|| ReadError::BadField {
+                path: path.clone(),
+                field,
+            })
+        };
+        let magic = &block[257..265];
+        let posix = magic.starts_with(b"ustar\0");
+        let (mut major, mut minor) = (0, 0);
+        if posix || magic == b"ustar  \0" {
+            major = field(&block[329..337], "devmajor")?;
+            minor = field(&block[337..345], "devminor")?;
+        }
+        if posix {
+            // star keeps times where the last bytes of the prefix would be (Go: formatSTAR).
+            let star = &block[508..512] == b"tar\0";
+            let prefix = text(if star { &block[345..476] } else { &block[345..500] });
+            if star && prefix.len() == 131 {
+                return Err(ReadError::Ambiguous {
+                    path,
+                    rule: "a prefix that runs into star's times",
+                });
+            }
+            if !prefix.is_empty() {
+                name = [prefix, b"/", &name].concat();
+            }
+        } else if magic == b"ustar  \0" {
+            // Old Go wrote a prefix here and Go still reads it back; GNU tar sees two times.
+            let broken = |bytes: &[u8]| bytes[0] != 0 && number(bytes).is_none();
+            if broken(&block[345..357]) || broken(&block[357..369]) {
+                return Err(ReadError::BadHeader { offset });
+            }
+        }
+        let mode = field(&old.mode, "mode")?;
+        Ok(Self {
+            flag: block[156],
+            link: text(&old.linkname).to_vec(),
+            size: u64::try_from(field(&old.size, "size")?).map_err(|_negative| ReadError::BadField {
+                path: path.clone(),
+                field: "size",
+            })?,
+            mode: u32::try_from(mode & 0o7777).unwrap_or(0),
+            uid: field(&old.uid, "uid")?,
+            gid: field(&old.gid, "gid")?,
+            mtime: field(&old.mtime, "mtime")?,
+            major,
+            minor,
+            name,
+        })
+    }
+
+    fn merge(self, pending: Pending) -> Result<Entry, ReadError> {
+        let pax = pending.pax.unwrap_or_default();
+        let shown = printable(
+            pending
+                .long_name
+                .as_ref()
+                .or(pax.path.as_ref())
+                .unwrap_or(&self.name),
+        );
+        let ambiguous = |rule| ReadError::Ambiguous {
+            path: shown.clone(),
+            rule,
+        };
+        let bad = |field| ReadError::BadField {
+            path: shown.clone(),
+            field,
+        };
+        let path = one_of(pending.long_name, pax.path, self.name)
+            .ok_or_else(|| ambiguous("a GNU long name and another PAX path"))?;
+        let link = one_of(pending.long_link, pax.link, self.link)
+            .ok_or_else(|| ambiguous("a GNU long link and another PAX linkpath"))?;
+        if pax.sparse {
+            return Err(ambiguous("a sparse file"));
+        }
+        let id = |own: i64, pax: Option<u64>, field| {
+            let id = pax.map_or_else(|| u32::try_from(own).ok(), |id| u32::try_from(id).ok());
+            // The kernel takes -1 as "leave as it is".
+            id.filter(|id| *id != u32::MAX).ok_or_else(|| bad(field))
+        };
+        let device = || -> Result<Device, ReadError> {
+            let major = u32::try_from(self.major).map_err(|_range| bad("devmajor"))?;
+            let minor = u32::try_from(self.minor).map_err(|_range| bad("devminor"))?;
+            Ok(Device { major, minor })
+        };
+        let slash = path.ends_with(b"/");
+        let size = pax.size.unwrap_or(self.size);
+        let kind = match self.flag {
+            b'0' if slash => return Err(ambiguous("a regular file whose name ends in a slash")),
+            0 if slash => EntryKind::Directory,
+            b'0' | 0 => EntryKind::File { size },
+            b'1' => EntryKind::HardLink { target: link },
+            b'2' => EntryKind::Symlink { target: link },
+            b'3' => EntryKind::CharDevice(device()?),
+            b'4' => EntryKind::BlockDevice(device()?),
+            b'5' => EntryKind::Directory,
+            b'6' => EntryKind::Fifo,
+            flag => {
+                return Err(ReadError::UnsupportedType {
+                    path: shown,
+                    flag: char::from(flag),
+                });
+            }
+        };
+        let content = match kind {
+            EntryKind::File { .. } => 0,
+            // Both readers take the header's own size of a hard link as zero, but not the extended one.
+            EntryKind::HardLink { .. } => pax.size.unwrap_or(0),
+            _ => size,
+        };
+        if content != 0 {
+            return Err(ambiguous("content after an entry that has none"));
+        }
+        Ok(Entry {
+            kind,
+            mode: self.mode,
+            uid: id(self.uid, pax.uid, "uid")?,
+            gid: id(self.gid, pax.gid, "gid")?,
+            mtime: pax.mtime.unwrap_or(Time {
+                seconds: self.mtime,
+                nanoseconds: 0,
+            }),
+            xattrs: pax.xattrs,
+            path,
+        })
+    }
+}
+
+/// The long name, else the extended one, else the header's; nothing when the first two differ.
+fn one_of(long: Option<Vec<u8>>, pax: Option<Vec<u8>>, own: Vec<u8>) -> Option<Vec<u8>> {
+    match (long, pax) {
+        (Some(long), Some(pax)) => (long == pax).then_some(long),
+        (long, pax) => Some(long.or(pax).unwrap_or(own)),
+    }
+}
+
+/// Old tars summed signed bytes; both sums are taken (Go and GNU tar do).
+fn checksum_is_right(block: &[u8; BLOCK]) -> bool {
+    let Some(expected) = number(&block[148..156]) else {
+        return false;
+    };
+    let (mut unsigned, mut signed) = (0_i64, 0_i64);
+    for (at, byte) in block.iter().enumerate() {
+        let byte = if (148..156).contains(&at) { b' ' } else { *byte };
+        unsigned += i64::from(byte);
+        signed += i64::from(byte.cast_signed());
+    }
+    expected == unsigned || expected == signed
+}
+
+pub(crate) const fn padding(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK as u64
+}
+
+fn limit(what: &'static str, max: u64, path: Option<String>) -> ReadError {
+    ReadError::Limit { what, max, path }
+}
+
+/// A hostile path for an error message: no raw control bytes, no more than 256 bytes of it.
+pub(crate) fn printable(path: &[u8]) -> String {
+    const SHOWN_MAX: usize = 256;
+    let mut shown = String::from_utf8_lossy(&path[..path.len().min(SHOWN_MAX)]).into_owned();
+    if path.len() > SHOWN_MAX {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests;

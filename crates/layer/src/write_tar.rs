@@ -1,0 +1,123 @@
+//! A layer directory to a layer tar, equal byte for byte to the one BuildKit makes of the same directory.
+//!
+//! BuildKit walks the overlay's upper directory in lexical order and compares each entry with the merged view of the
+//! layers below (util/overlay/overlay_linux.go): a whiteout of nothing is left out, a directory that did not change is
+//! written only when something in it is, and an opaque directory becomes whiteouts of what it hides, one by one.
+//! With [`WriteOptions::lower`] so does this. Without it every whiteout is written, every directory too, and an
+//! opaque directory is followed by `.wh..wh..opq`: the same files for whoever unpacks it, other bytes.
+//!
+//! Walks with descriptors, without recursion and without one descriptor per level: the way back up is `..`, checked
+//! by device and inode. Only attributes of the form in use mean anything; none of overlayfs' own are ever written.
+
+mod compare;
+mod source;
+mod walk;
+
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+
+use rbuild_sys::RootFd;
+use rbuild_sys::overlay::Form;
+use rustix::io::Errno;
+
+use crate::reader::printable;
+use crate::writer::{TarWriteError, TarWriter};
+
+/// Which extended attributes go into a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ExportedXattrs {
+    /// `security.capability` alone: what BuildKit's layers have (containerd, pkg/archive/tar.go, `HandleChange`).
+    #[default]
+    Capability,
+    /// `user.*` as well.
+    CapabilityAndUser,
+}
+
+/// How to write a layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteOptions<'a> {
+    /// Merged view of the layers below, for the bytes BuildKit would write.
+    pub lower: Option<&'a RootFd>,
+    /// No file of the layer is newer than this, in seconds since 1970 (`SOURCE_DATE_EPOCH` with rewritten times).
+    /// Whiteouts are always of 1970.
+    pub newest_mtime: Option<i64>,
+    /// Which extended attributes are written.
+    pub xattrs: ExportedXattrs,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of the tar.
+    pub bytes: u64,
+    /// Entries in it.
+    pub entries: u64,
+}
+
+/// Why a layer could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The archive could not be written, or cannot hold an entry.
+    #[error(transparent)]
+    Tar(#[from] TarWriteError),
+    /// The kernel refused.
+    #[error("layer file {path:?}: {verb}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// Path in the layer, printable.
+        path: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// overlayfs moved a directory or kept only metadata; the mount must have both switched off.
+    #[error("layer file {path:?} depends on overlayfs' {attribute}")]
+    NotSelfContained {
+        /// Path in the layer, printable.
+        path: String,
+        /// The attribute that says so.
+        attribute: &'static str,
+    },
+    /// Something changed the layer while it was read.
+    #[error("layer file {path:?} changed while it was read")]
+    Changed {
+        /// Path in the layer, printable.
+        path: String,
+    },
+}
+
+/// Writes the layer directory `layer` as a tar to `out`.
+///
+/// # Errors
+/// [`WriteError`]; `out` holds a useless beginning then.
+pub fn write_tar(
+    layer: BorrowedFd<'_>,
+    form: Form,
+    options: &WriteOptions<'_>,
+    out: impl Write,
+) -> Result<Written, WriteError> {
+    let writer = TarWriter::new(io::BufWriter::with_capacity(OUT_BUFFER_BYTES, out));
+    let (writer, entries) = walk::Walk::new(layer, form, options, writer)?.run()?;
+    let bytes = writer.bytes();
+    let mut buffered = writer.finish()?;
+    buffered.flush().map_err(TarWriteError::Io)?;
+    Ok(Written {
+        bytes: bytes + TRAILER_BYTES,
+        entries,
+    })
+}
+
+const OUT_BUFFER_BYTES: usize = 128 << 10;
+const TRAILER_BYTES: u64 = 1024;
+
+fn failed(verb: &'static str, path: &[u8], errno: Errno) -> WriteError {
+    WriteError::Io {
+        verb,
+        path: printable(path),
+        source: errno.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
