@@ -13,6 +13,8 @@ pub mod overlay;
 pub mod process;
 mod rootfd;
 pub mod seccomp;
+mod tree;
 pub mod userdb;
 
 pub use rootfd::{RootFd, RootFdError, clean};
+pub use tree::{Removed, TreeEntry, TreeError, remove_tree, walk_tree};

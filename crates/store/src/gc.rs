@@ -1,0 +1,347 @@
+//! Garbage collection: what goes first, and what never goes. Owns the order; refuses what a live lease holds and what
+//! an image name needs.
+//!
+//! A layer was used when it, or any record that has it, was used: so what stands on top of it is never older in this
+//! count than it is, and with the deeper one first among equals, layers go leaf first.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use rbuild_oci::Digest;
+
+use crate::error::{IndexError, StoreError};
+use crate::index::Tables;
+use crate::name::{FormName, LayerId};
+use crate::record::{LayerEntry, forget_record};
+use crate::store::Store;
+use crate::usage::UsageKind;
+
+/// Removals in one transaction; others wait that long for a write.
+const BATCH: usize = 64;
+
+/// What to remove. Without `max_bytes` and `min_free_bytes`, everything that may go; with one of them, the least
+/// recently used until the bound holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GcPolicy {
+    /// Most bytes the store shall take.
+    pub max_bytes: Option<u64>,
+    /// Least bytes the file system shall have free.
+    pub min_free_bytes: Option<u64>,
+    /// Only what was not used for this long.
+    pub unused_for: Option<Duration>,
+    /// Only these kinds; `Blob`, `Layer` and `CacheMount` are collected.
+    pub kinds: Option<Vec<UsageKind>>,
+    /// Also the unpacked layers of named images, which can be unpacked again from their blobs, and kept values.
+    pub all: bool,
+    /// Only say what would go.
+    pub dry_run: bool,
+}
+
+/// What was removed, first removed first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// The parts: kind, name as in [`crate::UsageEntry`], bytes of its blocks.
+    pub parts: Vec<(UsageKind, String, u64)>,
+    /// Sum of their bytes.
+    pub bytes: u64,
+}
+
+struct Candidate {
+    kind: UsageKind,
+    name: String,
+    bytes: u64,
+    used: i64,
+    depth: usize,
+}
+
+impl Store {
+    /// Collects garbage. Builds may run meanwhile; what they hold stays.
+    ///
+    /// # Errors
+    /// The file system's and the index's.
+    pub fn gc(&self, policy: &GcPolicy) -> Result<Collected, StoreError> {
+        self.flush_used();
+        self.collect_dead_leases(usize::MAX)?;
+        if !policy.dry_run {
+            self.empty_trash(None)?;
+        }
+        let usage = self.du()?;
+        let total = usage.total_bytes();
+        let mut excess = match (policy.max_bytes, policy.min_free_bytes) {
+            (None, None) => u64::MAX,
+            (max, free) => {
+                let over = max.map_or(0, |max| total.saturating_sub(max));
+                over.max(free.map_or(0, |free| free.saturating_sub(self.free_bytes())))
+            }
+        };
+        let sizes = usage
+            .entries
+            .into_iter()
+            .map(|entry| ((entry.kind, entry.name), entry.bytes))
+            .collect();
+        let mut collected = Collected::default();
+        let candidates = self.candidates(policy, &sizes)?;
+        for batch in candidates.chunks(BATCH) {
+            if excess == 0 {
+                break;
+            }
+            for (kind, name, bytes) in self.collect(batch, excess, policy.dry_run)? {
+                excess = if excess == u64::MAX {
+                    excess
+                } else {
+                    excess.saturating_sub(bytes)
+                };
+                collected.bytes += bytes;
+                collected.parts.push((kind, name, bytes));
+            }
+        }
+        if !policy.dry_run {
+            self.collect_rows(policy)?;
+            self.empty_trash(None)?;
+        }
+        Ok(collected)
+    }
+
+    /// What may go, in the order in which it goes.
+    fn candidates(
+        &self,
+        policy: &GcPolicy,
+        sizes: &HashMap<(UsageKind, String), u64>,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let images = self.list_images()?;
+        let (mut blobs_kept, mut diff_ids_kept) = (HashSet::new(), HashSet::new());
+        for (_, image) in &images {
+            self.image_reaches(&image.digest, &mut blobs_kept, &mut diff_ids_kept);
+        }
+        if policy.all {
+            diff_ids_kept.clear();
+        }
+        let wants = |kind| policy.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind));
+        let size = |kind, name: &str| sizes.get(&(kind, name.to_owned())).copied().unwrap_or(0);
+        let mut found = Vec::new();
+        self.index().read("list candidates", |tables| {
+            let uses = Uses::read(tables)?;
+            if wants(UsageKind::Blob) {
+                for (name, used) in named_uses(tables, "SELECT digest, used FROM blob")? {
+                    if Digest::parse(&name).is_ok_and(|digest| !blobs_kept.contains(&digest)) {
+                        let used = used.max(uses.blobs.get(&name).copied().unwrap_or(i64::MIN));
+                        let bytes = size(UsageKind::Blob, &name);
+                        found.push(Candidate {
+                            kind: UsageKind::Blob,
+                            name,
+                            bytes,
+                            used,
+                            depth: 0,
+                        });
+                    }
+                }
+            }
+            if wants(UsageKind::Layer) {
+                let sql = "SELECT form, id, used, coalesce(diff_id, '') FROM layer";
+                let rows = tables.all(sql, [], |row| {
+                    Ok((
+                        row.get::<_, String>(0)?,
+                        row.get::<_, String>(1)?,
+                        row.get(2)?,
+                        row.get::<_, String>(3)?,
+                    ))
+                })?;
+                for (form, id, used, diff_id) in rows {
+                    if Digest::parse(&diff_id).is_ok_and(|diff_id| diff_ids_kept.contains(&diff_id)) {
+                        continue;
+                    }
+                    let (by_record, depth) = uses.layers.get(&id).copied().unwrap_or((i64::MIN, 0));
+                    let name = format!("{form}/{id}");
+                    let bytes = size(UsageKind::Layer, &name);
+                    let used = by_record.max(used);
+                    found.push(Candidate {
+                        kind: UsageKind::Layer,
+                        name,
+                        bytes,
+                        used,
+                        depth,
+                    });
+                }
+            }
+            if wants(UsageKind::CacheMount) {
+                for (name, used) in named_uses(tables, "SELECT dir, used FROM mount")? {
+                    let bytes = size(UsageKind::CacheMount, &name);
+                    found.push(Candidate {
+                        kind: UsageKind::CacheMount,
+                        name,
+                        bytes,
+                        used,
+                        depth: 0,
+                    });
+                }
+            }
+            Ok(())
+        })?;
+        let limit = cutoff(self.now(), policy.unused_for);
+        found.retain(|candidate| candidate.used <= limit);
+        found.sort_by(|a, b| {
+            a.used
+                .cmp(&b.used)
+                .then(b.depth.cmp(&a.depth))
+                .then_with(|| a.name.cmp(&b.name))
+        });
+        Ok(found)
+    }
+
+    /// Removes candidates until `excess` bytes are gone; a lease that took one meanwhile keeps it.
+    fn collect(
+        &self,
+        batch: &[Candidate],
+        mut excess: u64,
+        dry_run: bool,
+    ) -> Result<Vec<(UsageKind, String, u64)>, StoreError> {
+        let mut gone = Vec::new();
+        let mut mounts = Vec::new();
+        self.index().write("collect", |tables| {
+            for candidate in batch {
+                if excess == 0 {
+                    break;
+                }
+                let held = match candidate.kind {
+                    UsageKind::Blob => is_held(tables, "blob", &candidate.name)?,
+                    UsageKind::Layer => is_held(tables, "layer", &candidate.name)?,
+                    _ => !self.mount_is_idle(&candidate.name)?,
+                };
+                if held {
+                    continue;
+                }
+                match candidate.kind {
+                    _ if dry_run => {}
+                    UsageKind::Blob => self.drop_blob(tables, &candidate.name)?,
+                    UsageKind::Layer => self.drop_layer(tables, &candidate.name)?,
+                    _ => mounts.push(candidate.name.clone()),
+                }
+                crate::fault::point("gc removed one");
+                excess = excess.saturating_sub(candidate.bytes);
+                gone.push((candidate.kind, candidate.name.clone(), candidate.bytes));
+            }
+            Ok::<_, StoreError>(())
+        })?;
+        for dir in mounts {
+            if !self.remove_idle_mount(&dir)? {
+                gone.retain(|(kind, name, _)| *kind != UsageKind::CacheMount || *name != dir);
+            }
+        }
+        Ok(gone)
+    }
+
+    fn drop_blob(&self, tables: &Tables<'_>, name: &str) -> Result<(), StoreError> {
+        if let Ok(digest) = Digest::parse(name) {
+            self.discard(&self.layout().blob(&digest))?;
+        }
+        tables.run("DELETE FROM blob WHERE digest = ?1", [name])?;
+        tables.run("DELETE FROM diff_blob WHERE digest = ?1", [name])?;
+        Ok(())
+    }
+
+    fn drop_layer(&self, tables: &Tables<'_>, name: &str) -> Result<(), StoreError> {
+        let Some((form, id)) = name.rsplit_once('/') else {
+            return Ok(());
+        };
+        if let (Ok(form), Ok(id)) = (FormName::parse(form), LayerId::parse(id)) {
+            self.discard(&self.layout().layer(&form, &id))?;
+        }
+        tables.run("DELETE FROM layer WHERE form = ?1 AND id = ?2", (form, id))?;
+        for key in records_without(tables, id)? {
+            forget_record(tables, &key)?;
+        }
+        Ok(())
+    }
+
+    /// Removes rows that mean nothing any more.
+    fn collect_rows(&self, policy: &GcPolicy) -> Result<(), IndexError> {
+        let limit = cutoff(self.now(), policy.unused_for);
+        let everything =
+            policy.max_bytes.is_none() && policy.min_free_bytes.is_none() && policy.kinds.is_none();
+        self.index().write("collect rows", |tables| {
+            if everything {
+                let sql = "SELECT key FROM record WHERE layers = '[]' AND used <= ?1";
+                for key in tables.all(sql, [limit], |row| row.get::<_, String>(0))? {
+                    forget_record(tables, &key)?;
+                }
+                if policy.all || policy.unused_for.is_some() {
+                    tables.run("DELETE FROM kv WHERE used <= ?1", [limit])?;
+                }
+            }
+            tables.run("DELETE FROM alias WHERE key NOT IN (SELECT key FROM record)", [])?;
+            tables.run(
+                "DELETE FROM lease_ref WHERE lease NOT IN (SELECT id FROM lease)",
+                [],
+            )?;
+            Ok(())
+        })
+    }
+}
+
+/// When layers and blobs were used through records, and how deep layers stand.
+#[derive(Default)]
+struct Uses {
+    layers: HashMap<String, (i64, usize)>,
+    blobs: HashMap<String, i64>,
+}
+
+impl Uses {
+    fn read(tables: &Tables<'_>) -> Result<Self, IndexError> {
+        let mut uses = Self::default();
+        let rows = tables.all("SELECT used, layers FROM record", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+        })?;
+        for (used, layers) in rows {
+            let layers: Vec<LayerEntry> = serde_json::from_str(&layers).unwrap_or_default();
+            for (depth, layer) in layers.iter().enumerate() {
+                let entry = uses
+                    .layers
+                    .entry(layer.id.as_str().to_owned())
+                    .or_insert((used, depth));
+                *entry = (entry.0.max(used), entry.1.max(depth));
+            }
+        }
+        let sql = "SELECT b.digest, max(r.used) FROM record_blob b JOIN record r ON r.key = b.key GROUP BY b.digest";
+        uses.blobs.extend(named_uses(tables, sql)?);
+        Ok(uses)
+    }
+}
+
+fn named_uses(tables: &Tables<'_>, sql: &str) -> Result<Vec<(String, i64)>, IndexError> {
+    tables.all(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+fn is_held(tables: &Tables<'_>, kind: &str, name: &str) -> Result<bool, IndexError> {
+    let sql = "SELECT 1 FROM lease_ref WHERE kind = ?1 AND name = ?2 LIMIT 1";
+    Ok(tables.one(sql, (kind, name), |_| Ok(()))?.is_some())
+}
+
+/// Keys of the records that have the layer `id` and cannot get it again: no form has it, and no blob is named.
+pub(crate) fn records_without(tables: &Tables<'_>, id: &str) -> Result<Vec<String>, IndexError> {
+    if tables
+        .one("SELECT 1 FROM layer WHERE id = ?1 LIMIT 1", [id], |_| Ok(()))?
+        .is_some()
+    {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT r.key, r.layers FROM record_layer l JOIN record r ON r.key = l.key WHERE l.layer = ?1";
+    let mut rows = tables.all(sql, [id], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    })?;
+    rows.retain(|(_, layers)| {
+        let layers: Vec<LayerEntry> = serde_json::from_str(layers).unwrap_or_default();
+        !layers
+            .iter()
+            .any(|layer| layer.id.as_str() == id && layer.descriptor.is_some())
+    });
+    Ok(rows.into_iter().map(|(key, _)| key).collect())
+}
+
+fn cutoff(now: i64, unused_for: Option<Duration>) -> i64 {
+    unused_for.map_or(i64::MAX, |d| {
+        now.saturating_sub(i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    })
+}
+
+#[cfg(test)]
+mod tests;
