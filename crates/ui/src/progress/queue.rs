@@ -1,0 +1,386 @@
+//! The queue between the build and its renderer. Sending never waits for a terminal: output that piles up is put
+//! into an unnamed file, statuses that pile up are replaced by their newest state. Nothing else is ever left out.
+//!
+//! If there is no place for the file either, memory is used up to [`LAST_RESORT_BYTES`]; only beyond that a sender
+//! waits.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rbuild_graph::progress::{Event, Stream, VertexLog};
+use rbuild_oci::Digest;
+use rustix::fs::{Mode, OFlags};
+
+/// Output held in memory before a file is used.
+const MEMORY_BYTES: usize = 1024 * 1024;
+/// Output held in memory if no file can be written.
+const LAST_RESORT_BYTES: usize = 64 * 1024 * 1024;
+/// Statuses are replaced from this length on.
+const COALESCE_FROM: usize = 1024;
+/// A batch holds at most so many events, and so much output.
+const BATCH_EVENTS: usize = 1024;
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// The queue.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    directory: PathBuf,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Entry>,
+    /// How many entries were taken before the first one.
+    taken: u64,
+    /// Place of the newest queued status of each vertex and id.
+    statuses: HashMap<(Digest, String), u64>,
+    memory_bytes: usize,
+    spool: Option<Spool>,
+    spool_failed: bool,
+    closed: bool,
+    abandoned: bool,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Event(Event),
+    /// A log whose bytes are in the file.
+    Spooled {
+        vertex: Digest,
+        stream: Stream,
+        timestamp: std::time::SystemTime,
+        at: u64,
+        length: usize,
+    },
+}
+
+#[derive(Debug)]
+struct Spool {
+    file: Arc<File>,
+    end: u64,
+    /// Entries whose bytes are still to be read.
+    entries: usize,
+}
+
+/// What [`Queue::take`] found.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) events: Vec<Event>,
+    /// The queue is empty and will stay so.
+    pub(super) ended: bool,
+}
+
+impl Queue {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            directory: directory.to_owned(),
+        }
+    }
+
+    pub(super) fn send(&self, event: Event) {
+        let mut state = self.lock();
+        if state.closed || state.abandoned {
+            return;
+        }
+        match event {
+            Event::Log(log) => {
+                let entry = self.store(&mut state, log);
+                while matches!(&entry, Entry::Event(_))
+                    && state.memory_bytes > LAST_RESORT_BYTES
+                    && !state.abandoned
+                {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                state.entries.push_back(entry);
+            }
+            Event::Status(status) => {
+                let key = (status.vertex.clone(), status.id.clone());
+                let crowded = state.entries.len() >= COALESCE_FROM;
+                let place = state
+                    .statuses
+                    .get(&key)
+                    .filter(|_| crowded)
+                    .and_then(|&at| at.checked_sub(state.taken));
+                let place = place.and_then(|at| usize::try_from(at).ok());
+                match place.and_then(|at| state.entries.get_mut(at)) {
+                    Some(entry) => *entry = Entry::Event(Event::Status(status)),
+                    None => {
+                        let at = state.taken + state.entries.len() as u64;
+                        state.statuses.insert(key, at);
+                        state.entries.push_back(Entry::Event(Event::Status(status)));
+                    }
+                }
+            }
+            event => state.entries.push_back(Entry::Event(event)),
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// No more events will come.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Nobody will take events any more; senders go on without waiting.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.abandoned = true;
+        state.entries.clear();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits up to `wait` for events and takes some.
+    pub(super) fn take(&self, wait: Duration) -> Batch {
+        let mut state = self.lock();
+        if state.entries.is_empty() && !state.closed {
+            state = self
+                .changed
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        while entries.len() < BATCH_EVENTS && bytes < BATCH_BYTES {
+            let Some(entry) = state.entries.pop_front() else {
+                break;
+            };
+            state.taken += 1;
+            bytes += match &entry {
+                Entry::Spooled { length, .. } => *length,
+                Entry::Event(Event::Log(log)) => {
+                    state.memory_bytes -= log.data.len();
+                    log.data.len()
+                }
+                Entry::Event(_) => 0,
+            };
+            entries.push(entry);
+        }
+        let ended = state.closed && state.entries.is_empty();
+        if state.entries.is_empty() {
+            state.statuses.clear();
+        }
+        let file = state.spool.as_ref().map(|spool| Arc::clone(&spool.file));
+        drop(state);
+        self.changed.notify_all();
+        Batch {
+            events: self.load(entries, file.as_deref()),
+            ended,
+        }
+    }
+
+    fn store(&self, state: &mut State, log: VertexLog) -> Entry {
+        if state.memory_bytes + log.data.len() > MEMORY_BYTES && !state.spool_failed {
+            match self.spool(state, &log.data) {
+                Ok(at) => {
+                    return Entry::Spooled {
+                        vertex: log.vertex,
+                        stream: log.stream,
+                        timestamp: log.timestamp,
+                        at,
+                        length: log.data.len(),
+                    };
+                }
+                Err(_no_room) => state.spool_failed = true,
+            }
+        }
+        state.memory_bytes += log.data.len();
+        Entry::Event(Event::Log(log))
+    }
+
+    fn spool(&self, state: &mut State, data: &[u8]) -> io::Result<u64> {
+        let spool = match &mut state.spool {
+            Some(spool) => spool,
+            empty => empty.insert(Spool {
+                file: Arc::new(unnamed_file(&self.directory)?),
+                end: 0,
+                entries: 0,
+            }),
+        };
+        spool.file.write_all_at(data, spool.end)?;
+        let at = spool.end;
+        spool.end += data.len() as u64;
+        spool.entries += 1;
+        Ok(at)
+    }
+
+    /// Reads spooled logs back. One that cannot be read says so in its place.
+    fn load(&self, entries: Vec<Entry>, file: Option<&File>) -> Vec<Event> {
+        let mut read = 0;
+        let events = entries
+            .into_iter()
+            .map(|entry| match entry {
+                Entry::Event(event) => event,
+                Entry::Spooled {
+                    vertex,
+                    stream,
+                    timestamp,
+                    at,
+                    length,
+                } => {
+                    read += 1;
+                    let mut data = vec![0; length];
+                    let result = file.map(|file| file.read_exact_at(&mut data, at));
+                    if !matches!(result, Some(Ok(()))) {
+                        data = format!("\n[{length} bytes of output could not be read back]\n").into_bytes();
+                    }
+                    Event::Log(VertexLog {
+                        vertex,
+                        stream,
+                        data,
+                        timestamp,
+                    })
+                }
+            })
+            .collect();
+        if read > 0 {
+            self.give_back(read);
+        }
+        events
+    }
+
+    fn give_back(&self, read: usize) {
+        let mut state = self.lock();
+        if let Some(spool) = &mut state.spool {
+            spool.entries -= read;
+            if spool.entries == 0 {
+                // A file that keeps its length costs room until the end, nothing else.
+                if spool.file.set_len(0).is_ok() {
+                    spool.end = 0;
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file without a name: it is gone when the program is.
+fn unnamed_file(directory: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?;
+    Ok(File::from(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use rbuild_graph::progress::VertexStatus;
+
+    use super::*;
+
+    fn log(number: usize, size: usize) -> Event {
+        let mut data = vec![b'x'; size];
+        data.extend_from_slice(format!("{number}\n").as_bytes());
+        Event::Log(VertexLog {
+            vertex: Digest::sha256(b"v"),
+            stream: Stream::Stdout,
+            data,
+            timestamp: SystemTime::UNIX_EPOCH,
+        })
+    }
+
+    fn status(current: u64) -> Event {
+        Event::Status(VertexStatus {
+            id: "s".to_owned(),
+            vertex: Digest::sha256(b"v"),
+            current,
+            total: 0,
+            timestamp: SystemTime::UNIX_EPOCH,
+            started: None,
+            completed: None,
+        })
+    }
+
+    fn drain(queue: &Queue) -> Vec<Event> {
+        let mut events = Vec::new();
+        loop {
+            let batch = queue.take(Duration::ZERO);
+            events.extend(batch.events);
+            if batch.ended {
+                return events;
+            }
+        }
+    }
+
+    fn numbers(events: &[Event]) -> Vec<String> {
+        events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Log(log) => Some(
+                    String::from_utf8_lossy(&log.data)
+                        .trim_matches(['x', '\n'])
+                        .to_owned(),
+                ),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn output_that_piles_up_is_kept_outside_of_memory_and_in_order() {
+        let queue = Queue::new(&std::env::temp_dir());
+        for number in 0..200 {
+            queue.send(log(number, 64 * 1024));
+        }
+        let state = queue.lock();
+        assert!(state.memory_bytes <= MEMORY_BYTES);
+        assert!(state.spool.is_some());
+        drop(state);
+        queue.close();
+        let expected: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+        assert_eq!(numbers(&drain(&queue)), expected);
+        assert_eq!(
+            queue.lock().spool.as_ref().map(|spool| spool.end),
+            Some(0),
+            "the file is given back"
+        );
+    }
+
+    #[test]
+    fn without_a_place_for_a_file_memory_is_used() {
+        let queue = Queue::new(Path::new("/proc/self/nowhere"));
+        for number in 0..40 {
+            queue.send(log(number, 64 * 1024));
+        }
+        assert!(queue.lock().spool_failed);
+        queue.close();
+        assert_eq!(numbers(&drain(&queue)).len(), 40);
+    }
+
+    #[test]
+    fn statuses_that_pile_up_are_replaced_by_the_newest() {
+        let queue = Queue::new(&std::env::temp_dir());
+        for current in 0..100_000 {
+            queue.send(status(current));
+        }
+        assert!(queue.lock().entries.len() <= COALESCE_FROM);
+        queue.close();
+        let events = drain(&queue);
+        assert!(matches!(events.last(), Some(Event::Status(status)) if status.current == 99_999));
+    }
+
+    #[test]
+    fn an_abandoned_queue_takes_no_more() {
+        let queue = Queue::new(&std::env::temp_dir());
+        queue.send(status(1));
+        queue.abandon();
+        queue.send(status(2));
+        assert!(queue.lock().entries.is_empty());
+    }
+}
