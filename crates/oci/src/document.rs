@@ -92,7 +92,7 @@ pub enum Document {
     /// One image.
     Manifest(Box<Manifest>),
     /// Several manifests to choose from.
-    Index(Index),
+    Index(Box<Index>),
 }
 
 /// Why a manifest or index is refused.
@@ -187,7 +187,7 @@ pub fn parse_document(bytes: &[u8], content_type: Option<&str>) -> Result<Docume
             check_descriptor(entry)?;
         }
         media_type.clone_into(&mut index.media_type);
-        Ok(Document::Index(index))
+        Ok(Document::Index(Box::new(index)))
     } else if is_manifest(&media_type) {
         let mut manifest: Manifest = from_slice(bytes, "manifest")?;
         limit("layers", manifest.layers.len(), LAYERS_MAX)?;

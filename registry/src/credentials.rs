@@ -1,0 +1,217 @@
+//! Who we are to a registry: Docker's `config.json`, containers' `auth.json`, and credential helpers.
+//!
+//! A credential belongs to exactly one host and port (or to a repository there), and is found for no other; a helper
+//! that fails means anonymous, never another entry (security row 35). Only the helper of the host in use is run.
+
+mod file;
+mod helper;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::canonical_host;
+use crate::escape::Excerpt;
+pub use file::FileError;
+use file::{AuthFile, Entry};
+pub use helper::HelperError;
+use helper::Helper;
+
+/// The address Docker stores Docker Hub's credentials under.
+pub(crate) const HUB_ADDRESS: &str = "https://index.docker.io/v1/";
+
+/// A secret text: never printed, not even by `Debug`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text`.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, to be sent and not to be shown.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What a registry accepts as proof of who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// User and password.
+    Basic {
+        /// User.
+        username: String,
+        /// Password or access token.
+        password: Secret,
+    },
+    /// A refresh token for the registry's token server (`identitytoken`).
+    Identity(Secret),
+    /// A token for the registry itself (`registrytoken`).
+    Bearer(Secret),
+}
+
+/// Where credentials are looked for.
+#[derive(Clone, Debug)]
+pub struct CredentialSources {
+    /// The environment: `DOCKER_AUTH_CONFIG`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`,
+    /// `XDG_CONFIG_HOME`, `HOME`, and `PATH` to find helpers.
+    pub env: BTreeMap<String, String>,
+    /// How long a helper may take.
+    pub helper_timeout: Duration,
+}
+
+impl CredentialSources {
+    /// The environment of this process. Variables that are not UTF-8 are left out.
+    #[must_use]
+    pub fn from_process() -> Self {
+        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self { env: env.collect(), helper_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// All credentials there are, not yet looked up.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    files: Vec<AuthFile>,
+    broken: Vec<String>,
+    path: String,
+    helper_timeout: Duration,
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The credential; nothing means anonymous.
+    pub credential: Option<Credential>,
+    /// Where it came from, or where it was looked for: for the message when the registry says no.
+    pub tried: String,
+}
+
+impl Credentials {
+    /// None at all: everything is anonymous.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// Reads the files there are, in the order they are asked: `DOCKER_AUTH_CONFIG`, Docker's `config.json`,
+    /// `REGISTRY_AUTH_FILE`, the runtime directory's and the user's `containers/auth.json`. A file that cannot be
+    /// used is left out and named in [`Found::tried`].
+    #[must_use]
+    pub fn load(sources: &CredentialSources) -> Self {
+        let var = |name: &str| sources.env.get(name).filter(|v| !v.is_empty());
+        let home = var("HOME").map(PathBuf::from);
+        let config_home = var("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| home.as_ref().map(|h| h.join(".config")));
+        let docker = var("DOCKER_CONFIG").map(PathBuf::from).or_else(|| home.as_ref().map(|h| h.join(".docker")));
+        let mut credentials = Self {
+            path: var("PATH").cloned().unwrap_or_default(),
+            helper_timeout: sources.helper_timeout,
+            ..Self::default()
+        };
+        if let Some(text) = var("DOCKER_AUTH_CONFIG") {
+            credentials.add("DOCKER_AUTH_CONFIG", file::parse("DOCKER_AUTH_CONFIG", text.as_bytes()).map(Some));
+        }
+        let paths = [
+            docker.map(|d| d.join("config.json")),
+            var("REGISTRY_AUTH_FILE").map(PathBuf::from),
+            var("XDG_RUNTIME_DIR").map(|d| Path::new(d).join("containers/auth.json")),
+            config_home.map(|c| c.join("containers/auth.json")),
+        ];
+        for path in paths.into_iter().flatten() {
+            credentials.add(&path.display().to_string(), file::read(&path));
+        }
+        credentials
+    }
+
+    fn add(&mut self, name: &str, read: Result<Option<AuthFile>, FileError>) {
+        match read {
+            Ok(Some(file)) => self.files.push(file),
+            Ok(None) => {}
+            Err(error) => self.broken.push(format!("{name} is not used ({})", Excerpt::from(chain(&error).as_str()))),
+        }
+    }
+
+    /// The credential for `repository` at `host` (with its port), for requests over TLS or not.
+    ///
+    /// Runs a helper if the first file that knows the host says so; that blocks, so it is done on a thread of its own.
+    pub async fn find(&self, host: &str, repository: &str, tls: bool) -> Found {
+        let this = self.clone();
+        let (host, repository) = (canonical_host(host), repository.to_owned());
+        let task = tokio::task::spawn_blocking(move || this.find_blocking(&host, &repository, tls));
+        match task.await {
+            Ok(found) => found,
+            Err(error) => Found { credential: None, tried: format!("the look-up of credentials failed: {error}") },
+        }
+    }
+
+    fn find_blocking(&self, host: &str, repository: &str, tls: bool) -> Found {
+        let mut notes = self.broken.clone();
+        for file in &self.files {
+            if let Some((helper, explicit)) = file.helper_for(host) {
+                match self.run_helper(helper, host) {
+                    Ok(Some(credential)) => {
+                        let tried = format!("credentials of helper {} ({}) were used", Excerpt::from(helper), file.name);
+                        return Found { credential: Some(credential), tried };
+                    }
+                    Ok(None) if explicit => {
+                        notes.push(format!("helper {} ({}) has none for {host}", Excerpt::from(helper), file.name));
+                        return anonymous(host, &notes);
+                    }
+                    Ok(None) => notes.push(format!("helper {} ({}) has none for {host}", Excerpt::from(helper), file.name)),
+                    Err(error) => {
+                        let shown = Excerpt::from(helper);
+                        notes.push(format!("helper {shown} ({}) failed: {}", file.name, Excerpt::from(chain(&error).as_str())));
+                        return anonymous(host, &notes);
+                    }
+                }
+            }
+            match file.entry_for(host, repository, tls) {
+                Entry::Found(credential, key) => {
+                    let tried = format!("credentials for {} of {} were used", Excerpt::from(key.as_str()), file.name);
+                    return Found { credential: Some(credential), tried };
+                }
+                Entry::Unusable(reason) => notes.push(format!("{}: {}", file.name, reason)),
+                Entry::None => notes.push(format!("{} has none for {host}", file.name)),
+            }
+        }
+        if notes.is_empty() {
+            notes.push("no credential file was found".to_owned());
+        }
+        anonymous(host, &notes)
+    }
+
+    fn run_helper(&self, name: &str, host: &str) -> Result<Option<Credential>, HelperError> {
+        let address = if host == rbuild_oci::DEFAULT_HOST { HUB_ADDRESS } else { host };
+        Helper::find(name, &self.path)?.get(address, self.helper_timeout)
+    }
+}
+
+fn anonymous(host: &str, notes: &[String]) -> Found {
+    Found { credential: None, tried: format!("no credentials for {host} were used: {}", notes.join("; ")) }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
