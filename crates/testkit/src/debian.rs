@@ -68,7 +68,7 @@ impl DebianBase {
             Self::Go => &["golang-go"],
             Self::Node => &["nodejs", "npm"],
             Self::Rust => &["rustc-web", "cargo-web", "gcc", "libc6-dev"],
-            Self::Java => &["openjdk-17-jdk-headless", "libgson-java", "unzip"],
+            Self::Java => &["openjdk-17-jdk-headless", "libgoogle-gson-java", "unzip"],
             Self::Jre => &["openjdk-17-jre-headless", "adduser"],
         }
     }

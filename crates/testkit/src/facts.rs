@@ -8,7 +8,7 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 
 /// Contents up to this many bytes are shown as they are, so that a difference can be read.
-const SHOWN_BYTES_MAX: usize = 96;
+const SHOWN_BYTES_MAX: usize = 1024;
 
 /// Type of an entry and what goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -18,7 +19,7 @@ use crate::facts::{Content, FileFacts, Kind};
 pub struct OciLayout {
     dir: PathBuf,
     /// Holds the files when the layout was an archive.
-    unpacked: Option<tempfile::TempDir>,
+    unpacked: Option<Arc<tempfile::TempDir>>,
 }
 
 impl OciLayout {
@@ -51,7 +52,7 @@ impl OciLayout {
                 other => bail!("layout archive has a {other:?} entry {}", name.display()),
             }
         }
-        Ok(Self { dir: unpacked.path().to_owned(), unpacked: Some(unpacked) })
+        Ok(Self { dir: unpacked.path().to_owned(), unpacked: Some(Arc::new(unpacked)) })
     }
 
     /// Where the files are.
@@ -138,6 +139,8 @@ pub struct Image {
     /// The config document.
     pub config: Value,
     layers: Vec<PathBuf>,
+    /// Keeps the files of an unpacked archive for as long as they may be read.
+    unpacked: Option<Arc<tempfile::TempDir>>,
 }
 
 impl Image {
@@ -145,11 +148,18 @@ impl Image {
         let digest = manifest["config"]["digest"].as_str().context("manifest without config")?;
         let config = read_json(&layout.blob(digest)?)?;
         let mut layers = Vec::new();
-        for layer in manifest["layers"].as_array().context("manifest without layers")? {
+        // BuildKit writes null for an image without layers; whether that is right is the validator's business.
+        for layer in manifest["layers"].as_array().into_iter().flatten() {
             layers.push(layout.blob(layer["digest"].as_str().context("layer without digest")?)?);
         }
         let manifest_digest = descriptor["digest"].as_str().unwrap_or_default().to_owned();
-        Ok(Self { manifest_digest, descriptor, manifest, config, layers })
+        Ok(Self { manifest_digest, descriptor, manifest, config, layers, unpacked: layout.unpacked.clone() })
+    }
+
+    /// Whether the layout it was read from is an archive.
+    #[must_use]
+    pub fn from_archive(&self) -> bool {
+        self.unpacked.is_some()
     }
 
     /// How many layers.
