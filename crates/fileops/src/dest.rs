@@ -82,10 +82,6 @@ impl<'a> Dest<'a> {
         Self { root, new_dir, made: Vec::new() }
     }
 
-    pub(crate) const fn root(&self) -> &'a RootFd {
-        self.root
-    }
-
     /// Makes `path` and its missing parents as directories.
     pub(crate) fn make_dirs(&mut self, path: &Path) -> Result<OwnedFd, DestError> {
         let new_dir = self.new_dir;

@@ -7,6 +7,7 @@
 //! it is given, whatever links are in them and whoever exchanges names meanwhile.
 #![forbid(unsafe_code)]
 
+mod actions;
 mod copy;
 mod dest;
 mod dirstack;
@@ -21,6 +22,7 @@ mod unpack;
 mod walk;
 mod xattr;
 
+pub use actions::{ActionError, apply};
 pub use copy::{CopyError, CopyReport, copy};
 pub use dest::DestError;
 pub use hash::{ContentHash, ContextStats, HashError, NoStatCache, StatCache, StatKey, StatTable};

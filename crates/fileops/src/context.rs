@@ -1,0 +1,93 @@
+//! The user's build context: a directory, or a tar archive spooled into one. Owns which ignore file counts, and the
+//! filtered copy of a context that a `RUN --mount=type=bind` sees.
+
+use std::io::{Read, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use rbuild_graph::CopyAction;
+use rbuild_sys::{RootFd, RootFdError};
+
+use crate::copy::{CopyError, CopyReport, copy};
+use crate::source::{IgnoreRules, IgnoreRulesError, LocalContext, SourceTree};
+
+/// Most bytes of an ignore file.
+pub const IGNORE_FILE_MAX_BYTES: u64 = 16 << 20;
+/// Name of the ignore file of a whole context.
+pub const IGNORE_FILE: &str = ".dockerignore";
+
+/// Why a context cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// The directory, or an ignore file in it, cannot be opened.
+    #[error(transparent)]
+    Root(#[from] RootFdError),
+    /// The ignore file is malformed.
+    #[error(transparent)]
+    Rules(#[from] IgnoreRulesError),
+}
+
+/// Which Dockerfile is built, as far as it decides about the ignore file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DockerfileAt<'a> {
+    /// At this path inside the context.
+    InContext(&'a str),
+    /// In another directory, of which this is an open descriptor, under this name.
+    Beside(&'a RootFd, &'a str),
+    /// Nowhere: its text came on standard input.
+    Nowhere,
+}
+
+impl LocalContext {
+    /// Opens a directory as a context; a link to one is fine. The ignore file is `<Dockerfile>.dockerignore` beside
+    /// the Dockerfile, else `.dockerignore` in the context; they are never merged (`frontend/dockerui`). Neither
+    /// the rules nor a link keep it from being read, but a link does not lead out of its directory.
+    ///
+    /// # Errors
+    /// [`ContextError`].
+    pub fn open(path: &Path, dockerfile: DockerfileAt<'_>) -> Result<Self, ContextError> {
+        let root = RootFd::open(path)?;
+        let rules = ignore_rules(&root, dockerfile)?;
+        Ok(Self::new(root, path.to_owned(), rules))
+    }
+}
+
+/// The ignore rules that count for a context and a Dockerfile, if there are any.
+///
+/// # Errors
+/// [`ContextError`]; an ignore file that is not there is none.
+pub fn ignore_rules(root: &RootFd, dockerfile: DockerfileAt<'_>) -> Result<Option<IgnoreRules>, ContextError> {
+    let own = match dockerfile {
+        DockerfileAt::InContext(path) => read_rules(root, &format!("{path}{IGNORE_FILE}"))?,
+        DockerfileAt::Beside(dir, name) => read_rules(dir, &format!("{name}{IGNORE_FILE}"))?,
+        DockerfileAt::Nowhere => None,
+    };
+    match own {
+        Some(rules) => Ok(Some(rules)),
+        None => read_rules(root, IGNORE_FILE),
+    }
+}
+
+fn read_rules(root: &RootFd, name: &str) -> Result<Option<IgnoreRules>, ContextError> {
+    match root.read_file(Path::new(name), IGNORE_FILE_MAX_BYTES) {
+        Ok(bytes) => Ok(Some(IgnoreRules::parse(name, &bytes)?)),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Copies what the ignore rules leave of `src` in a context into an empty directory, as BuildKit's sync would have
+/// put it there: for mounts, which cannot filter.
+///
+/// # Errors
+/// [`CopyError`].
+pub fn materialize(context: &SourceTree, src: &str, into: &RootFd) -> Result<CopyReport, CopyError> {
+    let action = CopyAction {
+        src: src.to_owned(),
+        dest: "/".to_owned(),
+        follow_symlink: true,
+        dir_copy_contents: true,
+        create_dest_path: true,
+        ..CopyAction::default()
+    };
+    copy(context, into, &action, None)
+}
