@@ -13,11 +13,23 @@
 //! A program that uses this crate calls [`init_if_requested`] first thing in `main`.
 #![forbid(unsafe_code)]
 
+mod cgroup;
+mod devices;
+mod mounts;
 mod plan;
+mod privileges;
+mod program;
 mod seccomp;
+mod spawn;
+mod step;
 mod stubs;
+mod supervisor;
+mod system;
 mod wire;
 
 pub use plan::{
     Ids, MountKind, MountPlan, Network, OverlayPlan, Plan, Rlimit, RlimitResource, RootPlan, Security, Source,
 };
+pub use program::ProgramError;
+pub use spawn::{Exit, ExitStatus, Running, Sandbox, SpawnError, WaitError};
+pub use supervisor::init_if_requested;

@@ -1,0 +1,369 @@
+//! The step's process between `clone3` and `execve`: pid 1 of its namespaces, building the world it will live in.
+//!
+//! Single-threaded, its own copy of memory. Ends in `execve`, or in an error the supervisor passes on.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use rbuild_sys::RootFd;
+use rbuild_sys::mount_attr::MountAttr;
+use rbuild_sys::process;
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
+
+use crate::devices::stage;
+use crate::mounts::{self, Tree, attach, clone_tree, new_filesystem, open_part, open_target, restrict};
+use crate::plan::{MountKind, Network, Plan, Security};
+use crate::stubs::StubKind;
+use crate::wire::{During as _, Explained as _, FailureKind, SetupError};
+use crate::{privileges, system};
+
+/// What the supervisor prepared: trees in the order of [`ordered`].
+pub(crate) struct Prepared<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) root: OwnedFd,
+    pub(crate) trees: Vec<Option<Tree>>,
+}
+
+const HARDENED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
+/// Builds the sandbox and becomes the step. Returns only with what went wrong.
+pub(crate) fn become_step(prepared: Prepared<'_>, warn: impl Fn(String)) -> SetupError {
+    let plan = prepared.plan;
+    let run = || -> Result<SetupError, SetupError> {
+        rustix::system::sethostname(plan.hostname.as_bytes()).during("set host name", &plan.hostname)?;
+        if plan.network == Network::None {
+            process::loopback_up().during("bring up loopback", "lo")?;
+        }
+        let null = build_root(prepared)?;
+        rustix::stdio::dup2_stdin(&null).during("open", "/dev/null")?;
+        drop(null);
+        privileges::limit(plan)?.into_iter().for_each(&warn);
+        enter_cwd(plan)?;
+        let program = Program::of(plan)?;
+        privileges::drop_rights(plan)?;
+        Ok(program.exec())
+    };
+    match run() {
+        Ok(error) | Err(error) => error,
+    }
+}
+
+/// Mounts everything and makes the new root the root. Gives the step's null device.
+fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
+    let Prepared { plan, root, trees } = prepared;
+    let secure = plan.security == Security::Sandbox;
+    rustix::process::umask(Mode::empty());
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).during("make mounts private", "/")?;
+    // On top of `/`, where no path of this process leads any more: reached by descriptor only.
+    let staging = new_filesystem("tmpfs", HARDENED, &[("mode", Some("700")), ("size", Some("64k"))])?;
+    let top = rustix::fs::open(
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    attach(staging.as_fd(), top.during("open", "/")?.as_fd(), Path::new("/"))?;
+    stage(staging.as_fd(), "root", root.as_fd())?;
+    let attr = MountAttr {
+        no_dev: secure,
+        ..MountAttr::default()
+    };
+    restrict(root.as_fd(), attr, Path::new("/"))?;
+    let root = RootFd::from_fd(root);
+
+    let replaced = |path: &str| {
+        plan.mounts
+            .iter()
+            .any(|mount| rbuild_sys::clean(&mount.dest) == Path::new(path))
+    };
+    let null = system::mount_all(&root, plan, staging.as_fd(), replaced)?;
+    let mut files = Files {
+        staging: staging.as_fd(),
+        dir: None,
+        count: 0,
+    };
+    for (path, content) in [
+        ("/etc/resolv.conf", &plan.resolv_conf),
+        ("/etc/hosts", &plan.hosts),
+    ] {
+        if let Some(content) = content.as_ref().filter(|_| !replaced(path)) {
+            let target = open_target(&root, Path::new(path), StubKind::File)?;
+            let file = files.make(content, (0, 0), 0o644)?;
+            attach(file.as_fd(), target.as_fd(), Path::new(path))?;
+        }
+    }
+    for ((index, mount), tree) in ordered(plan).into_iter().zip(trees) {
+        let (tree, kind) = match (&mount.kind, tree) {
+            (MountKind::Bind { readonly, .. }, Some(tree)) => {
+                bind(tree, *readonly, secure, index, staging.as_fd())?
+            }
+            (MountKind::Bind { .. }, None) => return Err(Errno::BADF).during("mount", &mount.dest),
+            (MountKind::Tmpfs { size_bytes, mode }, _) => {
+                (new_tmpfs(*size_bytes, *mode, secure)?, StubKind::Directory)
+            }
+            (
+                MountKind::File {
+                    content,
+                    uid,
+                    gid,
+                    mode,
+                },
+                _,
+            ) => (files.make(content, (*uid, *gid), *mode)?, StubKind::File),
+        };
+        let target = open_target(&root, &mount.dest, kind)?;
+        attach(tree.as_fd(), target.as_fd(), &mount.dest)?;
+    }
+    drop(files);
+    drop(staging);
+    if plan.root.readonly {
+        MountAttr::READ_ONLY
+            .apply(root.as_fd(), false)
+            .during("make read-only", "/")?;
+    }
+    pivot(&root)?;
+    Ok(null)
+}
+
+/// The mounts with their places in the plan, parents before what is below them.
+pub(crate) fn ordered(plan: &Plan) -> Vec<(usize, &crate::plan::MountPlan)> {
+    let mut mounts: Vec<_> = plan.mounts.iter().enumerate().collect();
+    mounts.sort_by_key(|(_, mount)| rbuild_sys::clean(&mount.dest).components().count());
+    mounts
+}
+
+fn bind(
+    tree: Tree,
+    readonly: bool,
+    secure: bool,
+    index: usize,
+    staging: BorrowedFd<'_>,
+) -> Result<(OwnedFd, StubKind), SetupError> {
+    let shown = PathBuf::from(format!("source-{index}"));
+    let tree = match tree.selector {
+        None => tree,
+        Some(selector) => {
+            stage(staging, &format!("source-{index}"), tree.fd.as_fd())?;
+            let part = open_part(tree.fd.as_fd(), &selector)?;
+            let fd = clone_tree(part.as_fd(), true).during("clone mount source", &selector)?;
+            Tree { fd, selector: None }
+        }
+    };
+    let attr = MountAttr {
+        read_only: readonly,
+        no_dev: secure,
+        ..MountAttr::default()
+    };
+    restrict(tree.fd.as_fd(), attr, &shown)?;
+    let kind = mounts::kind_of(&tree)?;
+    Ok((tree.fd, kind))
+}
+
+fn new_tmpfs(size: Option<u64>, mode: Option<u32>, secure: bool) -> Result<OwnedFd, SetupError> {
+    let size = size.map(|bytes| bytes.to_string());
+    let mode = format!("{:o}", mode.unwrap_or(0o1777) & 0o7777);
+    let mut options = vec![("mode", Some(mode.as_str()))];
+    options.extend(size.as_deref().map(|size| ("size", Some(size))));
+    let flags = if secure {
+        HARDENED
+    } else {
+        MountAttrFlags::MOUNT_ATTR_NOSUID
+    };
+    new_filesystem("tmpfs", flags, &options)
+}
+
+/// A file system in memory for small files, each seen by the step only as the file mounted somewhere.
+struct Files<'a> {
+    staging: BorrowedFd<'a>,
+    dir: Option<OwnedFd>,
+    count: usize,
+}
+
+impl Files<'_> {
+    fn make(&mut self, content: &[u8], owner: (u32, u32), mode: u32) -> Result<OwnedFd, SetupError> {
+        let dir = match self.dir.take() {
+            Some(dir) => dir,
+            None => self.new_dir()?,
+        };
+        let name = self.count.to_string();
+        self.count += 1;
+        let made = make_file(dir.as_fd(), &name, content, owner, mode);
+        self.dir = Some(dir);
+        made
+    }
+
+    fn new_dir(&self) -> Result<OwnedFd, SetupError> {
+        let flags = HARDENED | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let options = [("mode", Some("700")), ("noswap", None)];
+        // Linux 6.4, and outside user namespaces only.
+        let dir = new_filesystem("tmpfs", flags, &options)
+            .or_else(|_| new_filesystem("tmpfs", flags, &options[..1]))?;
+        stage(self.staging, "files", dir.as_fd())?;
+        Ok(dir)
+    }
+}
+
+fn make_file(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    content: &[u8],
+    (uid, gid): (u32, u32),
+    mode: u32,
+) -> Result<OwnedFd, SetupError> {
+    use std::io::Write as _;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::RUSR).during("make file", name)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(content).during("write file", name)?;
+    rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).during("own file", name)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777)).during("set mode of file", name)?;
+    let tree = clone_tree(file.as_fd(), false).during("bind file", name)?;
+    let attr = MountAttr {
+        read_only: true,
+        ..MountAttr::default()
+    };
+    restrict(tree.as_fd(), attr, Path::new(name))?;
+    Ok(tree)
+}
+
+/// The old root goes under the new one and is taken off; the caller's tree is then out of reach.
+fn pivot(root: &RootFd) -> Result<(), SetupError> {
+    rustix::process::fchdir(root).during("enter root", "/")?;
+    rustix::process::pivot_root(".", ".")
+        .map_err(std::io::Error::from)
+        .map_err(|source| SetupError {
+            text:
+                ": is the caller's own root a mount point? pivot_root(2) needs that, and refuses in a chroot"
+                    .to_owned(),
+            kind: FailureKind::Setup,
+            what: "pivot into",
+            path: "/".into(),
+            source: Some(source),
+        })?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).during("leave old root", "/")?;
+    rustix::process::chdir("/").during("enter root", "/")
+}
+
+/// Enters the working directory, making it if need be. Magic links are not followed, and the directory must be
+/// reachable from the root (CVE-2024-21626).
+fn enter_cwd(plan: &Plan) -> Result<(), SetupError> {
+    let root = RootFd::open(Path::new("/")).explained("open", "/")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = match root.open_in(&plan.cwd, flags, Mode::empty()) {
+        Err(error) if error.is_not_found() => {
+            let (uid, gid) = (Uid::from_raw(plan.ids.uid), Gid::from_raw(plan.ids.gid));
+            root.create_dir_all(&plan.cwd, Mode::from_raw_mode(0o755), |made, _| {
+                use rustix::fs::{AtFlags, chownat};
+                chownat(made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(Into::into)
+            })
+        }
+        done => done,
+    };
+    let dir = dir.explained("enter working directory", &plan.cwd)?;
+    rustix::process::fchdir(&dir).during("enter working directory", &plan.cwd)?;
+    let cwd = rustix::process::getcwd(Vec::new()).during("enter working directory", &plan.cwd)?;
+    if !cwd.as_bytes().starts_with(b"/") {
+        return Err(SetupError::refused(
+            "enter working directory",
+            &plan.cwd,
+            ": it is outside the root",
+        ));
+    }
+    Ok(())
+}
+
+/// The program in the forms `execve` wants, made while allocation failures can still be told.
+struct Program {
+    candidates: Vec<CString>,
+    shown: PathBuf,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Program {
+    fn of(plan: &Plan) -> Result<Self, SetupError> {
+        let shown = PathBuf::from(plan.args.first().cloned().unwrap_or_default());
+        let wrong = |text: &str| SetupError {
+            kind: FailureKind::Exec,
+            what: "run",
+            path: shown.clone(),
+            text: text.to_owned(),
+            source: None,
+        };
+        let name = plan
+            .args
+            .first()
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| wrong(": no program is named"))?;
+        let c = |text: &OsString| {
+            CString::new(text.as_bytes()).map_err(|_| wrong(": a NUL byte in argument or environment"))
+        };
+        let candidates = if name.as_bytes().contains(&b'/') {
+            vec![name.clone()]
+        } else {
+            in_path(name, &plan.env)
+        };
+        Ok(Self {
+            candidates: candidates.iter().map(c).collect::<Result<_, _>>()?,
+            args: plan.args.iter().map(c).collect::<Result<_, _>>()?,
+            env: plan.env.iter().map(c).collect::<Result<_, _>>()?,
+            shown: shown.clone(),
+        })
+    }
+
+    /// Tries each place in turn, as `execvp`; the most telling error wins.
+    fn exec(self) -> SetupError {
+        let mut telling = Errno::NOENT;
+        for candidate in &self.candidates {
+            let Err(error) = nix::unistd::execve(candidate, &self.args, &self.env);
+            let error = Errno::from_raw_os_error(error as i32);
+            match error {
+                Errno::NOENT | Errno::NOTDIR => {}
+                Errno::ACCESS => telling = error,
+                _ => {
+                    telling = error;
+                    break;
+                }
+            }
+        }
+        SetupError {
+            kind: FailureKind::Exec,
+            what: "run",
+            path: self.shown,
+            text: String::new(),
+            source: Some(telling.into()),
+        }
+    }
+}
+
+/// Where a bare name may be: absolute parts of the step's own `PATH` (runc looks nowhere else either).
+fn in_path(name: &OsStr, env: &[OsString]) -> Vec<OsString> {
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="))
+        .unwrap_or_default();
+    path.split(|byte| *byte == b':')
+        .filter(|part| part.starts_with(b"/"))
+        .map(|part| OsString::from_vec([part, b"/", name.as_bytes()].concat()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_names_are_looked_up_in_absolute_parts_of_path() {
+        let env = [
+            OsString::from("XPATH=/no"),
+            OsString::from("PATH=/usr/bin::rel:.:/bin"),
+        ];
+        assert_eq!(in_path(OsStr::new("sh"), &env), ["/usr/bin/sh", "/bin/sh"]);
+        assert!(in_path(OsStr::new("sh"), &env[..1]).is_empty());
+    }
+}

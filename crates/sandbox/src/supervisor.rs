@@ -1,0 +1,249 @@
+//! The process between the caller and the step: prepares what needs the caller's mount namespace, starts the step,
+//! and kills its pid namespace when told to, or when the caller is gone.
+//!
+//! It stays outside the step's pid namespace, so nothing in there can see, trace or outlive it.
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rbuild_sys::RootFd;
+use rbuild_sys::process::{self, Forked, Namespaces};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+
+use crate::cgroup::Cgroup;
+use crate::mounts::{self, Tree};
+use crate::plan::{MountKind, Network, Plan};
+use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
+use crate::step::{Prepared, become_step, ordered};
+use crate::stubs::{StubKind, Stubs};
+use crate::wire::{During as _, Explained as _, Report, SetupError};
+
+/// `argv[0]` that asks for the hidden mode. Not reachable by a command line: the one argument must be this and
+/// standard input a socket.
+pub(crate) const INIT_NAME: &str = "rbuild-sandbox-init";
+
+/// Runs the hidden mode and ends the process, if this process was started for that. Call this first in `main`,
+/// before any thread: it does nothing in every other process.
+pub fn init_if_requested() {
+    let mut args = std::env::args_os();
+    let asked = args
+        .next()
+        .is_some_and(|name| name.as_bytes() == INIT_NAME.as_bytes())
+        && args.next().is_none();
+    let socket = || {
+        rustix::net::sockopt::socket_type(rustix::stdio::stdin()) == Ok(rustix::net::SocketType::SEQPACKET)
+    };
+    if asked && socket() {
+        let code = i32::from(!supervise());
+        #[expect(clippy::exit, reason = "the hidden mode is a program of its own")]
+        std::process::exit(code);
+    }
+}
+
+fn supervise() -> bool {
+    let Ok(control) = take_control() else { return false };
+    let outcome = process::hide()
+        .during("hide", "")
+        .and_then(|()| rustix::process::setsid().during("leave session", ""))
+        .and_then(|_| receive(control.as_fd()))
+        .and_then(|(plan, fds)| run(&plan, &fds, &control));
+    match outcome {
+        Ok(report) => send(control.as_fd(), &report),
+        Err(error) => send(control.as_fd(), &error.into_report()),
+    }
+}
+
+/// Moves the socket from standard input to a descriptor of its own that no program inherits.
+fn take_control() -> Result<OwnedFd, Errno> {
+    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(control)
+}
+
+fn receive(control: BorrowedFd<'_>) -> Result<(Plan, Vec<OwnedFd>), SetupError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0_u8; 1];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    rustix::net::recvmsg(control, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)
+        .during("receive plan", "")?;
+    let mut fds: Vec<OwnedFd> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if fds.is_empty() {
+        return Err(SetupError::refused(
+            "receive plan",
+            Path::new(""),
+            ": the caller went away",
+        ));
+    }
+    let plan = read_plan(fds.remove(0))?;
+    Ok((plan, fds))
+}
+
+fn read_plan(memory: OwnedFd) -> Result<Plan, SetupError> {
+    use std::io::{Read as _, Seek as _};
+    let mut file = std::fs::File::from(memory);
+    let mut bytes = Vec::new();
+    file.rewind().during("read plan", "")?;
+    file.take(PLAN_MAX_BYTES as u64)
+        .read_to_end(&mut bytes)
+        .during("read plan", "")?;
+    serde_json::from_slice(&bytes).explained("read plan", "")
+}
+
+fn run(plan: &Plan, fds: &[OwnedFd], control: &OwnedFd) -> Result<Report, SetupError> {
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let root = mounts::open_source(&plan.root.source, Path::new("/"), fds)?.fd;
+    let mut trees = Vec::new();
+    for (_, mount) in ordered(plan) {
+        trees.push(match &mount.kind {
+            MountKind::Bind { source, selector, .. } => Some(mounts::open_source(source, selector, fds)?),
+            MountKind::Tmpfs { .. } | MountKind::File { .. } => None,
+        });
+    }
+    let cgroup = plan.cgroup_parent.as_deref().map(Cgroup::create).transpose()?;
+    let kept = RootFd::from_fd(root.try_clone().during("open", "/")?);
+    let mut stubs = Stubs::default();
+    let outcome = make_stubs(&mut stubs, &kept, plan, &trees).and_then(|()| {
+        let (watch, watched) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("watch", "")?;
+        let namespaces = Namespaces {
+            network: plan.network == Network::None,
+        };
+        let group = cgroup.as_ref().map(Cgroup::as_fd);
+        match process::fork_into(namespaces, group).explained("start step", "")? {
+            Forked::Child => {
+                drop(watched);
+                child(Prepared { plan, root, trees }, &watch, control)
+            }
+            Forked::Parent { pid, pidfd } => {
+                drop((root, trees, watch));
+                let status = attend(pid, &pidfd, control)?;
+                drop(watched);
+                Ok(report(status, cgroup.as_ref()))
+            }
+        }
+    });
+    stubs.remove();
+    outcome
+}
+
+/// Makes the mountpoints that belong to the root itself; those inside other mounts are made once these exist.
+fn make_stubs(
+    stubs: &mut Stubs,
+    root: &RootFd,
+    plan: &Plan,
+    trees: &[Option<Tree>],
+) -> Result<(), SetupError> {
+    for path in ["/proc", "/sys", "/dev"] {
+        stubs.ensure(root, Path::new(path), StubKind::Directory)?;
+    }
+    for (path, content) in [
+        ("/etc/resolv.conf", &plan.resolv_conf),
+        ("/etc/hosts", &plan.hosts),
+    ] {
+        if content.is_some() {
+            stubs.ensure(root, Path::new(path), StubKind::File)?;
+        }
+    }
+    let mut covered = vec![Path::new("/proc").to_owned(), "/sys".into(), "/dev".into()];
+    for ((_, mount), tree) in ordered(plan).into_iter().zip(trees) {
+        let dest = rbuild_sys::clean(&mount.dest);
+        if !covered.iter().any(|parent| dest.starts_with(parent)) {
+            let kind = match (&mount.kind, tree) {
+                (MountKind::Bind { .. }, Some(tree)) => mounts::kind_of(tree)?,
+                (MountKind::File { .. }, _) => StubKind::File,
+                _ => StubKind::Directory,
+            };
+            stubs.ensure(root, &dest, kind)?;
+        }
+        covered.push(dest);
+    }
+    Ok(())
+}
+
+/// The new process, until it is the step. Ends the process if it cannot become it.
+fn child(prepared: Prepared<'_>, watch: &OwnedFd, control: &OwnedFd) -> ! {
+    let failed = match process::die_with_parent().during("tie to parent", "") {
+        Ok(()) if gone(watch) => SetupError::refused("start step", Path::new(""), ": the supervisor is gone"),
+        Ok(()) => become_step(prepared, |text| {
+            send(control.as_fd(), &Report::Warning(text));
+        }),
+        Err(error) => error,
+    };
+    send(control.as_fd(), &failed.into_report());
+    #[expect(
+        clippy::exit,
+        reason = "a child that is not the step must not return into the supervisor"
+    )]
+    std::process::exit(1)
+}
+
+/// The other end of the pipe closed before the kernel was asked to tie this process to the supervisor.
+fn gone(watch: &OwnedFd) -> bool {
+    let now = rustix::time::Timespec::default();
+    rustix::event::poll(&mut [PollFd::new(watch, PollFlags::empty())], Some(&now)) != Ok(0)
+}
+
+/// Waits for the step; kills it on the first word, or the end, of the caller.
+fn attend(pid: Pid, pidfd: &OwnedFd, control: &OwnedFd) -> Result<WaitStatus, SetupError> {
+    // The pipes must close when the step's own processes have closed them.
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());
+    let null = null.during("open", "/dev/null")?;
+    rustix::stdio::dup2_stdout(&null).during("close output", "")?;
+    rustix::stdio::dup2_stderr(&null).during("close output", "")?;
+    loop {
+        let mut polled = [
+            PollFd::new(pidfd, PollFlags::IN),
+            PollFd::new(control, PollFlags::IN),
+        ];
+        match rustix::event::poll(&mut polled, None) {
+            Err(Errno::INTR) => continue,
+            done => done.during("wait for step", "")?,
+        };
+        let ended = !polled[0].revents().is_empty();
+        if !ended && !polled[1].revents().is_empty() {
+            // Killing pid 1 kills all of its namespace, and it can be waited for only when they are gone.
+            rustix::process::pidfd_send_signal(pidfd, Signal::KILL).during("kill step", "")?;
+        }
+        if ended || !polled[1].revents().is_empty() {
+            break;
+        }
+    }
+    loop {
+        match rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
+            Ok(Some((_, status))) => return Ok(status),
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).during("wait for step", ""),
+        }
+    }
+}
+
+fn report(status: WaitStatus, cgroup: Option<&Cgroup>) -> Report {
+    let oom = cgroup.and_then(Cgroup::oom);
+    match status.terminating_signal() {
+        Some(signal) => Report::Signaled { signal, oom },
+        None => Report::Exited {
+            code: status.exit_status().unwrap_or_default(),
+            oom,
+        },
+    }
+}
+
+fn send(control: BorrowedFd<'_>, report: &Report) -> bool {
+    serde_json::to_vec(report)
+        .is_ok_and(|bytes| rustix::net::send(control, &bytes, SendFlags::NOSIGNAL).is_ok())
+}
