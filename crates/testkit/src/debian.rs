@@ -154,6 +154,8 @@ mount --bind "$ARCHIVES" merged/var/cache/apt/archives
 cp merged/etc/resolv.conf resolv.conf.before 2>/dev/null || :
 cat /etc/resolv.conf >merged/etc/resolv.conf
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 HOME=/root
+# Java's scripts link manual pages into directories that a slim root has not.
+mkdir -p merged/usr/share/man/man1
 chroot merged apt-get update -qq
 chroot merged apt-get install -qq -y --no-install-recommends $PACKAGES
 if [ -e resolv.conf.before ]; then cat resolv.conf.before >merged/etc/resolv.conf; else rm -f merged/etc/resolv.conf; fi

@@ -75,8 +75,51 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Prints why a test does not run here, in the form that `cargo xtask ci` counts.
+/// Names a file that [`skip`] adds its reasons to, so that `cargo xtask ci` can count them.
+pub const SKIP_LOG_VARIABLE: &str = "RBUILD_SKIP_LOG";
+
+/// Prints why a test does not run here and notes it for `cargo xtask ci`, which fails if it promised that tier.
 #[expect(clippy::print_stderr, reason = "this is the line that makes a skipped test visible")]
 pub fn skip(reason: &str) {
+    use std::io::Write as _;
     eprintln!("SKIP: {reason}");
+    if let Some(path) = std::env::var_os(SKIP_LOG_VARIABLE) {
+        let noted = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .and_then(|mut file| writeln!(file, "SKIP: {reason}"));
+        if let Err(error) = noted {
+            eprintln!("SKIP: and {} cannot be written: {error}", Path::new(&path).display());
+        }
+    }
+}
+
+/// An ordinary user of this machine with subordinate ids, for the rootless tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrdinaryUser {
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+}
+
+/// Name of the user that `cargo xtask ci` makes for the rootless tests.
+pub const TEST_USER: &str = "rbuild-test";
+
+/// Finds [`TEST_USER`] and checks that it may map at least 65,536 subordinate ids.
+#[must_use]
+pub fn ordinary_user() -> Option<OrdinaryUser> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|f| f[0] == TEST_USER)?.into_iter();
+    let user = OrdinaryUser { uid: fields.nth(2)?.parse().ok()?, gid: fields.next()?.parse().ok()? };
+    let enough = |path: &str| {
+        let ranges = std::fs::read_to_string(path).unwrap_or_default();
+        let counts = ranges.lines().filter_map(|line| {
+            let mut parts = line.split(':');
+            (parts.next() == Some(TEST_USER)).then(|| parts.nth(1).and_then(|count| count.parse::<u64>().ok()))?
+        });
+        counts.sum::<u64>() >= 65_536
+    };
+    (enough("/etc/subuid") && enough("/etc/subgid") && program("newuidmap").is_some()).then_some(user)
 }

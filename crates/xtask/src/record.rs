@@ -87,7 +87,7 @@ fn record(
     }
     let error = stderr.lines().rfind(|line| line.starts_with("error: ")).context("no error line")?;
     // Paths of this run and ids of the daemon's would make the record differ each time.
-    let error = without_mount_points(&error.replace(&room.path().display().to_string(), "DIR"));
+    let error = without_run_ids(&error.replace(&room.path().display().to_string(), "DIR"));
     for part in &case.recipe.fails {
         ensure!(error.contains(part.as_str()), "the error lacks {part:?}: {error}");
     }
@@ -95,12 +95,18 @@ fn record(
     Ok(error)
 }
 
-/// Takes the daemon's temporary mount points (`…/cachemounts/buildkit123/x`) off paths, which leaves `/x`.
-fn without_mount_points(text: &str) -> String {
+/// Takes what changes with each run out of an error: the daemon's temporary mount points
+/// (`…/cachemounts/buildkit123/x` becomes `/x`) and ids of snapshots.
+fn without_run_ids(text: &str) -> String {
     const MARK: &str = "/cachemounts/buildkit";
     let shorten = |word: &str| match word.split_once(MARK) {
         Some((_, rest)) => rest.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned(),
         None => word.to_owned(),
     };
-    text.split(' ').map(shorten).collect::<Vec<_>>().join(" ")
+    let text = text.split(' ').map(shorten).collect::<Vec<_>>().join(" ");
+    // The id of a snapshot, new each time: "checksum of ref xyz::abc: ".
+    match text.split_once("checksum of ref ").and_then(|(head, rest)| Some((head, rest.split_once(": ")?.1))) {
+        Some((head, rest)) => format!("{head}checksum of ref REF: {rest}"),
+        None => text,
+    }
 }

@@ -1,0 +1,118 @@
+//! Same answer as BuildKit: every case's image is compared with what BuildKit recorded for it, member by member, layer by
+//! layer, entry by entry.
+//!
+//! What belongs here: anything that one Dockerfile and one context decide. The directories:
+//! `parse`, `from`, `arg`, `env`, `run`, `mount`, `copy`, `add`, `heredoc`, `workdir`, `user`, `volume`, `onbuild`,
+//! `config` (all instructions that only set metadata), `ignore`.
+
+use std::path::{Path, PathBuf};
+
+use rbuild_testkit::base;
+use rbuild_testkit::command::TestHome;
+use rbuild_testkit::conformance::{Case, ObservedImage, differences};
+use rbuild_testkit::image::{Image, OciLayout};
+use rbuild_testkit::validate;
+
+use crate::e2e::{RBUILD, ordinary_user};
+
+/// What one id range mapped into a user namespace cannot do, with the reason.
+const NOT_ROOTLESS: [(&str, &str); 3] = [
+    ("run/special_files", "the kernel refuses mknod in a user namespace"),
+    ("copy/special_files", "the base holds a device node, and the kernel refuses mknod in a user namespace"),
+    ("run/odd_resolv_conf", "the base holds a device node, and the kernel refuses mknod in a user namespace"),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance")
+}
+
+struct Runner {
+    home: TestHome,
+    bases_dir: PathBuf,
+    bases: Vec<Image>,
+}
+
+impl Runner {
+    fn new(home: TestHome) -> Self {
+        let bases_dir = base::layout().expect("the fast tier's base images");
+        let bases = OciLayout::open(&bases_dir).and_then(|layout| layout.images()).expect("their layout");
+        Self { home, bases_dir, bases }
+    }
+
+    /// What is wrong with this case, if anything is.
+    fn verdict(&self, case: &Case) -> Result<(), String> {
+        let expected = case.expected().map_err(|error| format!("{error:#}"))?;
+        let dir = self.home.work().join(case.name.replace('/', "-"));
+        case.lay_out(&dir).map_err(|error| format!("{error:#}"))?;
+        let archive = self.home.work().join("image.tar");
+        let ran = self
+            .home
+            .command(RBUILD)
+            .args(case.rbuild_args(&dir, &self.bases_dir))
+            .arg(format!("--output=type=oci,dest={}", archive.display()))
+            .run();
+        let Some(want) = expected.image else {
+            if ran.status.code().is_none_or(|code| code == 0) || ran.stderr.contains("panicked at") {
+                return Err(format!("must fail with an exit code; BuildKit says {:?}\n{ran}", expected.error));
+            }
+            let lacking: Vec<&String> = case.recipe.fails.iter().filter(|part| !ran.stderr.contains(*part)).collect();
+            return if lacking.is_empty() { Ok(()) } else { Err(format!("the message lacks {lacking:?}\n{ran}")) };
+        };
+        if !ran.status.success() {
+            return Err(ran.to_string());
+        }
+        let layout = OciLayout::open(&archive).map_err(|error| format!("{error:#}"))?;
+        let mut found = validate::problems(&layout).map_err(|error| format!("{error:#}"))?;
+        let image = layout.image().map_err(|error| format!("{error:#}"))?;
+        let have = ObservedImage::of(&image, &self.bases).map_err(|error| format!("{error:#}"))?;
+        found.extend(differences(&want, &have, &case.recipe.differs));
+        if found.is_empty() { Ok(()) } else { Err(found.join("\n  ")) }
+    }
+
+    #[track_caller]
+    fn all(&self, cases: &[Case]) {
+        assert!(!cases.is_empty(), "no case");
+        let failed: Vec<String> = cases
+            .iter()
+            .filter_map(|case| {
+                let error = self.verdict(case).err()?;
+                Some(format!("{}: {}\n  {error}", case.name, case.recipe.about))
+            })
+            .collect();
+        assert!(failed.is_empty(), "{} of {} cases differ:\n\n{}", failed.len(), cases.len(), failed.join("\n\n"));
+    }
+}
+
+#[track_caller]
+fn group(name: &str) {
+    let cases = Case::all(&root()).expect("the cases");
+    let cases: Vec<Case> = cases.into_iter().filter(|case| case.name.starts_with(&format!("{name}/"))).collect();
+    Runner::new(TestHome::new()).all(&cases);
+}
+
+macro_rules! groups {
+    ($($name:ident)*) => {
+        $(#[test] fn $name() { group(stringify!($name)); })*
+
+        #[test]
+        fn every_directory_has_its_test() {
+            let cases = Case::all(&root()).expect("the cases");
+            for case in &cases {
+                let group = case.name.split('/').next().unwrap_or_default();
+                assert!([$(stringify!($name)),*].contains(&group), "no test runs {}", case.name);
+                assert!(case.expected().is_ok(), "{} is not recorded", case.name);
+            }
+        }
+    };
+}
+
+groups! { add arg config copy env from heredoc ignore mount onbuild parse run user volume workdir }
+
+#[test]
+fn rootless_answers_are_the_same() {
+    let Some(user) = ordinary_user() else { return };
+    let cases = Case::all(&root()).expect("the cases");
+    let cases: Vec<Case> =
+        cases.into_iter().filter(|case| NOT_ROOTLESS.iter().all(|(name, _)| case.name != *name)).collect();
+    Runner::new(TestHome::for_user(user.uid, user.gid)).all(&cases);
+}

@@ -1,0 +1,15 @@
+//! Promises about the program as a whole. What all of them use is [`fixture`].
+
+mod bad_input;
+mod cache;
+mod fixture;
+mod hostile;
+mod killed;
+mod outputs;
+mod printed;
+mod registry;
+mod rootless;
+mod secrets;
+mod store;
+
+pub(crate) use fixture::{RBUILD, ordinary_user};
