@@ -73,6 +73,11 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
         ..MountAttr::default()
     };
     restrict(root.as_fd(), attr, Path::new("/"))?;
+    let root = if plan.root.readonly {
+        read_only_view(&root, staging.as_fd())?
+    } else {
+        root
+    };
     let root = RootFd::from_fd(root);
 
     let replaced = |path: &str| {
@@ -127,6 +132,13 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
     }
     pivot(&root)?;
     Ok(null)
+}
+
+/// A mount of its own of the same tree: the supervisor writes through the other when it removes mountpoints.
+fn read_only_view(root: &OwnedFd, staging: BorrowedFd<'_>) -> Result<OwnedFd, SetupError> {
+    let view = clone_tree(root.as_fd(), false).during("clone root", "/")?;
+    stage(staging, "view", view.as_fd())?;
+    Ok(view)
 }
 
 /// The mounts with their places in the plan, parents before what is below them.

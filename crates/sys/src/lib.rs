@@ -15,6 +15,7 @@ mod rootfd;
 pub mod seccomp;
 mod tree;
 pub mod userdb;
+pub mod userns;
 
 pub use rootfd::{RootFd, RootFdError, clean};
 pub use tree::{Removed, TreeEntry, TreeError, remove_tree, walk_tree};

@@ -102,6 +102,32 @@ pub fn fork_into(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Resu
     }
 }
 
+/// Forks in the same namespaces. `None` is the child.
+///
+/// # Errors
+/// The process has more than one thread, or the kernel's refusal.
+pub fn fork() -> Result<Option<Pid>, ForkError> {
+    single_threaded()?;
+    // SAFETY: this is the only thread, so no lock is held that the child could wait for.
+    // WHY: the id maps of a user namespace are written by a process outside of it, forked before.
+    let forked = unsafe { nix::unistd::fork() };
+    match forked.map_err(|e| ForkError::Clone(e.into()))? {
+        nix::unistd::ForkResult::Child => Ok(None),
+        nix::unistd::ForkResult::Parent { child } => Ok(Pid::from_raw(child.as_raw())),
+    }
+}
+
+fn single_threaded() -> Result<(), ForkError> {
+    let threads = std::fs::read_dir("/proc/self/task")
+        .map_err(ForkError::Tasks)?
+        .count();
+    if threads == 1 {
+        Ok(())
+    } else {
+        Err(ForkError::Threads(threads))
+    }
+}
+
 /// `CLONE_INTO_CGROUP` of linux/sched.h; wider than libc's flag type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 

@@ -1,0 +1,58 @@
+//! A program for the sandbox's tests: the hidden mode, and a caller of it that can be killed or be another user.
+//!
+//! `sandbox-probe run PLAN.json` runs a plan; output goes to its own, the outcome to the last line of standard error.
+//! Without root rights it enters a user namespace first, as rbuild does.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "a test program that reports to its tests")]
+
+use std::process::ExitCode;
+
+use rbuild_sandbox::{ExitStatus, Plan, Sandbox};
+
+fn main() -> ExitCode {
+    rbuild_sandbox::init_if_requested();
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut next = error.source();
+            while let Some(source) = next {
+                text = format!("{text}: {source}");
+                next = source.source();
+            }
+            eprintln!("probe: error: {text}");
+            ExitCode::from(125)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_none_or(|mode| mode != "run") {
+        return Err("usage: sandbox-probe run PLAN.json".into());
+    }
+    let plan: Plan = serde_json::from_slice(&std::fs::read(args.next().unwrap_or_default())?)?;
+    let rung = rbuild_sys::userns::enter()?;
+    eprintln!("probe: {rung:?}");
+    let running = Sandbox::new()?.spawn(&plan, &[])?;
+    let relay = |from: Option<Box<dyn std::io::Read + Send>>, to: fn() -> Box<dyn std::io::Write>| {
+        std::thread::spawn(move || from.map(|mut from| std::io::copy(&mut from, &mut to())))
+    };
+    let stdout = running.take_stdout().map(|pipe| Box::new(pipe) as _);
+    let stderr = running.take_stderr().map(|pipe| Box::new(pipe) as _);
+    let relays = [
+        relay(stdout, || Box::new(std::io::stdout())),
+        relay(stderr, || Box::new(std::io::stderr())),
+    ];
+    let exit = running.wait()?;
+    for thread in relays {
+        if thread.join().is_err() {
+            return Err("a relay panicked".into());
+        }
+    }
+    eprintln!("probe: {exit:?}");
+    Ok(match exit.status {
+        ExitStatus::Code(code) => ExitCode::from(u8::try_from(code)?),
+        ExitStatus::Signal(signal) => ExitCode::from(u8::try_from(128 + signal)?),
+    })
+}

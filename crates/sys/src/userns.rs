@@ -1,0 +1,375 @@
+//! The ladder's first two rungs: namespaces as root, or a user namespace with the caller's subordinate ids.
+//!
+//! Called once, early, while the process has one thread. Afterwards the process is uid 0 with all capabilities in a
+//! mount namespace of its own, on either rung, and the rest of the program is the same for both.
+
+mod ids;
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
+use rustix::process::{DumpableBehavior, Pid, WaitOptions};
+use rustix::thread::UnshareFlags;
+
+use crate::namespace::unshare;
+use crate::overlay::Form;
+use crate::process::ForkError;
+
+pub use ids::{IdFile, IdRange};
+
+/// On which rung of the ladder the process stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// Real root in a mount namespace of its own.
+    RootNamespaces,
+    /// Root of a user namespace with subordinate ids mapped by `newuidmap` and `newgidmap`.
+    SubordinateIds,
+}
+
+impl Rung {
+    /// How layers are kept on this rung.
+    #[must_use]
+    pub const fn form(self) -> Form {
+        match self {
+            Self::RootNamespaces => Form::Trusted,
+            Self::SubordinateIds => Form::User,
+        }
+    }
+}
+
+/// Why a rung cannot be reached. Each text ends with the least change that helps.
+#[derive(Debug, thiserror::Error)]
+pub enum UsernsError {
+    /// The process has more than one thread.
+    #[error("namespaces must be entered before a process has {0} threads")]
+    Threads(usize),
+    /// The caller has no subordinate ids, or too few to be of use.
+    #[error(
+        "{file} gives user {user} no range of ids: have root run `usermod --add-sub{kind}s 100000-165535 {user}`"
+    )]
+    NoRange {
+        /// The file that was read.
+        file: &'static str,
+        /// The caller's name, or number if it has none.
+        user: String,
+        /// `uid` or `gid`.
+        kind: &'static str,
+    },
+    /// A helper program is not installed.
+    #[error(
+        "{program} is not installed: install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora, Arch: shadow)"
+    )]
+    NoHelper {
+        /// Its name.
+        program: &'static str,
+    },
+    /// A helper program is installed without the right to write maps.
+    #[error(
+        "{path:?} is neither set-user-id root nor has it cap_setuid/cap_setgid: have root run `chmod u+s {path:?}`"
+    )]
+    HelperPowerless {
+        /// The helper.
+        path: PathBuf,
+    },
+    /// A helper program failed.
+    #[error("{path:?} failed: {text}")]
+    Helper {
+        /// The helper.
+        path: PathBuf,
+        /// What it wrote.
+        text: String,
+    },
+    /// A sysctl forbids user namespaces to this caller.
+    #[error(
+        "user namespaces are switched off by {sysctl} = {found}: have root run `sysctl -w {sysctl}={needed}`"
+    )]
+    Sysctl {
+        /// Its name.
+        sysctl: &'static str,
+        /// Its value.
+        found: String,
+        /// The value that helps.
+        needed: &'static str,
+    },
+    /// AppArmor forbids user namespaces to programs without a profile (Ubuntu 23.10 and newer).
+    #[error(
+        "AppArmor lets only named programs make user namespaces: give this program a profile with `userns,`, or have root run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
+    )]
+    AppArmor,
+    /// The kernel refused for a reason not known here.
+    #[error("{step}")]
+    Kernel {
+        /// What was tried.
+        step: &'static str,
+        /// Its answer.
+        #[source]
+        source: io::Error,
+    },
+    /// An input file could not be read.
+    #[error("read {path:?}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Enters the highest rung this caller can stand on. Mounts made from here on are seen by this process and its
+/// children only, and end with them.
+///
+/// # Errors
+/// The caller stands on neither rung, with the least change that would help.
+pub fn enter() -> Result<Rung, UsernsError> {
+    let threads = std::fs::read_dir("/proc/self/task").map_err(|source| UsernsError::Read {
+        path: "/proc/self/task".into(),
+        source,
+    })?;
+    let threads = threads.count();
+    if threads != 1 {
+        return Err(UsernsError::Threads(threads));
+    }
+    let rung = if rustix::process::geteuid().is_root() {
+        unshare(UnshareFlags::NEWNS).map_err(|e| kernel("unshare mounts", e))?;
+        Rung::RootNamespaces
+    } else {
+        enter_subordinate()?;
+        Rung::SubordinateIds
+    };
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(|e| kernel("make mounts private", e))?;
+    Ok(rung)
+}
+
+/// Finds out whether a caller without root rights could enter, without entering: what `rbuild doctor` prints.
+///
+/// # Errors
+/// The first thing that is missing.
+pub fn check_subordinate() -> Result<(), UsernsError> {
+    Maps::find().map(drop)
+}
+
+fn enter_subordinate() -> Result<(), UsernsError> {
+    let maps = Maps::find()?;
+    // newuidmap compares the owner of /proc/PID with its caller, and that is root for a hidden process.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(|e| kernel("prctl", e))?;
+    let writer = maps.start()?;
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(refusal)?;
+    writer.write_maps()?;
+    crate::process::become_user(0, 0, &[]).map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM) if apparmor_restricts() => UsernsError::AppArmor,
+        _ => UsernsError::Kernel {
+            step: "become root of the user namespace",
+            source,
+        },
+    })?;
+    crate::process::hide().map_err(|source| UsernsError::Kernel { step: "hide", source })
+}
+
+/// The ids to map and the programs that may.
+struct Maps {
+    uid: Helper,
+    gid: Helper,
+}
+
+struct Helper {
+    path: PathBuf,
+    args: Vec<String>,
+}
+
+impl Maps {
+    fn find() -> Result<Self, UsernsError> {
+        let uid = rustix::process::getuid();
+        let gid = rustix::process::getgid();
+        let name = ids::user_name(uid.as_raw())?;
+        let helper = |file: IdFile, own: u32, program: &'static str| {
+            let ranges = file.ranges(name.as_deref(), uid.as_raw())?;
+            if ranges.is_empty() {
+                let user = name.clone().unwrap_or_else(|| uid.as_raw().to_string());
+                return Err(UsernsError::NoRange {
+                    file: file.path(),
+                    user,
+                    kind: file.kind(),
+                });
+            }
+            Ok(Helper {
+                path: find_helper(program)?,
+                args: ids::map_arguments(own, &ranges),
+            })
+        };
+        Ok(Self {
+            uid: helper(IdFile::Uid, uid.as_raw(), "newuidmap")?,
+            gid: helper(IdFile::Gid, gid.as_raw(), "newgidmap")?,
+        })
+    }
+
+    /// Forks the process that will write the maps: a child of the outer namespace, since the programs must run there.
+    fn start(self) -> Result<Writer, UsernsError> {
+        let pipe = || {
+            io::pipe().map_err(|source| UsernsError::Kernel {
+                step: "make a pipe",
+                source,
+            })
+        };
+        let (mut wait, go) = pipe()?;
+        let (answer, mut tell) = pipe()?;
+        let caller = rustix::process::getpid();
+        let forked = crate::process::fork().map_err(|error| match error {
+            ForkError::Threads(threads) => UsernsError::Threads(threads),
+            ForkError::Tasks(source) | ForkError::Clone(source) => {
+                UsernsError::Kernel { step: "fork", source }
+            }
+        })?;
+        let Some(child) = forked else {
+            drop((go, answer));
+            let mut byte = [0];
+            let text = match wait.read_exact(&mut byte) {
+                Ok(()) => self.write(caller),
+                Err(_) => "the caller went away".to_owned(),
+            };
+            // The caller that no longer listens is gone, and its namespace with it.
+            if tell.write_all(text.as_bytes()).is_err() {}
+            #[expect(
+                clippy::exit,
+                reason = "a forked child must not return into its caller's code"
+            )]
+            std::process::exit(0)
+        };
+        Ok(Writer { child, go, answer })
+    }
+
+    /// Runs both programs; gives what went wrong as `path`, NUL, words, or [`DONE`].
+    fn write(&self, caller: Pid) -> String {
+        for helper in [&self.uid, &self.gid] {
+            let run = Command::new(&helper.path)
+                .arg(caller.as_raw_nonzero().to_string())
+                .args(&helper.args)
+                .env_clear()
+                .stdin(Stdio::null())
+                .output();
+            let text = match run {
+                Ok(output) if output.status.success() => continue,
+                Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            return format!("{}\0{text}", helper.path.display());
+        }
+        DONE.to_owned()
+    }
+}
+
+/// The waiting child.
+struct Writer {
+    child: Pid,
+    go: io::PipeWriter,
+    answer: io::PipeReader,
+}
+
+const DONE: &str = "done";
+/// Longest answer read: a path and a line of a helper.
+const ANSWER_MAX: u64 = 16 * 1024;
+
+impl Writer {
+    fn write_maps(mut self) -> Result<(), UsernsError> {
+        let fail = |source| UsernsError::Kernel {
+            step: "talk to the writer of id maps",
+            source,
+        };
+        self.go.write_all(b"g").map_err(fail)?;
+        let mut text = String::new();
+        self.answer
+            .take(ANSWER_MAX)
+            .read_to_string(&mut text)
+            .map_err(fail)?;
+        while matches!(
+            rustix::process::waitpid(Some(self.child), WaitOptions::empty()),
+            Err(Errno::INTR)
+        ) {}
+        match text.split_once('\0') {
+            None if text == DONE => Ok(()),
+            Some((path, text)) => Err(UsernsError::Helper {
+                path: path.into(),
+                text: text.to_owned(),
+            }),
+            None => Err(UsernsError::Helper {
+                path: "newuidmap".into(),
+                text,
+            }),
+        }
+    }
+}
+
+fn find_helper(program: &'static str) -> Result<PathBuf, UsernsError> {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = HELPER_DIRS.iter().map(PathBuf::from).collect();
+    dirs.extend(std::env::split_paths(&own).filter(|dir| dir.is_absolute()));
+    let mut powerless = None;
+    for path in dirs.iter().map(|dir| dir.join(program)) {
+        let Ok(meta) = std::fs::metadata(&path) else {
+            continue;
+        };
+        let set_uid = meta.uid() == 0 && meta.mode() & 0o4000 != 0;
+        let mut space = [0_u8; 64];
+        let capable = rustix::fs::getxattr(&path, "security.capability", &mut space).is_ok();
+        if set_uid || capable {
+            return Ok(path);
+        }
+        powerless.get_or_insert(path);
+    }
+    Err(match powerless {
+        Some(path) => UsernsError::HelperPowerless { path },
+        None => UsernsError::NoHelper { program },
+    })
+}
+
+/// Looked through before the caller's own `PATH`; the last is NixOS's.
+const HELPER_DIRS: [&str; 4] = ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"];
+
+/// Why the kernel would not make a user namespace.
+fn refusal(errno: Errno) -> UsernsError {
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let off = |sysctl, path, needed| {
+        let found = read(path);
+        (found == "0").then_some(UsernsError::Sysctl {
+            sysctl,
+            found,
+            needed,
+        })
+    };
+    off(
+        "kernel.unprivileged_userns_clone",
+        "/proc/sys/kernel/unprivileged_userns_clone",
+        "1",
+    )
+    .or_else(|| {
+        off(
+            "user.max_user_namespaces",
+            "/proc/sys/user/max_user_namespaces",
+            "15000",
+        )
+    })
+    .or_else(|| apparmor_restricts().then_some(UsernsError::AppArmor))
+    .unwrap_or_else(|| kernel("make a user namespace", errno))
+}
+
+/// With this set the namespace can be made, but its root has no capabilities.
+fn apparmor_restricts() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+        .is_ok_and(|text| text.trim() == "1")
+}
+
+fn kernel(step: &'static str, errno: Errno) -> UsernsError {
+    UsernsError::Kernel {
+        step,
+        source: errno.into(),
+    }
+}
