@@ -31,12 +31,22 @@ pub(crate) enum Challenge {
 pub(crate) fn find(headers: &HeaderMap) -> Option<Challenge> {
     let mut found = None;
     for value in headers.get_all(WWW_AUTHENTICATE).iter().take(CHALLENGES_MAX) {
-        let Some(text) = value.to_str().ok().filter(|t| t.len() <= HEADER_LEN_MAX) else { continue };
+        let Some(text) = value.to_str().ok().filter(|t| t.len() <= HEADER_LEN_MAX) else {
+            continue;
+        };
         for (scheme, parameters) in parse(text) {
-            let get = |name: &str| parameters.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone());
+            let get = |name: &str| {
+                parameters
+                    .iter()
+                    .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                    .map(|(_, v)| v.clone())
+            };
             if scheme.eq_ignore_ascii_case("bearer") {
                 if let Some(realm) = get("realm") {
-                    return Some(Challenge::Bearer { realm, service: get("service") });
+                    return Some(Challenge::Bearer {
+                        realm,
+                        service: get("service"),
+                    });
                 }
             } else if scheme.eq_ignore_ascii_case("basic") {
                 found = Some(Challenge::Basic);
@@ -61,7 +71,9 @@ fn parse(text: &str) -> Vec<Parsed> {
         let after_blank = after.trim_start_matches([' ', '\t']);
         match (after_blank.strip_prefix('='), challenges.last_mut()) {
             (Some(value), Some((_, parameters))) => {
-                let Some((value, after)) = parse_value(value.trim_start_matches([' ', '\t'])) else { break };
+                let Some((value, after)) = parse_value(value.trim_start_matches([' ', '\t'])) else {
+                    break;
+                };
                 parameters.push((word.to_owned(), value));
                 rest = after;
             }
@@ -113,7 +125,8 @@ pub(crate) struct Realm {
 
 /// Checks a realm.
 pub(crate) fn check_realm(realm: &str, from: Challenger<'_>) -> Result<Realm, String> {
-    let url = Url::parse(realm).map_err(|error| format!("its token server's address is malformed: {error}"))?;
+    let url =
+        Url::parse(realm).map_err(|error| format!("its token server's address is malformed: {error}"))?;
     match (from.base.scheme(), url.scheme()) {
         (_, "https") | ("http", "http") => {}
         (_, "http") => return Err("its token server is plain HTTP, and the registry is not".to_owned()),
@@ -146,16 +159,31 @@ mod tests {
     }
 
     fn bearer(realm: &str, service: Option<&str>) -> Option<Challenge> {
-        Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
+        Some(Challenge::Bearer {
+            realm: realm.to_owned(),
+            service: service.map(str::to_owned),
+        })
     }
 
     #[test]
     fn challenges_are_read() {
         for (values, expected) in [
-            (vec![r#"Bearer realm="https://a/token",service="a",scope="repository:x:pull""#], bearer("https://a/token", Some("a"))),
-            (vec![r#"bearer Realm = "https://a/t" , service=b"#], bearer("https://a/t", Some("b"))),
-            (vec!["Basic realm=\"x, y\"", r#"Bearer realm="https://a""#], bearer("https://a", None)),
-            (vec![r#"Basic realm="q\"uo,te", Bearer realm="https://a/?x=1""#], bearer("https://a/?x=1", None)),
+            (
+                vec![r#"Bearer realm="https://a/token",service="a",scope="repository:x:pull""#],
+                bearer("https://a/token", Some("a")),
+            ),
+            (
+                vec![r#"bearer Realm = "https://a/t" , service=b"#],
+                bearer("https://a/t", Some("b")),
+            ),
+            (
+                vec!["Basic realm=\"x, y\"", r#"Bearer realm="https://a""#],
+                bearer("https://a", None),
+            ),
+            (
+                vec![r#"Basic realm="q\"uo,te", Bearer realm="https://a/?x=1""#],
+                bearer("https://a/?x=1", None),
+            ),
             (vec!["Basic"], Some(Challenge::Basic)),
             (vec!["Negotiate", "Digest nonce=\"x\""], None),
             (vec!["Bearer service=\"no realm\""], None),
@@ -180,27 +208,74 @@ mod tests {
         let https = Url::parse("https://reg.example/").expect("url");
         let http = Url::parse("http://reg.example:5000/").expect("url");
         for realm in [
-            "http://reg.example/token", "http://169.254.169.254/", "https://169.254.169.254/", "https://127.0.0.1:8080/t",
-            "https://[::1]/", "https://u:p@other.example/", "file:///canary", "ftp://x/", "nonsense", "https://0x7f000001/",
+            "http://reg.example/token",
+            "http://169.254.169.254/",
+            "https://169.254.169.254/",
+            "https://127.0.0.1:8080/t",
+            "https://[::1]/",
+            "https://u:p@other.example/",
+            "file:///canary",
+            "ftp://x/",
+            "nonsense",
+            "https://0x7f000001/",
         ] {
-            assert!(check_realm(realm, Challenger { base: &https, loopback: false }).is_err(), "{realm}");
+            assert!(
+                check_realm(
+                    realm,
+                    Challenger {
+                        base: &https,
+                        loopback: false
+                    }
+                )
+                .is_err(),
+                "{realm}"
+            );
         }
         for realm in ["http://127.0.0.1/", "http://169.254.169.254/", "https://u@h/"] {
-            assert!(check_realm(realm, Challenger { base: &http, loopback: false }).is_err(), "{realm}");
+            assert!(
+                check_realm(
+                    realm,
+                    Challenger {
+                        base: &http,
+                        loopback: false
+                    }
+                )
+                .is_err(),
+                "{realm}"
+            );
         }
     }
 
     #[test]
     fn row34_legal_twins() {
         let hub = Url::parse("https://registry-1.docker.io/").expect("url");
-        let realm = check_realm("https://auth.docker.io/token", Challenger { base: &hub, loopback: false });
+        let realm = check_realm(
+            "https://auth.docker.io/token",
+            Challenger {
+                base: &hub,
+                loopback: false,
+            },
+        );
         assert!(realm.expect("Docker Hub's own").trusted);
         let local = Url::parse("http://127.0.0.1:5000/").expect("url");
-        let realm = check_realm("http://127.0.0.1:5001/token", Challenger { base: &local, loopback: true });
+        let realm = check_realm(
+            "http://127.0.0.1:5001/token",
+            Challenger {
+                base: &local,
+                loopback: true,
+            },
+        );
         assert!(realm.expect("both are on this machine").trusted);
         let plain = Url::parse("http://reg.example:5000/").expect("url");
-        let from = Challenger { base: &plain, loopback: false };
-        assert!(check_realm("http://reg.example:5001/token", from).expect("the same host").trusted);
+        let from = Challenger {
+            base: &plain,
+            loopback: false,
+        };
+        assert!(
+            check_realm("http://reg.example:5001/token", from)
+                .expect("the same host")
+                .trusted
+        );
         let other = check_realm("https://auth.example/token", from).expect("asked without credentials");
         assert!(!other.trusted);
     }

@@ -38,8 +38,12 @@ impl ConfigSources {
     /// The environment of this process and `/etc`. Variables that are not UTF-8 are left out.
     #[must_use]
     pub fn from_process() -> Self {
-        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Self { env: env.collect(), etc: PathBuf::from("/etc") }
+        let env =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self {
+            env: env.collect(),
+            etc: PathBuf::from("/etc"),
+        }
     }
 
     fn var(&self, name: &str) -> Option<&str> {
@@ -176,18 +180,31 @@ impl RegistryConfig {
     /// [`ConfigError`] for a file that is there and cannot be understood: a setting such as a mirror or a block must
     /// not be lost silently.
     pub fn load(sources: &ConfigSources) -> Result<Self, ConfigError> {
-        let mut config = Self { env: sources.env.clone(), ..Self::default() };
+        let mut config = Self {
+            env: sources.env.clone(),
+            ..Self::default()
+        };
         let user = sources.config_home();
         config.rules = registries_conf::load(sources, &mut config.files)?;
-        let daemon = [Some(sources.etc.join("docker/daemon.json")), user.as_ref().map(|u| u.join("docker/daemon.json"))];
+        let daemon = [
+            Some(sources.etc.join("docker/daemon.json")),
+            user.as_ref().map(|u| u.join("docker/daemon.json")),
+        ];
         for path in daemon.into_iter().flatten() {
             if let Some(text) = config.read(&path)? {
                 daemon_json::apply(&mut config, &path, &text)?;
             }
         }
         let named = sources.var("BUILDKITD_CONFIG").map(PathBuf::from);
-        let usual = [Some(sources.etc.join("buildkit/buildkitd.toml")), user.as_ref().map(|u| u.join("buildkit/buildkitd.toml"))];
-        let buildkitd = if named.is_some() { vec![named] } else { Vec::from(usual) };
+        let usual = [
+            Some(sources.etc.join("buildkit/buildkitd.toml")),
+            user.as_ref().map(|u| u.join("buildkit/buildkitd.toml")),
+        ];
+        let buildkitd = if named.is_some() {
+            vec![named]
+        } else {
+            Vec::from(usual)
+        };
         for path in buildkitd.into_iter().flatten() {
             if let Some(text) = config.read(&path)? {
                 buildkitd::apply(&mut config, &path, &text)?;
@@ -219,7 +236,11 @@ impl RegistryConfig {
         let rule = self.rule(reference)?;
         let mut endpoints = Vec::new();
         let mut add = |mirror: &Mirror, location: &str| {
-            if if reference.digest().is_some() { mirror.by_digest } else { mirror.by_tag } {
+            if if reference.digest().is_some() {
+                mirror.by_digest
+            } else {
+                mirror.by_tag
+            } {
                 let source = mirror.source.display().to_string();
                 endpoints.push(self.endpoint(location, mirror.policy, true, source));
             }
@@ -257,9 +278,10 @@ impl RegistryConfig {
             .filter_map(|rule| Some((rule, rule.rest_of(&name)?.to_owned())))
             .max_by_key(|(rule, _)| rule.prefix.len());
         match rule {
-            Some((rule, _)) if rule.blocked => {
-                Err(RegistryError::Blocked { reference: reference.to_string(), file: rule.source.display().to_string() })
-            }
+            Some((rule, _)) if rule.blocked => Err(RegistryError::Blocked {
+                reference: reference.to_string(),
+                file: rule.source.display().to_string(),
+            }),
             other => Ok(other),
         }
     }
@@ -272,17 +294,31 @@ impl RegistryConfig {
                     None => name.to_owned(),
                 };
                 let policy = rule.insecure.then_some(SchemePolicy::Insecure);
-                let moved = if location == name { String::new() } else { rule.source.display().to_string() };
+                let moved = if location == name {
+                    String::new()
+                } else {
+                    rule.source.display().to_string()
+                };
                 self.endpoint(&location, policy, false, moved)
             }
             None => self.endpoint(name, None, false, String::new()),
         }
     }
 
-    fn endpoint(&self, location: &str, policy: Option<SchemePolicy>, is_mirror: bool, source: String) -> Endpoint {
+    fn endpoint(
+        &self,
+        location: &str,
+        policy: Option<SchemePolicy>,
+        is_mirror: bool,
+        source: String,
+    ) -> Endpoint {
         let (host, repository) = location.split_once('/').unwrap_or((location, ""));
         let registry = canonical_host(host);
-        let http_host = if registry == DEFAULT_HOST { HUB_HTTP_HOST.to_owned() } else { registry.clone() };
+        let http_host = if registry == DEFAULT_HOST {
+            HUB_HTTP_HOST.to_owned()
+        } else {
+            registry.clone()
+        };
         Endpoint {
             policy: policy.unwrap_or_else(|| self.scheme_policy(&registry)),
             host: http_host,
@@ -301,7 +337,7 @@ impl RegistryConfig {
             SchemePolicy::HttpOnly
         } else if settings.is_some_and(|s| s.insecure == Some(true)) || named.is_some() {
             SchemePolicy::Insecure
-        } else if network::is_loopback_host(host) {
+        } else if is_loopback_host(host) {
             SchemePolicy::Loopback
         } else if self.insecure_networks.iter().any(|n| n.contains_host(host)) {
             SchemePolicy::Insecure
@@ -313,17 +349,27 @@ impl RegistryConfig {
     /// The certificates for `host`: from `buildkitd.toml`, then from the `certs.d` directories.
     pub(crate) fn tls_files(&self, host: &str) -> TlsFiles {
         let settings = self.hosts.get(host).cloned().unwrap_or_default();
-        let mut files = TlsFiles { ca: settings.ca, keypairs: settings.keypairs };
+        let mut files = TlsFiles {
+            ca: settings.ca,
+            keypairs: settings.keypairs,
+        };
         let hub = host == HUB_HTTP_HOST;
-        let dirs = self.cert_dirs.iter().map(|dir| dir.join(if hub { DEFAULT_HOST } else { host }));
+        let dirs = self
+            .cert_dirs
+            .iter()
+            .map(|dir| dir.join(if hub { DEFAULT_HOST } else { host }));
         for dir in settings.cert_dirs.into_iter().chain(dirs) {
-            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+            let Ok(entries) = std::fs::read_dir(&dir) else {
+                continue;
+            };
             let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
             paths.sort();
             for path in paths {
                 match path.extension().and_then(|e| e.to_str()) {
                     Some("crt") => files.ca.push(path),
-                    Some("cert") => files.keypairs.push((path.with_extension("cert"), path.with_extension("key"))),
+                    Some("cert") => files
+                        .keypairs
+                        .push((path.with_extension("cert"), path.with_extension("key"))),
                     _ => {}
                 }
             }
@@ -334,7 +380,11 @@ impl RegistryConfig {
     /// A variable of the environment given to [`Self::load`], also under its lower-case name.
     pub(crate) fn env(&self, name: &str) -> Option<&str> {
         let lower = name.to_ascii_lowercase();
-        [lower.as_str(), name].iter().find_map(|n| self.env.get(*n)).map(String::as_str).filter(|v| !v.is_empty())
+        [lower.as_str(), name]
+            .iter()
+            .find_map(|n| self.env.get(*n))
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
     }
 
     fn host_mut(&mut self, host: &str) -> &mut HostSettings {
@@ -352,16 +402,30 @@ impl RegistryConfig {
 
 /// The text of a file, if there is one.
 fn read_file(path: &Path) -> Result<Option<String>, ConfigError> {
-    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let failed = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(failed(error)),
     };
     let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(ConfigError::TooLarge { path: path.to_owned() });
+        return Err(ConfigError::TooLarge {
+            path: path.to_owned(),
+        });
     }
     Ok(Some(text))
 }

@@ -15,8 +15,8 @@ use crate::config::canonical_host;
 use crate::escape::Excerpt;
 pub use file::FileError;
 use file::{AuthFile, Entry};
-pub use helper::HelperError;
 use helper::Helper;
+pub use helper::HelperError;
 
 /// The address Docker stores Docker Hub's credentials under.
 pub(crate) const HUB_ADDRESS: &str = "https://index.docker.io/v1/";
@@ -75,8 +75,12 @@ impl CredentialSources {
     /// The environment of this process. Variables that are not UTF-8 are left out.
     #[must_use]
     pub fn from_process() -> Self {
-        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Self { env: env.collect(), helper_timeout: Duration::from_secs(30) }
+        let env =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self {
+            env: env.collect(),
+            helper_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -112,15 +116,22 @@ impl Credentials {
     pub fn load(sources: &CredentialSources) -> Self {
         let var = |name: &str| sources.env.get(name).filter(|v| !v.is_empty());
         let home = var("HOME").map(PathBuf::from);
-        let config_home = var("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| home.as_ref().map(|h| h.join(".config")));
-        let docker = var("DOCKER_CONFIG").map(PathBuf::from).or_else(|| home.as_ref().map(|h| h.join(".docker")));
+        let config_home = var("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .or_else(|| home.as_ref().map(|h| h.join(".config")));
+        let docker = var("DOCKER_CONFIG")
+            .map(PathBuf::from)
+            .or_else(|| home.as_ref().map(|h| h.join(".docker")));
         let mut credentials = Self {
             path: var("PATH").cloned().unwrap_or_default(),
             helper_timeout: sources.helper_timeout,
             ..Self::default()
         };
         if let Some(text) = var("DOCKER_AUTH_CONFIG") {
-            credentials.add("DOCKER_AUTH_CONFIG", file::parse("DOCKER_AUTH_CONFIG", text.as_bytes()).map(Some));
+            credentials.add(
+                "DOCKER_AUTH_CONFIG",
+                file::parse("DOCKER_AUTH_CONFIG", text.as_bytes()).map(Some),
+            );
         }
         let paths = [
             docker.map(|d| d.join("config.json")),
@@ -138,7 +149,10 @@ impl Credentials {
         match read {
             Ok(Some(file)) => self.files.push(file),
             Ok(None) => {}
-            Err(error) => self.broken.push(format!("{name} is not used ({})", Excerpt::from(chain(&error).as_str()))),
+            Err(error) => self.broken.push(format!(
+                "{name} is not used ({})",
+                Excerpt::from(chain(&error).as_str())
+            )),
         }
     }
 
@@ -151,7 +165,10 @@ impl Credentials {
         let task = tokio::task::spawn_blocking(move || this.find_blocking(&host, &repository, tls));
         match task.await {
             Ok(found) => found,
-            Err(error) => Found { credential: None, tried: format!("the look-up of credentials failed: {error}") },
+            Err(error) => Found {
+                credential: None,
+                tried: format!("the look-up of credentials failed: {error}"),
+            },
         }
     }
 
@@ -161,25 +178,51 @@ impl Credentials {
             if let Some((helper, explicit)) = file.helper_for(host) {
                 match self.run_helper(helper, host) {
                     Ok(Some(credential)) => {
-                        let tried = format!("credentials of helper {} ({}) were used", Excerpt::from(helper), file.name);
-                        return Found { credential: Some(credential), tried };
+                        let tried = format!(
+                            "credentials of helper {} ({}) were used",
+                            Excerpt::from(helper),
+                            file.name
+                        );
+                        return Found {
+                            credential: Some(credential),
+                            tried,
+                        };
                     }
                     Ok(None) if explicit => {
-                        notes.push(format!("helper {} ({}) has none for {host}", Excerpt::from(helper), file.name));
+                        notes.push(format!(
+                            "helper {} ({}) has none for {host}",
+                            Excerpt::from(helper),
+                            file.name
+                        ));
                         return anonymous(host, &notes);
                     }
-                    Ok(None) => notes.push(format!("helper {} ({}) has none for {host}", Excerpt::from(helper), file.name)),
+                    Ok(None) => notes.push(format!(
+                        "helper {} ({}) has none for {host}",
+                        Excerpt::from(helper),
+                        file.name
+                    )),
                     Err(error) => {
                         let shown = Excerpt::from(helper);
-                        notes.push(format!("helper {shown} ({}) failed: {}", file.name, Excerpt::from(chain(&error).as_str())));
+                        notes.push(format!(
+                            "helper {shown} ({}) failed: {}",
+                            file.name,
+                            Excerpt::from(chain(&error).as_str())
+                        ));
                         return anonymous(host, &notes);
                     }
                 }
             }
             match file.entry_for(host, repository, tls) {
                 Entry::Found(credential, key) => {
-                    let tried = format!("credentials for {} of {} were used", Excerpt::from(key.as_str()), file.name);
-                    return Found { credential: Some(credential), tried };
+                    let tried = format!(
+                        "credentials for {} of {} were used",
+                        Excerpt::from(key.as_str()),
+                        file.name
+                    );
+                    return Found {
+                        credential: Some(credential),
+                        tried,
+                    };
                 }
                 Entry::Unusable(reason) => notes.push(format!("{}: {}", file.name, reason)),
                 Entry::None => notes.push(format!("{} has none for {host}", file.name)),
@@ -192,13 +235,20 @@ impl Credentials {
     }
 
     fn run_helper(&self, name: &str, host: &str) -> Result<Option<Credential>, HelperError> {
-        let address = if host == rbuild_oci::DEFAULT_HOST { HUB_ADDRESS } else { host };
+        let address = if host == rbuild_oci::DEFAULT_HOST {
+            HUB_ADDRESS
+        } else {
+            host
+        };
         Helper::find(name, &self.path)?.get(address, self.helper_timeout)
     }
 }
 
 fn anonymous(host: &str, notes: &[String]) -> Found {
-    Found { credential: None, tried: format!("no credentials for {host} were used: {}", notes.join("; ")) }
+    Found {
+        credential: None,
+        tried: format!("no credentials for {host} were used: {}", notes.join("; ")),
+    }
 }
 
 /// An error with its causes on one line.

@@ -6,11 +6,12 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use rbuild_oci::{ConfigError as ImageConfigError, Digest, DocumentError};
+use rbuild_oci::{ConfigError as ImageConfigError, Digest, DocumentError, Reference};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use crate::escape::Excerpt;
+use crate::transport::is_certificate_error;
 
 /// A URL as it may be shown: scheme, host, port and path only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +22,23 @@ impl From<&Url> for ShownUrl {
         let host = url.host_str().unwrap_or_default();
         let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
         let query = if url.query().is_some() { "?…" } else { "" };
-        Self(Excerpt::from(format!("{}://{host}{port}{}{query}", url.scheme(), url.path()).as_str()).as_str().to_owned())
+        Self(
+            Excerpt::from(format!("{}://{host}{port}{}{query}", url.scheme(), url.path()).as_str())
+                .as_str()
+                .to_owned(),
+        )
+    }
+}
+
+impl ShownUrl {
+    /// A blob or manifest of a repository, where no request was made yet.
+    pub(crate) fn from_parts(host: &str, repository: &str, digest: &Digest) -> Self {
+        Self(format!("{host}/{repository}@{digest}"))
+    }
+
+    /// The same, from a reference.
+    pub(crate) fn blob(reference: &Reference, digest: &Digest) -> Self {
+        Self::from_parts(reference.host(), reference.path(), digest)
     }
 }
 
@@ -93,13 +110,25 @@ impl Refusal {
             #[serde(default)]
             message: String,
         }
-        let entries = serde_json::from_slice::<Body>(body).map(|b| b.errors).unwrap_or_default();
+        let entries = serde_json::from_slice::<Body>(body)
+            .map(|b| b.errors)
+            .unwrap_or_default();
         let errors = entries
             .iter()
             .take(4)
-            .map(|e| ApiError { code: e.code.as_str().into(), message: e.message.as_str().into() })
+            .map(|e| ApiError {
+                code: e.code.as_str().into(),
+                message: e.message.as_str().into(),
+            })
             .collect();
-        Self { operation, url: url.into(), status, errors, body: Excerpt::new(body), retry_after }
+        Self {
+            operation,
+            url: url.into(),
+            status,
+            errors,
+            body: Excerpt::new(body),
+            retry_after,
+        }
     }
 }
 
@@ -305,6 +334,14 @@ pub enum RegistryError {
         /// The file.
         file: String,
     },
+    /// A host that no URL can be made of.
+    #[error("{host:?} is not a registry host: {reason}")]
+    Host {
+        /// The host as written.
+        host: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Certificates or keys that cannot be used.
     #[error("TLS settings for {host}: {reason}")]
     Tls {
@@ -352,9 +389,10 @@ impl RegistryError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::Truncated { .. } | Self::Timeout { .. } => {
-                ErrorClass::Network
-            }
+            Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::Truncated { .. }
+            | Self::Timeout { .. } => ErrorClass::Network,
             Self::Unauthorized { .. } | Self::Token { .. } | Self::Challenge { .. } => ErrorClass::Auth,
             Self::NotFound(_) | Self::NoPlatform { .. } => ErrorClass::NotFound,
             Self::Refused(_) | Self::TokenContent { .. } => ErrorClass::Server,
@@ -368,6 +406,7 @@ impl RegistryError {
             | Self::Nesting { .. } => ErrorClass::Content,
             Self::AllFailed { source, .. } => source.class(),
             Self::Blocked { .. }
+            | Self::Host { .. }
             | Self::Tls { .. }
             | Self::Proxy { .. }
             | Self::Client { .. }
@@ -380,7 +419,8 @@ impl RegistryError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::Truncated { .. } | Self::Timeout { .. } => true,
+            Self::Unreachable { source, .. } => !is_certificate_error(source),
+            Self::Broken { .. } | Self::Truncated { .. } | Self::Timeout { .. } => true,
             Self::Refused(refusal) => is_temporary_status(refusal.status),
             Self::Token { refusal, .. } => is_temporary_status(refusal.status),
             Self::AllFailed { source, .. } => source.is_temporary(),
@@ -409,7 +449,10 @@ mod tests {
     #[test]
     fn urls_are_shown_without_secrets() {
         let url = Url::parse("https://user:pw@host:5000/v2/a/blobs/x?token=secret#f").expect("url");
-        assert_eq!(ShownUrl::from(&url).to_string(), "https://host:5000/v2/a/blobs/x?…");
+        assert_eq!(
+            ShownUrl::from(&url).to_string(),
+            "https://host:5000/v2/a/blobs/x?…"
+        );
     }
 
     #[test]

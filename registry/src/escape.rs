@@ -88,7 +88,10 @@ mod tests {
 
     #[test]
     fn row44_legal_twin_readable_text_stays() {
-        assert_eq!(Excerpt::new("manifest unknown: größer 你好".as_bytes()).as_str(), "manifest unknown: größer 你好");
+        assert_eq!(
+            Excerpt::new("manifest unknown: größer 你好".as_bytes()).as_str(),
+            "manifest unknown: größer 你好"
+        );
         assert!(Excerpt::new(b" \n ").is_empty());
     }
 }

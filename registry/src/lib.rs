@@ -5,12 +5,27 @@
 //! and to the token server that host names, to nobody else; there is no default header and no automatic redirect.
 #![forbid(unsafe_code)]
 
+mod blob;
+mod challenge;
+mod client;
 mod config;
 mod credentials;
 mod error;
 mod escape;
+mod image;
+mod manifest;
+mod net;
+mod push_blob;
+mod push_manifest;
+mod token;
+mod transport;
 
+pub use blob::{BlobSink, Progress};
+pub use client::{Client, ClientOptions};
 pub use config::{ConfigError, ConfigSources, Endpoint, RegistryConfig, SchemePolicy};
 pub use credentials::{Credential, CredentialSources, Credentials, FileError, Found, HelperError, Secret};
 pub use error::{ApiError, ErrorClass, Refusal, RegistryError, ShownUrl};
 pub use escape::Excerpt;
+pub use image::PulledImage;
+pub use manifest::{PulledManifest, Resolved};
+pub use push_blob::{BlobSource, PushBlobOptions, PushedBlob};

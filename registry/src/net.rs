@@ -59,10 +59,16 @@ pub(crate) struct AddressRefused {
 /// Checks an address before anything is sent there.
 fn check_address(address: IpAddr, loopback: bool) -> Result<(), AddressRefused> {
     if is_link_local(address) {
-        return Err(AddressRefused { address, reason: "it is link-local, where metadata services answer" });
+        return Err(AddressRefused {
+            address,
+            reason: "it is link-local, where metadata services answer",
+        });
     }
     if is_loopback(address) && !loopback {
-        return Err(AddressRefused { address, reason: "it is this machine, and the registry is not" });
+        return Err(AddressRefused {
+            address,
+            reason: "it is this machine, and the registry is not",
+        });
     }
     Ok(())
 }
@@ -70,13 +76,23 @@ fn check_address(address: IpAddr, loopback: bool) -> Result<(), AddressRefused> 
 /// Checks a URL whose host is an address; names are checked when they are resolved.
 pub(crate) fn check_url(url: &Url, loopback: bool) -> Result<(), RegistryError> {
     let host = url.host_str().unwrap_or_default();
-    let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else { return Ok(()) };
+    let Ok(address) = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+    else {
+        return Ok(());
+    };
     check_address(address, loopback).map_err(|refused| address_error(host, &refused))
 }
 
 /// The registry error for a refused address.
 fn address_error(host: &str, refused: &AddressRefused) -> RegistryError {
-    RegistryError::Address { host: host.to_owned(), address: refused.address.to_string(), reason: refused.reason }
+    RegistryError::Address {
+        host: host.to_owned(),
+        address: refused.address.to_string(),
+        reason: refused.reason,
+    }
 }
 
 /// The first cause of type `T` in a chain of errors.
@@ -102,8 +118,15 @@ pub(crate) fn connect_error(url: &Url, hint: String, source: reqwest::Error) -> 
     if let Some(refused) = cause::<AddressRefused>(&source) {
         return address_error(host, refused);
     }
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    RegistryError::Unreachable { host, url: url.into(), hint, source: source.without_url() }
+    let host = url
+        .port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    RegistryError::Unreachable {
+        host,
+        url: url.into(),
+        hint,
+        source: source.without_url(),
+    }
 }
 
 impl Clients {
@@ -133,8 +156,16 @@ impl Clients {
         Ok(client)
     }
 
-    fn make(&self, kind: &ClientKind, host: &str, config: &RegistryConfig) -> Result<reqwest::Client, RegistryError> {
-        let resolver = Guarded { resolver: Arc::clone(&self.resolver), loopback: kind.loopback };
+    fn make(
+        &self,
+        kind: &ClientKind,
+        host: &str,
+        config: &RegistryConfig,
+    ) -> Result<reqwest::Client, RegistryError> {
+        let resolver = Guarded {
+            resolver: Arc::clone(&self.resolver),
+            loopback: kind.loopback,
+        };
         let mut builder = reqwest::Client::builder()
             .user_agent(&self.user_agent)
             .connect_timeout(self.connect_timeout)
@@ -149,19 +180,36 @@ impl Clients {
         for proxy in proxies(config)? {
             builder = builder.proxy(proxy);
         }
-        builder.build().map_err(|source| RegistryError::Client { host: host.to_owned(), source })
+        builder.build().map_err(|source| RegistryError::Client {
+            host: host.to_owned(),
+            source,
+        })
     }
 
-    fn tls(&self, kind: &ClientKind, host: &str, config: &RegistryConfig) -> Result<ClientConfig, RegistryError> {
-        let failed = |reason: String| RegistryError::Tls { host: host.to_owned(), reason };
+    fn tls(
+        &self,
+        kind: &ClientKind,
+        host: &str,
+        config: &RegistryConfig,
+    ) -> Result<ClientConfig, RegistryError> {
+        let failed = |reason: String| RegistryError::Tls {
+            host: host.to_owned(),
+            reason,
+        };
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| failed(error.to_string()))?;
         let builder = if kind.tls && !kind.verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         } else {
-            let mut roots = if kind.tls { self.roots(config).clone() } else { RootCertStore::empty() };
+            let mut roots = if kind.tls {
+                self.roots(config).clone()
+            } else {
+                RootCertStore::empty()
+            };
             for path in &kind.files.ca {
                 let (added, _) = roots.add_parsable_certificates(certificates(path).map_err(failed)?);
                 if added == 0 {
@@ -175,7 +223,9 @@ impl Clients {
                 let shown = |error: &dyn StdError| failed(format!("{}: {error}", key.display()));
                 let chain = certificates(certificate).map_err(failed)?;
                 let key = PrivateKeyDer::from_pem_file(key).map_err(|error| shown(&error))?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| shown(&error))?
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| shown(&error))?
             }
             None => builder.with_no_client_auth(),
         };
@@ -207,7 +257,9 @@ impl Clients {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = |error: &dyn StdError| format!("{}: {error}", path.display());
     let certificates = CertificateDer::pem_file_iter(path).map_err(|error| shown(&error))?;
-    certificates.collect::<Result<_, _>>().map_err(|error| shown(&error))
+    certificates
+        .collect::<Result<_, _>>()
+        .map_err(|error| shown(&error))
 }
 
 /// The proxies of the environment. As in Go, this machine is never reached through one.
@@ -223,7 +275,10 @@ fn proxies(config: &RegistryConfig) -> Result<Vec<Proxy>, RegistryError> {
     let all = config.env("ALL_PROXY").map(Proxy::all);
     for (variable, proxy) in [("HTTP_PROXY", http), ("HTTPS_PROXY", https), ("ALL_PROXY", all)] {
         let Some(proxy) = proxy else { continue };
-        let proxy = proxy.map_err(|source| RegistryError::Proxy { variable, source: source.without_url() })?;
+        let proxy = proxy.map_err(|source| RegistryError::Proxy {
+            variable,
+            source: source.without_url(),
+        })?;
         proxies.push(proxy.no_proxy(NoProxy::from_string(&exceptions)));
     }
     Ok(proxies)
@@ -293,7 +348,12 @@ impl ServerCertVerifier for Unverified {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -302,7 +362,12 @@ impl ServerCertVerifier for Unverified {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -321,12 +386,22 @@ mod tests {
     #[test]
     fn row36_addresses_are_refused_however_they_are_written() {
         for url in [
-            "http://169.254.169.254/latest", "http://2852039166/", "http://0xa9fea9fe/", "http://[::ffff:169.254.169.254]/",
-            "https://[fd00:ec2::254]/", "https://[fe80::1]/",
+            "http://169.254.169.254/latest",
+            "http://2852039166/",
+            "http://0xa9fea9fe/",
+            "http://[::ffff:169.254.169.254]/",
+            "https://[fd00:ec2::254]/",
+            "https://[fe80::1]/",
         ] {
             assert!(refused(url, true), "{url}");
         }
-        for url in ["http://127.0.0.1/", "http://127.1/", "https://[::1]/", "http://0.0.0.0/", "http://[::ffff:127.0.0.1]/"] {
+        for url in [
+            "http://127.0.0.1/",
+            "http://127.1/",
+            "https://[::1]/",
+            "http://0.0.0.0/",
+            "http://[::ffff:127.0.0.1]/",
+        ] {
             assert!(refused(url, false) && !refused(url, true), "{url}");
         }
         assert!(!refused("https://10.0.0.1/", false) && !refused("https://example/", false));
@@ -334,11 +409,20 @@ mod tests {
 
     #[tokio::test]
     async fn row36_names_are_checked_when_they_are_resolved() {
-        let guard = |loopback| Guarded { resolver: Arc::default(), loopback };
+        let guard = |loopback| Guarded {
+            resolver: Arc::default(),
+            loopback,
+        };
         let name = || "localhost".parse::<Name>().expect("a name");
-        let found: Vec<_> = guard(true).resolve(name()).await.expect("no DNS is needed").collect();
+        let found: Vec<_> = guard(true)
+            .resolve(name())
+            .await
+            .expect("no DNS is needed")
+            .collect();
         assert_eq!(found.len(), 2);
-        let Err(error) = guard(false).resolve(name()).await else { panic!("localhost must be refused") };
+        let Err(error) = guard(false).resolve(name()).await else {
+            panic!("localhost must be refused")
+        };
         assert!(error.downcast_ref::<AddressRefused>().is_some());
     }
 }

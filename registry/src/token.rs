@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::Url;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 
 use crate::RegistryError;
@@ -56,7 +56,10 @@ pub(crate) struct Authorization {
 impl Authorization {
     /// A header that does not end.
     pub(crate) fn lasting(text: &str) -> Option<Self> {
-        Some(Self { header: sensitive(text)?, ends: None })
+        Some(Self {
+            header: sensitive(text)?,
+            ends: None,
+        })
     }
 
     /// User and password with each request.
@@ -91,7 +94,9 @@ impl Tokens {
 /// What is in a slot and has not ended.
 pub(crate) fn current(slot: &Option<Authorization>) -> Option<HeaderValue> {
     let held = slot.as_ref()?;
-    held.ends.is_none_or(|ends| Instant::now() < ends).then(|| held.header.clone())
+    held.ends
+        .is_none_or(|ends| Instant::now() < ends)
+        .then(|| held.header.clone())
 }
 
 /// The request for a token.
@@ -151,25 +156,45 @@ pub(crate) fn read(url: &Url, body: &[u8], asked: Instant) -> Result<Authorizati
         #[serde(default)]
         expires_in: Option<f64>,
     }
-    let failed = |reason| RegistryError::TokenContent { url: url.into(), reason };
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| failed("the answer is not the JSON of a token"))?;
-    let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
+    let failed = |reason| RegistryError::TokenContent {
+        url: url.into(),
+        reason,
+    };
+    let answer: Answer =
+        serde_json::from_slice(body).map_err(|_| failed("the answer is not the JSON of a token"))?;
+    let token = if answer.token.is_empty() {
+        answer.access_token
+    } else {
+        answer.token
+    };
     if token.is_empty() {
         return Err(failed("the answer has no token"));
     }
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(failed("the token has characters that no token has"));
     }
-    let seconds = answer.expires_in.filter(|s| s.is_finite() && *s > 0.0).unwrap_or_default();
-    let life = Duration::from_secs_f64(seconds.min(1e9)).as_secs().clamp(LIFE_SECONDS_MIN, LIFE_SECONDS_MAX);
+    let seconds = answer
+        .expires_in
+        .filter(|s| s.is_finite() && *s > 0.0)
+        .unwrap_or_default();
+    let life = Duration::from_secs_f64(seconds.min(1e9))
+        .as_secs()
+        .clamp(LIFE_SECONDS_MIN, LIFE_SECONDS_MAX);
     // The last tenth is for requests under way.
     let ends = asked + Duration::from_secs(life - life / 10);
-    let header = sensitive(&format!("Bearer {token}")).ok_or_else(|| failed("the token is no header value"))?;
-    Ok(Authorization { header, ends: Some(ends) })
+    let header =
+        sensitive(&format!("Bearer {token}")).ok_or_else(|| failed("the token is no header value"))?;
+    Ok(Authorization {
+        header,
+        ends: Some(ends),
+    })
 }
 
 fn basic_text(username: &str, password: &Secret) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{username}:{}", password.reveal())))
+    format!(
+        "Basic {}",
+        STANDARD.encode(format!("{username}:{}", password.reveal()))
+    )
 }
 
 fn sensitive(text: &str) -> Option<HeaderValue> {
@@ -215,7 +240,14 @@ mod tests {
     #[test]
     fn row34_tokens_that_are_no_tokens_are_refused() {
         for body in [
-            "", "{}", "[]", r#"{"token":""}"#, r#"{"token":"a\nb"}"#, r#"{"token":"a b"}"#, r#"{"token":"ü"}"#, r#"{"token":5}"#,
+            "",
+            "{}",
+            "[]",
+            r#"{"token":""}"#,
+            r#"{"token":"a\nb"}"#,
+            r#"{"token":"a b"}"#,
+            r#"{"token":"ü"}"#,
+            r#"{"token":5}"#,
         ] {
             assert!(read(&url(), body.as_bytes(), Instant::now()).is_err(), "{body}");
         }
@@ -235,31 +267,46 @@ mod tests {
             assert_eq!(held.ends, Some(asked + Duration::from_secs(seconds)), "{body}");
             assert_eq!(held.header, "Bearer t");
         }
-        let ended = read(&url(), br#"{"token":"t"}"#, asked.checked_sub(Duration::from_secs(60)).expect("time"));
+        let ended = read(
+            &url(),
+            br#"{"token":"t"}"#,
+            asked.checked_sub(Duration::from_secs(60)).expect("time"),
+        );
         assert!(current(&ended.ok()).is_none());
     }
 
     #[test]
     fn row34_parameters_are_escaped() {
-        let realm = Realm { url: url(), trusted: true };
+        let realm = Realm {
+            url: url(),
+            trusted: true,
+        };
         let scope = Scope::push("a/b").and_pull("c");
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(
-                rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-                    .with_safe_default_protocol_versions()
-                    .expect("versions")
-                    .with_root_certificates(rustls::RootCertStore::empty())
-                    .with_no_client_auth(),
+                rustls::ClientConfig::builder_with_provider(
+                    rustls::crypto::aws_lc_rs::default_provider().into(),
+                )
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth(),
             )
             .build()
             .expect("a client");
-        let get = request(&client, &realm, Some("s&account=x"), &scope, None, "rbuild").build().expect("request");
+        let get = request(&client, &realm, Some("s&account=x"), &scope, None, "rbuild")
+            .build()
+            .expect("request");
         assert_eq!(
             get.url().query(),
-            Some("service=s%26account%3Dx&scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=repository%3Ac%3Apull&client_id=rbuild")
+            Some(
+                "service=s%26account%3Dx&scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=repository%3Ac%3Apull&client_id=rbuild"
+            )
         );
         let identity = Credential::Identity(Secret::new("r&t".to_owned()));
-        let post = request(&client, &realm, None, &scope, Some(&identity), "rbuild").build().expect("request");
+        let post = request(&client, &realm, None, &scope, Some(&identity), "rbuild")
+            .build()
+            .expect("request");
         let body = post.body().and_then(reqwest::Body::as_bytes).expect("a body");
         assert_eq!(
             String::from_utf8_lossy(body),

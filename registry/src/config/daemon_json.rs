@@ -17,10 +17,15 @@ struct Daemon {
 
 /// Adds what `text` says to `config`.
 pub(super) fn apply(config: &mut RegistryConfig, path: &Path, text: &str) -> Result<(), ConfigError> {
-    let daemon: Daemon = serde_json::from_str(text)
-        .map_err(|source| ConfigError::Json { path: path.to_owned(), source })?;
+    let daemon: Daemon = serde_json::from_str(text).map_err(|source| ConfigError::Json {
+        path: path.to_owned(),
+        source,
+    })?;
     for entry in &daemon.insecure_registries {
-        let host = entry.split_once("://").map_or(entry.as_str(), |(_, rest)| rest).trim_end_matches('/');
+        let host = entry
+            .split_once("://")
+            .map_or(entry.as_str(), |(_, rest)| rest)
+            .trim_end_matches('/');
         if host.contains('/') {
             let network = Network::parse(host).ok_or_else(|| ConfigError::Value {
                 path: path.to_owned(),
@@ -56,5 +61,11 @@ pub(super) fn mirror(entry: &str, path: &Path) -> Result<Mirror, ConfigError> {
             expected: "a mirror such as https://host:port",
         });
     }
-    Ok(Mirror { location: location.to_owned(), policy, by_tag: true, by_digest: true, source: path.to_owned() })
+    Ok(Mirror {
+        location: location.to_owned(),
+        policy,
+        by_tag: true,
+        by_digest: true,
+        source: path.to_owned(),
+    })
 }

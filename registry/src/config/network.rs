@@ -24,7 +24,9 @@ impl Network {
     pub(super) fn contains_host(&self, host: &str) -> bool {
         let same = |a: u128, b: u128, width: u32| self.bits == 0 || (a ^ b) >> (width - self.bits) == 0;
         match (self.address, address_of(host)) {
-            (IpAddr::V4(net), Some(IpAddr::V4(host))) => same(u32::from(net).into(), u32::from(host).into(), 32),
+            (IpAddr::V4(net), Some(IpAddr::V4(host))) => {
+                same(u32::from(net).into(), u32::from(host).into(), 32)
+            }
             (IpAddr::V6(net), Some(IpAddr::V6(host))) => same(net.into(), host.into(), 128),
             _ => false,
         }
@@ -75,10 +77,24 @@ mod tests {
 
     #[test]
     fn hosts_of_this_machine() {
-        for host in ["localhost", "LocalHost:5000", "127.0.0.1", "127.9.8.7:1", "[::1]:5000", "[::ffff:127.0.0.1]", "0.0.0.0:5"] {
+        for host in [
+            "localhost",
+            "LocalHost:5000",
+            "127.0.0.1",
+            "127.9.8.7:1",
+            "[::1]:5000",
+            "[::ffff:127.0.0.1]",
+            "0.0.0.0:5",
+        ] {
             assert!(is_loopback_host(host), "{host}");
         }
-        for host in ["localhost.example", "128.0.0.1", "[::2]", "127.0.0.1.example:80", "example"] {
+        for host in [
+            "localhost.example",
+            "128.0.0.1",
+            "[::2]",
+            "127.0.0.1.example:80",
+            "example",
+        ] {
             assert!(!is_loopback_host(host), "{host}");
         }
     }
@@ -86,15 +102,30 @@ mod tests {
     #[test]
     fn networks_contain_addresses() {
         let ten = Network::parse("10.1.0.0/16").expect("network");
-        assert!(ten.contains_host("10.1.2.3:5000") && !ten.contains_host("10.2.0.0") && !ten.contains_host("x"));
-        assert!(Network::parse("0.0.0.0/0").expect("network").contains_host("9.9.9.9"));
-        assert!(Network::parse("fd00::/8").expect("network").contains_host("[fdff::1]:5000"));
+        assert!(
+            ten.contains_host("10.1.2.3:5000") && !ten.contains_host("10.2.0.0") && !ten.contains_host("x")
+        );
+        assert!(
+            Network::parse("0.0.0.0/0")
+                .expect("network")
+                .contains_host("9.9.9.9")
+        );
+        assert!(
+            Network::parse("fd00::/8")
+                .expect("network")
+                .contains_host("[fdff::1]:5000")
+        );
         assert!(Network::parse("10.0.0.0/33").is_none() && Network::parse("x/8").is_none());
     }
 
     #[test]
     fn row36_metadata_addresses_are_known() {
-        for text in ["169.254.169.254", "fe80::1", "fd00:ec2::254", "::ffff:169.254.169.254"] {
+        for text in [
+            "169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+        ] {
             assert!(is_link_local(text.parse().expect(text)), "{text}");
         }
         for text in ["169.253.1.1", "10.0.0.1", "fd00::1", "127.0.0.1"] {

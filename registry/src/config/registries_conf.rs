@@ -29,7 +29,8 @@ impl Rule {
             let host = name[..host_end].split(':').next().unwrap_or_default();
             return (host.ends_with(domain) && host.len() > domain.len()).then_some(&name[host_end..]);
         }
-        name.strip_prefix(self.prefix.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        name.strip_prefix(self.prefix.as_str())
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -76,7 +77,10 @@ pub(super) fn load(sources: &ConfigSources, files: &mut BTreeSet<PathBuf>) -> Re
     if let Some(named) = sources.var("CONTAINERS_REGISTRIES_CONF") {
         paths.push(PathBuf::from(named));
     } else {
-        let users = user.as_ref().map(|u| u.join("registries.conf")).filter(|p| p.exists());
+        let users = user
+            .as_ref()
+            .map(|u| u.join("registries.conf"))
+            .filter(|p| p.exists());
         paths.push(users.unwrap_or_else(|| system.join("registries.conf")));
     }
     for dir in std::iter::once(&system).chain(&user) {
@@ -95,7 +99,10 @@ pub(super) fn load(sources: &ConfigSources, files: &mut BTreeSet<PathBuf>) -> Re
 }
 
 fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let failed = |source| ConfigError::Read { path: dir.to_owned(), source };
+    let failed = |source| ConfigError::Read {
+        path: dir.to_owned(),
+        source,
+    };
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -113,20 +120,34 @@ fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Vec<Rule>, ConfigError> {
-    let file: File =
-        toml::from_str(text).map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
-    let value = |value: &str, expected| ConfigError::Value { path: path.to_owned(), value: value.to_owned(), expected };
+    let file: File = toml::from_str(text).map_err(|source| ConfigError::Toml {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })?;
+    let value = |value: &str, expected| ConfigError::Value {
+        path: path.to_owned(),
+        value: value.to_owned(),
+        expected,
+    };
     let mut rules = Vec::new();
     for registry in file.registry {
         let location = Some(registry.location.trim_end_matches('/').to_owned()).filter(|l| !l.is_empty());
-        let prefix = if registry.prefix.is_empty() { location.clone().unwrap_or_default() } else { registry.prefix };
+        let prefix = if registry.prefix.is_empty() {
+            location.clone().unwrap_or_default()
+        } else {
+            registry.prefix
+        };
         let wildcard_ok = !prefix.contains('*') || (prefix.starts_with("*.") && prefix.rfind('*') == Some(0));
         if prefix.is_empty() || !wildcard_ok || prefix.contains("://") {
-            return Err(value(&prefix, "a registry prefix such as host:port/path or *.host"));
+            return Err(value(
+                &prefix,
+                "a registry prefix such as host:port/path or *.host",
+            ));
         }
         let mut mirrors = Vec::new();
         for mirror in registry.mirror {
-            let (by_tag, by_digest) = match (mirror.pull_from_mirror.as_str(), registry.mirror_by_digest_only) {
+            let (by_tag, by_digest) = match (mirror.pull_from_mirror.as_str(), registry.mirror_by_digest_only)
+            {
                 ("", only) => (!only, true),
                 ("all", _) => (true, true),
                 ("digest-only", _) => (false, true),
@@ -138,7 +159,13 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Rule>, ConfigError> {
                 return Err(value(&location, "a mirror location such as host:port/path"));
             }
             let policy = mirror.insecure.then_some(SchemePolicy::Insecure);
-            mirrors.push(Mirror { location, policy, by_tag, by_digest, source: path.to_owned() });
+            mirrors.push(Mirror {
+                location,
+                policy,
+                by_tag,
+                by_digest,
+                source: path.to_owned(),
+            });
         }
         rules.push(Rule {
             prefix: prefix.trim_end_matches('/').to_owned(),

@@ -9,7 +9,10 @@ fn load(files: &[(&str, &str)]) -> Result<RegistryConfig, ConfigError> {
         std::fs::write(path, text).expect("a file");
     }
     let env = BTreeMap::from([("HOME".to_owned(), dir.path().join("home").display().to_string())]);
-    RegistryConfig::load(&ConfigSources { env, etc: dir.path().join("etc") })
+    RegistryConfig::load(&ConfigSources {
+        env,
+        etc: dir.path().join("etc"),
+    })
 }
 
 fn shown(config: &RegistryConfig, reference: &str) -> Vec<String> {
@@ -25,8 +28,14 @@ fn shown(config: &RegistryConfig, reference: &str) -> Vec<String> {
 #[test]
 fn without_files_everything_is_https_but_this_machine() {
     let config = load(&[]).expect("nothing to read");
-    assert_eq!(shown(&config, "debian"), ["HttpsOnly registry-1.docker.io/library/debian"]);
-    assert_eq!(shown(&config, "reg.example:5000/a/b"), ["HttpsOnly reg.example:5000/a/b"]);
+    assert_eq!(
+        shown(&config, "debian"),
+        ["HttpsOnly registry-1.docker.io/library/debian"]
+    );
+    assert_eq!(
+        shown(&config, "reg.example:5000/a/b"),
+        ["HttpsOnly reg.example:5000/a/b"]
+    );
     assert_eq!(shown(&config, "127.0.0.1:5000/a"), ["Loopback 127.0.0.1:5000/a"]);
     assert_eq!(shown(&config, "[::1]:5000/a"), ["Loopback [::1]:5000/a"]);
     assert_eq!(shown(&config, "localhost/a"), ["Loopback localhost/a"]);
@@ -57,7 +66,10 @@ fn daemon_json_and_buildkitd_toml() {
             "HttpsOnly registry-1.docker.io/library/debian",
         ]
     );
-    assert_eq!(shown(&config, "reg.example:5000/a"), ["Insecure reg.example:5000/a"]);
+    assert_eq!(
+        shown(&config, "reg.example:5000/a"),
+        ["Insecure reg.example:5000/a"]
+    );
     assert_eq!(shown(&config, "reg.example/a"), ["HttpsOnly reg.example/a"]);
     assert_eq!(shown(&config, "10.9.8.7:5000/a"), ["Insecure 10.9.8.7:5000/a"]);
     assert_eq!(shown(&config, "http.example/a"), ["HttpOnly http.example/a"]);
@@ -94,22 +106,38 @@ location = "bad.example"
 blocked = true
 "#,
         ),
-        ("etc/containers/registries.conf.d/50-a.conf", "[[registry]]\nprefix=\"*.wild.example\"\ninsecure=true\n"),
+        (
+            "etc/containers/registries.conf.d/50-a.conf",
+            "[[registry]]\nprefix=\"*.wild.example\"\ninsecure=true\n",
+        ),
     ])
     .expect("valid files");
     assert_eq!(
         shown(&config, "me/app"),
-        ["Insecure m1.example/cache/me/app", "HttpsOnly hub.internal/dockerhub/me/app"]
+        [
+            "Insecure m1.example/cache/me/app",
+            "HttpsOnly hub.internal/dockerhub/me/app"
+        ]
     );
     let digest = format!("me/app@sha256:{}", "a".repeat(64));
     assert_eq!(shown(&config, &digest).len(), 3);
-    assert_eq!(shown(&config, "debian"), ["HttpsOnly registry.internal/official/debian"]);
+    assert_eq!(
+        shown(&config, "debian"),
+        ["HttpsOnly registry.internal/official/debian"]
+    );
     assert_eq!(shown(&config, "a.wild.example/x"), ["Insecure a.wild.example/x"]);
     assert_eq!(shown(&config, "wild.example/x"), ["HttpsOnly wild.example/x"]);
     assert_eq!(shown(&config, "notbad.example/x"), ["HttpsOnly notbad.example/x"]);
     let blocked = config.pull_endpoints(&Reference::parse("bad.example/x").expect("reference"));
-    assert!(blocked.expect_err("blocked").to_string().contains("registries.conf"));
-    let push = config.push_endpoint(&Reference::parse("me/app").expect("reference")).expect("not blocked");
+    assert!(
+        blocked
+            .expect_err("blocked")
+            .to_string()
+            .contains("registries.conf")
+    );
+    let push = config
+        .push_endpoint(&Reference::parse("me/app").expect("reference"))
+        .expect("not blocked");
     assert_eq!((push.host.as_str(), push.is_mirror), ("hub.internal", false));
 }
 
@@ -121,11 +149,17 @@ fn certs_d_directories_are_searched() {
     for name in ["ca.crt", "client.cert", "client.key", "README"] {
         std::fs::write(host.join(name), "").expect("a file");
     }
-    let sources = ConfigSources { env: BTreeMap::new(), etc: dir.path().to_owned() };
+    let sources = ConfigSources {
+        env: BTreeMap::new(),
+        etc: dir.path().to_owned(),
+    };
     let config = RegistryConfig::load(&sources).expect("nothing to read");
     let files = config.tls_files("reg.example:5000");
     assert_eq!(files.ca, [host.join("ca.crt")]);
-    assert_eq!(files.keypairs, [(host.join("client.cert"), host.join("client.key"))]);
+    assert_eq!(
+        files.keypairs,
+        [(host.join("client.cert"), host.join("client.key"))]
+    );
     assert_eq!(config.tls_files("reg.example"), TlsFiles::default());
 }
 
@@ -133,12 +167,18 @@ fn certs_d_directories_are_searched() {
 fn malformed_files_are_errors_that_name_the_file() {
     for (name, text) in [
         ("etc/docker/daemon.json", "{"),
-        ("etc/docker/daemon.json", r#"{"insecure-registries":["10.0.0.0/64"]}"#),
+        (
+            "etc/docker/daemon.json",
+            r#"{"insecure-registries":["10.0.0.0/64"]}"#,
+        ),
         ("etc/docker/daemon.json", r#"{"registry-mirrors":["ftp://x"]}"#),
         ("etc/buildkit/buildkitd.toml", "[registry.x]\nmirrors = 1\n"),
         ("etc/containers/registries.conf", "[[registry]]\nprefix=\"a*b\"\n"),
         ("etc/containers/registries.conf", "[[registry]]\nlocation=\"\"\n"),
-        ("etc/containers/registries.conf", "[[registry]]\nlocation=\"x\"\n[[registry.mirror]]\nlocation=\"m\"\npull-from-mirror=\"never\"\n"),
+        (
+            "etc/containers/registries.conf",
+            "[[registry]]\nlocation=\"x\"\n[[registry.mirror]]\nlocation=\"m\"\npull-from-mirror=\"never\"\n",
+        ),
     ] {
         let error = load(&[(name, text)]).expect_err(text);
         assert!(error.to_string().contains(name), "{error}");

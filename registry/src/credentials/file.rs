@@ -106,7 +106,11 @@ impl std::fmt::Debug for Auth {
 /// Reads a file if it is there.
 pub(super) fn read(path: &Path) -> Result<Option<AuthFile>, FileError> {
     // NONBLOCK: opening a FIFO must not wait for a writer.
-    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+    let file = match rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
         Ok(fd) => File::from(fd),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
         Err(error) => return Err(FileError::Read(error.into())),
@@ -119,7 +123,9 @@ pub(super) fn read(path: &Path) -> Result<Option<AuthFile>, FileError> {
         return Err(FileError::Writable { owner: meta.uid() });
     }
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(FileError::Read)?;
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(FileError::Read)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(FileError::TooLarge);
     }
@@ -132,12 +138,20 @@ pub(super) fn read(path: &Path) -> Result<Option<AuthFile>, FileError> {
 /// Reads the content of a file called `name`.
 pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<AuthFile, FileError> {
     let json: Json = serde_json::from_slice(bytes).map_err(FileError::Malformed)?;
-    let keys = json.auths.unwrap_or_default().into_iter().map(|(key, auth)| (Key::parse(&key), auth)).collect();
+    let keys = json
+        .auths
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, auth)| (Key::parse(&key), auth))
+        .collect();
     let helpers = json.cred_helpers.unwrap_or_default();
     Ok(AuthFile {
         name: name.to_owned(),
         keys,
-        helpers: helpers.into_iter().map(|(host, helper)| (Key::parse(&host).host, helper)).collect(),
+        helpers: helpers
+            .into_iter()
+            .map(|(host, helper)| (Key::parse(&host).host, helper))
+            .collect(),
         store: json.creds_store.filter(|s| !s.is_empty()),
     })
 }
@@ -152,8 +166,16 @@ impl Key {
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let path = path.trim_end_matches('/');
         // A URL's path, and Docker's API version, are no repository.
-        let path = if tls.is_some() || matches!(path, "v1" | "v2") { "" } else { path };
-        Self { host: canonical_host(host), path: path.to_owned(), tls }
+        let path = if tls.is_some() || matches!(path, "v1" | "v2") {
+            ""
+        } else {
+            path
+        };
+        Self {
+            host: canonical_host(host),
+            path: path.to_owned(),
+            tls,
+        }
     }
 }
 
@@ -176,7 +198,11 @@ impl AuthFile {
         let mut matching: Vec<_> = matching.collect();
         matching.sort_by_key(|(key, _)| std::cmp::Reverse((key.path.len(), key.tls.is_some())));
         for (key, auth) in matching {
-            let shown = if key.path.is_empty() { key.host.clone() } else { format!("{}/{}", key.host, key.path) };
+            let shown = if key.path.is_empty() {
+                key.host.clone()
+            } else {
+                format!("{}/{}", key.host, key.path)
+            };
             match auth.credential() {
                 Ok(Some(credential)) => return Entry::Found(credential, shown),
                 Ok(None) => {}
@@ -199,12 +225,17 @@ impl Auth {
         }
         if let Some(encoded) = given(&self.auth) {
             let encoded = encoded.trim();
-            let bytes = STANDARD.decode(encoded).or_else(|_| STANDARD_NO_PAD.decode(encoded));
+            let bytes = STANDARD
+                .decode(encoded)
+                .or_else(|_| STANDARD_NO_PAD.decode(encoded));
             let bytes = bytes.map_err(|_| "its entry's auth is not base64")?;
             let text = String::from_utf8(bytes).map_err(|_| "its entry's auth is not UTF-8")?;
             let (username, password) = text.split_once(':').ok_or("its entry's auth has no colon")?;
             let password = password.trim_end_matches('\0').to_owned();
-            return Ok(Some(Credential::Basic { username: username.to_owned(), password: Secret::new(password) }));
+            return Ok(Some(Credential::Basic {
+                username: username.to_owned(),
+                password: Secret::new(password),
+            }));
         }
         Ok(given(&self.username).map(|username| Credential::Basic {
             username,

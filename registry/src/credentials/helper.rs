@@ -85,23 +85,37 @@ pub(super) struct Helper {
 impl Helper {
     /// Looks for `docker-credential-NAME` in the directories of `path`.
     pub(super) fn find(name: &str, path: &str) -> Result<Self, HelperError> {
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        if name.is_empty()
+            || !name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        {
             return Err(HelperError::Name);
         }
         let file = format!("docker-credential-{name}");
-        let is_program = |p: &PathBuf| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+        let is_program = |p: &PathBuf| {
+            p.metadata()
+                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        };
         // An empty or relative entry would mean the build's directory, which is not a place to take programs from.
         let dirs = path.split(':').map(Path::new).filter(|dir| dir.is_absolute());
         match dirs.map(|dir| dir.join(&file)).find(is_program) {
             Some(program) => Ok(Self { program }),
-            None => Err(HelperError::Missing { name: name.to_owned() }),
+            None => Err(HelperError::Missing {
+                name: name.to_owned(),
+            }),
         }
     }
 
     /// Asks for the credential of `server`.
     pub(super) fn get(&self, server: &str, timeout: Duration) -> Result<Option<Credential>, HelperError> {
         let mut command = Command::new(&self.program);
-        command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+            .arg("get")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
         let mut child = command.spawn().map_err(HelperError::Run)?;
         let result = converse(&mut child, server, timeout);
         if result.is_err() {
@@ -118,7 +132,10 @@ impl Helper {
             if String::from_utf8_lossy(&said).trim() == NOT_FOUND {
                 return Ok(None);
             }
-            return Err(HelperError::Failed { status, output: Excerpt::new(&said) });
+            return Err(HelperError::Failed {
+                status,
+                output: Excerpt::new(&said),
+            });
         }
         let answer: Answer =
             serde_json::from_slice(&output).map_err(|e| HelperError::Malformed(FileError::Malformed(e)))?;
@@ -129,7 +146,10 @@ impl Helper {
         Ok(match answer.username.as_str() {
             "" if secret.reveal().is_empty() => None,
             "<token>" => Some(Credential::Identity(secret)),
-            _ => Some(Credential::Basic { username: answer.username, password: secret }),
+            _ => Some(Credential::Basic {
+                username: answer.username,
+                password: secret,
+            }),
         })
     }
 }
@@ -147,12 +167,21 @@ fn converse(
     }
     let output = child.stdout.take().map(collect);
     let errors = child.stderr.take().map(collect);
-    let late = || HelperError::Timeout { seconds: timeout.as_secs() };
+    let late = || HelperError::Timeout {
+        seconds: timeout.as_secs(),
+    };
     let receive = |from: Option<mpsc::Receiver<std::io::Result<Vec<u8>>>>| -> Result<Vec<u8>, HelperError> {
         let Some(from) = from else { return Ok(Vec::new()) };
         let left = deadline.saturating_duration_since(Instant::now());
-        let bytes = from.recv_timeout(left).map_err(|_| late())?.map_err(HelperError::Run)?;
-        if bytes.len() as u64 > OUTPUT_BYTES_MAX { Err(HelperError::TooLong) } else { Ok(bytes) }
+        let bytes = from
+            .recv_timeout(left)
+            .map_err(|_| late())?
+            .map_err(HelperError::Run)?;
+        if bytes.len() as u64 > OUTPUT_BYTES_MAX {
+            Err(HelperError::TooLong)
+        } else {
+            Ok(bytes)
+        }
     };
     let output = receive(output)?;
     let errors = receive(errors)?;
@@ -172,7 +201,10 @@ fn collect(pipe: impl Read + Send + 'static) -> mpsc::Receiver<std::io::Result<V
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        let result = pipe.take(OUTPUT_BYTES_MAX + 1).read_to_end(&mut bytes).map(|_| bytes);
+        let result = pipe
+            .take(OUTPUT_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map(|_| bytes);
         // The receiver is gone after a time-out; then nobody wants the answer.
         sender.send(result).ok();
     });

@@ -25,13 +25,20 @@ impl Home {
     }
 
     fn helper(&self, name: &str, script: &str) {
-        let path = self.dir.path().join("bin").join(format!("docker-credential-{name}"));
+        let path = self
+            .dir
+            .path()
+            .join("bin")
+            .join(format!("docker-credential-{name}"));
         std::fs::write(&path, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")).expect("a file");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode");
     }
 
     fn load(&self) -> Credentials {
-        Credentials::load(&CredentialSources { env: self.env.clone(), helper_timeout: Duration::from_secs(3) })
+        Credentials::load(&CredentialSources {
+            env: self.env.clone(),
+            helper_timeout: Duration::from_secs(3),
+        })
     }
 
     fn find(&self, host: &str) -> Found {
@@ -94,9 +101,13 @@ fn entries_of_repositories_win_over_the_host() {
         auth("app")
     ));
     let credentials = home.load();
-    for (repository, expected) in
-        [("team/app", "app"), ("team/app/x", "app"), ("team/application", "team"), ("teams/app", "host"), ("x", "host")]
-    {
+    for (repository, expected) in [
+        ("team/app", "app"),
+        ("team/app/x", "app"),
+        ("team/application", "team"),
+        ("teams/app", "host"),
+        ("x", "host"),
+    ] {
         let found = credentials.find_blocking("q.example", repository, true);
         assert_eq!(user(&found).as_deref(), Some(expected), "{repository}");
     }
@@ -121,14 +132,26 @@ fn every_kind_of_entry_is_read() {
 fn sources_are_asked_in_order() {
     let mut home = Home::new(&format!(r#"{{"auths":{{"r":{}}}}}"#, auth("docker")));
     let podman = home.dir.path().join("podman.json");
-    std::fs::write(&podman, format!(r#"{{"auths":{{"r":{},"p":{}}}}}"#, auth("podman"), auth("podman"))).expect("file");
-    home.env.insert("REGISTRY_AUTH_FILE".to_owned(), podman.display().to_string());
+    std::fs::write(
+        &podman,
+        format!(r#"{{"auths":{{"r":{},"p":{}}}}}"#, auth("podman"), auth("podman")),
+    )
+    .expect("file");
+    home.env
+        .insert("REGISTRY_AUTH_FILE".to_owned(), podman.display().to_string());
     assert_eq!(home.user("r").as_deref(), Some("docker"));
     assert_eq!(home.user("p").as_deref(), Some("podman"));
-    home.env.insert("DOCKER_AUTH_CONFIG".to_owned(), format!(r#"{{"auths":{{"r":{}}}}}"#, auth("inline")));
+    home.env.insert(
+        "DOCKER_AUTH_CONFIG".to_owned(),
+        format!(r#"{{"auths":{{"r":{}}}}}"#, auth("inline")),
+    );
     assert_eq!(home.user("r").as_deref(), Some("inline"));
     let none = home.find("other");
-    assert!(none.tried.contains("DOCKER_AUTH_CONFIG") && none.tried.contains("podman.json"), "{}", none.tried);
+    assert!(
+        none.tried.contains("DOCKER_AUTH_CONFIG") && none.tried.contains("podman.json"),
+        "{}",
+        none.tried
+    );
 }
 
 #[test]
@@ -140,31 +163,60 @@ fn row35_helpers_with_unsafe_names_are_not_run() {
         assert_eq!(found.credential, None, "{name}");
         assert!(found.tried.contains("name is not allowed"), "{}", found.tried);
         assert!(!found.tried.contains('\n'));
-        assert_eq!(std::fs::read_dir(home.dir.path().join("canary")).expect("dir").count(), 0);
+        assert_eq!(
+            std::fs::read_dir(home.dir.path().join("canary"))
+                .expect("dir")
+                .count(),
+            0
+        );
     }
 }
 
 #[test]
 fn row35_a_failing_helper_means_anonymous() {
     let hub = auth("hub");
-    let config = format!(r#"{{"credsStore":"missing","auths":{{"https://index.docker.io/v1/":{hub},"reg":{hub}}}}}"#);
+    let config =
+        format!(r#"{{"credsStore":"missing","auths":{{"https://index.docker.io/v1/":{hub},"reg":{hub}}}}}"#);
     let home = Home::new(&config);
     let found = home.find("reg");
-    assert_eq!(found.credential, None, "an auths entry does not replace the store that failed");
-    assert!(found.tried.contains("docker-credential-missing is not in PATH"), "{}", found.tried);
+    assert_eq!(
+        found.credential, None,
+        "an auths entry does not replace the store that failed"
+    );
+    assert!(
+        found.tried.contains("docker-credential-missing is not in PATH"),
+        "{}",
+        found.tried
+    );
 
-    let home = Home::new(r#"{"credHelpers":{"reg":"bad","none":"none","lie":"lie","flood":"flood","junk":"junk"}}"#);
+    let home =
+        Home::new(r#"{"credHelpers":{"reg":"bad","none":"none","lie":"lie","flood":"flood","junk":"junk"}}"#);
     home.helper("bad", "printf 'no \\033[31m keyring' >&2; exit 1");
     home.helper("none", "echo 'credentials not found in native keychain'; exit 1");
-    home.helper("lie", r#"echo '{"ServerURL":"other.example","Username":"u","Secret":"s"}'"#);
+    home.helper(
+        "lie",
+        r#"echo '{"ServerURL":"other.example","Username":"u","Secret":"s"}'"#,
+    );
     home.helper("flood", "yes");
     home.helper("junk", "echo nonsense");
     let found = home.find("reg");
-    assert!(found.credential.is_none() && found.tried.contains("no \\u{1b}[31m keyring"), "{}", found.tried);
+    assert!(
+        found.credential.is_none() && found.tried.contains("no \\u{1b}[31m keyring"),
+        "{}",
+        found.tried
+    );
     assert!(home.find("none").tried.contains("has none for none"));
-    for (host, why) in [("lie", "answered for other.example"), ("flood", "more than"), ("junk", "malformed")] {
+    for (host, why) in [
+        ("lie", "answered for other.example"),
+        ("flood", "more than"),
+        ("junk", "malformed"),
+    ] {
         let found = home.find(host);
-        assert!(found.credential.is_none() && found.tried.contains(why), "{host}: {}", found.tried);
+        assert!(
+            found.credential.is_none() && found.tried.contains(why),
+            "{host}: {}",
+            found.tried
+        );
     }
 }
 
@@ -175,17 +227,32 @@ fn row35_a_hanging_helper_is_ended() {
     let started = Instant::now();
     let found = home.find("reg");
     assert!(started.elapsed() < Duration::from_secs(20));
-    assert!(found.credential.is_none() && found.tried.contains("did not finish within 3 s"), "{}", found.tried);
+    assert!(
+        found.credential.is_none() && found.tried.contains("did not finish within 3 s"),
+        "{}",
+        found.tried
+    );
 }
 
 #[test]
 fn row35_legal_twin_helpers_give_their_hosts_credential() {
     let home = Home::new(r#"{"credsStore":"store","credHelpers":{"reg:5000":"one.two-3_x"}}"#);
-    home.helper("one.two-3_x", r#"read -r url; echo "{\"ServerURL\":\"$url\",\"Username\":\"at $url\",\"Secret\":\"s\"}""#);
-    home.helper("store", r#"read -r url; echo "$url" >>"${0%/*}/asked"; echo '{"Username":"<token>","Secret":"refresh"}'"#);
+    home.helper(
+        "one.two-3_x",
+        r#"read -r url; echo "{\"ServerURL\":\"$url\",\"Username\":\"at $url\",\"Secret\":\"s\"}""#,
+    );
+    home.helper(
+        "store",
+        r#"read -r url; echo "$url" >>"${0%/*}/asked"; echo '{"Username":"<token>","Secret":"refresh"}'"#,
+    );
     assert_eq!(home.user("reg:5000").as_deref(), Some("at reg:5000"));
-    assert!(!home.dir.path().join("bin/asked").exists(), "only the helper of the host in use is run");
-    assert!(matches!(home.find("docker.io").credential, Some(Credential::Identity(s)) if s.reveal() == "refresh"));
+    assert!(
+        !home.dir.path().join("bin/asked").exists(),
+        "only the helper of the host in use is run"
+    );
+    assert!(
+        matches!(home.find("docker.io").credential, Some(Credential::Identity(s)) if s.reveal() == "refresh")
+    );
     let asked = std::fs::read_to_string(home.dir.path().join("bin/asked")).expect("asked");
     assert_eq!(asked.trim(), HUB_ADDRESS);
 }
@@ -195,7 +262,14 @@ fn row35_odd_files_are_not_read() {
     let home = Home::new("{}");
     let path = home.dir.path().join(".docker/config.json");
     std::fs::remove_file(&path).expect("removed");
-    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("a FIFO");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .expect("a FIFO");
     assert!(home.find("reg").tried.contains("is not a regular file"));
     std::fs::remove_file(&path).expect("removed");
     std::fs::write(&path, vec![b' '; 2 << 20]).expect("a file");
@@ -215,13 +289,21 @@ fn privileged_row35_a_file_that_anyone_could_have_written_is_not_used() {
     let home = Home::new(&format!(r#"{{"auths":{{"reg":{}}}}}"#, auth("planted")));
     let path = home.dir.path().join(".docker/config.json");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("mode");
-    assert_eq!(home.user("reg").as_deref(), Some("planted"), "our own file, however careless");
+    assert_eq!(
+        home.user("reg").as_deref(),
+        Some("planted"),
+        "our own file, however careless"
+    );
     if let Err(error) = std::os::unix::fs::chown(&path, Some(12345), None) {
         println!("SKIP: cannot give the file to another user: {error}");
         return;
     }
     let found = home.find("reg");
-    assert!(found.credential.is_none() && found.tried.contains("writable by everyone"), "{}", found.tried);
+    assert!(
+        found.credential.is_none() && found.tried.contains("writable by everyone"),
+        "{}",
+        found.tried
+    );
 }
 
 #[test]

@@ -1,0 +1,75 @@
+//! Pushing manifests and indexes, under a tag or by digest. What they name must be pushed before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rbuild_oci::{Descriptor, Reference};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Body, Method};
+
+use crate::client::Client;
+use crate::manifest::header_digest;
+use crate::token::Scope;
+use crate::transport::{Call, MakeBody};
+use crate::{RegistryError, ShownUrl};
+
+struct Bytes(Vec<u8>);
+
+impl MakeBody for Bytes {
+    fn make(&self, sent: Arc<AtomicU64>) -> Body {
+        sent.fetch_add(self.0.len() as u64, Ordering::Relaxed);
+        Body::from(self.0.clone())
+    }
+}
+
+impl Client {
+    /// Pushes `bytes` under the tag of `reference`, or by digest where it has none.
+    ///
+    /// # Errors
+    /// [`RegistryError`]: `WrongDigest` when `reference` has another digest than `bytes`, or the registry says that
+    /// it stored something else.
+    pub async fn push_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Descriptor, RegistryError> {
+        let descriptor = Descriptor::of(media_type, bytes);
+        let endpoint = self.inner.config.push_endpoint(reference)?;
+        let url = ShownUrl::from_parts(&endpoint.host, &endpoint.repository, &descriptor.digest);
+        if let Some(expected) = reference.digest().filter(|digest| **digest != descriptor.digest) {
+            return Err(RegistryError::WrongDigest {
+                url,
+                found: descriptor.digest,
+                expected: expected.clone(),
+            });
+        }
+        let scope = Scope::push(&endpoint.repository);
+        let object = reference.tag().unwrap_or(descriptor.digest.as_str());
+        let path = format!("{}/manifests/{object}", endpoint.repository);
+        let body = Bytes(bytes.to_vec());
+        let mut call = Call::new("push manifest", &endpoint, Method::PUT, path, &scope);
+        let Ok(content_type) = HeaderValue::from_str(media_type) else {
+            return Err(RegistryError::Protocol {
+                url,
+                reason: format!("{media_type:?} is no media type"),
+            });
+        };
+        call.headers.insert(CONTENT_TYPE, content_type);
+        call.body = Some(&body);
+        call.accepted = &[200, 201, 202];
+        let reply = self.inner.call(&call).await?;
+        match header_digest(&reply)? {
+            Some(found)
+                if found.algorithm() == descriptor.digest.algorithm() && found != descriptor.digest =>
+            {
+                Err(RegistryError::WrongDigest {
+                    url,
+                    found,
+                    expected: descriptor.digest,
+                })
+            }
+            _ => Ok(descriptor),
+        }
+    }
+}

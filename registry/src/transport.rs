@@ -1,0 +1,622 @@
+//! One request: which client, which authorization, which redirects, when to try again.
+//!
+//! Authorization is attached here and nowhere else, and only to requests whose scheme, host and port are the
+//! endpoint's own. A redirect elsewhere is followed without it, never from HTTPS to HTTP, and what is found there is
+//! asked no second time with credentials (security row 33).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Body, Method, Response, StatusCode, Url};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use crate::challenge::{self, Challenge, Challenger};
+use crate::client::Inner;
+use crate::config::is_loopback_host;
+use crate::credentials::Credential;
+use crate::net::{ClientKind, cause, check_url, connect_error};
+use crate::token::{self, Authorization, Scope};
+use crate::{Endpoint, Excerpt, Refusal, RegistryError, SchemePolicy};
+
+/// Most redirects followed for one request.
+const REDIRECTS_MAX: usize = 10;
+/// Most of an error's body read, in bytes.
+const ERROR_BYTES_MAX: usize = 8 << 10;
+/// How often a challenge is answered for one request: once for a token that ended, once for one that is new.
+const CHALLENGES_MAX: usize = 2;
+
+/// What is known of an endpoint's host after the first contact.
+#[derive(Debug)]
+pub(crate) struct Base {
+    /// `scheme://host:port/`
+    pub(crate) url: Url,
+    /// Whether it is on this machine.
+    loopback: AtomicBool,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// A path below `/v2/`, with its query.
+    Path(String),
+    /// A URL that the registry named, such as an upload's.
+    Url(Url),
+}
+
+/// Makes the body of a request anew for each attempt, and counts what was sent of it.
+pub(crate) trait MakeBody: Sync {
+    /// The body; adds to `sent` as bytes go out.
+    fn make(&self, sent: Arc<AtomicU64>) -> Body;
+}
+
+/// A request.
+pub(crate) struct Call<'a> {
+    pub(crate) operation: &'static str,
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<&'a dyn MakeBody>,
+    pub(crate) scope: &'a Scope,
+    /// Answers that are no error.
+    pub(crate) accepted: &'static [u16],
+}
+
+/// An answer, and the right to a connection that it still uses.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) response: Response,
+    /// Where it came from in the end.
+    pub(crate) url: Url,
+    _permit: OwnedSemaphorePermit,
+    idle_timeout: Duration,
+}
+
+impl<'a> Call<'a> {
+    /// A request without body whose only success is 200.
+    pub(crate) fn new(
+        operation: &'static str,
+        endpoint: &'a Endpoint,
+        method: Method,
+        path: String,
+        scope: &'a Scope,
+    ) -> Self {
+        Self {
+            operation,
+            endpoint,
+            method,
+            target: Target::Path(path),
+            headers: HeaderMap::new(),
+            body: None,
+            scope,
+            accepted: &[200],
+        }
+    }
+}
+
+impl Inner {
+    /// Runs `attempt` until it succeeds, fails for good, or has been tried often enough. Mirrors are tried twice.
+    pub(crate) async fn retry<T, F, R>(&self, endpoint: &Endpoint, mut attempt: F) -> Result<T, RegistryError>
+    where
+        F: FnMut() -> R,
+        R: Future<Output = Result<T, RegistryError>>,
+    {
+        let attempts = if endpoint.is_mirror {
+            self.options.attempts.min(2)
+        } else {
+            self.options.attempts
+        };
+        let mut tried = 1;
+        loop {
+            match attempt().await {
+                Err(error) if error.is_temporary() && tried < attempts => {
+                    tokio::time::sleep(self.backoff(tried, error.retry_after())).await;
+                    tried += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The wait after the `tried`th attempt: what the server asks for, else doubling, between half and all of it.
+    pub(crate) fn backoff(&self, tried: u32, asked: Option<Duration>) -> Duration {
+        let longest = self.options.backoff_max;
+        if let Some(asked) = asked {
+            return asked.min(longest);
+        }
+        let doubled = self
+            .options
+            .backoff
+            .saturating_mul(1 << tried.saturating_sub(1).min(16));
+        let whole = doubled.min(longest);
+        whole / 2 + (whole / 2).mul_f64(jitter())
+    }
+
+    /// One request with retries.
+    pub(crate) async fn call(&self, call: &Call<'_>) -> Result<Reply, RegistryError> {
+        self.retry(call.endpoint, || self.call_once(call)).await
+    }
+
+    /// One request: redirects are followed and challenges answered, but nothing is tried again.
+    pub(crate) async fn call_once(&self, call: &Call<'_>) -> Result<Reply, RegistryError> {
+        let cell = self.base_cell(call.endpoint);
+        let base = cell.get_or_try_init(|| self.find_base(call.endpoint)).await?;
+        let mut url = match &call.target {
+            Target::Path(path) => join(&base.url, &format!("/v2/{path}"))?,
+            Target::Url(url) => url.clone(),
+        };
+        let slot = self.tokens.slot(base.url.as_str(), call.scope);
+        let (mut redirects, mut challenges) = (0, 0);
+        let mut tried = String::new();
+        loop {
+            let own = url.origin() == base.url.origin();
+            let authorization = if own {
+                token::current(&*slot.lock().await)
+            } else {
+                None
+            };
+            let reply = self.send(call, base, &url, authorization.clone()).await?;
+            let status = reply.response.status();
+            if own && base.url.scheme() == url.scheme() && !self.proxied() {
+                let peer = reply
+                    .response
+                    .remote_addr()
+                    .is_some_and(|peer| crate::config::is_loopback(peer.ip()));
+                base.loopback.fetch_or(peer, Ordering::Relaxed);
+            }
+            if call.accepted.contains(&status.as_u16()) {
+                return Ok(reply);
+            }
+            let fetches = matches!(call.method, Method::GET | Method::HEAD);
+            if status.is_redirection() && fetches && redirects < REDIRECTS_MAX {
+                redirects += 1;
+                url = location(&url, &reply.response)?;
+                continue;
+            }
+            if status.is_redirection() && fetches {
+                return Err(redirect_error(&url, "", "there are too many redirects"));
+            }
+            if status == StatusCode::UNAUTHORIZED && own && challenges < CHALLENGES_MAX {
+                challenges += 1;
+                let asked = challenge::find(reply.response.headers());
+                let refused = self.refused(call.operation, reply).await;
+                let Some(asked) = asked else {
+                    return Err(unauthorized(
+                        refused,
+                        "it did not say how to authenticate".to_owned(),
+                    ));
+                };
+                let mut held = slot.lock().await;
+                // Another request may have got a new one meanwhile.
+                if token::current(&held) == authorization {
+                    let (got, used) = self.authorize(call, base, &asked, &refused).await?;
+                    *held = Some(got);
+                    tried = used;
+                }
+                continue;
+            }
+            let refused = self.refused(call.operation, reply).await;
+            return Err(classify(refused, own, tried));
+        }
+    }
+
+    /// Sends one request to one place and waits for the head of its answer.
+    async fn send(
+        &self,
+        call: &Call<'_>,
+        base: &Base,
+        url: &Url,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Reply, RegistryError> {
+        let loopback = base.loopback.load(Ordering::Relaxed);
+        let own = url.origin() == base.url.origin();
+        check_url(url, loopback || own)?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+        let permit = self.permit(&host).await;
+        let kind = self.kind(call.endpoint, &format!("{host}{port}"), url, own, loopback || own);
+        let client = self.clients.get(&kind, &host, &self.config)?;
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut request = client
+            .request(call.method.clone(), url.clone())
+            .headers(call.headers.clone());
+        if let Some(header) = authorization {
+            request = request.header(AUTHORIZATION, header);
+        }
+        if let Some(body) = call.body {
+            request = request.body(body.make(Arc::clone(&sent)));
+        }
+        let response = self.watch(url, &sent, request.send()).await?;
+        match response {
+            Ok(response) => Ok(Reply {
+                response,
+                url: url.clone(),
+                _permit: permit,
+                idle_timeout: self.options.idle_timeout,
+            }),
+            Err(error) if error.is_connect() => Err(connect_error(url, hint(call.endpoint), error)),
+            Err(error) => Err(RegistryError::Broken {
+                url: url.into(),
+                source: error.without_url(),
+            }),
+        }
+    }
+
+    /// Waits for an answer as long as something moves: bytes of the body, or the clock of the answer itself.
+    async fn watch<T>(
+        &self,
+        url: &Url,
+        sent: &AtomicU64,
+        work: impl Future<Output = T>,
+    ) -> Result<T, RegistryError> {
+        let limit = self.options.idle_timeout;
+        let mut work = Box::pin(work);
+        let mut before = sent.load(Ordering::Relaxed);
+        loop {
+            if let Ok(done) = timeout(limit, &mut work).await {
+                return Ok(done);
+            }
+            let now = sent.load(Ordering::Relaxed);
+            if now == before {
+                return Err(RegistryError::Timeout {
+                    url: url.into(),
+                    direction: "received",
+                    seconds: limit.as_secs(),
+                });
+            }
+            before = now;
+        }
+    }
+
+    async fn permit(&self, host: &str) -> OwnedSemaphorePermit {
+        match self.limit(host).acquire_owned().await {
+            Ok(permit) => permit,
+            Err(_closed) => unreachable!("the semaphores of hosts are never closed"),
+        }
+    }
+
+    fn proxied(&self) -> bool {
+        ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+            .iter()
+            .any(|name| self.config.env(name).is_some())
+    }
+
+    /// The kind of client for a URL: the endpoint's own settings there, else the other host's.
+    fn kind(&self, endpoint: &Endpoint, host: &str, url: &Url, own: bool, loopback: bool) -> ClientKind {
+        let tls = url.scheme() == "https";
+        let policy = if own {
+            endpoint.policy
+        } else {
+            self.config.scheme_policy(host)
+        };
+        let mut files = if tls {
+            self.config.tls_files(host)
+        } else {
+            crate::config::TlsFiles::default()
+        };
+        if tls && !own {
+            // A registry's own authority may have signed its token and storage servers too. Its client certificate
+            // is for the registry alone.
+            files.ca.extend(self.config.tls_files(&endpoint.host).ca);
+        }
+        ClientKind {
+            tls,
+            verify: policy != SchemePolicy::Insecure,
+            loopback,
+            files,
+        }
+    }
+
+    /// Finds the scheme of an endpoint: given by its policy, or by asking.
+    async fn find_base(&self, endpoint: &Endpoint) -> Result<Base, RegistryError> {
+        let url = |scheme: &str| {
+            Url::parse(&format!("{scheme}://{}/", endpoint.host)).map_err(|error| RegistryError::Host {
+                host: endpoint.host.clone(),
+                reason: error.to_string(),
+            })
+        };
+        let base = |url| Base {
+            url,
+            loopback: AtomicBool::new(is_loopback_host(&endpoint.host)),
+        };
+        let (first, second) = match endpoint.policy {
+            SchemePolicy::HttpsOnly => return Ok(base(url("https")?)),
+            SchemePolicy::HttpOnly => return Ok(base(url("http")?)),
+            SchemePolicy::Loopback => ("http", "https"),
+            SchemePolicy::Insecure => ("https", "http"),
+        };
+        let (first, second) = (base(url(first)?), base(url(second)?));
+        let answered = self.probe(endpoint, &first).await;
+        // A TLS server answers plain HTTP with 400, or not at all.
+        if matches!(answered, Ok(status) if status != StatusCode::BAD_REQUEST) {
+            return Ok(first);
+        }
+        match (answered, self.probe(endpoint, &second).await) {
+            (_, Ok(_)) => Ok(second),
+            (Ok(_), Err(_)) => Ok(first),
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// Asks `/v2/`, without authorization, only to see whether something answers.
+    async fn probe(&self, endpoint: &Endpoint, base: &Base) -> Result<StatusCode, RegistryError> {
+        let scope = Scope::pull(&endpoint.repository);
+        let call = Call::new("find", endpoint, Method::GET, String::new(), &scope);
+        Ok(self
+            .send(&call, base, &join(&base.url, "/v2/")?, None)
+            .await?
+            .response
+            .status())
+    }
+
+    /// Answers a challenge: an authorization, and a remark on where it came from.
+    async fn authorize(
+        &self,
+        call: &Call<'_>,
+        base: &Base,
+        asked: &Challenge,
+        refusal: &Refusal,
+    ) -> Result<(Authorization, String), RegistryError> {
+        let endpoint = call.endpoint;
+        let tls = base.url.scheme() == "https";
+        let found = self
+            .credentials
+            .find(&endpoint.registry, &endpoint.repository, tls)
+            .await;
+        if let Some(Credential::Bearer(token)) = &found.credential
+            && let Some(lasting) = Authorization::lasting(&format!("Bearer {}", token.reveal()))
+        {
+            return Ok((lasting, found.tried));
+        }
+        let (realm, service) = match asked {
+            Challenge::Basic => {
+                let basic = match &found.credential {
+                    Some(Credential::Basic { username, password }) => {
+                        Authorization::basic(username, password)
+                    }
+                    _ => None,
+                };
+                return match basic {
+                    Some(basic) => Ok((basic, found.tried)),
+                    None => Err(unauthorized(refusal.clone(), found.tried)),
+                };
+            }
+            Challenge::Bearer { realm, service } => (realm, service),
+        };
+        let from = Challenger {
+            base: &base.url,
+            loopback: base.loopback.load(Ordering::Relaxed),
+        };
+        let realm = challenge::check_realm(realm, from).map_err(|reason| RegistryError::Challenge {
+            host: endpoint.host.clone(),
+            reason: Excerpt::from(reason.as_str()).as_str().to_owned(),
+        })?;
+        let mut tried = found.tried;
+        let credential = found.credential.filter(|_| {
+            if !realm.trusted {
+                tried =
+                    format!("{tried}, but not sent to its token server: another host, named over plain HTTP");
+            }
+            realm.trusted
+        });
+        let got = self
+            .fetch_token(
+                call,
+                base,
+                &realm,
+                service.as_deref(),
+                credential.as_ref(),
+                &tried,
+            )
+            .await?;
+        Ok((got, tried))
+    }
+
+    async fn fetch_token(
+        &self,
+        call: &Call<'_>,
+        base: &Base,
+        realm: &challenge::Realm,
+        service: Option<&str>,
+        credential: Option<&Credential>,
+        tried: &str,
+    ) -> Result<Authorization, RegistryError> {
+        let url = &realm.url;
+        let own = url.origin() == base.url.origin();
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+        let loopback = base.loopback.load(Ordering::Relaxed);
+        let kind = self.kind(call.endpoint, &format!("{host}{port}"), url, own, loopback);
+        let client = self.clients.get(&kind, host, &self.config)?;
+        let asked = Instant::now();
+        let request = token::request(&client, realm, service, call.scope, credential, "rbuild");
+        let sent = AtomicU64::new(0);
+        let response = match self.watch(url, &sent, request.send()).await? {
+            Ok(response) => response,
+            Err(error) if error.is_connect() => return Err(connect_error(url, String::new(), error)),
+            Err(error) => {
+                return Err(RegistryError::Broken {
+                    url: url.into(),
+                    source: error.without_url(),
+                });
+            }
+        };
+        let permit = self.permit(&format!("token server {host}")).await;
+        let mut reply = Reply {
+            response,
+            url: url.clone(),
+            _permit: permit,
+            idle_timeout: self.options.idle_timeout,
+        };
+        if reply.response.status() != StatusCode::OK {
+            let host = call.endpoint.host.clone();
+            let refusal = Box::new(self.refused("get token", reply).await);
+            return Err(RegistryError::Token {
+                host,
+                refusal,
+                tried: tried.to_owned(),
+            });
+        }
+        let body = reply.body(token::ANSWER_BYTES_MAX).await?;
+        token::read(url, &body, asked)
+    }
+
+    /// Turns an answer that is no success into what it says.
+    pub(crate) async fn refused(&self, operation: &'static str, mut reply: Reply) -> Refusal {
+        let status = reply.response.status();
+        let retry_after = reply
+            .response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        let mut body = Vec::new();
+        // What of the body came is shown; that the rest did not is no news in an error.
+        while body.len() < ERROR_BYTES_MAX {
+            match reply.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                _ => break,
+            }
+        }
+        body.truncate(ERROR_BYTES_MAX);
+        Refusal::new(
+            operation,
+            &reply.url,
+            status,
+            &body,
+            retry_after.map(Duration::from_secs),
+        )
+    }
+}
+
+impl Reply {
+    /// The next piece of the body.
+    pub(crate) async fn chunk(
+        &mut self,
+    ) -> Result<Option<impl AsRef<[u8]> + std::ops::Deref<Target = [u8]> + use<>>, RegistryError> {
+        let limit = self.idle_timeout;
+        match timeout(limit, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(source)) => Err(RegistryError::Broken {
+                url: (&self.url).into(),
+                source: source.without_url(),
+            }),
+            Err(_elapsed) => Err(RegistryError::Timeout {
+                url: (&self.url).into(),
+                direction: "received",
+                seconds: limit.as_secs(),
+            }),
+        }
+    }
+
+    /// The whole body, at most `max` bytes.
+    pub(crate) async fn body(&mut self, max: usize) -> Result<Vec<u8>, RegistryError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if body.len() + chunk.len() > max {
+                let found = (body.len() + chunk.len()) as u64;
+                return Err(RegistryError::WrongSize {
+                    url: (&self.url).into(),
+                    found,
+                    more: " or more",
+                    expected: max as u64,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// A header as text, if it is there and is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+}
+
+/// What an answer without success means.
+fn classify(refusal: Refusal, own: bool, tried: String) -> RegistryError {
+    match refusal.status.as_u16() {
+        401 | 403 if own => {
+            let tried = if tried.is_empty() {
+                "no other credentials were tried".to_owned()
+            } else {
+                tried
+            };
+            unauthorized(refusal, tried)
+        }
+        401 | 403 => unauthorized(
+            refusal,
+            "no credentials are sent to the host it redirects to".to_owned(),
+        ),
+        404 => RegistryError::NotFound(Box::new(refusal)),
+        _ => RegistryError::Refused(Box::new(refusal)),
+    }
+}
+
+fn unauthorized(refusal: Refusal, tried: String) -> RegistryError {
+    RegistryError::Unauthorized {
+        refusal: Box::new(refusal),
+        tried,
+    }
+}
+
+fn redirect_error(from: &Url, to: &str, reason: &'static str) -> RegistryError {
+    RegistryError::Redirect {
+        from: from.into(),
+        to: to.into(),
+        reason,
+    }
+}
+
+/// Where a redirect or an upload's `Location` leads.
+pub(crate) fn location(from: &Url, response: &Response) -> Result<Url, RegistryError> {
+    let header = response.headers().get(LOCATION).map(HeaderValue::as_bytes);
+    let Some(text) = header
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
+        .filter(|text| !text.is_empty())
+    else {
+        return Err(redirect_error(from, "", "it has no Location that can be read"));
+    };
+    let to = from
+        .join(text)
+        .map_err(|_| redirect_error(from, text, "it is no URL"))?;
+    let shown = crate::ShownUrl::from(&to).to_string();
+    if !matches!(to.scheme(), "http" | "https") {
+        return Err(redirect_error(from, &shown, "it is neither http nor https"));
+    }
+    if from.scheme() == "https" && to.scheme() == "http" {
+        return Err(redirect_error(from, &shown, "it leads from https to http"));
+    }
+    if !to.username().is_empty() || to.password().is_some() {
+        return Err(redirect_error(from, &shown, "it contains credentials"));
+    }
+    Ok(to)
+}
+
+fn join(base: &Url, path: &str) -> Result<Url, RegistryError> {
+    base.join(path)
+        .map_err(|_| redirect_error(base, path, "it is no URL"))
+}
+
+/// What the user can do about a host that cannot be reached.
+fn hint(endpoint: &Endpoint) -> String {
+    if endpoint.source.is_empty() {
+        String::new()
+    } else {
+        format!("; it is named in {}", endpoint.source)
+    }
+}
+
+/// A number from 0 to 1 that differs each time.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default();
+    f64::from(bits) / f64::from(u32::MAX)
+}
+
+/// Whether a failed connection can never work: the certificate is refused.
+pub(crate) fn is_certificate_error(error: &reqwest::Error) -> bool {
+    cause::<rustls::Error>(error).is_some()
+}
