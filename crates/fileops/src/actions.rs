@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_dockerfile::glob::has_wildcards;
 use rbuild_graph::{FileActionKind, FileTime, MkDirAction, MkFileAction, RmAction, SymlinkAction, UserOpt};
+use rbuild_layer::DevicePolicy;
 use rbuild_sys::{RootFd, clean};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -51,7 +52,8 @@ pub enum ActionError {
 /// Performs one action on `root`.
 ///
 /// `source` is what a copy reads (its secondary input). Owners given by name are looked up in `users`: the changed
-/// root itself, or the input the action names for it.
+/// root itself, or the input the action names for it. `devices` says what becomes of device nodes in an archive that
+/// is unpacked.
 ///
 /// # Errors
 /// [`ActionError`]; what the action did before it failed stays.
@@ -60,13 +62,14 @@ pub fn apply(
     root: &RootFd,
     source: Option<&SourceTree>,
     users: &RootFd,
+    devices: DevicePolicy,
 ) -> Result<CopyReport, ActionError> {
     let owner = |owner: &Option<UserOpt>| owner.as_ref().map(|spec| resolve(spec, users)).transpose();
     let one = |files, dirs, bytes| CopyReport { files, dirs, bytes };
     match kind {
         FileActionKind::Copy(action) => {
             let source = source.ok_or(ActionError::NoSource)?;
-            Ok(copy(source, root, action, owner(&action.owner)?)?)
+            Ok(copy(source, root, action, owner(&action.owner)?, devices)?)
         }
         FileActionKind::MkDir(action) => {
             make_dir(root, action, owner(&action.owner)?)?;

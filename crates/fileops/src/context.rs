@@ -1,10 +1,14 @@
 //! The user's build context: a directory, or a tar archive spooled into one. Owns which ignore file counts, and the
 //! filtered copy of a context that a `RUN --mount=type=bind` sees.
 
-use std::io::{Read, Seek as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 use rbuild_graph::CopyAction;
+use rbuild_layer::{
+    DecompressError, DecompressLimits, DevicePolicy, ExtractError, ExtractOptions, Extracted, Limits,
+    decompress_detected, extract,
+};
 use rbuild_sys::{RootFd, RootFdError};
 
 use crate::copy::{CopyError, CopyReport, copy};
@@ -27,7 +31,7 @@ pub enum ContextError {
 }
 
 /// Which Dockerfile is built, as far as it decides about the ignore file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum DockerfileAt<'a> {
     /// At this path inside the context.
     InContext(&'a str),
@@ -75,6 +79,36 @@ fn read_rules(root: &RootFd, name: &str) -> Result<Option<IgnoreRules>, ContextE
     }
 }
 
+/// Why a context in an archive cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TarContextError {
+    /// The directory it is spooled to cannot be opened.
+    #[error(transparent)]
+    Root(#[from] RootFdError),
+    /// It is compressed in a way that cannot be read.
+    #[error("context archive: decompress")]
+    Decompress(#[from] DecompressError),
+    /// The archive was refused, or could not be written.
+    #[error("context archive: unpack")]
+    Extract(#[from] ExtractError),
+}
+
+/// Unpacks a context that came as a tar archive, compressed or not, into an empty directory of ours. Owners become
+/// 0:0, device nodes are treated as `devices` says.
+///
+/// # Errors
+/// [`TarContextError`]; the directory is to be thrown away then.
+pub fn spool_tar(
+    archive: impl Read + Send,
+    into: &Path,
+    devices: DevicePolicy,
+) -> Result<Extracted, TarContextError> {
+    let root = RootFd::open(into)?;
+    let (_, stream) = decompress_detected(archive, &DecompressLimits::default())?;
+    let options = ExtractOptions { chown: Some((0, 0)), limits: Limits::default(), devices };
+    Ok(extract(stream, &root, Path::new("/"), &options)?)
+}
+
 /// Copies what the ignore rules leave of `src` in a context into an empty directory, as BuildKit's sync would have
 /// put it there: for mounts, which cannot filter.
 ///
@@ -89,5 +123,5 @@ pub fn materialize(context: &SourceTree, src: &str, into: &RootFd) -> Result<Cop
         create_dest_path: true,
         ..CopyAction::default()
     };
-    copy(context, into, &action, None)
+    copy(context, into, &action, None, DevicePolicy::Make)
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_graph::CopyAction;
+use rbuild_layer::DevicePolicy;
 use rbuild_sys::{RootFd, clean};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
@@ -110,7 +111,7 @@ impl CopyError {
 
 /// Copies what `action` names from `source` into `root`.
 ///
-/// `owner` is the resolved [`CopyAction::owner`]. Copied entries keep the source's times unless the action sets one;
+/// `owner` is the resolved [`CopyAction::owner`]; `devices` says what becomes of device nodes in an unpacked archive. Copied entries keep the source's times unless the action sets one;
 /// so does the directory they land in, as in BuildKit.
 ///
 /// # Errors
@@ -120,6 +121,7 @@ pub fn copy(
     root: &RootFd,
     action: &CopyAction,
     owner: Option<Owner>,
+    devices: DevicePolicy,
 ) -> Result<CopyReport, CopyError> {
     let mode = ModeChange::of(action)?;
     let selector = Selector::from(action);
@@ -138,7 +140,7 @@ pub fn copy(
     let mut report = CopyReport::default();
     for matched in &matches {
         if action.attempt_unpack {
-            if let Some(unpacked) = unpack::attempt(source, &matched.located, &mut dest, &target, owner)? {
+            if let Some(unpacked) = unpack::attempt(source, &matched.located, &mut dest, &target, owner, devices)? {
                 report.add(unpacked);
                 continue;
             }

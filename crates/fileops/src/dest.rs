@@ -93,8 +93,20 @@ impl<'a> Dest<'a> {
         open_listed(&fd, path)
     }
 
-    /// Where `path` leads, its last part followed if it is a link, even to nothing. Its parents are made.
+    /// As [`Self::make_dirs`], but with mode 0755 whatever mode was asked for (`unpack.go`).
+    pub(crate) fn make_unpack_dirs(&mut self, path: &Path) -> Result<OwnedFd, DestError> {
+        let mode = std::mem::replace(&mut self.new_dir.mode, 0o755);
+        let made = self.make_dirs(path);
+        self.new_dir.mode = mode;
+        made
+    }
+
+    /// Where `path` leads, its last part followed if it is a link, even to nothing. Its parents are made, and so is
+    /// itself if it ends in a slash.
     pub(crate) fn place(&mut self, path: &Path) -> Result<Place, DestError> {
+        if path.as_os_str().as_bytes().ends_with(b"/") {
+            return Ok(Place::Dir { fd: self.make_dirs(path)?, path: clean(path) });
+        }
         let mut path = path.to_owned();
         for _ in 0..=LINKS_MAX {
             let (parent, name) = match split(&path) {
@@ -148,7 +160,7 @@ impl<'a> Dest<'a> {
     }
 }
 
-/// Parent and last name of a path, unless it ends in a slash, `.` or `..` and so names a directory.
+/// Parent and last name of a path, unless it is `/` or ends in `.` or `..` and so names a directory.
 fn split(path: &Path) -> Option<(PathBuf, OsString)> {
     let bytes = path.as_os_str().as_bytes();
     let trimmed = bytes.len() - bytes.iter().rev().take_while(|b| **b == b'/').count();

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+mod context;
 mod copy;
 mod dest;
 mod dirstack;
@@ -23,6 +24,9 @@ mod walk;
 mod xattr;
 
 pub use actions::{ActionError, apply};
+pub use context::{
+    ContextError, DockerfileAt, IGNORE_FILE, IGNORE_FILE_MAX_BYTES, TarContextError, ignore_rules, materialize, spool_tar,
+};
 pub use copy::{CopyError, CopyReport, copy};
 pub use dest::DestError;
 pub use hash::{ContentHash, ContextStats, HashError, NoStatCache, StatCache, StatKey, StatTable};

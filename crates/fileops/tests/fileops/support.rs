@@ -142,7 +142,7 @@ pub(crate) fn run(
     action: &CopyAction,
     owner: Option<Owner>,
 ) -> Result<CopyReport, CopyError> {
-    copy(source, root, action, owner)
+    copy(source, root, action, owner, rbuild_layer::DevicePolicy::Make)
 }
 
 pub(crate) fn try_hash(source: &SourceTree, action: &CopyAction) -> Result<ContentHash, HashError> {

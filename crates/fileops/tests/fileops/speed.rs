@@ -1,0 +1,70 @@
+//! Linear time, and the numbers of the design page printed for a release build.
+
+use std::time::Instant;
+
+use rbuild_fileops::{ContentHash, Selector, StatTable};
+
+use crate::support::{World, cp};
+
+fn fill(w: &World, files: usize, bytes: usize) {
+    let mut seed = 1_u64;
+    for i in 0..files {
+        let dir = w.path(&format!("src/t/{}/{}", i % 30, i % 300));
+        std::fs::create_dir_all(&dir).unwrap();
+        let content: Vec<u8> = (0..bytes)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 56) as u8
+            })
+            .collect();
+        std::fs::write(dir.join(format!("file{i}")), content).unwrap();
+    }
+}
+
+#[test]
+fn row50_many_patterns_and_files_take_linear_time() {
+    let w = World::new();
+    fill(&w, 2000, 1);
+    let time = |patterns: usize| {
+        let ignore: String = (0..patterns).map(|i| format!("**/never{i}\nx{i}/*\n")).collect();
+        let start = Instant::now();
+        w.hash_context(&ignore, &cp("t", "/"));
+        start.elapsed()
+    };
+    time(10);
+    let (few, many) = (time(1000), time(4000));
+    assert!(many < few * 12 + std::time::Duration::from_millis(200), "{few:?} for 1000, {many:?} for 4000");
+}
+
+/// Run with `cargo test --release -- --ignored --nocapture numbers`.
+#[test]
+#[ignore = "takes half a minute, prints numbers, asserts nothing about time"]
+fn numbers_of_thirty_thousand_files() {
+    let w = World::new();
+    fill(&w, 30_000, 3270);
+    let start = Instant::now();
+    let copied = std::process::Command::new("cp").arg("-a").arg(w.path("src/t")).arg(w.path("cp")).status().unwrap();
+    assert!(copied.success());
+    println!("cp -a                {:?}", start.elapsed());
+    for round in 0..3 {
+        w.clear_dst();
+        let start = Instant::now();
+        let report = w.copy_context("node_modules\n**/*.o\n!keep\n", &cp(".", "/")).unwrap();
+        println!("copy {round}               {:?} {report:?}", start.elapsed());
+    }
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let table = StatTable::default();
+    let tree = w.context("node_modules\n**/*.o\n!keep\n");
+    let start = Instant::now();
+    let cold = ContentHash::of(&tree, &Selector::path("/"), &table).unwrap();
+    println!("hash, nothing known  {:?} {:?}", start.elapsed(), cold.stats);
+    let blob = table.save().unwrap();
+    for _ in 0..3 {
+        let start = Instant::now();
+        let table = StatTable::load(&blob);
+        let warm = ContentHash::of(&tree, &Selector::path("/"), &table).unwrap();
+        assert_eq!((&warm.digest, warm.stats.files_read), (&cold.digest, 0));
+        assert_eq!(table.save(), None);
+        println!("hash, all known      {:?} ({} bytes of table)", start.elapsed(), blob.len());
+    }
+}
