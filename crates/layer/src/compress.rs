@@ -137,6 +137,3 @@ impl<W: Write> Write for Compressor<W> {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -210,6 +210,3 @@ impl<R: Read> Read for Limited<R> {
         Ok(read)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -628,6 +628,3 @@ pub(crate) fn printable(path: &[u8]) -> String {
     }
     shown
 }
-
-#[cfg(test)]
-mod tests;

@@ -118,6 +118,3 @@ fn failed(verb: &'static str, path: &[u8], errno: Errno) -> WriteError {
         source: errno.into(),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -383,6 +383,3 @@ fn pax_time(time: Time) -> String {
     let text = format!("{sign}{seconds}.{nanoseconds:09}");
     text.trim_end_matches('0').to_owned()
 }
-
-#[cfg(test)]
-mod tests;
