@@ -67,8 +67,16 @@ impl Store {
             let at = self.layout().top("tmp");
             let id = random_name().map_err(|e| DiskError::new("name a file in", &at, e))?;
             let dir = at.join(&id);
-            make_private_dir(&dir)?;
-            let lock = File::open(&dir).map_err(|e| DiskError::new("open", &dir, e))?;
+            let lock = match make_private_dir(&dir)
+                .and_then(|()| File::open(&dir).map_err(|e| DiskError::new("open", &dir, e)))
+            {
+                Ok(lock) => lock,
+                // Taken as below, even earlier.
+                Err(DiskError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && at.is_dir() => {
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             rustix::fs::flock(&lock, FlockOperation::LockExclusive)
                 .map_err(|e| DiskError::new("lock", &dir, e.into()))?;
             // Between its making and its locking it looks like a dead one; then another process may have taken it.
@@ -276,12 +284,16 @@ mod tests {
                     store.collect_dead_leases(100).unwrap();
                 }
             });
-            for _ in 0..300 {
-                let lease = store.lease("test").unwrap();
-                std::fs::write(lease.new_path("f"), "x").unwrap();
-                assert!(lease.dir().join("f-0").exists());
-            }
+            let maker = scope.spawn(|| {
+                for _ in 0..300 {
+                    let lease = store.lease("test").unwrap();
+                    std::fs::write(lease.new_path("f"), "x").unwrap();
+                    assert!(lease.dir().join("f-0").exists());
+                }
+            });
+            let made = maker.join();
             done.store(true, Ordering::Relaxed);
+            made.unwrap();
         });
     }
 }
