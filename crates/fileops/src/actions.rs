@@ -91,7 +91,11 @@ pub fn apply(
 }
 
 const fn new_dir(mode: u32, owner: Option<Owner>, time: Option<FileTime>) -> NewDir {
-    NewDir { mode: mode & 0o777, owner, time }
+    NewDir {
+        mode: mode & 0o777,
+        owner,
+        time,
+    }
 }
 
 /// Makes a directory. One that is there keeps its owner and mode.
@@ -198,13 +202,21 @@ fn remove(root: &RootFd, action: &RmAction) -> Result<(), ActionError> {
     if !action.allow_wildcard || !path.iter().any(|part| part.to_str().is_some_and(has_wildcards)) {
         return remove_one(root, &path, action.allow_not_found);
     }
-    let fd = root.open_in(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let fd = root.open_in(
+        Path::new("/"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
     let tree = SourceTree::Snapshot(RootFd::from_fd(fd.map_err(DestError::from)?));
-    let selector = Selector { allow_wildcard: true, follow_symlink: false, ..Selector::path(&action.path) };
+    let selector = Selector {
+        allow_wildcard: true,
+        follow_symlink: false,
+        ..Selector::path(&action.path)
+    };
     match select::matches(&tree, &selector) {
-        Ok(matches) => {
-            matches.iter().try_for_each(|found| remove_one(root, &found.located.real, action.allow_not_found))
-        }
+        Ok(matches) => matches
+            .iter()
+            .try_for_each(|found| remove_one(root, &found.located.real, action.allow_not_found)),
         Err(SelectError::Locate(LocateError::Missing(_))) if action.allow_not_found => Ok(()),
         Err(e) => Err(e.into()),
     }
@@ -214,7 +226,13 @@ fn remove_one(root: &RootFd, path: &Path, allow_not_found: bool) -> Result<(), A
     let Some(name) = path.file_name() else {
         return Err(ActionError::IsRoot(path.to_owned()));
     };
-    let gone = || if allow_not_found { Ok(()) } else { Err(ActionError::NotFound(path.to_owned())) };
+    let gone = || {
+        if allow_not_found {
+            Ok(())
+        } else {
+            Err(ActionError::NotFound(path.to_owned()))
+        }
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = match root.open_in(path.parent().unwrap_or(Path::new("/")), flags, Mode::empty()) {
         Ok(dir) => dir,

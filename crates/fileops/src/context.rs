@@ -59,7 +59,10 @@ impl LocalContext {
 ///
 /// # Errors
 /// [`ContextError`]; an ignore file that is not there is none.
-pub fn ignore_rules(root: &RootFd, dockerfile: DockerfileAt<'_>) -> Result<Option<IgnoreRules>, ContextError> {
+pub fn ignore_rules(
+    root: &RootFd,
+    dockerfile: DockerfileAt<'_>,
+) -> Result<Option<IgnoreRules>, ContextError> {
     let own = match dockerfile {
         DockerfileAt::InContext(path) => read_rules(root, &format!("{path}{IGNORE_FILE}"))?,
         DockerfileAt::Beside(dir, name) => read_rules(dir, &format!("{name}{IGNORE_FILE}"))?,
@@ -105,7 +108,11 @@ pub fn spool_tar(
 ) -> Result<Extracted, TarContextError> {
     let root = RootFd::open(into)?;
     let (_, stream) = decompress_detected(archive, &DecompressLimits::default())?;
-    let options = ExtractOptions { chown: Some((0, 0)), limits: Limits::default(), devices };
+    let options = ExtractOptions {
+        chown: Some((0, 0)),
+        limits: Limits::default(),
+        devices,
+    };
     Ok(extract(stream, &root, Path::new("/"), &options)?)
 }
 

@@ -130,7 +130,11 @@ pub fn copy(
     if matches.is_empty() && !action.allow_empty_wildcard {
         return Err(CopyError::NoMatch(action.src.clone()));
     }
-    let new_dir = NewDir { mode: ModeChange::of_parents(mode.as_ref()), owner, time: action.time };
+    let new_dir = NewDir {
+        mode: ModeChange::of_parents(mode.as_ref()),
+        owner,
+        time: action.time,
+    };
     let mut dest = Dest::new(root, new_dir);
     let target = target_path(&action.dest);
     if !action.create_dest_path && !dest.parent_exists(&target) {
@@ -139,15 +143,30 @@ pub fn copy(
     let mut required = Required::new(&selector);
     let mut report = CopyReport::default();
     for matched in &matches {
-        if action.attempt_unpack {
-            if let Some(unpacked) = unpack::attempt(source, &matched.located, &mut dest, &target, owner, devices)? {
-                report.add(unpacked);
-                continue;
-            }
+        if action.attempt_unpack
+            && let Some(unpacked) =
+                unpack::attempt(source, &matched.located, &mut dest, &target, owner, devices)?
+        {
+            report.add(unpacked);
+            continue;
         }
         // One engine for each match: BuildKit keeps hard links within a match only.
-        let mut engine = Engine::new(source, &filter, owner, mode.as_ref(), action, &matched.located.real);
-        report.add(copy_match(&mut engine, &mut dest, &target, matched, action, &mut required)?);
+        let mut engine = Engine::new(
+            source,
+            &filter,
+            owner,
+            mode.as_ref(),
+            action,
+            &matched.located.real,
+        );
+        report.add(copy_match(
+            &mut engine,
+            &mut dest,
+            &target,
+            matched,
+            action,
+            &mut required,
+        )?);
     }
     required.check(source).map_err(SelectError::from)?;
     dest.settle()?;
@@ -189,9 +208,16 @@ fn copy_match(
         return engine.copy_single(&matched.located, &dir, &cstring(&name), path);
     }
     let top = match place {
-        Place::Dir { fd, path } if action.dir_copy_contents || matched.name == "." => TopDir::existing(fd, path),
+        Place::Dir { fd, path } if action.dir_copy_contents || matched.name == "." => {
+            TopDir::existing(fd, path)
+        }
         Place::Dir { fd, path } => engine.top_dir(fd, &cstring(&matched.name), path.join(&matched.name))?,
-        Place::Entry { dir, name, stat, path } => {
+        Place::Entry {
+            dir,
+            name,
+            stat,
+            path,
+        } => {
             if stat.is_some() {
                 if !action.dir_copy_contents || !action.always_replace_existing {
                     return Err(CopyError::DirOverFile(path));
@@ -219,7 +245,11 @@ impl Engine<'_> {
             Ok(()) => {
                 let fd = rustix::fs::openat(&parent, name, DIR_FLAGS, Mode::empty())
                     .map_err(|e| self.write_error("open", b"", e))?;
-                Ok(TopDir { fd: Arc::new(fd), created: true, path })
+                Ok(TopDir {
+                    fd: Arc::new(fd),
+                    created: true,
+                    path,
+                })
             }
             Err(Errno::EXIST) => {
                 let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)

@@ -79,17 +79,23 @@ pub(crate) struct Dest<'a> {
 
 impl<'a> Dest<'a> {
     pub(crate) const fn new(root: &'a RootFd, new_dir: NewDir) -> Self {
-        Self { root, new_dir, made: Vec::new() }
+        Self {
+            root,
+            new_dir,
+            made: Vec::new(),
+        }
     }
 
     /// Makes `path` and its missing parents as directories.
     pub(crate) fn make_dirs(&mut self, path: &Path) -> Result<OwnedFd, DestError> {
         let new_dir = self.new_dir;
         let made = &mut self.made;
-        let fd = self.root.create_dir_all(path, Mode::from_raw_mode(0o700), |fd, path| {
-            made.push(path.to_owned());
-            dress_dir(fd, &new_dir)
-        })?;
+        let fd = self
+            .root
+            .create_dir_all(path, Mode::from_raw_mode(0o700), |fd, path| {
+                made.push(path.to_owned());
+                dress_dir(fd, &new_dir)
+            })?;
         open_listed(&fd, path)
     }
 
@@ -105,17 +111,27 @@ impl<'a> Dest<'a> {
     /// itself if it ends in a slash.
     pub(crate) fn place(&mut self, path: &Path) -> Result<Place, DestError> {
         if path.as_os_str().as_bytes().ends_with(b"/") {
-            return Ok(Place::Dir { fd: self.make_dirs(path)?, path: clean(path) });
+            return Ok(Place::Dir {
+                fd: self.make_dirs(path)?,
+                path: clean(path),
+            });
         }
         let mut path = path.to_owned();
         for _ in 0..=LINKS_MAX {
-            let (parent, name) = match split(&path) {
-                Some(split) => split,
-                None => return Ok(Place::Dir { fd: self.make_dirs(&path)?, path }),
+            let Some((parent, name)) = split(&path) else {
+                let fd = self.make_dirs(&path)?;
+                return Ok(Place::Dir { fd, path });
             };
             let dir = self.make_dirs(&parent)?;
             match rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => return Ok(Place::Entry { dir, name, stat: None, path }),
+                Err(Errno::NOENT) => {
+                    return Ok(Place::Entry {
+                        dir,
+                        name,
+                        stat: None,
+                        path,
+                    });
+                }
                 Err(e) => return Err(io_error("stat", &path, e)),
                 Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Symlink => {
@@ -130,7 +146,14 @@ impl<'a> Dest<'a> {
                             .map_err(|e| io_error("open", &path, e))?;
                         return Ok(Place::Dir { fd, path });
                     }
-                    _ => return Ok(Place::Entry { dir, name, stat: Some(stat), path }),
+                    _ => {
+                        return Ok(Place::Entry {
+                            dir,
+                            name,
+                            stat: Some(stat),
+                            path,
+                        });
+                    }
                 },
             }
         }
@@ -164,12 +187,19 @@ impl<'a> Dest<'a> {
 fn split(path: &Path) -> Option<(PathBuf, OsString)> {
     let bytes = path.as_os_str().as_bytes();
     let trimmed = bytes.len() - bytes.iter().rev().take_while(|b| **b == b'/').count();
-    let at = bytes[..trimmed].iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+    let at = bytes[..trimmed]
+        .iter()
+        .rposition(|b| *b == b'/')
+        .map_or(0, |at| at + 1);
     let name = &bytes[at..trimmed];
     if matches!(name, b"" | b"." | b"..") {
         return None;
     }
-    let parent = if at == 0 { Path::new("/") } else { Path::new(OsStr::from_bytes(&bytes[..at])) };
+    let parent = if at == 0 {
+        Path::new("/")
+    } else {
+        Path::new(OsStr::from_bytes(&bytes[..at]))
+    };
     Some((parent.to_owned(), OsStr::from_bytes(name).to_os_string()))
 }
 
@@ -198,8 +228,14 @@ pub(crate) fn set_times(fd: &OwnedFd, times: &Timestamps) -> Result<(), Errno> {
 
 /// One time for access and modification.
 pub(crate) fn both(time: FileTime) -> Timestamps {
-    let spec = Timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanoseconds) };
-    Timestamps { last_access: spec, last_modification: spec }
+    let spec = Timespec {
+        tv_sec: time.seconds,
+        tv_nsec: i64::from(time.nanoseconds),
+    };
+    Timestamps {
+        last_access: spec,
+        last_modification: spec,
+    }
 }
 
 fn open_listed(fd: &OwnedFd, path: &Path) -> Result<OwnedFd, DestError> {
@@ -207,10 +243,19 @@ fn open_listed(fd: &OwnedFd, path: &Path) -> Result<OwnedFd, DestError> {
 }
 
 pub(crate) fn io_error(verb: &'static str, path: &Path, errno: Errno) -> DestError {
-    DestError::Io { verb, path: path.to_owned(), source: errno.into() }
+    DestError::Io {
+        verb,
+        path: path.to_owned(),
+        source: errno.into(),
+    }
 }
 
 /// Opens something to change its metadata and nothing else, without following it.
 pub(crate) fn open_path(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::openat(
+        dir,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }

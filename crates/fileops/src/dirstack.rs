@@ -13,8 +13,11 @@ use rustix::io::Errno;
 const OPEN_MAX: usize = 32;
 
 /// How a directory is opened: to be listed, and as nothing else.
-pub(crate) const DIR_FLAGS: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+pub(crate) const DIR_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
 
 /// What makes a directory the same one when it is met again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +28,10 @@ pub(crate) struct DirId {
 
 impl DirId {
     pub(crate) fn of(stat: &Stat) -> Self {
-        Self { dev: stat.st_dev, ino: stat.st_ino }
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        }
     }
 }
 
@@ -72,13 +78,21 @@ impl<T> DirStack<T> {
     /// The deepest directory; it is always open.
     pub(crate) fn top(&mut self) -> Option<(&Arc<OwnedFd>, &mut T)> {
         let level = self.levels.last_mut()?;
-        let fd = level.fd.as_ref().expect("the deepest directory of a stack is always open");
+        let fd = level
+            .fd
+            .as_ref()
+            .expect("the deepest directory of a stack is always open");
         Some((fd, &mut level.data))
     }
 
     /// Goes down into an opened directory.
     pub(crate) fn push(&mut self, name: CString, fd: Arc<OwnedFd>, id: DirId, data: T) {
-        self.levels.push(Level { name, id, fd: Some(fd), data });
+        self.levels.push(Level {
+            name,
+            id,
+            fd: Some(fd),
+            data,
+        });
         if let Some(old) = self.levels.len().checked_sub(OPEN_MAX + 1) {
             self.levels[old].fd = None;
         }
@@ -142,5 +156,9 @@ fn open_child(of: &OwnedFd, name: &CString, expected: DirId) -> Result<OwnedFd, 
 
 fn check(fd: OwnedFd, expected: DirId) -> Result<OwnedFd, Lost> {
     let stat = rustix::fs::fstat(&fd).map_err(Lost::Errno)?;
-    if DirId::of(&stat) == expected { Ok(fd) } else { Err(Lost::Moved) }
+    if DirId::of(&stat) == expected {
+        Ok(fd)
+    } else {
+        Err(Lost::Moved)
+    }
 }

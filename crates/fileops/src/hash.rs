@@ -103,7 +103,10 @@ impl ContentHash {
             stats.add(counted);
         }
         required.check(source).map_err(SelectError::from)?;
-        Ok(Self { digest: Digest::from_sha256(hasher.finalize().into()), stats })
+        Ok(Self {
+            digest: Digest::from_sha256(hasher.finalize().into()),
+            stats,
+        })
     }
 }
 

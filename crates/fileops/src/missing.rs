@@ -42,7 +42,9 @@ pub struct IgnoredBy {
 }
 
 fn hint(nearest: Option<&Path>) -> String {
-    nearest.map(|name| format!(", did you mean {name:?}?")).unwrap_or_default()
+    nearest
+        .map(|name| format!(", did you mean {name:?}?"))
+        .unwrap_or_default()
 }
 
 /// Makes the error for `wanted`, of which `at` is the first part that is not there.
@@ -58,16 +60,31 @@ pub(crate) fn explain(
     };
     let ignored = ignored.or_else(|| {
         let state = source.ignore_state(at);
-        source.rules().filter(|_| state.is_match()).and_then(|rules| rules.blame(&state))
+        source
+            .rules()
+            .filter(|_| state.is_match())
+            .and_then(|rules| rules.blame(&state))
     });
-    let nearest = if ignored.is_some() { None } else { nearest(source, at) };
-    MissingSource { path: wanted.to_owned(), at: at.to_owned(), context, ignored, nearest }
+    let nearest = if ignored.is_some() {
+        None
+    } else {
+        nearest(source, at)
+    };
+    MissingSource {
+        path: wanted.to_owned(),
+        at: at.to_owned(),
+        context,
+        ignored,
+        nearest,
+    }
 }
 
 fn nearest(source: &SourceTree, at: &Path) -> Option<PathBuf> {
     let name = at.file_name()?.to_str()?;
     let dir = at.parent()?;
-    let fd = source.open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK).ok()?;
+    let fd = source
+        .open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK)
+        .ok()?;
     let names = list(&fd, NAMES_MAX).ok()?;
     let allowed = (name.chars().count() / 3).max(1);
     names

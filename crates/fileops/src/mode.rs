@@ -92,7 +92,9 @@ impl ModeChange {
             Self::Exact(bits) => *bits,
             Self::Symbolic(clauses) => {
                 let old = mode & 0o7777;
-                clauses.iter().fold(old, |now, clause| clause.apply(old, now, is_dir))
+                clauses
+                    .iter()
+                    .fold(old, |now, clause| clause.apply(old, now, is_dir))
             }
         }
     }
@@ -113,7 +115,11 @@ impl Clause {
         let all = self.who == 0;
         if all && self.perms.bits & STICKY != 0 {
             // BSD's setmode, which BuildKit's parser is made after: `t` without a class is about the sticky bit only.
-            return if self.op == Op::Remove { now & !STICKY } else { now | STICKY };
+            return if self.op == Op::Remove {
+                now & !STICKY
+            } else {
+                now | STICKY
+            };
         }
         let classes = if all { 0o777 } else { self.who & 0o777 };
         let mut bits = self.perms.bits & 0o777;
@@ -169,7 +175,11 @@ fn parse_part(part: &str, clauses: &mut Vec<Clause>) -> Option<()> {
         };
         rest = &rest[1..];
         let end = rest.find(['+', '-', '=']).unwrap_or(rest.len());
-        clauses.push(Clause { who, op, perms: parse_perms(&rest[..end], op)? });
+        clauses.push(Clause {
+            who,
+            op,
+            perms: parse_perms(&rest[..end], op)?,
+        });
         rest = &rest[end..];
     }
     Some(())
@@ -211,8 +221,9 @@ mod tests {
         assert_eq!(file("0", 0o777), 0);
         for text in ["10000", "8", "0o644", "64x", "99999999999"] {
             let error = ModeChange::parse(text).unwrap_err().to_string();
-            let expected =
-                format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
+            let expected = format!(
+                "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
+            );
             assert_eq!(error, expected);
         }
     }
@@ -235,13 +246,29 @@ mod tests {
         assert_eq!(file("+t", 0o755), 0o1755);
         assert_eq!(file("o+t", 0o755), 0o755, "sticky is not for others alone");
         assert_eq!(file("o+s", 0o755), 0o755);
-        assert_eq!(file("u=rw", 0o4755), 0o655, "setting a class clears its set-id bit");
+        assert_eq!(
+            file("u=rw", 0o4755),
+            0o655,
+            "setting a class clears its set-id bit"
+        );
         assert_eq!(file("a=r", 0o1777), 0o1444, "the sticky bit stays");
-        assert_eq!(file("u-x,u+X", 0o700), 0o700, "X looks at the bits before any change");
+        assert_eq!(
+            file("u-x,u+X", 0o700),
+            0o700,
+            "X looks at the bits before any change"
+        );
         assert_eq!(file("-X", 0o755), 0o644);
         assert_eq!(file("u=", 0o755), 0o055);
-        assert_eq!(file("=t", 0o755), 0o1755, "t without a class leaves the rest alone");
-        assert_eq!(file("g=u", 0o2750), 0o2770, "copying a class leaves its set-id bit alone");
+        assert_eq!(
+            file("=t", 0o755),
+            0o1755,
+            "t without a class leaves the rest alone"
+        );
+        assert_eq!(
+            file("g=u", 0o2750),
+            0o2770,
+            "copying a class leaves its set-id bit alone"
+        );
     }
 
     #[test]

@@ -58,7 +58,10 @@ pub enum OwnerError {
 /// [`OwnerError`].
 pub fn resolve(owner: &UserOpt, root: &RootFd) -> Result<Owner, OwnerError> {
     let spec = owner.spec.as_str();
-    let fail = |source| OwnerError::UserDb { spec: spec.to_owned(), source };
+    let fail = |source| OwnerError::UserDb {
+        spec: spec.to_owned(),
+        source,
+    };
     let (user, group) = match spec.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (spec, None),
@@ -70,9 +73,15 @@ pub fn resolve(owner: &UserOpt, root: &RootFd) -> Result<Owner, OwnerError> {
             Principal::Id(id) => Owner { uid: id, gid: id },
             Principal::Name(name) => {
                 let passwd = Passwd::read(root).map_err(fail)?;
-                let unknown = || OwnerError::UnknownUser { spec: spec.to_owned(), name: name.to_owned() };
+                let unknown = || OwnerError::UnknownUser {
+                    spec: spec.to_owned(),
+                    name: name.to_owned(),
+                };
                 let entry = passwd.by_name(name).ok_or_else(unknown)?;
-                Owner { uid: entry.uid, gid: entry.gid }
+                Owner {
+                    uid: entry.uid,
+                    gid: entry.gid,
+                }
             }
         },
     };
@@ -83,7 +92,10 @@ pub fn resolve(owner: &UserOpt, root: &RootFd) -> Result<Owner, OwnerError> {
             Principal::Id(id) => id,
             Principal::Name(name) => {
                 let groups = Groups::read(root).map_err(fail)?;
-                let unknown = || OwnerError::UnknownGroup { spec: spec.to_owned(), name: name.to_owned() };
+                let unknown = || OwnerError::UnknownGroup {
+                    spec: spec.to_owned(),
+                    name: name.to_owned(),
+                };
                 groups.by_name(name).ok_or_else(unknown)?.gid
             }
         },
@@ -98,8 +110,11 @@ mod tests {
     fn root() -> (tempfile::TempDir, RootFd) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
-        std::fs::write(dir.path().join("etc/passwd"), "bob:x:1000:100::/:\n1001:x:0:0::/:\n4294967296:x:0:0::/:\n")
-            .unwrap();
+        std::fs::write(
+            dir.path().join("etc/passwd"),
+            "bob:x:1000:100::/:\n1001:x:0:0::/:\n4294967296:x:0:0::/:\n",
+        )
+        .unwrap();
         std::fs::write(dir.path().join("etc/group"), "staff:x:50:\n").unwrap();
         let root = RootFd::open(dir.path()).unwrap();
         (dir, root)
@@ -122,7 +137,13 @@ mod tests {
             ("bob:", 1000, 100),
             ("1001", 1001, 1001),
         ] {
-            let owner = resolve(&UserOpt { spec: spec.to_owned() }, &root).unwrap();
+            let owner = resolve(
+                &UserOpt {
+                    spec: spec.to_owned(),
+                },
+                &root,
+            )
+            .unwrap();
             assert_eq!(owner, Owner { uid, gid }, "{spec}");
         }
     }
@@ -130,10 +151,26 @@ mod tests {
     #[test]
     fn item31_row15_unknown_and_malformed_owners_fail() {
         let (_dir, root) = root();
-        let error = |spec: &str| resolve(&UserOpt { spec: spec.to_owned() }, &root).unwrap_err();
+        let error = |spec: &str| {
+            resolve(
+                &UserOpt {
+                    spec: spec.to_owned(),
+                },
+                &root,
+            )
+            .unwrap_err()
+        };
         assert!(matches!(error("alice"), OwnerError::UnknownUser { .. }));
         assert!(matches!(error("bob:wheel"), OwnerError::UnknownGroup { .. }));
-        for spec in ["", "-1", "+0", "4294967296", "1000:4294967296", "2147483648", "bob:-1"] {
+        for spec in [
+            "",
+            "-1",
+            "+0",
+            "4294967296",
+            "1000:4294967296",
+            "2147483648",
+            "bob:-1",
+        ] {
             assert!(matches!(error(spec), OwnerError::UserDb { .. }), "{spec}");
         }
     }
@@ -142,6 +179,15 @@ mod tests {
     fn numbers_need_no_files() {
         let dir = tempfile::tempdir().unwrap();
         let root = RootFd::open(dir.path()).unwrap();
-        assert_eq!(resolve(&UserOpt { spec: "7:root".to_owned() }, &root).unwrap(), Owner { uid: 7, gid: 0 });
+        assert_eq!(
+            resolve(
+                &UserOpt {
+                    spec: "7:root".to_owned()
+                },
+                &root
+            )
+            .unwrap(),
+            Owner { uid: 7, gid: 0 }
+        );
     }
 }

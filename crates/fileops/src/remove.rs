@@ -80,5 +80,11 @@ fn remove_or_open(dir: &OwnedFd, name: &CString, kind: FileType) -> Result<Optio
         Err(e) => return Err(e),
     };
     let names = list(&fd, usize::MAX)?;
-    Ok(Some((fd, Frame { name: name.clone(), names })))
+    Ok(Some((
+        fd,
+        Frame {
+            name: name.clone(),
+            names,
+        },
+    )))
 }

@@ -15,7 +15,7 @@ use rustix::fs::FileType;
 
 use crate::dirstack::DIR_FLAGS;
 use crate::missing;
-use crate::source::{Located, LocateError, SourceTree};
+use crate::source::{LocateError, Located, SourceTree};
 use crate::walk::{Dir, Filter, Leaf, Visitor, WalkError, list};
 
 /// What of a source takes part: the part of a copy action that a content hash depends on.
@@ -110,9 +110,15 @@ pub(crate) fn filter(selector: &Selector<'_>) -> Result<Filter, SelectError> {
         }
         PatternMatcher::new(patterns)
             .map(Some)
-            .map_err(|source| SelectError::Pattern { src: selector.src.to_owned(), source })
+            .map_err(|source| SelectError::Pattern {
+                src: selector.src.to_owned(),
+                source,
+            })
     };
-    Ok(Filter { include: compile(selector.include_patterns)?, exclude: compile(selector.exclude_patterns)? })
+    Ok(Filter {
+        include: compile(selector.include_patterns)?,
+        exclude: compile(selector.exclude_patterns)?,
+    })
 }
 
 /// The places a source names, in order. A wildcard may name none.
@@ -124,18 +130,27 @@ pub(crate) fn matches(tree: &SourceTree, selector: &Selector<'_>) -> Result<Vec<
     if !selector.allow_wildcard || literal == parts.len() {
         let located = tree.locate(&wanted, selector.follow_symlink)?;
         let name = match wanted.file_name() {
-            Some(name) if !(selector.src.ends_with("/.") && !selector.allow_wildcard) => name.to_os_string(),
+            Some(name) if selector.allow_wildcard || !selector.src.ends_with("/.") => name.to_os_string(),
             _ => OsString::from("."),
         };
-        return Ok(vec![Match { name, key: PathBuf::new(), located }]);
+        return Ok(vec![Match {
+            name,
+            key: PathBuf::new(),
+            located,
+        }]);
     }
-    let bad = |source| SelectError::Wildcard { src: selector.src.to_owned(), source };
+    let bad = |source| SelectError::Wildcard {
+        src: selector.src.to_owned(),
+        source,
+    };
     let globs = parts[literal..]
         .iter()
         .map(|part| Glob::new(&part.to_string_lossy()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(bad)?;
-    let prefix: PathBuf = std::iter::once(OsStr::new("/")).chain(parts[..literal].iter().copied()).collect();
+    let prefix: PathBuf = std::iter::once(OsStr::new("/"))
+        .chain(parts[..literal].iter().copied())
+        .collect();
     let start = tree.locate(&prefix, selector.follow_symlink)?;
     if FileType::from_raw_mode(start.stat.st_mode) != FileType::Directory {
         return Ok(Vec::new());
@@ -150,7 +165,11 @@ pub(crate) fn matches(tree: &SourceTree, selector: &Selector<'_>) -> Result<Vec<
             Err(e) => return Err(e.into()),
         };
         let is_link = FileType::from_raw_mode(stat.stat.st_mode) == FileType::Symlink;
-        let located = if is_link && selector.follow_symlink { tree.locate(&path, true)? } else { stat };
+        let located = if is_link && selector.follow_symlink {
+            tree.locate(&path, true)?
+        } else {
+            stat
+        };
         let name = path.file_name().unwrap_or_default().to_os_string();
         found.push(Match { name, key, located });
     }
@@ -206,7 +225,9 @@ impl<'a> Required<'a> {
             let relative = path_clean.strip_prefix(&base).unwrap_or(&path_clean);
             (path.as_str(), relative.as_os_str().as_bytes().to_vec(), false)
         };
-        Self { wanted: selector.required_paths.iter().map(below).collect() }
+        Self {
+            wanted: selector.required_paths.iter().map(below).collect(),
+        }
     }
 
     pub(crate) fn saw(&mut self, relative: &[u8]) {
@@ -225,7 +246,9 @@ impl<'a> Required<'a> {
         // The look-up finds the part that is not there; if all are, a pattern left the path out.
         match tree.locate(&path, false) {
             Err(e) => Err(e),
-            Ok(_) => Err(LocateError::Missing(Box::new(missing::explain(tree, &path, &path, None)))),
+            Ok(_) => Err(LocateError::Missing(Box::new(missing::explain(
+                tree, &path, &path, None,
+            )))),
         }
     }
 }

@@ -8,7 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rbuild_dockerfile::ignore::{IgnoreError, IgnoreLine, MatchState, PatternError, PatternMatcher, read_lines};
+use rbuild_dockerfile::ignore::{
+    IgnoreError, IgnoreLine, MatchState, PatternError, PatternMatcher, read_lines,
+};
 use rbuild_sys::{RootFd, clean};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -21,6 +23,10 @@ const LINKS_MAX: usize = 40;
 
 /// What a copy or a hash reads from.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each copy, and never moved in a loop"
+)]
 pub enum SourceTree {
     /// The root of a mounted snapshot: everything in it is as it looks.
     Snapshot(RootFd),
@@ -106,8 +112,10 @@ impl IgnoreRules {
     /// # Errors
     /// [`IgnoreRulesError`] with the line.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, IgnoreRulesError> {
-        let lines = read_lines(bytes)
-            .map_err(|source| IgnoreRulesError::Lines { name: name.to_owned(), source })?;
+        let lines = read_lines(bytes).map_err(|source| IgnoreRulesError::Lines {
+            name: name.to_owned(),
+            source,
+        })?;
         Self::from_lines(name, lines)
     }
 
@@ -116,7 +124,10 @@ impl IgnoreRules {
     /// # Errors
     /// [`IgnoreRulesError::Pattern`].
     pub fn from_patterns(name: &str, patterns: &[String]) -> Result<Self, IgnoreRulesError> {
-        let line = |(line, pattern): (u32, &String)| IgnoreLine { line, pattern: pattern.clone() };
+        let line = |(line, pattern): (u32, &String)| IgnoreLine {
+            line,
+            pattern: pattern.clone(),
+        };
         Self::from_lines(name, (1..).zip(patterns).map(line).collect())
     }
 
@@ -124,9 +135,17 @@ impl IgnoreRules {
         let patterns: Vec<&str> = lines.iter().map(|line| line.pattern.as_str()).collect();
         let matcher = PatternMatcher::new(&patterns).map_err(|source| {
             let (PatternError::LoneExclusion { index } | PatternError::Bad { index, .. }) = &source;
-            IgnoreRulesError::Pattern { name: name.to_owned(), line: lines[*index].line, source }
+            IgnoreRulesError::Pattern {
+                name: name.to_owned(),
+                line: lines[*index].line,
+                source,
+            }
         })?;
-        Ok(Self { name: name.to_owned(), lines, matcher })
+        Ok(Self {
+            name: name.to_owned(),
+            lines,
+            matcher,
+        })
     }
 
     /// The patterns in order, as the ignore file's reader normalised them.
@@ -141,7 +160,10 @@ impl IgnoreRules {
     /// What is known of a relative path, its parents asked first as a walk would.
     pub(crate) fn state_of(&self, relative: &str) -> MatchState {
         let mut state = MatchState::default();
-        let ends = relative.match_indices('/').map(|(at, _)| at).chain([relative.len()]);
+        let ends = relative
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .chain([relative.len()]);
         for end in ends.filter(|end| *end > 0) {
             state = self.matcher.match_child(&relative[..end], &state);
         }
@@ -151,7 +173,11 @@ impl IgnoreRules {
     pub(crate) fn blame(&self, state: &MatchState) -> Option<IgnoredBy> {
         let pattern = self.matcher.patterns().get(state.pattern()?)?;
         let line = self.lines.get(pattern.given_index())?;
-        Some(IgnoredBy { file: self.name.clone(), line: line.line, pattern: line.pattern.clone() })
+        Some(IgnoredBy {
+            file: self.name.clone(),
+            line: line.line,
+            pattern: line.pattern.clone(),
+        })
     }
 }
 
@@ -229,7 +255,10 @@ impl SourceTree {
         let missing = |at: &Path, ignored: Option<IgnoredBy>| {
             LocateError::Missing(Box::new(missing::explain(self, &wanted, at, ignored)))
         };
-        let io = |at: &Path, errno: Errno| LocateError::Io { path: at.to_owned(), source: errno.into() };
+        let io = |at: &Path, errno: Errno| LocateError::Io {
+            path: at.to_owned(),
+            source: errno.into(),
+        };
         let mut pending = reversed(wanted.as_os_str());
         let mut real = PathBuf::from("/");
         let mut stat = self.stat(&real).map_err(|e| io(&real, e))?;
@@ -276,7 +305,11 @@ impl SourceTree {
             return Err(missing(&real, blame));
         }
         let is_root = real == Path::new("/");
-        Ok(Located { real, stat: self.seen(stat, is_root), ignore })
+        Ok(Located {
+            real,
+            stat: self.seen(stat, is_root),
+            ignore,
+        })
     }
 
     /// Whether an ignored path is there all the same, because a `!` rule lets something below it in.
@@ -297,29 +330,39 @@ impl SourceTree {
     }
 
     fn stat(&self, path: &Path) -> Result<Stat, Errno> {
-        self.open(path, OFlags::PATH).and_then(|fd| rustix::fs::fstat(&fd))
+        self.open(path, OFlags::PATH)
+            .and_then(|fd| rustix::fs::fstat(&fd))
     }
 
     pub(crate) fn ignore_state(&self, path: &Path) -> MatchState {
-        self.rules().map(|rules| rules.state_of(&relative(path))).unwrap_or_default()
+        self.rules()
+            .map(|rules| rules.state_of(&relative(path)))
+            .unwrap_or_default()
     }
 
     /// Some if the path is ignored; inside, the rule that says so.
     fn ignored(&self, path: &Path) -> Option<Option<IgnoredBy>> {
         let state = self.ignore_state(path);
-        state.is_match().then(|| self.rules().and_then(|rules| rules.blame(&state)))
+        state
+            .is_match()
+            .then(|| self.rules().and_then(|rules| rules.blame(&state)))
     }
 }
 
 /// A path as the pattern matchers want it: relative, and U+FFFD for what is not UTF-8.
 pub(crate) fn relative(path: &Path) -> String {
-    path.strip_prefix("/").unwrap_or(path).to_string_lossy().into_owned()
+    path.strip_prefix("/")
+        .unwrap_or(path)
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn reversed(path: &OsStr) -> Vec<OsString> {
-    let parts = path.as_bytes().split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
+    let parts = path
+        .as_bytes()
+        .split(|b| *b == b'/')
+        .filter(|part| !part.is_empty() && *part != b".");
     let mut parts: Vec<OsString> = parts.map(|part| OsStr::from_bytes(part).to_os_string()).collect();
     parts.reverse();
     parts
 }
-

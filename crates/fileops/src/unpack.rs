@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rbuild_layer::{
-    DecompressError, DecompressLimits, DevicePolicy, ExtractError, ExtractOptions, Limits, decompress_detected,
-    extract, is_archive,
+    DecompressError, DecompressLimits, DevicePolicy, ExtractError, ExtractOptions, Limits,
+    decompress_detected, extract, is_archive,
 };
 use rbuild_sys::RootFd;
 use rustix::fs::{FileType, OFlags};
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::copy::CopyReport;
 use crate::dest::{Dest, DestError};
 use crate::owner::Owner;
-use crate::source::{Located, LocateError, SourceTree};
+use crate::source::{LocateError, Located, SourceTree};
 
 /// Why an archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -93,11 +93,21 @@ pub(crate) fn attempt(
         limits: Limits::default(),
         devices,
     };
-    let (_, stream) = decompress_detected(again, &limits)
-        .map_err(|source| UnpackError::Decompress { path: path.clone(), source })?;
-    let extracted = extract(stream, &RootFd::from_fd(dir), Path::new("/"), &options)
-        .map_err(|source| UnpackError::Extract { path: path.clone(), source })?;
-    Ok(Some(CopyReport { files: extracted.entries, dirs: 0, bytes: extracted.bytes }))
+    let (_, stream) = decompress_detected(again, &limits).map_err(|source| UnpackError::Decompress {
+        path: path.clone(),
+        source,
+    })?;
+    let extracted = extract(stream, &RootFd::from_fd(dir), Path::new("/"), &options).map_err(|source| {
+        UnpackError::Extract {
+            path: path.clone(),
+            source,
+        }
+    })?;
+    Ok(Some(CopyReport {
+        files: extracted.entries,
+        dirs: 0,
+        bytes: extracted.bytes,
+    }))
 }
 
 /// Opens a regular file; `None` if it is anything else.
@@ -113,5 +123,9 @@ fn open(source: &SourceTree, path: &Path) -> Result<Option<File>, UnpackError> {
 }
 
 fn io_error(verb: &'static str, path: &Path, errno: Errno) -> UnpackError {
-    UnpackError::Io { verb, path: path.to_owned(), source: errno.into() }
+    UnpackError::Io {
+        verb,
+        path: path.to_owned(),
+        source: errno.into(),
+    }
 }

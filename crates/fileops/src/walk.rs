@@ -106,7 +106,10 @@ pub(crate) fn list(dir: &OwnedFd, names_max: usize) -> Result<Vec<Listed>, Errno
         if names.len() == names_max {
             break;
         }
-        names.push(Listed { name: name.to_owned(), kind: entry.file_type() });
+        names.push(Listed {
+            name: name.to_owned(),
+            kind: entry.file_type(),
+        });
     }
     names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(names)
@@ -161,22 +164,47 @@ pub(crate) fn walk<V: Visitor>(
     visitor: &mut V,
 ) -> Result<(), V::Error> {
     let base = start.real.as_path();
-    let fail = |verb, errno: Errno| WalkError::Io { verb, path: base.to_owned(), source: errno.into() };
+    let fail = |verb, errno: Errno| WalkError::Io {
+        verb,
+        path: base.to_owned(),
+        source: errno.into(),
+    };
     let name = CString::new(base.file_name().unwrap_or_default().as_bytes()).unwrap_or_default();
     let kind = FileType::from_raw_mode(start.stat.st_mode);
     if kind != FileType::Directory {
         let dir = base.parent().unwrap_or(Path::new("/"));
         let parent = tree.open(dir, DIR_FLAGS).map_err(|e| fail("open", e))?;
-        return visitor.leaf(b"", &Leaf { parent: &Arc::new(parent), name: &name, stat: &start.stat, kind });
+        return visitor.leaf(
+            b"",
+            &Leaf {
+                parent: &Arc::new(parent),
+                name: &name,
+                stat: &start.stat,
+                kind,
+            },
+        );
     }
     let fd = Arc::new(tree.open(base, DIR_FLAGS).map_err(|e| fail("open", e))?);
     let stat = rustix::fs::fstat(&fd).map_err(|e| fail("stat", e))?;
     let id = DirId::of(&stat);
     let stat = tree.seen(stat, base == Path::new("/"));
     let names = list(&fd, usize::MAX).map_err(|e| fail("list", e))?;
-    visitor.enter(b"", &Dir { fd: &fd, name: &name, stat: &stat, as_parent: false, is_top: true })?;
+    visitor.enter(
+        b"",
+        &Dir {
+            fd: &fd,
+            name: &name,
+            stat: &stat,
+            as_parent: false,
+            is_top: true,
+        },
+    )?;
     let ignore_prefix = relative(base);
-    let ignore_prefix = if ignore_prefix.is_empty() { ignore_prefix } else { ignore_prefix + "/" };
+    let ignore_prefix = if ignore_prefix.is_empty() {
+        ignore_prefix
+    } else {
+        ignore_prefix + "/"
+    };
     let frame = Frame {
         stat,
         relative_len: 0,
@@ -189,8 +217,15 @@ pub(crate) fn walk<V: Visitor>(
         entered: true,
         unfiltered: tree.rules().is_none() && filter.include.is_none() && filter.exclude.is_none(),
     };
-    let mut walk =
-        Walk { tree, filter, base, ignore_prefix, relative: Vec::new(), stack: DirStack::new(), visitor };
+    let mut walk = Walk {
+        tree,
+        filter,
+        base,
+        ignore_prefix,
+        relative: Vec::new(),
+        stack: DirStack::new(),
+        visitor,
+    };
     walk.stack.push(name, fd, id, frame);
     walk.run()
 }
@@ -232,7 +267,13 @@ impl<V: Visitor> Walk<'_, V> {
             Judged::everything()
         } else {
             let (ignore, include, exclude) = (&frame.ignore, &frame.include, &frame.exclude);
-            judge(self.tree, self.filter, &self.ignore_prefix, &self.relative, [ignore, include, exclude])
+            judge(
+                self.tree,
+                self.filter,
+                &self.ignore_prefix,
+                &self.relative,
+                [ignore, include, exclude],
+            )
         };
         let known_file = !matches!(listed.kind, FileType::Directory | FileType::Unknown);
         let dir_matters = judged.selected || judged.descend || (judged.ignored && !parent_exists);
@@ -266,7 +307,12 @@ impl<V: Visitor> Walk<'_, V> {
             return Ok(());
         }
         let stat = self.tree.seen(stat, false);
-        let leaf = Leaf { parent: &parent, name: &listed.name, stat: &stat, kind };
+        let leaf = Leaf {
+            parent: &parent,
+            name: &listed.name,
+            stat: &stat,
+            kind,
+        };
         self.visitor.leaf(&self.relative, &leaf)
     }
 
@@ -274,7 +320,11 @@ impl<V: Visitor> Walk<'_, V> {
         let takes_part = judged.selected && !judged.ignored;
         let opened = rustix::fs::openat(parent, &name, DIR_FLAGS, Mode::empty()).and_then(|fd| {
             let stat = rustix::fs::fstat(&fd)?;
-            let names = if judged.descend || judged.ignored { list(&fd, usize::MAX)? } else { Vec::new() };
+            let names = if judged.descend || judged.ignored {
+                list(&fd, usize::MAX)?
+            } else {
+                Vec::new()
+            };
             Ok((Arc::new(fd), stat, names))
         });
         let (fd, stat, names) = match opened {
@@ -288,7 +338,13 @@ impl<V: Visitor> Walk<'_, V> {
         let id = DirId::of(&stat);
         let stat = self.tree.seen(stat, false);
         if takes_part {
-            let dir = Dir { fd: &fd, name: &name, stat: &stat, as_parent: false, is_top: false };
+            let dir = Dir {
+                fd: &fd,
+                name: &name,
+                stat: &stat,
+                as_parent: false,
+                is_top: false,
+            };
             self.visitor.enter(&self.relative, &dir)?;
         }
         let [ignore, include, exclude] = judged.states;
@@ -338,8 +394,16 @@ impl<V: Visitor> Walk<'_, V> {
         let entered = self.stack.visit_from(first, |name, fd, frame| {
             if level < upto {
                 let as_parent = !frame.selected;
-                let dir = Dir { fd, name, stat: &frame.stat, as_parent, is_top: false };
-                visitor.enter(&path[..frame.relative_len], &dir).map_err(Failure::Visitor)?;
+                let dir = Dir {
+                    fd,
+                    name,
+                    stat: &frame.stat,
+                    as_parent,
+                    is_top: false,
+                };
+                visitor
+                    .enter(&path[..frame.relative_len], &dir)
+                    .map_err(Failure::Visitor)?;
                 frame.entered = true;
             }
             level += 1;
@@ -356,7 +420,11 @@ impl<V: Visitor> Walk<'_, V> {
     }
 
     fn io(&self, verb: &'static str, errno: Errno) -> WalkError {
-        WalkError::Io { verb, path: self.path(), source: errno.into() }
+        WalkError::Io {
+            verb,
+            path: self.path(),
+            source: errno.into(),
+        }
     }
 
     fn lost(&self, lost: Lost) -> WalkError {
@@ -402,17 +470,27 @@ fn judge(
 ) -> Judged {
     let text = String::from_utf8_lossy(path);
     let ask = |matcher: Option<&PatternMatcher>, text: &str, parent: &MatchState| {
-        matcher.map(|matcher| matcher.match_child(text, parent)).unwrap_or_default()
+        matcher
+            .map(|matcher| matcher.match_child(text, parent))
+            .unwrap_or_default()
     };
     let rules = tree.rules().map(crate::source::IgnoreRules::matcher);
-    let in_context = if rules.is_some() { format!("{ignore_prefix}{text}") } else { String::new() };
+    let in_context = if rules.is_some() {
+        format!("{ignore_prefix}{text}")
+    } else {
+        String::new()
+    };
     let ignore = ask(rules, &in_context, ignore);
     let include_state = ask(filter.include.as_ref(), &text, include);
     let exclude_state = ask(filter.exclude.as_ref(), &text, exclude);
     let included = filter.include.is_none() || include_state.is_match();
     let excluded = exclude_state.is_match();
     let below_included = included || filter.include.as_ref().is_some_and(|m| m.may_match_below(&text));
-    let below_excluded = excluded && !filter.exclude.as_ref().is_some_and(|m| m.may_exclude_below(&text));
+    let below_excluded = excluded
+        && !filter
+            .exclude
+            .as_ref()
+            .is_some_and(|m| m.may_exclude_below(&text));
     Judged {
         ignored: ignore.is_match(),
         ignore_descend: ignore.is_match() && rules.is_some_and(|m| m.may_exclude_below(&in_context)),
@@ -444,12 +522,20 @@ pub(crate) fn holds_anything(tree: &SourceTree, real: &Path, ignore: &MatchState
             Ok(())
         }
     }
-    let fail = |errno: Errno| WalkError::Io { verb: "open", path: real.to_owned(), source: errno.into() };
+    let fail = |errno: Errno| WalkError::Io {
+        verb: "open",
+        path: real.to_owned(),
+        source: errno.into(),
+    };
     let stat = tree
         .open(real, OFlags::PATH | OFlags::DIRECTORY)
         .and_then(|fd| rustix::fs::fstat(&fd))
         .map_err(fail)?;
-    let start = Located { real: real.to_owned(), stat, ignore: ignore.clone() };
+    let start = Located {
+        real: real.to_owned(),
+        stat,
+        ignore: ignore.clone(),
+    };
     match walk(tree, &start, &Filter::default(), &mut First) {
         Ok(()) => Ok(false),
         Err(Found(None)) => Ok(true),

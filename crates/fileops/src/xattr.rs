@@ -36,8 +36,11 @@ fn counts(name: &[u8], origin: Origin) -> bool {
     if name == CAPABILITY {
         return origin == Origin::Snapshot;
     }
-    let foreign = name.starts_with(b"com.apple.") || name.starts_with(b"user.com.apple.");
-    !name.starts_with(b"security.") && !name.starts_with(b"system.") && !(origin == Origin::Context && foreign)
+    let finders = name.starts_with(b"com.apple.") || name.starts_with(b"user.com.apple.");
+    if origin == Origin::Context && finders {
+        return false;
+    }
+    !name.starts_with(b"security.") && !name.starts_with(b"system.")
 }
 
 /// Reads the attributes of an open file or directory. A file system without attributes has none; one that cannot be
@@ -59,7 +62,10 @@ pub(crate) fn read(fd: &OwnedFd, origin: Origin) -> Xattrs {
     };
     let mut found = Xattrs::new();
     let mut value = Vec::new();
-    for name in names.split(|b| *b == 0).filter(|name| !name.is_empty() && counts(name, origin)) {
+    for name in names
+        .split(|b| *b == 0)
+        .filter(|name| !name.is_empty() && counts(name, origin))
+    {
         value.resize(VALUE_MAX_BYTES, 0);
         if let Ok(len) = rustix::fs::fgetxattr(fd, name, &mut value[..]) {
             found.insert(name.to_vec(), value[..len].to_vec());
@@ -76,7 +82,10 @@ pub(crate) fn read_path_fd(fd: &OwnedFd, origin: Origin) -> Xattrs {
         return Xattrs::new();
     };
     let mut found = Xattrs::new();
-    for name in names[..len].split(|b| *b == 0).filter(|name| !name.is_empty() && counts(name, origin)) {
+    for name in names[..len]
+        .split(|b| *b == 0)
+        .filter(|name| !name.is_empty() && counts(name, origin))
+    {
         let mut value = vec![0; VALUE_MAX_BYTES];
         if let Ok(len) = rustix::fs::getxattr(&path, name, &mut value[..]) {
             value.truncate(len);
@@ -148,7 +157,10 @@ mod tests {
     #[test]
     fn encoding_is_injective() {
         let set = |pairs: &[(&str, &str)]| {
-            let map: Xattrs = pairs.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+            let map: Xattrs = pairs
+                .iter()
+                .map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec()))
+                .collect();
             let mut out = Vec::new();
             encode(&map, &mut out);
             out

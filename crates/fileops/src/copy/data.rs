@@ -99,13 +99,23 @@ impl DataCopier {
     }
 
     fn way(&self, key: (u64, u64)) -> Way {
-        let ways = self.ways.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ways = self
+            .ways
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         ways.get(&key).copied().unwrap_or(Way::Clone)
     }
 
     fn give_up(&self, key: (u64, u64), failed: Way) -> Way {
-        let next = if failed == Way::Clone { Way::Range } else { Way::ReadWrite };
-        let mut ways = self.ways.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let next = if failed == Way::Clone {
+            Way::Range
+        } else {
+            Way::ReadWrite
+        };
+        let mut ways = self
+            .ways
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let known = ways.entry(key).or_insert(next);
         *known = (*known).max(next);
         *known

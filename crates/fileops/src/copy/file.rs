@@ -34,7 +34,10 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn relative(&self) -> Vec<u8> {
-        self.dir.join(OsStr::from_bytes(self.name.as_bytes())).into_os_string().into_encoded_bytes()
+        self.dir
+            .join(OsStr::from_bytes(self.name.as_bytes()))
+            .into_os_string()
+            .into_encoded_bytes()
     }
 }
 
@@ -49,7 +52,14 @@ impl Engine<'_> {
         to_name: &CString,
         dir: &Path,
     ) -> Result<(), CopyError> {
-        let job = Job { from, name, stat, to, to_name, dir };
+        let job = Job {
+            from,
+            name,
+            stat,
+            to,
+            to_name,
+            dir,
+        };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => self.copy_regular(&job),
             FileType::Symlink => self.copy_link(&job),
@@ -84,10 +94,13 @@ impl Engine<'_> {
         let stat = self.source.seen(stat, false);
         let xattrs = xattr::read(&source, self.source.origin());
         let target = self.create(job)?;
-        let copied = self.data.copy(&source, &stat, &target).map_err(|error| match error {
-            DataError::Read(e) => read("read")(e),
-            DataError::Write(e) => self.write_error("write", &job.relative(), e),
-        })?;
+        let copied = self
+            .data
+            .copy(&source, &stat, &target)
+            .map_err(|error| match error {
+                DataError::Read(e) => read("read")(e),
+                DataError::Write(e) => self.write_error("write", &job.relative(), e),
+            })?;
         self.bytes.fetch_add(copied, Ordering::Relaxed);
         self.finish(job, &target, &stat, &xattrs)
     }
@@ -131,7 +144,9 @@ impl Engine<'_> {
     fn copy_special(&self, job: &Job<'_>, kind: FileType) -> Result<(), CopyError> {
         let write = |verb| move |e| self.write_error(verb, &job.relative(), e);
         let mode = Mode::from_raw_mode(0o600);
-        self.make(job, || rustix::fs::mknodat(job.to, job.to_name, kind, mode, job.stat.st_rdev))?;
+        self.make(job, || {
+            rustix::fs::mknodat(job.to, job.to_name, kind, mode, job.stat.st_rdev)
+        })?;
         let made = open_path(job.to, OsStr::from_bytes(job.to_name.as_bytes())).map_err(write("open"))?;
         self.dress_path(job, &made, kind)?;
         // Neither fchmod nor fchmodat works without opening the device; the magic link names exactly this inode.
@@ -165,7 +180,9 @@ impl Engine<'_> {
     /// Makes a new empty file, readable by nobody else until it is finished.
     fn create(&self, job: &Job<'_>) -> Result<OwnedFd, CopyError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.make(job, || rustix::fs::openat(job.to, job.to_name, flags, Mode::from_raw_mode(0o600)))
+        self.make(job, || {
+            rustix::fs::openat(job.to, job.to_name, flags, Mode::from_raw_mode(0o600))
+        })
     }
 
     /// Calls `make` for a name that must be new; what has the name is removed first.
@@ -191,7 +208,9 @@ impl Engine<'_> {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 if !self.replace {
                     let name = OsStr::from_bytes(name.as_bytes());
-                    return Err(CopyError::FileOverDir(self.target_path(parent_of(relative)).join(name)));
+                    return Err(CopyError::FileOverDir(
+                        self.target_path(parent_of(relative)).join(name),
+                    ));
                 }
                 return remove_tree(to, OsStr::from_bytes(name.as_bytes()))
                     .map_err(|e| self.write_error("remove", relative, e));

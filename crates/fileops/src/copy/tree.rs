@@ -63,7 +63,11 @@ pub(super) struct TopDir {
 
 impl TopDir {
     pub(super) fn existing(fd: OwnedFd, path: PathBuf) -> Self {
-        Self { fd: Arc::new(fd), created: false, path }
+        Self {
+            fd: Arc::new(fd),
+            created: false,
+            path,
+        }
     }
 }
 
@@ -148,7 +152,14 @@ impl<'a> Engine<'a> {
                 Err(WalkError::Changed(self.engine.base.to_owned()).into())
             }
             fn leaf(&mut self, _: &[u8], leaf: &Leaf<'_>) -> Result<(), CopyError> {
-                self.engine.copy_leaf(leaf.parent, leaf.name, leaf.stat, self.dir, self.name, Path::new(""))
+                self.engine.copy_leaf(
+                    leaf.parent,
+                    leaf.name,
+                    leaf.stat,
+                    self.dir,
+                    self.name,
+                    Path::new(""),
+                )
             }
             fn leave(&mut self, _: &[u8]) -> Result<(), CopyError> {
                 Ok(())
@@ -156,7 +167,16 @@ impl<'a> Engine<'a> {
         }
         self.target = target.parent().unwrap_or(Path::new("/")).to_owned();
         self.base = self.base.parent().unwrap_or(Path::new("/"));
-        walk::walk(self.source, located, self.filter, &mut Single { engine: self, dir, name })?;
+        walk::walk(
+            self.source,
+            located,
+            self.filter,
+            &mut Single {
+                engine: self,
+                dir,
+                name,
+            },
+        )?;
         Ok(self.report(0))
     }
 
@@ -181,7 +201,10 @@ impl<'a> Engine<'a> {
                 links: HashMap::new(),
                 dirs: 0,
             };
-            let watched = &mut Watched { inner: &mut visitor, required };
+            let watched = &mut Watched {
+                inner: &mut visitor,
+                required,
+            };
             let walked = walk::walk(engine.source, located, engine.filter, watched);
             dirs = visitor.dirs;
             walked
@@ -203,7 +226,10 @@ impl<'a> Engine<'a> {
     }
 
     pub(super) fn owner_of(&self, stat: &Stat) -> Owner {
-        self.owner.unwrap_or(Owner { uid: stat.st_uid, gid: stat.st_gid })
+        self.owner.unwrap_or(Owner {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        })
     }
 
     pub(super) fn mode_of(&self, stat: &Stat) -> Mode {
@@ -224,15 +250,27 @@ impl<'a> Engine<'a> {
     }
 
     pub(super) fn target_path(&self, relative: &Path) -> PathBuf {
-        if relative.as_os_str().is_empty() { self.target.clone() } else { self.target.join(relative) }
+        if relative.as_os_str().is_empty() {
+            self.target.clone()
+        } else {
+            self.target.join(relative)
+        }
     }
 
     pub(super) fn read_error(&self, verb: &'static str, relative: &[u8], errno: Errno) -> CopyError {
-        CopyError::Read { verb, path: self.path(relative), source: errno.into() }
+        CopyError::Read {
+            verb,
+            path: self.path(relative),
+            source: errno.into(),
+        }
     }
 
     pub(super) fn write_error(&self, verb: &'static str, relative: &[u8], errno: Errno) -> CopyError {
-        CopyError::Write { verb, path: self.path(relative), source: errno.into() }
+        CopyError::Write {
+            verb,
+            path: self.path(relative),
+            source: errno.into(),
+        }
     }
 
     fn run(&self, batch: &Batch) {
@@ -260,7 +298,11 @@ impl<'a> Engine<'a> {
         if filling.users.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());
         }
-        let finish = filling.finish.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let finish = filling
+            .finish
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match finish {
             None | Some((_, Finish::Nothing)) => Ok(()),
             Some((fd, Finish::Times(stat))) => set_times(&fd, &self.times_of(&stat)),
@@ -318,7 +360,10 @@ impl<'scope> TreeCopy<'_, 'scope, '_> {
 
     fn push(&mut self, name: &CString, fd: Arc<OwnedFd>, finish: Finish) -> Result<(), Errno> {
         let id = DirId::of(&rustix::fs::fstat(&fd)?);
-        let filling = Arc::new(Filling { users: AtomicUsize::new(1), finish: Mutex::new(None) });
+        let filling = Arc::new(Filling {
+            users: AtomicUsize::new(1),
+            finish: Mutex::new(None),
+        });
         self.stack.push(name.clone(), fd, id, Frame { filling, finish });
         self.dirs += 1;
         Ok(())
@@ -337,11 +382,14 @@ impl<'scope> TreeCopy<'_, 'scope, '_> {
             if errno != Errno::EXIST {
                 return Err(fail("make directory")(errno));
             }
-            let stat = rustix::fs::statat(&*parent, dir.name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("stat"))?;
+            let stat =
+                rustix::fs::statat(&*parent, dir.name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("stat"))?;
             created = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
             if created {
                 if !engine.replace {
-                    return Err(CopyError::DirOverFile(engine.target_path(Path::new(OsStr::from_bytes(relative)))));
+                    return Err(CopyError::DirOverFile(
+                        engine.target_path(Path::new(OsStr::from_bytes(relative))),
+                    ));
                 }
                 remove_tree(&parent, OsStr::from_bytes(dir.name.as_bytes())).map_err(fail("remove"))?;
                 rustix::fs::mkdirat(&*parent, dir.name, Mode::from_raw_mode(0o700))
@@ -392,7 +440,14 @@ impl<'scope> TreeCopy<'_, 'scope, '_> {
         let Some((to, _)) = self.stack.top() else {
             return Ok(());
         };
-        engine.copy_leaf(leaf.parent, leaf.name, leaf.stat, to, leaf.name, parent_of(relative))?;
+        engine.copy_leaf(
+            leaf.parent,
+            leaf.name,
+            leaf.stat,
+            to,
+            leaf.name,
+            parent_of(relative),
+        )?;
         let made = rustix::fs::statat(&**to, leaf.name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| engine.write_error("stat", relative, e))?;
         let key = (leaf.stat.st_dev, leaf.stat.st_ino);
@@ -420,7 +475,8 @@ impl Visitor for TreeCopy<'_, '_, '_> {
             Finish::Times(*dir.stat)
         };
         let root = Arc::clone(&self.root);
-        self.push(dir.name, root, finish).map_err(|e| self.engine.write_error("stat", relative, e))
+        self.push(dir.name, root, finish)
+            .map_err(|e| self.engine.write_error("stat", relative, e))
     }
 
     fn leaf(&mut self, relative: &[u8], leaf: &Leaf<'_>) -> Result<(), CopyError> {
@@ -463,8 +519,14 @@ impl Visitor for TreeCopy<'_, '_, '_> {
             Lost::Moved => CopyError::DestMoved(engine.target_path(Path::new(OsStr::from_bytes(relative)))),
         })?;
         if let Some((fd, frame)) = popped {
-            *frame.filling.finish.lock().unwrap_or_else(PoisonError::into_inner) = Some((fd, frame.finish));
-            engine.release(&frame.filling).map_err(|e| engine.write_error("set metadata", relative, e))?;
+            *frame
+                .filling
+                .finish
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some((fd, frame.finish));
+            engine
+                .release(&frame.filling)
+                .map_err(|e| engine.write_error("set metadata", relative, e))?;
         }
         Ok(())
     }

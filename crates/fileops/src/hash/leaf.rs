@@ -62,13 +62,23 @@ pub(super) fn read(dir: &OwnedFd, name: &CString, stat: &Stat, origin: Origin) -
                 Err(e) => return Err(ReadFailure::Errno("read link", e)),
             };
             let leaf = digest(text.as_bytes(), &xattr::read_path_fd(&link, origin));
-            Ok(Read { leaf, stat: now, is_stable: true, bytes: 0 })
+            Ok(Read {
+                leaf,
+                stat: now,
+                is_stable: true,
+                bytes: 0,
+            })
         }
         _ => {
             let special = open_name(dir, name)?;
             let now = rustix::fs::fstat(&special).map_err(|e| ReadFailure::Errno("stat", e))?;
             let leaf = digest(&Sha256::digest(b""), &xattr::read_path_fd(&special, origin));
-            Ok(Read { leaf, stat: now, is_stable: true, bytes: 0 })
+            Ok(Read {
+                leaf,
+                stat: now,
+                is_stable: true,
+                bytes: 0,
+            })
         }
     }
 }
@@ -100,7 +110,12 @@ fn read_regular(dir: &OwnedFd, name: &CString, origin: Origin) -> Result<Read, R
         if is_stable || tries == READ_TRIES {
             let mut stat = after;
             stat.st_size = i64::try_from(bytes).unwrap_or(i64::MAX);
-            return Ok(Read { leaf, stat, is_stable, bytes });
+            return Ok(Read {
+                leaf,
+                stat,
+                is_stable,
+                bytes,
+            });
         }
         rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).map_err(|e| ReadFailure::Errno("read", e))?;
         before = after;

@@ -86,12 +86,20 @@ impl StatTable {
     #[must_use]
     pub fn load(bytes: &[u8]) -> Self {
         let records = bytes.strip_prefix(MAGIC).unwrap_or_default();
-        let sorted = records.len() % RECORD_BYTES == 0
-            && records.chunks_exact(RECORD_BYTES).is_sorted_by_key(|record| decode(record).0);
+        let sorted = records.len().is_multiple_of(RECORD_BYTES)
+            && records
+                .chunks_exact(RECORD_BYTES)
+                .is_sorted_by_key(|record| decode(record).0);
         let loaded = if sorted { records.to_vec() } else { Vec::new() };
         let count = loaded.len() / RECORD_BYTES;
-        let state = State { added: HashMap::new(), used: vec![0; count.div_ceil(64)] };
-        Self { loaded, state: Mutex::new(state) }
+        let state = State {
+            added: HashMap::new(),
+            used: vec![0; count.div_ceil(64)],
+        };
+        Self {
+            loaded,
+            state: Mutex::new(state),
+        }
     }
 
     /// The table to store: what was used or added, so that it does not grow with files that are gone. `None` if it
@@ -105,7 +113,8 @@ impl StatTable {
             return None;
         }
         let kept = (0..count).filter(|i| is_used(*i)).map(|i| decode(self.record(i)));
-        let mut all: Vec<(StatKey, [u8; 32])> = kept.filter(|(key, _)| !state.added.contains_key(key)).collect();
+        let mut all: Vec<(StatKey, [u8; 32])> =
+            kept.filter(|(key, _)| !state.added.contains_key(key)).collect();
         all.extend(state.added.iter().map(|(key, digest)| (*key, *digest)));
         all.sort_unstable();
         let mut out = Vec::with_capacity(MAGIC.len() + all.len() * RECORD_BYTES);
@@ -133,7 +142,11 @@ impl StatCache for StatTable {
         let (mut low, mut high) = (0, count);
         while low < high {
             let middle = usize::midpoint(low, high);
-            if decode(self.record(middle)).0 < *key { low = middle + 1 } else { high = middle }
+            if decode(self.record(middle)).0 < *key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if low < count {
@@ -147,7 +160,11 @@ impl StatCache for StatTable {
     }
 
     fn put(&self, entries: Vec<(StatKey, [u8; 32])>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).added.extend(entries);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .added
+            .extend(entries);
     }
 }
 
@@ -174,7 +191,13 @@ mod tests {
     use super::*;
 
     fn key(ino: u64) -> StatKey {
-        StatKey { dev: 1, ino, size: 3, ctime_ns: -5, mtime_ns: 7 }
+        StatKey {
+            dev: 1,
+            ino,
+            size: 3,
+            ctime_ns: -5,
+            mtime_ns: 7,
+        }
     }
 
     #[test]

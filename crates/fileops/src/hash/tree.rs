@@ -45,9 +45,17 @@ fn header(stat: &Stat, as_parent: bool) -> Header {
         FileType::Fifo => (b'q', 0),
         FileType::Unknown => (b'?', 0),
     };
-    let mode = if kind == FileType::Symlink { 0o777 } else { stat.st_mode & 0o7777 };
+    let mode = if kind == FileType::Symlink {
+        0o777
+    } else {
+        stat.st_mode & 0o7777
+    };
     let is_device = matches!(tag, b'c' | b'b');
-    let (major, minor) = if is_device { (major(stat.st_rdev), minor(stat.st_rdev)) } else { (0, 0) };
+    let (major, minor) = if is_device {
+        (major(stat.st_rdev), minor(stat.st_rdev))
+    } else {
+        (0, 0)
+    };
     let mut out = [0; HEADER_BYTES];
     out[0] = tag;
     out[1..5].copy_from_slice(&mode.to_le_bytes());
@@ -135,12 +143,20 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         // A deep tree that was given up would free its parents one inside the other.
-        let mut parent = self.parent.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let mut parent = self
+            .parent
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         while let Some((node, _)) = parent {
             let Some(mut node) = Arc::into_inner(node) else {
                 return;
             };
-            parent = node.parent.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+            parent = node
+                .parent
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
         }
     }
 }
@@ -197,11 +213,23 @@ pub(super) fn hash(
             batch: None,
             stats: &mut stats,
         };
-        let walked = walk::walk(source, located, filter, &mut Watched { inner: &mut visitor, required });
+        let walked = walk::walk(
+            source,
+            located,
+            filter,
+            &mut Watched {
+                inner: &mut visitor,
+                required,
+            },
+        );
         visitor.flush();
         walked
     });
-    let failure = engine.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let failure = engine
+        .failure
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
     if let Some(error) = failure {
         return Err(error);
     }
@@ -258,7 +286,10 @@ impl Engine<'_> {
     }
 
     fn fail(&self, error: HashError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
         self.failed.store(true, Ordering::Relaxed);
     }
 }
@@ -313,7 +344,11 @@ impl Visitor for TreeHash<'_, '_, '_, '_> {
         let leaf = self.dir_leaf(dir);
         let parent = Arc::clone(&self.nodes[self.nodes.len() - 1]);
         // The start's own name is not part of it: what it is called is the action's business.
-        let name = if dir.is_top { CString::default() } else { dir.name.clone() };
+        let name = if dir.is_top {
+            CString::default()
+        } else {
+            dir.name.clone()
+        };
         let at = parent.add(name, header(dir.stat, dir.as_parent), [0; 32]);
         parent.unknown.fetch_add(1, Ordering::AcqRel);
         self.nodes.push(Node::new(leaf, Some((parent, at))));
@@ -326,9 +361,17 @@ impl Visitor for TreeHash<'_, '_, '_, '_> {
         }
         self.stats.files += 1;
         let node = &self.nodes[self.nodes.len() - 1];
-        let name = if relative.is_empty() { CString::default() } else { leaf.name.clone() };
+        let name = if relative.is_empty() {
+            CString::default()
+        } else {
+            leaf.name.clone()
+        };
         let head = header(leaf.stat, false);
-        let size = if leaf.kind == FileType::RegularFile { u64::try_from(leaf.stat.st_size).unwrap_or(0) } else { 0 };
+        let size = if leaf.kind == FileType::RegularFile {
+            u64::try_from(leaf.stat.st_size).unwrap_or(0)
+        } else {
+            0
+        };
         if let Some(known) = self.engine.cache.get(&StatKey::of(leaf.stat)) {
             node.add(name, head, known);
             self.engine.bytes.fetch_add(size, Ordering::Relaxed);

@@ -14,32 +14,67 @@ fn act(w: &World, kind: &FileActionKind) -> Result<CopyReport, ActionError> {
 }
 
 fn mkdir(path: &str) -> MkDirAction {
-    MkDirAction { path: path.to_owned(), mode: 0o750, make_parents: true, owner: None, time: None }
+    MkDirAction {
+        path: path.to_owned(),
+        mode: 0o750,
+        make_parents: true,
+        owner: None,
+        time: None,
+    }
 }
 
 fn mkfile(path: &str, data: &str) -> MkFileAction {
-    MkFileAction { path: path.to_owned(), mode: 0o640, data: data.into(), owner: None, time: None }
+    MkFileAction {
+        path: path.to_owned(),
+        mode: 0o640,
+        data: data.into(),
+        owner: None,
+        time: None,
+    }
 }
 
 fn rm(path: &str) -> RmAction {
-    RmAction { path: path.to_owned(), allow_not_found: false, allow_wildcard: false }
+    RmAction {
+        path: path.to_owned(),
+        allow_not_found: false,
+        allow_wildcard: false,
+    }
 }
 
 fn user(spec: &str) -> Option<UserOpt> {
-    Some(UserOpt { spec: spec.to_owned() })
+    Some(UserOpt {
+        spec: spec.to_owned(),
+    })
 }
 
 #[test]
 fn privileged_item65_directories_are_made_with_owner_and_time_and_existing_ones_stay() {
     let w = World::new();
-    w.file("dst/etc/passwd", "bob:x:1000:100::/:\n").dir("dst/there").chmod("dst/there", 0o700);
-    let action = MkDirAction { owner: user("bob"), time: at(50), ..mkdir("/there/a/b") };
+    w.file("dst/etc/passwd", "bob:x:1000:100::/:\n")
+        .dir("dst/there")
+        .chmod("dst/there", 0o700);
+    let action = MkDirAction {
+        owner: user("bob"),
+        time: at(50),
+        ..mkdir("/there/a/b")
+    };
     act(&w, &FileActionKind::MkDir(action)).unwrap();
     for path in ["dst/there/a", "dst/there/a/b"] {
-        assert_eq!((w.owner(path), w.mode(path), w.stat(path).mtime()), ((1000, 100), 0o750, 50), "{path}");
+        assert_eq!(
+            (w.owner(path), w.mode(path), w.stat(path).mtime()),
+            ((1000, 100), 0o750, 50),
+            "{path}"
+        );
     }
     assert_eq!((w.owner("dst/there"), w.mode("dst/there")), ((0, 0), 0o700));
-    act(&w, &FileActionKind::MkDir(MkDirAction { owner: user("7"), ..mkdir("/there/a") })).unwrap();
+    act(
+        &w,
+        &FileActionKind::MkDir(MkDirAction {
+            owner: user("7"),
+            ..mkdir("/there/a")
+        }),
+    )
+    .unwrap();
     assert_eq!(w.owner("dst/there/a"), (1000, 100));
     act(&w, &FileActionKind::MkDir(mkdir("/"))).unwrap();
 }
@@ -47,7 +82,12 @@ fn privileged_item65_directories_are_made_with_owner_and_time_and_existing_ones_
 #[test]
 fn directories_without_parents() {
     let w = World::new();
-    let single = |path: &str| FileActionKind::MkDir(MkDirAction { make_parents: false, ..mkdir(path) });
+    let single = |path: &str| {
+        FileActionKind::MkDir(MkDirAction {
+            make_parents: false,
+            ..mkdir(path)
+        })
+    };
     assert!(act(&w, &single("/a/b")).is_err());
     act(&w, &single("/a")).unwrap();
     act(&w, &single("/a")).unwrap();
@@ -62,7 +102,9 @@ fn directories_without_parents() {
 fn directories_are_made_through_links_inside_the_root() {
     let w = World::new();
     let canary = w.path("canary");
-    w.link("dst/out", canary.to_str().unwrap()).dir("dst/real").link("dst/in", "real");
+    w.link("dst/out", canary.to_str().unwrap())
+        .dir("dst/real")
+        .link("dst/in", "real");
     act(&w, &FileActionKind::MkDir(mkdir("/in/a"))).unwrap();
     act(&w, &FileActionKind::MkDir(mkdir("/out/a"))).unwrap();
     assert!(w.exists("dst/real/a"));
@@ -72,16 +114,35 @@ fn directories_are_made_through_links_inside_the_root() {
 #[test]
 fn privileged_item41_files_are_written_with_owner_mode_and_time() {
     let w = World::new();
-    let action = MkFileAction { owner: user("3:4"), time: at(60), ..mkfile("/f", "text") };
+    let action = MkFileAction {
+        owner: user("3:4"),
+        time: at(60),
+        ..mkfile("/f", "text")
+    };
     act(&w, &FileActionKind::MkFile(action)).unwrap();
-    assert_eq!((w.read("dst/f"), w.mode("dst/f"), w.owner("dst/f")), ("text".to_owned(), 0o640, (3, 4)));
+    assert_eq!(
+        (w.read("dst/f"), w.mode("dst/f"), w.owner("dst/f")),
+        ("text".to_owned(), 0o640, (3, 4))
+    );
     assert_eq!(w.stat("dst/f").mtime(), 60);
     act(&w, &FileActionKind::MkFile(mkfile("/f", "t"))).unwrap();
-    assert_eq!(w.read("dst/f"), "t", "shorter text leaves nothing of the longer one");
+    assert_eq!(
+        w.read("dst/f"),
+        "t",
+        "shorter text leaves nothing of the longer one"
+    );
     assert!(act(&w, &FileActionKind::MkFile(mkfile("/no/f", ""))).is_err());
-    assert!(matches!(act(&w, &FileActionKind::MkFile(mkfile("/", ""))), Err(ActionError::IsRoot(_))));
-    w.dir("dst/d").link("dst/l", "made").link("dst/out", w.path("canary/new").to_str().unwrap());
-    assert!(matches!(act(&w, &FileActionKind::MkFile(mkfile("/d", ""))), Err(ActionError::NotRegular(_))));
+    assert!(matches!(
+        act(&w, &FileActionKind::MkFile(mkfile("/", ""))),
+        Err(ActionError::IsRoot(_))
+    ));
+    w.dir("dst/d")
+        .link("dst/l", "made")
+        .link("dst/out", w.path("canary/new").to_str().unwrap());
+    assert!(matches!(
+        act(&w, &FileActionKind::MkFile(mkfile("/d", ""))),
+        Err(ActionError::NotRegular(_))
+    ));
     act(&w, &FileActionKind::MkFile(mkfile("/l", "via"))).unwrap();
     assert_eq!(w.read("dst/made"), "via");
     act(&w, &FileActionKind::MkFile(mkfile("/out", "x"))).ok();
@@ -92,7 +153,14 @@ fn privileged_item41_files_are_written_with_owner_mode_and_time() {
 fn a_fifo_in_the_way_of_a_file_does_not_block() {
     let w = World::new();
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
-    rustix::fs::mknodat(rustix::fs::CWD, w.path("dst/p"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        w.path("dst/p"),
+        rustix::fs::FileType::Fifo,
+        mode,
+        0,
+    )
+    .unwrap();
     assert!(act(&w, &FileActionKind::MkFile(mkfile("/p", "x"))).is_err());
 }
 
@@ -108,7 +176,10 @@ fn privileged_links_are_made_with_owner_and_time() {
         })
     };
     act(&w, &link("/l")).unwrap();
-    assert_eq!(std::fs::read_link(w.path("dst/l")).unwrap().to_str(), Some("../any/text"));
+    assert_eq!(
+        std::fs::read_link(w.path("dst/l")).unwrap().to_str(),
+        Some("../any/text")
+    );
     assert_eq!((w.owner("dst/l"), w.stat("dst/l").mtime()), ((8, 8), 70));
     w.file("dst/f", "");
     assert!(act(&w, &link("/f")).is_err(), "nothing is replaced");
@@ -117,16 +188,40 @@ fn privileged_links_are_made_with_owner_and_time() {
 #[test]
 fn removing() {
     let w = World::new();
-    w.file("dst/d/a", "").file("dst/d/b/c", "").file("dst/x1", "").file("dst/x2", "").file("dst/keep", "");
-    w.link("dst/l", w.path("canary").to_str().unwrap()).link("dst/d/b/out", "/keep");
+    w.file("dst/d/a", "")
+        .file("dst/d/b/c", "")
+        .file("dst/x1", "")
+        .file("dst/x2", "")
+        .file("dst/keep", "");
+    w.link("dst/l", w.path("canary").to_str().unwrap())
+        .link("dst/d/b/out", "/keep");
     act(&w, &FileActionKind::Rm(rm("/l"))).unwrap();
     act(&w, &FileActionKind::Rm(rm("d"))).unwrap();
-    act(&w, &FileActionKind::Rm(RmAction { allow_wildcard: true, ..rm("/x*") })).unwrap();
+    act(
+        &w,
+        &FileActionKind::Rm(RmAction {
+            allow_wildcard: true,
+            ..rm("/x*")
+        }),
+    )
+    .unwrap();
     assert_eq!(w.names(), ["keep"]);
     assert!(w.exists("canary/secret"));
-    assert!(matches!(act(&w, &FileActionKind::Rm(rm("/gone"))), Err(ActionError::NotFound(_))));
-    assert!(matches!(act(&w, &FileActionKind::Rm(rm("/no/gone"))), Err(ActionError::NotFound(_))));
-    let lax = |path: &str| FileActionKind::Rm(RmAction { allow_not_found: true, allow_wildcard: true, ..rm(path) });
+    assert!(matches!(
+        act(&w, &FileActionKind::Rm(rm("/gone"))),
+        Err(ActionError::NotFound(_))
+    ));
+    assert!(matches!(
+        act(&w, &FileActionKind::Rm(rm("/no/gone"))),
+        Err(ActionError::NotFound(_))
+    ));
+    let lax = |path: &str| {
+        FileActionKind::Rm(RmAction {
+            allow_not_found: true,
+            allow_wildcard: true,
+            ..rm(path)
+        })
+    };
     for path in ["/gone", "/no/gone", "/gone*", "/no/gone*", "/keep/x"] {
         act(&w, &lax(path)).unwrap();
     }
@@ -137,8 +232,13 @@ fn removing() {
 #[test]
 fn removing_behind_a_link_stays_inside() {
     let w = World::new();
-    w.link("dst/out", w.path("canary").to_str().unwrap()).file("dst/real/f", "").link("dst/in", "real");
-    assert!(matches!(act(&w, &FileActionKind::Rm(rm("/out/secret"))), Err(ActionError::NotFound(_))));
+    w.link("dst/out", w.path("canary").to_str().unwrap())
+        .file("dst/real/f", "")
+        .link("dst/in", "real");
+    assert!(matches!(
+        act(&w, &FileActionKind::Rm(rm("/out/secret"))),
+        Err(ActionError::NotFound(_))
+    ));
     act(&w, &FileActionKind::Rm(rm("/in/f"))).unwrap();
     assert!(w.exists("canary/secret") && !w.exists("dst/real/f"));
 }

@@ -19,11 +19,25 @@ fn copied(w: &World, tree: &SourceTree) -> Vec<String> {
 #[test]
 fn item42_the_dockerfiles_own_ignore_file_wins() {
     let w = World::new();
-    w.file("src/a", "").file("src/b", "").file("src/.dockerignore", "a\n.dockerignore\n*.dockerignore");
-    w.file("src/build/Dockerfile.dev.dockerignore", "b\n**/*.dockerignore\n.dockerignore\nbuild");
-    assert_eq!(copied(&w, &open(&w, DockerfileAt::InContext("Dockerfile"))), ["b", "build", "build/Dockerfile.dev.dockerignore"]);
-    assert_eq!(copied(&w, &open(&w, DockerfileAt::InContext("build/Dockerfile.dev"))), ["a"]);
-    assert_eq!(copied(&w, &open(&w, DockerfileAt::Nowhere)), ["b", "build", "build/Dockerfile.dev.dockerignore"]);
+    w.file("src/a", "")
+        .file("src/b", "")
+        .file("src/.dockerignore", "a\n.dockerignore\n*.dockerignore");
+    w.file(
+        "src/build/Dockerfile.dev.dockerignore",
+        "b\n**/*.dockerignore\n.dockerignore\nbuild",
+    );
+    assert_eq!(
+        copied(&w, &open(&w, DockerfileAt::InContext("Dockerfile"))),
+        ["b", "build", "build/Dockerfile.dev.dockerignore"]
+    );
+    assert_eq!(
+        copied(&w, &open(&w, DockerfileAt::InContext("build/Dockerfile.dev"))),
+        ["a"]
+    );
+    assert_eq!(
+        copied(&w, &open(&w, DockerfileAt::Nowhere)),
+        ["b", "build", "build/Dockerfile.dev.dockerignore"]
+    );
     w.file("canary/Df.dockerignore", "*\n!a");
     let beside = w.root("canary");
     assert_eq!(copied(&w, &open(&w, DockerfileAt::Beside(&beside, "Df"))), ["a"]);
@@ -32,11 +46,21 @@ fn item42_the_dockerfiles_own_ignore_file_wins() {
 #[test]
 fn item44_ignored_dockerfiles_can_be_read_but_not_copied() {
     let w = World::new();
-    w.file("src/Dockerfile", "FROM x").file("src/.dockerignore", "Dockerfile\n.dockerignore\n").file("src/f", "");
+    w.file("src/Dockerfile", "FROM x")
+        .file("src/.dockerignore", "Dockerfile\n.dockerignore\n")
+        .file("src/f", "");
     let tree = open(&w, DockerfileAt::InContext("Dockerfile"));
     assert_eq!(copied(&w, &tree), ["f"]);
-    let SourceTree::Context(context) = &tree else { panic!("a context") };
-    assert_eq!(context.root().read_file(std::path::Path::new("Dockerfile"), 100).unwrap(), b"FROM x");
+    let SourceTree::Context(context) = &tree else {
+        panic!("a context")
+    };
+    assert_eq!(
+        context
+            .root()
+            .read_file(std::path::Path::new("Dockerfile"), 100)
+            .unwrap(),
+        b"FROM x"
+    );
     let error = crate::support::run(&tree, &w.root("dst"), &cp("Dockerfile", "/"), None).unwrap_err();
     assert!(error.missing().unwrap().ignored.is_some());
 }
@@ -44,25 +68,39 @@ fn item44_ignored_dockerfiles_can_be_read_but_not_copied() {
 #[test]
 fn row40_the_context_may_be_a_link_but_the_ignore_file_may_not_lead_out() {
     let w = World::new();
-    w.file("src/a", "").link("ctx", "src").link("src/.dockerignore", "../canary/secret");
+    w.file("src/a", "")
+        .link("ctx", "src")
+        .link("src/.dockerignore", "../canary/secret");
     let context = LocalContext::open(&w.path("ctx"), DockerfileAt::Nowhere).unwrap();
-    assert!(context.rules().is_none(), "the link ends inside, where there is nothing");
+    assert!(
+        context.rules().is_none(),
+        "the link ends inside, where there is nothing"
+    );
     assert_eq!(copied(&w, &SourceTree::Context(context)), [".dockerignore", "a"]);
     std::fs::remove_file(w.path("src/.dockerignore")).unwrap();
-    w.file("src/real", "real\nother").link("src/.dockerignore", "real");
+    w.file("src/real", "real\nother")
+        .link("src/.dockerignore", "real");
     let context = LocalContext::open(&w.path("src"), DockerfileAt::Nowhere).unwrap();
-    assert_eq!(context.rules().unwrap().patterns().collect::<Vec<_>>(), ["real", "other"]);
+    assert_eq!(
+        context.rules().unwrap().patterns().collect::<Vec<_>>(),
+        ["real", "other"]
+    );
     std::fs::remove_file(w.path("src/.dockerignore")).unwrap();
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     let fifo = w.path("src/.dockerignore");
     rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    assert!(LocalContext::open(&w.path("src"), DockerfileAt::Nowhere).is_err(), "and does not block");
+    assert!(
+        LocalContext::open(&w.path("src"), DockerfileAt::Nowhere).is_err(),
+        "and does not block"
+    );
 }
 
 #[test]
 fn item45_a_mount_of_the_context_sees_what_the_rules_leave() {
     let w = World::new();
-    w.file("src/d/keep", "1").file("src/d/drop", "2").file("src/.dockerignore", "d/drop");
+    w.file("src/d/keep", "1")
+        .file("src/d/drop", "2")
+        .file("src/.dockerignore", "d/drop");
     let tree = open(&w, DockerfileAt::Nowhere);
     materialize(&tree, "/d", &w.root("dst")).unwrap();
     assert_eq!(w.names(), ["keep"]);
@@ -95,7 +133,10 @@ fn tar(entries: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn add(src: &str, dest: &str) -> CopyAction {
-    CopyAction { attempt_unpack: true, ..cp(src, dest) }
+    CopyAction {
+        attempt_unpack: true,
+        ..cp(src, dest)
+    }
 }
 
 #[test]
@@ -105,7 +146,10 @@ fn privileged_item37_add_unpacks_what_is_an_archive_by_content() {
     std::fs::write(w.path("src/data"), &archive).unwrap();
     w.file("src/not.tar.gz", "plain text").link("src/l", "data");
     w.copy(&add("data", "/a/b")).unwrap();
-    assert_eq!(w.names(), ["a", "a/b", "a/b/d", "a/b/d/f", "a/b/implied", "a/b/implied/g"]);
+    assert_eq!(
+        w.names(),
+        ["a", "a/b", "a/b/d", "a/b/d/f", "a/b/implied", "a/b/implied/g"]
+    );
     assert_eq!((w.owner("dst/a/b/d/f"), w.mode("dst/a/b/d/f")), ((5, 6), 0o640));
     assert_eq!((w.owner("dst/a/b"), w.mode("dst/a/b")), ((0, 0), 0o755));
     w.clear_dst();
@@ -118,15 +162,23 @@ fn privileged_item37_add_unpacks_what_is_an_archive_by_content() {
     w.clear_dst();
     w.copy(&cp("data", "/copied")).unwrap();
     assert!(w.stat("dst/copied").is_file(), "COPY never unpacks");
-    assert!(w.copy(&add("data", "/copied")).is_err(), "a file is in the way of the directory");
+    assert!(
+        w.copy(&add("data", "/copied")).is_err(),
+        "a file is in the way of the directory"
+    );
 }
 
 #[test]
 fn privileged_item37_add_follows_links_of_the_root_inside_it() {
     let w = World::new();
     std::fs::write(w.path("src/a.tar"), tar(&[("f", "1")])).unwrap();
-    w.link("dst/link", "/real").link("dst/out", w.path("canary").to_str().unwrap());
-    w.copy(&CopyAction { time: at(90), ..add("a.tar", "/link/sub") }).unwrap();
+    w.link("dst/link", "/real")
+        .link("dst/out", w.path("canary").to_str().unwrap());
+    w.copy(&CopyAction {
+        time: at(90),
+        ..add("a.tar", "/link/sub")
+    })
+    .unwrap();
     w.copy(&add("a.tar", "/out")).unwrap();
     assert_eq!(w.read("dst/real/sub/f"), "1");
     assert_eq!(std::os::unix::fs::MetadataExt::mtime(&w.stat("dst/real/sub")), 90);
@@ -142,16 +194,30 @@ fn item37_directories_and_broken_archives() {
     std::fs::write(w.path("src/broken"), &broken).unwrap();
     w.copy(&add("d", "/d")).unwrap();
     assert_eq!(w.read("dst/d/f"), "x");
-    assert!(w.copy(&add("broken", "/b")).is_err(), "it is an archive, so it is not copied as a file");
+    assert!(
+        w.copy(&add("broken", "/b")).is_err(),
+        "it is an archive, so it is not copied as a file"
+    );
 }
 
 #[test]
 fn item46_a_context_from_a_tar() {
     let w = World::new();
-    let archive = tar(&[("Dockerfile", "FROM scratch"), ("d/f", "1"), (".dockerignore", "d/g"), ("d/g", "2")]);
+    let archive = tar(&[
+        ("Dockerfile", "FROM scratch"),
+        ("d/f", "1"),
+        (".dockerignore", "d/g"),
+        ("d/g", "2"),
+    ]);
     let gz = w.path("gz");
     std::fs::write(&gz, &archive).unwrap();
-    assert!(std::process::Command::new("gzip").arg(&gz).status().unwrap().success());
+    assert!(
+        std::process::Command::new("gzip")
+            .arg(&gz)
+            .status()
+            .unwrap()
+            .success()
+    );
     for bytes in [archive, std::fs::read(w.path("gz.gz")).unwrap()] {
         std::fs::remove_dir_all(w.path("src")).unwrap();
         w.dir("src");

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use rbuild_fileops::{ContentHash, IgnoreRules, LocalContext, Selector, SourceTree, StatCache, StatKey, StatTable};
+use rbuild_fileops::{
+    ContentHash, IgnoreRules, LocalContext, Selector, SourceTree, StatCache, StatKey, StatTable,
+};
 use rbuild_graph::CopyAction;
 use rustix::fs::XattrFlags;
 
@@ -11,7 +13,10 @@ use crate::support::{World, cp, cp_parents, listing, try_hash};
 
 fn tree() -> World {
     let w = World::new();
-    w.file("src/d/a", "one").file("src/d/sub/b", "two").link("src/d/l", "a").dir("src/d/empty");
+    w.file("src/d/a", "one")
+        .file("src/d/sub/b", "two")
+        .link("src/d/l", "a")
+        .dir("src/d/empty");
     w
 }
 
@@ -19,7 +24,10 @@ fn tree() -> World {
 fn item76_times_and_hard_links_do_not_matter() {
     let w = tree();
     let before = w.hash(&cp("d", "/"));
-    w.utime("src/d/a", 1).utime("src/d/sub", 2).utime("src/d/l", 3).utime("src/d", 4);
+    w.utime("src/d/a", 1)
+        .utime("src/d/sub", 2)
+        .utime("src/d/l", 3)
+        .utime("src/d", 4);
     assert_eq!(w.hash(&cp("d", "/")), before);
     std::fs::hard_link(w.path("src/d/a"), w.path("outside")).unwrap();
     assert_eq!(w.hash(&cp("d", "/")), before);
@@ -45,8 +53,12 @@ fn privileged_item76_everything_else_matters() {
         ("gid", &|w| drop(w.chown("src/d/a", 0, 1))),
         ("owner of a link", &|w| drop(w.chown("src/d/l", 1, 0))),
         ("a new name", &|w| drop(w.file("src/d/c", ""))),
-        ("rename", &|w| std::fs::rename(w.path("src/d/a"), w.path("src/d/z")).unwrap()),
-        ("move", &|w| std::fs::rename(w.path("src/d/a"), w.path("src/d/sub/a")).unwrap()),
+        ("rename", &|w| {
+            std::fs::rename(w.path("src/d/a"), w.path("src/d/z")).unwrap()
+        }),
+        ("move", &|w| {
+            std::fs::rename(w.path("src/d/a"), w.path("src/d/sub/a")).unwrap()
+        }),
         ("link target", &|w| {
             std::fs::remove_file(w.path("src/d/l")).unwrap();
             w.link("src/d/l", "b");
@@ -75,7 +87,11 @@ fn item76_a_rename_under_a_wildcard_is_a_change() {
     assert_ne!(w.hash(&cp("*.txt", "/d/")), before);
     let a = w.hash(&cp("b.txt", "/d/"));
     std::fs::rename(w.path("src/b.txt"), w.path("src/c.txt")).unwrap();
-    assert_eq!(w.hash(&cp("c.txt", "/d/")), a, "the name of a literal source is the action's business");
+    assert_eq!(
+        w.hash(&cp("c.txt", "/d/")),
+        a,
+        "the name of a literal source is the action's business"
+    );
 }
 
 #[test]
@@ -91,7 +107,10 @@ fn item77_the_same_content_elsewhere_is_the_same() {
 #[test]
 fn a_hash_covers_what_a_copy_would_copy_and_no_more() {
     let w = tree();
-    let exclude = CopyAction { exclude_patterns: vec!["sub".to_owned()], ..cp("d", "/") };
+    let exclude = CopyAction {
+        exclude_patterns: vec!["sub".to_owned()],
+        ..cp("d", "/")
+    };
     let (excluded, parents) = (w.hash(&exclude), w.hash(&cp_parents("/", "d/a", "/")));
     let ignored = w.hash_context("d/sub\n", &cp("d", "/"));
     w.file("src/d/sub/b", "changed").file("src/d/sub/more", "");
@@ -113,7 +132,10 @@ fn a_hash_follows_what_a_copy_follows() {
     w.file("src/real", "2");
     assert_ne!(w.hash(&cp("l", "/")), through);
     assert_ne!(w.hash(&cp("*", "/")), through);
-    let kept = CopyAction { follow_symlink: false, ..cp("l", "/") };
+    let kept = CopyAction {
+        follow_symlink: false,
+        ..cp("l", "/")
+    };
     let text = w.hash(&kept);
     w.file("src/real", "3");
     assert_eq!(w.hash(&kept), text);
@@ -136,7 +158,12 @@ fn nothing_and_missing() {
     let w = tree();
     let none = try_hash(&w.snapshot(), &cp("*.none", "/")).unwrap();
     assert_eq!(none.stats, Default::default());
-    assert!(try_hash(&w.snapshot(), &cp("none", "/")).unwrap_err().missing().is_some());
+    assert!(
+        try_hash(&w.snapshot(), &cp("none", "/"))
+            .unwrap_err()
+            .missing()
+            .is_some()
+    );
     let all = try_hash(&w.snapshot(), &cp("/", "/")).unwrap();
     assert_eq!((all.stats.files, all.stats.dirs, all.stats.bytes), (3, 4, 6));
 }
@@ -179,7 +206,10 @@ fn files_that_just_changed_are_not_remembered() {
             None
         }
         fn put(&self, entries: Vec<(StatKey, [u8; 32])>) {
-            self.0.lock().unwrap().extend(entries.into_iter().map(|(key, _)| key));
+            self.0
+                .lock()
+                .unwrap()
+                .extend(entries.into_iter().map(|(key, _)| key));
         }
     }
     let w = tree();
@@ -190,7 +220,10 @@ fn files_that_just_changed_are_not_remembered() {
     w.file("src/d/new", "").utime("src/d/new", 1);
     ContentHash::of(&context(&w), &Selector::path("/d"), &spy).unwrap();
     let kept = spy.0.lock().unwrap().len();
-    assert_eq!(kept, 5, "a, sub/b, l, and the directories sub and empty: neither new nor d, which changed with it");
+    assert_eq!(
+        kept, 5,
+        "a, sub/b, l, and the directories sub and empty: neither new nor d, which changed with it"
+    );
 }
 
 /// A small tree as a list of paths with what they are.

@@ -31,7 +31,10 @@ fn racing(w: &World, a: &str, b: &str, work: impl FnOnce()) {
 }
 
 fn canary(w: &World) -> Vec<String> {
-    listing(&w.path("canary")).into_iter().map(|(name, what)| format!("{name} {what}")).collect()
+    listing(&w.path("canary"))
+        .into_iter()
+        .map(|(name, what)| format!("{name} {what}"))
+        .collect()
 }
 
 #[test]
@@ -40,17 +43,23 @@ fn row09_a_destination_exchanged_for_a_link_is_never_left() {
     for i in 0..100 {
         w.file(&format!("src/d/sub/f{i}"), "payload");
     }
-    w.dir("dst/d/sub").link("dst/link", w.path("canary").to_str().unwrap());
+    w.dir("dst/d/sub")
+        .link("dst/link", w.path("canary").to_str().unwrap());
     w.dir("dst/e").link("dst/e/sub", "../../canary").dir("dst/outer");
     let before = canary(&w);
     racing(&w, "dst/d", "dst/link", || {
         for _ in 0..ROUNDS {
             w.copy(&cp("d", "/d")).ok();
             w.copy(&cp("d/sub", "/d/sub")).ok();
-            w.copy(&CopyAction { always_replace_existing: true, ..cp("d", "/d") }).ok();
+            w.copy(&CopyAction {
+                always_replace_existing: true,
+                ..cp("d", "/d")
+            })
+            .ok();
         }
     });
-    w.dir("dst/x/sub").link("dst/y", w.path("canary").to_str().unwrap());
+    w.dir("dst/x/sub")
+        .link("dst/y", w.path("canary").to_str().unwrap());
     racing(&w, "dst/x/sub", "dst/y", || {
         for _ in 0..ROUNDS {
             w.copy(&cp("d", "/x")).ok();
@@ -63,7 +72,9 @@ fn row09_a_destination_exchanged_for_a_link_is_never_left() {
 #[test]
 fn row09_the_legal_twin_without_a_race_works_through_the_same_names() {
     let w = World::new();
-    w.file("src/d/sub/f", "payload").dir("dst/d/sub").link("dst/link", "/d");
+    w.file("src/d/sub/f", "payload")
+        .dir("dst/d/sub")
+        .link("dst/link", "/d");
     w.copy(&cp("d", "/link")).unwrap();
     assert_eq!(w.read("dst/d/sub/f"), "payload");
 }
@@ -72,7 +83,8 @@ fn row09_the_legal_twin_without_a_race_works_through_the_same_names() {
 fn row09_a_source_exchanged_for_a_link_gives_no_foreign_bytes() {
     let w = World::new();
     for i in 0..50 {
-        w.file(&format!("src/t/d/secret{i}"), "inside").file(&format!("canary/secret{i}"), "outside");
+        w.file(&format!("src/t/d/secret{i}"), "inside")
+            .file(&format!("canary/secret{i}"), "outside");
     }
     w.file("src/t/file", "inside").file("src/t/d/secret", "inside");
     w.link("src/t/link", w.path("canary").to_str().unwrap());
@@ -113,9 +125,19 @@ fn row09_removing_and_making_stay_inside_while_names_are_exchanged() {
     racing(&w, "dst/a", "dst/b", || {
         for i in 0..ROUNDS * 20 {
             let path = format!("/a/new{i}/deep");
-            let mkdir = MkDirAction { path, mode: 0o755, make_parents: true, owner: None, time: None };
+            let mkdir = MkDirAction {
+                path,
+                mode: 0o755,
+                make_parents: true,
+                owner: None,
+                time: None,
+            };
             act(&FileActionKind::MkDir(mkdir)).ok();
-            let rm = |path: &str| RmAction { path: path.to_owned(), allow_not_found: true, allow_wildcard: true };
+            let rm = |path: &str| RmAction {
+                path: path.to_owned(),
+                allow_not_found: true,
+                allow_wildcard: true,
+            };
             act(&FileActionKind::Rm(rm("/a/secret"))).ok();
             act(&FileActionKind::Rm(rm("/a/*"))).ok();
         }
@@ -154,7 +176,11 @@ fn depth(at: &Path) -> usize {
 
 fn remove(w: &World, root: &str, path: &str) -> Result<(), ActionError> {
     let root = w.root(root);
-    let rm = RmAction { path: path.to_owned(), allow_not_found: false, allow_wildcard: false };
+    let rm = RmAction {
+        path: path.to_owned(),
+        allow_not_found: false,
+        allow_wildcard: false,
+    };
     apply(&FileActionKind::Rm(rm), &root, None, &root, DevicePolicy::Make).map(drop)
 }
 
@@ -162,10 +188,16 @@ fn remove(w: &World, root: &str, path: &str) -> Result<(), ActionError> {
 /// gives each test for itself.
 fn confined(work: impl FnOnce() + Send) {
     let old = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let few = rustix::process::Rlimit { current: Some(256), maximum: old.maximum };
+    let few = rustix::process::Rlimit {
+        current: Some(256),
+        maximum: old.maximum,
+    };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
     std::thread::scope(|scope| {
-        std::thread::Builder::new().stack_size(1 << 20).spawn_scoped(scope, work).unwrap();
+        std::thread::Builder::new()
+            .stack_size(1 << 20)
+            .spawn_scoped(scope, work)
+            .unwrap();
     });
     rustix::process::setrlimit(rustix::process::Resource::Nofile, old).unwrap();
 }
@@ -182,7 +214,10 @@ fn row13_twenty_thousand_levels_are_copied_hashed_and_removed() {
         let snapshot = w.snapshot();
         let one = try_hash(&snapshot, &cp("t", "/")).unwrap();
         w.copy_context("", &cp("t", "/ctx")).unwrap();
-        let filtered = CopyAction { include_patterns: vec!["n".to_owned()], ..cp("t", "/some") };
+        let filtered = CopyAction {
+            include_patterns: vec!["n".to_owned()],
+            ..cp("t", "/some")
+        };
         assert_eq!(w.copy(&filtered).unwrap().files, 1);
         let dst = rbuild_fileops::SourceTree::Snapshot(w.root("dst"));
         let two = try_hash(&dst, &cp("out", "/")).unwrap();
@@ -202,7 +237,10 @@ fn row13_parents_that_wait_for_a_match_far_below() {
     w.dir("src/t");
     drop(deep(&w.path("src/t"), 300, OsStr::new("n")));
     confined(|| {
-        let action = CopyAction { include_patterns: vec!["**/bottom".to_owned()], ..cp("t", "/out") };
+        let action = CopyAction {
+            include_patterns: vec!["**/bottom".to_owned()],
+            ..cp("t", "/out")
+        };
         let report = w.copy(&action).unwrap();
         assert_eq!((report.files, report.dirs), (1, 301));
         assert_eq!(depth(&w.path("dst/out")), 300);
@@ -239,17 +277,31 @@ fn row13_odd_names_and_closed_directories() {
             Some(rules) => w.copy_context(rules, &cp("d", "/")).unwrap(),
         };
         for name in odd {
-            assert_eq!(std::fs::read(w.path("dst").join(OsStr::from_bytes(name))).unwrap(), name);
+            assert_eq!(
+                std::fs::read(w.path("dst").join(OsStr::from_bytes(name))).unwrap(),
+                name
+            );
         }
-        assert_eq!((w.mode("dst/closed"), w.read("dst/closed/f")), (0, "x".to_owned()));
+        assert_eq!(
+            (w.mode("dst/closed"), w.read("dst/closed/f")),
+            (0, "x".to_owned())
+        );
     }
     assert_ne!(w.hash(&cp("d", "/")), {
-        std::fs::rename(w.path("src/d").join(OsStr::from_bytes(b"\xff\xfe")), w.path("src/d/\u{fffd}")).unwrap();
+        std::fs::rename(
+            w.path("src/d").join(OsStr::from_bytes(b"\xff\xfe")),
+            w.path("src/d/\u{fffd}"),
+        )
+        .unwrap();
         w.hash(&cp("d", "/"))
     });
     w.clear_dst();
     w.copy(&cp("d/[^a]*", "/w/")).unwrap();
-    assert_eq!(std::fs::read_dir(w.path("dst/w")).unwrap().count(), 5, "the closed directory's file among them");
+    assert_eq!(
+        std::fs::read_dir(w.path("dst/w")).unwrap().count(),
+        5,
+        "the closed directory's file among them"
+    );
 }
 
 #[test]
@@ -276,7 +328,10 @@ fn row40_a_file_that_grows_while_it_is_read_ends_somewhere() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut log = std::fs::OpenOptions::new().append(true).open(w.path("src/log")).unwrap();
+            let mut log = std::fs::OpenOptions::new()
+                .append(true)
+                .open(w.path("src/log"))
+                .unwrap();
             while !stop.load(Ordering::Relaxed) {
                 log.write_all(&[b'x'; 4096]).unwrap();
                 if log.metadata().unwrap().len() > 64 << 20 {

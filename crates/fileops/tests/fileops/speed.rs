@@ -33,7 +33,10 @@ fn row50_many_patterns_and_files_take_linear_time() {
     };
     time(10);
     let (few, many) = (time(1000), time(4000));
-    assert!(many < few * 12 + std::time::Duration::from_millis(200), "{few:?} for 1000, {many:?} for 4000");
+    assert!(
+        many < few * 12 + std::time::Duration::from_millis(200),
+        "{few:?} for 1000, {many:?} for 4000"
+    );
 }
 
 /// Run with `cargo test --release -- --ignored --nocapture numbers`.
@@ -43,13 +46,20 @@ fn numbers_of_thirty_thousand_files() {
     let w = World::new();
     fill(&w, 30_000, 3270);
     let start = Instant::now();
-    let copied = std::process::Command::new("cp").arg("-a").arg(w.path("src/t")).arg(w.path("cp")).status().unwrap();
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(w.path("src/t"))
+        .arg(w.path("cp"))
+        .status()
+        .unwrap();
     assert!(copied.success());
     println!("cp -a                {:?}", start.elapsed());
     for round in 0..3 {
         w.clear_dst();
         let start = Instant::now();
-        let report = w.copy_context("node_modules\n**/*.o\n!keep\n", &cp(".", "/")).unwrap();
+        let report = w
+            .copy_context("node_modules\n**/*.o\n!keep\n", &cp(".", "/"))
+            .unwrap();
         println!("copy {round}               {:?} {report:?}", start.elapsed());
     }
     std::thread::sleep(std::time::Duration::from_millis(2500));
@@ -65,6 +75,10 @@ fn numbers_of_thirty_thousand_files() {
         let warm = ContentHash::of(&tree, &Selector::path("/"), &table).unwrap();
         assert_eq!((&warm.digest, warm.stats.files_read), (&cold.digest, 0));
         assert_eq!(table.save(), None);
-        println!("hash, all known      {:?} ({} bytes of table)", start.elapsed(), blob.len());
+        println!(
+            "hash, all known      {:?} ({} bytes of table)",
+            start.elapsed(),
+            blob.len()
+        );
     }
 }

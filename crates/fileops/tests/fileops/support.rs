@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rbuild_fileops::{
-    ContentHash, CopyError, CopyReport, HashError, IgnoreRules, LocalContext, NoStatCache, Owner, Selector, SourceTree,
-    copy,
+    ContentHash, CopyError, CopyReport, HashError, IgnoreRules, LocalContext, NoStatCache, Owner, Selector,
+    SourceTree, copy,
 };
 use rbuild_graph::{CopyAction, FileTime};
 use rbuild_sys::RootFd;
@@ -84,7 +84,12 @@ impl World {
     }
 
     pub(crate) fn copy_as(&self, action: &CopyAction, uid: u32, gid: u32) -> Result<CopyReport, CopyError> {
-        run(&self.snapshot(), &self.root("dst"), action, Some(Owner { uid, gid }))
+        run(
+            &self.snapshot(),
+            &self.root("dst"),
+            action,
+            Some(Owner { uid, gid }),
+        )
     }
 
     pub(crate) fn copy_context(&self, ignore: &str, action: &CopyAction) -> Result<CopyReport, CopyError> {
@@ -96,7 +101,10 @@ impl World {
     }
 
     pub(crate) fn hash_context(&self, ignore: &str, action: &CopyAction) -> String {
-        try_hash(&self.context(ignore), action).unwrap().digest.to_string()
+        try_hash(&self.context(ignore), action)
+            .unwrap()
+            .digest
+            .to_string()
     }
 
     pub(crate) fn read(&self, path: &str) -> String {
@@ -113,7 +121,9 @@ impl World {
     }
 
     pub(crate) fn stat(&self, path: &str) -> std::fs::Metadata {
-        self.path(path).symlink_metadata().unwrap_or_else(|e| panic!("{path}: {e}"))
+        self.path(path)
+            .symlink_metadata()
+            .unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
     pub(crate) fn exists(&self, path: &str) -> bool {
@@ -150,9 +160,21 @@ pub(crate) fn try_hash(source: &SourceTree, action: &CopyAction) -> Result<Conte
 }
 
 pub(crate) fn set_mtime(path: &Path, seconds: i64) {
-    let spec = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 5 };
-    let times = rustix::fs::Timestamps { last_access: spec, last_modification: spec };
-    rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    let spec = rustix::fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: 5,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: spec,
+        last_modification: spec,
+    };
+    rustix::fs::utimensat(
+        rustix::fs::CWD,
+        path,
+        &times,
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .unwrap();
 }
 
 /// The copy action that a Dockerfile's `COPY src dest` becomes (`dockerfile2llb/convert_copy.go`).
@@ -172,12 +194,23 @@ pub(crate) fn cp(src: &str, dest: &str) -> CopyAction {
 /// As [`cp`], with `--parents` and a pattern below `src`.
 pub(crate) fn cp_parents(src: &str, pattern: &str, dest: &str) -> CopyAction {
     let literal = !pattern.contains(['*', '?', '[']) && !src.contains(['*', '?', '[']);
-    let required = if literal { vec![format!("{}/{pattern}", src.trim_end_matches('/'))] } else { Vec::new() };
-    CopyAction { include_patterns: vec![pattern.to_owned()], required_paths: required, ..cp(src, dest) }
+    let required = if literal {
+        vec![format!("{}/{pattern}", src.trim_end_matches('/'))]
+    } else {
+        Vec::new()
+    };
+    CopyAction {
+        include_patterns: vec![pattern.to_owned()],
+        required_paths: required,
+        ..cp(src, dest)
+    }
 }
 
 pub(crate) const fn at(seconds: i64) -> Option<FileTime> {
-    Some(FileTime { seconds, nanoseconds: 0 })
+    Some(FileTime {
+        seconds,
+        nanoseconds: 0,
+    })
 }
 
 pub(crate) fn listing(root: &Path) -> BTreeMap<String, String> {
@@ -198,7 +231,10 @@ pub(crate) fn listing(root: &Path) -> BTreeMap<String, String> {
                 format!(" rdev {:x}", stat.rdev())
             };
             let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
-            found.insert(name, format!("{:o} {}:{}{what}", stat.mode(), stat.uid(), stat.gid()));
+            found.insert(
+                name,
+                format!("{:o} {}:{}{what}", stat.mode(), stat.uid(), stat.gid()),
+            );
         }
     }
     found
