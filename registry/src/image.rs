@@ -43,6 +43,8 @@ impl Client {
         let mut indexes = Vec::new();
         let mut pulled = self.manifest(reference).await?;
         let root = pulled.descriptor.clone();
+        // What the last index said that the image runs on.
+        let mut claimed: Option<Platform> = None;
         loop {
             match pulled.document {
                 Document::Manifest(manifest) => {
@@ -50,6 +52,13 @@ impl Client {
                         descriptor, bytes, ..
                     } = pulled;
                     let (config_bytes, config) = self.config_of(reference, &manifest).await?;
+                    if let Some(claimed) = claimed.filter(|claimed| !runs_on(&config, claimed)) {
+                        return Err(RegistryError::NoPlatform {
+                            reference: reference.to_string(),
+                            platform: claimed.to_string(),
+                            offered: offered(&[&config.platform()]),
+                        });
+                    }
                     return Ok(PulledImage {
                         root,
                         indexes,
@@ -77,6 +86,7 @@ impl Client {
                                 offered: offered(&index.platforms()),
                             })?;
                     indexes.push((pulled.descriptor, pulled.bytes));
+                    claimed = Some(chosen.platform.clone().unwrap_or_else(|| platform.clone()));
                     pulled = self.manifest_of(reference, &chosen).await?;
                 }
             }
@@ -117,6 +127,13 @@ impl Client {
         config.check_layers(manifest.layers.len()).map_err(refused)?;
         Ok((bytes, config))
     }
+}
+
+/// Whether a config is of the system and architecture an index claims for it. Variants are not compared: many configs
+/// of ARM images lack theirs.
+fn runs_on(config: &ImageConfig, claimed: &Platform) -> bool {
+    let (found, claimed) = (config.platform().normalized(), claimed.normalized());
+    found.architecture.is_empty() || (found.os == claimed.os && found.architecture == claimed.architecture)
 }
 
 fn offered(platforms: &[&Platform]) -> String {

@@ -93,7 +93,8 @@ impl Client {
         reference: &Reference,
         endpoint: &Endpoint,
     ) -> Result<Option<Descriptor>, RegistryError> {
-        let reply = match self.request(Method::HEAD, "resolve", reference, endpoint).await {
+        let ask = || self.request(Method::HEAD, "resolve", reference, endpoint);
+        let reply = match self.inner.retry(endpoint, ask).await {
             Ok(reply) => reply,
             // Some registries do not know HEAD; the GET that follows says what is really wrong.
             Err(RegistryError::Refused(refusal)) if matches!(refusal.status.as_u16(), 400 | 405 | 501) => {
@@ -205,7 +206,7 @@ impl Client {
         let path = format!("{}/manifests/{}", endpoint.repository, reference.object());
         let mut call = Call::new(operation, endpoint, method, path, &scope);
         call.headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
-        self.inner.call(&call).await
+        self.inner.call_once(&call).await
     }
 }
 

@@ -176,7 +176,7 @@ impl Upload<'_> {
         let mut call = Call::new("begin upload", self.endpoint, Method::POST, path, &scope);
         call.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         call.accepted = if mount.is_some() { &[201, 202] } else { &[202] };
-        let reply = self.client.inner.call(&call).await?;
+        let reply = self.client.inner.call_once(&call).await?;
         if reply.response.status().as_u16() == 201 {
             Ok(None)
         } else {

@@ -16,6 +16,7 @@ pub mod image;
 pub mod layout;
 pub mod machine;
 #[cfg(feature = "registry")]
+pub mod registry;
 pub mod residue;
 pub mod run;
 pub mod validate;

@@ -1,0 +1,10 @@
+//! The client against registries on this machine: the test registry, and Debian's `docker-registry` as a peer.
+
+mod wire {
+    mod auth;
+    mod hostile;
+    mod peer;
+    mod pull;
+    mod push;
+    mod setup;
+}

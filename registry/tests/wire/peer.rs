@@ -1,0 +1,132 @@
+//! Debian's `docker-registry`, the reference implementation, as the other side.
+
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rbuild_oci::media_type::{Family, LayerCompression};
+use rbuild_oci::{Descriptor, ImageConfig, Manifest, Platform, Reference};
+use rbuild_registry::{BlobSource, PushBlobOptions, PushedBlob};
+
+use super::setup::{client, content, quiet};
+
+/// A running peer; dropping it ends it.
+struct Peer {
+    child: Child,
+    host: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Starts the peer; nothing when it is not installed and need not be.
+fn start() -> Option<Peer> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|l| l.local_addr())
+        .expect("a free port")
+        .port();
+    let host = format!("127.0.0.1:{port}");
+    let config = dir.path().join("config.yml");
+    let mut file = std::fs::File::create(&config).expect("a file");
+    writeln!(
+        file,
+        "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}",
+        dir.path().join("data").display()
+    )
+    .expect("written");
+    let child = Command::new("docker-registry")
+        .arg("serve")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    match child {
+        Ok(child) => Some(Peer {
+            child,
+            host,
+            _dir: dir,
+        }),
+        Err(error) if std::env::var_os("RBUILD_REQUIRE_PEERS").is_some_and(|v| v == "1") => {
+            panic!("docker-registry cannot be started and RBUILD_REQUIRE_PEERS is 1: {error}")
+        }
+        Err(error) => {
+            println!("SKIP: docker-registry cannot be started: {error}");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_image_goes_to_dockers_registry_and_back() {
+    let Some(peer) = start() else { return };
+    for _ in 0..200 {
+        if std::net::TcpStream::connect(&peer.host).is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let client = client();
+    for (family, chunk_bytes) in [(Family::Oci, None), (Family::Docker, Some(100_000))] {
+        let name = format!("{}/t/{family:?}:1", peer.host).to_lowercase();
+        let reference = Reference::parse(&name).expect("a reference");
+        let bytes = content(350_000);
+        let layer = Descriptor::of(family.layer(LayerCompression::None), &bytes);
+        let mut config = ImageConfig::default();
+        config.set_platform(&Platform::host());
+        config
+            .rootfs
+            .diff_ids
+            .push(rbuild_oci::DiffId(layer.digest.clone()));
+        let config_bytes = config.to_bytes();
+        let config_descriptor = Descriptor::of(family.config(), &config_bytes);
+        for (descriptor, bytes) in [(&layer, bytes.clone()), (&config_descriptor, config_bytes)] {
+            let source: Arc<dyn BlobSource> = Arc::new(bytes);
+            let options = PushBlobOptions {
+                mount_from: None,
+                chunk_bytes,
+            };
+            let pushed = client
+                .push_blob(&reference, descriptor, &source, &options, &quiet())
+                .await
+                .expect("pushed");
+            assert_eq!(pushed, PushedBlob::Uploaded);
+            let again = client
+                .push_blob(&reference, descriptor, &source, &options, &quiet())
+                .await
+                .expect("known");
+            assert_eq!(again, PushedBlob::Existed);
+        }
+        let manifest = Manifest::new(family.manifest(), config_descriptor, vec![layer.clone()]);
+        let pushed = client
+            .push_manifest(&reference, family.manifest(), &manifest.to_bytes())
+            .await
+            .expect("pushed");
+        let resolved = client.resolve(&reference).await.expect("resolved");
+        assert_eq!(resolved.descriptor, pushed);
+        let image = client.image(&reference, &Platform::host()).await.expect("pulled");
+        assert_eq!((&image.manifest, &image.config), (&manifest, &config));
+        assert_eq!(
+            client.blob(&reference, &layer, 1 << 20).await.expect("pulled"),
+            bytes
+        );
+        let mounted = Reference::parse(&format!("{}/mounted/{family:?}", peer.host).to_lowercase())
+            .expect("a reference");
+        let source: Arc<dyn BlobSource> = Arc::new(bytes);
+        let options = PushBlobOptions {
+            mount_from: Some(reference.path().to_owned()),
+            chunk_bytes: None,
+        };
+        let pushed = client
+            .push_blob(&mounted, &layer, &source, &options, &quiet())
+            .await
+            .expect("mounted");
+        assert_eq!(pushed, PushedBlob::Mounted);
+    }
+}
