@@ -1,2 +1,59 @@
-//! (being written)
+//! Layers as file systems: stacks of layer directories become mounts, and what a step wrote becomes a layer.
+//!
+//! Level 2, synchronous. Owns the way from layer ids to a mounted root and back, and the way between layer
+//! directories and blobs. Keeps no state: the store has it. Runs no process and knows no images.
+//!
+//! - [`Snapshotter::workspace`] gives a writable root on top of layers, [`Workspace::commit`] makes its changes a layer;
+//! - [`Snapshotter::view`] gives a read-only root;
+//! - [`Snapshotter::unpack_blob`] and [`Snapshotter::pack_layer`] go between blobs and layer directories.
+//!
+//! Mounts are descriptors, attached nowhere: whoever is killed leaves none behind.
 #![forbid(unsafe_code)]
+
+mod blob;
+mod stack;
+mod workspace;
+
+pub use blob::{BlobInfo, PackLayerError, PackLayerOptions, UnpackBlobError};
+pub use stack::{StackError, View};
+pub use workspace::{CommittedLayer, Workspace};
+
+use std::sync::Arc;
+
+use rbuild_store::{FormName, Store};
+use rbuild_sys::overlay::Form;
+
+/// The layers of one form in one store.
+#[derive(Debug, Clone)]
+pub struct Snapshotter {
+    store: Arc<Store>,
+    form: Form,
+    form_name: FormName,
+}
+
+impl Snapshotter {
+    /// `form_name` stands for everything that makes layer directories of two processes unlike each other: which ids are
+    /// mapped, and which attributes overlayfs reads (`form`).
+    #[must_use]
+    pub const fn new(store: Arc<Store>, form: Form, form_name: FormName) -> Self {
+        Self { store, form, form_name }
+    }
+
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// How overlay metadata is kept.
+    #[must_use]
+    pub const fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Where the layer directories are.
+    #[must_use]
+    pub const fn form_name(&self) -> &FormName {
+        &self.form_name
+    }
+}

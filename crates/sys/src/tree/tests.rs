@@ -125,7 +125,8 @@ fn row13_swapping_a_directory_with_a_link_during_removal_never_leaves_the_tree()
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 50);
+    // The test's own `create_dir_all` may have followed the link and made something there; nothing may be gone.
+    assert!((0..50).all(|n| canary.join(format!("f{n}")).exists()));
 }
 
 #[test]

@@ -1,0 +1,395 @@
+//! Between blobs and layer directories. What does not hash to what was announced never gets a name; what was packed
+//! once is not packed again.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use rbuild_layer::{
+    AdoptError, ApplyError, Compression, DecompressError, DecompressLimits, ExportedXattrs, LayerFormat,
+    PackError, PackOptions, UnpackOptions, Unpacked, WriteError, WriteOptions,
+};
+use rbuild_oci::{DiffId, Digest};
+use rbuild_store::{CommitBlobError, DiffBlob, DiskError, IndexError, LayerId, Lease, StoreError};
+use rbuild_sys::RootFd;
+
+use crate::Snapshotter;
+use crate::stack::StackError;
+
+/// Space of the store's values: diff ids whose layers leave out parent directories.
+const IMPLIED: &str = "layer-implied";
+/// Space of the store's values: diff ids of layers packed with other than the usual options.
+const PACKED: &str = "layer-packed";
+
+/// Why a blob was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackBlobError {
+    /// The stream is not the layer that was announced.
+    #[error("layer has diff id {found}, expected {expected}")]
+    DiffId {
+        /// What was announced.
+        expected: DiffId,
+        /// What came.
+        found: DiffId,
+    },
+    /// The blob cannot be decompressed.
+    #[error("decompress layer")]
+    Decompress(#[from] DecompressError),
+    /// The layer cannot be applied.
+    #[error("unpack layer")]
+    Apply(#[from] ApplyError),
+    /// Parents could not take over from the layers below.
+    #[error("complete layer")]
+    Adopt(#[from] AdoptError),
+    /// The layers below.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a layer was not packed.
+#[derive(Debug, thiserror::Error)]
+pub enum PackLayerError {
+    /// The layer cannot be written.
+    #[error("pack layer")]
+    Pack(#[from] PackError),
+    /// The blob cannot be kept.
+    #[error(transparent)]
+    Commit(#[from] CommitBlobError),
+    /// The layer or those below it.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+macro_rules! from_store_parts {
+    ($($name:ident),*) => {$(
+        impl From<DiskError> for $name {
+            fn from(error: DiskError) -> Self {
+                Self::Store(error.into())
+            }
+        }
+
+        impl From<IndexError> for $name {
+            fn from(error: IndexError) -> Self {
+                Self::Store(error.into())
+            }
+        }
+    )*};
+}
+
+from_store_parts!(UnpackBlobError, PackLayerError);
+
+/// How a layer is packed.
+#[derive(Debug, Clone, Copy)]
+pub struct PackLayerOptions {
+    /// How the tar is compressed.
+    pub format: LayerFormat,
+    /// Threads that compress.
+    pub workers: usize,
+    /// No file of the layer is newer than this, seconds since 1970 (`SOURCE_DATE_EPOCH` with rewritten times).
+    pub newest_mtime: Option<i64>,
+    /// Which extended attributes are written.
+    pub xattrs: ExportedXattrs,
+    /// A blob of the same layer in another compression will do as well (BuildKit's exporters without
+    /// `force-compression`).
+    pub any_compression: bool,
+}
+
+/// A packed layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobInfo {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Length of the blob in bytes.
+    pub size: u64,
+    /// Media type of the blob.
+    pub media_type: String,
+}
+
+impl Snapshotter {
+    /// The unpacked layer of a diff id on top of `below` (bottom first), if it is in the store; held by the lease then.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn find_layer(
+        &self,
+        lease: &Lease,
+        diff_id: &DiffId,
+        below: &[LayerId],
+    ) -> Result<Option<LayerId>, StoreError> {
+        let id = if self.store().kv(IMPLIED, diff_id.0.as_str())?.is_some() {
+            chain_layer_id(diff_id, below)
+        } else {
+            LayerId::of_diff_id(diff_id)
+        };
+        let found = lease.hold_layers(self.form_name(), std::slice::from_ref(&id))?;
+        Ok(found.into_iter().next().flatten().map(|_| id))
+    }
+
+    /// Unpacks a layer blob into the store, unless it is there; the lease holds it. Any number of layers may be unpacked at
+    /// once, by any number of processes, in any order.
+    ///
+    /// Parent directories that the layer leaves out take owner and mode from `below` (bottom first), as they do when
+    /// containerd applies a layer. Only a layer that does so needs the layers below to be there
+    /// ([`StackError::Missing`] otherwise: unpack them first); its directory then belongs to this chain, and its id
+    /// is not that of its diff id. So ask [`Snapshotter::find_layer`] and use the id given here.
+    ///
+    /// # Errors
+    /// [`UnpackBlobError`]; nothing is left of it then.
+    pub fn unpack_blob(
+        &self,
+        lease: &Lease,
+        blob: impl Read + Send + 'static,
+        compression: Compression,
+        expected: &DiffId,
+        below: &[LayerId],
+    ) -> Result<LayerId, UnpackBlobError> {
+        if let Some(id) = self.find_layer(lease, expected, below)? {
+            return Ok(id);
+        }
+        let dir = lease.new_dir("unpack")?;
+        let unpacked = self.unpack_into(lease, &dir, blob, compression, expected, below);
+        if unpacked.is_err() {
+            self.discard(lease, &dir);
+        }
+        unpacked
+    }
+
+    fn unpack_into(
+        &self,
+        lease: &Lease,
+        dir: &Path,
+        blob: impl Read + Send + 'static,
+        compression: Compression,
+        expected: &DiffId,
+        below: &[LayerId],
+    ) -> Result<LayerId, UnpackBlobError> {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).map_err(|source| StackError::Io {
+            verb: "set mode of",
+            path: dir.to_owned(),
+            source,
+        })?;
+        let fd = open_dir(dir)?;
+        let stream = rbuild_layer::decompress(blob, compression, &DecompressLimits::default())?;
+        let unpacked = rbuild_layer::unpack(stream, fd.as_fd(), &UnpackOptions::new(self.form()))?;
+        if unpacked.diff_id != *expected {
+            return Err(UnpackBlobError::DiffId { expected: expected.clone(), found: unpacked.diff_id });
+        }
+        let id = self.complete(lease, dir, &unpacked, below)?;
+        let (store, form) = (self.store(), self.form_name());
+        store.commit_layer(lease, form, dir, &id)?;
+        store.set_layer_diff_id(form, &id, expected, unpacked.bytes)?;
+        Ok(id)
+    }
+
+    /// Gives parents that the layer leaves out their attributes, and the layer the id that fits.
+    fn complete(
+        &self,
+        lease: &Lease,
+        dir: &Path,
+        unpacked: &Unpacked,
+        below: &[LayerId],
+    ) -> Result<LayerId, UnpackBlobError> {
+        if unpacked.implied.is_empty() || below.is_empty() {
+            return Ok(LayerId::of_diff_id(&unpacked.diff_id));
+        }
+        let view = self.view(lease, below)?;
+        let layer = RootFd::from_fd(open_dir(dir)?.into());
+        rbuild_layer::adopt_implied(&layer, &unpacked.implied, view.root())?;
+        self.store().put_kv(IMPLIED, unpacked.diff_id.0.as_str(), b"")?;
+        Ok(chain_layer_id(&unpacked.diff_id, below))
+    }
+
+    /// The blob of a layer, packed if there is none yet; the lease holds it. `below` are the layers it was made on,
+    /// bottom first: BuildKit leaves out what does not differ from them.
+    ///
+    /// # Errors
+    /// [`PackLayerError`].
+    pub fn pack_layer(
+        &self,
+        lease: &Lease,
+        below: &[LayerId],
+        id: &LayerId,
+        options: &PackLayerOptions,
+    ) -> Result<BlobInfo, PackLayerError> {
+        let (compression, media_type) = compression_name(options.format);
+        if let Some(diff_id) = self.known_diff_id(id, options)? {
+            let wanted = (!options.any_compression).then_some(compression.as_str());
+            if let Some(found) = self.find_blob(lease, &diff_id, &compression, wanted)? {
+                return Ok(found);
+            }
+        }
+        let mut writer = self.store().blob_writer(lease)?;
+        let packed = self.write(lease, below, id, options, &mut writer)?;
+        let blob = writer.commit(Some(&packed.blob_digest), Some(packed.blob_size))?;
+        let found = DiffBlob { digest: blob.digest, size: blob.size, media_type: media_type.to_owned() };
+        self.store().record_blob(&packed.diff_id, &compression, &found)?;
+        self.note_diff_id(id, options, &packed)?;
+        Ok(BlobInfo {
+            diff_id: packed.diff_id,
+            digest: found.digest,
+            size: found.size,
+            media_type: found.media_type,
+        })
+    }
+
+    /// The diff id of a layer, from what is known or by writing its tar to nowhere.
+    ///
+    /// # Errors
+    /// [`PackLayerError`].
+    pub fn diff_id(
+        &self,
+        lease: &Lease,
+        below: &[LayerId],
+        id: &LayerId,
+        options: &PackLayerOptions,
+    ) -> Result<DiffId, PackLayerError> {
+        if let Some(diff_id) = self.known_diff_id(id, options)? {
+            return Ok(diff_id);
+        }
+        let options = PackLayerOptions { format: LayerFormat::Uncompressed, ..*options };
+        let packed = self.write(lease, below, id, &options, std::io::sink())?;
+        self.note_diff_id(id, &options, &packed)?;
+        Ok(packed.diff_id)
+    }
+
+    fn write(
+        &self,
+        lease: &Lease,
+        below: &[LayerId],
+        id: &LayerId,
+        options: &PackLayerOptions,
+        out: impl std::io::Write,
+    ) -> Result<rbuild_layer::Packed, PackLayerError> {
+        let dirs = self.lowers(lease, std::slice::from_ref(id))?;
+        let dir = dirs.first().map(|dir| open_dir(dir)).transpose()?;
+        let layer = dir.ok_or_else(|| StackError::Missing(id.clone()))?;
+        let view = self.view(lease, below)?;
+        let write = WriteOptions {
+            lower: Some(view.root()),
+            newest_mtime: options.newest_mtime,
+            xattrs: options.xattrs,
+        };
+        let pack = PackOptions { write, format: options.format, workers: options.workers };
+        Ok(rbuild_layer::pack(layer.as_fd(), self.form(), &pack, out)?)
+    }
+
+    /// A blob that is there, the wanted compression first.
+    fn find_blob(
+        &self,
+        lease: &Lease,
+        diff_id: &DiffId,
+        compression: &str,
+        wanted: Option<&str>,
+    ) -> Result<Option<BlobInfo>, StoreError> {
+        let exact = self.store().blob_for_diff_id(diff_id, Some(compression))?;
+        let found = match exact {
+            None if wanted.is_none() => self.store().blob_for_diff_id(diff_id, None)?,
+            exact => exact,
+        };
+        let Some(blob) = found else { return Ok(None) };
+        if !lease.hold_blob(&blob.digest)? {
+            return Ok(None);
+        }
+        Ok(Some(BlobInfo {
+            diff_id: diff_id.clone(),
+            digest: blob.digest,
+            size: blob.size,
+            media_type: blob.media_type,
+        }))
+    }
+
+    /// The diff id that these options make, if it was made before. The facts of a layer hold that of the usual ones.
+    fn known_diff_id(&self, id: &LayerId, options: &PackLayerOptions) -> Result<Option<DiffId>, StoreError> {
+        if let Some(name) = self.unusual(id, options) {
+            let text = self.store().kv(PACKED, &name)?;
+            let digest = text.and_then(|text| Digest::parse(std::str::from_utf8(&text).ok()?).ok());
+            return Ok(digest.map(DiffId));
+        }
+        let facts = self.store().layer_facts(self.form_name(), id)?;
+        Ok(facts.and_then(|facts| facts.diff_id))
+    }
+
+    fn note_diff_id(
+        &self,
+        id: &LayerId,
+        options: &PackLayerOptions,
+        packed: &rbuild_layer::Packed,
+    ) -> Result<(), StoreError> {
+        match self.unusual(id, options) {
+            Some(name) => self.store().put_kv(PACKED, &name, packed.diff_id.0.as_str().as_bytes())?,
+            None => {
+                self.store().set_layer_diff_id(self.form_name(), id, &packed.diff_id, packed.tar_size)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Name of the value for options that change the tar. A pulled layer without rewritten times keeps its own tar.
+    fn unusual(&self, id: &LayerId, options: &PackLayerOptions) -> Option<String> {
+        let PackLayerOptions { newest_mtime, xattrs, .. } = options;
+        if newest_mtime.is_none() && (*xattrs == ExportedXattrs::default() || id.diff_id().is_some()) {
+            return None;
+        }
+        Some(format!("{}/{id} {newest_mtime:?} {xattrs:?}", self.form_name()))
+    }
+
+    fn discard(&self, lease: &Lease, dir: &Path) {
+        // What cannot be removed now goes with the lease.
+        if let (Ok(parent), Some(name)) = (File::open(lease.dir()), dir.file_name()) {
+            drop(rbuild_sys::remove_tree(parent.as_fd(), name, None));
+        }
+    }
+}
+
+/// Id of a layer that took something over from the layers below it.
+fn chain_layer_id(diff_id: &DiffId, below: &[LayerId]) -> LayerId {
+    let mut text = diff_id.to_string();
+    for id in below {
+        text.push(' ');
+        text.push_str(id.as_str());
+    }
+    let digest = Digest::sha256(text.as_bytes());
+    LayerId::parse(&format!("s-{}", &digest.hex()[..32])).unwrap_or_else(|_| unreachable!("32 hex characters"))
+}
+
+/// The store's word for a compression, and its media type (OCI image-spec, layer.md).
+fn compression_name(format: LayerFormat) -> (String, &'static str) {
+    match format {
+        LayerFormat::Uncompressed => ("none".to_owned(), "application/vnd.oci.image.layer.v1.tar"),
+        LayerFormat::Gzip(level) => {
+            (format!("gzip-{}", level.unwrap_or(6)), "application/vnd.oci.image.layer.v1.tar+gzip")
+        }
+        LayerFormat::Zstd(level) => {
+            let level = level.filter(|level| *level != 0).unwrap_or(3);
+            (format!("zstd-{level}"), "application/vnd.oci.image.layer.v1.tar+zstd")
+        }
+    }
+}
+
+fn open_dir(path: &Path) -> Result<File, StackError> {
+    File::open(path).map_err(|source| StackError::Io { verb: "open", path: path.to_owned(), source })
+}
+
+impl PackLayerError {
+    /// Whether space ran out.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
+        match self {
+            Self::Commit(CommitBlobError::Store(error)) | Self::Store(error) => error.is_full(),
+            Self::Pack(PackError::Output(error)) => full(error),
+            Self::Pack(PackError::Write(WriteError::Io { source, .. })) => full(source),
+            Self::Pack(_) | Self::Commit(_) | Self::Stack(_) => false,
+        }
+    }
+}

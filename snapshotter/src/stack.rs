@@ -1,0 +1,90 @@
+//! Stacks of layers: ids to directories, and directories to mounts. Refuses a stack with a hole in it.
+
+use std::io;
+use std::path::PathBuf;
+
+use rbuild_store::{DiskError, LayerId, Lease, StoreError};
+use rbuild_sys::RootFd;
+use rbuild_sys::overlay::{OverlayError, OverlaySpec};
+
+use crate::Snapshotter;
+
+/// Why layers could not be stacked.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// A layer is not in the store: unpack it first, or treat its record as a cache miss.
+    #[error("layer {0} is not in the store")]
+    Missing(LayerId),
+    /// The mount failed.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// The kernel refused.
+    #[error("{verb} {path:?}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<DiskError> for StackError {
+    fn from(error: DiskError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A read-only file system made of layers. The layers are held by the lease it was made with.
+#[derive(Debug)]
+pub struct View {
+    root: RootFd,
+}
+
+impl View {
+    /// Its root directory.
+    #[must_use]
+    pub const fn root(&self) -> &RootFd {
+        &self.root
+    }
+
+    /// Its root directory, for keeps.
+    #[must_use]
+    pub fn into_root(self) -> RootFd {
+        self.root
+    }
+}
+
+impl Snapshotter {
+    /// A read-only view of `layers`, bottom first. No layers make an empty directory.
+    ///
+    /// # Errors
+    /// [`StackError`], of these [`OverlayError::TooManyLayers`] for more than 500.
+    pub fn view(&self, lease: &Lease, layers: &[LayerId]) -> Result<View, StackError> {
+        let mut lowers = self.lowers(lease, layers)?;
+        if lowers.len() < 2 {
+            // An empty directory below: what one layer whites out is then hidden by overlayfs.
+            lowers.push(lease.new_dir("empty")?);
+        }
+        if lowers.len() < 2 {
+            lowers.push(lease.new_dir("empty")?);
+        }
+        let spec = OverlaySpec { form: self.form(), lowers, upper_work: None, volatile: false };
+        Ok(View { root: RootFd::from_fd(spec.mount()?) })
+    }
+
+    /// The directories of `layers` (bottom first), top first, held by the lease.
+    pub(crate) fn lowers(&self, lease: &Lease, layers: &[LayerId]) -> Result<Vec<PathBuf>, StackError> {
+        let found = lease.hold_layers(self.form_name(), layers)?;
+        let mut lowers = Vec::with_capacity(layers.len());
+        for (id, dir) in layers.iter().zip(found).rev() {
+            lowers.push(dir.ok_or_else(|| StackError::Missing(id.clone()))?);
+        }
+        Ok(lowers)
+    }
+}

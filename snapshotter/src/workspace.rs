@@ -1,0 +1,160 @@
+//! A writable root on top of layers, and the layer that becomes of it. What is not committed leaves nothing behind.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rbuild_store::{LayerId, Lease};
+use rbuild_sys::overlay::OverlaySpec;
+use rbuild_sys::{RootFd, remove_tree};
+
+use crate::Snapshotter;
+use crate::stack::StackError;
+
+/// Directories for one new layer. Dropped without [`Workspace::commit`], they are removed.
+#[derive(Debug)]
+pub struct Workspace {
+    snapshotter: Snapshotter,
+    lease: Arc<Lease>,
+    dir: PathBuf,
+    upper: PathBuf,
+    work: PathBuf,
+    lowers: Vec<PathBuf>,
+}
+
+/// A layer made by a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedLayer {
+    /// Its id.
+    pub id: LayerId,
+    /// Nothing was written: the layer is the empty one.
+    pub empty: bool,
+}
+
+impl Snapshotter {
+    /// Makes directories for a new layer on top of `layers`, bottom first. The root has owner and mode of the root
+    /// below it, as containerd's overlay snapshotter keeps the owner; without layers it is root's, 0755.
+    ///
+    /// # Errors
+    /// [`StackError::Missing`] for a layer that is not in the store.
+    pub fn workspace(&self, lease: &Arc<Lease>, layers: &[LayerId]) -> Result<Workspace, StackError> {
+        let mut lowers = self.lowers(lease, layers)?;
+        let dir = lease.new_dir("workspace")?;
+        let workspace = |lowers| Workspace {
+            snapshotter: self.clone(),
+            lease: Arc::clone(lease),
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+            lowers,
+            dir: dir.clone(),
+        };
+        let top = lowers.first().cloned();
+        if lowers.is_empty() {
+            // An overlay needs a lower directory.
+            lowers.push(dir.join("empty"));
+        }
+        // From here on a failure removes what was made.
+        let workspace = workspace(lowers);
+        workspace.make_dir(&workspace.upper)?;
+        workspace.make_dir(&workspace.work)?;
+        if top.is_none() {
+            workspace.make_dir(&workspace.lowers[0])?;
+        }
+        workspace.adopt_root(top.as_deref())?;
+        Ok(workspace)
+    }
+}
+
+impl Workspace {
+    /// The directory that takes the writes.
+    #[must_use]
+    pub fn upper(&self) -> &Path {
+        &self.upper
+    }
+
+    /// The kernel's own directory beside it.
+    #[must_use]
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// The layers below, top first; never empty.
+    #[must_use]
+    pub fn lowers(&self) -> &[PathBuf] {
+        &self.lowers
+    }
+
+    /// What to mount, for whoever mounts it elsewhere (in the sandbox). Nothing is synced when it is unmounted: the
+    /// store has its own rules for what a power failure takes.
+    #[must_use]
+    pub fn spec(&self) -> OverlaySpec {
+        OverlaySpec {
+            form: self.snapshotter.form(),
+            lowers: self.lowers.clone(),
+            upper_work: Some((self.upper.clone(), self.work.clone())),
+            volatile: true,
+        }
+    }
+
+    /// Mounts the writable root, attached nowhere. To be closed before [`Workspace::commit`]; a workspace is mounted
+    /// once, here or elsewhere (the kernel refuses the work directory of a volatile overlay a second time).
+    ///
+    /// # Errors
+    /// The mount's.
+    pub fn mount(&self) -> Result<RootFd, StackError> {
+        Ok(RootFd::from_fd(self.spec().mount()?))
+    }
+
+    /// Makes what was written a layer of the store, held by the lease.
+    ///
+    /// The caller has closed the mount and ended every process in it: layers do not change.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn commit(self) -> Result<CommittedLayer, StackError> {
+        let id = LayerId::random().map_err(|source| StackError::Io {
+            verb: "name a layer in",
+            path: self.dir.clone(),
+            source,
+        })?;
+        self.commit_as(id)
+    }
+
+    /// The same under a given id, for layers whose content is known by a digest. If it is there already, what was written
+    /// here is discarded.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn commit_as(self, id: LayerId) -> Result<CommittedLayer, StackError> {
+        let store = self.snapshotter.store();
+        let form = self.snapshotter.form_name();
+        store.commit_layer(&self.lease, form, &self.upper, &id)?;
+        let facts = store.layer_facts(form, &id).map_err(rbuild_store::StoreError::from)?;
+        Ok(CommittedLayer { empty: facts.is_some_and(|facts| facts.entries == 0), id })
+    }
+
+    fn make_dir(&self, path: &Path) -> Result<(), StackError> {
+        let fail = |source| StackError::Io { verb: "make directory", path: path.to_owned(), source };
+        std::fs::create_dir(path).map_err(fail)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(fail)
+    }
+
+    fn adopt_root(&self, below: Option<&Path>) -> Result<(), StackError> {
+        let Some(below) = below else { return Ok(()) };
+        let fail = |source| StackError::Io { verb: "set owner and mode of", path: self.upper.clone(), source };
+        let stat = std::fs::metadata(below).map_err(fail)?;
+        std::os::unix::fs::chown(&self.upper, Some(stat.uid()), Some(stat.gid())).map_err(fail)?;
+        std::fs::set_permissions(&self.upper, std::fs::Permissions::from_mode(stat.mode() & 0o7777)).map_err(fail)
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        // What cannot be removed now goes with the lease.
+        if let (Ok(parent), Some(name)) = (File::open(self.lease.dir()), self.dir.file_name()) {
+            drop(remove_tree(parent.as_fd(), name, None));
+        }
+    }
+}
