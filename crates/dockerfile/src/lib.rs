@@ -30,7 +30,7 @@ pub use instruction::{
     InstructionKind, KeyValue, MountError, MountOptions, MountType, Run, RunNetwork, RunSecurity, Sharing,
     SourcesAndDestination, Stage,
 };
-pub use parser::{Heredoc, chomp};
+pub use parser::{Heredoc, chomp, is_heredoc};
 pub use span::Span;
 
 /// Largest Dockerfile that is read, bytes. BuildKit's own limit is that of a gRPC message.

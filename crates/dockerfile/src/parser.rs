@@ -11,7 +11,7 @@ mod words;
 use crate::directive::{Directive, DirectiveName, DirectiveParser};
 use crate::error::{ParseError, ParseErrorKind};
 pub(crate) use crate::parser::heredoc::parse_heredoc;
-pub use crate::parser::heredoc::{Heredoc, chomp};
+pub use crate::parser::heredoc::{Heredoc, chomp, is_heredoc};
 use crate::parser::lines::Lines;
 use crate::{MAX_DOCKERFILE_BYTES, Span};
 

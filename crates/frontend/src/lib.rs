@@ -1,2 +1,29 @@
-//! (being written)
+//! The Dockerfile front end: a Dockerfile becomes a graph of operations, an image config with history, and warnings,
+//! as BuildKit's `frontend/dockerfile/dockerfile2llb` makes them.
+//!
+//! Level 2. Opens no file and no connection: what it must know of images and other contexts it asks through
+//! [`MetaResolver`], about all bases at once and only about those the target needs.
 #![forbid(unsafe_code)]
+
+mod budget;
+mod context;
+mod convert;
+mod dispatch;
+mod env;
+mod error;
+mod git;
+mod image;
+mod lint;
+mod lowering;
+mod options;
+mod resolver;
+mod stage;
+mod validate;
+
+pub use convert::{Lowered, StageInfo, lower};
+pub use dispatch::PortError;
+pub use error::{FrontendError, FrontendErrorKind};
+pub use git::GitUrlError;
+pub use lint::{CheckError, LintWarning, Rule};
+pub use options::{FrontendOptions, ImageResolveMode, NoCache};
+pub use resolver::{ImageRequest, LayoutRequest, MetaResolver, ResolveError, ResolvedImage};

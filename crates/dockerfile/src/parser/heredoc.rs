@@ -59,6 +59,12 @@ pub(super) fn announced(line: &str) -> Result<Vec<Heredoc>, ExpandError> {
     Ok(found?.into_iter().flatten().collect())
 }
 
+/// Whether a command is nothing but the mark of a here-document.
+#[must_use]
+pub fn is_heredoc(command: &str) -> bool {
+    matches!(parse_heredoc(command), Ok(Some(_)))
+}
+
 /// Reads one word as the mark of a here-document; `None` if it is something else.
 pub(crate) fn parse_heredoc(word: &str) -> Result<Option<Heredoc>, ExpandError> {
     let Some((digits, rest)) = word.split_once("<<") else {

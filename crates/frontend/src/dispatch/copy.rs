@@ -1,0 +1,401 @@
+//! COPY and ADD: one file operation with an action for each source.
+
+use std::collections::BTreeMap;
+
+use rbuild_dockerfile::shell::Lexer;
+use rbuild_dockerfile::{Add, Copy, InlineFile, SourcesAndDestination, glob, path};
+use rbuild_graph::{
+    CopyAction, Edge, FileAction, FileActionKind, FileOp, MergeOp, Op, Progress, SourceOp, UserOpt,
+};
+use rbuild_oci::Digest;
+
+use crate::dispatch::mode::{self, Mode};
+use crate::dispatch::{Site, workdir};
+use crate::error::{FrontendError, FrontendErrorKind};
+use crate::git::{self, GitUrl};
+use crate::lint::Rule;
+use crate::lowering::{Lowering, NewVertex, input_index};
+use crate::validate;
+
+/// COPY or ADD with everything expanded.
+struct Request {
+    is_add: bool,
+    paths: Vec<String>,
+    contents: Vec<InlineFile>,
+    destination: String,
+    chown: String,
+    chmod: String,
+    exclude: Vec<String>,
+    link: bool,
+    parents: bool,
+    keep_git_dir: Option<bool>,
+    checksum: String,
+    unpack: Option<bool>,
+    /// Where paths come from; `None` is the main context.
+    from: Option<Option<Edge>>,
+}
+
+pub(super) fn copy(lowering: &mut Lowering<'_>, site: Site<'_>, copy: &Copy) -> Result<(), FrontendError> {
+    let chown = lowering.expand(site, &copy.chown)?;
+    let chmod = lowering.expand(site, &copy.chmod)?;
+    let mut request = files(lowering, site, &copy.files)?;
+    (request.chown, request.chmod) = (chown, chmod);
+    request.exclude.clone_from(&copy.exclude);
+    request.link = copy.link;
+    request.parents = copy.parents;
+    if let Some(source) = site.command.sources.first() {
+        let source = &lowering.stages.list[*source];
+        if !source.dispatched {
+            let stage = lowering.stages.list[site.stage].shown_name.clone();
+            return Err(FrontendErrorKind::CopyFromLater {
+                from: copy.from.clone(),
+                stage,
+            }
+            .into());
+        }
+        request.from = Some(source.state.edge.clone());
+    }
+    dispatch(lowering, site, request)
+}
+
+pub(super) fn add(lowering: &mut Lowering<'_>, site: Site<'_>, add: &Add) -> Result<(), FrontendError> {
+    let chown = lowering.expand(site, &add.chown)?;
+    let chmod = lowering.expand(site, &add.chmod)?;
+    let checksum = lowering.expand(site, &add.checksum)?;
+    let mut request = files(lowering, site, &add.files)?;
+    (request.chown, request.chmod, request.checksum) = (chown, chmod, checksum);
+    request.exclude.clone_from(&add.exclude);
+    request.link = add.link;
+    request.keep_git_dir = add.keep_git_dir;
+    request.unpack = add.unpack;
+    request.is_add = true;
+    if !request.checksum.is_empty() {
+        let [only] = request.paths.as_slice() else {
+            return Err(FrontendErrorKind::ChecksumOfMany.into());
+        };
+        if !git::is_http_file(only) && !matches!(git::parse(only), Some(Ok(_))) {
+            return Err(FrontendErrorKind::ChecksumOfLocal.into());
+        }
+    }
+    dispatch(lowering, site, request)
+}
+
+/// Expands sources and destination. Text of here-documents keeps its quotes.
+fn files(
+    lowering: &mut Lowering<'_>,
+    site: Site<'_>,
+    files: &SourcesAndDestination,
+) -> Result<Request, FrontendError> {
+    let paths = lowering.expand_all(site, &files.paths)?;
+    let destination = lowering.expand(site, &files.destination)?;
+    let text = Lexer {
+        skip_quotes: true,
+        ..Lexer::new('\\')
+    };
+    let mut contents = files.contents.clone();
+    for file in contents.iter_mut().filter(|file| file.expand) {
+        file.data = lowering.expand_in(site, text, &file.data)?;
+    }
+    Ok(Request {
+        is_add: false,
+        paths,
+        contents,
+        destination,
+        chown: String::new(),
+        chmod: String::new(),
+        exclude: Vec::new(),
+        link: false,
+        parents: false,
+        keep_git_dir: None,
+        checksum: String::new(),
+        unpack: None,
+        from: None,
+    })
+}
+
+fn dispatch(lowering: &mut Lowering<'_>, site: Site<'_>, request: Request) -> Result<(), FrontendError> {
+    let mode = mode::parse(&request.chmod)?;
+    let destination = workdir::destination(&lowering.stages.list[site.stage].state.dir, &request.destination);
+    let lexer = lowering.lexer;
+    let env = lowering.take_env(site);
+    let text = lowering.step_text(lexer, site.source(), &env);
+    lowering.give_env(site, env);
+    let text = text?;
+    let name = lowering.numbered(site, &text);
+    let mut copies: Vec<(Option<Edge>, CopyAction)> = Vec::new();
+    let template = CopyAction {
+        dest: destination,
+        owner: (!request.chown.is_empty()).then(|| UserOpt {
+            spec: request.chown.clone(),
+        }),
+        mode: mode.octal,
+        mode_str: mode.symbolic.clone(),
+        create_dest_path: true,
+        exclude_patterns: request.exclude.clone(),
+        ..CopyAction::default()
+    };
+    for source in &request.paths {
+        copies.push(from_path(lowering, site, &request, &template, &name, source)?);
+    }
+    for file in &request.contents {
+        let edge = lowering.inline_file(&file.name, 0o644, &file.data);
+        let src = path::join(&["/", &file.name]);
+        copies.push((
+            Some(edge),
+            CopyAction {
+                src,
+                ..template.clone()
+            },
+        ));
+    }
+    let created_by = history(&request);
+    if request.link && mode == Mode::default() {
+        link(lowering, site, copies, &text, name);
+    } else {
+        let base = lowering.stages.list[site.stage].state.edge.clone();
+        let edge = file_op(lowering, site, base, copies, name, Progress::default());
+        lowering.stages.list[site.stage].state.edge = Some(edge);
+    }
+    lowering.budget.spend(created_by.len())?;
+    lowering.commit(site.stage, created_by, true);
+    Ok(())
+}
+
+/// `COPY [flags] sources… <<files… destination # buildkit`.
+fn history(request: &Request) -> String {
+    let mut text = String::from(if request.is_add { "ADD" } else { "COPY" });
+    if request.parents {
+        text += " --parents";
+    }
+    for (flag, value) in [("chown", &request.chown), ("chmod", &request.chmod)] {
+        if !value.is_empty() {
+            text += &format!(" --{flag}={value}");
+        }
+    }
+    for path in &request.paths {
+        text += &format!(" {path}");
+    }
+    for file in &request.contents {
+        text += &format!(" <<{}", file.name);
+    }
+    text + &format!(" {} # buildkit", request.destination)
+}
+
+/// What one source brings.
+fn from_path(
+    lowering: &mut Lowering<'_>,
+    site: Site<'_>,
+    request: &Request,
+    template: &CopyAction,
+    name: &str,
+    source: &str,
+) -> Result<(Option<Edge>, CopyAction), FrontendError> {
+    if let Some(url) = git::parse(source) {
+        let url = url.map_err(FrontendErrorKind::Git)?;
+        if !request.is_add {
+            return Err(FrontendErrorKind::CopyGit.into());
+        }
+        let op = git_source(url, request)?;
+        let vertex = NewVertex {
+            name: name.to_owned(),
+            ..NewVertex::default()
+        };
+        let edge = lowering.add(Op::Source(op), vertex);
+        return Ok((
+            Some(edge),
+            CopyAction {
+                src: "/".to_owned(),
+                ..template.clone()
+            },
+        ));
+    }
+    if git::is_http_file(source) {
+        if !request.is_add {
+            return Err(FrontendErrorKind::CopyUrl.into());
+        }
+        let file = git::http_file_name(source);
+        let mut attrs = BTreeMap::from([("http.filename".to_owned(), file.clone())]);
+        if !request.checksum.is_empty() {
+            let checksum = Digest::parse(&request.checksum).map_err(FrontendErrorKind::Checksum)?;
+            attrs.insert("http.checksum".to_owned(), checksum.to_string());
+        }
+        let op = SourceOp {
+            identifier: source.to_owned(),
+            attrs,
+        };
+        let vertex = NewVertex {
+            name: name.to_owned(),
+            ..NewVertex::default()
+        };
+        let edge = lowering.add(Op::Source(op), vertex);
+        let src = path::join(&["/", &file]);
+        let attempt_unpack = request.unpack.unwrap_or(false);
+        return Ok((
+            Some(edge),
+            CopyAction {
+                src,
+                attempt_unpack,
+                ..template.clone()
+            },
+        ));
+    }
+    let edge = match &request.from {
+        Some(edge) => edge.clone(),
+        None => Some(local_source(lowering, site, request, source)),
+    };
+    Ok((edge, local_action(request, template, source)))
+}
+
+fn git_source(mut url: GitUrl, request: &Request) -> Result<SourceOp, FrontendError> {
+    match (request.keep_git_dir, url.keep_git_dir) {
+        (Some(flag), Some(query)) if flag != query => return Err(FrontendErrorKind::KeepGitDir.into()),
+        (Some(flag), None) => url.keep_git_dir = Some(flag),
+        _ => {}
+    }
+    if !request.checksum.is_empty() {
+        if !url.checksum.is_empty() && url.checksum != request.checksum {
+            let error = FrontendErrorKind::ChecksumMismatch(request.checksum.clone(), url.checksum);
+            return Err(error.into());
+        }
+        url.checksum.clone_from(&request.checksum);
+    }
+    Ok(url.to_source())
+}
+
+fn local_source(lowering: &mut Lowering<'_>, site: Site<'_>, request: &Request, source: &str) -> Edge {
+    let ignored = lowering
+        .ignore
+        .as_ref()
+        .and_then(|matcher| validate::is_ignored(matcher, source));
+    if let Some(source) = ignored {
+        let verb = if request.is_add { "Add" } else { "Copy" };
+        let shown = rbuild_dockerfile::quote::quote(&source);
+        let message = format!("Attempting to {verb} file {shown} that is excluded by .dockerignore");
+        lowering
+            .lint
+            .warn(Rule::CopyIgnoredFile, message, site.span(), site.comments());
+    }
+    lowering.context_paths.insert(path::join(&["/", source]));
+    lowering.main_context()
+}
+
+fn local_action(request: &Request, template: &CopyAction, source: &str) -> CopyAction {
+    let mut root = source;
+    let (mut include_patterns, mut required_paths) = (Vec::new(), Vec::new());
+    if request.parents {
+        // What stands before the first `/./` is not part of the copied paths.
+        let (before, pattern) = source.split_once("/./").unwrap_or(("/", source));
+        root = before;
+        let pattern = workdir::normalize("/", pattern, false);
+        if !glob::has_wildcards(root) && !glob::has_wildcards(&pattern) {
+            required_paths.push(workdir::normalize("/", &path::join(&[root, &pattern]), false));
+        }
+        include_patterns.push(pattern.strip_prefix('/').unwrap_or(&pattern).to_owned());
+    }
+    CopyAction {
+        src: path::join(&["/", &path::clean(&workdir::normalize("/", root, false))]),
+        follow_symlink: true,
+        dir_copy_contents: true,
+        attempt_unpack: request.unpack.unwrap_or(request.is_add),
+        allow_wildcard: true,
+        allow_empty_wildcard: true,
+        include_patterns,
+        required_paths,
+        ..template.clone()
+    }
+}
+
+/// `--link`: the files alone on an empty root, laid over what is there. They need not be copied again when what is
+/// below changes.
+fn link(
+    lowering: &mut Lowering<'_>,
+    site: Site<'_>,
+    copies: Vec<(Option<Edge>, CopyAction)>,
+    text: &str,
+    name: String,
+) {
+    let stage = &mut lowering.stages.list[site.stage];
+    let group = Some(format!("link {}.{}", site.stage, stage.command_index));
+    let base = stage.state.edge.clone();
+    stage.command_index = stage.command_index.saturating_sub(1);
+    let link_name = lowering.numbered(site, &format!("LINK {text}"));
+    let progress = Progress {
+        group: group.clone(),
+        group_name: Some(name.clone()),
+        weak: true,
+    };
+    let copied = file_op(lowering, site, None, copies, name.clone(), progress);
+    let edge = match base {
+        None => copied,
+        Some(base) => {
+            let ignore_cache = lowering.stages.list[site.stage].ignore_cache;
+            let op = Op::Merge(MergeOp {
+                inputs: vec![Some(0), Some(1)],
+            });
+            let progress = Progress {
+                group,
+                group_name: Some(name),
+                weak: false,
+            };
+            let inputs = vec![base, copied];
+            let span = Some(site.span());
+            let name = link_name;
+            lowering.add(
+                op,
+                NewVertex {
+                    inputs,
+                    name,
+                    ignore_cache,
+                    span,
+                    progress,
+                    ..NewVertex::default()
+                },
+            )
+        }
+    };
+    lowering.stages.list[site.stage].state.edge = Some(edge);
+}
+
+/// One operation that does all copies, each on the result of the one before.
+fn file_op(
+    lowering: &mut Lowering<'_>,
+    site: Site<'_>,
+    base: Option<Edge>,
+    copies: Vec<(Option<Edge>, CopyAction)>,
+    name: String,
+    progress: Progress,
+) -> Edge {
+    let mut inputs = Vec::new();
+    let base = input_index(&mut inputs, base.as_ref());
+    let sources: Vec<_> = copies
+        .iter()
+        .map(|(edge, _)| input_index(&mut inputs, edge.as_ref()))
+        .collect();
+    let last = copies.len().saturating_sub(1);
+    let result_of = |action: usize| u32::try_from(inputs.len() + action).ok();
+    let actions = copies
+        .into_iter()
+        .zip(sources)
+        .enumerate()
+        .map(|(at, ((_, copy), secondary_input))| FileAction {
+            input: at.checked_sub(1).map_or(base, result_of),
+            secondary_input,
+            output: (at == last).then_some(0),
+            kind: FileActionKind::Copy(copy),
+        })
+        .collect();
+    let op = Op::File(FileOp { actions });
+    let ignore_cache = lowering.stages.list[site.stage].ignore_cache;
+    let span = Some(site.span());
+    lowering.add(
+        op,
+        NewVertex {
+            inputs,
+            name,
+            ignore_cache,
+            span,
+            progress,
+            ..NewVertex::default()
+        },
+    )
+}

@@ -1,0 +1,175 @@
+//! WORKDIR, and paths relative to it.
+
+use rbuild_dockerfile::path;
+use rbuild_graph::{FileAction, FileActionKind, FileOp, FileTime, MkDirAction, Op, UserOpt};
+
+use crate::dispatch::Site;
+use crate::error::FrontendError;
+use crate::lint::Rule;
+use crate::lowering::{Lowering, NewVertex};
+use crate::stage::StageState;
+
+pub(super) fn workdir(lowering: &mut Lowering<'_>, site: Site<'_>, path: &str) -> Result<(), FrontendError> {
+    let path = lowering.expand(site, path)?;
+    let stage = &mut lowering.stages.list[site.stage];
+    if !std::mem::replace(&mut stage.workdir_set, true) && !path::is_absolute(&path) {
+        let shown = rbuild_dockerfile::quote::quote(&path);
+        let message =
+            format!("Relative workdir {shown} can have unexpected results if the base image changes");
+        lowering
+            .lint
+            .warn(Rule::WorkdirRelativePath, message, site.span(), site.comments());
+    }
+    let stage = &mut lowering.stages.list[site.stage];
+    set_workdir(stage, &path);
+    let dir = stage.state.dir.clone();
+    lowering.budget.spend(dir.len())?;
+    let makes_layer = dir != "/";
+    if makes_layer {
+        make_directory(lowering, site, &dir)?;
+    }
+    lowering.commit(site.stage, format!("WORKDIR {dir}"), makes_layer);
+    Ok(())
+}
+
+/// Makes `path` the working directory, joined to the one before if it is relative.
+pub(crate) fn set_workdir(stage: &mut StageState, path: &str) {
+    let dir = normalize(&stage.image.config.working_dir, path, false);
+    stage.image.config.working_dir.clone_from(&dir);
+    stage.state.dir = dir;
+}
+
+fn make_directory(lowering: &mut Lowering<'_>, site: Site<'_>, dir: &str) -> Result<(), FrontendError> {
+    let lexer = lowering.lexer;
+    let name = lowering.step_name(site, lexer, site.source(), &[])?;
+    let time = lowering.epoch.map(|epoch| FileTime {
+        seconds: epoch.unix_seconds(),
+        nanoseconds: epoch.subsec_nanoseconds(),
+    });
+    let stage = &lowering.stages.list[site.stage];
+    let user = stage.image.config.user.clone();
+    let base = stage.state.edge.clone();
+    let input = base.as_ref().map(|_| 0);
+    let owner = (!user.is_empty()).then_some(UserOpt { spec: user });
+    let action = FileAction {
+        input,
+        secondary_input: input.filter(|_| owner.is_some()),
+        output: Some(0),
+        kind: FileActionKind::MkDir(MkDirAction {
+            path: path::clean(dir),
+            mode: 0o755,
+            make_parents: true,
+            owner,
+            time,
+        }),
+    };
+    let op = Op::File(FileOp {
+        actions: vec![action],
+    });
+    let inputs = base.into_iter().collect();
+    let edge = lowering.add(
+        op,
+        NewVertex {
+            inputs,
+            name,
+            span: Some(site.span()),
+            ..NewVertex::default()
+        },
+    );
+    lowering.stages.list[site.stage].state.edge = Some(edge);
+    Ok(())
+}
+
+/// `path` below `parent`, absolute. An absolute path stays as it is written; `keep_slash` keeps a `/` or `/.` at the
+/// end, which say that a directory is meant (BuildKit `util/system.NormalizePath` for Linux).
+pub(super) fn normalize(parent: &str, path: &str, keep_slash: bool) -> String {
+    let parent = if path::is_absolute(parent) {
+        parent.to_owned()
+    } else {
+        path::join(&["/", parent])
+    };
+    let given = if path.is_empty() { parent.as_str() } else { path };
+    let mut out = if path::is_absolute(given) {
+        given.to_owned()
+    } else {
+        path::join(&[&parent, given])
+    };
+    if keep_slash {
+        restore_end(path, &mut out);
+    }
+    out
+}
+
+/// The cleaned path with the end of `written` (BuildKit `llb.normalizePath`).
+pub(super) fn clean_keeping_slash(written: &str) -> String {
+    let mut out = path::clean(written);
+    restore_end(written, &mut out);
+    out
+}
+
+fn restore_end(written: &str, out: &mut String) {
+    if written.ends_with('/') && !out.ends_with('/') {
+        out.push('/');
+    } else if written.ends_with("/.") {
+        if out != "/" {
+            out.push('/');
+        }
+        out.push('.');
+    }
+}
+
+/// Destination of COPY for a stage in `dir`: absolute, cleaned, with a slash if a directory is meant.
+pub(super) fn destination(dir: &str, written: &str) -> String {
+    let written = if matches!(written, "" | ".") {
+        "./"
+    } else {
+        written
+    };
+    let parent = if path::is_absolute(written) { "/" } else { dir };
+    clean_keeping_slash(&normalize(parent, written, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations() {
+        for (dir, written, expected) in [
+            ("/w", "", "/w/"),
+            ("/w", ".", "/w/"),
+            ("/", ".", "/"),
+            ("/w", "x", "/w/x"),
+            ("/w", "x/", "/w/x/"),
+            ("/w", "..", "/"),
+            ("/w", "../y/", "/y/"),
+            ("/w", "/a", "/a"),
+            ("/w", "/a/", "/a/"),
+            ("/w", "/a/.", "/a/."),
+            ("/w", "/", "/"),
+            ("/w", "/a/../../b", "/b"),
+            ("/w", "./", "/w/"),
+        ] {
+            assert_eq!(destination(dir, written), expected, "{written:?} in {dir}");
+        }
+    }
+
+    #[test]
+    fn working_directories() {
+        for (current, path, expected) in [
+            ("", "a", "/a"),
+            ("/a", "b", "/a/b"),
+            ("/a", "/b/", "/b/"),
+            ("/a", "../c", "/c"),
+            ("/a", "../../..", "/"),
+            ("/a", "", "/a"),
+            ("rel", "x", "/rel/x"),
+        ] {
+            assert_eq!(
+                normalize(current, path, false),
+                expected,
+                "{path:?} in {current:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Why a Dockerfile does not become a graph. Texts are BuildKit's where it has one.
+
+use std::fmt;
+
+use rbuild_dockerfile::ignore::PatternError;
+use rbuild_dockerfile::quote::quote;
+use rbuild_dockerfile::shell::ExpandError;
+use rbuild_dockerfile::{MountError, ParseError, Span};
+use rbuild_oci::{ConfigError, DigestError, PlatformError, ReferenceError};
+
+use crate::lint::LintWarning;
+use crate::resolver::ResolveError;
+
+/// An error with its place and, where one is near, the name that was meant.
+#[derive(Debug)]
+pub struct FrontendError {
+    /// What is wrong.
+    pub kind: Box<FrontendErrorKind>,
+    /// The lines it is about.
+    pub span: Option<Span>,
+    /// The known name nearest to what was written.
+    pub suggestion: Option<String>,
+    /// Lint warnings found before.
+    pub warnings: Vec<LintWarning>,
+}
+
+impl FrontendError {
+    pub(crate) fn new(kind: FrontendErrorKind) -> Self {
+        Self {
+            kind: Box::new(kind),
+            span: None,
+            suggestion: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(crate) fn at(kind: FrontendErrorKind, span: Span) -> Self {
+        Self {
+            span: Some(span),
+            ..Self::new(kind)
+        }
+    }
+
+    pub(crate) fn suggest(mut self, suggestion: Option<String>) -> Self {
+        self.suggestion = suggestion;
+        self
+    }
+
+    /// The same with a place, if it has none yet.
+    pub(crate) fn or_at(mut self, span: Span) -> Self {
+        self.span.get_or_insert(span);
+        self
+    }
+}
+
+impl fmt::Display for FrontendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)?;
+        match &self.suggestion {
+            Some(name) => write!(f, " (did you mean {name}?)"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for FrontendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.kind)
+    }
+}
+
+impl From<FrontendErrorKind> for FrontendError {
+    fn from(kind: FrontendErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+/// Kinds of [`FrontendError`].
+#[derive(Debug, thiserror::Error)]
+pub enum FrontendErrorKind {
+    /// The Dockerfile cannot be read; these are all its errors, the first is shown.
+    #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    Parse(Vec<ParseError>),
+    /// A trigger of the base image or stage cannot be read.
+    #[error("{0}")]
+    Trigger(ParseError),
+    /// A word cannot be expanded.
+    #[error("{0}")]
+    Expand(ExpandError),
+    /// Expansions made more text than one build may.
+    #[error(
+        "variables of this Dockerfile expand to more than {} bytes in all",
+        crate::budget::TEXT_BYTES_MAX
+    )]
+    TooMuchText,
+    /// FROM with a name that expands to nothing.
+    #[error("base name ({0}) should not be blank")]
+    BlankBase(String),
+    /// `--platform` that expands to nothing.
+    #[error("empty platform value from expression {0}")]
+    BlankPlatform(String),
+    /// `--platform` that is none.
+    #[error("failed to parse platform {written}: {source}")]
+    Platform {
+        /// As written.
+        written: String,
+        /// What is wrong.
+        source: PlatformError,
+    },
+    /// A base that is no image reference.
+    #[error("failed to parse stage name {}: {source}", quote(.name))]
+    BaseReference {
+        /// The name.
+        name: String,
+        /// What is wrong.
+        source: ReferenceError,
+    },
+    /// A name of a named context or stage that is no image reference.
+    #[error("invalid context name {name}: {source}")]
+    ContextName {
+        /// The name.
+        name: String,
+        /// What is wrong.
+        source: ReferenceError,
+    },
+    /// A named context's value has a form there is not.
+    #[error("unsupported context source {value} for {name}")]
+    ContextSource {
+        /// The name.
+        name: String,
+        /// The value, as written.
+        value: String,
+    },
+    /// An OCI layout context whose digest is none.
+    #[error("could not parse oci-layout reference {}: {source}", quote(.value))]
+    LayoutDigest {
+        /// As written.
+        value: String,
+        /// What is wrong.
+        source: DigestError,
+    },
+    /// The ignore file of a named context cannot be read.
+    #[error("failed parsing .dockerignore of context {name}: {source}")]
+    ContextIgnoreFile {
+        /// The context.
+        name: String,
+        /// What is wrong.
+        source: rbuild_dockerfile::ignore::IgnoreError,
+    },
+    /// The main context's ignore patterns cannot be used.
+    #[error("failed to use ignore patterns: {0}")]
+    IgnorePatterns(PatternError),
+    /// An image or context was not found.
+    #[error("{name}: {source}")]
+    Resolve {
+        /// What was asked for, as written.
+        name: String,
+        /// Why there is no answer.
+        source: ResolveError,
+    },
+    /// The config of a base image cannot be read.
+    #[error("failed to parse image config of {name}: {source}")]
+    Config {
+        /// The image.
+        name: String,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// No stage of that name.
+    #[error("target stage {} could not be found", quote(.0))]
+    Target(String),
+    /// No stage of that number.
+    #[error("invalid stage index {0}")]
+    StageIndex(i64),
+    /// Stages that need each other.
+    #[error("circular dependency detected on stage: {0}")]
+    Circular(String),
+    /// `COPY --from=$x`.
+    #[error(
+        "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround"
+    )]
+    VariableInFrom,
+    /// A stage is used before it is defined.
+    #[error("cannot copy from stage {}, it needs to be defined before current stage {}", quote(.from), quote(.stage))]
+    CopyFromLater {
+        /// The stage used.
+        from: String,
+        /// The stage that uses it.
+        stage: String,
+    },
+    /// A stage is mounted before it is defined.
+    #[error("cannot mount from stage {} to {}, stage needs to be defined before current command", quote(.from), quote(.target))]
+    MountFromLater {
+        /// The stage used.
+        from: String,
+        /// Mount point.
+        target: String,
+    },
+    /// Options of a mount.
+    #[error("{0}")]
+    Mount(MountError),
+    /// A mount over the root.
+    #[error("invalid mount target {}", quote(.0))]
+    MountTarget(String),
+    /// An ssh mount with a source.
+    #[error("ssh does not support source")]
+    SshSource,
+    /// A secret without a name.
+    #[error("one of source, target required")]
+    SecretWithoutName,
+    /// A heredoc with an exec form.
+    #[error("parsing produced an invalid run command: {0:?}")]
+    HeredocCommand(Vec<String>),
+    /// CDI devices are not there.
+    #[error("RUN --device is not supported")]
+    Device,
+    /// `--chmod` that is no mode.
+    #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
+    Chmod(String),
+    /// `--chmod` that is no symbolic mode either.
+    #[error("invalid syntax")]
+    SymbolicChmod,
+    /// `--checksum` with several sources.
+    #[error("checksum can't be specified for multiple sources")]
+    ChecksumOfMany,
+    /// `--checksum` of something local.
+    #[error("checksum requires HTTP(S) or Git sources")]
+    ChecksumOfLocal,
+    /// `--checksum` that is no digest.
+    #[error("{0}")]
+    Checksum(DigestError),
+    /// `--checksum` and the URL name different commits.
+    #[error("checksum mismatch {} != {}", quote(.0), quote(.1))]
+    ChecksumMismatch(String, String),
+    /// `COPY https://…`.
+    #[error("source can't be a URL for COPY")]
+    CopyUrl,
+    /// `COPY https://….git`.
+    #[error("source can't be a git ref for COPY")]
+    CopyGit,
+    /// A git URL with options there are not.
+    #[error("{0}")]
+    Git(#[from] crate::git::GitUrlError),
+    /// `--keep-git-dir` and the URL disagree.
+    #[error("inconsistent keep-git-dir configuration")]
+    KeepGitDir,
+    /// A port that is none.
+    #[error("{0}")]
+    Port(crate::dispatch::PortError),
+    /// A signal there is not.
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    /// A volume that expands to nothing.
+    #[error("VOLUME specified can not be an empty string")]
+    EmptyVolume,
+    /// Options of the `check` directive.
+    #[error("failed to parse check options: {0}")]
+    CheckOptions(crate::lint::CheckError),
+    /// Lint found something, and the Dockerfile says that this is an error.
+    #[error("lint violation found for rules: {}", .0.join(", "))]
+    Lint(Vec<&'static str>),
+    /// `SOURCE_DATE_EPOCH` that is no number.
+    #[error("invalid SOURCE_DATE_EPOCH: {0}")]
+    Epoch(String),
+}

@@ -1,0 +1,326 @@
+//! Git and HTTP sources of ADD and of named contexts (BuildKit `dfgitutil`, `gitutil`). Reads URLs; fetches nothing.
+
+use std::collections::BTreeMap;
+
+use rbuild_dockerfile::csv;
+use rbuild_dockerfile::path;
+use rbuild_dockerfile::quote::quote;
+use rbuild_graph::SourceOp;
+
+/// A repository, and what of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct GitUrl {
+    /// URL without query and fragment.
+    pub(crate) remote: String,
+    /// Host, with its port.
+    host: String,
+    /// Path on the host.
+    path: String,
+    is_ssh: bool,
+    pub(crate) reference: String,
+    pub(crate) checksum: String,
+    pub(crate) subdirectory: String,
+    pub(crate) keep_git_dir: Option<bool>,
+    pub(crate) submodules: Option<bool>,
+    pub(crate) fetch_by_commit: bool,
+}
+
+/// A git URL with options there are not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GitUrlError {
+    /// An option without a value.
+    #[error("query {} has no value", quote(.0))]
+    NoValue(String),
+    /// An option given twice.
+    #[error("query {} has multiple values", quote(.0))]
+    Repeated(String),
+    /// An option there is not.
+    #[error("unexpected query {}", quote(.0))]
+    Unknown(String),
+    /// A value that cannot be read.
+    #[error("invalid {key} value: {}", quote(.value))]
+    Value {
+        /// Option.
+        key: String,
+        /// Value.
+        value: String,
+    },
+    /// Two different refs, or subdirectories.
+    #[error("{what} conflicts: {} vs {}", quote(.first), quote(.second))]
+    Conflict {
+        /// `ref` or `subdir`.
+        what: &'static str,
+        /// One.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A branch and a tag.
+    #[error("branch conflicts with tag")]
+    BranchAndTag,
+}
+
+/// Reads `text` as a git URL; `None` if it is something else: a path, or a URL of a file.
+pub(crate) fn parse(text: &str) -> Option<Result<GitUrl, GitUrlError>> {
+    let (main, fragment) = text.split_once('#').unwrap_or((text, ""));
+    let (main, query) = main.split_once('?').unwrap_or((main, ""));
+    let mut url = match main.split_once("://") {
+        Some((scheme, rest)) => {
+            let scheme = scheme.to_ascii_lowercase();
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            match scheme.as_str() {
+                "http" | "https" if !path.ends_with(".git") => return None,
+                "http" | "https" | "ssh" | "git" => {}
+                _ => return None,
+            }
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            let remote = format!("{scheme}://{rest}");
+            GitUrl {
+                remote,
+                host: host.to_owned(),
+                path: path.to_owned(),
+                is_ssh: scheme == "ssh",
+                ..GitUrl::default()
+            }
+        }
+        None => {
+            let (user, rest) = main.split_once('@')?;
+            let (host, path) = rest.split_once(':')?;
+            let user_ok = user
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+            let host_ok = host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+            if user.is_empty() || host.is_empty() || !user_ok || !host_ok {
+                return None;
+            }
+            let (host, path) = (host.to_owned(), path.to_owned());
+            GitUrl {
+                remote: main.to_owned(),
+                host,
+                path,
+                is_ssh: true,
+                ..GitUrl::default()
+            }
+        }
+    };
+    if !fragment.is_empty() {
+        let (reference, subdirectory) = fragment.split_once(':').unwrap_or((fragment, ""));
+        reference.clone_into(&mut url.reference);
+        url.subdirectory = path::join(&["/", subdirectory])
+            .trim_start_matches('/')
+            .to_owned();
+    }
+    Some(url.read_query(query).map(|()| url))
+}
+
+/// Whether `text` is the URL of a file.
+pub(crate) fn is_http_file(text: &str) -> bool {
+    (text.starts_with("http://") || text.starts_with("https://")) && !matches!(parse(text), Some(Ok(_)))
+}
+
+/// The name of the file behind a URL: the end of its path.
+pub(crate) fn http_file_name(url: &str) -> String {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let path = path.split_once("://").map_or(path, |(_, rest)| rest);
+    let path = path.find('/').map_or("", |at| &path[at..]);
+    match path::base(&percent_decoded(path)) {
+        "." | "/" | ".." => "__unnamed__".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+impl GitUrl {
+    fn read_query(&mut self, query: &str) -> Result<(), GitUrlError> {
+        let mut options: BTreeMap<String, String> = BTreeMap::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let key = percent_decoded(&key.replace('+', " "));
+            if options
+                .insert(key.clone(), percent_decoded(&value.replace('+', " ")))
+                .is_some()
+            {
+                return Err(GitUrlError::Repeated(key));
+            }
+        }
+        let (mut tag, mut branch) = (None, None);
+        for (key, value) in options {
+            let switch = || match value.as_str() {
+                "" => Ok(true),
+                text => csv::boolean(text).ok_or_else(|| GitUrlError::Value {
+                    key: key.clone(),
+                    value: value.clone(),
+                }),
+            };
+            match key.as_str() {
+                "keep-git-dir" => self.keep_git_dir = Some(switch()?),
+                "submodules" => self.submodules = Some(switch()?),
+                "fetch-by-commit" => self.fetch_by_commit = switch()?,
+                _ if value.is_empty() => return Err(GitUrlError::NoValue(key)),
+                "ref" => agree("ref", &mut self.reference, value)?,
+                "tag" => tag = Some(qualified("refs/tags/", &value)),
+                "branch" => branch = Some(qualified("refs/heads/", &value)),
+                "subdir" => agree("subdir", &mut self.subdirectory, value)?,
+                "checksum" | "commit" => self.checksum = value,
+                "mtime" if matches!(value.as_str(), "checkout" | "commit") => {}
+                "mtime" => return Err(GitUrlError::Value { key, value }),
+                _ => return Err(GitUrlError::Unknown(key)),
+            }
+        }
+        if tag.is_some() && branch.is_some() {
+            return Err(GitUrlError::BranchAndTag);
+        }
+        match tag.or(branch) {
+            Some(reference) => agree("ref", &mut self.reference, reference),
+            None => Ok(()),
+        }
+    }
+
+    /// The source operation for it.
+    pub(crate) fn to_source(&self) -> SourceOp {
+        let mut identifier = format!("git://{}{}", self.host, path::join(&["/", &self.path]));
+        if !self.reference.is_empty() || !self.subdirectory.is_empty() {
+            identifier += &format!("#{}", self.reference);
+            if !self.subdirectory.is_empty() {
+                identifier += &format!(":{}", self.subdirectory);
+            }
+        }
+        let mut attrs = BTreeMap::from([
+            ("git.fullurl".to_owned(), self.remote.clone()),
+            ("git.authtokensecret".to_owned(), "GIT_AUTH_TOKEN".to_owned()),
+            ("git.authheadersecret".to_owned(), "GIT_AUTH_HEADER".to_owned()),
+        ]);
+        let mut set = |key: &str, value: &str, given: bool| {
+            if given {
+                attrs.insert(key.to_owned(), value.to_owned());
+            }
+        };
+        set("git.keepgitdir", "true", self.keep_git_dir == Some(true));
+        set("git.mountsshsock", "default", self.is_ssh);
+        set("git.checksum", &self.checksum, !self.checksum.is_empty());
+        set("git.skipsubmodules", "true", self.submodules == Some(false));
+        set("git.fetchbycommit", "true", self.fetch_by_commit);
+        SourceOp { identifier, attrs }
+    }
+}
+
+fn qualified(prefix: &str, name: &str) -> String {
+    if name.starts_with(prefix) {
+        name.to_owned()
+    } else {
+        format!("{prefix}{name}")
+    }
+}
+
+fn agree(what: &'static str, field: &mut String, value: String) -> Result<(), GitUrlError> {
+    if !field.is_empty() && *field != value {
+        return Err(GitUrlError::Conflict {
+            what,
+            first: field.clone(),
+            second: value,
+        });
+    }
+    *field = value;
+    Ok(())
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_git_and_what_is_not() {
+        for (text, expected) in [
+            (
+                "https://github.com/moby/buildkit.git",
+                Some("git://github.com/moby/buildkit.git"),
+            ),
+            (
+                "https://u:p@h.example:8443/a.git#main:sub/../dir",
+                Some("git://h.example:8443/a.git#main:dir"),
+            ),
+            (
+                "git@github.com:moby/buildkit.git#v1",
+                Some("git://github.com/moby/buildkit.git#v1"),
+            ),
+            ("git://h/a", Some("git://h/a")),
+            ("ssh://git@h/a.git#:d", Some("git://h/a.git#:d")),
+            (
+                "https://h/a.git?branch=x&subdir=d",
+                Some("git://h/a.git#refs/heads/x:d"),
+            ),
+            ("https://h/a.git?tag=v1", Some("git://h/a.git#refs/tags/v1")),
+            ("https://h/a.tar.gz", None),
+            ("https://h/a.git/x", None),
+            ("./a.git", None),
+            ("a@b", None),
+            ("ftp://h/a.git", None),
+            ("github.com/moby/buildkit", None),
+        ] {
+            let found = parse(text).map(|url| url.unwrap().to_source().identifier);
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+        let source = parse("git@h:a.git?commit=abc&keep-git-dir&submodules=0")
+            .unwrap()
+            .unwrap()
+            .to_source();
+        let attrs: Vec<String> = source.attrs.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(
+            attrs.join(" "),
+            "git.authheadersecret=GIT_AUTH_HEADER git.authtokensecret=GIT_AUTH_TOKEN git.checksum=abc git.fullurl=git@h:a.git git.keepgitdir=true git.mountsshsock=default git.skipsubmodules=true"
+        );
+    }
+
+    #[test]
+    fn wrong_queries() {
+        for (text, message) in [
+            ("https://h/a.git?x=1", "unexpected query \"x\""),
+            ("https://h/a.git?ref", "query \"ref\" has no value"),
+            ("https://h/a.git?ref=a&ref=b", "query \"ref\" has multiple values"),
+            ("https://h/a.git?ref=a#b", "ref conflicts: \"b\" vs \"a\""),
+            ("https://h/a.git?tag=a&branch=b", "branch conflicts with tag"),
+            (
+                "https://h/a.git?submodules=maybe",
+                "invalid submodules value: \"maybe\"",
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn file_names_of_urls() {
+        for (url, name) in [
+            ("https://h/a/b.tar?x=/y", "b.tar"),
+            ("https://h/", "__unnamed__"),
+            ("https://h", "__unnamed__"),
+            ("https://h/a%20b#c", "a b"),
+            ("https://h/a/..", "__unnamed__"),
+            ("https://h/a%2f..%2f..%2fb", "b"),
+        ] {
+            assert_eq!(http_file_name(url), name, "{url}");
+        }
+        assert!(is_http_file("https://h/a.zip") && !is_http_file("https://h/a.git") && !is_http_file("a"));
+    }
+}

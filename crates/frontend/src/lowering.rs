@@ -1,0 +1,179 @@
+//! The build while it is being lowered: the graph so far, and how operations get into it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rbuild_dockerfile::Span;
+use rbuild_dockerfile::ignore::PatternMatcher;
+use rbuild_dockerfile::shell::{Expansion, Lexer, Variables};
+use rbuild_graph::{
+    Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, Progress, ProxyEnv, SourceOp,
+    SourceSpan, Vertex, VertexMeta,
+};
+use rbuild_oci::{Platform, Timestamp, go_json};
+
+use crate::budget::Budget;
+use crate::context::NamedContexts;
+use crate::env::Env;
+use crate::error::{FrontendError, FrontendErrorKind};
+use crate::lint::Linter;
+use crate::options::FrontendOptions;
+use crate::stage::Stages;
+
+/// Everything that is known and made during one lowering.
+pub(crate) struct Lowering<'a> {
+    pub(crate) options: &'a FrontendOptions,
+    /// `--build-arg`, with `SOURCE_DATE_EPOCH` resolved.
+    pub(crate) build_args: BTreeMap<String, String>,
+    pub(crate) contexts: NamedContexts,
+    pub(crate) lexer: Lexer,
+    pub(crate) lint: Linter,
+    pub(crate) budget: Budget,
+    pub(crate) graph: Graph,
+    pub(crate) stages: Stages,
+    pub(crate) global_args: Env,
+    /// Names of all arguments FROM may use, those without a value too.
+    pub(crate) declared_globals: BTreeSet<String>,
+    pub(crate) target_platform: Platform,
+    /// No platform was asked for.
+    pub(crate) implicit_target: bool,
+    pub(crate) epoch: Option<Timestamp>,
+    pub(crate) proxy: Option<ProxyEnv>,
+    pub(crate) ignore: Option<PatternMatcher>,
+    /// Paths of the main context that are used.
+    pub(crate) context_paths: BTreeSet<String>,
+}
+
+/// A vertex to be added.
+#[derive(Default)]
+pub(crate) struct NewVertex {
+    pub(crate) inputs: Vec<Edge>,
+    pub(crate) platform: String,
+    pub(crate) name: String,
+    pub(crate) ignore_cache: bool,
+    pub(crate) span: Option<Span>,
+    pub(crate) progress: Progress,
+}
+
+impl Lowering<'_> {
+    /// Adds a vertex; the edge is its first output.
+    pub(crate) fn add(&mut self, op: Op, new: NewVertex) -> Edge {
+        let span = new.span.map(|span| SourceSpan {
+            source: 0,
+            start: span.start,
+            end: span.end,
+        });
+        let meta = VertexMeta {
+            name: new.name,
+            ignore_cache: new.ignore_cache,
+            span,
+            progress: new.progress,
+        };
+        let vertex = Vertex {
+            op,
+            inputs: new.inputs,
+            platform: new.platform,
+            meta,
+        };
+        match self.graph.add(vertex) {
+            Ok(vertex) => Edge { vertex, output: 0 },
+            Err(error) => unreachable!("every edge used here came out of this graph: {error}"),
+        }
+    }
+
+    /// Expands `word`, within the limits.
+    pub(crate) fn expand_with(
+        &mut self,
+        lexer: Lexer,
+        word: &str,
+        variables: &dyn Variables,
+    ) -> Result<Expansion, FrontendError> {
+        let expansion = lexer.expand(word, variables).map_err(FrontendErrorKind::Expand)?;
+        self.budget.spend(expansion.text.len())?;
+        Ok(expansion)
+    }
+
+    /// The text of a step name: variables expanded where that works, the keyword in upper case.
+    pub(crate) fn step_text(
+        &mut self,
+        lexer: Lexer,
+        text: &str,
+        variables: &dyn Variables,
+    ) -> Result<String, FrontendError> {
+        let text = lexer
+            .expand(text, variables)
+            .map_or_else(|_| text.to_owned(), |found| found.text);
+        self.budget.spend(text.len())?;
+        Ok(match text.split_once(' ') {
+            Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
+            None => text.to_uppercase(),
+        })
+    }
+
+    /// The main context, as the user's ignore file leaves it.
+    pub(crate) fn main_context(&mut self) -> Edge {
+        let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_owned(), "context".to_owned())]);
+        if !self.options.ignore_patterns.is_empty() {
+            attrs.insert(
+                "local.excludepatterns".to_owned(),
+                json(&self.options.ignore_patterns),
+            );
+        }
+        let op = Op::Source(SourceOp {
+            identifier: "local://context".to_owned(),
+            attrs,
+        });
+        self.add(
+            op,
+            NewVertex {
+                name: "[internal] load build context".to_owned(),
+                ..NewVertex::default()
+            },
+        )
+    }
+
+    /// An empty root that holds one file.
+    pub(crate) fn inline_file(&mut self, name: &str, mode: u32, data: &str) -> Edge {
+        let path = rbuild_dockerfile::path::join(&["/", name]);
+        let kind = FileActionKind::MkFile(MkFileAction {
+            path,
+            mode,
+            data: data.as_bytes().to_vec(),
+            owner: None,
+            time: None,
+        });
+        let action = FileAction {
+            input: None,
+            secondary_input: None,
+            output: Some(0),
+            kind,
+        };
+        let op = Op::File(FileOp {
+            actions: vec![action],
+        });
+        let name = "[internal] preparing inline document".to_owned();
+        self.add(
+            op,
+            NewVertex {
+                name,
+                ..NewVertex::default()
+            },
+        )
+    }
+}
+
+/// A list of strings as Go's encoder writes it.
+pub(crate) fn json(list: &[String]) -> String {
+    let bytes = go_json::to_vec(list);
+    assert!(bytes.is_ok(), "a list of strings is JSON");
+    String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+}
+
+/// Position of `edge` among `inputs`, added if it is not there.
+pub(crate) fn input_index(inputs: &mut Vec<Edge>, edge: Option<&Edge>) -> Option<u32> {
+    let edge = edge?;
+    let at = inputs.iter().position(|known| known == edge).unwrap_or_else(|| {
+        inputs.push(edge.clone());
+        inputs.len() - 1
+    });
+    u32::try_from(at).ok()
+}
