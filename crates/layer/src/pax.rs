@@ -178,11 +178,11 @@ mod tests {
     fn row10_malformed_records_are_refused_and_the_last_of_equal_ones_counts() {
         for (bytes, error) in [
             (&b"99 path=a\n"[..], PaxError::Length),
-            (b"9 path=a\n", PaxError::Length),
-            (b"10 path=a", PaxError::Length),
+            (b"8 path=a\n", PaxError::Length),
+            (b"9 path=a", PaxError::Length),
             (b"x path=a\n", PaxError::Length),
             (b" path=a\n", PaxError::Length),
-            (b"+10 path=a\n", PaxError::Length),
+            (b"+9 path=a\n", PaxError::Length),
             (b"2 \n", PaxError::Length),
             (b"8 patha\n", PaxError::Key),
             (b"6 =ab\n", PaxError::Key),

@@ -63,10 +63,10 @@ impl<W: Write> TarWriter<W> {
         }
     }
 
-    /// Bytes written so far.
+    /// Bytes written so far, the padding after complete content included.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.padding
     }
 
     /// Writes an entry's header. The path is written as it is: a directory's ends in a slash by convention.

@@ -97,7 +97,8 @@ impl Tar {
     }
 
     pub(crate) fn file(self, name: &[u8], content: &[u8]) -> Self {
-        self.block(Block::new(name, b'0', content.len() as u64)).content(content)
+        self.block(Block::new(name, b'0', content.len() as u64))
+            .content(content)
     }
 
     pub(crate) fn dir(self, name: &[u8]) -> Self {
@@ -114,7 +115,8 @@ impl Tar {
 
     pub(crate) fn pax(self, records: &[Vec<u8>]) -> Self {
         let body = records.concat();
-        self.block(Block::new(b"PaxHeaders.0/x", b'x', body.len() as u64)).content(&body)
+        self.block(Block::new(b"PaxHeaders.0/x", b'x', body.len() as u64))
+            .content(&body)
     }
 
     pub(crate) fn long(self, flag: u8, name: &[u8]) -> Self {

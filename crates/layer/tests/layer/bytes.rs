@@ -7,7 +7,15 @@ use rbuild_layer::{Device, Entry, EntryKind, TarWriteError, TarWriter, Time};
 use crate::archive::{Block, record};
 
 fn entry(path: &[u8], kind: EntryKind) -> Entry {
-    Entry { path: path.to_vec(), kind, mode: 0o644, uid: 0, gid: 0, mtime: Time::EPOCH, xattrs: Vec::new() }
+    Entry {
+        path: path.to_vec(),
+        kind,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: Time::EPOCH,
+        xattrs: Vec::new(),
+    }
 }
 
 fn write(entry: &Entry) -> Vec<u8> {
@@ -16,7 +24,9 @@ fn write(entry: &Entry) -> Vec<u8> {
     if let EntryKind::File { size } = entry.kind
         && size < 100
     {
-        writer.write_all(&vec![b'c'; usize::try_from(size).unwrap()]).unwrap();
+        writer
+            .write_all(&vec![b'c'; usize::try_from(size).unwrap()])
+            .unwrap();
         return writer.finish().unwrap();
     }
     writer.finish().unwrap_or_default()
@@ -29,7 +39,11 @@ fn what_fits_is_plain_ustar() {
     let mut file = entry(b"a/f", EntryKind::File { size: 3 });
     file.uid = 1000;
     file.mtime.seconds = 1_700_000_000;
-    let mut expected = Block::new(b"a/f", b'0', 3).owner(1000, 0).mtime(1_700_000_000).sealed().to_vec();
+    let mut expected = Block::new(b"a/f", b'0', 3)
+        .owner(1000, 0)
+        .mtime(1_700_000_000)
+        .sealed()
+        .to_vec();
     // Go ends the checksum as `%06o\0 `, as the builder does.
     expected.extend_from_slice(b"ccc");
     expected.resize(1024 + 1024, 0);
@@ -38,7 +52,12 @@ fn what_fits_is_plain_ustar() {
     device.mode = 0o600;
     let expected = Block::new(b"d", b'3', 0).mode(0o600).device(5, 1).sealed();
     assert_eq!(write(&device)[..512], expected);
-    let link = entry(b"l", EntryKind::Symlink { target: b"t".to_vec() });
+    let link = entry(
+        b"l",
+        EntryKind::Symlink {
+            target: b"t".to_vec(),
+        },
+    );
     assert_eq!(write(&link)[..512], Block::new(b"l", b'2', 0).link(b"t").sealed());
     let dir = entry(b"dir/", EntryKind::Directory);
     assert_eq!(write(&dir)[..512], Block::new(b"dir/", b'5', 0).sealed());
@@ -59,7 +78,10 @@ fn extended(tar: &[u8]) -> (String, Vec<u8>) {
     assert_eq!(tar[156], b'x');
     let name = String::from_utf8(tar[..100].iter().copied().take_while(|b| *b != 0).collect()).unwrap();
     let size = usize::from_str_radix(std::str::from_utf8(&tar[124..135]).unwrap(), 8).unwrap();
-    assert!(tar[329..345].iter().all(|b| *b == 0), "Go leaves device numbers of extended headers empty");
+    assert!(
+        tar[329..345].iter().all(|b| *b == 0),
+        "Go leaves device numbers of extended headers empty"
+    );
     assert_eq!(&tar[100..108], b"0000000\0");
     (name, tar[512..512 + size].to_vec())
 }
@@ -71,7 +93,10 @@ fn what_does_not_fit_stands_in_sorted_records() {
     big.uid = 2_097_152;
     big.gid = 2_097_151;
     big.xattrs = vec![(b"security.capability".to_vec(), b"\x01\0=\n".to_vec())];
-    big.mtime = Time { seconds: -1, nanoseconds: 500_000_000 };
+    big.mtime = Time {
+        seconds: -1,
+        nanoseconds: 500_000_000,
+    };
     let tar = write(&big);
     let (header, body) = extended(&tar);
     assert_eq!(header, format!("d/PaxHeaders.0/{}", "n".repeat(85)));
@@ -85,7 +110,11 @@ fn what_does_not_fit_stands_in_sorted_records() {
     assert_eq!(body, expected);
     let main = &tar[1024..1536];
     assert_eq!(&main[..100], &big.path[..100]);
-    assert_eq!(&main[108..116], b"0000000\0", "a number that does not fit is zero");
+    assert_eq!(
+        &main[108..116],
+        b"0000000\0",
+        "a number that does not fit is zero"
+    );
     assert_eq!(&main[116..124], b"7777777\0");
     assert_eq!(&main[136..148], b"00000000000\0");
 }
@@ -121,16 +150,28 @@ fn big_sizes_and_times_have_records() {
     let mut out = Vec::new();
     TarWriter::new(&mut out).append(&file).unwrap();
     let (_, body) = extended(&out);
-    assert_eq!(body, [record("mtime", b"8589934592"), record("size", b"8589934592")].concat());
+    assert_eq!(
+        body,
+        [record("mtime", b"8589934592"), record("size", b"8589934592")].concat()
+    );
 }
 
 #[test]
 fn what_tar_cannot_hold_is_a_clean_error() {
     let cases = [
-        entry(b"d", EntryKind::CharDevice(Device { major: 1 << 21, minor: 0 })),
+        entry(
+            b"d",
+            EntryKind::CharDevice(Device {
+                major: 1 << 21,
+                minor: 0,
+            }),
+        ),
         entry(b"a\0b", EMPTY),
         entry(&vec![b'n'; 2 << 20], EMPTY),
-        Entry { xattrs: vec![(b"user.a=b".to_vec(), Vec::new())], ..entry(b"x", EMPTY) },
+        Entry {
+            xattrs: vec![(b"user.a=b".to_vec(), Vec::new())],
+            ..entry(b"x", EMPTY)
+        },
     ];
     for case in cases {
         let error = TarWriter::new(Vec::new()).append(&case).unwrap_err();

@@ -29,7 +29,12 @@ impl Place {
         for sub in ["", "dir", "emptyd", "dir/sub"] {
             std::fs::create_dir(canary.join(sub)).unwrap();
         }
-        for (name, content) in [("secret", "s3cr3t-bytes"), ("victim", "v"), ("empty", ""), ("dir/inner", "i")] {
+        for (name, content) in [
+            ("secret", "s3cr3t-bytes"),
+            ("victim", "v"),
+            ("empty", ""),
+            ("dir/inner", "i"),
+        ] {
             std::fs::write(canary.join(name), content).unwrap();
         }
         std::fs::create_dir(dir.path().join("root")).unwrap();
@@ -61,7 +66,10 @@ impl Place {
     }
 
     pub(crate) fn unpack_with(&self, tar: &[u8], limits: Limits) -> Result<Unpacked, ApplyError> {
-        let options = UnpackOptions { limits, ..UnpackOptions::new(form()) };
+        let options = UnpackOptions {
+            limits,
+            ..UnpackOptions::new(form())
+        };
         let done = unpack(tar, self.open_root().as_fd(), &options);
         self.check();
         done
@@ -70,10 +78,6 @@ impl Place {
     /// Panics unless the canary is as it was.
     pub(crate) fn check(&self) {
         assert_eq!(describe(&self.canary()), self.before, "the canary changed");
-    }
-
-    pub(crate) fn describe_root(&self) -> Vec<String> {
-        describe(&self.root())
     }
 }
 

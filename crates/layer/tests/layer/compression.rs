@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
 use rbuild_layer::{
-    Compression, CompressError, Compressor, DecompressLimits, LayerFormat, ReadAhead, decompress,
+    CompressError, Compression, Compressor, DecompressLimits, LayerFormat, ReadAhead, decompress,
     decompress_detected,
 };
 
@@ -14,7 +14,11 @@ fn sample(bytes: usize) -> Vec<u8> {
     (0..bytes)
         .map(|at| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            if at % 8192 < 4096 { b"some text, again "[at % 17] } else { state.to_be_bytes()[0] }
+            if at % 8192 < 4096 {
+                b"some text, again "[at % 17]
+            } else {
+                state.to_be_bytes()[0]
+            }
         })
         .collect()
 }
@@ -49,7 +53,10 @@ fn bytes_depend_neither_on_workers_nor_on_write_sizes() {
     ] {
         let expected = compress(&input, format, 1, 1 << 20);
         for (workers, write) in [(1, 1000), (2, 64 << 10), (4, 3 << 20), (7, 1 << 30)] {
-            assert!(compress(&input, format, workers, write) == expected, "{format:?} {workers} {write}");
+            assert!(
+                compress(&input, format, workers, write) == expected,
+                "{format:?} {workers} {write}"
+            );
         }
         assert!(read_all(&expected).unwrap() == input, "{format:?}");
     }
@@ -60,7 +67,10 @@ fn sizes_at_block_edges_round_trip() {
     for size in [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 2 << 20] {
         let input = sample(size);
         for format in [LayerFormat::Gzip(None), LayerFormat::Zstd(None)] {
-            assert!(read_all(&compress(&input, format, 2, 100_000)).unwrap() == input, "{format:?} {size}");
+            assert!(
+                read_all(&compress(&input, format, 2, 100_000)).unwrap() == input,
+                "{format:?} {size}"
+            );
         }
     }
 }
@@ -69,9 +79,17 @@ fn sizes_at_block_edges_round_trip() {
 fn gzip_of_several_blocks_is_one_member_that_gzip_reads() {
     let input = sample(3 << 20);
     let blob = compress(&input, LayerFormat::Gzip(None), 2, 65_536);
-    assert_eq!(blob[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255], "no time, no name, no system");
-    let mut child =
-        Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(
+        blob[..10],
+        [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255],
+        "no time, no name, no system"
+    );
+    let mut child = Command::new("gzip")
+        .arg("-dc")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let fed = blob.clone();
     let feed = std::thread::spawn(move || stdin.write_all(&fed).unwrap());
@@ -79,14 +97,23 @@ fn gzip_of_several_blocks_is_one_member_that_gzip_reads() {
     feed.join().unwrap();
     assert!(output.status.success() && output.stdout == input);
     let mut one = Vec::new();
-    flate2::read::GzDecoder::new(blob.as_slice()).read_to_end(&mut one).unwrap();
+    flate2::read::GzDecoder::new(blob.as_slice())
+        .read_to_end(&mut one)
+        .unwrap();
     assert!(one == input, "a reader of one member gets all of it");
 }
 
 #[test]
 fn levels_outside_the_format_are_errors() {
-    for format in [LayerFormat::Gzip(Some(10)), LayerFormat::Zstd(Some(23)), LayerFormat::Zstd(Some(-1))] {
-        assert!(matches!(Compressor::new(Vec::new(), format, 1), Err(CompressError::Level { .. })));
+    for format in [
+        LayerFormat::Gzip(Some(10)),
+        LayerFormat::Zstd(Some(23)),
+        LayerFormat::Zstd(Some(-1)),
+    ] {
+        assert!(matches!(
+            Compressor::new(Vec::new(), format, 1),
+            Err(CompressError::Level { .. })
+        ));
     }
 }
 
@@ -101,8 +128,14 @@ fn row10_members_and_frames_are_all_read() {
     let frames = [skippable.clone(), first, skippable.clone(), second, skippable].concat();
     assert_eq!(Compression::detect(&frames), Compression::Zstd);
     assert_eq!(read_all(&frames).unwrap(), b"onetwo");
-    assert!(read_all(&one[..one.len() - 3]).is_err(), "a cut member is an error");
-    assert!(read_all(&[one, b"junk".to_vec()].concat()).is_err(), "what follows must be a member");
+    assert!(
+        read_all(&one[..one.len() - 3]).is_err(),
+        "a cut member is an error"
+    );
+    assert!(
+        read_all(&[one, b"junk".to_vec()].concat()).is_err(),
+        "what follows must be a member"
+    );
 }
 
 #[test]
@@ -110,12 +143,20 @@ fn reading_ahead_passes_bytes_errors_and_an_early_end() {
     let input = sample(3 << 20);
     let blob = compress(&input, LayerFormat::Zstd(None), 1, 1 << 20);
     let stream = |blob: Vec<u8>| {
-        let inner = decompress(std::io::Cursor::new(blob), Compression::Zstd, &DecompressLimits::default());
+        let inner = decompress(
+            std::io::Cursor::new(blob),
+            Compression::Zstd,
+            &DecompressLimits::default(),
+        );
         ReadAhead::spawn(inner.unwrap()).unwrap()
     };
     let mut out = Vec::new();
     stream(blob.clone()).read_to_end(&mut out).unwrap();
     assert!(out == input);
-    assert!(stream(blob[..blob.len() / 2].to_vec()).read_to_end(&mut Vec::new()).is_err());
+    assert!(
+        stream(blob[..blob.len() / 2].to_vec())
+            .read_to_end(&mut Vec::new())
+            .is_err()
+    );
     drop(ReadAhead::spawn(std::io::repeat(1)).unwrap());
 }

@@ -12,7 +12,11 @@ use crate::archive::{Block, Tar, record};
 use crate::canary::{Place, form};
 
 fn options() -> ExtractOptions {
-    ExtractOptions { chown: None, limits: Limits::default(), devices: DevicePolicy::for_form(form()) }
+    ExtractOptions {
+        chown: None,
+        limits: Limits::default(),
+        devices: DevicePolicy::for_form(form()),
+    }
 }
 
 fn add(place: &Place, tar: &[u8], dest: &str, options: &ExtractOptions) -> bool {
@@ -26,9 +30,16 @@ fn add(place: &Place, tar: &[u8], dest: &str, options: &ExtractOptions) -> bool 
 fn row01_the_boundary_of_add_is_its_destination() {
     for name in [&b"../e"[..], b"a/../../e", b"/e", b".//..//e"] {
         let place = Place::new();
-        let gnu = Tar::default().long(b'L', name).block(Block::new(b"s", b'0', 1)).content(b"1").end();
-        let pax =
-            Tar::default().pax(&[record("path", name)]).block(Block::new(b"s", b'0', 1)).content(b"1").end();
+        let gnu = Tar::default()
+            .long(b'L', name)
+            .block(Block::new(b"s", b'0', 1))
+            .content(b"1")
+            .end();
+        let pax = Tar::default()
+            .pax(&[record("path", name)])
+            .block(Block::new(b"s", b'0', 1))
+            .content(b"1")
+            .end();
         for tar in [Tar::default().file(name, b"1").end(), gnu, pax] {
             assert!(add(&place, &tar, "/d", &options()));
             assert!(place.root().join("d/e").exists() && !place.root().join("e").exists());
@@ -40,9 +51,17 @@ fn row01_the_boundary_of_add_is_its_destination() {
 fn row02_links_made_before_lead_nowhere_outside() {
     let place = Place::new();
     std::os::unix::fs::symlink(place.canary(), place.root().join("d")).unwrap();
-    assert!(add(&place, &Tar::default().file(b"pwn", b"1").end(), "/d/", &options()));
+    assert!(add(
+        &place,
+        &Tar::default().file(b"pwn", b"1").end(),
+        "/d/",
+        &options()
+    ));
     let inside = place.root().join(place.canary().strip_prefix("/").unwrap());
-    assert!(inside.join("pwn").exists(), "the link's target is made inside the root");
+    assert!(
+        inside.join("pwn").exists(),
+        "the link's target is made inside the root"
+    );
 
     let place = Place::new();
     std::fs::create_dir_all(place.root().join("real/x")).unwrap();
@@ -50,15 +69,25 @@ fn row02_links_made_before_lead_nowhere_outside() {
     std::os::unix::fs::symlink("/real", place.root().join("real/abs")).unwrap();
     let tar = Tar::default().file(b"legal", b"1").file(b"abs/f", b"2").end();
     assert!(add(&place, &tar, "/link", &options()));
-    assert!(place.root().join("real/legal").exists(), "a link to the destination is followed");
-    assert!(place.root().join("real/real/f").exists(), "a link below it starts at the destination");
+    assert!(
+        place.root().join("real/legal").exists(),
+        "a link to the destination is followed"
+    );
+    assert!(
+        place.root().join("real/real/f").exists(),
+        "a link below it starts at the destination"
+    );
 }
 
 #[test]
 fn row05_whiteout_names_are_names_here() {
     let place = Place::new();
     std::fs::write(place.root().join("victim"), "v").unwrap();
-    let tar = Tar::default().file(b".wh.victim", b"1").file(b"o/.wh..wh..opq", b"2").file(b".wh.a/b", b"3").end();
+    let tar = Tar::default()
+        .file(b".wh.victim", b"1")
+        .file(b"o/.wh..wh..opq", b"2")
+        .file(b".wh.a/b", b"3")
+        .end();
     assert!(add(&place, &tar, "/", &options()));
     for name in ["victim", ".wh.victim", "o/.wh..wh..opq", ".wh.a/b"] {
         assert!(place.root().join(name).is_file(), "{name}");
@@ -72,11 +101,21 @@ fn conflicts_are_resolved_for_the_archive_and_the_root_stays() {
     std::fs::create_dir_all(place.root().join("e")).unwrap();
     std::fs::write(place.root().join("e/kept"), "").unwrap();
     std::fs::write(place.root().join("f"), "").unwrap();
-    let tar = Tar::default().dir(b"./").file(b"d", b"1").dir(b"e/").dir(b"f/").end();
+    let tar = Tar::default()
+        .dir(b"./")
+        .file(b"d", b"1")
+        .dir(b"e/")
+        .dir(b"f/")
+        .end();
     assert!(add(&place, &tar, "/", &options()));
     assert!(place.root().join("d").is_file() && place.root().join("f").is_dir());
     assert!(place.root().join("e/kept").exists());
-    assert!(!add(&place, &Tar::default().symlink(b".", b"/canary").end(), "/", &options()));
+    assert!(!add(
+        &place,
+        &Tar::default().symlink(b".", b"/canary").end(),
+        "/",
+        &options()
+    ));
 }
 
 #[test]
@@ -86,8 +125,15 @@ fn privileged_add_gives_everything_to_the_owner_asked_for() {
         return;
     }
     let place = Place::new();
-    let tar = Tar::default().block(Block::new(b"f", b'0', 0).owner(5, 6)).symlink(b"l", b"f").file(b"i/f", b"").end();
-    let chown = ExtractOptions { chown: Some((1000, 1001)), ..options() };
+    let tar = Tar::default()
+        .block(Block::new(b"f", b'0', 0).owner(5, 6))
+        .symlink(b"l", b"f")
+        .file(b"i/f", b"")
+        .end();
+    let chown = ExtractOptions {
+        chown: Some((1000, 1001)),
+        ..options()
+    };
     assert!(add(&place, &tar, "/new/dest", &chown));
     let owner = |name: &str| {
         let meta = std::fs::symlink_metadata(place.root().join(name)).unwrap();
@@ -96,7 +142,11 @@ fn privileged_add_gives_everything_to_the_owner_asked_for() {
     for name in ["new", "new/dest", "new/dest/f", "new/dest/l", "new/dest/i/f"] {
         assert_eq!(owner(name), (1000, 1001), "{name}");
     }
-    assert_eq!(owner("new/dest/i"), (0, 0), "parents the archive leaves out are root's");
+    assert_eq!(
+        owner("new/dest/i"),
+        (0, 0),
+        "parents the archive leaves out are root's"
+    );
     assert!(add(&place, &tar, "/own", &options()));
     assert_eq!(owner("own/f"), (5, 6));
 }
@@ -119,10 +169,20 @@ fn archives_are_told_by_content_never_by_name() {
         assert!(is_archive(archive.as_slice(), &limits));
     }
     let refused = Tar::default().block(Block::new(b"s", b'S', 0)).end();
-    assert!(is_archive(refused.as_slice(), &limits), "an archive that will be refused is one");
+    assert!(
+        is_archive(refused.as_slice(), &limits),
+        "an archive that will be refused is one"
+    );
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::copy(&mut &b"just text"[..], &mut gz).unwrap();
-    for plain in [&b""[..], b"text", &[0; 1024], &[0x1f, 0x8b, 8, 0], &gz.finish().unwrap(), &[b'a'; 2048]] {
+    for plain in [
+        &b""[..],
+        b"text",
+        &[0; 1024],
+        &[0x1f, 0x8b, 8, 0],
+        &gz.finish().unwrap(),
+        &[b'a'; 2048],
+    ] {
         assert!(!is_archive(plain, &limits));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::{self, Cursor, Read};
 use std::os::unix::fs::MetadataExt as _;
-use std::time::Instant;
 
 use rbuild_layer::{
     ApplyError, Compression, DecompressLimits, Limits, ReadError, TarReader, TooManyBytes, decompress,
@@ -25,7 +24,10 @@ impl<R: Read> Read for Counted<R> {
 /// The error of reading a header and then endlessly many `fill` bytes, and how much was read for it.
 fn endless(head: &[u8], fill: u8) -> (ReadError, u64) {
     let mut input = Counted(Cursor::new(head.to_vec()).chain(io::repeat(fill)), 0);
-    let limits = Limits { max_bytes: 64 << 20, ..Limits::default() };
+    let limits = Limits {
+        max_bytes: 64 << 20,
+        ..Limits::default()
+    };
     let mut reader = TarReader::new(&mut input, limits);
     let error = loop {
         match reader.next_entry() {
@@ -39,7 +41,10 @@ fn endless(head: &[u8], fill: u8) -> (ReadError, u64) {
 }
 
 fn assert_limit(error: &ReadError, what: &str) {
-    assert!(matches!(error, ReadError::Limit { what: found, .. } if *found == what), "{error}");
+    assert!(
+        matches!(error, ReadError::Limit { what: found, .. } if *found == what),
+        "{error}"
+    );
 }
 
 #[test]
@@ -47,9 +52,12 @@ fn row11_headers_are_not_read_at_the_size_they_declare() {
     let what = "header bytes before one entry";
     let mut eight_gib = Block::new(b"x", b'x', 0);
     eight_gib.put(124, b"\x80\0\0\0\0\0\0\x02\0\0\0\0");
-    for block in
-        [eight_gib, Block::new(b"x", b'x', 1 << 30), Block::new(b"x", b'g', 1 << 30), Block::new(b"x", b'L', 512 << 20)]
-    {
+    for block in [
+        eight_gib,
+        Block::new(b"x", b'x', 1 << 30),
+        Block::new(b"x", b'g', 1 << 30),
+        Block::new(b"x", b'L', 512 << 20),
+    ] {
         let (error, read) = endless(&block.sealed(), b'a');
         assert_limit(&error, what);
         assert!(read < 1 << 20, "{read} bytes for a header that was refused");
@@ -60,16 +68,28 @@ fn row11_headers_are_not_read_at_the_size_they_declare() {
 
 #[test]
 fn row11_attributes_and_paths_have_limits_and_legal_ones_pass() {
-    let big = Tar::default().pax(&[record("SCHILY.xattr.user.a", &vec![b'v'; 65_537])]).file(b"f", b"").end();
+    let big = Tar::default()
+        .pax(&[record("SCHILY.xattr.user.a", &vec![b'v'; 65_537])])
+        .file(b"f", b"")
+        .end();
     assert_limit(&endless(&big, 0).0, "bytes in an extended attribute");
-    let many: Vec<Vec<u8>> = (0..1025).map(|n| record(&format!("SCHILY.xattr.user.{n}"), b"v")).collect();
-    assert_limit(&endless(&Tar::default().pax(&many).file(b"f", b"").end(), 0).0, "extended attributes on one entry");
+    let many: Vec<Vec<u8>> = (0..1025)
+        .map(|n| record(&format!("SCHILY.xattr.user.{n}"), b"v"))
+        .collect();
+    assert_limit(
+        &endless(&Tar::default().pax(&many).file(b"f", b"").end(), 0).0,
+        "extended attributes on one entry",
+    );
     let long = Tar::default().long(b'L', &[b'n'; 4097]).file(b"f", b"").end();
     assert_limit(&endless(&long, 0).0, "bytes in a path");
     let target = Tar::default().long(b'K', &[b'n'; 4097]).symlink(b"f", b"").end();
     assert_limit(&endless(&target, 0).0, "bytes in a path");
 
-    let legal = Tar::default().pax(&many[..1024]).long(b'L', &[b'n'; 255]).file(b"f", b"").end();
+    let legal = Tar::default()
+        .pax(&many[..1024])
+        .long(b'L', &[b'n'; 255])
+        .file(b"f", b"")
+        .end();
     let mut reader = TarReader::new(legal.as_slice(), Limits::default());
     assert_eq!(reader.next_entry().unwrap().unwrap().xattrs.len(), 1024);
 }
@@ -84,21 +104,66 @@ fn row11_padding_after_the_end_counts() {
 #[test]
 fn row12_bytes_and_entries_have_limits_that_name_the_entry() {
     let place = Place::new();
-    let limits = Limits { max_bytes: 1 << 20, ..Limits::default() };
-    let head = Tar::default().file(b"ok", b"1").block(Block::new(b"bomb", b'0', 1 << 40)).0;
+    let limits = Limits {
+        max_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let head = Tar::default()
+        .file(b"ok", b"1")
+        .block(Block::new(b"bomb", b'0', 1 << 40))
+        .0;
     let error = place.unpack_with(&head, limits).unwrap_err();
-    assert!(error.to_string().contains("1048576 bytes at entry \"bomb\""), "{error}");
+    assert!(
+        error.to_string().contains("1048576 bytes at entry \"bomb\""),
+        "{error}"
+    );
     assert!(!place.root().join("bomb").exists(), "refused before it is made");
-    let limits = Limits { max_entries: 3, ..Limits::default() };
+    let limits = Limits {
+        max_entries: 3,
+        ..Limits::default()
+    };
     let three = Tar::default().file(b"1", b"").file(b"2", b"").file(b"3", b"");
-    assert_eq!(Place::new().unpack_with(&three.clone().end(), limits).unwrap().entries, 3);
-    let error = Place::new().unpack_with(&three.file(b"4", b"").end(), limits).unwrap_err();
-    assert!(matches!(error, ApplyError::Read(ReadError::Limit { what: "entries", max: 3, .. })), "{error}");
-    let limits = Limits { max_implied: 10, ..Limits::default() };
+    assert_eq!(
+        Place::new()
+            .unpack_with(&three.clone().end(), limits)
+            .unwrap()
+            .entries,
+        3
+    );
+    let error = Place::new()
+        .unpack_with(&three.file(b"4", b"").end(), limits)
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ApplyError::Read(ReadError::Limit {
+                what: "entries",
+                max: 3,
+                ..
+            })
+        ),
+        "{error}"
+    );
+    let limits = Limits {
+        max_implied: 10,
+        ..Limits::default()
+    };
     let deep = Tar::default().file(b"a/b/c/d/e/f/g/h/i/j/f", b"");
-    assert_eq!(Place::new().unpack_with(&deep.clone().end(), limits).unwrap().implied.len(), 10);
-    let error = Place::new().unpack_with(&deep.file(b"k/f", b"").end(), limits).unwrap_err();
-    assert!(matches!(error, ApplyError::TooManyImplied { max: 10, .. }), "{error}");
+    assert_eq!(
+        Place::new()
+            .unpack_with(&deep.clone().end(), limits)
+            .unwrap()
+            .implied
+            .len(),
+        10
+    );
+    let error = Place::new()
+        .unpack_with(&deep.file(b"k/f", b"").end(), limits)
+        .unwrap_err();
+    assert!(
+        matches!(error, ApplyError::TooManyImplied { max: 10, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -120,13 +185,23 @@ fn row12_decompression_bombs_stop_at_the_limit() {
         assert!(bomb.len() < 1 << 20);
         assert_eq!(Compression::detect(&bomb), compression);
         let read = |max_bytes| {
-            let limits = DecompressLimits { max_bytes, ..DecompressLimits::default() };
+            let limits = DecompressLimits {
+                max_bytes,
+                ..DecompressLimits::default()
+            };
             let mut stream = decompress(bomb.as_slice(), compression, &limits).unwrap();
             io::copy(&mut stream, &mut io::sink())
         };
         let error = read(1 << 20).unwrap_err();
-        assert!(error.get_ref().is_some_and(|e| e.is::<TooManyBytes>()), "{compression:?}: {error}");
-        assert_eq!(read(64 << 20).unwrap(), 64 << 20, "{compression:?}: the limit itself is legal");
+        assert!(
+            error.get_ref().is_some_and(|e| e.is::<TooManyBytes>()),
+            "{compression:?}: {error}"
+        );
+        assert_eq!(
+            read(64 << 20).unwrap(),
+            64 << 20,
+            "{compression:?}: the limit itself is legal"
+        );
     }
 }
 
@@ -138,7 +213,11 @@ fn row12_decoder_windows_have_a_limit() {
     assert!(stream.read(&mut [0; 10]).is_err());
     let legal = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 17 << 3, 0x01, 0, 0];
     let mut stream = decompress(legal.as_slice(), Compression::Zstd, &DecompressLimits::default()).unwrap();
-    assert_eq!(stream.read(&mut [0; 10]).unwrap(), 0, "128 MiB is allowed, and this frame is empty");
+    assert_eq!(
+        stream.read(&mut [0; 10]).unwrap(),
+        0,
+        "128 MiB is allowed, and this frame is empty"
+    );
     let mut options = liblzma::stream::LzmaOptions::new_preset(0).unwrap();
     options.dict_size(1_500 << 20);
     let mut filters = liblzma::stream::Filters::new();
@@ -147,10 +226,24 @@ fn row12_decoder_windows_have_a_limit() {
     let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 6);
     io::copy(&mut &b"small"[..], &mut xz).unwrap();
     let bytes = xz.finish().unwrap();
-    let limits = DecompressLimits { max_xz_memory: 1 << 20, ..DecompressLimits::default() };
-    assert!(decompress(bytes.as_slice(), Compression::Xz, &limits).unwrap().read(&mut [0; 10]).is_err());
+    let limits = DecompressLimits {
+        max_xz_memory: 1 << 20,
+        ..DecompressLimits::default()
+    };
+    assert!(
+        decompress(bytes.as_slice(), Compression::Xz, &limits)
+            .unwrap()
+            .read(&mut [0; 10])
+            .is_err()
+    );
     let limits = DecompressLimits::default();
-    assert_eq!(decompress(bytes.as_slice(), Compression::Xz, &limits).unwrap().read(&mut [0; 10]).unwrap(), 5);
+    assert_eq!(
+        decompress(bytes.as_slice(), Compression::Xz, &limits)
+            .unwrap()
+            .read(&mut [0; 10])
+            .unwrap(),
+        5
+    );
 }
 
 /// Whiteouts in one directory, opaque directories, hard links to one inode, files that replace each other.
@@ -167,6 +260,12 @@ fn work(n: u32) -> Vec<u8> {
     tar.end()
 }
 
+/// Of this thread, the kernel's work for it included: other programs on the machine do not count.
+fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 #[test]
 fn row12_time_grows_with_the_number_of_entries() {
     let time = |n: u32| {
@@ -174,15 +273,14 @@ fn row12_time_grows_with_the_number_of_entries() {
         (0..3)
             .map(|_| {
                 let place = Place::new();
-                let start = Instant::now();
+                let start = cpu_seconds();
                 place.unpack(&tar).unwrap();
-                start.elapsed()
+                cpu_seconds() - start
             })
-            .min()
-            .unwrap()
+            .fold(f64::INFINITY, f64::min)
     };
     let (once, twice) = (time(3_000), time(6_000));
-    assert!(twice < once * 3, "{once:?} for 3,000 and {twice:?} for 6,000");
+    assert!(twice < once * 2.5, "{once} s for 3,000 and {twice} s for 6,000");
 }
 
 #[test]
@@ -194,6 +292,9 @@ fn row12_more_links_than_the_file_system_takes_are_an_error() {
     let place = Place::new();
     match place.unpack(&tar.end()) {
         Err(error) => assert!(crate::canary::chain(&error).contains("make hard link"), "{error}"),
-        Ok(_) => assert_eq!(std::fs::metadata(place.root().join("one")).unwrap().nlink(), 70_001),
+        Ok(_) => assert_eq!(
+            std::fs::metadata(place.root().join("one")).unwrap().nlink(),
+            70_001
+        ),
     }
 }

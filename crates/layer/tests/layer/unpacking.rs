@@ -22,15 +22,26 @@ fn is_whiteout(path: &Path) -> bool {
 
 #[test]
 fn row01_dotted_and_absolute_names_end_in_the_root_however_they_are_written() {
-    let cases: [(&[u8], &str); 5] =
-        [(b"../e1", "e1"), (b"a/../../e2", "e2"), (b"/e3", "e3"), (b".//..//e4", "e4"), (b"e5/../../x", "x")];
+    let cases: [(&[u8], &str); 5] = [
+        (b"../e1", "e1"),
+        (b"a/../../e2", "e2"),
+        (b"/e3", "e3"),
+        (b".//..//e4", "e4"),
+        (b"e5/../../x", "x"),
+    ];
     for (name, lands) in cases {
         let ustar = match name.iter().rposition(|b| *b == b'/') {
-            Some(at) if at > 0 => Tar::default().block(Block::new(&name[at + 1..], b'0', 2).prefix(&name[..at])),
+            Some(at) if at > 0 => {
+                Tar::default().block(Block::new(&name[at + 1..], b'0', 2).prefix(&name[..at]))
+            }
             _ => Tar::default().block(Block::new(name, b'0', 2)),
         };
-        let gnu = Tar::default().long(b'L', name).block(Block::new(b"short", b'0', 2));
-        let pax = Tar::default().pax(&[record("path", name)]).block(Block::new(b"short", b'0', 2));
+        let gnu = Tar::default()
+            .long(b'L', name)
+            .block(Block::new(b"short", b'0', 2));
+        let pax = Tar::default()
+            .pax(&[record("path", name)])
+            .block(Block::new(b"short", b'0', 2));
         for tar in [ustar, gnu, pax] {
             let place = Place::new();
             place.unpack(&tar.content(b"hi").end()).unwrap();
@@ -57,9 +68,17 @@ fn row02_links_of_earlier_entries_lead_nowhere_outside() {
         .end();
     place.unpack(&tar).unwrap();
     let inside = place.root().join(place.canary().strip_prefix("/").unwrap());
-    assert_eq!(read(&inside.join("pwn")), "1", "an absolute link starts at the root");
+    assert_eq!(
+        read(&inside.join("pwn")),
+        "1",
+        "an absolute link starts at the root"
+    );
     assert_eq!(read(&inside.join("pwn2")), "3");
-    assert_eq!(read(&place.root().join("canary/pwn")), "2", "too many dots end at the root");
+    assert_eq!(
+        read(&place.root().join("canary/pwn")),
+        "2",
+        "too many dots end at the root"
+    );
     assert!(place.root().join("newdir").is_dir());
 }
 
@@ -86,9 +105,16 @@ fn row02_legal_links_inside_a_layer_keep_working() {
 #[test]
 fn row02_a_link_loop_is_an_error() {
     let place = Place::new();
-    let tar = Tar::default().symlink(b"a", b"b").symlink(b"b", b"a").file(b"a/x", b"").end();
+    let tar = Tar::default()
+        .symlink(b"a", b"b")
+        .symlink(b"b", b"a")
+        .file(b"a/x", b"")
+        .end();
     let error = place.unpack(&tar).unwrap_err();
-    assert!(matches!(&error, ApplyError::Io { path, .. } if path == "a/x"), "{error}");
+    assert!(
+        matches!(&error, ApplyError::Io { path, .. } if path == "a/x"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -103,12 +129,17 @@ fn row03_metadata_never_goes_through_a_link() {
     for n in 0..10 {
         tar = tar.file(format!("e/{n}").as_bytes(), b"");
     }
-    let tar = tar.block(Block::new(b"e", b'2', 0).link(&dir).owner(12345, 12345).mtime(7)).end();
+    let tar = tar
+        .block(Block::new(b"e", b'2', 0).link(&dir).owner(12345, 12345).mtime(7))
+        .end();
     if crate::canary::is_root() {
         place.unpack(&tar).unwrap();
         let made = std::fs::symlink_metadata(place.root().join("d")).unwrap();
         assert!(made.is_dir());
-        assert_eq!((made.mode() & 0o7777, made.uid(), made.mtime()), (0o777, 12345, 1));
+        assert_eq!(
+            (made.mode() & 0o7777, made.uid(), made.mtime()),
+            (0o777, 12345, 1)
+        );
         let link = std::fs::symlink_metadata(place.root().join("e")).unwrap();
         assert!(link.is_symlink());
         assert_eq!((link.uid(), link.mtime()), (12345, 7));
@@ -134,7 +165,11 @@ fn row03_directory_times_are_those_of_the_archive_at_the_end() {
     };
     assert_eq!(mtime("a"), (11, 0));
     assert_eq!(mtime("a/b"), (12, 345_678_901));
-    assert_eq!(mtime("i"), (0, 0), "a parent the archive leaves out has no clock in it");
+    assert_eq!(
+        mtime("i"),
+        (0, 0),
+        "a parent the archive leaves out has no clock in it"
+    );
     assert_eq!(unpacked.implied, [Path::new("i")]);
 }
 
@@ -152,16 +187,33 @@ fn row04_hard_links_stay_inside() {
     ];
     for (name, target) in refused {
         let place = Place::new();
-        let tar = Tar::default().dir(b"d").file(b"f", b"own").hardlink(name, target).end();
+        let tar = Tar::default()
+            .dir(b"d")
+            .file(b"f", b"own")
+            .hardlink(name, target)
+            .end();
         let error = place.unpack(&tar).unwrap_err();
-        assert!(matches!(error, ApplyError::HardLink { .. }), "{}: {error}", target.escape_ascii());
+        assert!(
+            matches!(error, ApplyError::HardLink { .. }),
+            "{}: {error}",
+            target.escape_ascii()
+        );
     }
     let later = Tar::default().hardlink(b"h", b"later").file(b"later", b"").end();
-    assert!(matches!(Place::new().unpack(&later), Err(ApplyError::HardLink { .. })));
-    let through =
-        Tar::default().symlink(b"l", &place.canary_bytes("")).hardlink(b"h", b"l/secret").file(b"h", b"new").end();
+    assert!(matches!(
+        Place::new().unpack(&later),
+        Err(ApplyError::HardLink { .. })
+    ));
+    let through = Tar::default()
+        .symlink(b"l", &place.canary_bytes(""))
+        .hardlink(b"h", b"l/secret")
+        .file(b"h", b"new")
+        .end();
     assert!(matches!(place.unpack(&through), Err(ApplyError::HardLink { .. })));
-    assert_eq!(std::fs::metadata(place.canary().join("secret")).unwrap().nlink(), 1);
+    assert_eq!(
+        std::fs::metadata(place.canary().join("secret")).unwrap().nlink(),
+        1
+    );
 }
 
 #[test]
@@ -178,9 +230,16 @@ fn row04_legal_hard_links_and_files_after_them() {
     place.unpack(&tar).unwrap();
     let root = place.root();
     assert_eq!(std::fs::metadata(root.join("a")).unwrap().nlink(), 2);
-    assert_eq!(read(&root.join("b")), "content", "writing c again does not write through the link");
+    assert_eq!(
+        read(&root.join("b")),
+        "content",
+        "writing c again does not write through the link"
+    );
     assert_eq!(read(&root.join("c")), "replaced");
-    let (s, t) = (root.join("s").symlink_metadata().unwrap(), root.join("t").symlink_metadata().unwrap());
+    let (s, t) = (
+        root.join("s").symlink_metadata().unwrap(),
+        root.join("t").symlink_metadata().unwrap(),
+    );
     assert_eq!(s.ino(), t.ino(), "a hard link to a symbolic link is one");
 }
 
@@ -196,14 +255,30 @@ fn row05_whiteouts_delete_nothing_outside_and_bad_ones_are_errors() {
     let inside = place.root().join(place.canary().strip_prefix("/").unwrap());
     assert!(is_whiteout(&inside.join("victim")) && opaque(&inside));
     for bad in [&b".wh."[..], b".wh..", b".wh...", b"a/.wh...", b"a/.wh."] {
-        let error = Place::new().unpack(&Tar::default().file(bad, b"").end()).unwrap_err();
-        assert!(matches!(error, ApplyError::BadWhiteout { .. }), "{}: {error}", bad.escape_ascii());
+        let error = Place::new()
+            .unpack(&Tar::default().file(bad, b"").end())
+            .unwrap_err();
+        assert!(
+            matches!(error, ApplyError::BadWhiteout { .. }),
+            "{}: {error}",
+            bad.escape_ascii()
+        );
     }
     for below in [&b".wh.a/b"[..], b".wh..wh..opq/b"] {
-        let error = Place::new().unpack(&Tar::default().file(below, b"").end()).unwrap_err();
-        assert!(matches!(error, ApplyError::BelowWhiteout { .. }), "{}: {error}", below.escape_ascii());
+        let error = Place::new()
+            .unpack(&Tar::default().file(below, b"").end())
+            .unwrap_err();
+        assert!(
+            matches!(error, ApplyError::BelowWhiteout { .. }),
+            "{}: {error}",
+            below.escape_ascii()
+        );
     }
-    let aufs = Tar::default().dir(b".wh..wh.plnk/").file(b".wh..wh.plnk/1.2", b"").file(b".wh..wh.aufs", b"").end();
+    let aufs = Tar::default()
+        .dir(b".wh..wh.plnk/")
+        .file(b".wh..wh.plnk/1.2", b"")
+        .file(b".wh..wh.aufs", b"")
+        .end();
     let place = Place::new();
     place.unpack(&aufs).unwrap();
     assert_eq!(std::fs::read_dir(place.root()).unwrap().count(), 0);
@@ -233,7 +308,10 @@ fn row05_a_whiteout_and_its_name_in_one_layer_commute() {
         assert_eq!(read(&root.join("f")), "new");
         assert_eq!(read(&root.join("d/x")), "1");
         assert_eq!(read(&root.join("i/implied")), "3");
-        assert!(opaque(&root.join("d")) && opaque(&root.join("o")) && opaque(&root.join("i")), "{backwards}");
+        assert!(
+            opaque(&root.join("d")) && opaque(&root.join("o")) && opaque(&root.join("i")),
+            "{backwards}"
+        );
         assert!(is_whiteout(&root.join("gone")) && !opaque(&root));
     }
 }
@@ -241,29 +319,52 @@ fn row05_a_whiteout_and_its_name_in_one_layer_commute() {
 #[test]
 fn row05_an_opaque_root_is_reported() {
     let place = Place::new();
-    assert!(place.unpack(&Tar::default().file(b".wh..wh..opq", b"").end()).unwrap().root_opaque);
+    assert!(
+        place
+            .unpack(&Tar::default().file(b".wh..wh..opq", b"").end())
+            .unwrap()
+            .root_opaque
+    );
     assert!(opaque(&place.root()));
 }
 
 #[test]
 fn row06_only_a_directory_may_name_the_root() {
     for name in [&b"."[..], b"/", b"./", b"a/..", b"", b"../.."] {
-        for (flag, target) in [(b'2', &b"/canary"[..]), (b'0', b""), (b'3', b""), (b'1', b"x"), (b'6', b"")] {
+        for (flag, target) in [
+            (b'2', &b"/canary"[..]),
+            (b'0', b""),
+            (b'3', b""),
+            (b'1', b"x"),
+            (b'6', b""),
+        ] {
             if flag == b'0' && name.ends_with(b"/") {
                 continue; // Refused by the reader already (row 10).
             }
             let place = Place::new();
             let inode = std::fs::metadata(place.root()).unwrap().ino();
-            let tar = Tar::default().block(Block::new(name, flag, 0).link(target).device(1, 1)).end();
+            let tar = Tar::default()
+                .block(Block::new(name, flag, 0).link(target).device(1, 1))
+                .end();
             let error = place.unpack(&tar).unwrap_err();
-            assert!(matches!(error, ApplyError::ReplacesRoot { .. }), "{}: {error}", name.escape_ascii());
+            assert!(
+                matches!(error, ApplyError::ReplacesRoot { .. }),
+                "{}: {error}",
+                name.escape_ascii()
+            );
             assert_eq!(std::fs::metadata(place.root()).unwrap().ino(), inode);
         }
         let place = Place::new();
         let mode = std::fs::metadata(place.root()).unwrap().mode();
-        place.unpack(&Tar::default().dir(name).file(b"legal", b"1").end()).unwrap();
+        place
+            .unpack(&Tar::default().dir(name).file(b"legal", b"1").end())
+            .unwrap();
         assert_eq!(read(&place.root().join("legal")), "1");
-        assert_eq!(std::fs::metadata(place.root()).unwrap().mode(), mode, "the root keeps its own mode");
+        assert_eq!(
+            std::fs::metadata(place.root()).unwrap().mode(),
+            mode,
+            "the root keeps its own mode"
+        );
     }
 }
 
@@ -281,8 +382,10 @@ fn row07_overlay_state_cannot_come_from_an_archive() {
         "user.rbuild.device",
         "trusted.other",
     ];
-    let mut records: Vec<Vec<u8>> =
-        forged.iter().map(|name| record(&format!("SCHILY.xattr.{name}"), b"y")).collect();
+    let mut records: Vec<Vec<u8>> = forged
+        .iter()
+        .map(|name| record(&format!("SCHILY.xattr.{name}"), b"y"))
+        .collect();
     records.push(record("SCHILY.xattr.user.legal", b"kept"));
     let tar = Tar::default()
         .pax(&records)
@@ -295,18 +398,34 @@ fn row07_overlay_state_cannot_come_from_an_archive() {
     let unpacked = place.unpack(&tar).unwrap();
     for name in ["d", "f", "l"] {
         for attribute in forged {
-            assert_eq!(xattr(&place.root().join(name), attribute), None, "{name} {attribute}");
+            assert_eq!(
+                xattr(&place.root().join(name), attribute),
+                None,
+                "{name} {attribute}"
+            );
         }
     }
-    assert_eq!(xattr(&place.root().join("d"), "user.legal").as_deref(), Some(&b"kept"[..]));
-    assert_eq!(xattr(&place.root().join("f"), "user.legal").as_deref(), Some(&b"kept"[..]));
+    assert_eq!(
+        xattr(&place.root().join("d"), "user.legal").as_deref(),
+        Some(&b"kept"[..])
+    );
+    assert_eq!(
+        xattr(&place.root().join("f"), "user.legal").as_deref(),
+        Some(&b"kept"[..])
+    );
     // Links have no user attributes (xattr(7)): one more than the forged ones is skipped there.
     assert_eq!(unpacked.skipped_xattrs, 3 * forged.len() as u64 + 1);
     let device = Tar::default().block(Block::new(b"etc/shadow", b'3', 0)).end();
-    assert!(matches!(Place::new().unpack(&device), Err(ApplyError::ForgedWhiteout { .. })));
+    assert!(matches!(
+        Place::new().unpack(&device),
+        Err(ApplyError::ForgedWhiteout { .. })
+    ));
     // A hard link to a whiteout would be one under another name.
     let linked = Tar::default().file(b".wh.x", b"").hardlink(b"y", b"x").end();
-    assert!(matches!(Place::new().unpack(&linked), Err(ApplyError::HardLink { .. })));
+    assert!(matches!(
+        Place::new().unpack(&linked),
+        Err(ApplyError::HardLink { .. })
+    ));
 }
 
 #[test]
@@ -332,9 +451,15 @@ fn privileged_row08_devices_set_id_bits_and_capabilities_are_kept() {
     assert_eq!(meta("mem").rdev(), 0x101);
     let pipe = meta("pipe");
     assert!(pipe.file_type().is_fifo());
-    assert_eq!((pipe.mode() & 0o7777, pipe.uid(), pipe.gid(), pipe.mtime()), (0o640, 7, 8, 9));
+    assert_eq!(
+        (pipe.mode() & 0o7777, pipe.uid(), pipe.gid(), pipe.mtime()),
+        (0o640, 7, 8, 9)
+    );
     assert_eq!((meta("su").mode() & 0o7777, meta("su").uid()), (0o6755, 1000));
-    assert_eq!(xattr(&place.root().join("su"), "security.capability").unwrap(), v2);
+    assert_eq!(
+        xattr(&place.root().join("su"), "security.capability").unwrap(),
+        v2
+    );
 }
 
 #[test]
@@ -352,7 +477,10 @@ fn what_is_in_the_way_is_replaced_and_directories_merge() {
         .end();
     place.unpack(&tar).unwrap();
     assert_eq!(read(&place.root().join("d/kept")), "1");
-    assert_eq!(std::fs::metadata(place.root().join("d")).unwrap().mode() & 0o7777, 0o711);
+    assert_eq!(
+        std::fs::metadata(place.root().join("d")).unwrap().mode() & 0o7777,
+        0o711
+    );
     assert_eq!(read(&place.root().join("e")), "file now");
     assert_eq!(read(&place.root().join("g/h")), "2");
 }
@@ -361,8 +489,16 @@ fn what_is_in_the_way_is_replaced_and_directories_merge() {
 fn implied_parents_take_over_from_the_layers_below() {
     use rbuild_sys::RootFd;
     let (upper, lower) = (Place::new(), Place::new());
-    lower.unpack(&Tar::default().block(Block::new(b"tmp", b'5', 0).mode(0o1777).mtime(5)).end()).unwrap();
-    let unpacked = upper.unpack(&Tar::default().file(b"tmp/x", b"").file(b"other/y", b"").end()).unwrap();
+    lower
+        .unpack(
+            &Tar::default()
+                .block(Block::new(b"tmp", b'5', 0).mode(0o1777).mtime(5))
+                .end(),
+        )
+        .unwrap();
+    let unpacked = upper
+        .unpack(&Tar::default().file(b"tmp/x", b"").file(b"other/y", b"").end())
+        .unwrap();
     assert_eq!(unpacked.implied, [Path::new("tmp"), Path::new("other")]);
     let mode = |name: &str| std::fs::metadata(upper.root().join(name)).unwrap().mode() & 0o7777;
     assert_eq!(mode("tmp"), 0o755);
