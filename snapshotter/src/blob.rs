@@ -56,6 +56,23 @@ pub enum PackLayerError {
     /// The layer cannot be written.
     #[error("pack layer")]
     Pack(#[from] PackError),
+    /// The blob of a pulled layer cannot be decompressed.
+    #[error("decompress blob {digest}")]
+    Decompress {
+        /// The blob.
+        digest: Digest,
+        /// Why not.
+        #[source]
+        source: DecompressError,
+    },
+    /// The blob of a pulled layer is another layer than the one it was recorded for.
+    #[error("blob of layer {expected} has diff id {found}")]
+    DiffId {
+        /// Recorded.
+        expected: DiffId,
+        /// Found.
+        found: DiffId,
+    },
     /// The blob cannot be kept.
     #[error(transparent)]
     Commit(#[from] CommitBlobError),
@@ -173,16 +190,21 @@ impl Snapshotter {
         below: &[LayerId],
     ) -> Result<LayerId, UnpackBlobError> {
         use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).map_err(|source| StackError::Io {
-            verb: "set mode of",
-            path: dir.to_owned(),
-            source,
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).map_err(|source| {
+            StackError::Io {
+                verb: "set mode of",
+                path: dir.to_owned(),
+                source,
+            }
         })?;
         let fd = open_dir(dir)?;
         let stream = rbuild_layer::decompress(blob, compression, &DecompressLimits::default())?;
         let unpacked = rbuild_layer::unpack(stream, fd.as_fd(), &UnpackOptions::new(self.form()))?;
         if unpacked.diff_id != *expected {
-            return Err(UnpackBlobError::DiffId { expected: expected.clone(), found: unpacked.diff_id });
+            return Err(UnpackBlobError::DiffId {
+                expected: expected.clone(),
+                found: unpacked.diff_id,
+            });
         }
         let id = self.complete(lease, dir, &unpacked, below)?;
         let (store, form) = (self.store(), self.form_name());
@@ -199,12 +221,14 @@ impl Snapshotter {
         unpacked: &Unpacked,
         below: &[LayerId],
     ) -> Result<LayerId, UnpackBlobError> {
-        if unpacked.implied.is_empty() || below.is_empty() {
+        if unpacked.implied.is_empty() {
             return Ok(LayerId::of_diff_id(&unpacked.diff_id));
         }
-        let view = self.view(lease, below)?;
-        let layer = RootFd::from_fd(open_dir(dir)?.into());
-        rbuild_layer::adopt_implied(&layer, &unpacked.implied, view.root())?;
+        if !below.is_empty() {
+            let view = self.view(lease, below)?;
+            let layer = RootFd::from_fd(open_dir(dir)?.into());
+            rbuild_layer::adopt_implied(&layer, &unpacked.implied, view.root())?;
+        }
         self.store().put_kv(IMPLIED, unpacked.diff_id.0.as_str(), b"")?;
         Ok(chain_layer_id(&unpacked.diff_id, below))
     }
@@ -229,9 +253,16 @@ impl Snapshotter {
             }
         }
         let mut writer = self.store().blob_writer(lease)?;
-        let packed = self.write(lease, below, id, options, &mut writer)?;
+        let packed = match self.recompress(id, options, &mut writer)? {
+            Some(packed) => packed,
+            None => self.write(lease, below, id, options, &mut writer)?,
+        };
         let blob = writer.commit(Some(&packed.blob_digest), Some(packed.blob_size))?;
-        let found = DiffBlob { digest: blob.digest, size: blob.size, media_type: media_type.to_owned() };
+        let found = DiffBlob {
+            digest: blob.digest,
+            size: blob.size,
+            media_type: media_type.to_owned(),
+        };
         self.store().record_blob(&packed.diff_id, &compression, &found)?;
         self.note_diff_id(id, options, &packed)?;
         Ok(BlobInfo {
@@ -256,7 +287,10 @@ impl Snapshotter {
         if let Some(diff_id) = self.known_diff_id(id, options)? {
             return Ok(diff_id);
         }
-        let options = PackLayerOptions { format: LayerFormat::Uncompressed, ..*options };
+        let options = PackLayerOptions {
+            format: LayerFormat::Uncompressed,
+            ..*options
+        };
         let packed = self.write(lease, below, id, &options, std::io::sink())?;
         self.note_diff_id(id, &options, &packed)?;
         Ok(packed.diff_id)
@@ -279,8 +313,50 @@ impl Snapshotter {
             newest_mtime: options.newest_mtime,
             xattrs: options.xattrs,
         };
-        let pack = PackOptions { write, format: options.format, workers: options.workers };
+        let pack = PackOptions {
+            write,
+            format: options.format,
+            workers: options.workers,
+        };
         Ok(rbuild_layer::pack(layer.as_fd(), self.form(), &pack, out)?)
+    }
+
+    /// Compresses the tar of a pulled layer anew: what was pulled keeps its diff id, which the same files written by
+    /// us need not have. `None` if the layer was not pulled, is to be changed, or has no blob.
+    fn recompress(
+        &self,
+        id: &LayerId,
+        options: &PackLayerOptions,
+        out: &mut impl std::io::Write,
+    ) -> Result<Option<rbuild_layer::Packed>, PackLayerError> {
+        if options.newest_mtime.is_some() {
+            return Ok(None);
+        }
+        let Some(diff_id) = id.diff_id() else {
+            return Ok(None);
+        };
+        let Some(found) = self.store().blob_for_diff_id(&diff_id, None)? else {
+            return Ok(None);
+        };
+        let Some(blob) = self.store().open_blob(&found.digest)? else {
+            return Ok(None);
+        };
+        let stream = rbuild_layer::decompress_detected(blob, &DecompressLimits::default());
+        let mut stream = stream.map_err(|source| PackLayerError::Decompress {
+            digest: found.digest,
+            source,
+        })?;
+        let (packed, _out) = rbuild_layer::pack_with(options.format, options.workers, out, |tar| {
+            std::io::copy(&mut stream, tar).map_err(PackError::Output)?;
+            Ok::<_, PackError>(0)
+        })?;
+        if packed.diff_id != diff_id {
+            return Err(PackLayerError::DiffId {
+                expected: diff_id,
+                found: packed.diff_id,
+            });
+        }
+        Ok(Some(packed))
     }
 
     /// A blob that is there, the wanted compression first.
@@ -326,9 +402,14 @@ impl Snapshotter {
         packed: &rbuild_layer::Packed,
     ) -> Result<(), StoreError> {
         match self.unusual(id, options) {
-            Some(name) => self.store().put_kv(PACKED, &name, packed.diff_id.0.as_str().as_bytes())?,
+            Some(name) => self
+                .store()
+                .put_kv(PACKED, &name, packed.diff_id.0.as_str().as_bytes())?,
+            // A pulled layer written anew from its directory may hash differently; its name still says what was pulled.
+            None if id.diff_id().is_some_and(|named| named != packed.diff_id) => {}
             None => {
-                self.store().set_layer_diff_id(self.form_name(), id, &packed.diff_id, packed.tar_size)?;
+                self.store()
+                    .set_layer_diff_id(self.form_name(), id, &packed.diff_id, packed.tar_size)?;
             }
         }
         Ok(())
@@ -336,7 +417,9 @@ impl Snapshotter {
 
     /// Name of the value for options that change the tar. A pulled layer without rewritten times keeps its own tar.
     fn unusual(&self, id: &LayerId, options: &PackLayerOptions) -> Option<String> {
-        let PackLayerOptions { newest_mtime, xattrs, .. } = options;
+        let PackLayerOptions {
+            newest_mtime, xattrs, ..
+        } = options;
         if newest_mtime.is_none() && (*xattrs == ExportedXattrs::default() || id.diff_id().is_some()) {
             return None;
         }
@@ -359,25 +442,34 @@ fn chain_layer_id(diff_id: &DiffId, below: &[LayerId]) -> LayerId {
         text.push_str(id.as_str());
     }
     let digest = Digest::sha256(text.as_bytes());
-    LayerId::parse(&format!("s-{}", &digest.hex()[..32])).unwrap_or_else(|_| unreachable!("32 hex characters"))
+    LayerId::parse(&format!("s-{}", &digest.hex()[..32]))
+        .unwrap_or_else(|_| unreachable!("32 hex characters"))
 }
 
 /// The store's word for a compression, and its media type (OCI image-spec, layer.md).
 fn compression_name(format: LayerFormat) -> (String, &'static str) {
     match format {
         LayerFormat::Uncompressed => ("none".to_owned(), "application/vnd.oci.image.layer.v1.tar"),
-        LayerFormat::Gzip(level) => {
-            (format!("gzip-{}", level.unwrap_or(6)), "application/vnd.oci.image.layer.v1.tar+gzip")
-        }
+        LayerFormat::Gzip(level) => (
+            format!("gzip-{}", level.unwrap_or(6)),
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+        ),
         LayerFormat::Zstd(level) => {
             let level = level.filter(|level| *level != 0).unwrap_or(3);
-            (format!("zstd-{level}"), "application/vnd.oci.image.layer.v1.tar+zstd")
+            (
+                format!("zstd-{level}"),
+                "application/vnd.oci.image.layer.v1.tar+zstd",
+            )
         }
     }
 }
 
 fn open_dir(path: &Path) -> Result<File, StackError> {
-    File::open(path).map_err(|source| StackError::Io { verb: "open", path: path.to_owned(), source })
+    File::open(path).map_err(|source| StackError::Io {
+        verb: "open",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 impl PackLayerError {
@@ -389,7 +481,11 @@ impl PackLayerError {
             Self::Commit(CommitBlobError::Store(error)) | Self::Store(error) => error.is_full(),
             Self::Pack(PackError::Output(error)) => full(error),
             Self::Pack(PackError::Write(WriteError::Io { source, .. })) => full(source),
-            Self::Pack(_) | Self::Commit(_) | Self::Stack(_) => false,
+            Self::Pack(_)
+            | Self::Commit(_)
+            | Self::Stack(_)
+            | Self::Decompress { .. }
+            | Self::DiffId { .. } => false,
         }
     }
 }

@@ -36,7 +36,11 @@ impl Snapshotter {
     /// mapped, and which attributes overlayfs reads (`form`).
     #[must_use]
     pub const fn new(store: Arc<Store>, form: Form, form_name: FormName) -> Self {
-        Self { store, form, form_name }
+        Self {
+            store,
+            form,
+            form_name,
+        }
     }
 
     /// The store.

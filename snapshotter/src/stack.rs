@@ -74,8 +74,15 @@ impl Snapshotter {
         if lowers.len() < 2 {
             lowers.push(lease.new_dir("empty")?);
         }
-        let spec = OverlaySpec { form: self.form(), lowers, upper_work: None, volatile: false };
-        Ok(View { root: RootFd::from_fd(spec.mount()?) })
+        let spec = OverlaySpec {
+            form: self.form(),
+            lowers,
+            upper_work: None,
+            volatile: false,
+        };
+        Ok(View {
+            root: RootFd::from_fd(spec.mount()?),
+        })
     }
 
     /// The directories of `layers` (bottom first), top first, held by the lease.

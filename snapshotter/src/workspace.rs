@@ -131,22 +131,36 @@ impl Workspace {
         let store = self.snapshotter.store();
         let form = self.snapshotter.form_name();
         store.commit_layer(&self.lease, form, &self.upper, &id)?;
-        let facts = store.layer_facts(form, &id).map_err(rbuild_store::StoreError::from)?;
-        Ok(CommittedLayer { empty: facts.is_some_and(|facts| facts.entries == 0), id })
+        let facts = store
+            .layer_facts(form, &id)
+            .map_err(rbuild_store::StoreError::from)?;
+        Ok(CommittedLayer {
+            empty: facts.is_some_and(|facts| facts.entries == 0),
+            id,
+        })
     }
 
     fn make_dir(&self, path: &Path) -> Result<(), StackError> {
-        let fail = |source| StackError::Io { verb: "make directory", path: path.to_owned(), source };
+        let fail = |source| StackError::Io {
+            verb: "make directory",
+            path: path.to_owned(),
+            source,
+        };
         std::fs::create_dir(path).map_err(fail)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(fail)
     }
 
     fn adopt_root(&self, below: Option<&Path>) -> Result<(), StackError> {
         let Some(below) = below else { return Ok(()) };
-        let fail = |source| StackError::Io { verb: "set owner and mode of", path: self.upper.clone(), source };
+        let fail = |source| StackError::Io {
+            verb: "set owner and mode of",
+            path: self.upper.clone(),
+            source,
+        };
         let stat = std::fs::metadata(below).map_err(fail)?;
         std::os::unix::fs::chown(&self.upper, Some(stat.uid()), Some(stat.gid())).map_err(fail)?;
-        std::fs::set_permissions(&self.upper, std::fs::Permissions::from_mode(stat.mode() & 0o7777)).map_err(fail)
+        std::fs::set_permissions(&self.upper, std::fs::Permissions::from_mode(stat.mode() & 0o7777))
+            .map_err(fail)
     }
 }
 

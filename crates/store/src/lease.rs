@@ -72,7 +72,9 @@ impl Store {
             {
                 Ok(lock) => lock,
                 // Taken as below, even earlier.
-                Err(DiskError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && at.is_dir() => {
+                Err(DiskError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound && at.is_dir() =>
+                {
                     continue;
                 }
                 Err(error) => return Err(error),

@@ -345,7 +345,10 @@ fn collecting_while_others_commit_and_hold_never_breaks_what_is_held() {
                 })
             })
             .collect();
-        let outcomes: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        let outcomes: Vec<_> = workers
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect();
         done.store(true, Ordering::Relaxed);
         for outcome in outcomes {
             outcome.unwrap();
