@@ -1,3 +1,30 @@
-//! The `rbuild` program.
+//! The `rbuild` program: standard output carries data only, everything else goes to standard error.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod commands;
+mod docker_config;
+mod engine;
+mod env;
+mod request;
+mod result_files;
+mod signals;
+mod stdin;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    // First of all, and before any thread: in the hidden mode this process is a step's init and never comes back.
+    engine::init_if_requested();
+    engine::harden();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return args::report(&error),
+    };
+    let mut env = env::Env::of_process();
+    let done = commands::run(cli, &mut env, &engine::Native::open);
+    ExitCode::from(commands::report(done, &mut env).code())
+}

@@ -1,7 +1,7 @@
 //! Sizes and ages as people read and write them, in the forms of `docker` and BuildKit. Refuses negative sizes and
 //! what does not fit.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// `12.34MB`: BuildKit's progress form, decimal units, two places; whole bytes below 1 kB
 /// (`vendor/github.com/tonistiigi/units/bytes.go`).
@@ -139,6 +139,12 @@ pub fn human_duration(age: Duration) -> String {
         () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
         () => format!("{} years", hours / 24 / 365),
     }
+}
+
+/// RFC 3339 in UTC with as many places as are not zero, as Go's `RFC3339Nano`.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 use super::Renderer;
+use crate::units::rfc3339;
 
 /// The renderer.
 pub struct RawJson<W> {
@@ -234,13 +235,6 @@ fn warning(entry: &Warning) -> WarningJson<'_> {
         source_info,
         range,
     }
-}
-
-/// RFC 3339 in UTC with as many places as are not zero, as Go's `RFC3339Nano`.
-fn rfc3339(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time)
-        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-        .to_string()
 }
 
 /// Escapes what Go's encoder escapes (`<`, `>`, `&`, U+2028, U+2029) and what a terminal would obey.

@@ -1,0 +1,258 @@
+//! The command line as clap reads it: every flag of `docker buildx build`, and the commands on the store. Owns
+//! spelling and help; what the values mean is decided by the commands.
+
+mod build;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use rbuild_ui::values::scalar::parse_bool;
+
+pub(crate) use build::LowBuild;
+
+/// Builds container images from Dockerfiles, without a daemon and without root.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rbuild",
+    version,
+    args_override_self = true,
+    after_help = "\
+The commands of docker are understood too: `rbuild buildx build`, `rbuild image ls`, `rbuild builder prune`.
+Exit codes: 0 done, 1 failed, 130 stopped."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args, Default)]
+pub(crate) struct GlobalArgs {
+    /// Directory of the store
+    #[arg(
+        long,
+        global = true,
+        env = "RBUILD_ROOT",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
+    pub(crate) root: Option<PathBuf>,
+    /// Show everything there is to say about warnings
+    #[arg(short = 'D', long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = go_bool, value_name = "BOOL", hide_possible_values = true, help_heading = "Global options")]
+    pub(crate) debug: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<LowBuild>),
+    /// List the images of the store
+    Images(ImagesArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Remove images from the store
+    Rmi(RmiArgs),
+    /// Pull images into the store
+    Pull(PullArgs),
+    /// Push images to their registries
+    Push(PushArgs),
+    /// Show what takes room in the store
+    Du(DuArgs),
+    /// Remove build cache
+    Prune(PruneArgs),
+    /// Show the version
+    Version,
+    /// The commands of `docker buildx`
+    #[command(hide = true, subcommand)]
+    Buildx(BuildxCommand),
+    /// The commands of `docker image`
+    #[command(hide = true, subcommand)]
+    Image(ImageCommand),
+    /// The commands of `docker builder`
+    #[command(hide = true, subcommand)]
+    Builder(BuildxCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildxCommand {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<LowBuild>),
+    /// Show what takes room in the store
+    Du(DuArgs),
+    /// Remove build cache
+    Prune(PruneArgs),
+    /// Show the version
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build an image from a Dockerfile
+    Build(Box<LowBuild>),
+    /// List the images of the store
+    #[command(visible_alias = "list")]
+    Ls(ImagesArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Remove images from the store
+    #[command(visible_alias = "remove")]
+    Rm(RmiArgs),
+    /// Pull images into the store
+    Pull(PullArgs),
+    /// Push images to their registries
+    Push(PushArgs),
+}
+
+impl Command {
+    /// The command meant by docker's longer spelling.
+    pub(crate) fn flatten(self) -> Self {
+        match self {
+            Self::Buildx(command) | Self::Builder(command) => match command {
+                BuildxCommand::Build(args) => Self::Build(args),
+                BuildxCommand::Du(args) => Self::Du(args),
+                BuildxCommand::Prune(args) => Self::Prune(args),
+                BuildxCommand::Version => Self::Version,
+            },
+            Self::Image(command) => match command {
+                ImageCommand::Build(args) => Self::Build(args),
+                ImageCommand::Ls(args) => Self::Images(args),
+                ImageCommand::Tag(args) => Self::Tag(args),
+                ImageCommand::Rm(args) => Self::Rmi(args),
+                ImageCommand::Pull(args) => Self::Pull(args),
+                ImageCommand::Push(args) => Self::Push(args),
+            },
+            command => command,
+        }
+    }
+}
+
+#[derive(Debug, Args, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of docker images")]
+pub(crate) struct ImagesArgs {
+    /// Show only images of this repository, or this repository:tag
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    pub(crate) name: Option<String>,
+    /// Show images without a name too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Show digests
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Show ids in full
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", value_parser = ["table", "json"], default_value = "table")]
+    pub(crate) format: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// Image of the store
+    #[arg(value_name = "SOURCE_IMAGE[:TAG]")]
+    pub(crate) source: String,
+    /// Name it gets
+    #[arg(value_name = "TARGET_IMAGE[:TAG]")]
+    pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmiArgs {
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// Remove an image with all its names
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// Names
+    #[arg(value_name = "NAME[:TAG|@DIGEST]", required = true)]
+    pub(crate) images: Vec<String>,
+    /// Platform of a multi-platform image
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
+    pub(crate) platform: Option<String>,
+    /// Print the digest only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How progress is shown
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub(crate) progress: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Names
+    #[arg(value_name = "NAME[:TAG]", required = true)]
+    pub(crate) images: Vec<String>,
+    /// Print the digest only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How progress is shown
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub(crate) progress: String,
+}
+
+#[derive(Debug, Args, Default)]
+pub(crate) struct DuArgs {
+    /// Show only records that match, e.g. "until=24h", "type=exec.cachemount"
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Show all that is known of each record
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", value_parser = ["table", "pretty", "json"], conflicts_with = "verbose")]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args, Default)]
+pub(crate) struct PruneArgs {
+    /// Remove records of internal use too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Remove only records that match, e.g. "until=24h"
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Always keep this much
+    #[arg(long, value_name = "SIZE", alias = "keep-storage")]
+    pub(crate) reserved_space: Option<String>,
+    /// Keep no more than this much
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_used_space: Option<String>,
+    /// Remove until this much of the disk is free
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) min_free_space: Option<String>,
+    /// Show all that is known of each record
+    #[arg(long)]
+    pub(crate) verbose: bool,
+}
+
+/// What Go's flag package takes for a bool.
+pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
+    parse_bool(text).ok_or_else(|| format!("{text:?} is not a bool"))
+}
+
+/// Prints help, version or a usage error. The code of a usage error is 1, as docker's.
+pub(crate) fn report(error: &clap::Error) -> ExitCode {
+    // Nothing can be told to a reader that went away.
+    let _unwritten = error.print();
+    ExitCode::from(u8::from(error.use_stderr()))
+}
+
+#[cfg(test)]
+mod tests;

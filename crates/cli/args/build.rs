@@ -1,0 +1,189 @@
+//! The flags of `rbuild build`: all those of `docker buildx build`, and three of its own. Those that are not served
+//! yet are here too: they are refused by name, never ignored.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::go_bool;
+
+const IMAGE: &str = "Image";
+const STEPS: &str = "Steps";
+const CACHE: &str = "Cache";
+const OUTPUT: &str = "Output";
+
+/// Flags as they were written.
+#[derive(Debug, Args, Default)]
+pub(crate) struct LowBuild {
+    /// Directory with the files to build from, or - for a tar archive or Dockerfile on standard input
+    #[arg(value_name = "PATH | -")]
+    pub(crate) context: String,
+
+    /// Dockerfile, or - for standard input [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Set a build argument; a name alone takes its value from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Additional context, e.g. "base=docker-image://alpine", "src=../src"
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+    /// Platforms to build for, e.g. "linux/amd64,linux/arm64" [env: DOCKER_DEFAULT_PLATFORM]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Vec<String>,
+    /// Ask the registry for base images even if the store has them
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL")]
+    pub(crate) pull: Option<bool>,
+
+    /// Name of the image
+    #[arg(short, long, value_name = "NAME[:TAG]", help_heading = IMAGE)]
+    pub(crate) tag: Vec<String>,
+    /// Label of the image
+    #[arg(long, value_name = "KEY=VALUE", help_heading = IMAGE)]
+    pub(crate) label: Vec<String>,
+    /// Annotation of the manifest
+    #[arg(long, value_name = "KEY=VALUE", help_heading = IMAGE)]
+    pub(crate) annotation: Vec<String>,
+
+    /// Where the result goes: a directory, - for a tar on standard output, or e.g. "type=oci,dest=image.tar"
+    #[arg(short, long, value_name = "DEST", help_heading = OUTPUT)]
+    pub(crate) output: Vec<String>,
+    /// Push the image: --output=type=registry
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", help_heading = OUTPUT)]
+    pub(crate) push: Option<bool>,
+    /// Put the image into the store (the default without --output)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", help_heading = OUTPUT)]
+    pub(crate) load: Option<bool>,
+    /// Write the image id to a file
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write digests and names to a file, as JSON
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// Show nothing but the image id
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = go_bool, value_name = "BOOL", help_heading = OUTPUT)]
+    pub(crate) quiet: Option<bool>,
+    /// How progress is shown: auto, plain, tty, rawjson, quiet, none [env: BUILDKIT_PROGRESS]
+    #[arg(long, value_name = "MODE", default_value = "auto", hide_default_value = true, help_heading = OUTPUT)]
+    pub(crate) progress: String,
+
+    /// Network of steps: default, none, host
+    #[arg(long, value_name = "MODE", default_value = "default", hide_default_value = true, help_heading = STEPS)]
+    pub(crate) network: String,
+    /// Secret for steps, e.g. "id=token,src=token.txt", "id=token,env=TOKEN"
+    #[arg(long, value_name = "SECRET", help_heading = STEPS)]
+    pub(crate) secret: Vec<String>,
+    /// Line of /etc/hosts
+    #[arg(long, value_name = "HOST:IP", help_heading = STEPS)]
+    pub(crate) add_host: Vec<String>,
+    /// Permission that steps may use: network.host, security.insecure
+    #[arg(long, value_name = "NAME", help_heading = STEPS)]
+    pub(crate) allow: Vec<String>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "SIZE", help_heading = STEPS)]
+    pub(crate) shm_size: Option<String>,
+    /// Limit of a step, e.g. "nofile=1024:2048"
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = STEPS)]
+    pub(crate) ulimit: Vec<String>,
+    /// Parent cgroup of steps
+    #[arg(long, value_name = "PATH", help_heading = STEPS)]
+    pub(crate) cgroup_parent: Option<String>,
+    /// Steps see the certificate authorities of this machine; no layer does
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", help_heading = STEPS)]
+    pub(crate) host_ca: Option<bool>,
+    /// Most steps at once [default: the number of processors]
+    #[arg(short, long, value_name = "N", value_parser = positive, help_heading = STEPS)]
+    pub(crate) jobs: Option<usize>,
+
+    /// Take no step from the cache
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", help_heading = CACHE)]
+    pub(crate) no_cache: Option<bool>,
+    /// Take no step of these stages from the cache
+    #[arg(long, value_name = "STAGE", help_heading = CACHE)]
+    pub(crate) no_cache_filter: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) unserved: Unserved,
+    #[command(flatten)]
+    pub(crate) legacy: Legacy,
+}
+
+/// Flags of buildx that rbuild does not serve yet.
+#[derive(Debug, Args, Default)]
+#[command(next_help_heading = None)]
+pub(crate) struct Unserved {
+    #[arg(long, hide = true)]
+    pub(crate) attest: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_to: Vec<String>,
+    #[arg(long, hide = true, alias = "print")]
+    pub(crate) call: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = go_bool)]
+    pub(crate) check: Option<bool>,
+    #[arg(long, hide = true)]
+    pub(crate) policy: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) resource: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) ssh: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) builder: Option<String>,
+    #[arg(short = 'm', long, hide = true, allow_hyphen_values = true)]
+    pub(crate) memory: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    #[arg(short = 'c', long, hide = true)]
+    pub(crate) cpu_shares: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpu_period: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpu_quota: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_mems: Option<String>,
+}
+
+/// Flags of the classic builder: accepted and without effect, the last three with a warning, as in buildx.
+#[derive(Debug, Args, Default)]
+pub(crate) struct Legacy {
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = go_bool)]
+    pub(crate) compress: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = go_bool)]
+    pub(crate) rm: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = go_bool)]
+    pub(crate) force_rm: Option<bool>,
+    #[arg(long, hide = true)]
+    pub(crate) isolation: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) security_opt: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = go_bool)]
+    pub(crate) squash: Option<bool>,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|&number| number > 0)
+        .ok_or_else(|| format!("{text:?} is not a number from 1 up"))
+}

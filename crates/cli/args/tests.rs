@@ -1,0 +1,136 @@
+//! Spellings, repeated flags, Go's bools, and the help text.
+
+use super::*;
+
+fn parse(line: &str) -> Cli {
+    Cli::try_parse_from(std::iter::once("rbuild").chain(line.split(' ')))
+        .unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+fn build(line: &str) -> LowBuild {
+    match parse(line).command.flatten() {
+        Command::Build(low) => *low,
+        other => panic!("{line} is {other:?}"),
+    }
+}
+
+#[test]
+fn spellings_of_build() {
+    for line in [
+        "build -t a .",
+        "b -t a .",
+        "buildx build -t a .",
+        "buildx b -t a .",
+        "image build -t a .",
+        "builder build -t a .",
+    ] {
+        let low = build(line);
+        assert_eq!(
+            (low.context.as_str(), low.tag),
+            (".", vec!["a".to_owned()]),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn spellings_of_the_other_commands() {
+    assert!(matches!(parse("image ls -q").command.flatten(), Command::Images(args) if args.quiet));
+    assert!(matches!(parse("image rm -f a").command.flatten(), Command::Rmi(args) if args.force));
+    assert!(matches!(
+        parse("image tag a b").command.flatten(),
+        Command::Tag(_)
+    ));
+    assert!(
+        matches!(parse("buildx prune -af").command.flatten(), Command::Prune(args) if args.all && args.force)
+    );
+    assert!(matches!(
+        parse("builder prune --keep-storage 1g").command.flatten(),
+        Command::Prune(_)
+    ));
+    assert!(matches!(parse("buildx du --verbose").command.flatten(), Command::Du(args) if args.verbose));
+    assert!(
+        matches!(parse("--root /x push a").global.root, Some(root) if root == std::path::Path::new("/x"))
+    );
+    assert!(matches!(parse("push a --root /x").global.root, Some(_)));
+}
+
+#[test]
+fn bools_are_those_of_go() {
+    for (line, value) in [
+        ("build .", None),
+        ("build --pull .", Some(true)),
+        ("build --pull=true .", Some(true)),
+        ("build --pull=0 .", Some(false)),
+        ("build --pull=F .", Some(false)),
+        ("build --pull=false --pull .", Some(true)),
+    ] {
+        assert_eq!(build(line).pull, value, "{line}");
+    }
+    assert!(Cli::try_parse_from(["rbuild", "build", "--pull=maybe", "."]).is_err());
+}
+
+#[test]
+fn the_last_of_a_flag_wins_and_lists_add_up() {
+    let low = build("build -f a --file b -t x --tag=y --build-arg A=1,2 --build-arg B --target= . -t z");
+    assert_eq!(low.file.as_deref(), Some("b"));
+    assert_eq!(low.tag, ["x", "y", "z"]);
+    assert_eq!(low.build_arg, ["A=1,2", "B"]);
+    assert_eq!(low.target.as_deref(), Some(""));
+}
+
+#[test]
+fn standard_input_and_hidden_flags_parse() {
+    let low = build("build -f - -");
+    assert_eq!((low.file.as_deref(), low.context.as_str()), (Some("-"), "-"));
+    let low = build(
+        "build -m 1g -c 2 --memory-swap -1 --squash --rm=false --security-opt x --isolation y --sbom --provenance=max --attest type=sbom --cache-from a --cache-to b --call check --ssh default --resource memory=1g --policy reset=true --builder b .",
+    );
+    assert_eq!(low.unserved.memory_swap.as_deref(), Some("-1"));
+    assert_eq!(low.unserved.sbom.as_deref(), Some("true"));
+    assert_eq!(low.unserved.provenance.as_deref(), Some("max"));
+    assert_eq!(low.legacy.rm, Some(false));
+}
+
+#[test]
+fn what_is_no_command_line() {
+    for line in [
+        &["build"][..],
+        &["build", ".", "."],
+        &["build", "--no-such-flag", "."],
+        &["tag", "a"],
+        &["rmi"],
+        &["nothing"],
+        &["build", "-j", "0", "."],
+        &["images", "--format", "{{.ID}}"],
+        &["du", "--verbose", "--format", "json"],
+    ] {
+        let error = Cli::try_parse_from(std::iter::once(&"rbuild").chain(line)).expect_err(&line.join(" "));
+        assert!(error.use_stderr(), "{line:?}");
+    }
+    let help = Cli::try_parse_from(["rbuild", "build", "--help"]).expect_err("help is an error to clap");
+    assert!(!help.use_stderr());
+}
+
+#[test]
+fn the_definition_is_sound() {
+    use clap::CommandFactory as _;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_of_build_is_as_it_was() {
+    use clap::CommandFactory as _;
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    let help = command
+        .find_subcommand_mut("build")
+        .expect("there is a build")
+        .render_help()
+        .to_string();
+    assert_eq!(
+        help,
+        include_str!("build-help.txt"),
+        "update args/build-help.txt if this is meant"
+    );
+}

@@ -1,0 +1,108 @@
+//! One module for each command. A command judges its arguments, asks the engine, and prints; it knows no store and
+//! no registry. What goes wrong ends here as a [`Diagnostic`] and an exit code.
+
+mod build;
+mod du;
+mod images;
+mod prune;
+mod rmi;
+mod tag;
+mod transfer;
+mod usage;
+mod version;
+
+use std::io;
+
+use rbuild_ui::diagnostic::{Diagnostic, ExitCode};
+
+use crate::args::{Cli, Command};
+use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::env::Env;
+
+/// Opens the engine. Only called once the arguments are known to be right.
+pub(crate) type Open<'a> = &'a dyn Fn(EngineOptions) -> Result<Box<dyn Engine>, EngineError>;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum CommandError {
+    /// It failed; the user is told.
+    Failed(Box<Diagnostic>),
+    /// It was stopped.
+    Cancelled,
+    /// Whoever read standard output went away: nothing is left to say.
+    ReaderGone,
+}
+
+impl From<EngineError> for CommandError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Cancelled => Self::Cancelled,
+            EngineError::Failed(diagnostic) => Self::Failed(diagnostic),
+        }
+    }
+}
+
+impl From<io::Error> for CommandError {
+    /// An error of writing standard output.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ReaderGone;
+        }
+        Self::failed(&format!("cannot write standard output: {error}"))
+    }
+}
+
+impl CommandError {
+    fn failed(message: &dyn ToString) -> Self {
+        Self::Failed(Box::new(Diagnostic::new(message.to_string())))
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CommandError`].
+pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
+    let global = cli.global;
+    let debug = global.debug.unwrap_or_default();
+    let options = EngineOptions {
+        root: global.root,
+        jobs: None,
+    };
+    match cli.command.flatten() {
+        Command::Build(low) => build::run(*low, debug, options, env, open),
+        Command::Images(args) => images::run(&args, options, env, open),
+        Command::Tag(args) => tag::run(&args, options, open),
+        Command::Rmi(args) => rmi::run(&args, options, env, open),
+        Command::Pull(args) => transfer::pull(&args, options, env, open),
+        Command::Push(args) => transfer::push(&args, options, env, open),
+        Command::Du(args) => du::run(&args, options, env, open),
+        Command::Prune(args) => prune::run(&args, options, env, open),
+        Command::Version => version::run(env),
+        Command::Buildx(_) | Command::Image(_) | Command::Builder(_) => {
+            unreachable!("flatten() leaves no longer spelling")
+        }
+    }
+}
+
+/// Tells the user what went wrong and says how the program ends.
+pub(crate) fn report(done: Result<(), CommandError>, env: &mut Env) -> ExitCode {
+    // Standard error may be closed too; there is no third place to complain.
+    match done {
+        Ok(()) | Err(CommandError::ReaderGone) => ExitCode::Success,
+        Err(CommandError::Cancelled) => {
+            let _unwritten = writeln!(env.stderr, "ERROR: canceled: context canceled");
+            ExitCode::Cancelled
+        }
+        Err(CommandError::Failed(diagnostic)) => {
+            let _unwritten = diagnostic.write(&mut env.stderr);
+            match diagnostic.exit_code {
+                ExitCode::Success => ExitCode::Failure,
+                code => code,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

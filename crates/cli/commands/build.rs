@@ -1,0 +1,111 @@
+//! `rbuild build`.
+
+use std::path::Path;
+
+use rbuild_builder::request::BuildOutcome;
+use rbuild_graph::progress::Warning;
+use rbuild_ui::diagnostic::{Source, WarningText, write_warnings};
+use rbuild_ui::progress::Mode;
+
+use super::{CommandError, Open};
+use crate::args::LowBuild;
+use crate::engine::EngineOptions;
+use crate::env::Env;
+use crate::{request, result_files, view};
+
+/// Builds, shows how, and writes what was asked for.
+pub(super) fn run(
+    low: LowBuild,
+    debug: bool,
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+) -> Result<(), CommandError> {
+    let high = request::to_request(low, env).map_err(|error| CommandError::failed(&error))?;
+    for warning in &high.warnings {
+        // A warning that cannot be written cannot be told either.
+        let _unwritten = writeln!(env.stderr, "WARNING: {}", rbuild_ui::text::one_line(warning));
+    }
+    if let Some(path) = &high.iidfile {
+        result_files::remove_iidfile(path).map_err(|error| CommandError::failed(&error))?;
+    }
+    let dockerfile = dockerfile_of(&high.request.dockerfile);
+    let engine = open(EngineOptions {
+        jobs: high.request.jobs,
+        ..options
+    })?;
+    let progress = view::start(high.mode, "Building", env)
+        .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
+    let built = engine.build(high.request, progress.sink());
+    let summary = progress.finish();
+    let silent = matches!(high.mode, Mode::Quiet | Mode::None | Mode::RawJson);
+    if !silent {
+        let warnings: Vec<WarningText> = summary
+            .warnings
+            .into_iter()
+            .map(|warning| text_of(warning, dockerfile.as_deref()))
+            .collect();
+        let coloured = env.is_coloured();
+        let _unwritten = write_warnings(&warnings, debug, coloured, &mut env.stderr);
+    }
+    let outcome = built?;
+    files(high.iidfile.as_deref(), high.metadata_file.as_deref(), &outcome)?;
+    if let Some(id) = result_files::image_id(&outcome).filter(|_| high.print_id) {
+        writeln!(env.stdout, "{id}")?;
+        env.stdout.flush()?;
+    }
+    Ok(())
+}
+
+fn files(
+    iidfile: Option<&Path>,
+    metadata: Option<&Path>,
+    outcome: &BuildOutcome,
+) -> Result<(), CommandError> {
+    if let Some(path) = iidfile {
+        result_files::write_iidfile(path, outcome).map_err(|error| CommandError::failed(&error))?;
+    }
+    if let Some(path) = metadata {
+        result_files::write_metadata(path, &outcome.metadata)
+            .map_err(|error| CommandError::failed(&error))?;
+    }
+    Ok(())
+}
+
+/// The text that warnings point into, if it is known here.
+fn dockerfile_of(source: &rbuild_builder::request::DockerfileSource) -> Option<Vec<u8>> {
+    use std::io::Read as _;
+
+    use rbuild_builder::request::DockerfileSource;
+    match source {
+        DockerfileSource::Text(text) => Some(text.clone()),
+        DockerfileSource::File(path) => {
+            let file = std::fs::File::open(path)
+                .ok()
+                .filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()))?;
+            let mut text = Vec::new();
+            file.take(crate::stdin::MAX_DOCKERFILE_BYTES)
+                .read_to_end(&mut text)
+                .ok()?;
+            Some(text)
+        }
+        DockerfileSource::InContext(_) => None,
+    }
+}
+
+fn text_of(warning: Warning, dockerfile: Option<&[u8]>) -> WarningText {
+    let source = warning
+        .location
+        .zip(dockerfile)
+        .map(|((filename, spans), text)| Source {
+            filename,
+            text: text.to_vec(),
+            spans,
+        });
+    WarningText {
+        short: warning.short,
+        detail: warning.detail,
+        url: warning.url,
+        source,
+    }
+}

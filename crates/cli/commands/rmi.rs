@@ -1,0 +1,34 @@
+//! `rbuild rmi`: each image is tried; the first failure is reported at the end.
+
+use rbuild_ui::text::one_line;
+
+use super::{CommandError, Open};
+use crate::args::RmiArgs;
+use crate::engine::{EngineOptions, Removed};
+use crate::env::Env;
+
+/// Removes images.
+pub(super) fn run(
+    args: &RmiArgs,
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+) -> Result<(), CommandError> {
+    let engine = open(options)?;
+    let mut failure = None;
+    for image in &args.images {
+        match engine.remove_image(image, args.force) {
+            Ok(removed) => {
+                for part in removed {
+                    match part {
+                        Removed::Untagged(name) => writeln!(env.stdout, "Untagged: {}", one_line(&name))?,
+                        Removed::Deleted(digest) => writeln!(env.stdout, "Deleted: {digest}")?,
+                    }
+                }
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    env.stdout.flush()?;
+    failure.map_or(Ok(()), |error| Err(error.into()))
+}

@@ -1,0 +1,464 @@
+//! Commands against an engine of the test: what they print, write, and how they end.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clap::Parser as _;
+use rbuild_builder::request::{BuildOutcome, BuildRequest};
+use rbuild_graph::progress::Sink;
+use rbuild_oci::Digest;
+
+use super::*;
+use crate::engine::{ImageRow, PruneRequest, Removed, UsageFilter, UsageRow};
+use crate::env::testing::{Written, env};
+
+/// What the engine answers, and what it was asked.
+#[derive(Default)]
+struct Fake {
+    build: Option<EngineError>,
+    asked: Rc<RefCell<Vec<String>>>,
+    images: Vec<ImageRow>,
+    usage: Vec<UsageRow>,
+}
+
+impl Fake {
+    fn ask(&self, what: String) {
+        self.asked.borrow_mut().push(what);
+    }
+}
+
+impl Engine for Rc<RefCell<Fake>> {
+    fn build(&self, request: BuildRequest, _sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError> {
+        self.borrow().ask(format!("build {:?}", request.tags));
+        match self.borrow_mut().build.take() {
+            Some(error) => Err(error),
+            None => Ok(BuildOutcome {
+                manifest_digest: Some(Digest::sha256(b"m")),
+                config_digest: Some(Digest::sha256(b"c")),
+                metadata: [(
+                    "containerimage.digest".to_owned(),
+                    Digest::sha256(b"m").as_str().into(),
+                )]
+                .into(),
+                ..BuildOutcome::default()
+            }),
+        }
+    }
+
+    fn push(&self, names: &[String], _sink: Arc<dyn Sink>) -> Result<Vec<(String, Digest)>, EngineError> {
+        Ok(names
+            .iter()
+            .map(|name| (name.clone(), Digest::sha256(b"m")))
+            .collect())
+    }
+
+    fn pull(
+        &self,
+        names: &[String],
+        platform: Option<&str>,
+        _sink: Arc<dyn Sink>,
+    ) -> Result<Vec<(String, Digest)>, EngineError> {
+        self.borrow().ask(format!("pull {names:?} {platform:?}"));
+        Ok(names
+            .iter()
+            .map(|name| (name.clone(), Digest::sha256(b"m")))
+            .collect())
+    }
+
+    fn images(&self) -> Result<Vec<ImageRow>, EngineError> {
+        Ok(self.borrow().images.clone())
+    }
+
+    fn tag(&self, source: &str, target: &str) -> Result<(), EngineError> {
+        self.borrow().ask(format!("tag {source} {target}"));
+        Ok(())
+    }
+
+    fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, EngineError> {
+        self.borrow().ask(format!("rmi {name} {force}"));
+        match name {
+            "missing" => Err(EngineError::Failed(Box::new(Diagnostic::new(
+                "no such image: missing",
+            )))),
+            name => Ok(vec![
+                Removed::Untagged(name.to_owned()),
+                Removed::Deleted(Digest::sha256(b"m")),
+            ]),
+        }
+    }
+
+    fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError> {
+        self.borrow().ask(format!("du {filter:?}"));
+        Ok(self.borrow().usage.clone())
+    }
+
+    fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRow>, EngineError> {
+        self.borrow().ask(format!("prune {request:?}"));
+        Ok(self.borrow().usage.clone())
+    }
+}
+
+struct Ran {
+    code: ExitCode,
+    stdout: Written,
+    stderr: Written,
+    asked: Vec<String>,
+}
+
+fn run_with(fake: Fake, line: &[&str], stdin: &[u8]) -> Ran {
+    let (mut env, stdout, stderr) = env(&[], stdin);
+    let asked = Rc::clone(&fake.asked);
+    let fake = Rc::new(RefCell::new(fake));
+    let cli = Cli::try_parse_from(std::iter::once(&"rbuild").chain(line)).unwrap();
+    let open =
+        move |_: EngineOptions| -> Result<Box<dyn Engine>, EngineError> { Ok(Box::new(Rc::clone(&fake))) };
+    let done = run(cli, &mut env, &open);
+    let code = report(done, &mut env);
+    let asked = asked.borrow().clone();
+    Ran {
+        code,
+        stdout,
+        stderr,
+        asked,
+    }
+}
+
+fn run_line(line: &[&str]) -> Ran {
+    run_with(Fake::default(), line, b"")
+}
+
+fn image(repository: Option<&str>, tag: &str, age_days: u64) -> ImageRow {
+    ImageRow {
+        repository: repository.map(str::to_owned),
+        tag: repository.map(|_| tag.to_owned()),
+        digest: Digest::sha256(b"m"),
+        id: Digest::sha256(b"c"),
+        created: Some(SystemTime::now() - Duration::from_secs(age_days * 86400 + 10)),
+        size_bytes: 12_345_678,
+    }
+}
+
+fn record(id: &str, in_use: bool, shared: bool) -> UsageRow {
+    UsageRow {
+        id: id.to_owned(),
+        parents: vec!["p".to_owned()],
+        created: SystemTime::UNIX_EPOCH,
+        mutable: !shared,
+        in_use,
+        shared,
+        size_bytes: 1_000_000,
+        description: "mount / from exec \x1b[2J".to_owned(),
+        usage_count: 2,
+        last_used: Some(SystemTime::now() - Duration::from_secs(2 * 3600)),
+        kind: "regular".to_owned(),
+    }
+}
+
+#[test]
+fn a_quiet_build_prints_the_id_and_nothing_else() {
+    let ran = run_line(&["build", "-q", "-t", "a", "."]);
+    assert_eq!(ran.code, ExitCode::Success);
+    assert_eq!(ran.stdout.text(), format!("{}\n", Digest::sha256(b"c")));
+    assert_eq!(ran.stderr.text(), "");
+    assert_eq!(ran.asked, ["build [\"a\"]"]);
+}
+
+#[test]
+fn result_files_are_written_when_the_build_succeeds_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (iid, meta) = (dir.path().join("iid"), dir.path().join("meta.json"));
+    let line = [
+        "build",
+        "--progress=none",
+        "--iidfile",
+        iid.to_str().unwrap(),
+        "--metadata-file",
+        meta.to_str().unwrap(),
+        ".",
+    ];
+    std::fs::write(&iid, "stale").unwrap();
+    assert_eq!(run_line(&line).code, ExitCode::Success);
+    assert_eq!(
+        std::fs::read_to_string(&iid).unwrap(),
+        Digest::sha256(b"c").as_str()
+    );
+    let expected = format!(
+        "{{\n  \"containerimage.digest\": \"{}\"\n}}",
+        Digest::sha256(b"m")
+    );
+    assert_eq!(std::fs::read_to_string(&meta).unwrap(), expected);
+    std::fs::remove_file(&meta).unwrap();
+    let fake = Fake {
+        build: Some(EngineError::Failed(Box::new(Diagnostic::new("boom")))),
+        ..Fake::default()
+    };
+    let ran = run_with(fake, &line, b"");
+    assert_eq!(ran.code, ExitCode::Failure);
+    assert_eq!(ran.stderr.text(), "ERROR: boom\n");
+    assert!(
+        !iid.exists() && !meta.exists(),
+        "a failed build leaves no result file"
+    );
+}
+
+#[test]
+fn a_stopped_build_ends_with_130() {
+    let ran = run_with(
+        Fake {
+            build: Some(EngineError::Cancelled),
+            ..Fake::default()
+        },
+        &["build", "-q", "."],
+        b"",
+    );
+    assert_eq!(ran.code, ExitCode::Cancelled);
+    assert_eq!(ran.stdout.text(), "");
+    assert_eq!(ran.stderr.text(), "ERROR: canceled: context canceled\n");
+}
+
+#[test]
+fn wrong_usage_does_not_open_the_engine() {
+    let ran = run_line(&["build", "--sbom", "."]);
+    assert_eq!(ran.code, ExitCode::Failure);
+    assert_eq!(ran.stderr.text(), "ERROR: not supported yet: --sbom\n");
+    assert!(ran.asked.is_empty());
+}
+
+#[test]
+fn warnings_of_flags_go_to_standard_error() {
+    let ran = run_line(&["build", "-q", "--squash", "-o", "type=image,tpyo=\x1b[2J", "."]);
+    assert_eq!(ran.code, ExitCode::Success);
+    assert_eq!(
+        ran.stderr
+            .text()
+            .lines()
+            .filter(|line| line.starts_with("WARNING: "))
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn a_reader_that_went_away_ends_quietly() {
+    struct Closed;
+    impl io::Write for Closed {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (mut env, _, stderr) = env(&[], b"");
+    env.stdout = Box::new(Closed);
+    let cli = Cli::try_parse_from(["rbuild", "version"]).unwrap();
+    let done = run(cli, &mut env, &|_| Err(EngineError::Cancelled));
+    assert_eq!(report(done, &mut env), ExitCode::Success);
+    assert_eq!(stderr.text(), "");
+}
+
+#[test]
+fn images_as_a_table() {
+    let fake = || Fake {
+        images: vec![
+            image(Some("old"), "1", 30),
+            image(Some("new"), "latest", 3),
+            image(None, "", 4),
+            image(Some("localhost:5000/a"), "x", 5),
+        ],
+        ..Fake::default()
+    };
+    let id = &Digest::sha256(b"c").hex()[..12].to_owned();
+    let text = run_with(fake(), &["images"], b"").stdout.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "REPOSITORY         TAG      IMAGE ID       CREATED       SIZE"
+    );
+    assert_eq!(
+        lines[1],
+        format!("new                latest   {id}   3 days ago    12.35MB")
+    );
+    assert_eq!(lines.len(), 4);
+    assert!(
+        run_with(fake(), &["images", "-a"], b"")
+            .stdout
+            .text()
+            .contains("<none>")
+    );
+    assert_eq!(
+        run_with(fake(), &["images", "-q"], b"").stdout.text(),
+        format!("{id}\n"),
+        "one id once"
+    );
+    let whole = run_with(fake(), &["images", "-q", "--no-trunc"], b"")
+        .stdout
+        .text();
+    assert_eq!(whole, format!("{}\n", Digest::sha256(b"c")));
+    for (name, count) in [
+        ("new", 1),
+        ("new:latest", 1),
+        ("new:other", 0),
+        ("localhost:5000/a", 1),
+        ("localhost:5000/a:x", 1),
+    ] {
+        let text = run_with(fake(), &["images", name], b"").stdout.text();
+        assert_eq!(text.lines().count() - 1, count, "{name}");
+    }
+    assert!(
+        run_with(fake(), &["images", "--digests"], b"")
+            .stdout
+            .text()
+            .contains(Digest::sha256(b"m").as_str())
+    );
+}
+
+#[test]
+fn images_as_json() {
+    let fake = Fake {
+        images: vec![image(Some("a"), "1", 3)],
+        ..Fake::default()
+    };
+    let text = run_with(fake, &["images", "--format", "json"], b"").stdout.text();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["Repository"], "a");
+    assert_eq!(json["CreatedSince"], "3 days ago");
+    assert_eq!(json["ID"], Digest::sha256(b"c").hex()[..12]);
+}
+
+#[test]
+fn names_are_given_and_taken() {
+    assert_eq!(run_line(&["tag", "a", "b"]).asked, ["tag a b"]);
+    let ran = run_line(&["rmi", "-f", "a", "missing", "b"]);
+    assert_eq!(ran.asked, ["rmi a true", "rmi missing true", "rmi b true"]);
+    assert_eq!(ran.code, ExitCode::Failure);
+    assert_eq!(ran.stderr.text(), "ERROR: no such image: missing\n");
+    assert!(ran.stdout.text().starts_with("Untagged: a\nDeleted: sha256:"));
+}
+
+#[test]
+fn transfers_print_digests() {
+    let digest = Digest::sha256(b"m");
+    assert_eq!(
+        run_line(&["push", "--progress=none", "a"]).stdout.text(),
+        format!("a@{digest}\n")
+    );
+    let ran = run_line(&["pull", "-q", "--platform=linux/arm64", "a"]);
+    assert_eq!(ran.stdout.text(), format!("{digest}\n"));
+    assert_eq!(ran.asked, ["pull [\"a\"] Some(\"linux/arm64\")"]);
+    assert_eq!(
+        run_line(&["pull", "--progress=x", "a"]).stderr.text(),
+        "ERROR: invalid progress mode x\n"
+    );
+}
+
+#[test]
+fn disk_usage() {
+    let fake = || Fake {
+        usage: vec![record("a", true, true), record("b", false, false)],
+        ..Fake::default()
+    };
+    assert_eq!(
+        run_with(fake(), &["du"], b"").stdout.text(),
+        "ID   RECLAIMABLE   SIZE   LAST ACCESSED\na    false         1MB*   2 hours ago\nb*   true          1MB    2 hours ago\n\
+         Shared:       1MB\nPrivate:      1MB\nReclaimable:  1MB\nTotal:        2MB\n"
+    );
+    let text = run_with(fake(), &["du", "--verbose"], b"").stdout.text();
+    assert!(
+        text.starts_with("ID:           a\nParents:\n - p\nCreated at:   1970-01-01T00:00:00Z\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("Description:  mount / from exec \\x1b[2J\n"),
+        "row 44"
+    );
+    let filtered = run_with(
+        fake(),
+        &["du", "--filter", "until=24h", "--filter", "type=regular"],
+        b"",
+    );
+    assert!(!filtered.stdout.text().contains("Total:"));
+    assert!(filtered.asked[0].contains("86400s") && filtered.asked[0].contains("(\"type\", \"regular\")"));
+    let json = run_with(fake(), &["du", "--format=json"], b"").stdout.text();
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (first["ID"].as_str(), first["Size"].as_u64()),
+        (Some("a"), Some(1_000_000))
+    );
+}
+
+#[test]
+fn filters_that_are_refused() {
+    for (filters, expected) in [
+        (
+            &["until=x"][..],
+            "\"until\" filter expects a duration (e.g., '24h')",
+        ),
+        (
+            &["until=1h", "until=2h"],
+            "\"until\" filter expects only one value",
+        ),
+        (
+            &["until=1h", "unused-for=2h"],
+            "conflicting filters \"until\" and \"unused-for\"",
+        ),
+        (&["id=a", "id=b"], "\"id\" filter expects only one value"),
+        (&["colour=red"], "invalid filter \"colour=red\""),
+    ] {
+        let line: Vec<&str> = std::iter::once("du")
+            .chain(filters.iter().flat_map(|f| ["--filter", f]))
+            .collect();
+        let ran = run_line(&line);
+        assert_eq!(ran.stderr.text(), format!("ERROR: {expected}\n"));
+        assert!(ran.asked.is_empty());
+    }
+}
+
+#[test]
+fn pruning_asks_first() {
+    let fake = || Fake {
+        usage: vec![record("a", false, false)],
+        ..Fake::default()
+    };
+    let question =
+        "WARNING! This will remove all dangling build cache. Are you sure you want to continue? [y/N] ";
+    for answer in [&b""[..], b"n\n", b"yes please\n"] {
+        let ran = run_with(fake(), &["prune"], answer);
+        assert_eq!((ran.stdout.text().as_str(), ran.asked.len()), (question, 0));
+        assert_eq!(ran.code, ExitCode::Success);
+    }
+    let ran = run_with(fake(), &["prune"], b"Y\n");
+    assert!(ran.stdout.text().ends_with("Total:   1MB\n"));
+    assert_eq!(ran.asked.len(), 1);
+    assert!(
+        run_with(fake(), &["prune", "-a"], b"n")
+            .stdout
+            .text()
+            .starts_with("WARNING! This will remove all build cache.")
+    );
+    let ran = run_with(
+        fake(),
+        &["prune", "-af", "--max-used-space=1g", "--filter=until=1h"],
+        b"",
+    );
+    assert!(
+        ran.asked[0].contains("all: true") && ran.asked[0].contains("max_used_bytes: Some(1073741824)"),
+        "{:?}",
+        ran.asked
+    );
+    assert!(!ran.stdout.text().contains("WARNING"));
+    assert_eq!(
+        run_line(&["prune", "-f", "--max-used-space=x"]).code,
+        ExitCode::Failure
+    );
+}
+
+#[test]
+fn the_version_names_the_platform() {
+    assert_eq!(
+        run_line(&["version"]).stdout.text(),
+        format!("rbuild {} linux/amd64\n", env!("CARGO_PKG_VERSION"))
+    );
+}

@@ -1,0 +1,78 @@
+//! `rbuild pull` and `rbuild push`.
+
+use std::sync::Arc;
+
+use rbuild_graph::progress::Sink;
+use rbuild_oci::Digest;
+use rbuild_ui::progress::Mode;
+use rbuild_ui::text::one_line;
+
+use super::{CommandError, Open};
+use crate::args::{PullArgs, PushArgs};
+use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::env::Env;
+use crate::{request, view};
+
+/// Pulls images into the store.
+pub(super) fn pull(
+    args: &PullArgs,
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+) -> Result<(), CommandError> {
+    transfer(
+        ("Pulling", &args.progress, args.quiet),
+        options,
+        env,
+        open,
+        |engine, sink| engine.pull(&args.images, args.platform.as_deref(), sink),
+    )
+}
+
+/// Pushes images of the store.
+pub(super) fn push(
+    args: &PushArgs,
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+) -> Result<(), CommandError> {
+    transfer(
+        ("Pushing", &args.progress, args.quiet),
+        options,
+        env,
+        open,
+        |engine, sink| engine.push(&args.images, sink),
+    )
+}
+
+type Done = Result<Vec<(String, Digest)>, EngineError>;
+
+fn transfer(
+    (phase, progress, quiet): (&str, &str, bool),
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+    work: impl FnOnce(&dyn Engine, Arc<dyn Sink>) -> Done,
+) -> Result<(), CommandError> {
+    let asked = Mode::parse(progress)
+        .ok_or_else(|| CommandError::failed(&request::UsageError::Progress(progress.to_owned())))?;
+    let mode = if quiet {
+        Ok(Mode::Quiet)
+    } else {
+        request::shown_mode(asked, env)
+    };
+    let mode = mode.map_err(|error| CommandError::failed(&error))?;
+    let engine = open(options)?;
+    let view = view::start(mode, phase, env)
+        .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
+    let done = work(engine.as_ref(), view.sink());
+    drop(view.finish());
+    for (name, digest) in done? {
+        if quiet {
+            writeln!(env.stdout, "{digest}")?;
+        } else {
+            writeln!(env.stdout, "{}@{digest}", one_line(&name))?;
+        }
+    }
+    Ok(env.stdout.flush()?)
+}

@@ -1,0 +1,375 @@
+//! From flags to a [`BuildRequest`]: every flag is judged here, together with the environment, before anything is
+//! built. The conflicts refused are buildx's (`commands/build.go`, `build/opt.go`).
+
+mod inputs;
+mod outputs;
+mod unserved;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rbuild_builder::request::{BuildRequest, Entitlement, NoCache, SecretSource, SecretSpec};
+use rbuild_graph::{HostIp, NetMode, Ulimit};
+use rbuild_ui::progress::Mode;
+use rbuild_ui::units::{self, SizeError};
+use rbuild_ui::values::{context, csv, export, host, key_value, scalar, secret, ulimit};
+
+use crate::args::LowBuild;
+use crate::docker_config;
+use crate::env::Env;
+use crate::stdin::{Spooled, StdinError};
+
+/// A build and how it is shown.
+#[derive(Debug)]
+pub(crate) struct HighBuild {
+    /// What is built.
+    pub(crate) request: BuildRequest,
+    /// How it is shown.
+    pub(crate) mode: Mode,
+    /// The image id is printed at the end.
+    pub(crate) print_id: bool,
+    /// Where the image id goes.
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Where the metadata goes.
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// What the user should know before the build starts.
+    pub(crate) warnings: Vec<String>,
+    /// Keeps the archive the request points to.
+    pub(crate) _context: Option<Spooled>,
+}
+
+/// Why the flags make no build.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UsageError {
+    /// A flag or value that is recognised but not served.
+    #[error("not supported yet: {0}")]
+    NotSupported(String),
+    /// `--progress` or `BUILDKIT_PROGRESS`.
+    #[error("invalid progress mode {0}")]
+    Progress(String),
+    /// `--quiet` and something to show.
+    #[error("progress={0} and quiet cannot be used together")]
+    QuietProgress(String),
+    /// `--progress=tty` without a terminal.
+    #[error("failed to get console: standard error is not a terminal")]
+    NoConsole,
+    /// No context.
+    #[error("please specify build context (e.g. \".\" for the current directory)")]
+    NoContext,
+    /// The context is not there.
+    #[error("unable to prepare context: path {0:?} not found")]
+    ContextNotFound(String),
+    /// `rbuild build -f - -`.
+    #[error("invalid argument: can't use stdin for both build context and dockerfile")]
+    StdinTwice,
+    /// A Dockerfile on standard input and another by `--file`.
+    #[error("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles")]
+    TwoDockerfiles,
+    /// Standard input is of no use.
+    #[error(transparent)]
+    Stdin(#[from] StdinError),
+    /// `--output`.
+    #[error(transparent)]
+    Export(#[from] export::ExportError),
+    /// An output of an unknown type.
+    #[error("exporter {0:?} could not be found")]
+    ExportType(String),
+    /// A directory is written, and none is given.
+    #[error("dest is required for {0} exporter")]
+    DestRequired(String),
+    /// A directory cannot be standard output.
+    #[error("dest cannot be stdout for {0} exporter")]
+    DestStdout(String),
+    /// A directory is written where a file is.
+    #[error("destination directory {0} is a file")]
+    DestIsFile(String),
+    /// A file is written where a directory is.
+    #[error("destination file {0} is a directory")]
+    DestIsDirectory(String),
+    /// Two outputs to standard output.
+    #[error("multiple outputs configured to write to stdout")]
+    StdoutTwice,
+    /// An archive to a terminal.
+    #[error("dest file is required for {0} exporter. refusing to write to console")]
+    Console(String),
+    /// Nothing to push as.
+    #[error("tag is needed when pushing to registry")]
+    PushWithoutTag,
+    /// There is no image to name.
+    #[error("local and tar exporters are incompatible with image ID file")]
+    IidfileWithoutImage,
+    /// `type=docker` for several platforms.
+    #[error("docker exporter does not support exporting manifest lists, use the oci exporter instead")]
+    DockerPlatforms,
+    /// A compression, or a level of one.
+    #[error("invalid {key}={value} of output")]
+    Compression {
+        /// Attribute.
+        key: &'static str,
+        /// Value.
+        value: String,
+    },
+    /// `--build-arg`, `--label`, `--annotation`.
+    #[error(transparent)]
+    KeyValue(#[from] key_value::KeyValueError),
+    /// `--secret`.
+    #[error(transparent)]
+    Secret(#[from] secret::SecretError),
+    /// The file of a secret is not there.
+    #[error("failed to stat {path}: {error}")]
+    SecretFile {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        error: std::io::Error,
+    },
+    /// `--add-host`.
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    /// `--add-host` is not a list.
+    #[error("invalid host {text:?}: {error}")]
+    HostList {
+        /// Text.
+        text: String,
+        /// What is wrong.
+        error: csv::CsvError,
+    },
+    /// `--ulimit`.
+    #[error(transparent)]
+    Ulimit(#[from] ulimit::UlimitError),
+    /// `--shm-size`.
+    #[error("invalid argument for --shm-size: {0}")]
+    ShmSize(SizeError),
+    /// `--build-context`.
+    #[error(transparent)]
+    ContextName(#[from] context::ContextNameError),
+    /// `--platform`.
+    #[error(transparent)]
+    Platform(#[from] scalar::PlatformError),
+    /// `--network`.
+    #[error("network mode {0:?} not supported by buildkit")]
+    Network(String),
+    /// `--allow`.
+    #[error("invalid entitlement {0:?}")]
+    Entitlement(String),
+    /// `BUILDKIT_SYNTAX=`.
+    #[error(
+        "empty BUILDKIT_SYNTAX build-arg is invalid, use --build-arg BUILDKIT_SYNTAX without '=' for optional behavior"
+    )]
+    EmptySyntax,
+}
+
+/// Judges the flags.
+///
+/// # Errors
+/// [`UsageError`]: the first thing that is wrong.
+pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, UsageError> {
+    let mut warnings = unserved::check(&low)?;
+    let (mode, print_id) = progress(&low, env)?;
+    let build_args = build_args(&low, env, &mut warnings)?;
+    let platforms = platforms(&low, env)?;
+    let (entitlements, network) = permissions(&low)?;
+    let outputs = outputs::of(&low, platforms.len(), env.stdout_is_terminal, &mut warnings)?;
+    let secrets = secrets(&low, env)?;
+    let labels = key_value::labels(&low.label)?;
+    let mut build_contexts = BTreeMap::new();
+    for text in low.build_context.iter().filter(|text| !text.is_empty()) {
+        let (name, value) = context::parse(text)?;
+        build_contexts.insert(name, value);
+    }
+    let shm_size_bytes = low
+        .shm_size
+        .as_deref()
+        .map(units::parse_size)
+        .transpose()
+        .map_err(UsageError::ShmSize)?;
+    // Standard input is read last: everything else is known to be right.
+    let inputs = inputs::of(&low, env)?;
+    let source_date_epoch = build_args
+        .get("SOURCE_DATE_EPOCH")
+        .and_then(|text| text.parse().ok());
+    let request = BuildRequest {
+        context: inputs.context,
+        dockerfile: inputs.dockerfile,
+        target: low.target.clone().filter(|target| !target.is_empty()),
+        build_args,
+        labels,
+        build_contexts,
+        tags: low.tag.iter().filter(|tag| !tag.is_empty()).cloned().collect(),
+        outputs,
+        platforms,
+        no_cache: no_cache(&low),
+        pull: low.pull.unwrap_or_default(),
+        network,
+        secrets,
+        extra_hosts: extra_hosts(&low)?,
+        shm_size_bytes: shm_size_bytes.filter(|&bytes| bytes > 0),
+        ulimits: low
+            .ulimit
+            .iter()
+            .map(|text| ulimit::parse(text))
+            .collect::<Result<Vec<Ulimit>, _>>()?,
+        cgroup_parent: low.cgroup_parent.filter(|path| !path.is_empty()),
+        entitlements,
+        host_ca: low.host_ca.unwrap_or_default(),
+        source_date_epoch,
+        jobs: low.jobs,
+    };
+    Ok(HighBuild {
+        request,
+        mode,
+        print_id,
+        iidfile: low.iidfile,
+        metadata_file: low.metadata_file,
+        warnings,
+        _context: inputs.archive,
+    })
+}
+
+/// `--progress`, `--quiet` and `BUILDKIT_PROGRESS`: the mode, and whether the image id is printed.
+fn progress(low: &LowBuild, env: &Env) -> Result<(Mode, bool), UsageError> {
+    let asked = Mode::parse(&low.progress).ok_or_else(|| UsageError::Progress(low.progress.clone()))?;
+    let quiet = low.quiet.unwrap_or_default() || asked == Mode::Quiet;
+    if quiet {
+        return match asked {
+            Mode::Auto | Mode::Quiet => Ok((Mode::Quiet, true)),
+            _ => Err(UsageError::QuietProgress(low.progress.clone())),
+        };
+    }
+    shown_mode(asked, env).map(|mode| (mode, false))
+}
+
+/// The mode that `asked` and the environment come to.
+pub(crate) fn shown_mode(asked: Mode, env: &Env) -> Result<Mode, UsageError> {
+    let mode = match (asked, env.filled("BUILDKIT_PROGRESS")) {
+        (Mode::Auto, Some(text)) => Mode::parse(&text).ok_or(UsageError::Progress(text))?,
+        (mode, _) => mode,
+    };
+    if mode == Mode::Tty && !env.stderr_is_terminal {
+        return Err(UsageError::NoConsole);
+    }
+    Ok(mode)
+}
+
+fn build_args(
+    low: &LowBuild,
+    env: &Env,
+    warnings: &mut Vec<String>,
+) -> Result<BTreeMap<String, String>, UsageError> {
+    let mut args = key_value::build_args(&low.build_arg, |name| env.var(name))?;
+    if let Some(epoch) = env.filled("SOURCE_DATE_EPOCH") {
+        args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(epoch);
+    }
+    match docker_config::proxies(env) {
+        Ok(proxies) => {
+            let given: Vec<String> = args.keys().cloned().collect();
+            let is_given = |name: &str| given.iter().any(|known| known.eq_ignore_ascii_case(name));
+            args.extend(proxies.into_iter().filter(|(name, _)| !is_given(name)));
+        }
+        Err(error) => warnings.push(format!("proxies are not set: {error}")),
+    }
+    if args
+        .get("BUILDKIT_SYNTAX")
+        .is_some_and(|syntax| syntax.trim().is_empty())
+    {
+        return Err(UsageError::EmptySyntax);
+    }
+    if args
+        .get("BUILDKIT_INLINE_CACHE")
+        .and_then(|value| scalar::parse_bool(value))
+        == Some(true)
+    {
+        warnings.push("BUILDKIT_INLINE_CACHE is not supported yet: the image holds no cache".to_owned());
+    }
+    Ok(args)
+}
+
+fn platforms(low: &LowBuild, env: &Env) -> Result<Vec<String>, UsageError> {
+    let fallback: Vec<String> = env.filled("DOCKER_DEFAULT_PLATFORM").into_iter().collect();
+    let values = if low.platform.is_empty() {
+        &fallback
+    } else {
+        &low.platform
+    };
+    Ok(scalar::parse_platforms(values, &env.own_platform)?)
+}
+
+/// `--allow` and `--network`; the host's network needs no further permission.
+fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, Option<NetMode>), UsageError> {
+    let mut granted = Vec::new();
+    for name in low.allow.iter().filter(|name| !name.is_empty()) {
+        match name.as_str() {
+            "network.host" => granted.push(Entitlement::NetworkHost),
+            "security.insecure" => granted.push(Entitlement::SecurityInsecure),
+            // It allows an output that is refused anyway.
+            "buildx.local.delete" => {}
+            name if name == "device" || name.starts_with("device=") => {
+                return Err(UsageError::NotSupported(format!("--allow={name}")));
+            }
+            name => return Err(UsageError::Entitlement(name.to_owned())),
+        }
+    }
+    let network = match low.network.as_str() {
+        "" | "default" => None,
+        "none" => Some(NetMode::None),
+        "host" => {
+            granted.push(Entitlement::NetworkHost);
+            Some(NetMode::Host)
+        }
+        other => return Err(UsageError::Network(other.to_owned())),
+    };
+    granted.dedup();
+    Ok((granted, network))
+}
+
+fn secrets(low: &LowBuild, env: &Env) -> Result<Vec<SecretSpec>, UsageError> {
+    let mut specs: Vec<SecretSpec> = Vec::new();
+    for text in low.secret.iter().filter(|text| !text.is_empty()) {
+        let flag = secret::SecretFlag::parse(text)?;
+        let source = match flag.place(|name| env.var(name).is_some()) {
+            secret::SecretPlace::Env(name) => SecretSource::Env(name),
+            secret::SecretPlace::File(path) => {
+                let path = PathBuf::from(path);
+                if let Err(error) = std::fs::metadata(&path) {
+                    return Err(UsageError::SecretFile { path, error });
+                }
+                SecretSource::File(path)
+            }
+        };
+        specs.retain(|known| known.id != flag.id);
+        specs.push(SecretSpec { id: flag.id, source });
+    }
+    Ok(specs)
+}
+
+fn extra_hosts(low: &LowBuild) -> Result<Vec<HostIp>, UsageError> {
+    let mut hosts = Vec::new();
+    for text in &low.add_host {
+        let list = csv::fields(text).map_err(|error| UsageError::HostList {
+            text: text.clone(),
+            error,
+        })?;
+        for entry in list {
+            hosts.extend(host::parse(&entry)?);
+        }
+    }
+    Ok(hosts)
+}
+
+fn no_cache(low: &LowBuild) -> NoCache {
+    let stages: Vec<String> = low
+        .no_cache_filter
+        .iter()
+        .flat_map(|list| list.split(','))
+        .filter(|stage| !stage.is_empty())
+        .map(str::to_owned)
+        .collect();
+    match (low.no_cache.unwrap_or_default(), stages.is_empty()) {
+        (true, _) => NoCache::All,
+        (false, false) => NoCache::Stages(stages),
+        (false, true) => NoCache::Off,
+    }
+}
+
+#[cfg(test)]
+mod tests;

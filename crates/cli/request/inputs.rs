@@ -1,0 +1,83 @@
+//! Where context and Dockerfile come from: directory, archive or text on standard input. URLs are recognised and
+//! refused.
+
+use std::path::{Path, PathBuf};
+
+use rbuild_builder::request::{ContextSource, DockerfileSource};
+
+use super::UsageError;
+use crate::args::LowBuild;
+use crate::env::Env;
+use crate::stdin::{self, Input, Spooled};
+
+/// Sources of a build.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) context: ContextSource,
+    pub(super) dockerfile: DockerfileSource,
+    pub(super) archive: Option<Spooled>,
+}
+
+/// Reads standard input if it is one of them.
+pub(super) fn of(low: &LowBuild, env: &mut Env) -> Result<Inputs, UsageError> {
+    let file = low.file.as_deref().filter(|file| !file.is_empty());
+    if let Some(url) = file.filter(|file| is_url(file)) {
+        return Err(UsageError::NotSupported(format!("--file={url}")));
+    }
+    match low.context.as_str() {
+        "" => Err(UsageError::NoContext),
+        "-" => from_stdin(file, env),
+        path if Path::new(path).is_dir() => {
+            let dockerfile = match file {
+                Some("-") => DockerfileSource::Text(stdin::read_text(env.stdin.as_mut())?),
+                Some(file) => DockerfileSource::File(lower_case_twin(PathBuf::from(file))),
+                None => DockerfileSource::File(lower_case_twin(Path::new(path).join("Dockerfile"))),
+            };
+            Ok(Inputs {
+                context: ContextSource::Dir(PathBuf::from(path)),
+                dockerfile,
+                archive: None,
+            })
+        }
+        url if is_url(url) => Err(UsageError::NotSupported(format!("remote context {url}"))),
+        path => Err(UsageError::ContextNotFound(path.to_owned())),
+    }
+}
+
+fn from_stdin(file: Option<&str>, env: &mut Env) -> Result<Inputs, UsageError> {
+    if file == Some("-") {
+        return Err(UsageError::StdinTwice);
+    }
+    let directory = env.temp_dir();
+    match stdin::read_context(env.stdin.as_mut(), &directory)? {
+        Input::Archive(archive) => Ok(Inputs {
+            context: ContextSource::Tar(archive.path()),
+            dockerfile: DockerfileSource::InContext(file.unwrap_or("Dockerfile").to_owned()),
+            archive: Some(archive),
+        }),
+        Input::Text(_) if file.is_some() => Err(UsageError::TwoDockerfiles),
+        Input::Text(text) => Ok(Inputs {
+            context: ContextSource::Empty,
+            dockerfile: DockerfileSource::Text(text),
+            archive: None,
+        }),
+    }
+}
+
+/// `dockerfile` beside a `Dockerfile` that is not there (buildx, `handleLowercaseDockerfile`).
+fn lower_case_twin(path: PathBuf) -> PathBuf {
+    if path.file_name().is_some_and(|name| name == "Dockerfile") && path.symlink_metadata().is_err() {
+        let twin = path.with_file_name("dockerfile");
+        if twin.symlink_metadata().is_ok() {
+            return twin;
+        }
+    }
+    path
+}
+
+/// buildx's idea of a remote context.
+fn is_url(text: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
+        .iter()
+        .any(|start| text.starts_with(start))
+}

@@ -1,0 +1,310 @@
+//! `--output`, `--push` and `--load` as outputs of a request (`buildx/build/opt.go`, `CreateExports`;
+//! `buildkit/exporter/containerimage/opts.go`). Attributes that would change the result and are not served are
+//! refused; unknown ones are accepted with a warning, where BuildKit says nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rbuild_builder::request::{Destination, LayerCompression, LayoutDestination, Output, OutputKind};
+use rbuild_ui::values::export::ExportEntry;
+use rbuild_ui::values::key_value::{self, AnnotationType};
+use rbuild_ui::values::scalar::parse_bool;
+
+use super::UsageError;
+use crate::args::LowBuild;
+
+/// Attributes without effect on what rbuild writes: it makes no attestations and always keeps what it stores.
+const NO_EFFECT: [&str; 6] = [
+    "attestation-inline",
+    "attestation-prefix",
+    "buildinfo",
+    "buildinfo-attrs",
+    "oci-artifact",
+    "unpack",
+];
+
+/// Attributes that ask for something unless they have this value.
+const NOT_SERVED: [(&str, &str); 8] = [
+    ("store", "true"),
+    ("name-canonical", "false"),
+    ("dangling-name-prefix", ""),
+    ("danging-name-empty-only", "false"),
+    ("prefer-nondist-layers", "false"),
+    ("platform-split", ""),
+    ("mode", "copy"),
+    ("source-date-epoch", ""),
+];
+
+/// Every output, the default one too.
+pub(super) fn of(
+    low: &LowBuild,
+    platforms: usize,
+    stdout_is_terminal: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Output>, UsageError> {
+    let has_tags = low.tag.iter().any(|tag| !tag.is_empty());
+    let annotations = annotations(low)?;
+    let mut stdout_used = false;
+    let mut outputs: Vec<Output> = Vec::new();
+    for text in low.output.iter().filter(|text| !text.is_empty()) {
+        let entry = ExportEntry::parse(text)?;
+        if low.iidfile.is_some() && matches!(entry.kind.as_str(), "local" | "tar") {
+            return Err(UsageError::IidfileWithoutImage);
+        }
+        let output = output(entry, has_tags, platforms, warnings)?;
+        if writes_stdout(&output.kind) {
+            if std::mem::replace(&mut stdout_used, true) {
+                return Err(UsageError::StdoutTwice);
+            }
+            if stdout_is_terminal {
+                return Err(UsageError::Console(name_of(&output.kind).to_owned()));
+            }
+        }
+        outputs.push(output);
+    }
+    shorthands(low, &mut outputs);
+    for output in &mut outputs {
+        output.annotations.extend(annotations.clone());
+        let pushes = matches!(output.kind, OutputKind::Image { push: true, .. });
+        if pushes && !has_tags && output.names.is_empty() {
+            return Err(UsageError::PushWithoutTag);
+        }
+    }
+    Ok(outputs)
+}
+
+/// `--push`, `--load`, and the store if nothing is asked for. `cacheonly` only says that nothing is.
+fn shorthands(low: &LowBuild, outputs: &mut Vec<Output>) {
+    let image = |push| {
+        plain(OutputKind::Image {
+            push,
+            push_by_digest: false,
+            insecure: false,
+        })
+    };
+    if low.push == Some(true) {
+        let mut any = false;
+        for output in outputs.iter_mut() {
+            if let OutputKind::Image { push, .. } = &mut output.kind {
+                *push = true;
+                any = true;
+            }
+        }
+        if !any {
+            outputs.push(image(true));
+        }
+    }
+    let has_image = outputs
+        .iter()
+        .any(|output| matches!(output.kind, OutputKind::Image { .. }));
+    if (low.load == Some(true) && !has_image) || outputs.is_empty() {
+        outputs.push(image(false));
+    }
+    if outputs.len() > 1 {
+        outputs.retain(|output| output.kind != OutputKind::CacheOnly);
+    }
+    if outputs.is_empty() {
+        outputs.push(plain(OutputKind::CacheOnly));
+    }
+}
+
+fn plain(kind: OutputKind) -> Output {
+    Output {
+        kind,
+        names: Vec::new(),
+        compression: LayerCompression::default(),
+        compression_level: None,
+        force_compression: false,
+        oci_mediatypes: true,
+        rewrite_timestamp: false,
+        annotations: BTreeMap::new(),
+    }
+}
+
+fn output(
+    mut entry: ExportEntry,
+    has_tags: bool,
+    platforms: usize,
+    warnings: &mut Vec<String>,
+) -> Result<Output, UsageError> {
+    let kind = kind(&mut entry, platforms)?;
+    let mut output = plain(kind);
+    // Tags take the place of names, as in buildx.
+    let names = entry.attrs.remove("name").unwrap_or_default();
+    if !has_tags {
+        output.names = names
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+    }
+    compression(&mut entry, &mut output)?;
+    output.oci_mediatypes = entry.take_bool("oci-mediatypes")?.unwrap_or(true);
+    output.rewrite_timestamp = entry.take_bool("rewrite-timestamp")?.unwrap_or(false);
+    for (key, value) in std::mem::take(&mut entry.attrs) {
+        if let Some(annotation) = key
+            .strip_prefix("annotation.")
+            .or_else(|| key.strip_prefix("annotation-manifest."))
+        {
+            output.annotations.insert(annotation.to_owned(), value);
+        } else if key.starts_with("annotation") {
+            return Err(UsageError::NotSupported(format!("output attribute {key}")));
+        } else if let Some((_, harmless)) = NOT_SERVED.iter().find(|(known, _)| *known == key) {
+            let same_bool = parse_bool(&value).is_some() && parse_bool(&value) == parse_bool(harmless);
+            if value != *harmless && !same_bool {
+                return Err(UsageError::NotSupported(format!(
+                    "output attribute {key}={value}"
+                )));
+            }
+        } else if !NO_EFFECT.contains(&key.as_str()) {
+            warnings.push(format!(
+                "unknown attribute {key:?} of output type {:?} has no effect",
+                entry.kind
+            ));
+        }
+    }
+    Ok(output)
+}
+
+fn kind(entry: &mut ExportEntry, platforms: usize) -> Result<OutputKind, UsageError> {
+    match entry.kind.as_str() {
+        "image" | "registry" => {
+            let registry = entry.kind == "registry";
+            Ok(OutputKind::Image {
+                push: entry.take_bool("push")?.unwrap_or(false) || registry,
+                push_by_digest: entry.take_bool("push-by-digest")?.unwrap_or(false),
+                insecure: entry.take_bool("registry.insecure")?.unwrap_or(false),
+            })
+        }
+        "local" => Ok(OutputKind::Local(directory(entry)?)),
+        "tar" => Ok(OutputKind::Tar(stream(entry)?)),
+        "oci" => layout(entry).map(OutputKind::Oci),
+        "docker" => {
+            if let Some(context) = entry.attrs.remove("context") {
+                return Err(UsageError::NotSupported(format!(
+                    "output attribute context={context}"
+                )));
+            }
+            // buildx: a tar unless `tar` says otherwise, and what is no bool says nothing.
+            if entry.dest.is_none()
+                && entry
+                    .attrs
+                    .get("tar")
+                    .is_none_or(|text| parse_bool(text) != Some(false))
+            {
+                // Without a destination it is loaded: into the store.
+                entry.attrs.remove("tar");
+                return Ok(OutputKind::Image {
+                    push: false,
+                    push_by_digest: false,
+                    insecure: false,
+                });
+            }
+            if platforms > 1 {
+                return Err(UsageError::DockerPlatforms);
+            }
+            layout(entry).map(OutputKind::Docker)
+        }
+        "cacheonly" => Ok(OutputKind::CacheOnly),
+        other => Err(UsageError::ExportType(other.to_owned())),
+    }
+}
+
+fn layout(entry: &mut ExportEntry) -> Result<LayoutDestination, UsageError> {
+    let tar = entry
+        .attrs
+        .remove("tar")
+        .and_then(|text| parse_bool(&text))
+        .unwrap_or(true);
+    if tar {
+        stream(entry).map(LayoutDestination::Tar)
+    } else {
+        directory(entry).map(LayoutDestination::Dir)
+    }
+}
+
+fn directory(entry: &ExportEntry) -> Result<PathBuf, UsageError> {
+    match entry.dest.as_deref() {
+        None => Err(UsageError::DestRequired(entry.kind.clone())),
+        Some("-") => Err(UsageError::DestStdout(entry.kind.clone())),
+        Some(dest) if Path::new(dest).exists() && !Path::new(dest).is_dir() => {
+            Err(UsageError::DestIsFile(dest.to_owned()))
+        }
+        Some(dest) => Ok(PathBuf::from(dest)),
+    }
+}
+
+fn stream(entry: &ExportEntry) -> Result<Destination, UsageError> {
+    match entry.dest.as_deref() {
+        None | Some("-") => Ok(Destination::Stdout),
+        Some(dest) if Path::new(dest).is_dir() => Err(UsageError::DestIsDirectory(dest.to_owned())),
+        Some(dest) => Ok(Destination::File(PathBuf::from(dest))),
+    }
+}
+
+fn compression(entry: &mut ExportEntry, output: &mut Output) -> Result<(), UsageError> {
+    if let Some(value) = entry.attrs.remove("compression") {
+        output.compression = match value.as_str() {
+            "uncompressed" => LayerCompression::Uncompressed,
+            "gzip" => LayerCompression::Gzip,
+            "zstd" => LayerCompression::Zstd,
+            "estargz" => {
+                return Err(UsageError::NotSupported(
+                    "output attribute compression=estargz".to_owned(),
+                ));
+            }
+            _ => {
+                return Err(UsageError::Compression {
+                    key: "compression",
+                    value,
+                });
+            }
+        };
+    }
+    if let Some(value) = entry.attrs.remove("compression-level") {
+        let most = match output.compression {
+            LayerCompression::Zstd => 22,
+            LayerCompression::Gzip | LayerCompression::Uncompressed => 9,
+        };
+        let level = value.parse().ok().filter(|level| (0..=most).contains(level));
+        output.compression_level = Some(level.ok_or(UsageError::Compression {
+            key: "compression-level",
+            value,
+        })?);
+    }
+    output.force_compression = entry.take_bool("force-compression")?.unwrap_or(false);
+    Ok(())
+}
+
+fn annotations(low: &LowBuild) -> Result<BTreeMap<String, String>, UsageError> {
+    let mut manifest = BTreeMap::new();
+    for text in low.annotation.iter().filter(|text| !text.is_empty()) {
+        for annotation in key_value::annotations(text)? {
+            if annotation.kind != AnnotationType::Manifest || annotation.platform.is_some() {
+                return Err(UsageError::NotSupported(format!("--annotation={text}")));
+            }
+            manifest.insert(annotation.key, annotation.value);
+        }
+    }
+    Ok(manifest)
+}
+
+fn writes_stdout(kind: &OutputKind) -> bool {
+    matches!(
+        kind,
+        OutputKind::Tar(Destination::Stdout)
+            | OutputKind::Oci(LayoutDestination::Tar(Destination::Stdout))
+            | OutputKind::Docker(LayoutDestination::Tar(Destination::Stdout))
+    )
+}
+
+const fn name_of(kind: &OutputKind) -> &'static str {
+    match kind {
+        OutputKind::Image { .. } => "image",
+        OutputKind::Oci(_) => "oci",
+        OutputKind::Docker(_) => "docker",
+        OutputKind::Local(_) => "local",
+        OutputKind::Tar(_) => "tar",
+        OutputKind::CacheOnly => "cacheonly",
+    }
+}

@@ -1,0 +1,77 @@
+//! Flags that are recognised but not served, and flags of the classic builder. What would change the result is
+//! refused by name; what asks for nothing is accepted.
+
+use rbuild_ui::values::scalar::parse_bool;
+
+use super::UsageError;
+use crate::args::LowBuild;
+
+/// Warnings of accepted flags.
+///
+/// # Errors
+/// [`UsageError::NotSupported`] with the first flag that is not served.
+pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
+    let flags = &low.unserved;
+    let off = |value: &Option<String>| {
+        value
+            .as_deref()
+            .is_none_or(|text| parse_bool(text) == Some(false))
+    };
+    let attest_off = flags
+        .attest
+        .iter()
+        .all(|text| text.split(',').any(|field| field == "disabled=true"));
+    let is_build = |call: &Option<String>| call.as_deref().is_none_or(|call| call == "build");
+    let is_default = |builder: &Option<String>| {
+        builder
+            .as_deref()
+            .is_none_or(|name| matches!(name, "" | "default"))
+    };
+    let unserved = [
+        ("--attest", attest_off),
+        ("--sbom", off(&flags.sbom)),
+        ("--provenance", off(&flags.provenance)),
+        ("--cache-from", flags.cache_from.is_empty()),
+        ("--cache-to", flags.cache_to.is_empty()),
+        ("--call", is_build(&flags.call)),
+        ("--check", flags.check != Some(true)),
+        ("--policy", flags.policy.is_empty()),
+        ("--resource", flags.resource.is_empty()),
+        ("--ssh", flags.ssh.is_empty()),
+        ("--builder", is_default(&flags.builder)),
+        ("--memory", flags.memory.is_none()),
+        ("--memory-swap", flags.memory_swap.is_none()),
+        ("--cpu-shares", flags.cpu_shares.is_none()),
+        ("--cpu-period", flags.cpu_period.is_none()),
+        ("--cpu-quota", flags.cpu_quota.is_none()),
+        ("--cpuset-cpus", flags.cpuset_cpus.is_none()),
+        ("--cpuset-mems", flags.cpuset_mems.is_none()),
+    ];
+    if let Some((name, _)) = unserved.iter().find(|(_, fine)| !fine) {
+        return Err(UsageError::NotSupported((*name).to_owned()));
+    }
+    Ok(legacy(low))
+}
+
+/// `--compress`, `--rm` and `--force-rm` asked for what always holds; these three did something once.
+fn legacy(low: &LowBuild) -> Vec<String> {
+    let flags = &low.legacy;
+    let said = [
+        (
+            flags.isolation.is_some(),
+            "isolation flag is deprecated with BuildKit.",
+        ),
+        (
+            !flags.security_opt.is_empty(),
+            "security-opt flag is deprecated. \"RUN --security=insecure\" should be used with BuildKit.",
+        ),
+        (
+            flags.squash == Some(true),
+            "squash flag is without effect. Squash inside the build with a multi-stage Dockerfile.",
+        ),
+    ];
+    said.iter()
+        .filter(|(given, _)| *given)
+        .map(|(_, text)| (*text).to_owned())
+        .collect()
+}
