@@ -100,12 +100,12 @@ pub(crate) struct PruneRequest {
 }
 
 /// What removing an image did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Removed {
-    /// A name is gone.
-    Untagged(String),
-    /// Nothing names it any more.
-    Deleted(Digest),
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Removed {
+    /// Names that are gone.
+    pub(crate) untagged: Vec<String>,
+    /// Manifests that nothing names any more.
+    pub(crate) deleted: Vec<Digest>,
 }
 
 /// What the commands need.
@@ -126,7 +126,7 @@ pub(crate) trait Engine {
     /// Gives the image `source` the name `target` too.
     fn tag(&self, source: &str, target: &str) -> Result<(), EngineError>;
     /// Takes a name, or an image with all its names (`force`), out of the store.
-    fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, EngineError>;
+    fn remove_image(&self, name: &str, force: bool) -> Result<Removed, EngineError>;
     /// What takes room.
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError>;
     /// Removes records; returns those that are gone.
@@ -224,7 +224,7 @@ impl Engine for Native {
         Err(self.missing("tag"))
     }
 
-    fn remove_image(&self, _name: &str, _force: bool) -> Result<Vec<Removed>, EngineError> {
+    fn remove_image(&self, _name: &str, _force: bool) -> Result<Removed, EngineError> {
         Err(self.missing("remove images"))
     }
 

@@ -4,7 +4,7 @@ use rbuild_ui::text::one_line;
 
 use super::{CommandError, Open};
 use crate::args::RmiArgs;
-use crate::engine::{EngineOptions, Removed};
+use crate::engine::EngineOptions;
 use crate::env::Env;
 
 /// Removes images.
@@ -19,11 +19,11 @@ pub(super) fn run(
     for image in &args.images {
         match engine.remove_image(image, args.force) {
             Ok(removed) => {
-                for part in removed {
-                    match part {
-                        Removed::Untagged(name) => writeln!(env.stdout, "Untagged: {}", one_line(&name))?,
-                        Removed::Deleted(digest) => writeln!(env.stdout, "Deleted: {digest}")?,
-                    }
+                for name in removed.untagged {
+                    writeln!(env.stdout, "Untagged: {}", one_line(&name))?;
+                }
+                for digest in removed.deleted {
+                    writeln!(env.stdout, "Deleted: {digest}")?;
                 }
             }
             Err(error) => failure = failure.or(Some(error)),

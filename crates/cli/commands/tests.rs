@@ -76,16 +76,16 @@ impl Engine for Rc<RefCell<Fake>> {
         Ok(())
     }
 
-    fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, EngineError> {
+    fn remove_image(&self, name: &str, force: bool) -> Result<Removed, EngineError> {
         self.borrow().ask(format!("rmi {name} {force}"));
         match name {
             "missing" => Err(EngineError::Failed(Box::new(Diagnostic::new(
                 "no such image: missing",
             )))),
-            name => Ok(vec![
-                Removed::Untagged(name.to_owned()),
-                Removed::Deleted(Digest::sha256(b"m")),
-            ]),
+            name => Ok(Removed {
+                untagged: vec![name.to_owned()],
+                deleted: vec![Digest::sha256(b"m")],
+            }),
         }
     }
 

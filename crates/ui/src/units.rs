@@ -144,7 +144,9 @@ pub fn human_duration(age: Duration) -> String {
 /// RFC 3339 in UTC with as many places as are not zero, as Go's `RFC3339Nano`.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+    jiff::Timestamp::try_from(time)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_string()
 }
 
 #[cfg(test)]
