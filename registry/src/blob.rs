@@ -14,8 +14,9 @@ use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::Mutex;
 
 use crate::client::Client;
+use crate::reply::Reply;
 use crate::token::Scope;
-use crate::transport::{Call, Reply};
+use crate::transport::Call;
 use crate::{Endpoint, RegistryError, ShownUrl};
 
 /// Most connections one blob may take, however far each of them got.

@@ -11,7 +11,7 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use crate::escape::Excerpt;
-use crate::transport::is_certificate_error;
+use crate::net::cause;
 
 /// A URL as it may be shown: scheme, host, port and path only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -419,13 +419,24 @@ impl RegistryError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable { source, .. } => !is_certificate_error(source),
+            Self::Unreachable { .. } => !self.is_certificate(),
             Self::Broken { .. } | Self::Truncated { .. } | Self::Timeout { .. } => true,
             Self::Refused(refusal) => is_temporary_status(refusal.status),
             Self::Token { refusal, .. } => is_temporary_status(refusal.status),
             Self::AllFailed { source, .. } => source.is_temporary(),
             _ => false,
         }
+    }
+
+    /// Whether a connection failed because nobody vouches for the server's certificate.
+    pub(crate) fn is_certificate(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            cause::<rustls::Error>(source),
+            Some(rustls::Error::InvalidCertificate(_))
+        )
     }
 
     /// How long the server asked to wait, if it did.

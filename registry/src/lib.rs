@@ -5,6 +5,7 @@
 //! and to the token server that host names, to nobody else; there is no default header and no automatic redirect.
 #![forbid(unsafe_code)]
 
+mod authorize;
 mod blob;
 mod challenge;
 mod client;
@@ -17,6 +18,7 @@ mod manifest;
 mod net;
 mod push_blob;
 mod push_manifest;
+mod reply;
 mod token;
 mod transport;
 

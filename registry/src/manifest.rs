@@ -11,8 +11,9 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use sha2::{Digest as _, Sha512};
 
 use crate::client::Client;
+use crate::reply::Reply;
 use crate::token::Scope;
-use crate::transport::{Call, Reply};
+use crate::transport::Call;
 use crate::{Endpoint, RegistryError, ShownUrl};
 
 /// Every type that is understood; registries choose by it.

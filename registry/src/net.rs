@@ -102,12 +102,13 @@ pub(crate) fn cause<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'stati
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        // An io::Error hides what it wraps from `source`.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
-        if let Some(found) = inner.and_then(|e| e.downcast_ref()) {
-            return Some(found);
-        }
-        next = error.source();
+        // An io::Error hides what it wraps from `source`, which names the cause of that.
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        next = wrapped
+            .map(|inner| inner as &(dyn StdError + 'static))
+            .or_else(|| error.source());
     }
     None
 }

@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 
 use crate::blob::Progress;
 use crate::client::Client;
+use crate::reply::{Reply, location};
 use crate::token::Scope;
-use crate::transport::{Call, MakeBody, Reply, Target, location};
+use crate::transport::{Call, MakeBody, Target};
 use crate::{Endpoint, RegistryError};
 
 /// How much is read of a source at a time, in bytes.

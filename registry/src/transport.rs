@@ -6,20 +6,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Body, Method, Response, StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Body, Method, StatusCode, Url};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use crate::challenge::{self, Challenge, Challenger};
+use crate::challenge;
 use crate::client::Inner;
 use crate::config::is_loopback_host;
-use crate::credentials::Credential;
-use crate::net::{ClientKind, cause, check_url, connect_error};
-use crate::token::{self, Authorization, Scope};
-use crate::{Endpoint, Excerpt, Refusal, RegistryError, SchemePolicy};
+use crate::net::{ClientKind, check_url, connect_error};
+use crate::reply::{Reply, join, location, redirect_error};
+use crate::token::{self, Scope};
+use crate::{Endpoint, Refusal, RegistryError, SchemePolicy};
 
 /// Most redirects followed for one request.
 const REDIRECTS_MAX: usize = 10;
@@ -34,7 +34,7 @@ pub(crate) struct Base {
     /// `scheme://host:port/`
     pub(crate) url: Url,
     /// Whether it is on this machine.
-    loopback: AtomicBool,
+    pub(crate) loopback: AtomicBool,
 }
 
 /// Where a request goes.
@@ -63,16 +63,6 @@ pub(crate) struct Call<'a> {
     pub(crate) scope: &'a Scope,
     /// Answers that are no error.
     pub(crate) accepted: &'static [u16],
-}
-
-/// An answer, and the right to a connection that it still uses.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) response: Response,
-    /// Where it came from in the end.
-    pub(crate) url: Url,
-    _permit: OwnedSemaphorePermit,
-    idle_timeout: Duration,
 }
 
 impl<'a> Call<'a> {
@@ -231,12 +221,7 @@ impl Inner {
         }
         let response = self.watch(url, &sent, request.send()).await?;
         match response {
-            Ok(response) => Ok(Reply {
-                response,
-                url: url.clone(),
-                _permit: permit,
-                idle_timeout: self.options.idle_timeout,
-            }),
+            Ok(response) => Ok(Reply::new(response, url, permit, self.options.idle_timeout)),
             Err(error) if error.is_connect() => Err(connect_error(url, hint(call.endpoint), error)),
             Err(error) => Err(RegistryError::Broken {
                 url: url.into(),
@@ -246,7 +231,7 @@ impl Inner {
     }
 
     /// Waits for an answer as long as something moves: bytes of the body, or the clock of the answer itself.
-    async fn watch<T>(
+    pub(crate) async fn watch<T>(
         &self,
         url: &Url,
         sent: &AtomicU64,
@@ -271,7 +256,7 @@ impl Inner {
         }
     }
 
-    async fn permit(&self, host: &str) -> OwnedSemaphorePermit {
+    pub(crate) async fn permit(&self, host: &str) -> OwnedSemaphorePermit {
         match self.limit(host).acquire_owned().await {
             Ok(permit) => permit,
             Err(_closed) => unreachable!("the semaphores of hosts are never closed"),
@@ -285,7 +270,14 @@ impl Inner {
     }
 
     /// The kind of client for a URL: the endpoint's own settings there, else the other host's.
-    fn kind(&self, endpoint: &Endpoint, host: &str, url: &Url, own: bool, loopback: bool) -> ClientKind {
+    pub(crate) fn kind(
+        &self,
+        endpoint: &Endpoint,
+        host: &str,
+        url: &Url,
+        own: bool,
+        loopback: bool,
+    ) -> ClientKind {
         let tls = url.scheme() == "https";
         let policy = if own {
             endpoint.policy
@@ -336,7 +328,9 @@ impl Inner {
         }
         match (answered, self.probe(endpoint, &second).await) {
             (_, Ok(_)) => Ok(second),
+            (Ok(_), Err(error)) if error.is_certificate() => Err(error),
             (Ok(_), Err(_)) => Ok(first),
+            (Err(_), Err(error)) if error.is_certificate() => Err(error),
             (Err(error), Err(_)) => Err(error),
         }
     }
@@ -350,118 +344,6 @@ impl Inner {
             .await?
             .response
             .status())
-    }
-
-    /// Answers a challenge: an authorization, and a remark on where it came from.
-    async fn authorize(
-        &self,
-        call: &Call<'_>,
-        base: &Base,
-        asked: &Challenge,
-        refusal: &Refusal,
-    ) -> Result<(Authorization, String), RegistryError> {
-        let endpoint = call.endpoint;
-        let tls = base.url.scheme() == "https";
-        let found = self
-            .credentials
-            .find(&endpoint.registry, &endpoint.repository, tls)
-            .await;
-        if let Some(Credential::Bearer(token)) = &found.credential
-            && let Some(lasting) = Authorization::lasting(&format!("Bearer {}", token.reveal()))
-        {
-            return Ok((lasting, found.tried));
-        }
-        let (realm, service) = match asked {
-            Challenge::Basic => {
-                let basic = match &found.credential {
-                    Some(Credential::Basic { username, password }) => {
-                        Authorization::basic(username, password)
-                    }
-                    _ => None,
-                };
-                return match basic {
-                    Some(basic) => Ok((basic, found.tried)),
-                    None => Err(unauthorized(refusal.clone(), found.tried)),
-                };
-            }
-            Challenge::Bearer { realm, service } => (realm, service),
-        };
-        let from = Challenger {
-            base: &base.url,
-            loopback: base.loopback.load(Ordering::Relaxed),
-        };
-        let realm = challenge::check_realm(realm, from).map_err(|reason| RegistryError::Challenge {
-            host: endpoint.host.clone(),
-            reason: Excerpt::from(reason.as_str()).as_str().to_owned(),
-        })?;
-        let mut tried = found.tried;
-        let credential = found.credential.filter(|_| {
-            if !realm.trusted {
-                tried =
-                    format!("{tried}, but not sent to its token server: another host, named over plain HTTP");
-            }
-            realm.trusted
-        });
-        let got = self
-            .fetch_token(
-                call,
-                base,
-                &realm,
-                service.as_deref(),
-                credential.as_ref(),
-                &tried,
-            )
-            .await?;
-        Ok((got, tried))
-    }
-
-    async fn fetch_token(
-        &self,
-        call: &Call<'_>,
-        base: &Base,
-        realm: &challenge::Realm,
-        service: Option<&str>,
-        credential: Option<&Credential>,
-        tried: &str,
-    ) -> Result<Authorization, RegistryError> {
-        let url = &realm.url;
-        let own = url.origin() == base.url.origin();
-        let host = url.host_str().unwrap_or_default();
-        let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
-        let loopback = base.loopback.load(Ordering::Relaxed);
-        let kind = self.kind(call.endpoint, &format!("{host}{port}"), url, own, loopback);
-        let client = self.clients.get(&kind, host, &self.config)?;
-        let asked = Instant::now();
-        let request = token::request(&client, realm, service, call.scope, credential, "rbuild");
-        let sent = AtomicU64::new(0);
-        let response = match self.watch(url, &sent, request.send()).await? {
-            Ok(response) => response,
-            Err(error) if error.is_connect() => return Err(connect_error(url, String::new(), error)),
-            Err(error) => {
-                return Err(RegistryError::Broken {
-                    url: url.into(),
-                    source: error.without_url(),
-                });
-            }
-        };
-        let permit = self.permit(&format!("token server {host}")).await;
-        let mut reply = Reply {
-            response,
-            url: url.clone(),
-            _permit: permit,
-            idle_timeout: self.options.idle_timeout,
-        };
-        if reply.response.status() != StatusCode::OK {
-            let host = call.endpoint.host.clone();
-            let refusal = Box::new(self.refused("get token", reply).await);
-            return Err(RegistryError::Token {
-                host,
-                refusal,
-                tried: tried.to_owned(),
-            });
-        }
-        let body = reply.body(token::ANSWER_BYTES_MAX).await?;
-        token::read(url, &body, asked)
     }
 
     /// Turns an answer that is no success into what it says.
@@ -491,50 +373,6 @@ impl Inner {
     }
 }
 
-impl Reply {
-    /// The next piece of the body.
-    pub(crate) async fn chunk(
-        &mut self,
-    ) -> Result<Option<impl AsRef<[u8]> + std::ops::Deref<Target = [u8]> + use<>>, RegistryError> {
-        let limit = self.idle_timeout;
-        match timeout(limit, self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(source)) => Err(RegistryError::Broken {
-                url: (&self.url).into(),
-                source: source.without_url(),
-            }),
-            Err(_elapsed) => Err(RegistryError::Timeout {
-                url: (&self.url).into(),
-                direction: "received",
-                seconds: limit.as_secs(),
-            }),
-        }
-    }
-
-    /// The whole body, at most `max` bytes.
-    pub(crate) async fn body(&mut self, max: usize) -> Result<Vec<u8>, RegistryError> {
-        let mut body = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
-            if body.len() + chunk.len() > max {
-                let found = (body.len() + chunk.len()) as u64;
-                return Err(RegistryError::WrongSize {
-                    url: (&self.url).into(),
-                    found,
-                    more: " or more",
-                    expected: max as u64,
-                });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    }
-
-    /// A header as text, if it is there and is text.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.response.headers().get(name)?.to_str().ok()
-    }
-}
-
 /// What an answer without success means.
 fn classify(refusal: Refusal, own: bool, tried: String) -> RegistryError {
     match refusal.status.as_u16() {
@@ -555,49 +393,11 @@ fn classify(refusal: Refusal, own: bool, tried: String) -> RegistryError {
     }
 }
 
-fn unauthorized(refusal: Refusal, tried: String) -> RegistryError {
+pub(crate) fn unauthorized(refusal: Refusal, tried: String) -> RegistryError {
     RegistryError::Unauthorized {
         refusal: Box::new(refusal),
         tried,
     }
-}
-
-fn redirect_error(from: &Url, to: &str, reason: &'static str) -> RegistryError {
-    RegistryError::Redirect {
-        from: from.into(),
-        to: to.into(),
-        reason,
-    }
-}
-
-/// Where a redirect or an upload's `Location` leads.
-pub(crate) fn location(from: &Url, response: &Response) -> Result<Url, RegistryError> {
-    let header = response.headers().get(LOCATION).map(HeaderValue::as_bytes);
-    let Some(text) = header
-        .and_then(|bytes| std::str::from_utf8(bytes).ok())
-        .filter(|text| !text.is_empty())
-    else {
-        return Err(redirect_error(from, "", "it has no Location that can be read"));
-    };
-    let to = from
-        .join(text)
-        .map_err(|_| redirect_error(from, text, "it is no URL"))?;
-    let shown = crate::ShownUrl::from(&to).to_string();
-    if !matches!(to.scheme(), "http" | "https") {
-        return Err(redirect_error(from, &shown, "it is neither http nor https"));
-    }
-    if from.scheme() == "https" && to.scheme() == "http" {
-        return Err(redirect_error(from, &shown, "it leads from https to http"));
-    }
-    if !to.username().is_empty() || to.password().is_some() {
-        return Err(redirect_error(from, &shown, "it contains credentials"));
-    }
-    Ok(to)
-}
-
-fn join(base: &Url, path: &str) -> Result<Url, RegistryError> {
-    base.join(path)
-        .map_err(|_| redirect_error(base, path, "it is no URL"))
 }
 
 /// What the user can do about a host that cannot be reached.
@@ -614,9 +414,4 @@ fn jitter() -> f64 {
     use std::hash::{BuildHasher as _, RandomState};
     let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default();
     f64::from(bits) / f64::from(u32::MAX)
-}
-
-/// Whether a failed connection can never work: the certificate is refused.
-pub(crate) fn is_certificate_error(error: &reqwest::Error) -> bool {
-    cause::<rustls::Error>(error).is_some()
 }

@@ -1,5 +1,6 @@
 //! The client against registries on this machine: the test registry, and Debian's `docker-registry` as a peer.
 
+#[cfg(test)]
 mod wire {
     mod auth;
     mod hostile;
@@ -7,4 +8,5 @@ mod wire {
     mod pull;
     mod push;
     mod setup;
+    mod tls;
 }

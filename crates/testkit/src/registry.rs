@@ -8,6 +8,7 @@ mod body;
 mod fault;
 mod image;
 mod server;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -109,6 +110,7 @@ pub struct TestRegistry {
 #[derive(Debug, Default)]
 struct State {
     host: String,
+    scheme: &'static str,
     auth: RegistryAuth,
     blobs: HashMap<(String, Digest), Vec<u8>>,
     manifests: HashMap<(String, String), (String, Vec<u8>)>,
@@ -137,11 +139,32 @@ impl TestRegistry {
     /// As [`Self::start`].
     #[must_use]
     pub fn start_with(auth: RegistryAuth) -> Self {
+        Self::start_as("http", auth)
+    }
+
+    /// Starts a registry that speaks TLS only, with a certificate for `localhost`, 127.0.0.1 and ::1 by
+    /// [`Self::authority_pem`].
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_tls(auth: RegistryAuth) -> Self {
+        Self::start_as("https", auth)
+    }
+
+    /// The certificate of the authority behind [`Self::start_tls`]. No system trusts it.
+    #[must_use]
+    pub const fn authority_pem() -> &'static str {
+        tls::AUTHORITY
+    }
+
+    fn start_as(scheme: &'static str, auth: RegistryAuth) -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port of 127.0.0.1");
         listener.set_nonblocking(true).expect("a non-blocking socket");
         let address = listener.local_addr().expect("a bound socket has an address");
         let state = Arc::new(Mutex::new(State {
             host: address.to_string(),
+            scheme,
             auth,
             mounts: true,
             ..State::default()

@@ -5,18 +5,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rbuild_oci::Digest;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::body::{Broken, TestBody};
-use super::{FaultAction, LoggedRequest, RegistryAuth, State};
+use super::{FaultAction, LoggedRequest, RegistryAuth, State, tls};
 
 /// Serves until told to stop.
 pub(super) async fn run(listener: TcpListener, state: Arc<Mutex<State>>, mut stopped: oneshot::Receiver<()>) {
+    let acceptor = (lock(&state).scheme == "https").then(tls::acceptor);
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -26,15 +29,28 @@ pub(super) async fn run(listener: TcpListener, state: Arc<Mutex<State>>, mut sto
             _ = &mut stopped => return,
         };
         let state = Arc::clone(&state);
+        let acceptor = acceptor.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&state), request));
-            // A connection that ends badly is the client's affair, or what a fault wanted.
-            hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await
-                .ok();
+            match acceptor {
+                // A handshake that fails is what some tests want.
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, state).await;
+                    }
+                }
+                None => serve(stream, state).await,
+            }
         });
     }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Mutex<State>>) {
+    let service = service_fn(move |request| answer(Arc::clone(&state), request));
+    // A connection that ends badly is the client's affair, or what a fault wanted.
+    Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .ok();
 }
 
 type Answer = Response<TestBody>;
@@ -233,7 +249,7 @@ impl State {
                 }
                 let realm = realm
                     .clone()
-                    .unwrap_or_else(|| format!("http://{}/token", self.host));
+                    .unwrap_or_else(|| format!("{}://{}/token", self.scheme, self.host));
                 let challenge = format!("Bearer realm=\"{realm}\",service=\"test\",scope=\"{needed}\"");
                 Some(refused().header("www-authenticate", challenge))
             }

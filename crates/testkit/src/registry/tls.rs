@@ -1,0 +1,29 @@
+//! TLS for the test registry: one authority and one certificate, made once with openssl, valid for a hundred years.
+//!
+//! The server's key is public by being here; the authority's was thrown away.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+/// The authority's certificate.
+pub(super) const AUTHORITY: &str = include_str!("tls/ca.pem");
+const CERTIFICATE: &[u8] = include_bytes!("tls/server.pem");
+const KEY: &[u8] = include_bytes!("tls/server.key");
+
+/// Accepts TLS connections with the test certificate.
+pub(super) fn acceptor() -> TlsAcceptor {
+    let certificate = CertificateDer::from_pem_slice(CERTIFICATE).expect("the certificate is PEM");
+    let key = PrivateKeyDer::from_pem_slice(KEY).expect("the key is PEM");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("the key is the certificate's");
+    TlsAcceptor::from(Arc::new(config))
+}

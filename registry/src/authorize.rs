@@ -1,0 +1,124 @@
+//! Answering a registry's challenge: with a stored credential, or with a token that its token server gives for one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use reqwest::StatusCode;
+
+use crate::challenge::{self, Challenge, Challenger, Realm};
+use crate::client::Inner;
+use crate::credentials::Credential;
+use crate::net::connect_error;
+use crate::reply::Reply;
+use crate::token::{self, Authorization};
+use crate::transport::{Base, Call, unauthorized};
+use crate::{Excerpt, Refusal, RegistryError};
+
+impl Inner {
+    /// Answers a challenge: an authorization, and a remark on where it came from.
+    pub(crate) async fn authorize(
+        &self,
+        call: &Call<'_>,
+        base: &Base,
+        asked: &Challenge,
+        refusal: &Refusal,
+    ) -> Result<(Authorization, String), RegistryError> {
+        let endpoint = call.endpoint;
+        let tls = base.url.scheme() == "https";
+        let found = self
+            .credentials
+            .find(&endpoint.registry, &endpoint.repository, tls)
+            .await;
+        if let Some(Credential::Bearer(token)) = &found.credential
+            && let Some(lasting) = Authorization::lasting(&format!("Bearer {}", token.reveal()))
+        {
+            return Ok((lasting, found.tried));
+        }
+        let (realm, service) = match asked {
+            Challenge::Basic => {
+                let basic = match &found.credential {
+                    Some(Credential::Basic { username, password }) => {
+                        Authorization::basic(username, password)
+                    }
+                    _ => None,
+                };
+                return match basic {
+                    Some(basic) => Ok((basic, found.tried)),
+                    None => Err(unauthorized(refusal.clone(), found.tried)),
+                };
+            }
+            Challenge::Bearer { realm, service } => (realm, service),
+        };
+        let from = Challenger {
+            base: &base.url,
+            loopback: base.loopback.load(Ordering::Relaxed),
+        };
+        let realm = challenge::check_realm(realm, from).map_err(|reason| RegistryError::Challenge {
+            host: endpoint.host.clone(),
+            reason: Excerpt::from(reason.as_str()).as_str().to_owned(),
+        })?;
+        let mut tried = found.tried;
+        let credential = found.credential.filter(|_| {
+            if !realm.trusted {
+                tried =
+                    format!("{tried}, but not sent to its token server: another host, named over plain HTTP");
+            }
+            realm.trusted
+        });
+        let got = self
+            .fetch_token(
+                call,
+                base,
+                &realm,
+                service.as_deref(),
+                credential.as_ref(),
+                &tried,
+            )
+            .await?;
+        Ok((got, tried))
+    }
+
+    async fn fetch_token(
+        &self,
+        call: &Call<'_>,
+        base: &Base,
+        realm: &Realm,
+        service: Option<&str>,
+        credential: Option<&Credential>,
+        tried: &str,
+    ) -> Result<Authorization, RegistryError> {
+        let url = &realm.url;
+        let own = url.origin() == base.url.origin();
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+        let loopback = base.loopback.load(Ordering::Relaxed);
+        let kind = self.kind(call.endpoint, &format!("{host}{port}"), url, own, loopback);
+        let client = self.clients.get(&kind, host, &self.config)?;
+        let asked = Instant::now();
+        let request = token::request(&client, realm, service, call.scope, credential, "rbuild");
+        let sent = AtomicU64::new(0);
+        let response = match self.watch(url, &sent, request.send()).await? {
+            Ok(response) => response,
+            Err(error) if error.is_connect() => return Err(connect_error(url, String::new(), error)),
+            Err(error) => {
+                return Err(RegistryError::Broken {
+                    url: url.into(),
+                    source: error.without_url(),
+                });
+            }
+        };
+        let permit = self.permit(&format!("token server {host}")).await;
+        let mut reply = Reply::new(response, url, permit, self.options.idle_timeout);
+        if reply.response.status() != StatusCode::OK {
+            let host = call.endpoint.host.clone();
+            let refusal = Box::new(self.refused("get token", reply).await);
+            return Err(RegistryError::Token {
+                host,
+                refusal,
+                tried: tried.to_owned(),
+            });
+        }
+        let body = reply.body(token::ANSWER_BYTES_MAX).await?;
+        token::read(url, &body, asked)
+    }
+}

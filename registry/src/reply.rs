@@ -1,0 +1,117 @@
+//! Answers: reading a body with a limit on time and size, and where a `Location` may lead.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderValue, LOCATION};
+use reqwest::{Response, Url};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use crate::RegistryError;
+
+/// An answer, and the right to a connection that it still uses.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) response: Response,
+    /// Where it came from in the end.
+    pub(crate) url: Url,
+    _permit: OwnedSemaphorePermit,
+    idle_timeout: Duration,
+}
+
+impl Reply {
+    /// An answer from `url` whose body must not pause for longer than `idle_timeout`.
+    pub(crate) fn new(
+        response: Response,
+        url: &Url,
+        permit: OwnedSemaphorePermit,
+        idle_timeout: Duration,
+    ) -> Self {
+        Self {
+            response,
+            url: url.clone(),
+            _permit: permit,
+            idle_timeout,
+        }
+    }
+
+    /// The next piece of the body.
+    pub(crate) async fn chunk(
+        &mut self,
+    ) -> Result<Option<impl AsRef<[u8]> + std::ops::Deref<Target = [u8]> + use<>>, RegistryError> {
+        let limit = self.idle_timeout;
+        match timeout(limit, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(source)) => Err(RegistryError::Broken {
+                url: (&self.url).into(),
+                source: source.without_url(),
+            }),
+            Err(_elapsed) => Err(RegistryError::Timeout {
+                url: (&self.url).into(),
+                direction: "received",
+                seconds: limit.as_secs(),
+            }),
+        }
+    }
+
+    /// The whole body, at most `max` bytes.
+    pub(crate) async fn body(&mut self, max: usize) -> Result<Vec<u8>, RegistryError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if body.len() + chunk.len() > max {
+                let found = (body.len() + chunk.len()) as u64;
+                return Err(RegistryError::WrongSize {
+                    url: (&self.url).into(),
+                    found,
+                    more: " or more",
+                    expected: max as u64,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// A header as text, if it is there and is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+}
+
+pub(crate) fn redirect_error(from: &Url, to: &str, reason: &'static str) -> RegistryError {
+    RegistryError::Redirect {
+        from: from.into(),
+        to: to.into(),
+        reason,
+    }
+}
+
+/// Where a redirect or an upload's `Location` leads.
+pub(crate) fn location(from: &Url, response: &Response) -> Result<Url, RegistryError> {
+    let header = response.headers().get(LOCATION).map(HeaderValue::as_bytes);
+    let Some(text) = header
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
+        .filter(|text| !text.is_empty())
+    else {
+        return Err(redirect_error(from, "", "it has no Location that can be read"));
+    };
+    let to = from
+        .join(text)
+        .map_err(|_| redirect_error(from, text, "it is no URL"))?;
+    let shown = crate::ShownUrl::from(&to).to_string();
+    if !matches!(to.scheme(), "http" | "https") {
+        return Err(redirect_error(from, &shown, "it is neither http nor https"));
+    }
+    if from.scheme() == "https" && to.scheme() == "http" {
+        return Err(redirect_error(from, &shown, "it leads from https to http"));
+    }
+    if !to.username().is_empty() || to.password().is_some() {
+        return Err(redirect_error(from, &shown, "it contains credentials"));
+    }
+    Ok(to)
+}
+
+pub(crate) fn join(base: &Url, path: &str) -> Result<Url, RegistryError> {
+    base.join(path)
+        .map_err(|_| redirect_error(base, path, "it is no URL"))
+}
