@@ -151,6 +151,7 @@ pub(crate) fn apply_all<R: Read>(
         policy,
         cached: None,
         times: BTreeMap::new(),
+        whiteout: None,
         outcome: Outcome::default(),
     };
     while let Some(entry) = reader.next_entry()? {
