@@ -321,18 +321,15 @@ impl Snapshotter {
         Ok(rbuild_layer::pack(layer.as_fd(), self.form(), &pack, out)?)
     }
 
-    /// Compresses the tar of a pulled layer anew: what was pulled keeps its diff id, which the same files written by
-    /// us need not have. `None` if the layer was not pulled, is to be changed, or has no blob.
+    /// Compresses the tar of a layer anew from a blob of it: what was pulled keeps its diff id, which the same files
+    /// written by us need not have. `None` if there is no such blob.
     fn recompress(
         &self,
         id: &LayerId,
         options: &PackLayerOptions,
         out: &mut impl std::io::Write,
     ) -> Result<Option<rbuild_layer::Packed>, PackLayerError> {
-        if options.newest_mtime.is_some() {
-            return Ok(None);
-        }
-        let Some(diff_id) = id.diff_id() else {
+        let Some(diff_id) = self.known_diff_id(id, options)? else {
             return Ok(None);
         };
         let Some(found) = self.store().blob_for_diff_id(&diff_id, None)? else {
@@ -342,7 +339,7 @@ impl Snapshotter {
             return Ok(None);
         };
         let stream = rbuild_layer::decompress_detected(blob, &DecompressLimits::default());
-        let mut stream = stream.map_err(|source| PackLayerError::Decompress {
+        let (_, mut stream) = stream.map_err(|source| PackLayerError::Decompress {
             digest: found.digest,
             source,
         })?;
@@ -401,16 +398,14 @@ impl Snapshotter {
         options: &PackLayerOptions,
         packed: &rbuild_layer::Packed,
     ) -> Result<(), StoreError> {
+        // A pulled layer whose blob is gone may hash differently when written anew; what was pulled stays known.
+        if self.known_diff_id(id, options)?.is_some() {
+            return Ok(());
+        }
+        let (store, diff_id) = (self.store(), &packed.diff_id);
         match self.unusual(id, options) {
-            Some(name) => self
-                .store()
-                .put_kv(PACKED, &name, packed.diff_id.0.as_str().as_bytes())?,
-            // A pulled layer written anew from its directory may hash differently; its name still says what was pulled.
-            None if id.diff_id().is_some_and(|named| named != packed.diff_id) => {}
-            None => {
-                self.store()
-                    .set_layer_diff_id(self.form_name(), id, &packed.diff_id, packed.tar_size)?;
-            }
+            Some(name) => store.put_kv(PACKED, &name, diff_id.0.as_str().as_bytes())?,
+            None => store.set_layer_diff_id(self.form_name(), id, diff_id, packed.tar_size)?,
         }
         Ok(())
     }

@@ -12,6 +12,8 @@
 
 mod blob;
 mod stack;
+#[cfg(test)]
+mod tests;
 mod workspace;
 
 pub use blob::{BlobInfo, PackLayerError, PackLayerOptions, UnpackBlobError};

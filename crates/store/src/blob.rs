@@ -205,10 +205,9 @@ impl Store {
             return Ok(None);
         };
         let stat = file.metadata().map_err(|e| DiskError::new("stat", &path, e))?;
-        if row.stamp != Stamp::of(&stat) || !self.is_settled(row.boot.as_deref()) {
-            if !self.check_blob(digest, &row, &file, &path)? {
-                return Ok(None);
-            }
+        let doubtful = row.stamp != Stamp::of(&stat) || !self.is_settled(row.boot.as_deref());
+        if doubtful && !self.check_blob(digest, &row, &file, &path)? {
+            return Ok(None);
         }
         self.note_used(Used::Blob, digest.as_str(), row.used);
         Ok(Some(file))

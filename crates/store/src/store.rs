@@ -395,7 +395,7 @@ fn check_owner(dir: &File, path: &Path) -> Result<(), OpenError> {
 /// `f_type` of statfs(2) (linux/magic.h).
 fn check_file_system(dir: &File, path: &Path) -> Result<Journal, OpenError> {
     let stat = rustix::fs::fstatfs(dir).map_err(|e| DiskError::new("stat file system of", path, e.into()))?;
-    let magic = i64::from(stat.f_type) & 0xffff_ffff;
+    let magic = stat.f_type & 0xffff_ffff;
     let network = match magic {
         0x6969 => Some("NFS"),
         0x517b | 0xfe53_4d42 | 0xff53_4d42 => Some("SMB"),

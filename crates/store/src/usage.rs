@@ -164,10 +164,16 @@ impl Store {
     }
 
     fn note_mount_sizes(&self, entries: &[UsageEntry]) -> Result<(), IndexError> {
-        let mounts: Vec<_> = entries
-            .iter()
-            .filter(|entry| entry.kind == UsageKind::CacheMount)
-            .collect();
+        let known = self.index().read("find sizes", |tables| {
+            let rows = tables.all("SELECT dir, disk_bytes FROM mount", [], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+            })?;
+            Ok(HashMap::<String, u64>::from_iter(rows))
+        })?;
+        let changed = |entry: &&UsageEntry| {
+            entry.kind == UsageKind::CacheMount && known.get(&entry.name).is_some_and(|b| *b != entry.bytes)
+        };
+        let mounts: Vec<_> = entries.iter().filter(changed).collect();
         if mounts.is_empty() {
             return Ok(());
         }

@@ -85,6 +85,8 @@ fn du_equals_the_blocks_on_disk() {
         .unwrap();
     std::fs::write(mount.path().join("cached"), vec![3; 50_000]).unwrap();
     std::fs::write(lease.new_path("scratch"), vec![4; 30_000]).unwrap();
+    // The first time writes down the size of the cache mount.
+    store.du().unwrap();
     let usage = store.du().unwrap();
     let real = blocks_below(store.root(), &mut HashSet::new());
     assert_eq!(usage.total_bytes(), real);
@@ -206,7 +208,7 @@ fn the_least_recently_used_goes_first_and_leaves_before_what_they_stand_on() {
     };
     assert_eq!(order(&dry), [2, 1, 4, 3, 0]);
     assert!(
-        ids.iter().all(|id| there(&store, id)),
+        ids.iter().all(|id| store.layout().layer(&form(), id).is_dir()),
         "a dry run removes nothing"
     );
     let old_only = GcPolicy {
