@@ -25,11 +25,13 @@ mod step;
 mod stubs;
 mod supervisor;
 mod system;
+mod users;
 mod wire;
 
 pub use plan::{
     Ids, MountKind, MountPlan, Network, OverlayPlan, Plan, Rlimit, RlimitResource, RootPlan, Security, Source,
 };
 pub use program::ProgramError;
-pub use spawn::{Exit, ExitStatus, Running, Sandbox, SpawnError, WaitError};
+pub use spawn::{Exit, ExitStatus, Running, Sandbox, SandboxError, SpawnError, WaitError};
 pub use supervisor::init_if_requested;
+pub use users::{UserError, lookup_owner, lookup_user};

@@ -4,12 +4,12 @@ use std::io;
 use std::path::Path;
 
 use rbuild_sys::process;
+use rbuild_sys::seccomp::Instruction;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit as KernelRlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::plan::{Plan, Rlimit, RlimitResource, Security};
-use crate::seccomp;
 use crate::wire::{During as _, Explained as _, SetupError};
 
 /// Docker's default capabilities (containerd, pkg/oci/spec.go, `defaultUnixCaps`).
@@ -108,7 +108,7 @@ impl SetupError {
 }
 
 /// Gives up everything the plan does not grant. After this only `execve` is left to do.
-pub(crate) fn drop_rights(plan: &Plan) -> Result<(), SetupError> {
+pub(crate) fn drop_rights(plan: &Plan, filter: &[Instruction]) -> Result<(), SetupError> {
     let nowhere = Path::new("");
     rustix::process::umask(Mode::from_raw_mode(0o022));
     match process::join_new_session_keyring() {
@@ -125,7 +125,7 @@ pub(crate) fn drop_rights(plan: &Plan) -> Result<(), SetupError> {
     if plan.security == Security::Sandbox {
         // Before the rights go: loading needs CAP_SYS_ADMIN, since no_new_privs stays off. The profile allows all
         // that follows.
-        rbuild_sys::seccomp::load(seccomp::default_program()).explained("load seccomp profile", nowhere)?;
+        rbuild_sys::seccomp::load(filter).explained("load seccomp profile", nowhere)?;
     }
     let ids = &plan.ids;
     process::become_user(ids.uid, ids.gid, &ids.groups)

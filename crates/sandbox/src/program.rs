@@ -94,17 +94,24 @@ mod tests {
 
     #[test]
     fn privileged_row24_neither_form_can_be_opened_for_writing() {
-        let own = ProtectedProgram::own().unwrap();
-        let copied = copy(OWN.into()).unwrap();
-        for (program, errno) in [(own, Errno::ROFS), (copied, Errno::PERM)] {
+        // Not our own file: that is busy as a running program, which would hide what is tested.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, b"\x7fELF").unwrap();
+        let mounted = ProtectedProgram::at(file.path().to_owned()).unwrap();
+        let copied = copy(file.path().to_owned()).unwrap();
+        for (program, errno) in [(mounted, Errno::ROFS), (copied, Errno::PERM)] {
             let opened = rustix::fs::open(program.path(), OFlags::WRONLY, Mode::empty());
             let refused = match opened {
                 Err(error) => error,
                 Ok(fd) => rustix::io::write(&fd, b"x").unwrap_err(),
             };
             assert_eq!(refused, errno);
-            let bytes = std::fs::read(program.path()).unwrap();
-            assert!(bytes.starts_with(b"\x7fELF"));
+            assert_eq!(std::fs::read(program.path()).unwrap(), b"\x7fELF");
         }
+        assert!(
+            std::fs::read(ProtectedProgram::own().unwrap().path())
+                .unwrap()
+                .starts_with(b"\x7fELF")
+        );
     }
 }

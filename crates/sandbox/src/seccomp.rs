@@ -8,14 +8,46 @@
 mod bpf;
 mod profile;
 
-use std::sync::OnceLock;
-
 use rbuild_sys::seccomp::Instruction;
 
-/// The program for a step with the default capabilities.
-pub(crate) fn default_program() -> &'static [Instruction] {
-    static PROGRAM: OnceLock<Vec<Instruction>> = OnceLock::new();
-    PROGRAM.get_or_init(|| bpf::compile(&profile::architectures()))
+/// The program for a step with the default capabilities. Costs a few milliseconds: the caller of all steps makes it
+/// once and hands it to each.
+pub(crate) fn default_program() -> Vec<Instruction> {
+    bpf::compile(&profile::architectures())
+}
+
+/// One instruction on the wire: eight bytes as the kernel has them in memory.
+const WIRE_BYTES: usize = 8;
+
+/// The program as bytes.
+pub(crate) fn encode(program: &[Instruction]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(program.len() * WIRE_BYTES);
+    for one in program {
+        bytes.extend(one.code.to_ne_bytes());
+        bytes.extend([one.jump_true, one.jump_false]);
+        bytes.extend(one.k.to_ne_bytes());
+    }
+    bytes
+}
+
+/// The program of such bytes; a rest too short for an instruction is left out.
+pub(crate) fn decode(bytes: &[u8]) -> Vec<Instruction> {
+    let instruction = |chunk: &[u8; WIRE_BYTES]| {
+        let [c0, c1, jump_true, jump_false, k0, k1, k2, k3] = *chunk;
+        let code = u16::from_ne_bytes([c0, c1]);
+        Instruction {
+            code,
+            jump_true,
+            jump_false,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        }
+    };
+    bytes
+        .as_chunks::<WIRE_BYTES>()
+        .0
+        .iter()
+        .map(instruction)
+        .collect()
 }
 
 #[cfg(test)]

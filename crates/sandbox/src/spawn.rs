@@ -16,6 +16,7 @@ use rustix::net::{
 
 use crate::plan::Plan;
 use crate::program::{ProgramError, ProtectedProgram};
+use crate::seccomp;
 use crate::supervisor::INIT_NAME;
 use crate::wire::{FailureKind, REPORT_MAX, Report};
 
@@ -23,6 +24,19 @@ use crate::wire::{FailureKind, REPORT_MAX, Report};
 #[derive(Debug)]
 pub struct Sandbox {
     program: ProtectedProgram,
+    /// The seccomp program of secure steps, in memory.
+    filter: OwnedFd,
+}
+
+/// Why no steps can be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The program that starts them cannot be protected from them.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The seccomp program could not be kept in memory.
+    #[error("keep the seccomp program")]
+    Filter(#[source] io::Error),
 }
 
 /// Why a step was not started.
@@ -126,14 +140,16 @@ pub struct Running {
 pub(crate) const PLAN_MAX_BYTES: usize = 256 << 20;
 /// `SCM_MAX_FD` of the kernel.
 pub(crate) const FDS_MAX: usize = 253;
+/// Descriptors sent before the plan's own: the plan and the seccomp program.
+pub(crate) const OWN_FDS: usize = 2;
 
 impl Sandbox {
     /// A starter of steps by this program's own binary, which must call [`crate::init_if_requested`] in `main`.
     ///
     /// # Errors
     /// The binary cannot be protected from the steps.
-    pub fn new() -> Result<Self, ProgramError> {
-        ProtectedProgram::own().map(|program| Self { program })
+    pub fn new() -> Result<Self, SandboxError> {
+        Self::of(ProtectedProgram::own()?)
     }
 
     /// The same by another binary that calls [`crate::init_if_requested`]. For test programs, whose `main` is not
@@ -141,8 +157,14 @@ impl Sandbox {
     ///
     /// # Errors
     /// The binary cannot be opened or protected.
-    pub fn with_program(path: impl Into<PathBuf>) -> Result<Self, ProgramError> {
-        ProtectedProgram::at(path.into()).map(|program| Self { program })
+    pub fn with_program(path: impl Into<PathBuf>) -> Result<Self, SandboxError> {
+        Self::of(ProtectedProgram::at(path.into())?)
+    }
+
+    fn of(program: ProtectedProgram) -> Result<Self, SandboxError> {
+        let filter = seccomp::encode(&seccomp::default_program());
+        let filter = in_memory("filter", &filter).map_err(SandboxError::Filter)?;
+        Ok(Self { program, filter })
     }
 
     /// Starts the plan's process. `fds` are what [`crate::Source::Fd`] counts in. Returns before the sandbox is
@@ -155,7 +177,7 @@ impl Sandbox {
             verb,
             source: errno.into(),
         };
-        if fds.len() >= FDS_MAX {
+        if fds.len() > FDS_MAX - OWN_FDS {
             return Err(SpawnError::TooManyDescriptors(fds.len()));
         }
         let memory = encode(plan)?;
@@ -182,7 +204,7 @@ impl Sandbox {
             stderr: Mutex::new(child.stderr.take()),
             supervisor: Mutex::new(Some(child)),
         };
-        let mut all = vec![memory.as_fd()];
+        let mut all = vec![memory.as_fd(), self.filter.as_fd()];
         all.extend(fds);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -211,13 +233,19 @@ fn encode(plan: &Plan) -> Result<OwnedFd, SpawnError> {
     if bytes.len() > PLAN_MAX_BYTES {
         return Err(SpawnError::TooLong { bytes: bytes.len() });
     }
+    in_memory("plan", &bytes).map_err(|source| SpawnError::HandOver {
+        verb: "write",
+        source,
+    })
+}
+
+/// A sealed memory file.
+fn in_memory(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fail = |verb, source: io::Error| SpawnError::HandOver { verb, source };
-    let memory = rustix::fs::memfd_create("plan", flags).map_err(|e| fail("make a memory file", e.into()))?;
-    let mut file = std::fs::File::from(memory);
-    file.write_all(&bytes).map_err(|e| fail("write", e))?;
+    let mut file = std::fs::File::from(rustix::fs::memfd_create(name, flags)?);
+    file.write_all(bytes)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&file, seals).map_err(|e| fail("seal", e.into()))?;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
     Ok(file.into())
 }
 

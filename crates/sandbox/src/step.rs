@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rbuild_sys::RootFd;
 use rbuild_sys::mount_attr::MountAttr;
 use rbuild_sys::process;
+use rbuild_sys::seccomp::Instruction;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
@@ -26,13 +27,15 @@ pub(crate) struct Prepared<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) root: OwnedFd,
     pub(crate) trees: Vec<Option<Tree>>,
+    /// The seccomp program.
+    pub(crate) filter: &'a [Instruction],
 }
 
 const HARDENED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Builds the sandbox and becomes the step. Returns only with what went wrong.
 pub(crate) fn become_step(prepared: Prepared<'_>, warn: impl Fn(String)) -> SetupError {
-    let plan = prepared.plan;
+    let (plan, filter) = (prepared.plan, prepared.filter);
     let run = || -> Result<SetupError, SetupError> {
         rustix::system::sethostname(plan.hostname.as_bytes()).during("set host name", &plan.hostname)?;
         if plan.network == Network::None {
@@ -44,7 +47,7 @@ pub(crate) fn become_step(prepared: Prepared<'_>, warn: impl Fn(String)) -> Setu
         privileges::limit(plan)?.into_iter().for_each(&warn);
         enter_cwd(plan)?;
         let program = Program::of(plan)?;
-        privileges::drop_rights(plan)?;
+        privileges::drop_rights(plan, filter)?;
         Ok(program.exec())
     };
     match run() {
@@ -54,7 +57,9 @@ pub(crate) fn become_step(prepared: Prepared<'_>, warn: impl Fn(String)) -> Setu
 
 /// Mounts everything and makes the new root the root. Gives the step's null device.
 fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
-    let Prepared { plan, root, trees } = prepared;
+    let Prepared {
+        plan, root, trees, ..
+    } = prepared;
     let secure = plan.security == Security::Sandbox;
     rustix::process::umask(Mode::empty());
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;

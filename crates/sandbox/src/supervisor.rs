@@ -11,6 +11,7 @@ use std::path::Path;
 
 use rbuild_sys::RootFd;
 use rbuild_sys::process::{self, Forked, Namespaces};
+use rbuild_sys::seccomp::Instruction;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
@@ -19,7 +20,8 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use crate::cgroup::Cgroup;
 use crate::mounts::{self, Tree};
 use crate::plan::{MountKind, Network, Plan};
-use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
+use crate::seccomp;
+use crate::spawn::{FDS_MAX, OWN_FDS, PLAN_MAX_BYTES};
 use crate::step::{Prepared, become_step, ordered};
 use crate::stubs::{StubKind, Stubs};
 use crate::wire::{During as _, Explained as _, Report, SetupError};
@@ -52,7 +54,7 @@ fn supervise() -> bool {
         .during("hide", "")
         .and_then(|()| rustix::process::setsid().during("leave session", ""))
         .and_then(|_| receive(control.as_fd()))
-        .and_then(|(plan, fds)| run(&plan, &fds, &control));
+        .and_then(|order| run(&order, &control));
     match outcome {
         Ok(report) => send(control.as_fd(), &report),
         Err(error) => send(control.as_fd(), &error.into_report()),
@@ -67,7 +69,14 @@ fn take_control() -> Result<OwnedFd, Errno> {
     Ok(control)
 }
 
-fn receive(control: BorrowedFd<'_>) -> Result<(Plan, Vec<OwnedFd>), SetupError> {
+/// What the caller sent.
+struct Order {
+    plan: Plan,
+    filter: Vec<Instruction>,
+    fds: Vec<OwnedFd>,
+}
+
+fn receive(control: BorrowedFd<'_>) -> Result<Order, SetupError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0_u8; 1];
@@ -82,29 +91,39 @@ fn receive(control: BorrowedFd<'_>) -> Result<(Plan, Vec<OwnedFd>), SetupError> 
         })
         .flatten()
         .collect();
-    if fds.is_empty() {
+    if fds.len() < OWN_FDS {
         return Err(SetupError::refused(
             "receive plan",
             Path::new(""),
             ": the caller went away",
         ));
     }
-    let plan = read_plan(fds.remove(0))?;
-    Ok((plan, fds))
+    let plan = serde_json::from_slice(&read(&fds[0])?).explained("read plan", "")?;
+    let filter = seccomp::decode(&read(&fds[1])?);
+    fds.drain(..OWN_FDS);
+    Ok(Order { plan, filter, fds })
 }
 
-fn read_plan(memory: OwnedFd) -> Result<Plan, SetupError> {
-    use std::io::{Read as _, Seek as _};
-    let mut file = std::fs::File::from(memory);
-    let mut bytes = Vec::new();
-    file.rewind().during("read plan", "")?;
-    file.take(PLAN_MAX_BYTES as u64)
-        .read_to_end(&mut bytes)
-        .during("read plan", "")?;
-    serde_json::from_slice(&bytes).explained("read plan", "")
+/// Reads a memory file without its offset, which other supervisors share.
+fn read(memory: &OwnedFd) -> Result<Vec<u8>, SetupError> {
+    let size = rustix::fs::fstat(memory).during("read plan", "")?.st_size;
+    let size = usize::try_from(size).unwrap_or(usize::MAX).min(PLAN_MAX_BYTES);
+    let mut bytes = vec![0; size];
+    let mut at = 0;
+    while at < size {
+        match rustix::io::pread(memory, &mut bytes[at..], at as u64) {
+            Ok(0) => break,
+            Ok(len) => at += len,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error).during("read plan", ""),
+        }
+    }
+    bytes.truncate(at);
+    Ok(bytes)
 }
 
-fn run(plan: &Plan, fds: &[OwnedFd], control: &OwnedFd) -> Result<Report, SetupError> {
+fn run(order: &Order, control: &OwnedFd) -> Result<Report, SetupError> {
+    let Order { plan, filter, fds } = order;
     rustix::process::umask(rustix::fs::Mode::empty());
     let root = mounts::open_source(&plan.root.source, Path::new("/"), fds)?.fd;
     let mut trees = Vec::new();
@@ -127,7 +146,16 @@ fn run(plan: &Plan, fds: &[OwnedFd], control: &OwnedFd) -> Result<Report, SetupE
         match process::fork_into(namespaces, group).explained("start step", "")? {
             Forked::Child => {
                 drop(watched);
-                child(Prepared { plan, root, trees }, &watch, control)
+                child(
+                    Prepared {
+                        plan,
+                        root,
+                        trees,
+                        filter,
+                    },
+                    &watch,
+                    control,
+                )
             }
             Forked::Parent { pid, pidfd } => {
                 drop((root, trees, watch));

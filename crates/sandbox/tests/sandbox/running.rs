@@ -1,10 +1,14 @@
-//! Starting, ending and killing.
+//! Starting, ending, killing, limits.
 
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rbuild_sandbox::{ExitStatus, Rlimit, RlimitResource, WaitError};
+use rbuild_sandbox::{ExitStatus, Rlimit, RlimitResource, Source, WaitError};
 
-use crate::fixture::{Fixture, finish, host_network, run, sandbox};
+use crate::fixture::{Fixture, finish, probe, run, sandbox};
 
 #[test]
 fn privileged_output_exit_code_and_signal() {
@@ -14,7 +18,293 @@ fn privileged_output_exit_code_and_signal() {
         (done.code(), done.stdout.as_str(), done.stderr.as_str()),
         (7, "out\n", "err\n")
     );
-    let signaled = fixture.run("sh -c 'kill -TERM $$'; echo $?");
-    assert_eq!(signaled.ok(), "143\n");
+    assert_eq!(fixture.run("sh -c 'kill -TERM $$'; echo $?").ok(), "143\n");
     assert!(fixture.run("cat").ok().is_empty(), "standard input is empty");
+    let pipe = fixture
+        .run("(trap - PIPE; seq 100000; echo $? >&2) | head -n 1")
+        .stderr;
+    assert_eq!(pipe.trim(), "", "SIGPIPE has its default action");
+}
+
+#[test]
+fn privileged_programs_are_found_in_the_steps_path_only() {
+    let Some(fixture) = Fixture::new() else { return };
+    let with = |program: &str, path: &str| {
+        let mut plan = fixture.plan("");
+        plan.args = vec![program.into(), "hello".into()];
+        plan.env = vec![format!("PATH={path}").into()];
+        run(&plan)
+    };
+    assert_eq!(with("echo", "/nowhere:/bin").ok(), "hello\n");
+    assert_eq!(with("/bin/echo", "").ok(), "hello\n");
+    for (program, path, errno) in [
+        ("echo", "/nowhere", libc_enoent()),
+        ("nosuch", "/bin", libc_enoent()),
+        ("/etc/passwd", "", 13),
+        ("/tmp", "", 13),
+    ] {
+        match with(program, path).exit {
+            Err(WaitError::Exec {
+                program: named,
+                source: Some(source),
+                ..
+            }) => {
+                assert_eq!(
+                    (named.as_path(), source.raw_os_error()),
+                    (Path::new(program), Some(errno))
+                );
+            }
+            other => panic!("{program}: {other:?}"),
+        }
+    }
+    let mut empty = fixture.plan("");
+    empty.args.clear();
+    assert!(run(&empty).error().contains("no program is named"));
+}
+
+const fn libc_enoent() -> i32 {
+    2
+}
+
+#[test]
+fn privileged_kill_ends_the_whole_pid_namespace_at_once() {
+    let Some(fixture) = Fixture::new() else { return };
+    let script = "for i in 1 2 3; do sh -c 'trap \"\" TERM INT HUP; echo up; sleep 600' & done; wait";
+    let running = Arc::new(sandbox().spawn(&fixture.plan(script), &[]).unwrap());
+    let mut stdout = running.take_stdout().unwrap();
+    let mut seen = [0; 9];
+    stdout.read_exact(&mut seen).unwrap();
+    let start = Instant::now();
+    let killer = Arc::clone(&running);
+    std::thread::spawn(move || killer.kill());
+    let exit = running.wait().unwrap();
+    assert_eq!(exit.status, ExitStatus::Signal(9));
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "nobody holds the pipe any more"
+    );
+    running.kill();
+}
+
+#[test]
+fn privileged_processes_left_behind_end_with_the_step() {
+    let Some(fixture) = Fixture::new() else { return };
+    let start = Instant::now();
+    assert_eq!(fixture.run("sleep 600 & echo done").ok(), "done\n");
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn privileged_dropping_kills_and_waits() {
+    let Some(fixture) = Fixture::new() else { return };
+    let marker = "86471";
+    let running = sandbox()
+        .spawn(&fixture.plan(&format!("echo up; sleep {marker}")), &[])
+        .unwrap();
+    running.take_stdout().unwrap().read_exact(&mut [0; 3]).unwrap();
+    assert_eq!(processes(marker), 2, "the shell and its sleep");
+    drop(running);
+    assert_eq!(processes(marker), 0);
+}
+
+#[test]
+fn privileged_nothing_survives_a_killed_caller() {
+    let Some(fixture) = Fixture::new() else { return };
+    let marker = "86472";
+    let plan = fixture.plan(&format!("echo up; sleep {marker}"));
+    let file = fixture.path("plan.json");
+    std::fs::write(&file, serde_json::to_vec(&plan).unwrap()).unwrap();
+    let mounts_before = host_mounts();
+    let mut caller = Command::new(probe())
+        .arg("run")
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    caller.stdout.take().unwrap().read_exact(&mut [0; 3]).unwrap();
+    assert_eq!(processes(marker), 2);
+    assert_eq!(
+        host_mounts(),
+        mounts_before,
+        "a running step shows no mounts outside"
+    );
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while processes(marker) > 0 || processes("rbuild-sandbox-init") > 0 && processes(marker) > 0 {
+        assert!(Instant::now() < deadline, "the step outlives its caller");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(host_mounts(), mounts_before);
+    // The work directory would be busy if the overlay were still mounted somewhere.
+    assert_eq!(fixture.run("echo again").ok(), "again\n");
+}
+
+#[test]
+fn privileged_nothing_survives_a_killed_supervisor() {
+    let Some(fixture) = Fixture::new() else { return };
+    let marker = "86473";
+    let running = sandbox()
+        .spawn(&fixture.plan(&format!("echo up; sleep {marker}")), &[])
+        .unwrap();
+    running.take_stdout().unwrap().read_exact(&mut [0; 3]).unwrap();
+    let supervisor = children_named("rbuild-sandbox-init");
+    assert_eq!(supervisor.len(), 1, "{supervisor:?}");
+    let pid = rustix::process::Pid::from_raw(supervisor[0]).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert!(matches!(running.wait(), Err(WaitError::Lost)));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while processes(marker) > 0 {
+        assert!(Instant::now() < deadline, "the step outlives its supervisor");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn privileged_limits_asked_for_are_set_or_refused_by_name() {
+    let Some(fixture) = Fixture::new() else { return };
+    let with = |resource, soft, hard, required| {
+        let mut plan = fixture.plan("ulimit -S -n; ulimit -H -n; ulimit -S -c; ulimit -H -c");
+        plan.rlimits = vec![Rlimit {
+            resource,
+            soft,
+            hard,
+            required,
+        }];
+        run(&plan)
+    };
+    let set = with(RlimitResource::Nofile, Some(77), Some(99), true);
+    assert_eq!(set.ok(), "77\n99\n0\n0\n", "core dumps are off");
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let Some(hard) = hard.filter(|_| !has_sys_resource()) else {
+        println!("SKIP: this machine may raise every limit");
+        return;
+    };
+    let lowered = with(RlimitResource::Nofile, Some(hard + 1), Some(hard + 1), false);
+    assert_eq!(lowered.exit.as_ref().unwrap().warnings.len(), 1);
+    assert!(lowered.exit.as_ref().unwrap().warnings[0].contains("nofile"));
+    assert!(lowered.ok().starts_with(&format!("{hard}\n{hard}\n")));
+    let refused = with(RlimitResource::Nofile, Some(hard + 1), Some(hard + 1), true).error();
+    assert!(
+        refused.contains("nofile") && refused.contains(&hard.to_string()),
+        "{refused}"
+    );
+    let upside_down = with(RlimitResource::Nofile, Some(9), Some(8), true).error();
+    assert!(upside_down.contains("nofile"), "{upside_down}");
+}
+
+fn has_sys_resource() -> bool {
+    let sets = rustix::thread::capabilities(None).unwrap();
+    sets.effective
+        .contains(rustix::thread::CapabilitySet::SYS_RESOURCE)
+}
+
+#[test]
+fn privileged_a_cgroup_of_its_own() {
+    let Some(fixture) = Fixture::new() else { return };
+    let unified = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .into_iter()
+        .find(|place| Path::new(place).join("cgroup.procs").exists());
+    let Some(unified) = unified else {
+        println!("SKIP: no unified cgroup hierarchy");
+        return;
+    };
+    let name = format!("/rbuild-test-{}", std::process::id());
+    let mut plan = fixture.plan("cat /proc/self/cgroup");
+    plan.cgroup_parent = Some(name.clone().into());
+    let seen = run(&plan).ok();
+    assert!(
+        seen.lines().any(|line| line == "0::/"),
+        "the step sees itself at the top: {seen}"
+    );
+    let parent = Path::new(unified).join(name.trim_start_matches('/'));
+    let left: Vec<_> = std::fs::read_dir(&parent)
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().path().is_dir())
+        .collect();
+    assert!(left.is_empty(), "the step's group is gone: {left:?}");
+    std::fs::remove_dir(parent).unwrap();
+}
+
+#[test]
+fn privileged_setup_errors_name_what_and_where() {
+    let Some(fixture) = Fixture::new() else { return };
+    let mut plan = fixture.plan("true");
+    plan.root.source = Source::Path("/nonexistent/root".into());
+    let text = run(&plan).error();
+    assert!(
+        text.contains("/nonexistent/root") && text.contains("No such file"),
+        "{text}"
+    );
+    let mut plan = fixture.plan("true");
+    plan.hostname = "h".repeat(65);
+    assert!(run(&plan).error().contains("host name"));
+    let mut plan = fixture.plan("true");
+    plan.root.source = Source::Fd(0);
+    assert!(run(&plan).error().contains("descriptor 0"));
+}
+
+#[test]
+fn privileged_many_steps_at_once() {
+    let Some(fixture) = Fixture::new() else { return };
+    let sandbox = sandbox();
+    std::thread::scope(|scope| {
+        for i in 0..8 {
+            let (sandbox, fixture) = (&sandbox, &fixture);
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    let mut plan = fixture.plan("cat /m; ls /proc/self/fd | wc -l");
+                    let Source::Overlay(overlay) = &mut plan.root.source else {
+                        unreachable!()
+                    };
+                    let dir = fixture.path(&format!("t{i}"));
+                    for name in ["u", "w"] {
+                        std::fs::create_dir_all(dir.join(name)).unwrap();
+                    }
+                    (overlay.upper, overlay.work) = (Some(dir.join("u")), Some(dir.join("w")));
+                    plan.mounts = vec![crate::mounts::file("/m", &format!("{i}\n"))];
+                    let done = finish(&sandbox.spawn(&plan, &[]).unwrap());
+                    assert_eq!(
+                        done.ok(),
+                        format!("{i}\n4\n"),
+                        "three descriptors and the directory's own"
+                    );
+                }
+            });
+        }
+    });
+}
+
+/// Processes with this text in their command line, ours apart.
+fn processes(text: &str) -> usize {
+    all(text).count()
+}
+
+fn children_named(text: &str) -> Vec<i32> {
+    let me = std::process::id().to_string();
+    let mine = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(1))
+            == Some(me.as_str())
+    };
+    all(text).filter(mine).collect()
+}
+
+fn all(text: &str) -> impl Iterator<Item = i32> {
+    let me = i32::try_from(std::process::id()).unwrap();
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(move |pid| {
+        let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        *pid != me && String::from_utf8_lossy(&cmdline).contains(text)
+    })
+}
+
+fn host_mounts() -> String {
+    std::fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
