@@ -11,6 +11,9 @@ use rustix::fs::XattrFlags;
 
 use crate::support::{World, cp, cp_parents, listing, try_hash};
 
+/// What is changed, and how.
+type Change<'a> = (&'a str, &'a dyn Fn(&World));
+
 fn tree() -> World {
     let w = World::new();
     w.file("src/d/a", "one")
@@ -43,21 +46,39 @@ fn privileged_item76_everything_else_matters() {
         w.hash(&cp("d", "/"))
     };
     let mut seen = BTreeMap::from([(base, "nothing")]);
-    let changes: [(&str, &dyn Fn(&World)); 14] = [
-        ("content", &|w| drop(w.file("src/d/a", "ONE"))),
-        ("size", &|w| drop(w.file("src/d/a", "one1"))),
-        ("mode", &|w| drop(w.chmod("src/d/a", 0o600))),
-        ("setuid", &|w| drop(w.chmod("src/d/a", 0o4644))),
-        ("mode of a directory", &|w| drop(w.chmod("src/d/sub", 0o700))),
-        ("uid", &|w| drop(w.chown("src/d/a", 1, 0))),
-        ("gid", &|w| drop(w.chown("src/d/a", 0, 1))),
-        ("owner of a link", &|w| drop(w.chown("src/d/l", 1, 0))),
-        ("a new name", &|w| drop(w.file("src/d/c", ""))),
+    let changes: [Change<'_>; 14] = [
+        ("content", &|w| {
+            w.file("src/d/a", "ONE");
+        }),
+        ("size", &|w| {
+            w.file("src/d/a", "one1");
+        }),
+        ("mode", &|w| {
+            w.chmod("src/d/a", 0o600);
+        }),
+        ("setuid", &|w| {
+            w.chmod("src/d/a", 0o4644);
+        }),
+        ("mode of a directory", &|w| {
+            w.chmod("src/d/sub", 0o700);
+        }),
+        ("uid", &|w| {
+            w.chown("src/d/a", 1, 0);
+        }),
+        ("gid", &|w| {
+            w.chown("src/d/a", 0, 1);
+        }),
+        ("owner of a link", &|w| {
+            w.chown("src/d/l", 1, 0);
+        }),
+        ("a new name", &|w| {
+            w.file("src/d/c", "");
+        }),
         ("rename", &|w| {
-            std::fs::rename(w.path("src/d/a"), w.path("src/d/z")).unwrap()
+            std::fs::rename(w.path("src/d/a"), w.path("src/d/z")).unwrap();
         }),
         ("move", &|w| {
-            std::fs::rename(w.path("src/d/a"), w.path("src/d/sub/a")).unwrap()
+            std::fs::rename(w.path("src/d/a"), w.path("src/d/sub/a")).unwrap();
         }),
         ("link target", &|w| {
             std::fs::remove_file(w.path("src/d/l")).unwrap();
