@@ -60,8 +60,15 @@ impl Fixture {
     /// Builds into an OCI archive, checks it against the specification, and returns the transcript with the image.
     #[track_caller]
     pub(crate) fn image(&self, args: &[&str]) -> (Ran, Image) {
+        self.image_with(args, &[])
+    }
+
+    /// The same with variables in rbuild's environment.
+    #[track_caller]
+    pub(crate) fn image_with(&self, args: &[&str], env: &[(&str, &str)]) -> (Ran, Image) {
         let archive = self.archive();
-        let ran = self.build().args(args).arg(format!("--output=type=oci,dest={}", archive.display())).ok();
+        let build = env.iter().fold(self.build(), |build, (key, value)| build.env(key, value));
+        let ran = build.args(args).arg(format!("--output=type=oci,dest={}", archive.display())).ok();
         let layout = OciLayout::open(&archive).expect("an OCI archive");
         validate::assert_valid(&layout);
         (ran, layout.image().expect("one image"))

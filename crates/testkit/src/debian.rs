@@ -28,10 +28,14 @@ pub enum DebianBase {
     Slim,
     /// Python with pip and venv.
     Python,
+    /// Python alone.
+    PythonSlim,
     /// The Go toolchain.
     Go,
     /// Node with npm.
     Node,
+    /// Node alone.
+    NodeSlim,
     /// rustc, cargo and a linker.
     Rust,
     /// A JDK and one library.
@@ -42,8 +46,17 @@ pub enum DebianBase {
 
 impl DebianBase {
     /// Every one, [`DebianBase::Slim`] first.
-    pub const ALL: [Self; 7] =
-        [Self::Slim, Self::Python, Self::Go, Self::Node, Self::Rust, Self::Java, Self::Jre];
+    pub const ALL: [Self; 9] = [
+        Self::Slim,
+        Self::Python,
+        Self::PythonSlim,
+        Self::Go,
+        Self::Node,
+        Self::NodeSlim,
+        Self::Rust,
+        Self::Java,
+        Self::Jre,
+    ];
 
     /// Name in Dockerfiles and as a tag.
     #[must_use]
@@ -51,8 +64,10 @@ impl DebianBase {
         match self {
             Self::Slim => "debian-slim",
             Self::Python => "python",
+            Self::PythonSlim => "python-slim",
             Self::Go => "golang",
             Self::Node => "node",
+            Self::NodeSlim => "node-slim",
             Self::Rust => "rust",
             Self::Java => "jdk",
             Self::Jre => "jre",
@@ -65,8 +80,10 @@ impl DebianBase {
         match self {
             Self::Slim => &["ca-certificates", "tzdata"],
             Self::Python => &["python3-pip", "python3-venv"],
+            Self::PythonSlim => &["python3-minimal", "libpython3-stdlib"],
             Self::Go => &["golang-go"],
             Self::Node => &["nodejs", "npm"],
+            Self::NodeSlim => &["nodejs"],
             Self::Rust => &["rustc-web", "cargo-web", "gcc", "libc6-dev"],
             Self::Java => &["openjdk-17-jdk-headless", "libgoogle-gson-java", "unzip"],
             Self::Jre => &["openjdk-17-jre-headless", "adduser"],

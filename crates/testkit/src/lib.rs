@@ -15,6 +15,7 @@ pub mod facts;
 pub mod image;
 pub mod layout;
 pub mod machine;
+pub mod peer;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod residue;

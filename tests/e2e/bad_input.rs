@@ -1,0 +1,139 @@
+//! Wrong input gets an exit code other than 0 and a message that says where, what, and what to do. Messages that BuildKit
+//! and rbuild share are conformance cases; here is what rbuild adds, and how it ends.
+
+use rbuild_testkit::command::Ran;
+
+use crate::e2e::fixture::{Fixture, RBUILD};
+
+/// Builds a Dockerfile that must fail, and asserts every part of the message.
+#[track_caller]
+fn fails(dockerfile: &str, files: &[(&str, &str)], parts: &[&str]) -> Ran {
+    let fixture = Fixture::new(dockerfile);
+    for (path, text) in files {
+        fixture.context.file(path, text);
+    }
+    let before = fixture.residue();
+    let ran = fixture.build().fails();
+    for part in parts {
+        assert!(ran.stderr.contains(part), "the message lacks {part:?}\n{ran}");
+    }
+    fixture.assert_clean_since(&before);
+    ran
+}
+
+#[test]
+fn a_missing_dockerfile_is_named_with_where_it_was_looked_for() {
+    let fixture = Fixture::new("");
+    std::fs::remove_file(fixture.context.dir().join("Dockerfile")).unwrap();
+    let ran = fixture.build().fails().says("Dockerfile");
+    assert!(ran.stderr.contains(&fixture.context.dir().display().to_string()), "{ran}");
+    fixture.build().args(["-f", "/no/such/Dockerfile"]).fails().says("/no/such/Dockerfile");
+}
+
+#[test]
+fn a_missing_context_is_named() {
+    let fixture = Fixture::new("FROM scratch\n");
+    fixture.rbuild(["build", "/no/such/context"]).fails().says("/no/such/context");
+}
+
+#[test]
+fn a_misspelt_instruction_flag_or_stage_gets_a_suggestion_line_and_excerpt() {
+    fails("FROM busybox\n\nCPOY a b\n", &[], &["Dockerfile:3", "CPOY", "COPY"]);
+    fails("FROM busybox\nCOPY --form=x a b\n", &[], &["Dockerfile:2", "--form", "from"]);
+    fails("FROM busybox AS builder\nFROM busybox\nCOPY --from=bulider /a /b\n", &[], &["Dockerfile:3", "bulider", "builder"]);
+    fails("FROM busybox\nRUN --mount=type=cahce,target=/c true\n", &[], &["Dockerfile:2", "cahce", "cache"]);
+}
+
+#[test]
+fn a_missing_source_says_what_was_looked_for_where_and_what_is_near() {
+    let ran = fails(
+        "FROM busybox\nCOPY src/mian.c /\n",
+        &[("src/main.c", ""), ("other", "")],
+        &["Dockerfile:2", "src/mian.c", "src/main.c"],
+    );
+    assert!(ran.stderr.contains("context"), "which root?\n{ran}");
+}
+
+#[test]
+fn a_source_that_an_ignore_rule_removed_names_the_rule() {
+    fails(
+        "FROM busybox\nCOPY build/app /app\n",
+        &[("build/app", ""), (".dockerignore", "*.log\nbuild\n")],
+        &["Dockerfile:2", "build/app", ".dockerignore", "build"],
+    );
+}
+
+#[test]
+fn a_failing_step_shows_its_output_exit_code_and_line() {
+    let ran = fails(
+        "FROM busybox\nRUN echo the reason >&2; \\\n    exit 42\n",
+        &[],
+        &["Dockerfile:2", "the reason", "42", ">>>"],
+    );
+    assert!(ran.stderr.lines().count() < 60, "too long to read\n{ran}");
+}
+
+#[test]
+fn a_step_killed_by_a_signal_says_so() {
+    fails("FROM busybox\nRUN kill -9 $$\n", &[], &["Dockerfile:2", "137"]);
+}
+
+#[test]
+fn a_program_that_is_not_there_or_has_no_shell_says_so() {
+    let fixture = Fixture::new("FROM noshell\nUSER root\nRUN echo hello\n");
+    let ran = fixture
+        .rbuild(["build", "--progress=plain"])
+        .arg(crate::e2e::fixture::busybox_argument("noshell"))
+        .arg(fixture.context.dir())
+        .fails();
+    assert!(ran.stderr.contains("/bin/sh"), "{ran}");
+}
+
+#[test]
+fn a_directory_or_a_pipe_as_dockerfile_is_refused_and_does_not_hang() {
+    let fixture = Fixture::new("FROM scratch\n");
+    std::fs::create_dir(fixture.context.dir().join("dir")).unwrap();
+    fixture.build().arg("-f").arg(fixture.context.dir().join("dir")).fails();
+}
+
+#[test]
+fn a_huge_dockerfile_is_refused() {
+    let fixture = Fixture::new(&format!("FROM scratch\n{}", "# comment\n".repeat(2 << 20)));
+    let ran = fixture.build().fails();
+    assert!(ran.elapsed < std::time::Duration::from_secs(20), "{ran}");
+}
+
+#[test]
+fn an_unknown_flag_or_subcommand_is_a_usage_error() {
+    let fixture = Fixture::new("FROM scratch\n");
+    fixture.build().arg("--no-such-flag").fails().says("--no-such-flag");
+    fixture.rbuild(["biuld", "."]).fails().says("build");
+}
+
+#[test]
+fn contradictions_of_the_command_line_are_told() {
+    let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
+    fixture.build().args(["-f", "-"]).arg("-").stdin("FROM scratch\n").fails();
+    fixture.build().args(["-o", "type=nonsense"]).fails().says("nonsense");
+    fixture.build().args(["--platform", "not/a/platform/at/all"]).fails();
+    fixture.build().args(["--secret", "id=x,nonsense=y"]).fails().says("nonsense");
+    fixture.build().args(["-t", "UPPER/Case:1"]).fails().says("UPPER/Case");
+    fixture.build().arg("--push").fails();
+}
+
+#[test]
+fn invalid_bytes_in_a_dockerfile_do_not_crash_it() {
+    let fixture = Fixture::new("");
+    fixture.context.file("Dockerfile", b"FROM scratch\nLABEL a=\xff\xfe\n\0\n");
+    let ran = fixture.build().run();
+    assert!(!ran.stderr.contains("panicked"), "{ran}");
+    assert!(ran.status.code().is_some(), "{ran}");
+}
+
+#[test]
+fn help_and_version_work_without_a_home() {
+    for args in [&["--help"][..], &["build", "--help"], &["--version"]] {
+        let ran = rbuild_testkit::command::RbuildCommand::new(RBUILD).args(args).ok();
+        assert!(!ran.stdout.is_empty(), "{ran}");
+    }
+}

@@ -1,0 +1,258 @@
+//! Images that attack: the rows of the security list that only a whole build can show. Rows about the unpacker, the
+//! archive reader and the sandbox alone are tests of those crates.
+//!
+//! The canary directory lies on the same file system as the store and belongs to the user that builds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use rbuild_testkit::image::OciLayout;
+use rbuild_testkit::layout::{Attributes, ImageBuilder, LayerBuilder};
+
+use crate::e2e::fixture::Fixture;
+
+struct Canary {
+    dir: PathBuf,
+    before: BTreeMap<PathBuf, String>,
+}
+
+impl Canary {
+    fn in_home(fixture: &Fixture) -> Self {
+        let dir = fixture.home.work().join("canary");
+        fs::create_dir_all(dir.join("dir")).unwrap();
+        for name in ["secret", "victim", "dir/inner"] {
+            fs::write(dir.join(name), "c4n4ry-bytes").unwrap();
+        }
+        fs::write(dir.join("empty"), "").unwrap();
+        let before = Self::look(&dir);
+        Self { dir, before }
+    }
+
+    fn look(dir: &Path) -> BTreeMap<PathBuf, String> {
+        let mut seen = BTreeMap::new();
+        let mut todo = vec![dir.to_owned()];
+        while let Some(path) = todo.pop() {
+            let m = path.symlink_metadata().unwrap();
+            let content = if m.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+            let facts = format!(
+                "{:o} {}:{} ino {} links {} size {} mtime {}.{} {content:?}",
+                m.mode(), m.uid(), m.gid(), m.ino(), m.nlink(), m.size(), m.mtime(), m.mtime_nsec()
+            );
+            if m.is_dir() {
+                todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            seen.insert(path, facts);
+        }
+        seen
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self) {
+        assert_eq!(Self::look(&self.dir), self.before, "the host was touched");
+    }
+
+    /// The canary as a name inside an archive, by `..`.
+    fn climbing(&self) -> String {
+        format!("{}{}", "../".repeat(24), self.dir.display().to_string().trim_start_matches('/'))
+    }
+}
+
+/// A build FROM an image whose second layer is hostile, over the busybox base.
+fn build_from(layer: impl FnOnce(&Canary) -> LayerBuilder) -> (Fixture, Canary, String) {
+    let fixture = Fixture::new("FROM evil\nRUN echo ran > /ran\n");
+    let canary = Canary::in_home(&fixture);
+    let bases = OciLayout::open(&rbuild_testkit::base::layout().unwrap()).unwrap();
+    let busybox = bases.images().unwrap().swap_remove(0);
+    let dir = fixture.home.work().join("evil");
+    ImageBuilder::new(serde_json::json!({"Env": ["PATH=/bin"]}))
+        .layer(busybox.layer_tar(0).unwrap(), "busybox")
+        .layer(layer(&canary).finish(), "evil")
+        .write(&dir, "evil")
+        .unwrap();
+    let argument = format!("--build-context=evil=oci-layout://{}:evil", dir.display());
+    (fixture, canary, argument)
+}
+
+/// Builds; whatever comes of it, the host is untouched and the end is orderly.
+#[track_caller]
+fn survives(layer: impl FnOnce(&Canary) -> LayerBuilder) -> bool {
+    let (fixture, canary, argument) = build_from(layer);
+    let before = fixture.residue();
+    let ran = fixture.build().arg(argument).run();
+    assert!(ran.status.code().is_some() && !ran.stderr.contains("panicked at"), "{ran}");
+    canary.assert_untouched();
+    fixture.assert_clean_since(&before);
+    ran.status.success()
+}
+
+const FILE: Attributes =
+    Attributes { mode: 0o666, uid: 0, gid: 0, mtime: rbuild_testkit::layout::EPOCH };
+
+#[test]
+fn row01_entries_that_climb_out_are_refused() {
+    assert!(!survives(|canary| LayerBuilder::new().file(&format!("{}/pwned", canary.climbing()), FILE, b"x")));
+    assert!(!survives(|canary| LayerBuilder::new().file(&format!("tmp/{}/victim", canary.climbing()), FILE, b"x")));
+}
+
+#[test]
+fn row01_an_absolute_entry_stays_inside_the_root() {
+    survives(|canary| LayerBuilder::new().file(&format!("{}/victim", canary.dir.display()), FILE, b"x"));
+}
+
+#[test]
+fn row01_legal_twin_names_with_dots_are_names() {
+    assert!(survives(|_| {
+        LayerBuilder::new()
+            .file("./tmp/..hidden", FILE, b"x")
+            .file("tmp/a..b", FILE, b"x")
+            .file("./tmp/./c", FILE, b"x")
+    }));
+}
+
+#[test]
+fn row02_a_link_of_the_archive_is_not_written_through() {
+    survives(|canary| {
+        let to = canary.dir.display().to_string();
+        LayerBuilder::new().symlink("door", &to).file("door/victim", FILE, b"x").file("door/new", FILE, b"x")
+    });
+    survives(|canary| {
+        let to = canary.dir.join("victim").display().to_string();
+        LayerBuilder::new().symlink("file", &to).file("file", FILE, b"x")
+    });
+}
+
+#[test]
+fn row02_legal_twin_a_link_inside_the_root_may_lie_on_the_way() {
+    assert!(survives(|_| {
+        LayerBuilder::new().dir("run2", Attributes::mode(0o755)).symlink("var/run2", "../run2").file(
+            "var/run2/pid",
+            FILE,
+            b"1",
+        )
+    }));
+}
+
+#[test]
+fn row03_modes_and_times_are_not_applied_through_a_link() {
+    survives(|canary| {
+        let to = canary.dir.join("dir").display().to_string();
+        LayerBuilder::new().symlink("d", &to).dir("d", Attributes { mode: 0o777, uid: 7, gid: 7, mtime: 1 })
+    });
+}
+
+#[test]
+fn row04_a_hard_link_does_not_leave_the_root() {
+    for absolute in [true, false] {
+        survives(|canary| {
+            let to = if absolute { canary.dir.display().to_string() } else { canary.climbing() };
+            LayerBuilder::new()
+                .hard_link("tmp/stolen", &format!("{to}/secret"))
+                .file("tmp/stolen", FILE, b"overwritten")
+        });
+    }
+}
+
+#[test]
+fn row05_whiteouts_delete_only_inside_the_layers_below() {
+    survives(|canary| {
+        let to = canary.dir.display().to_string();
+        LayerBuilder::new()
+            .symlink("l", &to)
+            .file("l/.wh.victim", Attributes::mode(0), b"")
+            .file("l/.wh..wh..opq", Attributes::mode(0), b"")
+            .file(&format!("{}/.wh.victim", canary.climbing()), Attributes::mode(0), b"")
+    });
+    for name in ["tmp/.wh.", "tmp/.wh..", "tmp/.wh...", ".wh..", "tmp/.wh.a/b"] {
+        survives(|_| LayerBuilder::new().file(name, Attributes::mode(0), b""));
+    }
+}
+
+#[test]
+fn row06_the_root_itself_is_not_replaced() {
+    for name in [".", "/", "./", "tmp/.."] {
+        survives(|canary| LayerBuilder::new().symlink(name, &canary.dir.display().to_string()));
+    }
+}
+
+#[test]
+fn row07_overlay_attributes_of_an_archive_are_not_believed() {
+    let (fixture, canary, argument) = build_from(|canary| {
+        let target = canary.dir.display().to_string();
+        LayerBuilder::new()
+            .dir("bin", Attributes::mode(0o755))
+            .file_with_xattrs("etc/marked", FILE, b"x", &[
+                ("trusted.overlay.redirect", target.as_bytes()),
+                ("trusted.overlay.opaque", b"y"),
+                ("user.overlay.opaque", b"y"),
+                ("user.overlay.whiteout", b""),
+                ("trusted.overlay.metacopy", b""),
+            ])
+            .char_device("etc/passwd", 0, (0, 0))
+    });
+    let ran = fixture.build().arg(argument).run();
+    canary.assert_untouched();
+    assert!(ran.status.code().is_some() && !ran.stderr.contains("panicked at"), "{ran}");
+}
+
+#[test]
+fn row16_a_link_in_a_stage_does_not_lead_a_mount_or_a_copy_to_the_host() {
+    let fixture = Fixture::new("");
+    let canary = Canary::in_home(&fixture);
+    fixture.context.dockerfile(&format!(
+        "FROM busybox AS evil\nRUN ln -s {dir} /abs && ln -s {up} /rel\nFROM busybox\nRUN --mount=from=evil,source=/abs,target=/m,rw ls /m; touch /m/pwned\n",
+        dir = canary.dir.display(),
+        up = canary.climbing(),
+    ));
+    let mounted = fixture.build().run();
+    canary.assert_untouched();
+    mounted.never_says("inner");
+    fixture.context.dockerfile(&format!(
+        "FROM busybox AS evil\nRUN ln -s {dir} /abs\nFROM scratch\nCOPY --from=evil /abs /stolen\n",
+        dir = canary.dir.display(),
+    ));
+    let archive = fixture.archive();
+    let ran = fixture.build().arg(format!("--output=type=oci,dest={}", archive.display())).run();
+    if ran.status.success() {
+        let files = OciLayout::open(&archive).unwrap().image().unwrap().files().unwrap();
+        assert!(!files.table().values().any(|line| line.contains("c4n4ry")), "host files were copied\n{ran}");
+    }
+    canary.assert_untouched();
+}
+
+#[test]
+fn row21_mount_points_are_not_cleaned_up_on_the_host() {
+    let fixture = Fixture::new("");
+    let canary = Canary::in_home(&fixture);
+    fixture.context.file("f", "f\n").dockerfile(&format!(
+        "FROM busybox\nRUN --mount=type=bind,source=f,target=/w/empty mv /w /w2 2>/dev/null; ln -s {} /w; true\n",
+        canary.dir.display()
+    ));
+    drop(fixture.build().run());
+    canary.assert_untouched();
+}
+
+#[test]
+fn row23_no_descriptor_of_the_builder_reaches_a_step() {
+    let fixture = Fixture::new("FROM busybox\nRUN ls -l /proc/self/fd | awk '{print $NF}' > /fds; for n in 3 4 5 6 7 8 9 10 20 30; do cd /proc/self/fd/$n 2>/dev/null && echo open $n; done; true\n");
+    let (ran, image) = fixture.image(&[]);
+    let files = image.files().unwrap();
+    assert!(!ran.stderr.contains("open "), "{ran}");
+    let listed = files.text("fds").unwrap_or_default().to_owned();
+    assert!(listed.lines().filter(|line| line.starts_with('/')).all(|l| l.starts_with("/proc/") || l == "/fds" || l == "/dev/null"), "{listed}");
+    fixture.context.dockerfile("FROM busybox\nWORKDIR /proc/self/fd/8\nRUN ls ../../../../../\n");
+    let ran = fixture.build().run();
+    assert!(!ran.stderr.contains("canary"), "{ran}");
+}
+
+#[test]
+fn a_context_link_that_leaves_the_context_is_followed_only_inside_it() {
+    let fixture = Fixture::new("FROM busybox\nCOPY link /copied\n");
+    let canary = Canary::in_home(&fixture);
+    symlink(canary.dir.join("secret"), fixture.context.dir().join("link")).unwrap();
+    fixture.build().fails();
+    symlink("../canary/secret", fixture.context.dir().join("up")).unwrap();
+    fixture.context.dockerfile("FROM busybox\nCOPY up /copied\n");
+    fixture.build().fails();
+}

@@ -1,0 +1,119 @@
+//! Ended from outside: Ctrl-C, a kill at any moment, and what the next build finds.
+
+use std::time::{Duration, Instant};
+
+use rbuild_testkit::command::Running;
+use rbuild_testkit::residue::processes;
+use rustix::process::Signal;
+
+use crate::e2e::fixture::Fixture;
+
+/// Waits until a process with this mark in its command line runs.
+#[track_caller]
+fn wait_for_step(mark: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while processes(mark).is_empty() {
+        assert!(Instant::now() < deadline, "the step with {mark} does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[track_caller]
+fn assert_gone(mark: &str) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !processes(mark).is_empty() {
+        assert!(Instant::now() < deadline, "still running: {:?}", processes(mark));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A number of seconds that no other test sleeps, so that its processes can be told apart.
+fn own_sleep(seed: u32) -> String {
+    format!("60.{seed}{}", std::process::id())
+}
+
+#[test]
+fn ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
+    for (name, signal) in [("SIGINT", Signal::INT), ("SIGTERM", Signal::TERM)] {
+        let sleep = own_sleep(1);
+        // The shell ignores the signal, as a stubborn step may.
+        let fixture = Fixture::new(&format!(
+            "FROM busybox\nRUN echo first > /first\nRUN trap '' INT TERM; sleep {sleep} & sleep {sleep}\n"
+        ));
+        let before = fixture.residue();
+        let running: Running = fixture.build().spawn();
+        wait_for_step(&format!("sleep {sleep}"));
+        let start = Instant::now();
+        running.signal_group(signal);
+        let ran = running.wait();
+        assert!(start.elapsed() < Duration::from_secs(2), "{name}: took {:?}\n{ran}", start.elapsed());
+        assert!(!ran.status.success(), "{name}\n{ran}");
+        assert_gone(&format!("sleep {sleep}"));
+        fixture.assert_clean_since(&before);
+        fixture.context.dockerfile("FROM busybox\nRUN echo first > /first\nRUN echo second > /second\n");
+        let (next, image) = fixture.image(&[]);
+        assert!(next.cached().iter().any(|step| step.ends_with("RUN echo first > /first")), "{name}\n{next}");
+        assert_eq!(image.files().unwrap().text("second"), Some("second\n"));
+    }
+}
+
+#[test]
+fn a_killed_build_takes_its_step_with_it() {
+    let sleep = own_sleep(2);
+    let fixture = Fixture::new(&format!("FROM busybox\nRUN (setsid sleep {sleep} &); sleep {sleep}\n"));
+    let before = fixture.residue();
+    let running = fixture.build().spawn();
+    wait_for_step(&format!("sleep {sleep}"));
+    running.signal(Signal::KILL);
+    drop(running.wait());
+    assert_gone(&format!("sleep {sleep}"));
+    fixture.assert_clean_since(&before);
+}
+
+#[test]
+fn a_process_left_by_a_step_ends_with_it() {
+    let sleep = own_sleep(3);
+    let fixture = Fixture::new(&format!("FROM busybox\nRUN (setsid sleep {sleep} >/dev/null 2>&1 &); true\nRUN true\n"));
+    let ran = fixture.build().ok();
+    assert!(ran.elapsed < Duration::from_secs(30), "{ran}");
+    assert_gone(&format!("sleep {sleep}"));
+}
+
+#[test]
+fn after_a_kill_at_any_moment_the_next_build_works() {
+    let dockerfile = "FROM busybox AS a
+COPY . /ctx
+RUN for i in 1 2 3 4 5 6 7 8; do cp -r /ctx /copy$i; done
+FROM busybox
+COPY --from=a /copy1 /one
+RUN rm -r /one/d1 && echo done > /done
+";
+    let fixture = Fixture::new(dockerfile);
+    for dir in 0..20 {
+        for file in 0..20 {
+            fixture.context.file(&format!("d{dir}/f{file}"), format!("{dir} {file}\n").repeat(50));
+        }
+    }
+    let whole = Fixture::new(dockerfile);
+    let reference = {
+        let output = format!("--output=type=oci,dest={}", whole.archive().display());
+        let start = Instant::now();
+        whole.build_of().arg(fixture.context.dir()).arg(output).ok();
+        let image = rbuild_testkit::image::OciLayout::open(&whole.archive()).unwrap().image().unwrap();
+        (start.elapsed(), image.files().unwrap().table())
+    };
+    let before = fixture.residue();
+    let rounds = 16;
+    for round in 0..rounds {
+        let running =
+            fixture.build().arg(format!("--output=type=oci,dest={}", fixture.archive().display())).spawn();
+        std::thread::sleep(reference.0 * round / rounds);
+        running.signal_group(Signal::KILL);
+        drop(running.wait());
+    }
+    fixture.assert_clean_since(&before);
+    let (ran, image) = fixture.image(&[]);
+    assert_eq!(image.files().unwrap().table(), reference.1, "{ran}");
+    let (again, _) = fixture.image(&[]);
+    assert!(again.executed().iter().all(|step| !step.contains("RUN")), "{again}");
+}

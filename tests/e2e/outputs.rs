@@ -1,0 +1,274 @@
+//! What comes out: every output type, read by tools that we did not write, and what is written beside it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rbuild_testkit::command::RbuildCommand;
+use rbuild_testkit::facts::{FileFacts, Kind, sha256_hex};
+use rbuild_testkit::image::{OciLayout, entries};
+use rbuild_testkit::machine;
+use rbuild_testkit::run::Bundle;
+use rbuild_testkit::validate;
+
+use crate::e2e::fixture::{Fixture, is_root};
+
+const APP: &str = "FROM busybox
+WORKDIR /app
+COPY --chmod=0755 run.sh .
+RUN ln run.sh hard && ln -s run.sh soft && chown 12:34 hard && rm /bin/vi
+USER daemon
+ENV WHO=world
+LABEL one=1
+ENTRYPOINT [\"/app/run.sh\"]
+";
+
+fn app() -> Fixture {
+    let fixture = Fixture::new(APP);
+    fixture.context.file("run.sh", "#!/bin/sh\necho hello $WHO as $(id -u) in $(pwd)\n");
+    fixture
+}
+
+fn tool(name: &str) -> RbuildCommand {
+    RbuildCommand::new(machine::required(name, name).expect("a tool of the tests"))
+}
+
+#[test]
+fn privileged_an_oci_archive_is_accepted_by_skopeo_and_umoci_and_runs() {
+    if !is_root("umoci and runc") {
+        return;
+    }
+    let fixture = app();
+    let (_, image) = fixture.image(&["-t", "example.invalid/app:1"]);
+    let archive = fixture.archive();
+    let inspected = tool("skopeo").args(["inspect", "--raw"]).arg(format!("oci-archive:{}", archive.display())).ok();
+    assert_eq!(format!("sha256:{}", sha256_hex(&inspected.stdout)), image.manifest_digest);
+    let copy = fixture.home.work().join("copy");
+    tool("skopeo")
+        .args(["--insecure-policy", "copy", "-q"])
+        .arg(format!("oci-archive:{}", archive.display()))
+        .arg(format!("dir:{}", copy.display()))
+        .ok();
+    assert!(copy.join("manifest.json").exists());
+    let bundle = Bundle::unpack(&OciLayout::open(&archive).unwrap()).expect("umoci unpacks it");
+    assert!(!bundle.root().join("bin/vi").exists(), "a whiteout was not obeyed");
+    let ran = bundle.command(&[], &[]).unwrap().ok();
+    assert_eq!(ran.stdout_text(), "hello world as 1 in /app");
+}
+
+#[test]
+fn an_oci_layout_directory_is_the_same_as_the_archive() {
+    let fixture = app();
+    let (_, image) = fixture.image(&[]);
+    let dir = fixture.home.work().join("layout");
+    fixture.build().arg(format!("--output=type=oci,tar=false,dest={}", dir.display())).ok();
+    let layout = OciLayout::open(&dir).unwrap();
+    validate::assert_valid(&layout);
+    assert_eq!(layout.image().unwrap().manifest_digest, image.manifest_digest);
+}
+
+#[test]
+fn the_archive_is_the_same_twice_from_different_stores() {
+    let read = || {
+        let fixture = Fixture::new("FROM busybox\nCOPY . /ctx\nENV A=1\nRUN --network=none touch -d @1 /x /\n");
+        for name in ["b", "a", "c/d", "c/B"] {
+            fixture.context.file(name, name);
+        }
+        fixture.image(&["--build-arg=SOURCE_DATE_EPOCH=1704067200"]);
+        // The step writes into / and so changes its time; only the copied layer is free of clocks.
+        let image = OciLayout::open(&fixture.archive()).unwrap().image().unwrap();
+        image.config["rootfs"]["diff_ids"][1].clone()
+    };
+    assert_eq!(read(), read());
+}
+
+/// `docker load` needs a running dockerd, which not every machine can start; its format is checked instead, and skopeo,
+/// which has a reader of its own for it, must accept it.
+#[test]
+fn a_docker_archive_has_the_members_that_docker_load_reads() {
+    let fixture = app();
+    let archive = fixture.home.work().join("docker.tar");
+    fixture
+        .build()
+        .args(["-t", "example.invalid/app:1", "-t", "example.invalid/app:2"])
+        .arg(format!("--output=type=docker,dest={}", archive.display()))
+        .ok();
+    let inspected = tool("skopeo")
+        .arg("inspect")
+        .arg(format!("docker-archive:{}:example.invalid/app:2", archive.display()))
+        .ok();
+    assert!(inspected.stdout_text().contains("sha256:"));
+    let room = fixture.home.work().join("unpacked");
+    fs::create_dir(&room).unwrap();
+    tool("tar").arg("-xf").arg(&archive).arg("-C").arg(&room).ok();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(room.join("manifest.json")).expect("manifest.json")).unwrap();
+    let image = &manifest[0];
+    assert_eq!(image["RepoTags"], serde_json::json!(["example.invalid/app:1", "example.invalid/app:2"]));
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(room.join(image["Config"].as_str().unwrap())).unwrap()).unwrap();
+    let layers = image["Layers"].as_array().unwrap();
+    let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+    assert_eq!(layers.len(), diff_ids.len());
+    for (layer, diff_id) in layers.iter().zip(diff_ids) {
+        let bytes = fs::read(room.join(layer.as_str().unwrap())).unwrap();
+        let tar = rbuild_testkit::image::decompressed(&bytes).unwrap();
+        assert_eq!(*diff_id, format!("sha256:{}", sha256_hex(&tar)));
+    }
+}
+
+#[test]
+fn privileged_a_local_directory_and_a_tar_hold_the_files_of_the_image() {
+    if !is_root("owners in a directory") {
+        return;
+    }
+    let fixture = app();
+    let (_, image) = fixture.image(&[]);
+    let expected = image.files().unwrap().table();
+    let tar = fixture.home.work().join("root.tar");
+    fixture.build().arg(format!("--output=type=tar,dest={}", tar.display())).ok();
+    let mut files = rbuild_testkit::image::Files::default();
+    files.apply(entries(&fs::read(&tar).unwrap()).unwrap()).unwrap();
+    assert_eq!(files.table(), expected, "type=tar");
+    let dir = fixture.home.work().join("root");
+    fixture.build().arg("-o").arg(&dir).ok();
+    let mut found = BTreeMap::new();
+    walk(&dir, &dir, &mut found);
+    let names: Vec<&String> = expected.keys().collect();
+    assert_eq!(found.keys().collect::<Vec<_>>(), names, "type=local");
+    for (path, line) in &expected {
+        let kind = line.split(' ').next().unwrap();
+        let (have, mode) = &found[path];
+        assert_eq!(have, kind, "{path}");
+        if kind != "l" {
+            assert_eq!(*mode, image.files().unwrap().get(path).unwrap().mode, "{path}");
+        }
+    }
+}
+
+fn walk(root: &Path, dir: &Path, found: &mut BTreeMap<String, (String, u32)>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        let kind = if metadata.is_dir() {
+            "d"
+        } else if metadata.is_symlink() {
+            "l"
+        } else {
+            "f"
+        };
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        found.insert(name, (kind.to_owned(), metadata.permissions().mode() & 0o7777));
+        if metadata.is_dir() {
+            walk(root, &path, found);
+        }
+    }
+}
+
+#[test]
+fn a_tar_on_standard_output_is_nothing_but_the_tar() {
+    let fixture = Fixture::new("FROM scratch\nCOPY a /a\n");
+    fixture.context.file("a", "a\n");
+    let ran = fixture.build().args(["-o", "-"]).ok();
+    let list = entries(&ran.stdout).expect("standard output is a tar");
+    let names: Vec<&str> = list.iter().map(|(name, _)| name.as_str()).filter(|name| !name.is_empty()).collect();
+    assert_eq!(names, ["a"], "{ran}");
+}
+
+#[test]
+fn compression_and_media_types_are_as_asked() {
+    let fixture = Fixture::new("FROM scratch\nCOPY a /a\n");
+    fixture.context.file("a", "a\n");
+    for (attributes, media_type) in [
+        ("", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        (",compression=zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+        (",compression=uncompressed", "application/vnd.oci.image.layer.v1.tar"),
+        (",oci-mediatypes=false", "application/vnd.docker.image.rootfs.diff.tar.gzip"),
+    ] {
+        let dest = fixture.archive();
+        fixture.build().arg(format!("--output=type=oci,dest={}{attributes}", dest.display())).ok();
+        let layout = OciLayout::open(&dest).unwrap();
+        validate::assert_valid(&layout);
+        assert_eq!(layout.image().unwrap().manifest["layers"][0]["mediaType"], media_type, "{attributes}");
+    }
+}
+
+#[test]
+fn iidfile_metadata_file_and_quiet_name_the_same_image() {
+    let fixture = app();
+    let (iid, metadata) = (fixture.home.work().join("iid"), fixture.home.work().join("metadata.json"));
+    let ran = fixture
+        .rbuild(["build", "-q", "-t", "example.invalid/app:1"])
+        .arg(crate::e2e::fixture::busybox_argument("busybox"))
+        .arg("--iidfile")
+        .arg(&iid)
+        .arg("--metadata-file")
+        .arg(&metadata)
+        .arg(fixture.context.dir())
+        .ok();
+    let id = fs::read_to_string(&iid).expect("the id file");
+    assert_eq!(ran.stdout_text(), id.trim(), "-q prints the id and nothing else\n{ran}");
+    assert_eq!(ran.stderr, "", "-q is silent");
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    assert_eq!(written["image.name"], "example.invalid/app:1");
+    let digest = written["containerimage.digest"].as_str().expect("a manifest digest");
+    let config = written["containerimage.config.digest"].as_str().expect("a config digest");
+    assert!(id.trim() == config || id.trim() == digest, "{id} is neither {config} nor {digest}");
+}
+
+#[test]
+fn label_and_target_and_build_arg_of_the_command_line() {
+    let fixture = Fixture::new("FROM busybox AS first\nARG A\nLABEL a=$A\nFROM first\nRUN false\n");
+    let (_, image) = fixture.image(&["--target=first", "--build-arg=A=1", "--label=b=2"]);
+    assert_eq!(image.run_config()["Labels"], serde_json::json!({"a": "1", "b": "2"}));
+}
+
+#[test]
+fn a_failed_build_leaves_the_old_output_alone() {
+    let fixture = Fixture::new("FROM busybox\nRUN echo one > /f\n");
+    fixture.image(&[]);
+    let before = fs::read(fixture.archive()).unwrap();
+    fixture.context.dockerfile("FROM busybox\nRUN false\n");
+    fixture.build().arg(format!("--output=type=oci,dest={}", fixture.archive().display())).fails();
+    assert!(fs::read(fixture.archive()).unwrap() == before, "the archive was touched");
+    let beside: Vec<_> = fs::read_dir(fixture.home.work()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(beside.len(), 2, "left beside it: {beside:?}");
+}
+
+#[test]
+fn times_of_parents_are_as_if_nothing_had_been_mounted() {
+    let fixture = Fixture::new("FROM busybox\nRUN --mount=type=tmpfs,target=/usr/new true\nRUN touch /marker\n");
+    let (_, image) = fixture.image(&[]);
+    let first: Vec<(String, FileFacts)> = image.layer_entries(1).unwrap();
+    assert!(first.is_empty(), "a step that changed nothing has entries: {first:?}");
+    assert!(image.layer_entries(2).unwrap().iter().any(|(path, f)| path == "marker" && matches!(f.kind, Kind::File(_))));
+}
+
+#[test]
+fn a_tagged_image_is_the_base_of_the_next_build_and_can_be_listed_and_removed() {
+    let fixture = Fixture::new("FROM busybox\nRUN echo below > /below\n");
+    fixture.build().args(["-t", "local/base:v1"]).ok();
+    let listed = fixture.rbuild(["images"]).ok().stdout_text();
+    assert!(listed.contains("local/base") && listed.contains("v1"), "{listed}");
+    fixture.rbuild(["tag", "local/base:v1", "local/other:v2"]).ok();
+    fixture.context.dockerfile("FROM local/other:v2\nRUN cat /below > /seen\n");
+    let (_, image) = fixture.image(&[]);
+    assert_eq!(image.files().unwrap().text("seen"), Some("below\n"));
+    fixture.rbuild(["rmi", "local/base:v1", "local/other:v2"]).ok();
+    assert!(!fixture.rbuild(["images"]).ok().stdout_text().contains("local/"), "still listed");
+    fixture.build().fails().says("local/other:v2");
+}
+
+#[test]
+fn the_local_directory_belongs_to_the_caller_when_files_are_exported_from_scratch() {
+    let fixture = Fixture::new("FROM busybox AS b\nRUN echo x > /x && chmod 0640 /x\nFROM scratch\nCOPY --from=b /x /\n");
+    let dir = fixture.home.work().join("out");
+    fixture.build().arg(format!("--output={}", dir.display())).ok();
+    let metadata = fs::metadata(dir.join("x")).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (0o640, rustix_uid()));
+}
+
+fn rustix_uid() -> u32 {
+    fs::metadata("/proc/self").map(|metadata| metadata.uid()).unwrap_or(u32::MAX)
+}

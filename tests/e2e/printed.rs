@@ -1,0 +1,118 @@
+//! What is printed: plain progress in BuildKit's form, quiet, and the forms of input by standard input.
+
+use rbuild_testkit::image::OciLayout;
+
+use crate::e2e::fixture::{Fixture, busybox_argument};
+
+#[test]
+fn plain_progress_has_the_form_of_buildkit() {
+    let fixture = Fixture::new("FROM busybox AS build\nCOPY Dockerfile /d\nRUN echo to-stdout; echo to-stderr >&2\nFROM busybox\nCOPY --from=build /d /d\n");
+    let ran = fixture.build().ok();
+    assert!(ran.stdout.is_empty(), "progress belongs on standard error\n{ran}");
+    for line in ["[build 2/3] COPY Dockerfile /d", "[build 3/3] RUN echo to-stdout; echo to-stderr >&2", "COPY --from=build /d /d"] {
+        assert!(ran.stderr.lines().any(|l| l.starts_with('#') && l.contains(line)), "no vertex {line}\n{ran}");
+    }
+    let number = ran
+        .stderr
+        .lines()
+        .find(|line| line.contains("RUN echo to-stdout"))
+        .and_then(|line| line.split(' ').next())
+        .expect("the step has a number")
+        .to_owned();
+    let of_step: Vec<&str> = ran.stderr.lines().filter(|l| l.starts_with(&format!("{number} "))).collect();
+    for output in ["to-stdout", "to-stderr"] {
+        // `#5 0.123 text`
+        let found = of_step.iter().any(|line| {
+            let mut words = line.splitn(3, ' ').skip(1);
+            words.next().is_some_and(|time| time.parse::<f64>().is_ok()) && words.next() == Some(output)
+        });
+        assert!(found, "no line of output {output}\n{ran}");
+    }
+    assert!(of_step.iter().any(|line| line.contains("DONE ") && line.ends_with('s')), "{ran}");
+    assert!(!ran.stderr.contains('\u{1b}'), "escape codes in plain mode\n{ran}");
+}
+
+#[test]
+fn a_failed_step_ends_with_its_excerpt() {
+    let fixture = Fixture::new("FROM busybox\nRUN echo why && false\n");
+    let ran = fixture.build().fails();
+    for part in ["ERROR", "------", "> [2/2] RUN echo why && false", ">>> RUN echo why && false"] {
+        assert!(ran.stderr.contains(part), "lacks {part:?}\n{ran}");
+    }
+}
+
+#[test]
+fn a_step_cannot_write_escape_codes_to_the_terminal() {
+    let fixture = Fixture::new("FROM busybox\nRUN printf '\\033]0;title\\007\\033[2Jvisible\\n'\n");
+    let ran = fixture.build().ok();
+    assert!(!ran.stderr.contains("\u{1b}]0;"), "{ran}");
+    assert!(ran.stderr.contains("visible"), "{ran}");
+}
+
+#[test]
+fn a_flood_of_output_is_clipped_and_says_so() {
+    let fixture = Fixture::new("FROM busybox\nRUN yes a-line-of-output | head -c 8388608\n");
+    let ran = fixture.build().ok();
+    assert!(ran.stderr.len() < 4 << 20, "{} bytes were printed", ran.stderr.len());
+    assert!(ran.stderr.contains("output clipped"), "{}", &ran.stderr[ran.stderr.len().saturating_sub(2000)..]);
+}
+
+#[test]
+fn the_dockerfile_may_come_from_standard_input() {
+    let fixture = Fixture::new("FROM scratch\nLABEL from=file\n");
+    fixture.context.file("a", "a\n");
+    let archive = fixture.archive();
+    let output = format!("--output=type=oci,dest={}", archive.display());
+    fixture.build().args(["-f", "-", &output]).stdin("FROM scratch\nCOPY a /\nLABEL from=stdin\n").ok();
+    let image = OciLayout::open(&archive).unwrap().image().unwrap();
+    assert_eq!(image.run_config()["Labels"]["from"], "stdin");
+    assert_eq!(image.files().unwrap().text("a"), Some("a\n"));
+}
+
+#[test]
+fn a_dockerfile_alone_may_be_the_context() {
+    let fixture = Fixture::new("FROM scratch\n");
+    let archive = fixture.archive();
+    fixture
+        .build_of()
+        .arg(format!("--output=type=oci,dest={}", archive.display()))
+        .arg("-")
+        .stdin("FROM busybox\nRUN echo no context > /f\n")
+        .ok();
+    assert_eq!(OciLayout::open(&archive).unwrap().image().unwrap().files().unwrap().text("f"), Some("no context\n"));
+}
+
+#[test]
+fn a_tar_may_be_the_context() {
+    use rbuild_testkit::layout::{Attributes, LayerBuilder};
+    let fixture = Fixture::new("FROM scratch\n");
+    let archive = fixture.archive();
+    let tar = LayerBuilder::new()
+        .dir("sub", Attributes::mode(0o755))
+        .file("sub/a", Attributes::mode(0o640), b"a\n")
+        .file("Dockerfile", Attributes::mode(0o644), b"FROM scratch\nCOPY sub /\n")
+        .finish();
+    fixture.build_of().arg(format!("--output=type=oci,dest={}", archive.display())).arg("-").stdin(tar).ok();
+    let files = OciLayout::open(&archive).unwrap().image().unwrap().files().unwrap();
+    assert_eq!(files.get("a").unwrap().mode, 0o640);
+}
+
+#[test]
+fn the_environment_chooses_progress_where_no_flag_does() {
+    let fixture = Fixture::new("FROM busybox\nRUN echo x\n");
+    let ran = fixture
+        .rbuild(["build"])
+        .arg(busybox_argument("busybox"))
+        .arg(fixture.context.dir())
+        .env("BUILDKIT_PROGRESS", "quiet")
+        .ok();
+    assert_eq!(ran.stderr, "", "{ran}");
+}
+
+#[test]
+fn warnings_of_the_front_end_name_their_line() {
+    let fixture = Fixture::new("FROM busybox as lower\nMAINTAINER someone\nCMD echo shell form\n");
+    let ran = fixture.build().ok();
+    assert!(ran.stderr.contains("Dockerfile:2") || ran.stderr.contains("line 2"), "{ran}");
+    assert!(ran.stderr.contains("MaintainerDeprecated"), "{ran}");
+}

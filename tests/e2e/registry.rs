@@ -1,0 +1,130 @@
+//! Pull and push against Debian's `docker-registry`, honest and damaged. What one exchange looks like on the wire is
+//! tested in the `registry` crate, with a registry that can misbehave on purpose.
+
+use std::fs;
+
+use rbuild_testkit::command::RbuildCommand;
+use rbuild_testkit::machine;
+use rbuild_testkit::peer::{DockerRegistry, PASSWORD, USER};
+
+use crate::e2e::fixture::Fixture;
+
+/// Copies the busybox base into the registry by skopeo.
+#[track_caller]
+fn publish(registry: &DockerRegistry, name: &str) -> String {
+    let bases = rbuild_testkit::base::layout().expect("the fast tier's base images");
+    let to = format!("{}/{name}", registry.host());
+    RbuildCommand::new(machine::required("skopeo", "skopeo").expect("a tool of the tests"))
+        .args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "--dest-creds"])
+        .arg(format!("{USER}:{PASSWORD}"))
+        .arg(format!("oci:{}:busybox", bases.display()))
+        .arg(format!("docker://{to}"))
+        .ok();
+    to
+}
+
+#[track_caller]
+fn inspect(reference: &str) -> serde_json::Value {
+    let ran = RbuildCommand::new(machine::required("skopeo", "skopeo").expect("a tool of the tests"))
+        .args(["inspect", "--tls-verify=false", "--raw"])
+        .arg(format!("docker://{reference}"))
+        .ok();
+    serde_json::from_slice(&ran.stdout).expect("a manifest")
+}
+
+/// Logs in by hand, as `docker login` leaves it.
+fn log_in(fixture: &Fixture, registry: &DockerRegistry) {
+    // base64 of "tester:opensesame".
+    let auth = "dGVzdGVyOm9wZW5zZXNhbWU=";
+    let dir = fixture.home.home().join(".docker");
+    fs::create_dir(&dir).unwrap();
+    let config = format!(r#"{{"auths": {{"{}": {{"auth": "{auth}"}}}}}}"#, registry.host());
+    fs::write(dir.join("config.json"), config).unwrap();
+}
+
+#[test]
+fn a_base_is_pulled_a_result_pushed_and_pulled_again() {
+    let registry = DockerRegistry::start().unwrap();
+    let base = publish(&registry, "library/base:1");
+    let fixture = Fixture::new(&format!("FROM {base}\nRUN echo x > /x\nLABEL pushed=yes\n"));
+    let app = format!("{}/team/app:1", registry.host());
+    fixture.build().args(["-t", &app, "--push"]).ok();
+    let manifest = inspect(&app);
+    let base_manifest = inspect(&base);
+    assert_eq!(manifest["layers"][0]["digest"], base_manifest["layers"][0]["digest"], "the base's layer is pushed as it was");
+    let other = Fixture::new(&format!("FROM {app}\nRUN cat /x > /seen\n"));
+    let (_, image) = other.image(&[]);
+    assert_eq!(image.files().unwrap().text("seen"), Some("x\n"));
+    assert_eq!(image.run_config()["Labels"]["pushed"], "yes");
+}
+
+#[test]
+fn the_store_is_pushed_by_name_later() {
+    let registry = DockerRegistry::start().unwrap();
+    let fixture = Fixture::new("FROM scratch\nCOPY a /a\n");
+    fixture.context.file("a", "a\n");
+    let app = format!("{}/later:1", registry.host());
+    fixture.build().args(["-t", &app]).ok();
+    fixture.rbuild(["push", &app]).ok();
+    assert_eq!(inspect(&app)["layers"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn credentials_are_used_and_their_absence_is_told() {
+    let registry = DockerRegistry::with_password().unwrap();
+    let base = publish(&registry, "private/base:1");
+    let fixture = Fixture::new(&format!("FROM {base}\nRUN true\n"));
+    let refused = fixture.build().fails();
+    let text = refused.stderr.to_lowercase();
+    assert!(text.contains("unauthorized") || text.contains("401"), "{refused}");
+    assert!(refused.stderr.contains(&registry.host()), "which registry?\n{refused}");
+    log_in(&fixture, &registry);
+    fixture.build().ok().never_says(PASSWORD);
+}
+
+#[test]
+fn an_unreachable_registry_is_named_with_the_line() {
+    let port = machine::free_port().unwrap();
+    let fixture = Fixture::new(&format!("# one\nFROM 127.0.0.1:{port}/nothing:1\nRUN true\n"));
+    let ran = fixture.build().fails().says(&format!("127.0.0.1:{port}"));
+    assert!(ran.stderr.contains("Dockerfile:2"), "{ran}");
+}
+
+#[test]
+fn a_missing_image_is_told_from_a_missing_registry() {
+    let registry = DockerRegistry::start().unwrap();
+    let fixture = Fixture::new(&format!("FROM {}/no/such:image\n", registry.host()));
+    fixture.build().fails().says("not found");
+}
+
+#[test]
+fn a_damaged_or_truncated_layer_is_refused_and_nothing_of_it_is_kept() {
+    let registry = DockerRegistry::start().unwrap();
+    let base = publish(&registry, "library/damaged:1");
+    let digest = inspect(&base)["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let file = registry.blob_file(&digest);
+    let good = fs::read(&file).unwrap();
+    let fixture = Fixture::new(&format!("FROM {base}\nRUN echo x > /x\n"));
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    for bad in [flipped, good[..good.len() / 2].to_vec()] {
+        fs::write(&file, bad).unwrap();
+        let ran = fixture.build().fails();
+        assert!(ran.stderr.contains(&digest[..19]), "which blob?\n{ran}");
+    }
+    fs::write(&file, good).unwrap();
+    fixture.build().ok();
+}
+
+#[test]
+fn a_moved_tag_is_seen_with_pull() {
+    let registry = DockerRegistry::start().unwrap();
+    let base = publish(&registry, "library/moves:1");
+    let fixture = Fixture::new(&format!("FROM {base}\nRUN echo x > /x\n"));
+    fixture.build().ok();
+    let other = Fixture::new(&format!("FROM {base}\nRUN echo moved > /moved\n"));
+    other.build().args(["-t", &base, "--push"]).ok();
+    let (ran, image) = fixture.image(&["--pull"]);
+    assert_eq!(image.files().unwrap().text("moved"), Some("moved\n"), "{ran}");
+}

@@ -1,0 +1,241 @@
+//! Real input: `tests/real/<shape>/` holds a small project of each shape that people write, as a multi-stage `Dockerfile`
+//! and its single-stage twin `Dockerfile.single`. Each is built, run under runc, and must answer over HTTP.
+//!
+//! What belongs here: a shape of Dockerfile seen in the wild, with real tools and at least one real dependency. The base
+//! images are those of `cargo xtask bases`. Steps download from the package registries with this machine's own settings;
+//! `--host-ca` lets them trust what this machine trusts.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rbuild_testkit::base;
+use rbuild_testkit::command::{Ran, RbuildCommand, TestHome};
+use rbuild_testkit::debian::DebianBase;
+use rbuild_testkit::image::{Image, OciLayout};
+use rbuild_testkit::machine;
+use rbuild_testkit::run::Bundle;
+use rbuild_testkit::validate;
+use rustix::process::Signal;
+
+use crate::e2e::{RBUILD, ordinary_user};
+
+/// What a build may take here, downloads included.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a program may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One project and its builds.
+struct Project {
+    dir: PathBuf,
+    home: TestHome,
+    bases: Vec<String>,
+}
+
+impl Project {
+    /// The project of that shape, or nothing (and a `SKIP:` line) where its base images were not made.
+    fn open(shape: &str, bases: &[DebianBase], home: TestHome) -> Option<Self> {
+        let mut arguments = Vec::new();
+        for base in bases {
+            match base.layout() {
+                Ok(dir) => arguments.push(argument(base.name(), &dir)),
+                Err(error) => {
+                    machine::skip(&format!("{shape}: {error:#}"));
+                    return None;
+                }
+            }
+        }
+        let small = base::layout().expect("the fast tier's base images");
+        arguments.extend(["noshell", "otherlibc"].map(|name| argument(name, &small)));
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real").join(shape);
+        Some(Self { dir, home, bases: arguments })
+    }
+
+    fn build(&self, file: &str, archive: &Path) -> RbuildCommand {
+        self.home
+            .command(RBUILD)
+            .with_network_of_this_machine()
+            .args(["build", "--progress=plain", "--host-ca", "-f"])
+            .arg(self.dir.join(file))
+            .args(&self.bases)
+            .arg(format!("--output=type=oci,dest={}", archive.display()))
+            .arg(&self.dir)
+            .timeout(BUILD_TIMEOUT)
+    }
+
+    /// Builds one file into a layout that was checked.
+    #[track_caller]
+    fn image(&self, file: &str, args: &[&str]) -> (Ran, OciLayout, Image) {
+        let archive = self.home.work().join(format!("{file}.tar"));
+        let ran = self.build(file, &archive).args(args).ok();
+        let layout = OciLayout::open(&archive).unwrap();
+        validate::assert_valid(&layout);
+        let image = layout.image().unwrap();
+        (ran, layout, image)
+    }
+
+    /// Builds the multi-stage file and its twin, runs both, compares sizes, and builds again from the cache.
+    #[track_caller]
+    fn answers(&self, answer: &str) -> Image {
+        let (_, layout, image) = self.image("Dockerfile", &[]);
+        serves(&layout, answer);
+        let (_, twin_layout, twin) = self.image("Dockerfile.single", &[]);
+        serves(&twin_layout, answer);
+        let (small, large) = (image.size_bytes(), twin.size_bytes());
+        println!("SIZES {}: {small} bytes multi-stage, {large} bytes single-stage", self.dir.display());
+        assert!(small < large, "{small} bytes multi-stage, {large} bytes single-stage");
+        let (again, _, same) = self.image("Dockerfile", &[]);
+        let ran: Vec<String> = again.executed().into_iter().filter(|step| step.contains("RUN")).collect();
+        assert!(ran.is_empty(), "not from the cache: {ran:?}\n{again}");
+        assert_eq!(same.manifest_digest, image.manifest_digest);
+        no_trace_of_this_machine(&image);
+        image
+    }
+}
+
+fn argument(name: &str, layout: &Path) -> String {
+    format!("--build-context={name}=oci-layout://{}:{name}", layout.display())
+}
+
+/// Runs the image as its config says, on a free port, and asks it.
+#[track_caller]
+fn serves(layout: &OciLayout, answer: &str) {
+    let bundle = Bundle::unpack(layout).expect("umoci unpacks it");
+    let port = machine::free_port().unwrap();
+    let running = bundle.command(&[], &[("PORT", &port.to_string())]).expect("runc").timeout(ANSWER_TIMEOUT).spawn();
+    let deadline = Instant::now() + ANSWER_TIMEOUT / 2;
+    let heard = loop {
+        match ask(port) {
+            Ok(text) if !text.is_empty() => break text,
+            _ if Instant::now() > deadline => break String::new(),
+            _ => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    running.signal(Signal::TERM);
+    // Process 1 of a pid namespace ignores a TERM that it has no handler for; the bundle's end kills it.
+    drop(bundle);
+    let ran = running.wait();
+    assert!(heard.ends_with(answer), "answered {heard:?} and not {answer:?}\n{ran}");
+}
+
+fn ask(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// `--host-ca` and the proxies of this machine are no part of an image.
+#[track_caller]
+fn no_trace_of_this_machine(image: &Image) {
+    let text = image.config.to_string();
+    for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "SSL_CERT_FILE"] {
+        if let Some(value) = std::env::var(name).ok().filter(|value| value.len() > 4) {
+            assert!(!text.contains(&value), "the value of {name} is in the config");
+        }
+    }
+    assert!(!text.contains("CERT_FILE"), "a CA variable is in the config: {text}");
+}
+
+fn root_home(what: &str) -> Option<TestHome> {
+    if !machine::is_root() {
+        machine::skip(&format!("{what}: umoci and runc need root here"));
+        return None;
+    }
+    Some(TestHome::new())
+}
+
+#[test]
+fn slow_privileged_python_with_a_requirements_stage() {
+    let Some(home) = root_home("python") else { return };
+    let bases = [DebianBase::Python, DebianBase::PythonSlim];
+    let Some(project) = Project::open("python", &bases, home) else { return };
+    let image = project.answers("python answers with bottle 0.13.2\n");
+    assert_eq!(image.run_config()["User"], "app");
+    let files = image.files().unwrap();
+    assert!(files.get("root/.cache/pip").is_none(), "the cache mount is in the image");
+    assert_eq!(files.get("app/app.py").map(|facts| facts.uid), Some(10001));
+}
+
+#[test]
+fn slow_privileged_go_on_scratch_with_certificates_and_time_zones() {
+    let Some(home) = root_home("go") else { return };
+    let Some(project) = Project::open("go", &[DebianBase::Go], home) else { return };
+    let image = project.answers("go answers at 14:00 CEST\n");
+    assert_eq!(image.layer_count(), 3);
+    let files = image.files().unwrap();
+    let top: Vec<&str> = files.paths().filter(|path| !path.contains('/')).collect();
+    assert_eq!(top, ["etc", "service", "usr"]);
+}
+
+#[test]
+fn slow_privileged_node_with_build_and_runtime_stages() {
+    let Some(home) = root_home("node") else { return };
+    let Some(project) = Project::open("node", &[DebianBase::Node, DebianBase::NodeSlim], home) else { return };
+    let image = project.answers("node answers, built, 172800000 ms\n");
+    assert!(image.files().unwrap().get("app/src").is_none(), "sources are in the runtime image");
+}
+
+#[test]
+fn slow_privileged_rust_on_debian_slim() {
+    let Some(home) = root_home("rust") else { return };
+    let Some(project) = Project::open("rust", &[DebianBase::Rust, DebianBase::Slim], home) else { return };
+    let image = project.answers("rust answers 42\n");
+    let files = image.files().unwrap();
+    assert!(files.get("usr/bin/tini").is_some());
+    assert!(files.paths().all(|path| !path.starts_with("var/lib/apt/lists/")), "package lists are in the image");
+}
+
+#[test]
+fn slow_privileged_rust_on_another_libc_does_not_start_and_we_say_why() {
+    let Some(home) = root_home("rust") else { return };
+    let Some(project) = Project::open("rust", &[DebianBase::Rust, DebianBase::Slim], home) else { return };
+    let (ran, layout, _) = project.image("Dockerfile", &["--target=other-libc"]);
+    let loader = "ld-linux";
+    assert!(ran.stderr.contains(loader) && ran.stderr.contains("/service"), "no warning about the loader\n{ran}");
+    let bundle = Bundle::unpack(&layout).expect("umoci unpacks it");
+    let started = bundle.command(&[], &[]).expect("runc").run();
+    assert!(!started.status.success(), "it starts after all; the warning would be wrong\n{started}");
+}
+
+#[test]
+fn slow_privileged_java_in_seven_stages() {
+    let Some(home) = root_home("java") else { return };
+    let Some(project) = Project::open("java", &[DebianBase::Java, DebianBase::Jre], home) else { return };
+    let answer = "{\"answers\":\"java\"}\n";
+    let image = project.answers(answer);
+    assert_eq!(image.run_config()["User"], "appuser");
+    let (_, layout, development) = project.image("Dockerfile", &["--target=development"]);
+    serves(&layout, answer);
+    assert_eq!(development.env().get("JAVA_TOOL_OPTIONS").map(String::as_str), Some("-Xshare:auto"));
+    let (tested, ..) = project.image("Dockerfile", &["--target=test"]);
+    assert!(tested.stderr.contains("1 test passed"), "{tested}");
+    let (_, _, other) = project.image("Dockerfile", &["--build-arg=UID=20002"]);
+    assert_eq!(other.files().unwrap().table().keys().filter(|path| path.as_str() == "app.jar").count(), 1);
+}
+
+#[test]
+fn slow_privileged_static_program_where_there_is_no_shell() {
+    let Some(home) = root_home("distroless") else { return };
+    let Some(project) = Project::open("distroless", &[DebianBase::Rust], home) else { return };
+    let image = project.answers("static answers as 65532\n");
+    assert_eq!(image.run_config()["User"], "65532");
+    assert!(image.size_bytes() < 4 << 20, "{} bytes", image.size_bytes());
+}
+
+#[test]
+fn slow_rootless_go_and_rust_build_for_an_ordinary_user() {
+    let Some(user) = ordinary_user() else { return };
+    for (shape, bases, answer) in [
+        ("go", &[DebianBase::Go][..], "go answers at 14:00 CEST\n"),
+        ("rust", &[DebianBase::Rust, DebianBase::Slim], "rust answers 42\n"),
+    ] {
+        let home = TestHome::for_user(user.uid, user.gid);
+        let Some(project) = Project::open(shape, bases, home) else { return };
+        let (_, layout, _) = project.image("Dockerfile", &[]);
+        serves(&layout, answer);
+    }
+}

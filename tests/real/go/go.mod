@@ -1,0 +1,3 @@
+module example.invalid/service
+
+go 1.19

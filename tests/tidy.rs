@@ -1,0 +1,214 @@
+//! House rules of the repository, checked on its text: headers, sizes, directions of dependencies, budgets, and nothing
+//! that belongs to one machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Lines that are not tests which a source file may have.
+const FILE_LINES_MAX: usize = 800;
+/// Packages in the lock file, all platforms and development included.
+const PACKAGES_MAX: usize = 400;
+/// Files longer than [`FILE_LINES_MAX`], with the reason.
+const LONG_FILES: [(&str, &str); 0] = [];
+
+/// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
+const DIRECTIONS: [(&str, &[&str]); 14] = [
+    ("rbuild-oci", &[]),
+    ("rbuild-dockerfile", &[]),
+    ("rbuild-sys", &[]),
+    ("rbuild-graph", &["rbuild-oci"]),
+    ("rbuild-layer", &["rbuild-oci", "rbuild-sys"]),
+    ("rbuild-store", &["rbuild-oci", "rbuild-sys"]),
+    ("rbuild-sandbox", &["rbuild-sys"]),
+    ("rbuild-frontend", &["rbuild-dockerfile", "rbuild-graph", "rbuild-oci"]),
+    ("rbuild-fileops", &["rbuild-dockerfile", "rbuild-graph", "rbuild-layer", "rbuild-oci", "rbuild-sys"]),
+    ("rbuild-registry", &["rbuild-oci"]),
+    ("rbuild-snapshotter", &["rbuild-layer", "rbuild-oci", "rbuild-store", "rbuild-sys"]),
+    ("rbuild-testkit", &["rbuild-oci"]),
+    ("xtask", &["rbuild-testkit"]),
+    (
+        "rbuild-builder",
+        &[
+            "rbuild-dockerfile",
+            "rbuild-fileops",
+            "rbuild-frontend",
+            "rbuild-graph",
+            "rbuild-layer",
+            "rbuild-oci",
+            "rbuild-registry",
+            "rbuild-sandbox",
+            "rbuild-snapshotter",
+            "rbuild-store",
+            "rbuild-sys",
+        ],
+    ),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files under version control.
+fn tracked() -> Vec<PathBuf> {
+    let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git ls-files");
+    assert!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("names are UTF-8");
+    text.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from).filter(|p| root().join(p).is_file()).collect()
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let rust = |path: &PathBuf| path.extension().is_some_and(|end| end == "rs") && !path.starts_with("tests/real");
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(root().join(&path)).expect("sources are UTF-8");
+        (path, text)
+    };
+    let found: Vec<_> = tracked().into_iter().filter(rust).map(read).collect();
+    assert!(found.len() > 20, "only {} sources found", found.len());
+    found
+}
+
+#[track_caller]
+fn none(what: &str, found: &[String]) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+#[test]
+fn every_source_says_what_it_owns() {
+    let found: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, text)| !text.trim_start().starts_with("//!"))
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    none("files without a `//!` header", &found);
+}
+
+#[test]
+fn no_source_is_too_long_to_read() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let tests_only = path.ends_with("tests.rs") || path.starts_with("tests") || path.iter().any(|p| p == "tests");
+        let lines = product.lines().count();
+        let excused = LONG_FILES.iter().any(|(name, _)| path == Path::new(name));
+        if lines > FILE_LINES_MAX && !tests_only && !excused {
+            found.push(format!("{}: {lines} lines", path.display()));
+        }
+    }
+    none("files above the limit (or list them in LONG_FILES with a reason)", &found);
+}
+
+#[test]
+fn no_file_has_a_vague_name_or_is_a_mod_rs() {
+    let vague = ["mod.rs", "utils.rs", "util.rs", "common.rs", "helpers.rs", "helper.rs", "misc.rs", "manager.rs"];
+    let found: Vec<String> = tracked()
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| vague.iter().any(|v| name == *v)))
+        .map(|path| path.display().to_string())
+        .collect();
+    none("names that say nothing", &found);
+}
+
+#[test]
+fn nothing_is_left_for_later_without_an_issue() {
+    // Spelt in parts, so that this file does not find itself.
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX"), concat!("todo", "!("), concat!("unimple", "mented!(")];
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        for (number, line) in text.lines().enumerate() {
+            let later = marks.iter().any(|mark| line.contains(mark)) && !line.contains(concat!("TO", "DO(#"));
+            if later {
+                found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    none("left for later", &found);
+}
+
+#[test]
+fn every_library_but_sys_forbids_unsafe_code() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        let crate_root = path.ends_with("src/lib.rs") || path.ends_with("src/main.rs") || path.ends_with("cli/main.rs");
+        if crate_root && !path.starts_with("crates/sys") && !text.contains("#![forbid(unsafe_code)]") {
+            found.push(path.display().to_string());
+        }
+    }
+    none("crate roots without #![forbid(unsafe_code)]", &found);
+}
+
+#[test]
+fn dependencies_point_downwards_only() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo metadata");
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let allowed: BTreeMap<&str, &[&str]> = DIRECTIONS.into_iter().collect();
+    let mut found = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        if name == "rbuild" {
+            continue;
+        }
+        let Some(may) = allowed.get(name) else {
+            found.push(format!("{name} is in no level; add it to DIRECTIONS and to ARCHITECTURE.md"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let on = dependency["name"].as_str().unwrap();
+            let development = dependency["kind"] == "dev";
+            let ours = on.starts_with("rbuild-") || on == "xtask" || on == "rbuild";
+            if ours && !development && !may.contains(&on) {
+                found.push(format!("{name} -> {on}"));
+            }
+        }
+    }
+    none("edges that ARCHITECTURE.md does not have", &found);
+}
+
+#[test]
+fn the_lock_file_stays_within_its_budget() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let packages = lock.lines().filter(|line| *line == "[[package]]").count();
+    assert!(packages > 50 && packages <= PACKAGES_MAX, "{packages} packages in Cargo.lock, at most {PACKAGES_MAX}");
+}
+
+#[test]
+fn nothing_of_one_machine_is_written_down() {
+    // Spelt in parts, so that this file does not find itself.
+    let words = [
+        concat!("/wo", "rk/"),
+        concat!("/tmp/", "oracle"),
+        concat!("/tmp/", "ground"),
+        concat!("artifact", "-registry"),
+        concat!("artifact", "ory"),
+        concat!("pkg", ".dev"),
+        concat!("10.255.", "255."),
+    ];
+    let mut found = Vec::new();
+    for path in tracked() {
+        let Ok(text) = fs::read_to_string(root().join(&path)) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            if let Some(word) = words.iter().find(|word| line.contains(**word)) {
+                found.push(format!("{}:{}: {word}", path.display(), number + 1));
+            }
+        }
+    }
+    none("words of one machine", &found);
+}
+
+#[test]
+fn every_row_of_the_conformance_cases_says_what_it_shows() {
+    let cases = rbuild_testkit::conformance::Case::all(&root().join("tests/conformance")).expect("the cases");
+    let found: Vec<String> = cases
+        .iter()
+        .filter(|case| case.recipe.about.len() < 12 || !case.recipe.about.ends_with('.'))
+        .map(|case| case.name.clone())
+        .collect();
+    none("cases without a sentence", &found);
+    assert!(cases.len() >= 80, "only {} cases", cases.len());
+}
