@@ -87,7 +87,7 @@ fn privileged_steps_stack_hide_and_replace() {
         std::fs::write(root.join("etc/a"), "base").unwrap();
         std::fs::write(root.join("etc/b"), "base").unwrap();
     });
-    let next = bench.step(&[base.clone()], |root| {
+    let next = bench.step(std::slice::from_ref(&base), |root| {
         assert_eq!(std::fs::read_to_string(root.join("etc/a")).unwrap(), "base");
         std::fs::remove_file(root.join("etc/a")).unwrap();
         std::fs::write(root.join("etc/b"), "next").unwrap();
@@ -127,7 +127,7 @@ fn privileged_a_workspace_that_is_not_committed_leaves_nothing() {
     let workspace = bench.snapshotter.workspace(&bench.lease, &[]).unwrap();
     let root = workspace.mount().unwrap();
     std::fs::create_dir_all(path_of(&root).join("deep/er")).unwrap();
-    std::fs::set_permissions(path_of(&root).join("deep"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(path_of(&root).join("deep"), std::fs::Permissions::from_mode(0o0)).unwrap();
     drop(root);
     drop(workspace);
     assert_eq!(bench.scratch_entries(), 0);
@@ -145,7 +145,7 @@ fn privileged_a_workspace_that_is_not_committed_leaves_nothing() {
     let missing = LayerId::random().unwrap();
     let error = bench
         .snapshotter
-        .workspace(&bench.lease, &[missing.clone()])
+        .workspace(&bench.lease, std::slice::from_ref(&missing))
         .unwrap_err();
     assert!(matches!(error, StackError::Missing(id) if id == missing));
     assert_eq!(bench.scratch_entries(), 0);
@@ -175,7 +175,7 @@ fn privileged_packing_happens_once_and_unpacking_gives_the_same_files() {
         std::fs::write(root.join("dir/gone"), "x").unwrap();
         std::fs::write(root.join("dir/kept"), "x").unwrap();
     });
-    let next = bench.step(&[base.clone()], |root| {
+    let next = bench.step(std::slice::from_ref(&base), |root| {
         std::fs::remove_file(root.join("dir/gone")).unwrap();
         std::fs::write(root.join("dir/new"), vec![b'n'; 100_000]).unwrap();
         std::os::unix::fs::chown(root.join("dir/new"), Some(1), Some(2)).unwrap();
@@ -357,7 +357,7 @@ fn privileged_left_out_parents_take_over_from_the_layers_below() {
     let tar = tar_of(&[("home/f", "x")]);
     let diff_id = DiffId(Digest::sha256(&tar));
     let alone = bench.unpack(&tar, &[]).unwrap();
-    let on_base = bench.unpack(&tar, &[base.clone()]).unwrap();
+    let on_base = bench.unpack(&tar, std::slice::from_ref(&base)).unwrap();
     assert_ne!(on_base, alone);
     let find = |below: &[LayerId]| {
         bench
@@ -365,7 +365,7 @@ fn privileged_left_out_parents_take_over_from_the_layers_below() {
             .find_layer(&bench.lease, &diff_id, below)
             .unwrap()
     };
-    assert_eq!(find(&[base.clone()]), Some(on_base.clone()));
+    assert_eq!(find(std::slice::from_ref(&base)), Some(on_base.clone()));
     assert_eq!(find(&[]), Some(alone));
     assert_eq!(find(&[base.clone(), base.clone()]), None);
     let view = bench.snapshotter.view(&bench.lease, &[base, on_base]).unwrap();
@@ -430,7 +430,10 @@ fn privileged_a_hundred_and_thirty_layers_stack_and_five_hundred_and_one_are_ref
 fn privileged_garbage_collection_leaves_what_is_mounted() {
     let bench = Bench::new();
     let base = bench.step(&[], |root| std::fs::write(root.join("f"), "x").unwrap());
-    let view = bench.snapshotter.view(&bench.lease, &[base.clone()]).unwrap();
+    let view = bench
+        .snapshotter
+        .view(&bench.lease, std::slice::from_ref(&base))
+        .unwrap();
     bench
         .store
         .gc(&GcPolicy {

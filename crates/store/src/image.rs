@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{DiskError, IndexError, StoreError};
 use crate::index::Tables;
 use crate::name::{DigestColumn, NameError};
-use crate::store::{Durability, Store, write_file};
+use crate::open::write_file;
+use crate::store::{Durability, Store};
 
 /// `index.json` of a store without images.
 pub(crate) const EMPTY_INDEX: &str =

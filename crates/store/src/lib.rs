@@ -31,6 +31,7 @@ mod lease;
 mod lock;
 mod mount;
 mod name;
+mod open;
 mod record;
 mod store;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use lease::Lease;
 pub use lock::KeyLock;
 pub use mount::{CacheMountGuard, MountError, MountRequest, MountSharing};
 pub use name::{FormName, LayerId, NameError};
+pub use open::OpenError;
 pub use record::{LayerEntry, Record};
-pub use store::{Clock, Durability, OpenError, OpenOptions, Store};
+pub use store::{Clock, Durability, OpenOptions, Store};
 pub use usage::{Usage, UsageEntry, UsageKind};

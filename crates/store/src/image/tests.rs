@@ -84,7 +84,7 @@ fn a_lost_index_is_rebuilt_from_the_files() {
                 root.join("index.db"),
                 "this is no database, but it is long enough to be one",
             )
-            .unwrap()
+            .unwrap();
         },
         |root| std::fs::write(root.join("index.db"), "").unwrap(),
     ];

@@ -138,7 +138,7 @@ fn names_of_any_bytes_and_directories_without_rights_go_too() {
         let inner = top.join(OsStr::from_bytes(name));
         std::fs::create_dir(&inner).unwrap();
         std::fs::write(inner.join("f"), "").unwrap();
-        std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o0)).unwrap();
     }
     let removed = remove_tree(open(dir.path()).as_fd(), OsStr::new("top"), None).unwrap();
     assert_eq!(removed.entries, 9);
