@@ -43,7 +43,7 @@ impl Variables for NoVariables {
 pub struct Expansion {
     /// The word as one piece, blanks kept.
     pub text: String,
-    /// The word cut at blanks, those that came out of variables too, but not quoted ones.
+    /// The word cut at blanks, those that came out of variables too, but not quoted ones ([`Lexer::split`] only).
     pub words: Vec<String>,
     /// Variables that were asked for and set.
     pub matched: BTreeSet<String>,

@@ -4,7 +4,7 @@
 use crate::error::{FrontendError, FrontendErrorKind};
 
 /// Bytes that all expansions of one build may make.
-pub(crate) const TEXT_BYTES_MAX: usize = 128 << 20;
+pub(crate) const TEXT_BYTES_MAX: usize = 32 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Budget {

@@ -52,7 +52,7 @@ pub(super) fn announced(line: &str) -> Result<Vec<Heredoc>, ExpandError> {
         ..Lexer::new('\\')
     };
     let words = lexer
-        .expand(line, &NoVariables)
+        .split(line, &NoVariables)
         .map(|found| found.words)
         .unwrap_or_default();
     let found: Result<Vec<_>, _> = words.iter().map(|word| parse_heredoc(word)).collect();
@@ -82,7 +82,7 @@ pub(crate) fn parse_heredoc(word: &str) -> Result<Option<Heredoc>, ExpandError> 
         skip_unset: true,
         ..Lexer::new('\\')
     };
-    let plain = lexer.expand(name, &NoVariables)?.words;
+    let plain = lexer.split(name, &NoVariables)?.words;
     let [plain] = plain.as_slice() else {
         return Ok(None);
     };
@@ -90,7 +90,7 @@ pub(crate) fn parse_heredoc(word: &str) -> Result<Option<Heredoc>, ExpandError> 
         raw_quotes: true,
         ..lexer
     }
-    .expand(name, &NoVariables)?
+    .split(name, &NoVariables)?
     .words;
     let quotes = |text: &str| text.matches(['\'', '"']).count();
     let raw_quotes: usize = raw.first().map_or(0, |word| quotes(word));

@@ -37,13 +37,26 @@ impl Lexer {
         }
     }
 
-    /// Expands `word` with `variables`.
+    /// Expands `word` with `variables` as one piece: [`Expansion::words`] stays empty.
     ///
     /// # Errors
     /// [`ExpandError`] for open quotes, bad substitutions, a `${x?}` that is unset, and results that grow too long.
     pub fn expand(&self, word: &str, variables: &dyn Variables) -> Result<Expansion, ExpandError> {
+        self.run(word, variables, false)
+    }
+
+    /// Expands `text` with `variables` and cuts it into words.
+    ///
+    /// # Errors
+    /// As [`Self::expand`].
+    pub fn split(&self, text: &str, variables: &dyn Variables) -> Result<Expansion, ExpandError> {
+        self.run(text, variables, true)
+    }
+
+    fn run(&self, word: &str, variables: &dyn Variables, want_words: bool) -> Result<Expansion, ExpandError> {
         let mut run = Run {
             lexer: *self,
+            want_words,
             raw_escapes: self.raw_escapes,
             input: word.chars().peekable(),
             variables,
@@ -72,6 +85,7 @@ type Result2<T> = Result<T, ExpandErrorKind>;
 
 struct Run<'a> {
     lexer: Lexer,
+    want_words: bool,
     raw_escapes: bool,
     input: Peekable<Chars<'a>>,
     variables: &'a dyn Variables,
@@ -104,8 +118,8 @@ impl<'a> Run<'a> {
             match c {
                 '$' => {
                     let value = self.dollar()?;
-                    for c in value.chars() {
-                        self.add(&mut words, c);
+                    if self.want_words {
+                        value.chars().for_each(|c| self.add(&mut words, c));
                     }
                     text.push_str(&value);
                 }
@@ -147,7 +161,9 @@ impl<'a> Run<'a> {
         read: impl FnOnce(&mut Self) -> Result2<String>,
     ) -> Result2<()> {
         let piece = read(self)?;
-        self.word_buffer.push_str(&piece);
+        if self.want_words {
+            self.word_buffer.push_str(&piece);
+        }
         words.inside = true;
         text.push_str(&piece);
         Ok(())
@@ -163,7 +179,9 @@ impl<'a> Run<'a> {
     }
 
     fn add_raw(&mut self, words: &mut Words, c: char) {
-        self.word_buffer.push(c);
+        if self.want_words {
+            self.word_buffer.push(c);
+        }
         words.inside = true;
     }
 

@@ -210,7 +210,7 @@ fn words_are_split_after_expansion() {
         ("80${NOPE:-81}", &["81"]),
     ] {
         assert_eq!(
-            Lexer::new('\\').expand(word, &variables()).unwrap().words,
+            Lexer::new('\\').split(word, &variables()).unwrap().words,
             expected,
             "{word}"
         );

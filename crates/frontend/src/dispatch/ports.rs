@@ -51,9 +51,11 @@ pub(super) fn expose(
     for written in ports {
         let lexer = lowering.lexer;
         let env = lowering.take_env(site);
-        let words = lowering.expand_with(lexer, written, &env);
+        let words = lexer.split(written, &env).map_err(FrontendErrorKind::Expand);
         lowering.give_env(site, env);
-        for word in words?.words {
+        let words = words?.words;
+        lowering.budget.spend(words.iter().map(String::len).sum())?;
+        for word in words {
             let spec = Spec::parse(&word).map_err(FrontendErrorKind::Port)?;
             lint(lowering, site, &word, &spec);
             found.extend(
