@@ -16,8 +16,11 @@ pub struct Entry {
     /// Modification time.
     pub mtime: Time,
     /// `SCHILY.xattr.*` records, by name, sorted.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<Xattr>,
 }
+
+/// Name and value of an extended attribute.
+pub type Xattr = (Vec<u8>, Vec<u8>);
 
 /// The type of an entry, with what only that type has.
 #[derive(Clone, Debug, PartialEq, Eq)]

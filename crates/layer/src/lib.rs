@@ -45,7 +45,7 @@ pub use apply::{ApplyError, DevicePolicy};
 pub use compress::{CompressError, Compressor, LayerFormat};
 pub use compression::Compression;
 pub use decompress::{DecompressError, ReadAhead, TooManyBytes, decompress, decompress_detected};
-pub use entry::{AUFS_PREFIX, Device, Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX};
+pub use entry::{AUFS_PREFIX, Device, Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX, Xattr};
 pub use extract::{ExtractError, ExtractOptions, Extracted, extract, is_archive};
 pub use limits::{DecompressLimits, Limits};
 pub use pack::{PackError, PackOptions, Packed, pack, pack_with};

@@ -2,7 +2,7 @@
 //!
 //! Reads them as Go's archive/tar does, and refuses what GNU tar and Go understand differently.
 
-use crate::entry::Time;
+use crate::entry::{Time, Xattr};
 use crate::field::decimal;
 
 /// What one extended header said about the next entry. Unknown keys are dropped.
@@ -14,7 +14,7 @@ pub(crate) struct Records {
     pub(crate) uid: Option<u64>,
     pub(crate) gid: Option<u64>,
     pub(crate) mtime: Option<Time>,
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Vec<Xattr>,
     /// A `GNU.sparse.*` key was there.
     pub(crate) sparse: bool,
 }
@@ -91,8 +91,11 @@ fn filled(value: &[u8]) -> Result<Vec<u8>, PaxError> {
     }
 }
 
-/// Splits the first record off: key, value, rest.
-fn split(bytes: &[u8]) -> Result<(&[u8], &[u8], &[u8]), PaxError> {
+/// Key and value of the first record, and what follows it.
+type Split<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
+/// Splits the first record off.
+fn split(bytes: &[u8]) -> Result<Split<'_>, PaxError> {
     let space = bytes.iter().position(|b| *b == b' ').ok_or(PaxError::Length)?;
     let length = decimal(&bytes[..space])
         .and_then(|n| usize::try_from(n).ok())

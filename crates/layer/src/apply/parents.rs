@@ -59,7 +59,6 @@ impl Applier {
     /// Goes down component by component. Makes what is missing when it is for an entry.
     fn walk(&mut self, parts: &[&[u8]], entry: Option<&[u8]>) -> Result<OwnedFd, ApplyError> {
         let shown = entry.map_or_else(|| parts.join(&b'/'), <[u8]>::to_vec);
-        let fail = |verb| move |e| (verb, e);
         let mut pending: Vec<Vec<u8>> = parts.iter().rev().map(|part| part.to_vec()).collect();
         let mut walked: Vec<Vec<u8>> = Vec::new();
         let mut links = 0;
@@ -75,8 +74,7 @@ impl Applier {
                 (Ok(next), _) => next,
                 (Err(Errno::NOENT), Some(entry)) => {
                     walked.push(part);
-                    let made = self.make_implied(&dir, &walked, entry)?;
-                    dir = made;
+                    dir = self.make_implied(&dir, &walked, entry)?;
                     continue;
                 }
                 (Err(Errno::LOOP | Errno::NOTDIR), _) => {
@@ -114,10 +112,7 @@ impl Applier {
                         _ => return Err(failed("open parent", &shown, Errno::NOTDIR)),
                     }
                 }
-                (Err(e), _) => {
-                    let (verb, e) = fail("open parent")(e);
-                    return Err(failed(verb, &shown, e));
-                }
+                (Err(e), _) => return Err(failed("open parent", &shown, e)),
             };
             walked.push(part);
             dir = next;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::{ExportedXattrs, WriteError, failed};
 use crate::apply::{DEVICE_XATTR, kept_xattr};
-use crate::entry::{Device, EntryKind, Time};
+use crate::entry::{Device, EntryKind, Time, Xattr};
 use crate::field::decimal;
 use crate::reader::printable;
 use crate::xattr::{get_xattr, list_xattrs, xattr_is};
@@ -114,11 +114,7 @@ impl Source {
     }
 
     /// The attributes that are exported, sorted by name.
-    pub(super) fn xattrs(
-        &self,
-        wanted: ExportedXattrs,
-        path: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, WriteError> {
+    pub(super) fn xattrs(&self, wanted: ExportedXattrs, path: &[u8]) -> Result<Vec<Xattr>, WriteError> {
         let Some(fd) = &self.fd else { return Ok(Vec::new()) };
         let fail = |e| failed("read extended attributes", path, e);
         let mut found = Vec::new();

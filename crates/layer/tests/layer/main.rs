@@ -1,4 +1,9 @@
 //! Hostile and ordinary archives, built byte by byte, against a canary tree on the same file system.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests, outside test functions"
+)]
 
 mod archive;
 mod bytes;
@@ -6,6 +11,7 @@ mod canary;
 mod compression;
 mod extracting;
 mod limits;
+mod measuring;
 mod packing;
 mod reading;
 mod rootless;
