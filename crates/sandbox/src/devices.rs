@@ -93,15 +93,6 @@ impl Devices {
         self.null.as_fd()
     }
 
-    /// Opens the null device itself, for the step's standard input.
-    pub(crate) fn open_null(&self) -> Result<OwnedFd, SetupError> {
-        // The magic link of our own descriptor: no path of the image is used.
-        use std::os::fd::AsRawFd as _;
-        let own = format!("/proc/self/fd/{}", self.null.as_raw_fd());
-        let null = rustix::fs::open(own, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        null.during("open", "/dev/null")
-    }
-
     /// Mounts `/dev` with its nodes and links; gives the new root of it.
     pub(crate) fn mount(&self, root: &RootFd, secure: bool) -> Result<OwnedFd, SetupError> {
         let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
@@ -124,6 +115,15 @@ impl Devices {
         }
         Ok(dev)
     }
+}
+
+/// Opens the null device of a `/dev` made by [`Devices::mount`], for the step's standard input.
+pub(crate) fn open_null(dev: BorrowedFd<'_>) -> Result<OwnedFd, SetupError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = rustix::fs::ResolveFlags::BENEATH;
+    let null = rustix::fs::openat2(dev, "null", flags, Mode::empty(), resolve).during("open", "/dev/null")?;
+    verified(&null, CHARACTER[0])?;
+    Ok(null)
 }
 
 /// A terminal file system of the step's own; without the terminal group where that is not mapped.

@@ -175,6 +175,8 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, shown: &Path)
 /// Opens the place for a mount inside `root`, making it if it is missing. `/` and everything in the kernel's own
 /// file systems are refused, whatever path leads there.
 pub(crate) fn open_target(root: &RootFd, dest: &Path, kind: StubKind) -> Result<OwnedFd, SetupError> {
+    // `..` goes by the text, as in BuildKit, so that all who look at this path mean the same place.
+    let dest = &rbuild_sys::clean(dest);
     let open = || root.open_in(dest, PATH, Mode::empty());
     let target = match open() {
         Err(error) if error.is_not_found() => {

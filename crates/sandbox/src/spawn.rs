@@ -279,8 +279,9 @@ impl Running {
         loop {
             let len = match rustix::net::recv(&self.control, &mut buffer[..], RecvFlags::empty()) {
                 Ok((_, len)) => len,
-                Err(Errno::INTR) => continue,
-                Err(Errno::CONNRESET) => 0,
+                // A supervisor that ends with our word to kill unread resets the socket. The kernel says that once,
+                // and then gives what was sent before.
+                Err(Errno::INTR | Errno::CONNRESET) => continue,
                 Err(errno) => return Err(WaitError::Receive(errno.into())),
             };
             if len == 0 {

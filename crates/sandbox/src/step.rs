@@ -64,14 +64,19 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
     rustix::process::umask(Mode::empty());
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).during("make mounts private", "/")?;
-    // On top of `/`, where no path of this process leads any more: reached by descriptor only.
+    // Reached by descriptor only. Over `/proc`, which is not needed from here on, and not over `/`: what is stacked
+    // on the old root would be taken off in its place by `pivot`, and the old root would stay below `/..`.
     let staging = new_filesystem("tmpfs", HARDENED, &[("mode", Some("700")), ("size", Some("64k"))])?;
-    let top = rustix::fs::open(
-        "/",
+    let place = rustix::fs::open(
+        "/proc",
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     );
-    attach(staging.as_fd(), top.during("open", "/")?.as_fd(), Path::new("/"))?;
+    attach(
+        staging.as_fd(),
+        place.during("open", "/proc")?.as_fd(),
+        Path::new("/proc"),
+    )?;
     stage(staging.as_fd(), "root", root.as_fd())?;
     let attr = MountAttr {
         no_dev: secure,
@@ -262,7 +267,29 @@ fn pivot(root: &RootFd) -> Result<(), SetupError> {
             source: Some(source),
         })?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).during("leave old root", "/")?;
-    rustix::process::chdir("/").during("enter root", "/")
+    rustix::process::chdir("/").during("enter root", "/")?;
+    // `..` climbs onto whatever is stacked on the root, which a look-up of `/` alone does not show.
+    let (root, above) = (mount_id(root.as_fd(), "")?, mount_id(rustix::fs::CWD, "/..")?);
+    if root == above {
+        Ok(())
+    } else {
+        Err(SetupError::refused(
+            "leave old root",
+            Path::new("/"),
+            ": it is still there",
+        ))
+    }
+}
+
+/// The mount a path ends on (statx(2), Linux 5.8).
+fn mount_id(dir: BorrowedFd<'_>, path: &str) -> Result<u64, SetupError> {
+    use rustix::fs::{AtFlags, StatxFlags};
+    let stat = rustix::fs::statx(dir, path, AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+        .during("find mount of", path)?;
+    if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return Err(Errno::NOSYS).during("find mount of", path);
+    }
+    Ok(stat.stx_mnt_id)
 }
 
 /// Enters the working directory, making it if need be. Magic links are not followed, and the directory must be

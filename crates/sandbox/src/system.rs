@@ -53,8 +53,9 @@ pub(crate) fn mount_all(
     let sys = mount_sys(root, secure)?;
     mount_cgroup(sys.as_fd(), secure);
     let devices = Devices::open(staging, secure)?;
+    // Also where a mount of the plan covers it: standard input is from here.
+    let dev = devices.mount(root, secure)?;
     if !replaced("/dev") {
-        let dev = devices.mount(root, secure)?;
         let at = |name: &str, tree: OwnedFd| mount_in_dev(dev.as_fd(), name, tree);
         at("pts", devices::new_pts()?)?;
         if !replaced("/dev/shm") {
@@ -80,7 +81,7 @@ pub(crate) fn mount_all(
             make_read_only(proc.as_fd(), path)?;
         }
     }
-    devices.open_null()
+    devices::open_null(dev.as_fd())
 }
 
 /// A new proc of the step's pid namespace. `/proc` of the image must be a real directory, as runc demands.

@@ -35,6 +35,12 @@ fn privileged_row23_no_foreign_descriptors_and_no_way_out_by_cwd() {
     assert_eq!(seen, "0\n1\n2\n3\n/\n", "3 is ls's own");
     let highest = leaked.iter().map(|fd| fd.as_raw_fd()).max().unwrap();
     symlink("/proc/self/fd/7", fixture.path("lower/link")).unwrap();
+    // The way up from a mount must end at the step's own root, whatever is stacked there.
+    let up = fixture.run("cd /proc/1/fd && cat ../../../etc/hostname ../../../../../etc/hostname; ls ../../..; cd /dev/pts && ls ../..").ok();
+    assert!(
+        !up.contains("boot") && up.matches("bin\ndev\netc\n").count() == 2,
+        "{up}"
+    );
     let dirs = (3..=highest + 5).map(|n| format!("/proc/self/fd/{n}")).chain([
         "/link".into(),
         "/proc/self/root/../etc".into(),
@@ -43,7 +49,9 @@ fn privileged_row23_no_foreign_descriptors_and_no_way_out_by_cwd() {
     for cwd in dirs {
         let mut plan = fixture.plan("cat ../../../../etc/hostname; pwd -P");
         plan.cwd = cwd.clone().into();
-        let text = run(&plan).error();
+        let done = run(&plan);
+        assert!(done.exit.is_err(), "{cwd}: {}{}", done.stdout, done.stderr);
+        let text = done.error();
         assert!(text.contains("working directory"), "{cwd}: {text}");
     }
     let mut plan = fixture.plan("pwd -P; stat -c %u:%g .");
@@ -67,7 +75,7 @@ fn privileged_row24_our_binary_is_out_of_reach() {
     let modified = std::fs::metadata(probe()).unwrap().modified().unwrap();
     assert_eq!(
         fixture
-            .run("readlink /proc/1/exe; ps | grep -c sandbox-init")
+            .run("readlink /proc/1/exe; cat /proc/[0-9]*/cmdline | grep -c 'sandbox[-]init'")
             .stdout,
         "/bin/busybox\n0\n"
     );
@@ -94,8 +102,10 @@ fn privileged_row24_our_binary_is_out_of_reach() {
 #[test]
 fn privileged_row25_only_the_image_s_own_processes_are_there() {
     let Some(fixture) = Fixture::new() else { return };
-    let seen = fixture.run("ls -d /proc/[0-9]* | wc -l; cat /proc/1/comm; readlink /proc/1/ns/pid /proc/self/ns/pid | sort | wc -l").ok();
-    assert_eq!(seen, "2\nsh\n2\n", "the shell and ls");
+    let seen = fixture
+        .run("cat /proc/1/comm; for p in /proc/[0-9]*; do readlink $p/exe; done | sort -u")
+        .ok();
+    assert_eq!(seen, "sh\n/bin/busybox\n");
 }
 
 #[test]
@@ -180,7 +190,12 @@ fn privileged_row27_masked_and_read_only_paths_hold() {
           /sys/fs/cgroup/cgroup.procs /proc/kcore; do (echo h > $f) 2>/dev/null && echo \"wrote $f\"; done; \
         mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; umount /proc/kcore 2>/dev/null && echo unmounted; true";
     let seen = fixture.run(script).ok();
-    assert_eq!(seen, "wrote /proc/kcore\n", "which is the null device");
+    let null = if std::path::Path::new("/proc/kcore").exists() {
+        "wrote /proc/kcore\n"
+    } else {
+        ""
+    };
+    assert_eq!(seen, null, "which is the null device");
     assert_eq!(
         std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(),
         pattern
@@ -271,7 +286,10 @@ fn privileged_row30_the_environment_is_exactly_the_plan_s() {
         .output()
         .unwrap();
     let seen = String::from_utf8(output.stdout).unwrap();
-    assert!(seen.starts_with("A=b=c\nODD NAME=1\nPATH=/bin\n"), "{seen}");
+    assert!(
+        seen.starts_with("A=b=c\n") && seen.contains("PATH=/bin\n"),
+        "{seen}"
+    );
     assert!(
         seen.ends_with("\n1\n0\n") || seen.ends_with("\n0\n0\n"),
         "only grep's own argument: {seen}"

@@ -236,7 +236,7 @@ fn privileged_row19_targets_through_links_stay_inside() {
     };
     for dest in ["/m/x", "/m2/x", "/m/../m2/y/z"] {
         for kind in kinds() {
-            let mut plan = fixture.plan(&format!("test -e {dest}"));
+            let mut plan = fixture.plan(&format!("test -e {}", dest.replace("/m/..", "")));
             plan.mounts = vec![MountPlan {
                 dest: dest.into(),
                 kind,
