@@ -4,4 +4,5 @@
 mod fixture;
 mod isolation;
 mod mounts;
+mod rootless;
 mod running;
