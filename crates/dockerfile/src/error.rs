@@ -36,6 +36,7 @@ impl ParseError {
             self.kind,
             K::Empty
                 | K::TooLarge
+                | K::TooManyInstructions
                 | K::LineTooLong
                 | K::NoInstructions
                 | K::DuplicateDirective { .. }
@@ -81,6 +82,9 @@ pub enum ParseErrorKind {
     /// It is larger than [`crate::MAX_DOCKERFILE_BYTES`].
     #[error("the Dockerfile is larger than {} bytes", crate::MAX_DOCKERFILE_BYTES)]
     TooLarge,
+    /// It has more than [`crate::MAX_INSTRUCTIONS`].
+    #[error("the Dockerfile has more than {} instructions", crate::MAX_INSTRUCTIONS)]
+    TooManyInstructions,
     /// A line is longer than 65,535 bytes.
     #[error("dockerfile line greater than max allowed size of 65535")]
     LineTooLong,

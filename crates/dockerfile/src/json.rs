@@ -246,14 +246,8 @@ mod tests {
             (r#"[{"a"}]"#, Err(NotStrings::NotArray)),
             (r#"[ "a" [ "b" ] ]"#, Err(NotStrings::NotArray)),
         ] {
-            let found = string_array(text);
-            assert_eq!(
-                found
-                    .as_deref()
-                    .map(|v| v.iter().map(String::as_str).collect::<Vec<_>>()),
-                expected.map(<[&str]>::to_vec).as_ref().map_err(|e| e).cloned(),
-                "{text}"
-            );
+            let expected = expected.map(|list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect());
+            assert_eq!(string_array(text), expected, "{text}");
         }
     }
 

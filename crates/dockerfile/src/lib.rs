@@ -35,3 +35,6 @@ pub use span::Span;
 
 /// Largest Dockerfile that is read, bytes. BuildKit's own limit is that of a gRPC message.
 pub const MAX_DOCKERFILE_BYTES: usize = 16 << 20;
+
+/// Most instructions that are read from one Dockerfile.
+pub const MAX_INSTRUCTIONS: usize = 200_000;

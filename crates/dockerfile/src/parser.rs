@@ -13,7 +13,7 @@ use crate::error::{ParseError, ParseErrorKind};
 pub(crate) use crate::parser::heredoc::parse_heredoc;
 pub use crate::parser::heredoc::{Heredoc, chomp, is_heredoc};
 use crate::parser::lines::Lines;
-use crate::{MAX_DOCKERFILE_BYTES, Span};
+use crate::{MAX_DOCKERFILE_BYTES, MAX_INSTRUCTIONS, Span};
 
 /// An instruction as it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -114,6 +114,9 @@ impl Parser<'_> {
             let start = self.lines.number();
             if trimmed.starts_with('#') {
                 continue;
+            }
+            if self.parsed.nodes.len() == MAX_INSTRUCTIONS && !trimmed.is_empty() {
+                return self.error(ParseErrorKind::TooManyInstructions, Span::new(start, start));
             }
             let (text, continues) = lines::cut_continuation(trimmed, self.parsed.escape);
             if !continues && text.is_empty() {

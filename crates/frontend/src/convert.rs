@@ -150,8 +150,8 @@ async fn run<R: MetaResolver>(
         }
     }
     let reachable = lowering.stages.reachable(target);
-    for index in 0..lowering.stages.list.len() {
-        if reachable[index] && !lowering.stages.list[index].dispatched {
+    for (index, needed) in reachable.into_iter().enumerate() {
+        if needed && !lowering.stages.list[index].dispatched {
             dispatch_stage(lowering, index)?;
         }
     }

@@ -1,3 +1,5 @@
+//! Tables of patterns and paths, limits, and comparison with the plain loop over all patterns.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tables of words and what becomes of them, limits, and properties.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

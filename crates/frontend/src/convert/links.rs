@@ -156,8 +156,8 @@ fn source(lowering: &mut Lowering<'_>, name: &str, instruction: &Instruction) ->
 /// that were not needed before.
 pub(super) fn read_triggers(lowering: &mut Lowering<'_>, reachable: &[bool]) -> Result<bool, FrontendError> {
     let mut new_deps = false;
-    for index in 0..reachable.len() {
-        if !reachable[index] || lowering.stages.list[index].dispatched {
+    for (index, needed) in reachable.iter().enumerate() {
+        if !needed || lowering.stages.list[index].dispatched {
             continue;
         }
         let mut triggers = std::mem::take(&mut lowering.stages.list[index].image.config.on_build);

@@ -52,8 +52,8 @@ pub(super) async fn bases<R: MetaResolver>(
     resolver: &R,
 ) -> Result<(), FrontendError> {
     let mut jobs = Vec::new();
-    for index in 0..lowering.stages.list.len() {
-        if let Some(job) = job(lowering, index, reachable[index])? {
+    for (index, needed) in reachable.iter().enumerate() {
+        if let Some(job) = job(lowering, index, *needed)? {
             jobs.push(job);
         }
     }

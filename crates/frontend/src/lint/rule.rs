@@ -53,6 +53,7 @@ impl Rule {
         matches!(self, Self::InvalidDefinitionDescription)
     }
 
+    #[allow(clippy::too_many_lines, reason = "a flat table")]
     const fn row(self) -> (&'static str, &'static str, &'static str) {
         macro_rules! url {
             ($page:literal) => {

@@ -1,3 +1,5 @@
+//! Options of checks and their effect.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! ARG, ENV, the arguments that are there by themselves, and the epoch.
+
 use rbuild_oci::Timestamp;
 
 use crate::dump::dump;
@@ -16,7 +18,10 @@ fn env(dockerfile: &str, build_args: &[(&str, &str)]) -> String {
         .unwrap()
         .to_owned();
     let list = line.trim_start_matches("  env [").trim_end_matches(']');
-    list.split(", ").filter(|entry| *entry != "\"PATH=/bin\"").collect::<Vec<_>>().join(", ")
+    list.split(", ")
+        .filter(|entry| *entry != "\"PATH=/bin\"")
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[test]

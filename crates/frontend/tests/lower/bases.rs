@@ -1,3 +1,5 @@
+//! Stages, bases, platforms, named contexts, and how steps are named.
+
 use rbuild_frontend::NoCache;
 use rbuild_graph::Op;
 use rbuild_oci::Platform;

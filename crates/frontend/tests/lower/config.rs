@@ -1,3 +1,5 @@
+//! Image config and history.
+
 use crate::dump::dump;
 use crate::fake::{Fake, history, lower_with, lowered, options};
 

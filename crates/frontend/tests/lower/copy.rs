@@ -1,3 +1,5 @@
+//! COPY and ADD.
+
 use crate::dump::dump;
 use crate::fake::{Fake, history, lower_with, lowered, options};
 

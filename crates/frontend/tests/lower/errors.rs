@@ -1,6 +1,9 @@
+//! What users get wrong, with the text and the line they see.
+
 use crate::fake::{Fake, lower_with, options};
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a flat table")]
 fn what_users_get_wrong() {
     for (dockerfile, line, message) in [
         ("", 0, "the Dockerfile cannot be empty"),

@@ -1,3 +1,5 @@
+//! Dockerfiles made to exhaust the builder (security row 50), and secrets in names (row 41).
+
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 

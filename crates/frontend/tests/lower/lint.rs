@@ -1,3 +1,5 @@
+//! Lint rules.
+
 use crate::fake::{Fake, lower_with, options};
 
 /// Short texts of all warnings.
@@ -13,6 +15,7 @@ fn warnings(dockerfile: &str) -> Vec<String> {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a flat table")]
 fn each_rule_and_its_legal_twin() {
     for (dockerfile, expected) in [
         (

@@ -1,13 +1,24 @@
 //! Dockerfiles and the graphs, configs and histories that BuildKit makes of them.
 
+#[cfg(test)]
 mod args;
+#[cfg(test)]
 mod bases;
+#[cfg(test)]
 mod config;
+#[cfg(test)]
 mod copy;
+#[cfg(test)]
 mod dump;
+#[cfg(test)]
 mod errors;
+#[cfg(test)]
 mod fake;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
 mod lint;
+#[cfg(test)]
 mod onbuild;
+#[cfg(test)]
 mod run;

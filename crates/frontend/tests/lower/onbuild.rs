@@ -1,3 +1,5 @@
+//! ONBUILD triggers of images and of stages.
+
 use crate::dump::dump;
 use crate::fake::{ALPINE, Fake, history, lower_with, lowered, options};
 

@@ -1,3 +1,5 @@
+//! RUN and its mounts.
+
 use rbuild_graph::{HostIp, NetMode, Ulimit};
 
 use crate::dump::dump;
