@@ -14,7 +14,7 @@ const PACKAGES_MAX: usize = 400;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
-const DIRECTIONS: [(&str, &[&str]); 14] = [
+const DIRECTIONS: [(&str, &[&str]); 15] = [
     ("rbuild-oci", &[]),
     ("rbuild-dockerfile", &[]),
     ("rbuild-sys", &[]),
@@ -27,6 +27,7 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
     ("rbuild-registry", &["rbuild-oci"]),
     ("rbuild-snapshotter", &["rbuild-layer", "rbuild-oci", "rbuild-store", "rbuild-sys"]),
     ("rbuild-testkit", &["rbuild-oci"]),
+    ("rbuild-ui", &["rbuild-graph", "rbuild-oci"]),
     ("xtask", &["rbuild-testkit"]),
     (
         "rbuild-builder",

@@ -19,7 +19,11 @@ use crate::machine;
 const RECIPE_VERSION: u32 = 1;
 
 /// Where Debian puts the binary of `busybox-static`.
-const BUSYBOX_PATHS: [&str; 3] = ["/usr/bin/busybox", "/bin/busybox", "/usr/lib/busybox-static/busybox"];
+const BUSYBOX_PATHS: [&str; 3] = [
+    "/usr/bin/busybox",
+    "/bin/busybox",
+    "/usr/lib/busybox-static/busybox",
+];
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh
 daemon:x:1:1:daemon:/usr/sbin:/bin/false
@@ -102,18 +106,35 @@ pub fn static_busybox() -> Result<PathBuf> {
             return Ok(path.to_owned());
         }
     }
-    bail!("no static busybox on this machine: install Debian's package busybox-static (`cargo xtask ci` does)")
+    bail!(
+        "no static busybox on this machine: install Debian's package busybox-static (`cargo xtask ci` does)"
+    )
 }
 
 /// Whether an ELF file names a dynamic loader (a `PT_INTERP` program header, System V ABI chapter 5).
 #[must_use]
 pub fn wants_interpreter(elf: &[u8]) -> bool {
     const PT_INTERP: u32 = 3;
-    let short = |at: usize| elf.get(at..at + 2).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
-    let long = |at: usize| elf.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-    let word = |at: usize| elf.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-    let (Some(offset), Some(size), Some(count)) = (long(32), short(54), short(56)) else { return false };
-    let Ok(offset) = usize::try_from(offset) else { return false };
+    let short = |at: usize| {
+        elf.get(at..at + 2)
+            .map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])))
+    };
+    let long = |at: usize| {
+        elf.get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map(u64::from_le_bytes)
+    };
+    let word = |at: usize| {
+        elf.get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map(u32::from_le_bytes)
+    };
+    let (Some(offset), Some(size), Some(count)) = (long(32), short(54), short(56)) else {
+        return false;
+    };
+    let Ok(offset) = usize::try_from(offset) else {
+        return false;
+    };
     elf.starts_with(b"\x7fELF") && (0..count).any(|i| word(offset + i * size) == Some(PT_INTERP))
 }
 
@@ -121,7 +142,9 @@ fn write_all(dir: &Path, busybox: &Path, bytes: &[u8]) -> Result<()> {
     let root = busybox_layer(busybox, bytes)?.finish();
     let plain = json!({"Env": [PATH], "Cmd": ["sh"]});
     let made_by = "rbuild-testkit: static busybox";
-    ImageBuilder::new(plain.clone()).layer(root.clone(), made_by).write(dir, "busybox")?;
+    ImageBuilder::new(plain.clone())
+        .layer(root.clone(), made_by)
+        .write(dir, "busybox")?;
     ImageBuilder::new(json!({
         "Env": [PATH, "RICH=yes", "REPLACED=base"],
         "Entrypoint": ["/bin/echo", "entry"],
@@ -144,7 +167,9 @@ fn write_all(dir: &Path, busybox: &Path, bytes: &[u8]) -> Result<()> {
     }))
     .layer(root.clone(), made_by)
     .write(dir, "onbuild")?;
-    let upper = LayerBuilder::new().whiteout("odd/gone").file("odd/.wh.dir", Attributes::mode(0), b"");
+    let upper = LayerBuilder::new()
+        .whiteout("odd/gone")
+        .file("odd/.wh.dir", Attributes::mode(0), b"");
     ImageBuilder::new(plain.clone())
         .layer(root.clone(), made_by)
         .layer(odd_layer().finish(), "rbuild-testkit: odd entries")
@@ -154,15 +179,27 @@ fn write_all(dir: &Path, busybox: &Path, bytes: &[u8]) -> Result<()> {
         .dir("bin", Attributes::mode(0o755))
         .file("bin/answer", Attributes::mode(0o755), bytes)
         .dir("etc", Attributes::mode(0o755))
-        .file("etc/passwd", Attributes::mode(0o644), b"root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532::/home/nonroot:/sbin/nologin\n")
-        .file("etc/group", Attributes::mode(0o644), b"root:x:0:\nnonroot:x:65532:\n")
+        .file(
+            "etc/passwd",
+            Attributes::mode(0o644),
+            b"root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532::/home/nonroot:/sbin/nologin\n",
+        )
+        .file(
+            "etc/group",
+            Attributes::mode(0o644),
+            b"root:x:0:\nnonroot:x:65532:\n",
+        )
         .dir("home", Attributes::mode(0o755))
         .dir("home/nonroot", Attributes::mode(0o700).owner(65532, 65532))
         .dir("tmp", Attributes::mode(0o1777));
     ImageBuilder::new(json!({"Env": [PATH], "User": "65532", "WorkingDir": "/home/nonroot"}))
         .layer(small.finish(), "rbuild-testkit: no shell")
         .write(dir, "noshell")?;
-    let musl = LayerBuilder::new().file("lib/ld-musl-x86_64.so.1", Attributes::mode(0o755), b"\x7fELF not a loader");
+    let musl = LayerBuilder::new().file(
+        "lib/ld-musl-x86_64.so.1",
+        Attributes::mode(0o755),
+        b"\x7fELF not a loader",
+    );
     ImageBuilder::new(plain)
         .layer(root, made_by)
         .layer(musl.finish(), "rbuild-testkit: another libc by name")
@@ -174,10 +211,30 @@ fn busybox_layer(busybox: &Path, bytes: &[u8]) -> Result<LayerBuilder> {
     let dir = Attributes::mode(0o755);
     let mut layer = LayerBuilder::new();
     for path in [
-        "bin", "dev", "etc", "home", "lib", "lib64", "proc", "root", "sbin", "sys", "usr", "usr/bin", "usr/lib", "usr/sbin",
-        "var", "var/spool", "var/spool/mail", "var/www",
+        "bin",
+        "dev",
+        "etc",
+        "home",
+        "lib",
+        "lib64",
+        "proc",
+        "root",
+        "sbin",
+        "sys",
+        "usr",
+        "usr/bin",
+        "usr/lib",
+        "usr/sbin",
+        "var",
+        "var/spool",
+        "var/spool/mail",
+        "var/www",
     ] {
-        let mode = if path == "root" { Attributes::mode(0o700) } else { dir };
+        let mode = if path == "root" {
+            Attributes::mode(0o700)
+        } else {
+            dir
+        };
         layer = layer.dir(path, mode);
     }
     layer = layer
@@ -187,9 +244,15 @@ fn busybox_layer(busybox: &Path, bytes: &[u8]) -> Result<LayerBuilder> {
         .file("etc/group", Attributes::mode(0o644), GROUP.as_bytes())
         .file("etc/shadow", Attributes::mode(0o600), b"")
         .symlink("usr/bin/env", "../../bin/env");
-    let applets = Command::new(busybox).arg("--list").output().context("busybox --list")?;
+    let applets = Command::new(busybox)
+        .arg("--list")
+        .output()
+        .context("busybox --list")?;
     ensure!(applets.status.success(), "busybox --list failed");
-    for applet in String::from_utf8(applets.stdout)?.lines().filter(|name| *name != "busybox") {
+    for applet in String::from_utf8(applets.stdout)?
+        .lines()
+        .filter(|name| *name != "busybox")
+    {
         layer = layer.symlink(&format!("bin/{applet}"), "busybox");
     }
     Ok(layer)
@@ -206,7 +269,11 @@ fn odd_layer() -> LayerBuilder {
         .hard_link("odd/second", "odd/first")
         .file("odd/gone", Attributes::mode(0o644), b"hidden above\n")
         .dir("odd/dir", Attributes::mode(0o755))
-        .file("odd/dir/below", Attributes::mode(0o644), b"hidden with its directory\n")
+        .file(
+            "odd/dir/below",
+            Attributes::mode(0o644),
+            b"hidden with its directory\n",
+        )
         .file_with_xattrs(
             "odd/ping",
             Attributes::mode(0o755).owner(0, 4),
@@ -218,7 +285,11 @@ fn odd_layer() -> LayerBuilder {
         .char_device("odd/null", 0o666, (1, 3))
         .symlink("odd/loop", "loop")
         .symlink("odd/abs", "/odd/first")
-        .file("odd/na\u{ef}ve name", Attributes::mode(0o644), b"blank and letters\n")
+        .file(
+            "odd/na\u{ef}ve name",
+            Attributes::mode(0o644),
+            b"blank and letters\n",
+        )
 }
 
 #[cfg(test)]
@@ -236,13 +307,21 @@ mod tests {
             .images()
             .unwrap()
             .iter()
-            .map(|i| i.descriptor["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap().to_owned())
+            .map(|i| {
+                i.descriptor["annotations"]["org.opencontainers.image.ref.name"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
             .collect();
         assert_eq!(names, NAMES);
         let again = tempfile::tempdir().unwrap();
         let busybox = static_busybox().unwrap();
         write_all(again.path(), &busybox, &fs::read(&busybox).unwrap()).unwrap();
-        assert_eq!(fs::read(again.path().join("index.json")).unwrap(), fs::read(dir.join("index.json")).unwrap());
+        assert_eq!(
+            fs::read(again.path().join("index.json")).unwrap(),
+            fs::read(dir.join("index.json")).unwrap()
+        );
     }
 
     #[test]

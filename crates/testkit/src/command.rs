@@ -17,8 +17,17 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Variables that reach a command only by [`RbuildCommand::with_network_of_this_machine`]: what proxies and CA bundles
 /// a machine has is its own business.
 const NETWORK_VARIABLES: [&str; 11] = [
-    "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "RES_OPTIONS",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "RES_OPTIONS",
 ];
 
 /// A home directory, a store and room for files, all of one test.
@@ -45,13 +54,17 @@ impl TestHome {
 
     #[track_caller]
     fn make(user: Option<(u32, u32)>) -> Self {
-        let dir = tempfile::Builder::new().prefix("rbuild-test-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("rbuild-test-")
+            .tempdir()
+            .expect("a temporary directory");
         for name in ["home", "store", "tmp", "work"] {
             fs::create_dir(dir.path().join(name)).expect("a directory below it");
         }
         if let Some((uid, gid)) = user {
             for name in [".", "home", "store", "tmp", "work"] {
-                std::os::unix::fs::chown(dir.path().join(name), Some(uid), Some(gid)).expect("chown needs root");
+                std::os::unix::fs::chown(dir.path().join(name), Some(uid), Some(gid))
+                    .expect("chown needs root");
             }
         }
         Self { dir, user }
@@ -118,9 +131,19 @@ impl RbuildCommand {
     /// A command with an empty environment but for `PATH` and `LANG`.
     #[must_use]
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        let env = [("PATH", PATH), ("LANG", "C.UTF-8")].map(|(key, value)| (key.into(), value.into())).to_vec();
+        let env = [("PATH", PATH), ("LANG", "C.UTF-8")]
+            .map(|(key, value)| (key.into(), value.into()))
+            .to_vec();
         let program = program.as_ref().to_owned();
-        Self { program, args: Vec::new(), env, dir: None, stdin: None, user: None, timeout: TIMEOUT }
+        Self {
+            program,
+            args: Vec::new(),
+            env,
+            dir: None,
+            stdin: None,
+            user: None,
+            timeout: TIMEOUT,
+        }
     }
 
     /// Adds an argument.
@@ -133,14 +156,16 @@ impl RbuildCommand {
     /// Adds arguments.
     #[must_use]
     pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// Sets a variable.
     #[must_use]
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.env
+            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -188,9 +213,19 @@ impl RbuildCommand {
     #[must_use]
     pub fn spawn(self) -> Running {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).env_clear().envs(self.env.iter().map(|(k, v)| (k, v)));
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        command
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env.iter().map(|(k, v)| (k, v)));
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        command.stdin(if self.stdin.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
@@ -211,7 +246,14 @@ impl RbuildCommand {
         drop(stdin);
         let stdout = drain(child.stdout.take().expect("piped"));
         let stderr = drain(child.stderr.take().expect("piped"));
-        Running { child, shown, start, stdout, stderr, timeout: self.timeout }
+        Running {
+            child,
+            shown,
+            start,
+            stdout,
+            stderr,
+            timeout: self.timeout,
+        }
     }
 
     /// Runs it to its end.
@@ -245,7 +287,10 @@ fn drain(mut pipe: impl std::io::Read + Send + 'static) -> thread::JoinHandle<Ve
 
 fn shell_line(program: &OsStr, args: &[OsString]) -> String {
     let words = std::iter::once(program).chain(args.iter().map(OsString::as_os_str));
-    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A command that was started.
@@ -303,7 +348,13 @@ impl Running {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let stdout = self.stdout.join().expect("reading does not panic");
         let stderr = text(self.stderr.join().expect("reading does not panic"));
-        let ran = Ran { command: self.shown, status, stdout, stderr, elapsed };
+        let ran = Ran {
+            command: self.shown,
+            status,
+            stdout,
+            stderr,
+            elapsed,
+        };
         assert!(!timed_out, "not done in {:?}\n{ran}", self.timeout);
         ran
     }
@@ -350,7 +401,10 @@ impl Ran {
     /// Asserts that standard error contains `part`.
     #[track_caller]
     pub fn says(self, part: &str) -> Self {
-        assert!(self.stderr.contains(part), "standard error lacks {part:?}\n{self}");
+        assert!(
+            self.stderr.contains(part),
+            "standard error lacks {part:?}\n{self}"
+        );
         self
     }
 
@@ -358,20 +412,31 @@ impl Ran {
     #[track_caller]
     pub fn never_says(self, part: &str) -> Self {
         let stdout = String::from_utf8_lossy(&self.stdout);
-        assert!(!self.stderr.contains(part) && !stdout.contains(part), "{part:?} is printed\n{self}");
+        assert!(
+            !self.stderr.contains(part) && !stdout.contains(part),
+            "{part:?} is printed\n{self}"
+        );
         self
     }
 
     /// Names of plain-mode vertices (`#N [stage 1/2] …`) that were taken from the cache, in order of appearance.
     #[must_use]
     pub fn cached(&self) -> Vec<String> {
-        self.vertices().into_iter().filter(|(_, cached)| *cached).map(|(name, _)| name).collect()
+        self.vertices()
+            .into_iter()
+            .filter(|(_, cached)| *cached)
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Names of plain-mode vertices in brackets that ran.
     #[must_use]
     pub fn executed(&self) -> Vec<String> {
-        self.vertices().into_iter().filter(|(_, cached)| !cached).map(|(name, _)| name).collect()
+        self.vertices()
+            .into_iter()
+            .filter(|(_, cached)| !cached)
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Every instruction's vertex of the plain log (`[2/4] RUN …`, `[build 2/4] COPY …`), and whether it was cached.
@@ -379,8 +444,13 @@ impl Ran {
     pub fn vertices(&self) -> Vec<(String, bool)> {
         let mut names: Vec<(String, String, bool)> = Vec::new();
         for line in self.stderr.lines() {
-            let Some((number, rest)) = line.strip_prefix('#').and_then(|line| line.split_once(' ')) else { continue };
-            if rest.starts_with('[') && !rest.starts_with("[internal]") && !names.iter().any(|(n, ..)| n == number) {
+            let Some((number, rest)) = line.strip_prefix('#').and_then(|line| line.split_once(' ')) else {
+                continue;
+            };
+            if rest.starts_with('[')
+                && !rest.starts_with("[internal]")
+                && !names.iter().any(|(n, ..)| n == number)
+            {
                 names.push((number.to_owned(), rest.to_owned(), false));
             } else if rest == "CACHED"
                 && let Some(found) = names.iter_mut().find(|(n, ..)| n == number)
@@ -388,7 +458,10 @@ impl Ran {
                 found.2 = true;
             }
         }
-        names.into_iter().map(|(_, name, cached)| (name, cached)).collect()
+        names
+            .into_iter()
+            .map(|(_, name, cached)| (name, cached))
+            .collect()
     }
 }
 
@@ -406,7 +479,9 @@ impl fmt::Display for Ran {
 fn tail(text: &str) -> &str {
     const SHOWN_BYTES_MAX: usize = 16 << 10;
     let start = text.len().saturating_sub(SHOWN_BYTES_MAX);
-    let start = (start..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let start = (start..=text.len())
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
     text[start..].trim_end()
 }
 
@@ -434,7 +509,10 @@ mod tests {
     #[test]
     #[should_panic(expected = "not done in")]
     fn a_command_that_hangs_is_ended() {
-        let _ran = RbuildCommand::new("sleep").arg("60").timeout(Duration::from_millis(50)).run();
+        let _ran = RbuildCommand::new("sleep")
+            .arg("60")
+            .timeout(Duration::from_millis(50))
+            .run();
     }
 
     #[test]

@@ -86,7 +86,11 @@ impl Case {
         let text = fs::read_to_string(dir.join("case.toml")).with_context(|| format!("{name}: case.toml"))?;
         let recipe = toml::from_str(&text).with_context(|| format!("{name}: case.toml"))?;
         ensure!(dir.join("Dockerfile").exists(), "{name}: no Dockerfile");
-        Ok(Self { name, dir: dir.to_owned(), recipe })
+        Ok(Self {
+            name,
+            dir: dir.to_owned(),
+            recipe,
+        })
     }
 
     /// Puts the context into `dir/context`, the named contexts into `dir/named/<name>`, the secrets into
@@ -121,19 +125,49 @@ impl Case {
     #[must_use]
     pub fn rbuild_args(&self, dir: &Path, bases: &Path) -> Vec<String> {
         let mut args = vec!["build".to_owned(), "--progress=plain".to_owned()];
-        args.extend(["-f".to_owned(), dir.join("context").join(self.dockerfile_name()).display().to_string()]);
+        args.extend([
+            "-f".to_owned(),
+            dir.join("context")
+                .join(self.dockerfile_name())
+                .display()
+                .to_string(),
+        ]);
         for base in &self.recipe.bases {
-            args.push(format!("--build-context={base}=oci-layout://{}:{base}", bases.display()));
+            args.push(format!(
+                "--build-context={base}=oci-layout://{}:{base}",
+                bases.display()
+            ));
         }
         for name in self.recipe.contexts.keys() {
-            args.push(format!("--build-context={name}={}", dir.join("named").join(name).display()));
+            args.push(format!(
+                "--build-context={name}={}",
+                dir.join("named").join(name).display()
+            ));
         }
-        for (id, _) in &self.recipe.secrets {
-            args.push(format!("--secret=id={id},src={}", dir.join("secrets").join(id).display()));
+        for id in self.recipe.secrets.keys() {
+            args.push(format!(
+                "--secret=id={id},src={}",
+                dir.join("secrets").join(id).display()
+            ));
         }
-        args.extend(self.recipe.build_args.iter().map(|(key, value)| format!("--build-arg={key}={value}")));
-        args.extend(self.recipe.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
-        args.extend(self.recipe.target.iter().map(|target| format!("--target={target}")));
+        args.extend(
+            self.recipe
+                .build_args
+                .iter()
+                .map(|(key, value)| format!("--build-arg={key}={value}")),
+        );
+        args.extend(
+            self.recipe
+                .labels
+                .iter()
+                .map(|(key, value)| format!("--label={key}={value}")),
+        );
+        args.extend(
+            self.recipe
+                .target
+                .iter()
+                .map(|target| format!("--target={target}")),
+        );
         args.push(dir.join("context").display().to_string());
         args
     }
@@ -196,7 +230,11 @@ impl ObservedImage {
         members.remove("created");
         let history = members.remove("history").unwrap_or_default();
         let rootfs = members.remove("rootfs").unwrap_or_default();
-        let base_layers = bases.iter().map(|base| common_layers(&rootfs, &base.config["rootfs"])).max().unwrap_or(0);
+        let base_layers = bases
+            .iter()
+            .map(|base| common_layers(&rootfs, &base.config["rootfs"]))
+            .max()
+            .unwrap_or(0);
         let mut entries = history.as_array().cloned().unwrap_or_default();
         for entry in &mut entries {
             if let Some(entry) = entry.as_object_mut() {
@@ -207,14 +245,26 @@ impl ObservedImage {
         for index in base_layers..image.layer_count() {
             let mut table = BTreeMap::new();
             for (path, facts) in image.layer_entries(index)? {
-                let whiteout = path.rsplit('/').next().is_some_and(|name| name.starts_with(".wh."));
-                let line = if whiteout { "whiteout".to_owned() } else { facts.to_string() };
+                let whiteout = path
+                    .rsplit('/')
+                    .next()
+                    .is_some_and(|name| name.starts_with(".wh."));
+                let line = if whiteout {
+                    "whiteout".to_owned()
+                } else {
+                    facts.to_string()
+                };
                 let old = table.insert(path.clone(), line);
                 ensure!(old.is_none(), "layer {index} has {path} twice");
             }
             layers.push(table);
         }
-        Ok(Self { config, history: entries, base_layers, layers })
+        Ok(Self {
+            config,
+            history: entries,
+            base_layers,
+            layers,
+        })
     }
 
     /// What the layers above the base add up to, whiteouts kept. Archive order and empty layers make no difference here.
@@ -225,7 +275,11 @@ impl ObservedImage {
             for (path, line) in layer {
                 let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
                 if let Some(hidden) = name.strip_prefix(".wh.") {
-                    let hidden = if parent.is_empty() { hidden.to_owned() } else { format!("{parent}/{hidden}") };
+                    let hidden = if parent.is_empty() {
+                        hidden.to_owned()
+                    } else {
+                        format!("{parent}/{hidden}")
+                    };
                     files.retain(|key, _| *key != hidden && !key.starts_with(&format!("{hidden}/")));
                 } else if !line.starts_with('d') {
                     files.retain(|key, _| !key.starts_with(&format!("{path}/")));
@@ -245,25 +299,40 @@ fn common_layers(ours: &Value, base: &Value) -> usize {
 
 /// Sentences about what is different, empty if nothing that counts is.
 #[must_use]
-pub fn differences(expected: &ObservedImage, actual: &ObservedImage, excused: &BTreeMap<String, String>) -> Vec<String> {
+pub fn differences(
+    expected: &ObservedImage,
+    actual: &ObservedImage,
+    excused: &BTreeMap<String, String>,
+) -> Vec<String> {
     let mut found = Vec::new();
     compare_values("config", &expected.config, &actual.config, &mut found);
     let count = expected.history.len().max(actual.history.len());
     for index in 0..count {
         let (want, have) = (expected.history.get(index), actual.history.get(index));
         if want != have {
-            found.push(format!("history {index}:\n    want {}\n    have {}", shown(want), shown(have)));
+            found.push(format!(
+                "history {index}:\n    want {}\n    have {}",
+                shown(want),
+                shown(have)
+            ));
         }
     }
     if expected.base_layers != actual.base_layers {
-        found.push(format!("{} layers are the base's, {} should be", actual.base_layers, expected.base_layers));
+        found.push(format!(
+            "{} layers are the base's, {} should be",
+            actual.base_layers, expected.base_layers
+        ));
     }
     if expected.layers.len() == actual.layers.len() {
         for (index, (want, have)) in expected.layers.iter().zip(&actual.layers).enumerate() {
             compare_tables(&format!("layer {index}"), want, have, &mut found);
         }
     } else {
-        found.push(format!("{} new layers, {} should be", actual.layers.len(), expected.layers.len()));
+        found.push(format!(
+            "{} new layers, {} should be",
+            actual.layers.len(),
+            expected.layers.len()
+        ));
         compare_tables("files", &expected.files(), &actual.files(), &mut found);
     }
     found.retain(|sentence| !excused.keys().any(|part| sentence.contains(part.as_str())));
@@ -294,7 +363,11 @@ fn compare_tables(
         let (wanted, had) = (want.get(path), have.get(path));
         if wanted != had {
             let line = |side: Option<&String>| side.map_or("nothing", String::as_str).to_owned();
-            found.push(format!("{at} /{path}:\n    want {}\n    have {}", line(wanted), line(had)));
+            found.push(format!(
+                "{at} /{path}:\n    want {}\n    have {}",
+                line(wanted),
+                line(had)
+            ));
         }
     }
 }
@@ -320,7 +393,10 @@ mod tests {
     use super::*;
 
     fn observed(layer: &[(&str, &str)]) -> ObservedImage {
-        let table = layer.iter().map(|(path, line)| ((*path).to_owned(), (*line).to_owned())).collect();
+        let table = layer
+            .iter()
+            .map(|(path, line)| ((*path).to_owned(), (*line).to_owned()))
+            .collect();
         ObservedImage {
             config: serde_json::json!({"config": {"Env": ["A=1"]}}),
             history: vec![serde_json::json!({"created_by": "x"})],

@@ -92,7 +92,7 @@ impl BuildContext {
             fs::write(&target, content.as_ref())?;
             finish(&target, 0o644)
         })();
-        made.unwrap_or_else(|error| die(path, &error));
+        assert!(made.is_ok(), "context entry {path}: {made:?}");
         self
     }
 
@@ -100,7 +100,7 @@ impl BuildContext {
     #[track_caller]
     pub fn mode(&self, path: &str, mode: u32) -> &Self {
         let made = finish(&self.dir.join(path), mode);
-        made.unwrap_or_else(|error| die(path, &error));
+        assert!(made.is_ok(), "context entry {path}: {made:?}");
         self
     }
 
@@ -110,7 +110,8 @@ impl BuildContext {
     /// A recipe that says two things about one entry, or the file system's.
     pub fn fill(&self, entries: &[Entry]) -> Result<()> {
         for entry in entries {
-            self.make(entry).with_context(|| format!("context entry {}", entry.path))?;
+            self.make(entry)
+                .with_context(|| format!("context entry {}", entry.path))?;
         }
         // A directory's time and mode are set when nothing is put into it any more.
         for entry in entries.iter().rev().filter(|entry| entry.path.ends_with('/')) {
@@ -148,7 +149,13 @@ impl BuildContext {
 
     fn parents(&self, target: &Path) -> Result<()> {
         let parent = target.parent().context("an entry has a parent")?;
-        for dir in parent.ancestors().collect::<Vec<_>>().into_iter().rev().filter(|d| d.starts_with(&self.dir)) {
+        for dir in parent
+            .ancestors()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .filter(|d| d.starts_with(&self.dir))
+        {
             if !dir.exists() {
                 fs::create_dir(dir)?;
                 finish(dir, 0o755)?;
@@ -156,11 +163,6 @@ impl BuildContext {
         }
         Ok(())
     }
-}
-
-#[track_caller]
-fn die(path: &str, error: &anyhow::Error) -> ! {
-    std::panic::panic_any(format!("context entry {path}: {error:#}"))
 }
 
 /// Mode and time, so that neither umask nor clock has a say.
@@ -184,10 +186,17 @@ fn archive(entry: &Entry, inner: &[Entry]) -> Result<Vec<u8>> {
         } else if let Some(hard) = &item.hard {
             layer.hard_link(path, hard)
         } else {
-            layer.file(path, owner(item.mode(0o644)?), item.text.as_deref().unwrap_or_default().as_bytes())
+            layer.file(
+                path,
+                owner(item.mode(0o644)?),
+                item.text.as_deref().unwrap_or_default().as_bytes(),
+            )
         };
     }
-    compress(layer.finish(), entry.compression.as_deref().unwrap_or(&entry.path))
+    compress(
+        layer.finish(),
+        entry.compression.as_deref().unwrap_or(&entry.path),
+    )
 }
 
 fn compress(tar: Vec<u8>, name: &str) -> Result<Vec<u8>> {

@@ -91,8 +91,16 @@ impl DebianBase {
     }
 
     fn dir(self) -> Result<PathBuf> {
-        let recipe = format!("{RECIPE_VERSION} {SUITE} {:?} {:?}", Self::Slim.packages(), self.packages());
-        Ok(machine::bases_dir()?.join(format!("{}-{}", self.name(), &sha256_hex(recipe.as_bytes())[..12])))
+        let recipe = format!(
+            "{RECIPE_VERSION} {SUITE} {:?} {:?}",
+            Self::Slim.packages(),
+            self.packages()
+        );
+        Ok(machine::bases_dir()?.join(format!(
+            "{}-{}",
+            self.name(),
+            &sha256_hex(recipe.as_bytes())[..12]
+        )))
     }
 
     /// The layout directory that holds it, if it was made on this machine.
@@ -101,7 +109,11 @@ impl DebianBase {
     /// Not made yet; the text says how.
     pub fn layout(self) -> Result<PathBuf> {
         let dir = self.dir()?;
-        ensure!(dir.join("index.json").exists(), "base image {} is not made yet: run `cargo xtask bases`", self.name());
+        ensure!(
+            dir.join("index.json").exists(),
+            "base image {} is not made yet: run `cargo xtask bases`",
+            self.name()
+        );
         Ok(dir)
     }
 
@@ -123,8 +135,10 @@ impl DebianBase {
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
             "Cmd": ["bash"],
         });
-        let image = ImageBuilder::new(config)
-            .layer_file(slim.clone(), &format!("mmdebstrap {SUITE} {}", Self::Slim.packages().join(" ")));
+        let image = ImageBuilder::new(config).layer_file(
+            slim.clone(),
+            &format!("mmdebstrap {SUITE} {}", Self::Slim.packages().join(" ")),
+        );
         let image = if self == Self::Slim {
             image
         } else {
@@ -148,10 +162,20 @@ fn slim_archive(parent: &Path) -> Result<PathBuf> {
     let aside = path.with_extension(format!("{}.tar", std::process::id()));
     let include = format!("--include={}", DebianBase::Slim.packages().join(","));
     // What debian:slim leaves out too: documentation and languages.
-    let cut = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"]
-        .map(|glob| format!("--dpkgopt=path-exclude={glob}"));
+    let cut = [
+        "/usr/share/doc/*",
+        "/usr/share/man/*",
+        "/usr/share/locale/*",
+        "/usr/share/info/*",
+    ]
+    .map(|glob| format!("--dpkgopt=path-exclude={glob}"));
     let mut command = Command::new(mmdebstrap);
-    command.arg("--variant=minbase").arg(include).args(cut).arg(SUITE).arg(&aside);
+    command
+        .arg("--variant=minbase")
+        .arg(include)
+        .args(cut)
+        .arg(SUITE)
+        .arg(&aside);
     run("mmdebstrap", &mut command)?;
     fs::rename(&aside, &path)?;
     Ok(path)
@@ -196,8 +220,15 @@ fn package_layer(slim: &Path, room: &Path, packages: &[&str]) -> Result<PathBuf>
     command
         .args(["--mount", "--propagation", "private", "sh", "-c", INSTALL])
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .envs(["http_proxy", "https_proxy", "no_proxy"].iter().filter_map(|k| Some((k, std::env::var_os(k)?))))
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
+        .envs(
+            ["http_proxy", "https_proxy", "no_proxy"]
+                .iter()
+                .filter_map(|k| Some((k, std::env::var_os(k)?))),
+        )
         .env("ROOM", room)
         .env("LOWER", lower)
         .env("ARCHIVES", archives)
@@ -215,7 +246,11 @@ fn unpacked(slim: &Path) -> Result<PathBuf> {
     let parent = slim.parent().context("the archive lies in a directory")?;
     let aside = tempfile::Builder::new().prefix("root-").tempdir_in(parent)?;
     let mut command = Command::new("tar");
-    command.args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(slim).arg("-C").arg(aside.path());
+    command
+        .args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"])
+        .arg(slim)
+        .arg("-C")
+        .arg(aside.path());
     run("tar", &mut command)?;
     match fs::rename(aside.path(), &dir) {
         Ok(()) => drop(aside.keep()),
@@ -229,7 +264,11 @@ fn run(what: &str, command: &mut Command) -> Result<()> {
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         let tail: Vec<&str> = text.lines().rev().take(30).collect();
-        bail!("{what} failed ({}):\n{}", output.status, tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        bail!(
+            "{what} failed ({}):\n{}",
+            output.status,
+            tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+        );
     }
     Ok(())
 }

@@ -53,8 +53,16 @@ impl Content {
     /// Facts of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        let text = if bytes.len() <= SHOWN_BYTES_MAX { std::str::from_utf8(bytes).ok() } else { None };
-        Self { size_bytes: bytes.len() as u64, sha256: sha256_hex(bytes), text: text.map(str::to_owned) }
+        let text = if bytes.len() <= SHOWN_BYTES_MAX {
+            std::str::from_utf8(bytes).ok()
+        } else {
+            None
+        };
+        Self {
+            size_bytes: bytes.len() as u64,
+            sha256: sha256_hex(bytes),
+            text: text.map(str::to_owned),
+        }
     }
 }
 
@@ -122,8 +130,10 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+            text
+        })
 }

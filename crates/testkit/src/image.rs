@@ -29,7 +29,10 @@ impl OciLayout {
     /// The file system's, or an archive with entries that no layout has.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            return Ok(Self { dir: path.to_owned(), unpacked: None });
+            return Ok(Self {
+                dir: path.to_owned(),
+                unpacked: None,
+            });
         }
         let unpacked = tempfile::tempdir()?;
         let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
@@ -38,7 +41,8 @@ impl OciLayout {
             let mut entry = entry?;
             let name = entry.path()?.into_owned();
             ensure!(
-                name.components().all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir)),
+                name.components()
+                    .all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir)),
                 "layout archive has the entry {}",
                 name.display()
             );
@@ -52,7 +56,10 @@ impl OciLayout {
                 other => bail!("layout archive has a {other:?} entry {}", name.display()),
             }
         }
-        Ok(Self { dir: unpacked.path().to_owned(), unpacked: Some(Arc::new(unpacked)) })
+        Ok(Self {
+            dir: unpacked.path().to_owned(),
+            unpacked: Some(Arc::new(unpacked)),
+        })
     }
 
     /// Where the files are.
@@ -80,8 +87,13 @@ impl OciLayout {
     /// # Errors
     /// Not a SHA-256 digest.
     pub fn blob(&self, digest: &str) -> Result<PathBuf> {
-        let hex = digest.strip_prefix("sha256:").with_context(|| format!("digest {digest:?}"))?;
-        ensure!(hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()), "digest {digest:?}");
+        let hex = digest
+            .strip_prefix("sha256:")
+            .with_context(|| format!("digest {digest:?}"))?;
+        ensure!(
+            hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()),
+            "digest {digest:?}"
+        );
         Ok(self.dir.join("blobs/sha256").join(hex))
     }
 
@@ -100,7 +112,9 @@ impl OciLayout {
             if descriptor["annotations"]["vnd.docker.reference.type"] == "attestation-manifest" {
                 continue;
             }
-            let digest = descriptor["digest"].as_str().context("descriptor without digest")?;
+            let digest = descriptor["digest"]
+                .as_str()
+                .context("descriptor without digest")?;
             let document = read_json(&self.blob(digest)?)?;
             if document.get("manifests").is_some() {
                 self.collect(&document, images)?;
@@ -117,7 +131,11 @@ impl OciLayout {
     /// None, or several different ones.
     pub fn image(&self) -> Result<Image> {
         let mut images = self.images()?;
-        let first = images.first().context("layout without an image")?.manifest_digest.clone();
+        let first = images
+            .first()
+            .context("layout without an image")?
+            .manifest_digest
+            .clone();
         ensure!(
             images.iter().all(|image| image.manifest_digest == first),
             "layout with {} different images",
@@ -145,7 +163,9 @@ pub struct Image {
 
 impl Image {
     fn read(layout: &OciLayout, descriptor: Value, manifest: Value) -> Result<Self> {
-        let digest = manifest["config"]["digest"].as_str().context("manifest without config")?;
+        let digest = manifest["config"]["digest"]
+            .as_str()
+            .context("manifest without config")?;
         let config = read_json(&layout.blob(digest)?)?;
         let mut layers = Vec::new();
         // BuildKit writes null for an image without layers; whether that is right is the validator's business.
@@ -153,7 +173,14 @@ impl Image {
             layers.push(layout.blob(layer["digest"].as_str().context("layer without digest")?)?);
         }
         let manifest_digest = descriptor["digest"].as_str().unwrap_or_default().to_owned();
-        Ok(Self { manifest_digest, descriptor, manifest, config, layers, unpacked: layout.unpacked.clone() })
+        Ok(Self {
+            manifest_digest,
+            descriptor,
+            manifest,
+            config,
+            layers,
+            unpacked: layout.unpacked.clone(),
+        })
     }
 
     /// Whether the layout it was read from is an archive.
@@ -238,7 +265,13 @@ impl Files {
         // Whiteouts speak of what lies below, never of this layer's own entries, wherever they stand in the archive.
         for (path, _) in &entries {
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let below = |name: &str| if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") };
+            let below = |name: &str| {
+                if parent.is_empty() {
+                    name.to_owned()
+                } else {
+                    format!("{parent}/{name}")
+                }
+            };
             if name == ".wh..wh..opq" {
                 self.remove_below(parent);
             } else if let Some(hidden) = name.strip_prefix(".wh.") {
@@ -246,12 +279,19 @@ impl Files {
             }
         }
         for (path, facts) in entries {
-            if path.rsplit('/').next().is_some_and(|name| name.starts_with(".wh.")) || path.is_empty() {
+            if path
+                .rsplit('/')
+                .next()
+                .is_some_and(|name| name.starts_with(".wh."))
+                || path.is_empty()
+            {
                 continue;
             }
             if let Kind::HardLink(target) = &facts.kind {
-                let linked =
-                    self.tree.get(target).with_context(|| format!("{path} links to {target}, which is not there"))?;
+                let linked = self
+                    .tree
+                    .get(target)
+                    .with_context(|| format!("{path} links to {target}, which is not there"))?;
                 let linked = linked.clone();
                 self.remove(&path);
                 self.tree.insert(path, linked);
@@ -272,7 +312,11 @@ impl Files {
     }
 
     fn remove_below(&mut self, path: &str) {
-        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let prefix = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}/")
+        };
         self.tree.retain(|key, _| !key.starts_with(&prefix));
     }
 
@@ -342,10 +386,15 @@ pub fn entries(tar: &[u8]) -> Result<Vec<(String, FileFacts)>> {
                 }
             }
         }
-        let link = entry.link_name_bytes().map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+        let link = entry
+            .link_name_bytes()
+            .map(|b| String::from_utf8_lossy(&b).into_owned())
+            .unwrap_or_default();
         let header = entry.header().clone();
-        let device =
-            (header.device_major().ok().flatten().unwrap_or(0), header.device_minor().ok().flatten().unwrap_or(0));
+        let device = (
+            header.device_major().ok().flatten().unwrap_or(0),
+            header.device_minor().ok().flatten().unwrap_or(0),
+        );
         let kind = match header.entry_type() {
             tar::EntryType::Regular | tar::EntryType::Continuous => {
                 let mut content = Vec::new();
@@ -376,7 +425,11 @@ pub fn entries(tar: &[u8]) -> Result<Vec<(String, FileFacts)>> {
 /// The name as a path from the root: no leading `./`, no trailing slash, the root itself empty.
 fn clean(path: &str) -> String {
     let path = path.trim_start_matches("./").trim_end_matches('/');
-    if path == "." { String::new() } else { path.to_owned() }
+    if path == "." {
+        String::new()
+    } else {
+        path.to_owned()
+    }
 }
 
 /// Bytes after removing gzip or zstd, found by their magic numbers.
@@ -386,9 +439,13 @@ fn clean(path: &str) -> String {
 pub fn decompressed(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     if bytes.starts_with(&[0x1f, 0x8b]) {
-        flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut out).context("gunzip")?;
+        flate2::read::MultiGzDecoder::new(bytes)
+            .read_to_end(&mut out)
+            .context("gunzip")?;
     } else if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        zstd::stream::read::Decoder::new(bytes)?.read_to_end(&mut out).context("unzstd")?;
+        zstd::stream::read::Decoder::new(bytes)?
+            .read_to_end(&mut out)
+            .context("unzstd")?;
     } else {
         out.extend_from_slice(bytes);
     }
@@ -415,7 +472,12 @@ mod tests {
             .dir("b", Attributes::mode(0o755))
             .file("b/hidden", Attributes::mode(0o644), b"3")
             .hard_link("a/second", "a/keep")
-            .file_with_xattrs("cap", Attributes::mode(0o755), b"", &[("security.capability", b"\x01\0")]);
+            .file_with_xattrs(
+                "cap",
+                Attributes::mode(0o755),
+                b"",
+                &[("security.capability", b"\x01\0")],
+            );
         let upper = LayerBuilder::new()
             .file("b/new", Attributes::mode(0o600).owner(7, 8), b"4")
             .file("b/.wh..wh..opq", Attributes::mode(0), b"")
@@ -429,10 +491,20 @@ mod tests {
         let image = OciLayout::open(dir.path()).unwrap().image().unwrap();
         let files = image.files().unwrap();
         let paths: Vec<&str> = files.paths().collect();
-        assert_eq!(paths, [".profile", "a", "a/keep", "a/second", "b", "b/new", "cap"]);
+        assert_eq!(
+            paths,
+            [".profile", "a", "a/keep", "a/second", "b", "b/new", "cap"]
+        );
         assert_eq!(files.get("b/new").unwrap().to_string(), r#"f 0600 7:8 "4""#);
-        assert_eq!(files.table()["cap"], r#"f 0755 0:0 "" [security.capability=0100]"#);
+        assert_eq!(
+            files.table()["cap"],
+            r#"f 0755 0:0 "" [security.capability=0100]"#
+        );
         assert_eq!(files.hard_links().len(), 1);
-        assert!(crate::validate::problems(&OciLayout::open(dir.path()).unwrap()).unwrap().is_empty());
+        assert!(
+            crate::validate::problems(&OciLayout::open(dir.path()).unwrap())
+                .unwrap()
+                .is_empty()
+        );
     }
 }

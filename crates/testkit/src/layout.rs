@@ -41,7 +41,12 @@ impl Attributes {
     /// Owned by root, at the fixed time.
     #[must_use]
     pub fn mode(mode: u32) -> Self {
-        Self { mode, uid: 0, gid: 0, mtime: EPOCH }
+        Self {
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: EPOCH,
+        }
     }
 
     /// The same with an owner.
@@ -61,7 +66,15 @@ impl LayerBuilder {
     /// Adds a regular file.
     #[must_use]
     pub fn file(self, path: &str, attributes: Attributes, content: &[u8]) -> Self {
-        self.raw(path, tar::EntryType::Regular, attributes, "", content, (0, 0), &[])
+        self.raw(
+            path,
+            tar::EntryType::Regular,
+            attributes,
+            "",
+            content,
+            (0, 0),
+            &[],
+        )
     }
 
     /// Adds a regular file with extended attributes.
@@ -73,7 +86,15 @@ impl LayerBuilder {
         content: &[u8],
         xattrs: &[(&str, &[u8])],
     ) -> Self {
-        self.raw(path, tar::EntryType::Regular, attributes, "", content, (0, 0), xattrs)
+        self.raw(
+            path,
+            tar::EntryType::Regular,
+            attributes,
+            "",
+            content,
+            (0, 0),
+            xattrs,
+        )
     }
 
     /// Adds a directory; the trailing slash is put there.
@@ -86,25 +107,51 @@ impl LayerBuilder {
     /// Adds a symbolic link.
     #[must_use]
     pub fn symlink(self, path: &str, target: &str) -> Self {
-        self.raw(path, tar::EntryType::Symlink, Attributes::mode(0o777), target, &[], (0, 0), &[])
+        self.raw(
+            path,
+            tar::EntryType::Symlink,
+            Attributes::mode(0o777),
+            target,
+            &[],
+            (0, 0),
+            &[],
+        )
     }
 
     /// Adds a hard link to an earlier entry.
     #[must_use]
     pub fn hard_link(self, path: &str, target: &str) -> Self {
-        self.raw(path, tar::EntryType::Link, Attributes::mode(0o644), target, &[], (0, 0), &[])
+        self.raw(
+            path,
+            tar::EntryType::Link,
+            Attributes::mode(0o644),
+            target,
+            &[],
+            (0, 0),
+            &[],
+        )
     }
 
     /// Adds a character device.
     #[must_use]
     pub fn char_device(self, path: &str, mode: u32, device: (u32, u32)) -> Self {
-        self.raw(path, tar::EntryType::Char, Attributes::mode(mode), "", &[], device, &[])
+        self.raw(
+            path,
+            tar::EntryType::Char,
+            Attributes::mode(mode),
+            "",
+            &[],
+            device,
+            &[],
+        )
     }
 
     /// Adds a whiteout for `path`.
     #[must_use]
     pub fn whiteout(self, path: &str) -> Self {
-        let (parent, name) = path.rsplit_once('/').map_or(("", path), |(parent, name)| (parent, name));
+        let (parent, name) = path
+            .rsplit_once('/')
+            .map_or(("", path), |(parent, name)| (parent, name));
         let slash = if parent.is_empty() { "" } else { "/" };
         self.file(&format!("{parent}{slash}.wh.{name}"), Attributes::mode(0), b"")
     }
@@ -135,7 +182,14 @@ impl LayerBuilder {
         if !records.is_empty() {
             let body = records.concat();
             let pax = Attributes::mode(0o644);
-            self.header("PaxHeaders/x", tar::EntryType::XHeader, pax, "", body.len() as u64, (0, 0));
+            self.header(
+                "PaxHeaders/x",
+                tar::EntryType::XHeader,
+                pax,
+                "",
+                body.len() as u64,
+                (0, 0),
+            );
             self.body(&body);
         }
         self.header(path, kind, attributes, link, content.len() as u64, device);
@@ -162,8 +216,12 @@ impl LayerBuilder {
         header.set_gid(attributes.gid);
         header.set_mtime(attributes.mtime);
         header.set_size(size_bytes);
-        header.set_device_major(device.0).expect("a ustar header has device numbers");
-        header.set_device_minor(device.1).expect("a ustar header has device numbers");
+        header
+            .set_device_major(device.0)
+            .expect("a ustar header has device numbers");
+        header
+            .set_device_minor(device.1)
+            .expect("a ustar header has device numbers");
         header.set_cksum();
         self.bytes.extend_from_slice(header.as_bytes());
     }
@@ -219,7 +277,11 @@ impl ImageBuilder {
     /// An image without layers whose `config` member is `config`.
     #[must_use]
     pub fn new(config: Value) -> Self {
-        Self { layers: Vec::new(), config, history: Vec::new() }
+        Self {
+            layers: Vec::new(),
+            config,
+            history: Vec::new(),
+        }
     }
 
     /// Adds a layer archive and its history text.
@@ -255,8 +317,11 @@ impl ImageBuilder {
             layers.push(descriptor);
         }
         let created = "2024-01-01T00:00:00Z";
-        let history: Vec<Value> =
-            self.history.iter().map(|text| json!({"created": created, "created_by": text})).collect();
+        let history: Vec<Value> = self
+            .history
+            .iter()
+            .map(|text| json!({"created": created, "created_by": text}))
+            .collect();
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
@@ -265,8 +330,11 @@ impl ImageBuilder {
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
             "history": history,
         });
-        let config =
-            put(dir, &serde_json::to_vec(&config)?, "application/vnd.oci.image.config.v1+json")?;
+        let config = put(
+            dir,
+            &serde_json::to_vec(&config)?,
+            "application/vnd.oci.image.config.v1+json",
+        )?;
         let manifest_type = "application/vnd.oci.image.manifest.v1+json";
         let manifest = json!({
             "schemaVersion": 2,
@@ -275,7 +343,10 @@ impl ImageBuilder {
             "layers": layers,
         });
         let mut manifest = put(dir, &serde_json::to_vec(&manifest)?, manifest_type)?;
-        let digest = manifest["digest"].as_str().context("a digest was just written")?.to_owned();
+        let digest = manifest["digest"]
+            .as_str()
+            .context("a digest was just written")?
+            .to_owned();
         manifest["platform"] = json!({"architecture": architecture(), "os": "linux"});
         manifest["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
         fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
@@ -283,7 +354,10 @@ impl ImageBuilder {
         let mut manifests: Vec<Value> = match fs::read(&index) {
             Ok(bytes) => {
                 let old: BTreeMap<String, Value> = serde_json::from_slice(&bytes)?;
-                old.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default()
+                old.get("manifests")
+                    .and_then(Value::as_array)
+                    .cloned()
+                    .unwrap_or_default()
             }
             Err(_) => Vec::new(),
         };
@@ -295,7 +369,9 @@ impl ImageBuilder {
             "manifests": manifests,
         }))?;
         fs::write(index, text)?;
-        Ok(WrittenImage { manifest_digest: digest })
+        Ok(WrittenImage {
+            manifest_digest: digest,
+        })
     }
 }
 
@@ -313,8 +389,14 @@ fn put_layer(dir: &Path, tar: impl Read) -> Result<(String, Value)> {
     let mut encoder = GzEncoder::new(Hashing::new(aside), Compression::fast());
     std::io::copy(&mut tar, &mut encoder)?;
     let compressed = encoder.finish()?;
-    let (size, hex_name, aside) = (compressed.bytes, hex(&compressed.hash.finalize()), compressed.inner);
-    aside.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    let (size, hex_name, aside) = (
+        compressed.bytes,
+        hex(&compressed.hash.finalize()),
+        compressed.inner,
+    );
+    aside
+        .as_file()
+        .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     aside.persist(dir.join("blobs/sha256").join(&hex_name))?;
     let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
     let descriptor = json!({"mediaType": media_type, "digest": format!("sha256:{hex_name}"), "size": size});
@@ -330,7 +412,11 @@ struct Hashing<T> {
 
 impl<T> Hashing<T> {
     fn new(inner: T) -> Self {
-        Self { inner, hash: Sha256::new(), bytes: 0 }
+        Self {
+            inner,
+            hash: Sha256::new(),
+            bytes: 0,
+        }
     }
 
     fn note(&mut self, bytes: &[u8]) {
@@ -361,8 +447,7 @@ impl<T: Write> Write for Hashing<T> {
 
 fn put(dir: &Path, bytes: &[u8], media_type: &str) -> Result<Value> {
     let hex = sha256_hex(bytes);
-    fs::write(dir.join("blobs/sha256").join(&hex), bytes)
-        .with_context(|| format!("write blob {hex}"))?;
+    fs::write(dir.join("blobs/sha256").join(&hex), bytes).with_context(|| format!("write blob {hex}"))?;
     Ok(json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len()}))
 }
 

@@ -17,8 +17,13 @@ pub fn bases_dir() -> Result<PathBuf> {
         Some(dir) => PathBuf::from(dir),
         None => {
             let program = std::env::current_exe()?;
-            let target = program.ancestors().skip(1).find(|dir| dir.join("CACHEDIR.TAG").exists());
-            target.with_context(|| format!("{} is in no target directory", program.display()))?.join("rbuild-bases")
+            let target = program
+                .ancestors()
+                .skip(1)
+                .find(|dir| dir.join("CACHEDIR.TAG").exists());
+            target
+                .with_context(|| format!("{} is in no target directory", program.display()))?
+                .join("rbuild-bases")
         }
     };
     std::fs::create_dir_all(&dir)?;
@@ -58,7 +63,9 @@ pub fn program(name: &str) -> Option<PathBuf> {
 /// # Errors
 /// Absent; the text names the Debian package.
 pub fn required(name: &str, package: &str) -> Result<PathBuf> {
-    program(name).with_context(|| format!("{name} is missing: install Debian's package {package} (`cargo xtask ci` does)"))
+    program(name).with_context(|| {
+        format!("{name} is missing: install Debian's package {package} (`cargo xtask ci` does)")
+    })
 }
 
 /// A TCP port of the loopback interface that nothing listened on a moment ago.
@@ -66,7 +73,9 @@ pub fn required(name: &str, package: &str) -> Result<PathBuf> {
 /// # Errors
 /// The kernel's.
 pub fn free_port() -> io::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()?
+        .port())
 }
 
 /// Whether the tests run as root.
@@ -79,7 +88,10 @@ pub fn is_root() -> bool {
 pub const SKIP_LOG_VARIABLE: &str = "RBUILD_SKIP_LOG";
 
 /// Prints why a test does not run here and notes it for `cargo xtask ci`, which fails if it promised that tier.
-#[expect(clippy::print_stderr, reason = "this is the line that makes a skipped test visible")]
+#[expect(
+    clippy::print_stderr,
+    reason = "this is the line that makes a skipped test visible"
+)]
 pub fn skip(reason: &str) {
     use std::io::Write as _;
     eprintln!("SKIP: {reason}");
@@ -90,7 +102,10 @@ pub fn skip(reason: &str) {
             .open(&path)
             .and_then(|mut file| writeln!(file, "SKIP: {reason}"));
         if let Err(error) = noted {
-            eprintln!("SKIP: and {} cannot be written: {error}", Path::new(&path).display());
+            eprintln!(
+                "SKIP: and {} cannot be written: {error}",
+                Path::new(&path).display()
+            );
         }
     }
 }
@@ -111,13 +126,21 @@ pub const TEST_USER: &str = "rbuild-test";
 #[must_use]
 pub fn ordinary_user() -> Option<OrdinaryUser> {
     let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    let mut fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|f| f[0] == TEST_USER)?.into_iter();
-    let user = OrdinaryUser { uid: fields.nth(2)?.parse().ok()?, gid: fields.next()?.parse().ok()? };
+    let mut fields = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|f| f[0] == TEST_USER)?
+        .into_iter();
+    let user = OrdinaryUser {
+        uid: fields.nth(2)?.parse().ok()?,
+        gid: fields.next()?.parse().ok()?,
+    };
     let enough = |path: &str| {
         let ranges = std::fs::read_to_string(path).unwrap_or_default();
         let counts = ranges.lines().filter_map(|line| {
             let mut parts = line.split(':');
-            (parts.next() == Some(TEST_USER)).then(|| parts.nth(1).and_then(|count| count.parse::<u64>().ok()))?
+            (parts.next() == Some(TEST_USER))
+                .then(|| parts.nth(1).and_then(|count| count.parse::<u64>().ok()))?
         });
         counts.sum::<u64>() >= 65_536
     };

@@ -57,7 +57,9 @@ impl DockerRegistry {
         fs::write(&path, config)?;
         let mut command = Command::new(program);
         command.arg("serve").arg(&path).env_clear().stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(fs::File::create(dir.path().join("log"))?);
+        command
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.path().join("log"))?);
         let child = command.spawn().context("start docker-registry")?;
         let mut registry = Self { child, dir, port };
         registry.wait()?;

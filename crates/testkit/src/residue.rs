@@ -20,17 +20,32 @@ impl Residue {
     pub fn snapshot(mark: &str, temporary: &Path) -> Self {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         // Fields 1 to 3 are numbers that may be reused; the rest tells what is mounted where.
-        let mounts = table.lines().map(|line| line.splitn(4, ' ').last().unwrap_or(line).to_owned()).collect();
+        let mounts = table
+            .lines()
+            .map(|line| line.splitn(4, ' ').last().unwrap_or(line).to_owned())
+            .collect();
         let entries = fs::read_dir(temporary).into_iter().flatten().flatten();
-        let temporary = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        Self { mounts, processes: processes(mark), temporary }
+        let temporary = entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        Self {
+            mounts,
+            processes: processes(mark),
+            temporary,
+        }
     }
 
     /// What is there now and was not then.
     #[must_use]
     pub fn new_since(&self, before: &Self) -> Vec<String> {
-        let mounts = self.mounts.difference(&before.mounts).map(|mount| format!("mount {mount}"));
-        let files = self.temporary.difference(&before.temporary).map(|name| format!("temporary file {name}"));
+        let mounts = self
+            .mounts
+            .difference(&before.mounts)
+            .map(|mount| format!("mount {mount}"));
+        let files = self
+            .temporary
+            .difference(&before.temporary)
+            .map(|name| format!("temporary file {name}"));
         let processes = self
             .processes
             .iter()
@@ -59,7 +74,9 @@ impl Residue {
 pub fn processes(mark: &str) -> BTreeMap<u32, String> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
         let raw = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned();
         if pid != std::process::id() && command.contains(mark) {
@@ -87,6 +104,9 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(left.len(), 2, "{left:?}");
-        assert!(left[0].contains("left") && left[1].contains("sleep 60"), "{left:?}");
+        assert!(
+            left[0].contains("left") && left[1].contains("sleep 60"),
+            "{left:?}"
+        );
     }
 }

@@ -33,8 +33,14 @@ impl Bundle {
             .arg(dir.path().join("bundle"))
             .run();
         ensure!(ran.status.success(), "umoci refuses the image\n{ran}");
-        let id = dir.path().file_name().context("a temporary directory has a name")?;
-        Ok(Self { id: id.to_string_lossy().into_owned(), dir })
+        let id = dir
+            .path()
+            .file_name()
+            .context("a temporary directory has a name")?;
+        Ok(Self {
+            id: id.to_string_lossy().into_owned(),
+            dir,
+        })
     }
 
     /// The root file system.
@@ -56,7 +62,9 @@ impl Bundle {
         if !args.is_empty() {
             config["process"]["args"] = json!(args);
         }
-        let variables = config["process"]["env"].as_array_mut().context("runtime config without env")?;
+        let variables = config["process"]["env"]
+            .as_array_mut()
+            .context("runtime config without env")?;
         variables.extend(env.iter().map(|(key, value)| json!(format!("{key}={value}"))));
         if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
             list.retain(|namespace| namespace["type"] != "network");
@@ -77,7 +85,9 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         if let Some(runc) = machine::program("runc") {
             // A container that already ended is what is hoped for; there is nothing to report.
-            let command = RbuildCommand::new(runc).arg("--root").arg(self.dir.path().join("state"));
+            let command = RbuildCommand::new(runc)
+                .arg("--root")
+                .arg(self.dir.path().join("state"));
             drop(command.args(["delete", "--force", &self.id]).run());
         }
     }
@@ -112,9 +122,22 @@ mod tests {
         let bases = OciLayout::open(&crate::base::layout().unwrap()).unwrap();
         let busybox = bases.images().unwrap().swap_remove(0);
         let config = serde_json::json!({"Env": ["PATH=/bin", "WHO=world"], "Cmd": ["sh", "-c", "echo hello $WHO; id -u"]});
-        ImageBuilder::new(config).layer(busybox.layer_tar(0).unwrap(), "busybox").write(dir.path(), "t").unwrap();
+        ImageBuilder::new(config)
+            .layer(busybox.layer_tar(0).unwrap(), "busybox")
+            .write(dir.path(), "t")
+            .unwrap();
         let bundle = Bundle::unpack(&OciLayout::open(dir.path()).unwrap()).unwrap();
-        assert_eq!(bundle.command(&[], &[]).unwrap().ok().stdout_text(), "hello world\n0");
-        assert_eq!(bundle.command(&["/bin/echo", "other"], &[]).unwrap().ok().stdout_text(), "other");
+        assert_eq!(
+            bundle.command(&[], &[]).unwrap().ok().stdout_text(),
+            "hello world\n0"
+        );
+        assert_eq!(
+            bundle
+                .command(&["/bin/echo", "other"], &[])
+                .unwrap()
+                .ok()
+                .stdout_text(),
+            "other"
+        );
     }
 }

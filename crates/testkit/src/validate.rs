@@ -48,12 +48,26 @@ pub fn problems(layout: &OciLayout) -> Result<Vec<String>> {
 #[track_caller]
 pub fn assert_valid(layout: &OciLayout) {
     let found = problems(layout).expect("the layout can be read");
-    assert!(found.is_empty(), "the image breaks the specification:\n  {}", found.join("\n  "));
+    assert!(
+        found.is_empty(),
+        "the image breaks the specification:\n  {}",
+        found.join("\n  ")
+    );
 }
 
-fn walk(layout: &OciLayout, document: &Value, reached: &mut BTreeSet<String>, found: &mut Vec<String>) -> Result<()> {
-    let lists = ["manifests", "layers"].into_iter().filter_map(|key| document[key].as_array()).flatten();
-    let config = document.get("config").filter(|value| value.get("digest").is_some());
+fn walk(
+    layout: &OciLayout,
+    document: &Value,
+    reached: &mut BTreeSet<String>,
+    found: &mut Vec<String>,
+) -> Result<()> {
+    let lists = ["manifests", "layers"]
+        .into_iter()
+        .filter_map(|key| document[key].as_array())
+        .flatten();
+    let config = document
+        .get("config")
+        .filter(|value| value.get("digest").is_some());
     for descriptor in lists.chain(config) {
         let Some(digest) = descriptor["digest"].as_str() else {
             found.push(format!("descriptor without digest: {descriptor}"));
@@ -71,14 +85,21 @@ fn walk(layout: &OciLayout, document: &Value, reached: &mut BTreeSet<String>, fo
             found.push(format!("{digest} has the digest sha256:{hex}"));
         }
         if descriptor["size"] != bytes.len() {
-            found.push(format!("{digest} has {} bytes, its descriptor says {}", bytes.len(), descriptor["size"]));
+            found.push(format!(
+                "{digest} has {} bytes, its descriptor says {}",
+                bytes.len(),
+                descriptor["size"]
+            ));
         }
         let first = reached.insert(hex);
         let media_type = descriptor["mediaType"].as_str().unwrap_or_default();
         if media_type.contains("manifest") || media_type.contains("index") {
             let inner: Value = serde_json::from_slice(&bytes).with_context(|| format!("parse {digest}"))?;
             if inner["mediaType"] != media_type {
-                found.push(format!("{digest} says {}, its descriptor {media_type}", inner["mediaType"]));
+                found.push(format!(
+                    "{digest} says {}, its descriptor {media_type}",
+                    inner["mediaType"]
+                ));
             }
             if first {
                 walk(layout, &inner, reached, found)?;
@@ -94,7 +115,8 @@ fn image_problems(image: &Image, found: &mut Vec<String>) -> Result<()> {
     if let Err(error) = oci_spec::image::ImageManifest::from_reader(image.manifest.to_string().as_bytes()) {
         found.push(format!("{name}: manifest: {error}"));
     }
-    if let Err(error) = oci_spec::image::ImageConfiguration::from_reader(image.config.to_string().as_bytes()) {
+    if let Err(error) = oci_spec::image::ImageConfiguration::from_reader(image.config.to_string().as_bytes())
+    {
         found.push(format!("{name}: config: {error}"));
     }
     let docker = manifest_type.contains("docker");
@@ -105,14 +127,27 @@ fn image_problems(image: &Image, found: &mut Vec<String>) -> Result<()> {
             found.push(format!("{name}: {media_type} in a {manifest_type}"));
         }
     }
-    let diff_ids = image.config["rootfs"]["diff_ids"].as_array().cloned().unwrap_or_default();
+    let diff_ids = image.config["rootfs"]["diff_ids"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     if diff_ids.len() != layers.len() {
-        found.push(format!("{name}: {} layers, {} diff ids", layers.len(), diff_ids.len()));
+        found.push(format!(
+            "{name}: {} layers, {} diff ids",
+            layers.len(),
+            diff_ids.len()
+        ));
     }
     if let Some(history) = image.config["history"].as_array() {
-        let filled = history.iter().filter(|entry| entry["empty_layer"] != true).count();
+        let filled = history
+            .iter()
+            .filter(|entry| entry["empty_layer"] != true)
+            .count();
         if filled != layers.len() {
-            found.push(format!("{name}: {} layers, {filled} history entries that made one", layers.len()));
+            found.push(format!(
+                "{name}: {} layers, {filled} history entries that made one",
+                layers.len()
+            ));
         }
     }
     for field in ["architecture", "os"] {
@@ -136,7 +171,9 @@ fn layer_problems(
     let tar = image.layer_tar(index)?;
     let actual = format!("sha256:{}", sha256_hex(&tar));
     if diff_id != actual.as_str() {
-        found.push(format!("layer {index} has the diff id {actual}, the config says {diff_id}"));
+        found.push(format!(
+            "layer {index} has the diff id {actual}, the config says {diff_id}"
+        ));
     }
     let media_type = descriptor["mediaType"].as_str().unwrap_or_default();
     let expected = ["gzip", "zstd"].into_iter().find(|c| media_type.ends_with(c));
@@ -152,10 +189,13 @@ fn layer_problems(
         if let Kind::HardLink(target) = &facts.kind
             && !seen.contains(target)
         {
-            found.push(format!("layer {index}: {path} links to {target}, which does not precede it"));
+            found.push(format!(
+                "layer {index}: {path} links to {target}, which does not precede it"
+            ));
         }
         let name = path.rsplit('/').next().unwrap_or_default();
-        if name.starts_with(".wh.") && !matches!(&facts.kind, Kind::File(content) if content.size_bytes == 0) {
+        if name.starts_with(".wh.") && !matches!(&facts.kind, Kind::File(content) if content.size_bytes == 0)
+        {
             found.push(format!("layer {index}: whiteout {path} is not an empty file"));
         }
         for attribute in facts.xattrs.keys() {

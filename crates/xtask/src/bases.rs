@@ -17,7 +17,9 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
     for wanted in DebianBase::ALL {
         if names.is_empty() || names.iter().any(|name| name == wanted.name()) {
             let start = Instant::now();
-            let path = wanted.make().with_context(|| format!("base image {}", wanted.name()))?;
+            let path = wanted
+                .make()
+                .with_context(|| format!("base image {}", wanted.name()))?;
             report(wanted.name(), &path, start);
         }
     }

@@ -1,2 +1,301 @@
-//! placeholder
-pub(crate) fn run(_args: &[String]) -> anyhow::Result<()> { Ok(()) }
+//! `cargo xtask bench`: rbuild against its peers, same machine, same run, same base image from one local registry.
+//!
+//! Each tool is a row of commands; each case says what is prepared before a timed build. Builds are timed as whole
+//! processes, outputs are OCI archives. Runs of the tools alternate, so that a noisy minute hits all of them. Raw numbers go
+//! to `benches/results/<date>-<case>.json`, a table of all cases to `<date>.md`.
+
+mod cases;
+mod tools;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use rbuild_testkit::machine;
+use rbuild_testkit::peer::DockerRegistry;
+use serde_json::{Value, json};
+
+use crate::{ci, packages, shell};
+use cases::{Case, Room};
+use tools::Tool;
+
+/// Runs of each case and tool.
+const RUNS: usize = 5;
+
+/// One timed build.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    wall_ms: f64,
+    /// User and system time of the process and those it waited for.
+    cpu_ms: f64,
+    /// Largest resident set of one process of the tree, KiB.
+    peak_kib: u64,
+}
+
+/// Measures.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    packages::for_bench()?;
+    let runs = shell::flag(args, "--runs")
+        .map_or(Ok(RUNS), |n| n.parse())
+        .context("--runs N")?;
+    let only = shell::flag(args, "--case").unwrap_or_default();
+    if shell::flag(args, "--rbuild").is_none() {
+        shell::step(
+            "build",
+            &mut shell::cargo(&["build", "--release", "--package", "rbuild"])?,
+        )?;
+    }
+    let program = match shell::flag(args, "--rbuild") {
+        Some(path) => path.into(),
+        None => ci::built("release")?,
+    };
+    let registry = DockerRegistry::start()?;
+    let base = publish(&registry)?;
+    let mut tools = vec![Tool::rbuild(program)];
+    tools.extend(machine::program("buildah").map(Tool::buildah));
+    if let (Some(buildctl), Some(addr)) = (shell::flag(args, "--buildctl"), shell::flag(args, "--addr")) {
+        let daemon = shell::flag(args, "--buildkitd-pid")
+            .map(|pid| pid.parse())
+            .transpose()?;
+        tools.push(Tool::buildkit(buildctl.into(), addr, daemon));
+    }
+    let machine = machine_facts(&tools)?;
+    let mut table = vec![header(&machine, &tools)];
+    let mut medians: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for case in Case::all().into_iter().filter(|case| case.name.contains(&only)) {
+        println!("== {}: {}", case.name, case.about);
+        let samples = measure(&case, &tools, &base, runs)?;
+        let record = json!({
+            "case": case.name,
+            "about": case.about,
+            "machine": machine,
+            "runs": runs,
+            "results": tools.iter().zip(&samples).map(|(tool, list)| json!({
+                "tool": tool.version,
+                "command": tool.shown(),
+                "wall_ms": list.iter().map(|s| s.wall_ms).collect::<Vec<_>>(),
+                "cpu_ms": list.iter().map(|s| s.cpu_ms).collect::<Vec<_>>(),
+                "peak_kib": list.iter().map(|s| s.peak_kib).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+        });
+        let name = format!(
+            "{}-{}.json",
+            machine["date"].as_str().unwrap_or("undated"),
+            case.name
+        );
+        let path = results()?.join(name);
+        fs::write(&path, serde_json::to_string_pretty(&record)? + "\n")?;
+        let median = |list: &Vec<Sample>| spread(list.iter().map(|sample| sample.wall_ms).collect()).0;
+        medians.insert(case.name, samples.iter().map(median).collect());
+        let row = row(&case, &samples);
+        println!("{row}");
+        table.push(row);
+    }
+    table.extend(step_cost(&tools, &medians)?);
+    for tool in &tools {
+        if let Some(kib) = tool.daemon_peak_kib() {
+            table.push(format!(
+                "\n{}: the daemon's own peak over all cases was {} MiB.",
+                tool.name,
+                kib / 1024
+            ));
+        }
+    }
+    let path = results()?.join(format!("{}.md", machine["date"].as_str().unwrap_or("undated")));
+    fs::write(&path, table.join("\n") + "\n")?;
+    println!("written: {}", path.display());
+    Ok(())
+}
+
+fn results() -> Result<std::path::PathBuf> {
+    let dir = shell::root()?.join("benches/results");
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// Times every tool in turn, `runs` times.
+fn measure(case: &Case, tools: &[Tool], base: &str, runs: usize) -> Result<Vec<Vec<Sample>>> {
+    let mut rooms = Vec::new();
+    for tool in tools {
+        let room = Room::new()?;
+        (case.fill)(&room, base)?;
+        if case.warm {
+            let warmed = timed(tool, &room)?;
+            println!("  {} warmed in {:.0} ms", tool.name, warmed.wall_ms);
+        }
+        rooms.push(room);
+    }
+    let mut samples = vec![Vec::new(); tools.len()];
+    for run in 0..runs {
+        for (at, tool) in tools.iter().enumerate() {
+            if !case.warm {
+                tool.forget(&rooms[at])?;
+            }
+            (case.before_run)(&rooms[at], run)?;
+            let sample = timed(tool, &rooms[at])?;
+            println!(
+                "  {} {:.0} ms, {} KiB",
+                tool.name, sample.wall_ms, sample.peak_kib
+            );
+            samples[at].push(sample);
+        }
+    }
+    for (tool, room) in tools.iter().zip(&rooms) {
+        tool.forget(room)?;
+    }
+    Ok(samples)
+}
+
+/// One build under `time(1)`, which adds well under a millisecond.
+fn timed(tool: &Tool, room: &Room) -> Result<Sample> {
+    let report = room.path().join("time");
+    let mut wall_ms = 0.0;
+    let (mut cpu_ms, mut peak_kib) = (0.0, 0);
+    for argv in tool.commands(room) {
+        let mut command = Command::new(machine::required("time", "time")?);
+        command
+            .args(["-f", "%U %S %M", "-o"])
+            .arg(&report)
+            .args(&argv)
+            .env_remove("RBUILD_ROOT");
+        let start = Instant::now();
+        let output = command.output().with_context(|| format!("start {argv:?}"))?;
+        wall_ms += start.elapsed().as_secs_f64() * 1000.0;
+        ensure!(
+            output.status.success(),
+            "{argv:?} failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = fs::read_to_string(&report)?;
+        let numbers: Vec<f64> = text
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        ensure!(numbers.len() == 3, "time(1) says {text:?}");
+        cpu_ms += (numbers[0] + numbers[1]) * 1000.0;
+        peak_kib = peak_kib.max(
+            text.split_whitespace()
+                .last()
+                .and_then(|word| word.parse().ok())
+                .unwrap_or(0),
+        );
+    }
+    Ok(Sample {
+        wall_ms,
+        cpu_ms,
+        peak_kib,
+    })
+}
+
+/// What one more RUN costs each tool, from the cases of 1 and 50 steps, beside a bare fork and exec of the same program.
+fn step_cost(tools: &[Tool], medians: &BTreeMap<&str, Vec<f64>>) -> Result<Vec<String>> {
+    let (Some(one), Some(fifty)) = (medians.get("one-step"), medians.get("fifty-steps")) else {
+        return Ok(Vec::new());
+    };
+    let busybox = rbuild_testkit::base::static_busybox()?;
+    let mut bare = Vec::new();
+    for _ in 0..200 {
+        let start = Instant::now();
+        ensure!(
+            Command::new(&busybox).args(["sh", "-c", ":"]).status()?.success(),
+            "busybox fails"
+        );
+        bare.push(start.elapsed().as_secs_f64() * 1000.0);
+    }
+    let (median, least, most) = spread(bare);
+    let mut lines = vec![format!(
+        "\nOne more RUN step, from start to committed layer ((50 steps - 1 step) / 49); a bare fork and exec of the \
+         same static shell takes {median:.2} ms ({least:.2} to {most:.2}, 200 runs):"
+    )];
+    for ((tool, one), fifty) in tools.iter().zip(one).zip(fifty) {
+        lines.push(format!("- {}: {:.1} ms", tool.name, (fifty - one) / 49.0));
+    }
+    Ok(lines)
+}
+
+/// Median, smallest and largest.
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let last = values.len() - 1;
+    (values[values.len() / 2], values[0], values[last])
+}
+
+fn header(machine: &Value, tools: &[Tool]) -> String {
+    let names: Vec<&str> = tools.iter().map(|tool| tool.name).collect();
+    let versions: Vec<String> = tools
+        .iter()
+        .map(|tool| format!("- {}: {}\n  `{}`", tool.name, tool.version, tool.shown()))
+        .collect();
+    format!(
+        "# {}\n\n{}\n\n{}\n\nMedian of whole builds in ms (smallest to largest); peak memory of the largest process in MiB.\n\n| case | {} |\n|---|{}",
+        machine["date"].as_str().unwrap_or("undated"),
+        machine["text"].as_str().unwrap_or_default(),
+        versions.join("\n"),
+        names.join(" | "),
+        "---|".repeat(names.len())
+    )
+}
+
+fn row(case: &Case, samples: &[Vec<Sample>]) -> String {
+    let cells: Vec<String> = samples
+        .iter()
+        .map(|list| {
+            let (median, least, most) = spread(list.iter().map(|sample| sample.wall_ms).collect());
+            let peak = list.iter().map(|sample| sample.peak_kib).max().unwrap_or(0) / 1024;
+            format!("{median:.0} ({least:.0} to {most:.0}), {peak} MiB")
+        })
+        .collect();
+    format!("| {} | {} |", case.about, cells.join(" | "))
+}
+
+fn machine_facts(tools: &[Tool]) -> Result<Value> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
+    let model = model.trim_start_matches([' ', '\t', ':']).to_owned();
+    let cores = std::thread::available_parallelism()?.get();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?
+        .trim()
+        .to_owned();
+    let memory = fs::read_to_string("/proc/meminfo")?
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let load = fs::read_to_string("/proc/loadavg")?.trim().to_owned();
+    let date = shell::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?
+        .trim()
+        .to_owned();
+    let commit = ci::commit()?;
+    let text = format!(
+        "{cores} cores of {model}, {memory}, Linux {kernel}, load before {load}, rbuild at {commit}."
+    );
+    let versions: Vec<&String> = tools.iter().map(|tool| &tool.version).collect();
+    Ok(
+        json!({"date": date, "cpu": model, "cores": cores, "kernel": kernel, "memory": memory, "load": load,
+        "commit": commit, "tools": versions, "text": text}),
+    )
+}
+
+/// Puts the busybox base into the registry; its name there.
+fn publish(registry: &DockerRegistry) -> Result<String> {
+    let name = format!("{}/library/busybox:latest", registry.host());
+    let mut command = Command::new(machine::required("skopeo", "skopeo")?);
+    command.args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]);
+    command.arg(format!(
+        "oci:{}:busybox",
+        rbuild_testkit::base::layout()?.display()
+    ));
+    shell::output(command.arg(format!("docker://{name}")))?;
+    Ok(name)
+}
+
+/// Whether a directory is there, for callers that only want to know.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}

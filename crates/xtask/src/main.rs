@@ -2,7 +2,11 @@
 //!
 //! `.ci/run` and the README call these and nothing else, so that what is promised is what is run.
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks by printing")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool speaks by printing"
+)]
 
 mod bases;
 mod bench;

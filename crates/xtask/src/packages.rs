@@ -23,7 +23,7 @@ const TEST_PACKAGES: [(&str, &str); 12] = [
     ("jq", "jq"),
 ];
 /// Peers and tools of the measurements.
-const BENCH_PACKAGES: [(&str, &str); 3] = [("buildah", "buildah"), ("hyperfine", "hyperfine"), ("crun", "crun")];
+const BENCH_PACKAGES: [(&str, &str); 2] = [("buildah", "buildah"), ("time", "time")];
 
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {
@@ -37,12 +37,19 @@ pub(crate) fn for_bench() -> Result<()> {
 }
 
 fn install(packages: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<&str> =
-        packages.iter().filter(|(_, program)| machine::program(program).is_none()).map(|(package, _)| *package).collect();
+    let missing: Vec<&str> = packages
+        .iter()
+        .filter(|(_, program)| machine::program(program).is_none())
+        .map(|(package, _)| *package)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    ensure!(machine::is_root(), "not root, and these Debian packages are missing: {}", missing.join(" "));
+    ensure!(
+        machine::is_root(),
+        "not root, and these Debian packages are missing: {}",
+        missing.join(" ")
+    );
     let apt = |args: &[&str]| {
         let mut command = Command::new("apt-get");
         command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
@@ -52,4 +59,40 @@ fn install(packages: &[(&str, &str)]) -> Result<()> {
     let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
     args.extend(&missing);
     shell::step(&format!("apt-get install {}", missing.join(" ")), &mut apt(&args))
+}
+
+/// Makes the ordinary user that the rootless tests become, with 65,536 subordinate ids of its own.
+pub(crate) fn make_ordinary_user() -> Result<()> {
+    if machine::ordinary_user().is_some() || !machine::is_root() {
+        return Ok(());
+    }
+    let name = machine::TEST_USER;
+    let known = std::fs::read_to_string("/etc/passwd")?
+        .lines()
+        .any(|line| line.starts_with(&format!("{name}:")));
+    if !known {
+        let mut useradd = Command::new("useradd");
+        useradd.args(["--create-home", "--shell", "/bin/sh", name]);
+        shell::step(
+            &format!("make the user {name} for the rootless tests"),
+            &mut useradd,
+        )?;
+    }
+    if machine::ordinary_user().is_none() {
+        // useradd gives ranges only where login.defs says so; these lie above what it hands out.
+        let mut usermod = Command::new("usermod");
+        usermod.args([
+            "--add-subuids",
+            "2000000000-2000065535",
+            "--add-subgids",
+            "2000000000-2000065535",
+            name,
+        ]);
+        shell::step(&format!("subordinate ids for {name}"), &mut usermod)?;
+    }
+    ensure!(
+        machine::ordinary_user().is_some(),
+        "{name} has no subordinate ids after all, or newuidmap is missing"
+    );
+    Ok(())
 }

@@ -10,34 +10,54 @@ use anyhow::{Context as _, Result, ensure};
 pub(crate) fn root() -> Result<PathBuf> {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run this by `cargo xtask`")?;
     let dir = PathBuf::from(manifest);
-    Ok(dir.ancestors().nth(2).context("crates/xtask lies two levels down")?.to_owned())
+    Ok(dir
+        .ancestors()
+        .nth(2)
+        .context("crates/xtask lies two levels down")?
+        .to_owned())
 }
 
 /// Value of `--name VALUE` or `--name=VALUE`.
 pub(crate) fn flag(args: &[String], name: &str) -> Option<String> {
     let prefix = format!("{name}=");
-    args.iter().enumerate().find_map(|(at, arg)| match arg.strip_prefix(&prefix) {
-        Some(value) => Some(value.to_owned()),
-        None if arg == name => args.get(at + 1).cloned(),
-        None => None,
-    })
+    args.iter()
+        .enumerate()
+        .find_map(|(at, arg)| match arg.strip_prefix(&prefix) {
+            Some(value) => Some(value.to_owned()),
+            None if arg == name => args.get(at + 1).cloned(),
+            None => None,
+        })
 }
 
 /// Runs a command with its output shown, and says how long it took.
 pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
     println!("== {title}");
     let start = Instant::now();
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("start {command:?}"))?;
-    println!("== {title}: {} in {:.1?}", if status.success() { "done" } else { "FAILED" }, start.elapsed());
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("start {command:?}"))?;
+    println!(
+        "== {title}: {} in {:.1?}",
+        if status.success() { "done" } else { "FAILED" },
+        start.elapsed()
+    );
     ensure!(status.success(), "{title} failed ({status})");
     Ok(())
 }
 
 /// Runs a command and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start {command:?}"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed ({}):\n{stderr}", output.status);
+    ensure!(
+        output.status.success(),
+        "{command:?} failed ({}):\n{stderr}",
+        output.status
+    );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -1,0 +1,192 @@
+//! The builders that are compared, each with the commands of one build and of forgetting everything.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{Room, exists};
+use crate::shell;
+
+/// A builder.
+#[derive(Debug)]
+pub(super) struct Tool {
+    /// Short name.
+    pub(super) name: &'static str,
+    /// What it says about itself.
+    pub(super) version: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Rbuild {
+        program: PathBuf,
+    },
+    Buildah {
+        program: PathBuf,
+    },
+    BuildKit {
+        buildctl: PathBuf,
+        addr: String,
+        daemon: Option<u32>,
+    },
+}
+
+impl Tool {
+    pub(super) fn rbuild(program: PathBuf) -> Self {
+        let version = version(&program);
+        Self {
+            name: "rbuild",
+            version,
+            kind: Kind::Rbuild { program },
+        }
+    }
+
+    pub(super) fn buildah(program: PathBuf) -> Self {
+        let version = version(&program);
+        Self {
+            name: "buildah",
+            version,
+            kind: Kind::Buildah { program },
+        }
+    }
+
+    pub(super) fn buildkit(buildctl: PathBuf, addr: String, daemon: Option<u32>) -> Self {
+        let version = format!("{}, daemon warm", version(&buildctl));
+        Self {
+            name: "BuildKit",
+            version,
+            kind: Kind::BuildKit {
+                buildctl,
+                addr,
+                daemon,
+            },
+        }
+    }
+
+    /// The commands of one build, from the context to an OCI archive.
+    pub(super) fn commands(&self, room: &Room) -> Vec<Vec<OsString>> {
+        let context = room.context().display().to_string();
+        let store = room.path().join("store").display().to_string();
+        let out = room.path().join("out.tar").display().to_string();
+        let words = |program: &PathBuf, args: Vec<String>| {
+            std::iter::once(program.clone().into_os_string())
+                .chain(args.into_iter().map(OsString::from))
+                .collect()
+        };
+        match &self.kind {
+            Kind::Rbuild { program } => vec![words(
+                program,
+                vec![
+                    "build".into(),
+                    format!("--root={store}"),
+                    "--progress=quiet".into(),
+                    format!("--output=type=oci,dest={out}"),
+                    context,
+                ],
+            )],
+            Kind::Buildah { program } => {
+                let places = || {
+                    vec![
+                        "--root".into(),
+                        store.clone(),
+                        "--runroot".into(),
+                        format!("{store}-run"),
+                    ]
+                };
+                let build = [
+                    "build",
+                    "--layers",
+                    "--quiet",
+                    "--tls-verify=false",
+                    "--isolation=oci",
+                    "-t",
+                    "bench",
+                ];
+                let mut first = places();
+                first.extend(build.map(String::from));
+                first.push(context);
+                let mut second = places();
+                second.extend(["push", "--quiet", "bench"].map(String::from));
+                second.push(format!("oci-archive:{out}"));
+                vec![words(program, first), words(program, second)]
+            }
+            Kind::BuildKit { buildctl, addr, .. } => vec![words(
+                buildctl,
+                vec![
+                    format!("--addr={addr}"),
+                    "build".into(),
+                    "--progress=quiet".into(),
+                    "--frontend=dockerfile.v0".into(),
+                    format!("--local=context={context}"),
+                    format!("--local=dockerfile={context}"),
+                    format!("--output=type=oci,dest={out}"),
+                ],
+            )],
+        }
+    }
+
+    /// Drops the tool's whole cache.
+    pub(super) fn forget(&self, room: &Room) -> Result<()> {
+        let store = room.path().join("store");
+        match &self.kind {
+            Kind::Rbuild { .. } => {}
+            Kind::Buildah { program } => {
+                if exists(&store) {
+                    let mut command = Command::new(program);
+                    command
+                        .arg("--root")
+                        .arg(&store)
+                        .arg("--runroot")
+                        .arg(room.path().join("store-run"));
+                    shell::output(command.args(["rmi", "--all", "--force"]))?;
+                }
+            }
+            Kind::BuildKit { buildctl, addr, .. } => {
+                shell::output(
+                    Command::new(buildctl)
+                        .arg(format!("--addr={addr}"))
+                        .args(["prune", "--all"]),
+                )?;
+            }
+        }
+        if exists(&store) {
+            fs::remove_dir_all(&store)?;
+        }
+        Ok(())
+    }
+
+    /// The commands as written in reports.
+    pub(super) fn shown(&self) -> String {
+        match &self.kind {
+            Kind::Rbuild { .. } => "rbuild build --root=STORE --progress=quiet --output=type=oci,dest=OUT CONTEXT".into(),
+            Kind::Buildah { .. } => {
+                "buildah build --layers --quiet --isolation=oci -t bench CONTEXT && buildah push bench oci-archive:OUT".into()
+            }
+            Kind::BuildKit { .. } => {
+                "buildctl build --frontend=dockerfile.v0 --local=context=… --output=type=oci,dest=OUT".into()
+            }
+        }
+    }
+
+    /// Peak memory of the daemon behind the tool, KiB.
+    pub(super) fn daemon_peak_kib(&self) -> Option<u64> {
+        let Kind::BuildKit {
+            daemon: Some(pid), ..
+        } = &self.kind
+        else {
+            return None;
+        };
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+}
+
+fn version(program: &PathBuf) -> String {
+    shell::output(Command::new(program).arg("--version"))
+        .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
+}
