@@ -17,9 +17,18 @@ use crate::e2e::{RBUILD, ordinary_user};
 
 /// What one id range mapped into a user namespace cannot do, with the reason.
 const NOT_ROOTLESS: [(&str, &str); 3] = [
-    ("run/special_files", "the kernel refuses mknod in a user namespace"),
-    ("copy/special_files", "the base holds a device node, and the kernel refuses mknod in a user namespace"),
-    ("run/odd_resolv_conf", "the base holds a device node, and the kernel refuses mknod in a user namespace"),
+    (
+        "run/special_files",
+        "the kernel refuses mknod in a user namespace",
+    ),
+    (
+        "copy/special_files",
+        "the base holds a device node, and the kernel refuses mknod in a user namespace",
+    ),
+    (
+        "run/odd_resolv_conf",
+        "the base holds a device node, and the kernel refuses mknod in a user namespace",
+    ),
 ];
 
 fn root() -> PathBuf {
@@ -35,8 +44,14 @@ struct Runner {
 impl Runner {
     fn new(home: TestHome) -> Self {
         let bases_dir = base::layout().expect("the fast tier's base images");
-        let bases = OciLayout::open(&bases_dir).and_then(|layout| layout.images()).expect("their layout");
-        Self { home, bases_dir, bases }
+        let bases = OciLayout::open(&bases_dir)
+            .and_then(|layout| layout.images())
+            .expect("their layout");
+        Self {
+            home,
+            bases_dir,
+            bases,
+        }
     }
 
     /// What is wrong with this case, if anything is.
@@ -53,10 +68,22 @@ impl Runner {
             .run();
         let Some(want) = expected.image else {
             if ran.status.code().is_none_or(|code| code == 0) || ran.stderr.contains("panicked at") {
-                return Err(format!("must fail with an exit code; BuildKit says {:?}\n{ran}", expected.error));
+                return Err(format!(
+                    "must fail with an exit code; BuildKit says {:?}\n{ran}",
+                    expected.error
+                ));
             }
-            let lacking: Vec<&String> = case.recipe.fails.iter().filter(|part| !ran.stderr.contains(*part)).collect();
-            return if lacking.is_empty() { Ok(()) } else { Err(format!("the message lacks {lacking:?}\n{ran}")) };
+            let lacking: Vec<&String> = case
+                .recipe
+                .fails
+                .iter()
+                .filter(|part| !ran.stderr.contains(*part))
+                .collect();
+            return if lacking.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("the message lacks {lacking:?}\n{ran}"))
+            };
         };
         if !ran.status.success() {
             return Err(ran.to_string());
@@ -66,7 +93,11 @@ impl Runner {
         let image = layout.image().map_err(|error| format!("{error:#}"))?;
         let have = ObservedImage::of(&image, &self.bases).map_err(|error| format!("{error:#}"))?;
         found.extend(differences(&want, &have, &case.recipe.differs));
-        if found.is_empty() { Ok(()) } else { Err(found.join("\n  ")) }
+        if found.is_empty() {
+            Ok(())
+        } else {
+            Err(found.join("\n  "))
+        }
     }
 
     #[track_caller]
@@ -79,14 +110,23 @@ impl Runner {
                 Some(format!("{}: {}\n  {error}", case.name, case.recipe.about))
             })
             .collect();
-        assert!(failed.is_empty(), "{} of {} cases differ:\n\n{}", failed.len(), cases.len(), failed.join("\n\n"));
+        assert!(
+            failed.is_empty(),
+            "{} of {} cases differ:\n\n{}",
+            failed.len(),
+            cases.len(),
+            failed.join("\n\n")
+        );
     }
 }
 
 #[track_caller]
 fn group(name: &str) {
     let cases = Case::all(&root()).expect("the cases");
-    let cases: Vec<Case> = cases.into_iter().filter(|case| case.name.starts_with(&format!("{name}/"))).collect();
+    let cases: Vec<Case> = cases
+        .into_iter()
+        .filter(|case| case.name.starts_with(&format!("{name}/")))
+        .collect();
     Runner::new(TestHome::new()).all(&cases);
 }
 
@@ -112,7 +152,9 @@ groups! { add arg config copy env from heredoc ignore mount onbuild parse run us
 fn rootless_answers_are_the_same() {
     let Some(user) = ordinary_user() else { return };
     let cases = Case::all(&root()).expect("the cases");
-    let cases: Vec<Case> =
-        cases.into_iter().filter(|case| NOT_ROOTLESS.iter().all(|(name, _)| case.name != *name)).collect();
+    let cases: Vec<Case> = cases
+        .into_iter()
+        .filter(|case| NOT_ROOTLESS.iter().all(|(name, _)| case.name != *name))
+        .collect();
     Runner::new(TestHome::for_user(user.uid, user.gid)).all(&cases);
 }

@@ -48,8 +48,14 @@ impl Project {
         }
         let small = base::layout().expect("the fast tier's base images");
         arguments.extend(["noshell", "otherlibc"].map(|name| argument(name, &small)));
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real").join(shape);
-        Some(Self { dir, home, bases: arguments })
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/real")
+            .join(shape);
+        Some(Self {
+            dir,
+            home,
+            bases: arguments,
+        })
     }
 
     fn build(&self, file: &str, archive: &Path) -> RbuildCommand {
@@ -83,10 +89,20 @@ impl Project {
         let (_, twin_layout, twin) = self.image("Dockerfile.single", &[]);
         serves(&twin_layout, answer);
         let (small, large) = (image.size_bytes(), twin.size_bytes());
-        println!("SIZES {}: {small} bytes multi-stage, {large} bytes single-stage", self.dir.display());
-        assert!(small < large, "{small} bytes multi-stage, {large} bytes single-stage");
+        println!(
+            "SIZES {}: {small} bytes multi-stage, {large} bytes single-stage",
+            self.dir.display()
+        );
+        assert!(
+            small < large,
+            "{small} bytes multi-stage, {large} bytes single-stage"
+        );
         let (again, _, same) = self.image("Dockerfile", &[]);
-        let ran: Vec<String> = again.executed().into_iter().filter(|step| step.contains("RUN")).collect();
+        let ran: Vec<String> = again
+            .executed()
+            .into_iter()
+            .filter(|step| step.contains("RUN"))
+            .collect();
         assert!(ran.is_empty(), "not from the cache: {ran:?}\n{again}");
         assert_eq!(same.manifest_digest, image.manifest_digest);
         no_trace_of_this_machine(&image);
@@ -103,7 +119,11 @@ fn argument(name: &str, layout: &Path) -> String {
 fn serves(layout: &OciLayout, answer: &str) {
     let bundle = Bundle::unpack(layout).expect("umoci unpacks it");
     let port = machine::free_port().unwrap();
-    let running = bundle.command(&[], &[("PORT", &port.to_string())]).expect("runc").timeout(ANSWER_TIMEOUT).spawn();
+    let running = bundle
+        .command(&[], &[("PORT", &port.to_string())])
+        .expect("runc")
+        .timeout(ANSWER_TIMEOUT)
+        .spawn();
     let deadline = Instant::now() + ANSWER_TIMEOUT / 2;
     let heard = loop {
         match ask(port) {
@@ -116,7 +136,10 @@ fn serves(layout: &OciLayout, answer: &str) {
     // Process 1 of a pid namespace ignores a TERM that it has no handler for; the bundle's end kills it.
     drop(bundle);
     let ran = running.wait();
-    assert!(heard.ends_with(answer), "answered {heard:?} and not {answer:?}\n{ran}");
+    assert!(
+        heard.ends_with(answer),
+        "answered {heard:?} and not {answer:?}\n{ran}"
+    );
 }
 
 fn ask(port: u16) -> std::io::Result<String> {
@@ -137,7 +160,10 @@ fn no_trace_of_this_machine(image: &Image) {
             assert!(!text.contains(&value), "the value of {name} is in the config");
         }
     }
-    assert!(!text.contains("CERT_FILE"), "a CA variable is in the config: {text}");
+    assert!(
+        !text.contains("CERT_FILE"),
+        "a CA variable is in the config: {text}"
+    );
 }
 
 fn root_home(what: &str) -> Option<TestHome> {
@@ -152,18 +178,25 @@ fn root_home(what: &str) -> Option<TestHome> {
 fn slow_privileged_python_with_a_requirements_stage() {
     let Some(home) = root_home("python") else { return };
     let bases = [DebianBase::Python, DebianBase::PythonSlim];
-    let Some(project) = Project::open("python", &bases, home) else { return };
+    let Some(project) = Project::open("python", &bases, home) else {
+        return;
+    };
     let image = project.answers("python answers with bottle 0.13.2\n");
     assert_eq!(image.run_config()["User"], "app");
     let files = image.files().unwrap();
-    assert!(files.get("root/.cache/pip").is_none(), "the cache mount is in the image");
+    assert!(
+        files.get("root/.cache/pip").is_none(),
+        "the cache mount is in the image"
+    );
     assert_eq!(files.get("app/app.py").map(|facts| facts.uid), Some(10001));
 }
 
 #[test]
 fn slow_privileged_go_on_scratch_with_certificates_and_time_zones() {
     let Some(home) = root_home("go") else { return };
-    let Some(project) = Project::open("go", &[DebianBase::Go], home) else { return };
+    let Some(project) = Project::open("go", &[DebianBase::Go], home) else {
+        return;
+    };
     let image = project.answers("go answers at 14:00 CEST\n");
     assert_eq!(image.layer_count(), 3);
     let files = image.files().unwrap();
@@ -174,53 +207,89 @@ fn slow_privileged_go_on_scratch_with_certificates_and_time_zones() {
 #[test]
 fn slow_privileged_node_with_build_and_runtime_stages() {
     let Some(home) = root_home("node") else { return };
-    let Some(project) = Project::open("node", &[DebianBase::Node, DebianBase::NodeSlim], home) else { return };
+    let Some(project) = Project::open("node", &[DebianBase::Node, DebianBase::NodeSlim], home) else {
+        return;
+    };
     let image = project.answers("node answers, built, 172800000 ms\n");
-    assert!(image.files().unwrap().get("app/src").is_none(), "sources are in the runtime image");
+    assert!(
+        image.files().unwrap().get("app/src").is_none(),
+        "sources are in the runtime image"
+    );
 }
 
 #[test]
 fn slow_privileged_rust_on_debian_slim() {
     let Some(home) = root_home("rust") else { return };
-    let Some(project) = Project::open("rust", &[DebianBase::Rust, DebianBase::Slim], home) else { return };
+    let Some(project) = Project::open("rust", &[DebianBase::Rust, DebianBase::Slim], home) else {
+        return;
+    };
     let image = project.answers("rust answers 42\n");
     let files = image.files().unwrap();
     assert!(files.get("usr/bin/tini").is_some());
-    assert!(files.paths().all(|path| !path.starts_with("var/lib/apt/lists/")), "package lists are in the image");
+    assert!(
+        files.paths().all(|path| !path.starts_with("var/lib/apt/lists/")),
+        "package lists are in the image"
+    );
 }
 
 #[test]
 fn slow_privileged_rust_on_another_libc_does_not_start_and_we_say_why() {
     let Some(home) = root_home("rust") else { return };
-    let Some(project) = Project::open("rust", &[DebianBase::Rust, DebianBase::Slim], home) else { return };
+    let Some(project) = Project::open("rust", &[DebianBase::Rust, DebianBase::Slim], home) else {
+        return;
+    };
     let (ran, layout, _) = project.image("Dockerfile", &["--target=other-libc"]);
     let loader = "ld-linux";
-    assert!(ran.stderr.contains(loader) && ran.stderr.contains("/service"), "no warning about the loader\n{ran}");
+    assert!(
+        ran.stderr.contains(loader) && ran.stderr.contains("/service"),
+        "no warning about the loader\n{ran}"
+    );
     let bundle = Bundle::unpack(&layout).expect("umoci unpacks it");
     let started = bundle.command(&[], &[]).expect("runc").run();
-    assert!(!started.status.success(), "it starts after all; the warning would be wrong\n{started}");
+    assert!(
+        !started.status.success(),
+        "it starts after all; the warning would be wrong\n{started}"
+    );
 }
 
 #[test]
 fn slow_privileged_java_in_seven_stages() {
     let Some(home) = root_home("java") else { return };
-    let Some(project) = Project::open("java", &[DebianBase::Java, DebianBase::Jre], home) else { return };
+    let Some(project) = Project::open("java", &[DebianBase::Java, DebianBase::Jre], home) else {
+        return;
+    };
     let answer = "{\"answers\":\"java\"}\n";
     let image = project.answers(answer);
     assert_eq!(image.run_config()["User"], "appuser");
     let (_, layout, development) = project.image("Dockerfile", &["--target=development"]);
     serves(&layout, answer);
-    assert_eq!(development.env().get("JAVA_TOOL_OPTIONS").map(String::as_str), Some("-Xshare:auto"));
+    assert_eq!(
+        development.env().get("JAVA_TOOL_OPTIONS").map(String::as_str),
+        Some("-Xshare:auto")
+    );
     let (tested, ..) = project.image("Dockerfile", &["--target=test"]);
     assert!(tested.stderr.contains("1 test passed"), "{tested}");
     let (_, _, other) = project.image("Dockerfile", &["--build-arg=UID=20002"]);
-    assert_eq!(other.files().unwrap().table().keys().filter(|path| path.as_str() == "app.jar").count(), 1);
+    assert_eq!(
+        other
+            .files()
+            .unwrap()
+            .table()
+            .keys()
+            .filter(|path| path.as_str() == "app.jar")
+            .count(),
+        1
+    );
 }
 
 #[test]
 fn slow_privileged_static_program_where_there_is_no_shell() {
-    let Some(home) = root_home("distroless") else { return };
-    let Some(project) = Project::open("distroless", &[DebianBase::Rust], home) else { return };
+    let Some(home) = root_home("distroless") else {
+        return;
+    };
+    let Some(project) = Project::open("distroless", &[DebianBase::Rust], home) else {
+        return;
+    };
     let image = project.answers("static answers as 65532\n");
     assert_eq!(image.run_config()["User"], "65532");
     assert!(image.size_bytes() < 4 << 20, "{} bytes", image.size_bytes());
@@ -234,7 +303,9 @@ fn slow_rootless_go_and_rust_build_for_an_ordinary_user() {
         ("rust", &[DebianBase::Rust, DebianBase::Slim], "rust answers 42\n"),
     ] {
         let home = TestHome::for_user(user.uid, user.gid);
-        let Some(project) = Project::open(shape, bases, home) else { return };
+        let Some(project) = Project::open(shape, bases, home) else {
+            return;
+        };
         let (_, layout, _) = project.image("Dockerfile", &[]);
         serves(&layout, answer);
     }

@@ -22,10 +22,25 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
     ("rbuild-layer", &["rbuild-oci", "rbuild-sys"]),
     ("rbuild-store", &["rbuild-oci", "rbuild-sys"]),
     ("rbuild-sandbox", &["rbuild-sys"]),
-    ("rbuild-frontend", &["rbuild-dockerfile", "rbuild-graph", "rbuild-oci"]),
-    ("rbuild-fileops", &["rbuild-dockerfile", "rbuild-graph", "rbuild-layer", "rbuild-oci", "rbuild-sys"]),
+    (
+        "rbuild-frontend",
+        &["rbuild-dockerfile", "rbuild-graph", "rbuild-oci"],
+    ),
+    (
+        "rbuild-fileops",
+        &[
+            "rbuild-dockerfile",
+            "rbuild-graph",
+            "rbuild-layer",
+            "rbuild-oci",
+            "rbuild-sys",
+        ],
+    ),
     ("rbuild-registry", &["rbuild-oci"]),
-    ("rbuild-snapshotter", &["rbuild-layer", "rbuild-oci", "rbuild-store", "rbuild-sys"]),
+    (
+        "rbuild-snapshotter",
+        &["rbuild-layer", "rbuild-oci", "rbuild-store", "rbuild-sys"],
+    ),
     ("rbuild-testkit", &["rbuild-oci"]),
     ("rbuild-ui", &["rbuild-graph", "rbuild-oci"]),
     ("xtask", &["rbuild-testkit"]),
@@ -53,14 +68,27 @@ fn root() -> &'static Path {
 
 /// Files under version control.
 fn tracked() -> Vec<PathBuf> {
-    let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git ls-files");
-    assert!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root())
+        .output()
+        .expect("git ls-files");
+    assert!(
+        output.status.success(),
+        "git ls-files: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).expect("names are UTF-8");
-    text.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from).filter(|p| root().join(p).is_file()).collect()
+    text.split('\0')
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from)
+        .filter(|p| root().join(p).is_file())
+        .collect()
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    let rust = |path: &PathBuf| path.extension().is_some_and(|end| end == "rs") && !path.starts_with("tests/real");
+    let rust =
+        |path: &PathBuf| path.extension().is_some_and(|end| end == "rs") && !path.starts_with("tests/real");
     let read = |path: PathBuf| {
         let text = fs::read_to_string(root().join(&path)).expect("sources are UTF-8");
         (path, text)
@@ -90,22 +118,38 @@ fn no_source_is_too_long_to_read() {
     let mut found = Vec::new();
     for (path, text) in sources() {
         let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        let tests_only = path.ends_with("tests.rs") || path.starts_with("tests") || path.iter().any(|p| p == "tests");
+        let tests_only =
+            path.ends_with("tests.rs") || path.starts_with("tests") || path.iter().any(|p| p == "tests");
         let lines = product.lines().count();
         let excused = LONG_FILES.iter().any(|(name, _)| path == Path::new(name));
         if lines > FILE_LINES_MAX && !tests_only && !excused {
             found.push(format!("{}: {lines} lines", path.display()));
         }
     }
-    none("files above the limit (or list them in LONG_FILES with a reason)", &found);
+    none(
+        "files above the limit (or list them in LONG_FILES with a reason)",
+        &found,
+    );
 }
 
 #[test]
 fn no_file_has_a_vague_name_or_is_a_mod_rs() {
-    let vague = ["mod.rs", "utils.rs", "util.rs", "common.rs", "helpers.rs", "helper.rs", "misc.rs", "manager.rs"];
+    let vague = [
+        "mod.rs",
+        "utils.rs",
+        "util.rs",
+        "common.rs",
+        "helpers.rs",
+        "helper.rs",
+        "misc.rs",
+        "manager.rs",
+    ];
     let found: Vec<String> = tracked()
         .into_iter()
-        .filter(|path| path.file_name().is_some_and(|name| vague.iter().any(|v| name == *v)))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| vague.iter().any(|v| name == *v))
+        })
         .map(|path| path.display().to_string())
         .collect();
     none("names that say nothing", &found);
@@ -114,7 +158,13 @@ fn no_file_has_a_vague_name_or_is_a_mod_rs() {
 #[test]
 fn nothing_is_left_for_later_without_an_issue() {
     // Spelt in parts, so that this file does not find itself.
-    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX"), concat!("todo", "!("), concat!("unimple", "mented!(")];
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("X", "XX"),
+        concat!("todo", "!("),
+        concat!("unimple", "mented!("),
+    ];
     let mut found = Vec::new();
     for (path, text) in sources() {
         for (number, line) in text.lines().enumerate() {
@@ -131,7 +181,8 @@ fn nothing_is_left_for_later_without_an_issue() {
 fn every_library_but_sys_forbids_unsafe_code() {
     let mut found = Vec::new();
     for (path, text) in sources() {
-        let crate_root = path.ends_with("src/lib.rs") || path.ends_with("src/main.rs") || path.ends_with("cli/main.rs");
+        let crate_root =
+            path.ends_with("src/lib.rs") || path.ends_with("src/main.rs") || path.ends_with("cli/main.rs");
         if crate_root && !path.starts_with("crates/sys") && !text.contains("#![forbid(unsafe_code)]") {
             found.push(path.display().to_string());
         }
@@ -146,7 +197,11 @@ fn dependencies_point_downwards_only() {
         .current_dir(root())
         .output()
         .expect("cargo metadata");
-    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let allowed: BTreeMap<&str, &[&str]> = DIRECTIONS.into_iter().collect();
     let mut found = Vec::new();
@@ -156,7 +211,9 @@ fn dependencies_point_downwards_only() {
             continue;
         }
         let Some(may) = allowed.get(name) else {
-            found.push(format!("{name} is in no level; add it to DIRECTIONS and to ARCHITECTURE.md"));
+            found.push(format!(
+                "{name} is in no level; add it to DIRECTIONS and to ARCHITECTURE.md"
+            ));
             continue;
         };
         for dependency in package["dependencies"].as_array().unwrap() {
@@ -175,7 +232,10 @@ fn dependencies_point_downwards_only() {
 fn the_lock_file_stays_within_its_budget() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
     let packages = lock.lines().filter(|line| *line == "[[package]]").count();
-    assert!(packages > 50 && packages <= PACKAGES_MAX, "{packages} packages in Cargo.lock, at most {PACKAGES_MAX}");
+    assert!(
+        packages > 50 && packages <= PACKAGES_MAX,
+        "{packages} packages in Cargo.lock, at most {PACKAGES_MAX}"
+    );
 }
 
 #[test]
@@ -192,7 +252,9 @@ fn nothing_of_one_machine_is_written_down() {
     ];
     let mut found = Vec::new();
     for path in tracked() {
-        let Ok(text) = fs::read_to_string(root().join(&path)) else { continue };
+        let Ok(text) = fs::read_to_string(root().join(&path)) else {
+            continue;
+        };
         for (number, line) in text.lines().enumerate() {
             if let Some(word) = words.iter().find(|word| line.contains(**word)) {
                 found.push(format!("{}:{}: {word}", path.display(), number + 1));

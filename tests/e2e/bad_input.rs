@@ -26,22 +26,48 @@ fn a_missing_dockerfile_is_named_with_where_it_was_looked_for() {
     let fixture = Fixture::new("");
     std::fs::remove_file(fixture.context.dir().join("Dockerfile")).unwrap();
     let ran = fixture.build().fails().says("Dockerfile");
-    assert!(ran.stderr.contains(&fixture.context.dir().display().to_string()), "{ran}");
-    fixture.build().args(["-f", "/no/such/Dockerfile"]).fails().says("/no/such/Dockerfile");
+    assert!(
+        ran.stderr.contains(&fixture.context.dir().display().to_string()),
+        "{ran}"
+    );
+    fixture
+        .build()
+        .args(["-f", "/no/such/Dockerfile"])
+        .fails()
+        .says("/no/such/Dockerfile");
 }
 
 #[test]
 fn a_missing_context_is_named() {
     let fixture = Fixture::new("FROM scratch\n");
-    fixture.rbuild(["build", "/no/such/context"]).fails().says("/no/such/context");
+    fixture
+        .rbuild(["build", "/no/such/context"])
+        .fails()
+        .says("/no/such/context");
 }
 
 #[test]
 fn a_misspelt_instruction_flag_or_stage_gets_a_suggestion_line_and_excerpt() {
-    fails("FROM busybox\n\nCPOY a b\n", &[], &["Dockerfile:3", "CPOY", "COPY"]);
-    fails("FROM busybox\nCOPY --form=x a b\n", &[], &["Dockerfile:2", "--form", "from"]);
-    fails("FROM busybox AS builder\nFROM busybox\nCOPY --from=bulider /a /b\n", &[], &["Dockerfile:3", "bulider", "builder"]);
-    fails("FROM busybox\nRUN --mount=type=cahce,target=/c true\n", &[], &["Dockerfile:2", "cahce", "cache"]);
+    fails(
+        "FROM busybox\n\nCPOY a b\n",
+        &[],
+        &["Dockerfile:3", "CPOY", "COPY"],
+    );
+    fails(
+        "FROM busybox\nCOPY --form=x a b\n",
+        &[],
+        &["Dockerfile:2", "--form", "from"],
+    );
+    fails(
+        "FROM busybox AS builder\nFROM busybox\nCOPY --from=bulider /a /b\n",
+        &[],
+        &["Dockerfile:3", "bulider", "builder"],
+    );
+    fails(
+        "FROM busybox\nRUN --mount=type=cahce,target=/c true\n",
+        &[],
+        &["Dockerfile:2", "cahce", "cache"],
+    );
 }
 
 #[test]
@@ -93,7 +119,11 @@ fn a_program_that_is_not_there_or_has_no_shell_says_so() {
 fn a_directory_or_a_pipe_as_dockerfile_is_refused_and_does_not_hang() {
     let fixture = Fixture::new("FROM scratch\n");
     std::fs::create_dir(fixture.context.dir().join("dir")).unwrap();
-    fixture.build().arg("-f").arg(fixture.context.dir().join("dir")).fails();
+    fixture
+        .build()
+        .arg("-f")
+        .arg(fixture.context.dir().join("dir"))
+        .fails();
 }
 
 #[test]
@@ -106,25 +136,51 @@ fn a_huge_dockerfile_is_refused() {
 #[test]
 fn an_unknown_flag_or_subcommand_is_a_usage_error() {
     let fixture = Fixture::new("FROM scratch\n");
-    fixture.build().arg("--no-such-flag").fails().says("--no-such-flag");
+    fixture
+        .build()
+        .arg("--no-such-flag")
+        .fails()
+        .says("--no-such-flag");
     fixture.rbuild(["biuld", "."]).fails().says("build");
 }
 
 #[test]
 fn contradictions_of_the_command_line_are_told() {
     let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
-    fixture.build().args(["-f", "-"]).arg("-").stdin("FROM scratch\n").fails();
-    fixture.build().args(["-o", "type=nonsense"]).fails().says("nonsense");
-    fixture.build().args(["--platform", "not/a/platform/at/all"]).fails();
-    fixture.build().args(["--secret", "id=x,nonsense=y"]).fails().says("nonsense");
-    fixture.build().args(["-t", "UPPER/Case:1"]).fails().says("UPPER/Case");
+    fixture
+        .build()
+        .args(["-f", "-"])
+        .arg("-")
+        .stdin("FROM scratch\n")
+        .fails();
+    fixture
+        .build()
+        .args(["-o", "type=nonsense"])
+        .fails()
+        .says("nonsense");
+    fixture
+        .build()
+        .args(["--platform", "not/a/platform/at/all"])
+        .fails();
+    fixture
+        .build()
+        .args(["--secret", "id=x,nonsense=y"])
+        .fails()
+        .says("nonsense");
+    fixture
+        .build()
+        .args(["-t", "UPPER/Case:1"])
+        .fails()
+        .says("UPPER/Case");
     fixture.build().arg("--push").fails();
 }
 
 #[test]
 fn invalid_bytes_in_a_dockerfile_do_not_crash_it() {
     let fixture = Fixture::new("");
-    fixture.context.file("Dockerfile", b"FROM scratch\nLABEL a=\xff\xfe\n\0\n");
+    fixture
+        .context
+        .file("Dockerfile", b"FROM scratch\nLABEL a=\xff\xfe\n\0\n");
     let ran = fixture.build().run();
     assert!(!ran.stderr.contains("panicked"), "{ran}");
     assert!(ran.status.code().is_some(), "{ran}");
@@ -133,7 +189,9 @@ fn invalid_bytes_in_a_dockerfile_do_not_crash_it() {
 #[test]
 fn help_and_version_work_without_a_home() {
     for args in [&["--help"][..], &["build", "--help"], &["--version"]] {
-        let ran = rbuild_testkit::command::RbuildCommand::new(RBUILD).args(args).ok();
+        let ran = rbuild_testkit::command::RbuildCommand::new(RBUILD)
+            .args(args)
+            .ok();
         assert!(!ran.stdout.is_empty(), "{ran}");
     }
 }

@@ -32,7 +32,10 @@ impl Fixture {
     #[track_caller]
     pub(crate) fn rootless(dockerfile: &str) -> Option<Self> {
         let user = ordinary_user()?;
-        Some(Self::with_home(TestHome::for_user(user.uid, user.gid), dockerfile))
+        Some(Self::with_home(
+            TestHome::for_user(user.uid, user.gid),
+            dockerfile,
+        ))
     }
 
     #[track_caller]
@@ -43,13 +46,17 @@ impl Fixture {
     }
 
     /// `rbuild` with this store and `args`.
-    pub(crate) fn rbuild<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(&self, args: I) -> RbuildCommand {
+    pub(crate) fn rbuild<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: I,
+    ) -> RbuildCommand {
         self.home.command(RBUILD).args(args)
     }
 
     /// `rbuild build` of the context with plain progress and the busybox base, the context still to be added.
     pub(crate) fn build_of(&self) -> RbuildCommand {
-        self.rbuild(["build", "--progress=plain"]).arg(busybox_argument("busybox"))
+        self.rbuild(["build", "--progress=plain"])
+            .arg(busybox_argument("busybox"))
     }
 
     /// `rbuild build` of the context.
@@ -67,8 +74,13 @@ impl Fixture {
     #[track_caller]
     pub(crate) fn image_with(&self, args: &[&str], env: &[(&str, &str)]) -> (Ran, Image) {
         let archive = self.archive();
-        let build = env.iter().fold(self.build(), |build, (key, value)| build.env(key, value));
-        let ran = build.args(args).arg(format!("--output=type=oci,dest={}", archive.display())).ok();
+        let build = env
+            .iter()
+            .fold(self.build(), |build, (key, value)| build.env(key, value));
+        let ran = build
+            .args(args)
+            .arg(format!("--output=type=oci,dest={}", archive.display()))
+            .ok();
         let layout = OciLayout::open(&archive).expect("an OCI archive");
         validate::assert_valid(&layout);
         (ran, layout.image().expect("one image"))
@@ -111,7 +123,9 @@ pub(crate) fn ordinary_user() -> Option<OrdinaryUser> {
     }
     let user = machine::ordinary_user();
     if user.is_none() {
-        machine::skip("no ordinary user with subordinate ids: run `cargo xtask ci` once as root, it makes one");
+        machine::skip(
+            "no ordinary user with subordinate ids: run `cargo xtask ci` once as root, it makes one",
+        );
     }
     user
 }

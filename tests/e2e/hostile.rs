@@ -35,10 +35,21 @@ impl Canary {
         let mut todo = vec![dir.to_owned()];
         while let Some(path) = todo.pop() {
             let m = path.symlink_metadata().unwrap();
-            let content = if m.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+            let content = if m.is_file() {
+                fs::read(&path).unwrap()
+            } else {
+                Vec::new()
+            };
             let facts = format!(
                 "{:o} {}:{} ino {} links {} size {} mtime {}.{} {content:?}",
-                m.mode(), m.uid(), m.gid(), m.ino(), m.nlink(), m.size(), m.mtime(), m.mtime_nsec()
+                m.mode(),
+                m.uid(),
+                m.gid(),
+                m.ino(),
+                m.nlink(),
+                m.size(),
+                m.mtime(),
+                m.mtime_nsec()
             );
             if m.is_dir() {
                 todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
@@ -55,7 +66,11 @@ impl Canary {
 
     /// The canary as a name inside an archive, by `..`.
     fn climbing(&self) -> String {
-        format!("{}{}", "../".repeat(24), self.dir.display().to_string().trim_start_matches('/'))
+        format!(
+            "{}{}",
+            "../".repeat(24),
+            self.dir.display().to_string().trim_start_matches('/')
+        )
     }
 }
 
@@ -81,19 +96,34 @@ fn survives(layer: impl FnOnce(&Canary) -> LayerBuilder) -> bool {
     let (fixture, canary, argument) = build_from(layer);
     let before = fixture.residue();
     let ran = fixture.build().arg(argument).run();
-    assert!(ran.status.code().is_some() && !ran.stderr.contains("panicked at"), "{ran}");
+    assert!(
+        ran.status.code().is_some() && !ran.stderr.contains("panicked at"),
+        "{ran}"
+    );
     canary.assert_untouched();
     fixture.assert_clean_since(&before);
     ran.status.success()
 }
 
-const FILE: Attributes =
-    Attributes { mode: 0o666, uid: 0, gid: 0, mtime: rbuild_testkit::layout::EPOCH };
+const FILE: Attributes = Attributes {
+    mode: 0o666,
+    uid: 0,
+    gid: 0,
+    mtime: rbuild_testkit::layout::EPOCH,
+};
 
 #[test]
 fn row01_entries_that_climb_out_are_refused() {
-    assert!(!survives(|canary| LayerBuilder::new().file(&format!("{}/pwned", canary.climbing()), FILE, b"x")));
-    assert!(!survives(|canary| LayerBuilder::new().file(&format!("tmp/{}/victim", canary.climbing()), FILE, b"x")));
+    assert!(!survives(|canary| LayerBuilder::new().file(
+        &format!("{}/pwned", canary.climbing()),
+        FILE,
+        b"x"
+    )));
+    assert!(!survives(|canary| LayerBuilder::new().file(
+        &format!("tmp/{}/victim", canary.climbing()),
+        FILE,
+        b"x"
+    )));
 }
 
 #[test]
@@ -115,7 +145,10 @@ fn row01_legal_twin_names_with_dots_are_names() {
 fn row02_a_link_of_the_archive_is_not_written_through() {
     survives(|canary| {
         let to = canary.dir.display().to_string();
-        LayerBuilder::new().symlink("door", &to).file("door/victim", FILE, b"x").file("door/new", FILE, b"x")
+        LayerBuilder::new()
+            .symlink("door", &to)
+            .file("door/victim", FILE, b"x")
+            .file("door/new", FILE, b"x")
     });
     survives(|canary| {
         let to = canary.dir.join("victim").display().to_string();
@@ -126,11 +159,10 @@ fn row02_a_link_of_the_archive_is_not_written_through() {
 #[test]
 fn row02_legal_twin_a_link_inside_the_root_may_lie_on_the_way() {
     assert!(survives(|_| {
-        LayerBuilder::new().dir("run2", Attributes::mode(0o755)).symlink("var/run2", "../run2").file(
-            "var/run2/pid",
-            FILE,
-            b"1",
-        )
+        LayerBuilder::new()
+            .dir("run2", Attributes::mode(0o755))
+            .symlink("var/run2", "../run2")
+            .file("var/run2/pid", FILE, b"1")
     }));
 }
 
@@ -138,7 +170,15 @@ fn row02_legal_twin_a_link_inside_the_root_may_lie_on_the_way() {
 fn row03_modes_and_times_are_not_applied_through_a_link() {
     survives(|canary| {
         let to = canary.dir.join("dir").display().to_string();
-        LayerBuilder::new().symlink("d", &to).dir("d", Attributes { mode: 0o777, uid: 7, gid: 7, mtime: 1 })
+        LayerBuilder::new().symlink("d", &to).dir(
+            "d",
+            Attributes {
+                mode: 0o777,
+                uid: 7,
+                gid: 7,
+                mtime: 1,
+            },
+        )
     });
 }
 
@@ -146,7 +186,11 @@ fn row03_modes_and_times_are_not_applied_through_a_link() {
 fn row04_a_hard_link_does_not_leave_the_root() {
     for absolute in [true, false] {
         survives(|canary| {
-            let to = if absolute { canary.dir.display().to_string() } else { canary.climbing() };
+            let to = if absolute {
+                canary.dir.display().to_string()
+            } else {
+                canary.climbing()
+            };
             LayerBuilder::new()
                 .hard_link("tmp/stolen", &format!("{to}/secret"))
                 .file("tmp/stolen", FILE, b"overwritten")
@@ -162,7 +206,11 @@ fn row05_whiteouts_delete_only_inside_the_layers_below() {
             .symlink("l", &to)
             .file("l/.wh.victim", Attributes::mode(0), b"")
             .file("l/.wh..wh..opq", Attributes::mode(0), b"")
-            .file(&format!("{}/.wh.victim", canary.climbing()), Attributes::mode(0), b"")
+            .file(
+                &format!("{}/.wh.victim", canary.climbing()),
+                Attributes::mode(0),
+                b"",
+            )
     });
     for name in ["tmp/.wh.", "tmp/.wh..", "tmp/.wh...", ".wh..", "tmp/.wh.a/b"] {
         survives(|_| LayerBuilder::new().file(name, Attributes::mode(0), b""));
@@ -182,18 +230,26 @@ fn row07_overlay_attributes_of_an_archive_are_not_believed() {
         let target = canary.dir.display().to_string();
         LayerBuilder::new()
             .dir("bin", Attributes::mode(0o755))
-            .file_with_xattrs("etc/marked", FILE, b"x", &[
-                ("trusted.overlay.redirect", target.as_bytes()),
-                ("trusted.overlay.opaque", b"y"),
-                ("user.overlay.opaque", b"y"),
-                ("user.overlay.whiteout", b""),
-                ("trusted.overlay.metacopy", b""),
-            ])
+            .file_with_xattrs(
+                "etc/marked",
+                FILE,
+                b"x",
+                &[
+                    ("trusted.overlay.redirect", target.as_bytes()),
+                    ("trusted.overlay.opaque", b"y"),
+                    ("user.overlay.opaque", b"y"),
+                    ("user.overlay.whiteout", b""),
+                    ("trusted.overlay.metacopy", b""),
+                ],
+            )
             .char_device("etc/passwd", 0, (0, 0))
     });
     let ran = fixture.build().arg(argument).run();
     canary.assert_untouched();
-    assert!(ran.status.code().is_some() && !ran.stderr.contains("panicked at"), "{ran}");
+    assert!(
+        ran.status.code().is_some() && !ran.stderr.contains("panicked at"),
+        "{ran}"
+    );
 }
 
 #[test]
@@ -213,10 +269,21 @@ fn row16_a_link_in_a_stage_does_not_lead_a_mount_or_a_copy_to_the_host() {
         dir = canary.dir.display(),
     ));
     let archive = fixture.archive();
-    let ran = fixture.build().arg(format!("--output=type=oci,dest={}", archive.display())).run();
+    let ran = fixture
+        .build()
+        .arg(format!("--output=type=oci,dest={}", archive.display()))
+        .run();
     if ran.status.success() {
-        let files = OciLayout::open(&archive).unwrap().image().unwrap().files().unwrap();
-        assert!(!files.table().values().any(|line| line.contains("c4n4ry")), "host files were copied\n{ran}");
+        let files = OciLayout::open(&archive)
+            .unwrap()
+            .image()
+            .unwrap()
+            .files()
+            .unwrap();
+        assert!(
+            !files.table().values().any(|line| line.contains("c4n4ry")),
+            "host files were copied\n{ran}"
+        );
     }
     canary.assert_untouched();
 }
@@ -235,13 +302,23 @@ fn row21_mount_points_are_not_cleaned_up_on_the_host() {
 
 #[test]
 fn row23_no_descriptor_of_the_builder_reaches_a_step() {
-    let fixture = Fixture::new("FROM busybox\nRUN ls -l /proc/self/fd | awk '{print $NF}' > /fds; for n in 3 4 5 6 7 8 9 10 20 30; do cd /proc/self/fd/$n 2>/dev/null && echo open $n; done; true\n");
+    let fixture = Fixture::new(
+        "FROM busybox\nRUN ls -l /proc/self/fd | awk '{print $NF}' > /fds; for n in 3 4 5 6 7 8 9 10 20 30; do cd /proc/self/fd/$n 2>/dev/null && echo open $n; done; true\n",
+    );
     let (ran, image) = fixture.image(&[]);
     let files = image.files().unwrap();
     assert!(!ran.stderr.contains("open "), "{ran}");
     let listed = files.text("fds").unwrap_or_default().to_owned();
-    assert!(listed.lines().filter(|line| line.starts_with('/')).all(|l| l.starts_with("/proc/") || l == "/fds" || l == "/dev/null"), "{listed}");
-    fixture.context.dockerfile("FROM busybox\nWORKDIR /proc/self/fd/8\nRUN ls ../../../../../\n");
+    assert!(
+        listed
+            .lines()
+            .filter(|line| line.starts_with('/'))
+            .all(|l| l.starts_with("/proc/") || l == "/fds" || l == "/dev/null"),
+        "{listed}"
+    );
+    fixture
+        .context
+        .dockerfile("FROM busybox\nWORKDIR /proc/self/fd/8\nRUN ls ../../../../../\n");
     let ran = fixture.build().run();
     assert!(!ran.stderr.contains("canary"), "{ran}");
 }

@@ -46,13 +46,24 @@ fn ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
         let start = Instant::now();
         running.signal_group(signal);
         let ran = running.wait();
-        assert!(start.elapsed() < Duration::from_secs(2), "{name}: took {:?}\n{ran}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{name}: took {:?}\n{ran}",
+            start.elapsed()
+        );
         assert!(!ran.status.success(), "{name}\n{ran}");
         assert_gone(&format!("sleep {sleep}"));
         fixture.assert_clean_since(&before);
-        fixture.context.dockerfile("FROM busybox\nRUN echo first > /first\nRUN echo second > /second\n");
+        fixture
+            .context
+            .dockerfile("FROM busybox\nRUN echo first > /first\nRUN echo second > /second\n");
         let (next, image) = fixture.image(&[]);
-        assert!(next.cached().iter().any(|step| step.ends_with("RUN echo first > /first")), "{name}\n{next}");
+        assert!(
+            next.cached()
+                .iter()
+                .any(|step| step.ends_with("RUN echo first > /first")),
+            "{name}\n{next}"
+        );
         assert_eq!(image.files().unwrap().text("second"), Some("second\n"));
     }
 }
@@ -60,7 +71,9 @@ fn ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
 #[test]
 fn a_killed_build_takes_its_step_with_it() {
     let sleep = own_sleep(2);
-    let fixture = Fixture::new(&format!("FROM busybox\nRUN (setsid sleep {sleep} &); sleep {sleep}\n"));
+    let fixture = Fixture::new(&format!(
+        "FROM busybox\nRUN (setsid sleep {sleep} &); sleep {sleep}\n"
+    ));
     let before = fixture.residue();
     let running = fixture.build().spawn();
     wait_for_step(&format!("sleep {sleep}"));
@@ -73,7 +86,9 @@ fn a_killed_build_takes_its_step_with_it() {
 #[test]
 fn a_process_left_by_a_step_ends_with_it() {
     let sleep = own_sleep(3);
-    let fixture = Fixture::new(&format!("FROM busybox\nRUN (setsid sleep {sleep} >/dev/null 2>&1 &); true\nRUN true\n"));
+    let fixture = Fixture::new(&format!(
+        "FROM busybox\nRUN (setsid sleep {sleep} >/dev/null 2>&1 &); true\nRUN true\n"
+    ));
     let ran = fixture.build().ok();
     assert!(ran.elapsed < Duration::from_secs(30), "{ran}");
     assert_gone(&format!("sleep {sleep}"));
@@ -91,7 +106,9 @@ RUN rm -r /one/d1 && echo done > /done
     let fixture = Fixture::new(dockerfile);
     for dir in 0..20 {
         for file in 0..20 {
-            fixture.context.file(&format!("d{dir}/f{file}"), format!("{dir} {file}\n").repeat(50));
+            fixture
+                .context
+                .file(&format!("d{dir}/f{file}"), format!("{dir} {file}\n").repeat(50));
         }
     }
     let whole = Fixture::new(dockerfile);
@@ -99,14 +116,19 @@ RUN rm -r /one/d1 && echo done > /done
         let output = format!("--output=type=oci,dest={}", whole.archive().display());
         let start = Instant::now();
         whole.build_of().arg(fixture.context.dir()).arg(output).ok();
-        let image = rbuild_testkit::image::OciLayout::open(&whole.archive()).unwrap().image().unwrap();
+        let image = rbuild_testkit::image::OciLayout::open(&whole.archive())
+            .unwrap()
+            .image()
+            .unwrap();
         (start.elapsed(), image.files().unwrap().table())
     };
     let before = fixture.residue();
     let rounds = 16;
     for round in 0..rounds {
-        let running =
-            fixture.build().arg(format!("--output=type=oci,dest={}", fixture.archive().display())).spawn();
+        let running = fixture
+            .build()
+            .arg(format!("--output=type=oci,dest={}", fixture.archive().display()))
+            .spawn();
         std::thread::sleep(reference.0 * round / rounds);
         running.signal_group(Signal::KILL);
         drop(running.wait());
@@ -115,5 +137,8 @@ RUN rm -r /one/d1 && echo done > /done
     let (ran, image) = fixture.image(&[]);
     assert_eq!(image.files().unwrap().table(), reference.1, "{ran}");
     let (again, _) = fixture.image(&[]);
-    assert!(again.executed().iter().all(|step| !step.contains("RUN")), "{again}");
+    assert!(
+        again.executed().iter().all(|step| !step.contains("RUN")),
+        "{again}"
+    );
 }

@@ -26,7 +26,9 @@ ENTRYPOINT [\"/app/run.sh\"]
 
 fn app() -> Fixture {
     let fixture = Fixture::new(APP);
-    fixture.context.file("run.sh", "#!/bin/sh\necho hello $WHO as $(id -u) in $(pwd)\n");
+    fixture
+        .context
+        .file("run.sh", "#!/bin/sh\necho hello $WHO as $(id -u) in $(pwd)\n");
     fixture
 }
 
@@ -42,8 +44,14 @@ fn privileged_an_oci_archive_is_accepted_by_skopeo_and_umoci_and_runs() {
     let fixture = app();
     let (_, image) = fixture.image(&["-t", "example.invalid/app:1"]);
     let archive = fixture.archive();
-    let inspected = tool("skopeo").args(["inspect", "--raw"]).arg(format!("oci-archive:{}", archive.display())).ok();
-    assert_eq!(format!("sha256:{}", sha256_hex(&inspected.stdout)), image.manifest_digest);
+    let inspected = tool("skopeo")
+        .args(["inspect", "--raw"])
+        .arg(format!("oci-archive:{}", archive.display()))
+        .ok();
+    assert_eq!(
+        format!("sha256:{}", sha256_hex(&inspected.stdout)),
+        image.manifest_digest
+    );
     let copy = fixture.home.work().join("copy");
     tool("skopeo")
         .args(["--insecure-policy", "copy", "-q"])
@@ -52,7 +60,10 @@ fn privileged_an_oci_archive_is_accepted_by_skopeo_and_umoci_and_runs() {
         .ok();
     assert!(copy.join("manifest.json").exists());
     let bundle = Bundle::unpack(&OciLayout::open(&archive).unwrap()).expect("umoci unpacks it");
-    assert!(!bundle.root().join("bin/vi").exists(), "a whiteout was not obeyed");
+    assert!(
+        !bundle.root().join("bin/vi").exists(),
+        "a whiteout was not obeyed"
+    );
     let ran = bundle.command(&[], &[]).unwrap().ok();
     assert_eq!(ran.stdout_text(), "hello world as 1 in /app");
 }
@@ -62,7 +73,10 @@ fn an_oci_layout_directory_is_the_same_as_the_archive() {
     let fixture = app();
     let (_, image) = fixture.image(&[]);
     let dir = fixture.home.work().join("layout");
-    fixture.build().arg(format!("--output=type=oci,tar=false,dest={}", dir.display())).ok();
+    fixture
+        .build()
+        .arg(format!("--output=type=oci,tar=false,dest={}", dir.display()))
+        .ok();
     let layout = OciLayout::open(&dir).unwrap();
     validate::assert_valid(&layout);
     assert_eq!(layout.image().unwrap().manifest_digest, image.manifest_digest);
@@ -71,7 +85,8 @@ fn an_oci_layout_directory_is_the_same_as_the_archive() {
 #[test]
 fn the_archive_is_the_same_twice_from_different_stores() {
     let read = || {
-        let fixture = Fixture::new("FROM busybox\nCOPY . /ctx\nENV A=1\nRUN --network=none touch -d @1 /x /\n");
+        let fixture =
+            Fixture::new("FROM busybox\nCOPY . /ctx\nENV A=1\nRUN --network=none touch -d @1 /x /\n");
         for name in ["b", "a", "c/d", "c/B"] {
             fixture.context.file(name, name);
         }
@@ -96,7 +111,10 @@ fn a_docker_archive_has_the_members_that_docker_load_reads() {
         .ok();
     let inspected = tool("skopeo")
         .arg("inspect")
-        .arg(format!("docker-archive:{}:example.invalid/app:2", archive.display()))
+        .arg(format!(
+            "docker-archive:{}:example.invalid/app:2",
+            archive.display()
+        ))
         .ok();
     assert!(inspected.stdout_text().contains("sha256:"));
     let room = fixture.home.work().join("unpacked");
@@ -105,7 +123,10 @@ fn a_docker_archive_has_the_members_that_docker_load_reads() {
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(room.join("manifest.json")).expect("manifest.json")).unwrap();
     let image = &manifest[0];
-    assert_eq!(image["RepoTags"], serde_json::json!(["example.invalid/app:1", "example.invalid/app:2"]));
+    assert_eq!(
+        image["RepoTags"],
+        serde_json::json!(["example.invalid/app:1", "example.invalid/app:2"])
+    );
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(room.join(image["Config"].as_str().unwrap())).unwrap()).unwrap();
     let layers = image["Layers"].as_array().unwrap();
@@ -127,7 +148,10 @@ fn privileged_a_local_directory_and_a_tar_hold_the_files_of_the_image() {
     let (_, image) = fixture.image(&[]);
     let expected = image.files().unwrap().table();
     let tar = fixture.home.work().join("root.tar");
-    fixture.build().arg(format!("--output=type=tar,dest={}", tar.display())).ok();
+    fixture
+        .build()
+        .arg(format!("--output=type=tar,dest={}", tar.display()))
+        .ok();
     let mut files = rbuild_testkit::image::Files::default();
     files.apply(entries(&fs::read(&tar).unwrap()).unwrap()).unwrap();
     assert_eq!(files.table(), expected, "type=tar");
@@ -172,7 +196,11 @@ fn a_tar_on_standard_output_is_nothing_but_the_tar() {
     fixture.context.file("a", "a\n");
     let ran = fixture.build().args(["-o", "-"]).ok();
     let list = entries(&ran.stdout).expect("standard output is a tar");
-    let names: Vec<&str> = list.iter().map(|(name, _)| name.as_str()).filter(|name| !name.is_empty()).collect();
+    let names: Vec<&str> = list
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| !name.is_empty())
+        .collect();
     assert_eq!(names, ["a"], "{ran}");
 }
 
@@ -183,21 +211,37 @@ fn compression_and_media_types_are_as_asked() {
     for (attributes, media_type) in [
         ("", "application/vnd.oci.image.layer.v1.tar+gzip"),
         (",compression=zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
-        (",compression=uncompressed", "application/vnd.oci.image.layer.v1.tar"),
-        (",oci-mediatypes=false", "application/vnd.docker.image.rootfs.diff.tar.gzip"),
+        (
+            ",compression=uncompressed",
+            "application/vnd.oci.image.layer.v1.tar",
+        ),
+        (
+            ",oci-mediatypes=false",
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        ),
     ] {
         let dest = fixture.archive();
-        fixture.build().arg(format!("--output=type=oci,dest={}{attributes}", dest.display())).ok();
+        fixture
+            .build()
+            .arg(format!("--output=type=oci,dest={}{attributes}", dest.display()))
+            .ok();
         let layout = OciLayout::open(&dest).unwrap();
         validate::assert_valid(&layout);
-        assert_eq!(layout.image().unwrap().manifest["layers"][0]["mediaType"], media_type, "{attributes}");
+        assert_eq!(
+            layout.image().unwrap().manifest["layers"][0]["mediaType"],
+            media_type,
+            "{attributes}"
+        );
     }
 }
 
 #[test]
 fn iidfile_metadata_file_and_quiet_name_the_same_image() {
     let fixture = app();
-    let (iid, metadata) = (fixture.home.work().join("iid"), fixture.home.work().join("metadata.json"));
+    let (iid, metadata) = (
+        fixture.home.work().join("iid"),
+        fixture.home.work().join("metadata.json"),
+    );
     let ran = fixture
         .rbuild(["build", "-q", "-t", "example.invalid/app:1"])
         .arg(crate::e2e::fixture::busybox_argument("busybox"))
@@ -208,20 +252,34 @@ fn iidfile_metadata_file_and_quiet_name_the_same_image() {
         .arg(fixture.context.dir())
         .ok();
     let id = fs::read_to_string(&iid).expect("the id file");
-    assert_eq!(ran.stdout_text(), id.trim(), "-q prints the id and nothing else\n{ran}");
+    assert_eq!(
+        ran.stdout_text(),
+        id.trim(),
+        "-q prints the id and nothing else\n{ran}"
+    );
     assert_eq!(ran.stderr, "", "-q is silent");
     let written: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
     assert_eq!(written["image.name"], "example.invalid/app:1");
-    let digest = written["containerimage.digest"].as_str().expect("a manifest digest");
-    let config = written["containerimage.config.digest"].as_str().expect("a config digest");
-    assert!(id.trim() == config || id.trim() == digest, "{id} is neither {config} nor {digest}");
+    let digest = written["containerimage.digest"]
+        .as_str()
+        .expect("a manifest digest");
+    let config = written["containerimage.config.digest"]
+        .as_str()
+        .expect("a config digest");
+    assert!(
+        id.trim() == config || id.trim() == digest,
+        "{id} is neither {config} nor {digest}"
+    );
 }
 
 #[test]
 fn label_and_target_and_build_arg_of_the_command_line() {
     let fixture = Fixture::new("FROM busybox AS first\nARG A\nLABEL a=$A\nFROM first\nRUN false\n");
     let (_, image) = fixture.image(&["--target=first", "--build-arg=A=1", "--label=b=2"]);
-    assert_eq!(image.run_config()["Labels"], serde_json::json!({"a": "1", "b": "2"}));
+    assert_eq!(
+        image.run_config()["Labels"],
+        serde_json::json!({"a": "1", "b": "2"})
+    );
 }
 
 #[test]
@@ -230,19 +288,38 @@ fn a_failed_build_leaves_the_old_output_alone() {
     fixture.image(&[]);
     let before = fs::read(fixture.archive()).unwrap();
     fixture.context.dockerfile("FROM busybox\nRUN false\n");
-    fixture.build().arg(format!("--output=type=oci,dest={}", fixture.archive().display())).fails();
-    assert!(fs::read(fixture.archive()).unwrap() == before, "the archive was touched");
-    let beside: Vec<_> = fs::read_dir(fixture.home.work()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    fixture
+        .build()
+        .arg(format!("--output=type=oci,dest={}", fixture.archive().display()))
+        .fails();
+    assert!(
+        fs::read(fixture.archive()).unwrap() == before,
+        "the archive was touched"
+    );
+    let beside: Vec<_> = fs::read_dir(fixture.home.work())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(beside.len(), 2, "left beside it: {beside:?}");
 }
 
 #[test]
 fn times_of_parents_are_as_if_nothing_had_been_mounted() {
-    let fixture = Fixture::new("FROM busybox\nRUN --mount=type=tmpfs,target=/usr/new true\nRUN touch /marker\n");
+    let fixture =
+        Fixture::new("FROM busybox\nRUN --mount=type=tmpfs,target=/usr/new true\nRUN touch /marker\n");
     let (_, image) = fixture.image(&[]);
     let first: Vec<(String, FileFacts)> = image.layer_entries(1).unwrap();
-    assert!(first.is_empty(), "a step that changed nothing has entries: {first:?}");
-    assert!(image.layer_entries(2).unwrap().iter().any(|(path, f)| path == "marker" && matches!(f.kind, Kind::File(_))));
+    assert!(
+        first.is_empty(),
+        "a step that changed nothing has entries: {first:?}"
+    );
+    assert!(
+        image
+            .layer_entries(2)
+            .unwrap()
+            .iter()
+            .any(|(path, f)| path == "marker" && matches!(f.kind, Kind::File(_)))
+    );
 }
 
 #[test]
@@ -252,17 +329,24 @@ fn a_tagged_image_is_the_base_of_the_next_build_and_can_be_listed_and_removed() 
     let listed = fixture.rbuild(["images"]).ok().stdout_text();
     assert!(listed.contains("local/base") && listed.contains("v1"), "{listed}");
     fixture.rbuild(["tag", "local/base:v1", "local/other:v2"]).ok();
-    fixture.context.dockerfile("FROM local/other:v2\nRUN cat /below > /seen\n");
+    fixture
+        .context
+        .dockerfile("FROM local/other:v2\nRUN cat /below > /seen\n");
     let (_, image) = fixture.image(&[]);
     assert_eq!(image.files().unwrap().text("seen"), Some("below\n"));
     fixture.rbuild(["rmi", "local/base:v1", "local/other:v2"]).ok();
-    assert!(!fixture.rbuild(["images"]).ok().stdout_text().contains("local/"), "still listed");
+    assert!(
+        !fixture.rbuild(["images"]).ok().stdout_text().contains("local/"),
+        "still listed"
+    );
     fixture.build().fails().says("local/other:v2");
 }
 
 #[test]
 fn the_local_directory_belongs_to_the_caller_when_files_are_exported_from_scratch() {
-    let fixture = Fixture::new("FROM busybox AS b\nRUN echo x > /x && chmod 0640 /x\nFROM scratch\nCOPY --from=b /x /\n");
+    let fixture = Fixture::new(
+        "FROM busybox AS b\nRUN echo x > /x && chmod 0640 /x\nFROM scratch\nCOPY --from=b /x /\n",
+    );
     let dir = fixture.home.work().join("out");
     fixture.build().arg(format!("--output={}", dir.display())).ok();
     let metadata = fs::metadata(dir.join("x")).unwrap();
@@ -270,5 +354,7 @@ fn the_local_directory_belongs_to_the_caller_when_files_are_exported_from_scratc
 }
 
 fn rustix_uid() -> u32 {
-    fs::metadata("/proc/self").map(|metadata| metadata.uid()).unwrap_or(u32::MAX)
+    fs::metadata("/proc/self")
+        .map(|metadata| metadata.uid())
+        .unwrap_or(u32::MAX)
 }

@@ -6,11 +6,20 @@ use crate::e2e::fixture::{Fixture, busybox_argument};
 
 #[test]
 fn plain_progress_has_the_form_of_buildkit() {
-    let fixture = Fixture::new("FROM busybox AS build\nCOPY Dockerfile /d\nRUN echo to-stdout; echo to-stderr >&2\nFROM busybox\nCOPY --from=build /d /d\n");
+    let fixture = Fixture::new(
+        "FROM busybox AS build\nCOPY Dockerfile /d\nRUN echo to-stdout; echo to-stderr >&2\nFROM busybox\nCOPY --from=build /d /d\n",
+    );
     let ran = fixture.build().ok();
     assert!(ran.stdout.is_empty(), "progress belongs on standard error\n{ran}");
-    for line in ["[build 2/3] COPY Dockerfile /d", "[build 3/3] RUN echo to-stdout; echo to-stderr >&2", "COPY --from=build /d /d"] {
-        assert!(ran.stderr.lines().any(|l| l.starts_with('#') && l.contains(line)), "no vertex {line}\n{ran}");
+    for line in [
+        "[build 2/3] COPY Dockerfile /d",
+        "[build 3/3] RUN echo to-stdout; echo to-stderr >&2",
+        "COPY --from=build /d /d",
+    ] {
+        assert!(
+            ran.stderr.lines().any(|l| l.starts_with('#') && l.contains(line)),
+            "no vertex {line}\n{ran}"
+        );
     }
     let number = ran
         .stderr
@@ -19,7 +28,11 @@ fn plain_progress_has_the_form_of_buildkit() {
         .and_then(|line| line.split(' ').next())
         .expect("the step has a number")
         .to_owned();
-    let of_step: Vec<&str> = ran.stderr.lines().filter(|l| l.starts_with(&format!("{number} "))).collect();
+    let of_step: Vec<&str> = ran
+        .stderr
+        .lines()
+        .filter(|l| l.starts_with(&format!("{number} ")))
+        .collect();
     for output in ["to-stdout", "to-stderr"] {
         // `#5 0.123 text`
         let found = of_step.iter().any(|line| {
@@ -28,15 +41,28 @@ fn plain_progress_has_the_form_of_buildkit() {
         });
         assert!(found, "no line of output {output}\n{ran}");
     }
-    assert!(of_step.iter().any(|line| line.contains("DONE ") && line.ends_with('s')), "{ran}");
-    assert!(!ran.stderr.contains('\u{1b}'), "escape codes in plain mode\n{ran}");
+    assert!(
+        of_step
+            .iter()
+            .any(|line| line.contains("DONE ") && line.ends_with('s')),
+        "{ran}"
+    );
+    assert!(
+        !ran.stderr.contains('\u{1b}'),
+        "escape codes in plain mode\n{ran}"
+    );
 }
 
 #[test]
 fn a_failed_step_ends_with_its_excerpt() {
     let fixture = Fixture::new("FROM busybox\nRUN echo why && false\n");
     let ran = fixture.build().fails();
-    for part in ["ERROR", "------", "> [2/2] RUN echo why && false", ">>> RUN echo why && false"] {
+    for part in [
+        "ERROR",
+        "------",
+        "> [2/2] RUN echo why && false",
+        ">>> RUN echo why && false",
+    ] {
         assert!(ran.stderr.contains(part), "lacks {part:?}\n{ran}");
     }
 }
@@ -53,8 +79,16 @@ fn a_step_cannot_write_escape_codes_to_the_terminal() {
 fn a_flood_of_output_is_clipped_and_says_so() {
     let fixture = Fixture::new("FROM busybox\nRUN yes a-line-of-output | head -c 8388608\n");
     let ran = fixture.build().ok();
-    assert!(ran.stderr.len() < 4 << 20, "{} bytes were printed", ran.stderr.len());
-    assert!(ran.stderr.contains("output clipped"), "{}", &ran.stderr[ran.stderr.len().saturating_sub(2000)..]);
+    assert!(
+        ran.stderr.len() < 4 << 20,
+        "{} bytes were printed",
+        ran.stderr.len()
+    );
+    assert!(
+        ran.stderr.contains("output clipped"),
+        "{}",
+        &ran.stderr[ran.stderr.len().saturating_sub(2000)..]
+    );
 }
 
 #[test]
@@ -63,7 +97,11 @@ fn the_dockerfile_may_come_from_standard_input() {
     fixture.context.file("a", "a\n");
     let archive = fixture.archive();
     let output = format!("--output=type=oci,dest={}", archive.display());
-    fixture.build().args(["-f", "-", &output]).stdin("FROM scratch\nCOPY a /\nLABEL from=stdin\n").ok();
+    fixture
+        .build()
+        .args(["-f", "-", &output])
+        .stdin("FROM scratch\nCOPY a /\nLABEL from=stdin\n")
+        .ok();
     let image = OciLayout::open(&archive).unwrap().image().unwrap();
     assert_eq!(image.run_config()["Labels"]["from"], "stdin");
     assert_eq!(image.files().unwrap().text("a"), Some("a\n"));
@@ -79,7 +117,16 @@ fn a_dockerfile_alone_may_be_the_context() {
         .arg("-")
         .stdin("FROM busybox\nRUN echo no context > /f\n")
         .ok();
-    assert_eq!(OciLayout::open(&archive).unwrap().image().unwrap().files().unwrap().text("f"), Some("no context\n"));
+    assert_eq!(
+        OciLayout::open(&archive)
+            .unwrap()
+            .image()
+            .unwrap()
+            .files()
+            .unwrap()
+            .text("f"),
+        Some("no context\n")
+    );
 }
 
 #[test]
@@ -90,10 +137,24 @@ fn a_tar_may_be_the_context() {
     let tar = LayerBuilder::new()
         .dir("sub", Attributes::mode(0o755))
         .file("sub/a", Attributes::mode(0o640), b"a\n")
-        .file("Dockerfile", Attributes::mode(0o644), b"FROM scratch\nCOPY sub /\n")
+        .file(
+            "Dockerfile",
+            Attributes::mode(0o644),
+            b"FROM scratch\nCOPY sub /\n",
+        )
         .finish();
-    fixture.build_of().arg(format!("--output=type=oci,dest={}", archive.display())).arg("-").stdin(tar).ok();
-    let files = OciLayout::open(&archive).unwrap().image().unwrap().files().unwrap();
+    fixture
+        .build_of()
+        .arg(format!("--output=type=oci,dest={}", archive.display()))
+        .arg("-")
+        .stdin(tar)
+        .ok();
+    let files = OciLayout::open(&archive)
+        .unwrap()
+        .image()
+        .unwrap()
+        .files()
+        .unwrap();
     assert_eq!(files.get("a").unwrap().mode, 0o640);
 }
 
@@ -113,6 +174,9 @@ fn the_environment_chooses_progress_where_no_flag_does() {
 fn warnings_of_the_front_end_name_their_line() {
     let fixture = Fixture::new("FROM busybox as lower\nMAINTAINER someone\nCMD echo shell form\n");
     let ran = fixture.build().ok();
-    assert!(ran.stderr.contains("Dockerfile:2") || ran.stderr.contains("line 2"), "{ran}");
+    assert!(
+        ran.stderr.contains("Dockerfile:2") || ran.stderr.contains("line 2"),
+        "{ran}"
+    );
     assert!(ran.stderr.contains("MaintainerDeprecated"), "{ran}");
 }

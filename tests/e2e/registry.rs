@@ -15,7 +15,13 @@ fn publish(registry: &DockerRegistry, name: &str) -> String {
     let bases = rbuild_testkit::base::layout().expect("the fast tier's base images");
     let to = format!("{}/{name}", registry.host());
     RbuildCommand::new(machine::required("skopeo", "skopeo").expect("a tool of the tests"))
-        .args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "--dest-creds"])
+        .args([
+            "--insecure-policy",
+            "copy",
+            "-q",
+            "--dest-tls-verify=false",
+            "--dest-creds",
+        ])
         .arg(format!("{USER}:{PASSWORD}"))
         .arg(format!("oci:{}:busybox", bases.display()))
         .arg(format!("docker://{to}"))
@@ -51,7 +57,10 @@ fn a_base_is_pulled_a_result_pushed_and_pulled_again() {
     fixture.build().args(["-t", &app, "--push"]).ok();
     let manifest = inspect(&app);
     let base_manifest = inspect(&base);
-    assert_eq!(manifest["layers"][0]["digest"], base_manifest["layers"][0]["digest"], "the base's layer is pushed as it was");
+    assert_eq!(
+        manifest["layers"][0]["digest"], base_manifest["layers"][0]["digest"],
+        "the base's layer is pushed as it was"
+    );
     let other = Fixture::new(&format!("FROM {app}\nRUN cat /x > /seen\n"));
     let (_, image) = other.image(&[]);
     assert_eq!(image.files().unwrap().text("seen"), Some("x\n"));
@@ -77,7 +86,10 @@ fn credentials_are_used_and_their_absence_is_told() {
     let refused = fixture.build().fails();
     let text = refused.stderr.to_lowercase();
     assert!(text.contains("unauthorized") || text.contains("401"), "{refused}");
-    assert!(refused.stderr.contains(&registry.host()), "which registry?\n{refused}");
+    assert!(
+        refused.stderr.contains(&registry.host()),
+        "which registry?\n{refused}"
+    );
     log_in(&fixture, &registry);
     fixture.build().ok().never_says(PASSWORD);
 }

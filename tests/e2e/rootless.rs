@@ -22,7 +22,9 @@ RUN id > /drop/id; touch /drop/mine
 
 #[test]
 fn rootless_the_layers_are_those_of_root() {
-    let Some(user) = Fixture::rootless(MAIN) else { return };
+    let Some(user) = Fixture::rootless(MAIN) else {
+        return;
+    };
     let root = Fixture::new(MAIN);
     for fixture in [&user, &root] {
         fixture.context.file("words", "b\na\n");
@@ -31,17 +33,25 @@ fn rootless_the_layers_are_those_of_root() {
     let (_, ours) = user.image(&[]);
     let (_, theirs) = root.image(&[]);
     assert_eq!(ours.files().unwrap().table(), theirs.files().unwrap().table());
-    assert_eq!(ours.files().unwrap().hard_links(), theirs.files().unwrap().hard_links());
+    assert_eq!(
+        ours.files().unwrap().hard_links(),
+        theirs.files().unwrap().hard_links()
+    );
     let diff_ids = |image: &rbuild_testkit::image::Image| image.config["rootfs"]["diff_ids"].clone();
     assert_eq!(diff_ids(&ours)[0], diff_ids(&theirs)[0]);
     let (again, _) = user.image(&[]);
-    assert!(again.executed().iter().all(|step| !step.contains("RUN")), "{again}");
+    assert!(
+        again.executed().iter().all(|step| !step.contains("RUN")),
+        "{again}"
+    );
 }
 
 #[test]
 fn rootless_files_copied_from_a_context_give_the_same_layer_digest_as_root() {
     let dockerfile = "FROM scratch\nCOPY --chown=12:34 . /data\n";
-    let Some(user) = Fixture::rootless(dockerfile) else { return };
+    let Some(user) = Fixture::rootless(dockerfile) else {
+        return;
+    };
     let root = Fixture::new(dockerfile);
     for fixture in [&user, &root] {
         fixture.context.file("a/b", "x\n").file("c", "y\n");
@@ -49,7 +59,10 @@ fn rootless_files_copied_from_a_context_give_the_same_layer_digest_as_root() {
         // The directory's own time is the moment it was filled; a fixed one makes both contexts equal.
         let fixed = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(rbuild_testkit::layout::EPOCH);
         for path in ["a", "."] {
-            std::fs::File::open(fixture.context.dir().join(path)).unwrap().set_modified(fixed).unwrap();
+            std::fs::File::open(fixture.context.dir().join(path))
+                .unwrap()
+                .set_modified(fixed)
+                .unwrap();
         }
     }
     let epoch = "--build-arg=SOURCE_DATE_EPOCH=1704067200";
@@ -60,7 +73,9 @@ fn rootless_files_copied_from_a_context_give_the_same_layer_digest_as_root() {
 #[test]
 fn rootless_ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
     let sleep = format!("60.9{}", std::process::id());
-    let Some(fixture) = Fixture::rootless(&format!("FROM busybox\nRUN trap '' INT; sleep {sleep} & sleep {sleep}\n")) else {
+    let Some(fixture) = Fixture::rootless(&format!(
+        "FROM busybox\nRUN trap '' INT; sleep {sleep} & sleep {sleep}\n"
+    )) else {
         return;
     };
     let before = fixture.residue();
@@ -75,7 +90,11 @@ fn rootless_ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
     let ran = running.wait();
     assert!(start.elapsed() < Duration::from_secs(2), "{ran}");
     std::thread::sleep(Duration::from_millis(100));
-    assert!(processes(&format!("sleep {sleep}")).is_empty(), "{:?}", processes(&format!("sleep {sleep}")));
+    assert!(
+        processes(&format!("sleep {sleep}")).is_empty(),
+        "{:?}",
+        processes(&format!("sleep {sleep}"))
+    );
     fixture.assert_clean_since(&before);
 }
 
@@ -108,19 +127,30 @@ fn rootless_a_user_without_subordinate_ids_is_told_what_to_do() {
         .run();
     assert!(!ran.stderr.contains("panicked at"), "{ran}");
     if !ran.status.success() {
-        let told = ["/etc/subuid", "subuid", "newuidmap"].iter().any(|word| ran.stderr.contains(word));
+        let told = ["/etc/subuid", "subuid", "newuidmap"]
+            .iter()
+            .any(|word| ran.stderr.contains(word));
         assert!(told, "what is missing, and what to do?\n{ran}");
     }
 }
 
 #[test]
 fn rootless_files_of_the_store_belong_to_the_user_and_can_be_removed_by_rbuild() {
-    let Some(fixture) = Fixture::rootless(MAIN) else { return };
+    let Some(fixture) = Fixture::rootless(MAIN) else {
+        return;
+    };
     fixture.context.file("words", "b\na\n");
     fixture.build().ok();
     fixture.rbuild(["prune", "--all", "--force"]).ok();
     let left = std::fs::read_dir(fixture.home.store().join("layers")).map(|forms| {
-        forms.flatten().flat_map(|form| std::fs::read_dir(form.path()).into_iter().flatten().flatten()).count()
+        forms
+            .flatten()
+            .flat_map(|form| std::fs::read_dir(form.path()).into_iter().flatten().flatten())
+            .count()
     });
-    assert_eq!(left.unwrap_or(0), 0, "layer directories that the user's own prune could not remove");
+    assert_eq!(
+        left.unwrap_or(0),
+        0,
+        "layer directories that the user's own prune could not remove"
+    );
 }

@@ -49,13 +49,19 @@ fn a_shared_cache_mount_is_safe_between_two_builds() {
         build.join().expect("the build succeeds");
     }
     let (_, image) = fixture.image(&["--build-arg=N=last"]);
-    assert_eq!(image.files().unwrap().text("n"), Some("4\n"), "a locked cache mount was used by two steps at once");
+    assert_eq!(
+        image.files().unwrap().text("n"),
+        Some("4\n"),
+        "a locked cache mount was used by two steps at once"
+    );
 }
 
 #[test]
 fn prune_removes_what_nothing_needs_and_du_says_so() {
     let fixture = Fixture::new("FROM busybox\nCOPY noise /noise\n");
-    fixture.context.file("noise", rbuild_testkit::context::noise(4 << 20));
+    fixture
+        .context
+        .file("noise", rbuild_testkit::context::noise(4 << 20));
     fixture.build().ok();
     let used = blocks(&fixture.home.store());
     let listed = fixture.rbuild(["du"]).ok();
@@ -86,7 +92,9 @@ fn privileged_a_full_disk_is_told_and_the_next_build_works() {
         return;
     }
     let fixture = Fixture::new("FROM busybox\nCOPY noise /noise\n");
-    fixture.context.file("noise", rbuild_testkit::context::noise(48 << 20));
+    fixture
+        .context
+        .file("noise", rbuild_testkit::context::noise(48 << 20));
     let small = fixture.home.work().join("small");
     std::fs::create_dir(&small).unwrap();
     std::fs::write(small.join("Dockerfile"), "FROM busybox\nRUN echo fits > /fits\n").unwrap();
@@ -114,5 +122,8 @@ fn a_root_that_cannot_be_made_is_named() {
         .arg(fixture.context.dir())
         .timeout(Duration::from_secs(20))
         .fails();
-    assert!(unreadable.stderr.contains("/proc/rbuild-cannot-be-here"), "{unreadable}");
+    assert!(
+        unreadable.stderr.contains("/proc/rbuild-cannot-be-here"),
+        "{unreadable}"
+    );
 }
