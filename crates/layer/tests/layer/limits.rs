@@ -268,19 +268,23 @@ fn cpu_seconds() -> f64 {
 
 #[test]
 fn row12_time_grows_with_the_number_of_entries() {
-    let time = |n: u32| {
-        let tar = work(n);
-        (0..2)
-            .map(|_| {
-                let place = Place::new();
-                let start = cpu_seconds();
-                place.unpack(&tar).unwrap();
-                cpu_seconds() - start
-            })
-            .fold(f64::INFINITY, f64::min)
+    let once = |tar: &[u8]| {
+        let place = Place::new();
+        let start = cpu_seconds();
+        place.unpack(tar).unwrap();
+        cpu_seconds() - start
     };
-    let (once, twice) = (time(1_500), time(3_000));
-    assert!(twice < once * 2.5, "{once} s for 1,500 and {twice} s for 3,000");
+    let (small, large) = (work(1_500), work(3_000));
+    let (mut least_small, mut least_large) = (f64::INFINITY, f64::INFINITY);
+    // A busy file system only ever adds time; work that grows with the square is four times as long every time.
+    for _ in 0..8 {
+        least_small = least_small.min(once(&small));
+        least_large = least_large.min(once(&large));
+        if least_large < least_small * 2.5 {
+            return;
+        }
+    }
+    panic!("{least_small} s for 1,500 of each and {least_large} s for 3,000");
 }
 
 #[test]
