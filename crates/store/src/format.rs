@@ -11,7 +11,7 @@
 //!   trash/<random>/                what is being deleted; nothing refers to it
 //!   locks/key-<hex>                flock(2) files of cache keys, present only while wanted
 //!   locks/mount-<hex>[.<n>]        flock(2) files of cache mounts
-//!   index.db  -wal  -shm           SQLite: what the files are, how they were made, when they were used last
+//!   index.db  -wal -shm -journal   SQLite: what the files are, how they were made, when they were used last
 //! ```
 //!
 //! # Order of writing
@@ -60,13 +60,14 @@ pub(crate) const DIRS: [&str; 8] = [
     "locks",
 ];
 /// Everything else at the top of a store.
-pub(crate) const FILES: [&str; 6] = [
+pub(crate) const FILES: [&str; 7] = [
     MARKER,
     "oci-layout",
     "index.json",
     "index.db",
     "index.db-wal",
     "index.db-shm",
+    "index.db-journal",
 ];
 
 /// Paths of one store.

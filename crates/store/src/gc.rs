@@ -46,6 +46,9 @@ pub struct Collected {
     pub bytes: u64,
 }
 
+/// Kind, name and bytes.
+type Part = (UsageKind, String, u64);
+
 struct Candidate {
     kind: UsageKind,
     name: String,
@@ -80,20 +83,31 @@ impl Store {
             .map(|entry| ((entry.kind, entry.name), entry.bytes))
             .collect();
         let mut collected = Collected::default();
-        let candidates = self.candidates(policy, &sizes)?;
-        for batch in candidates.chunks(BATCH) {
-            if excess == 0 {
-                break;
-            }
-            for (kind, name, bytes) in self.collect(batch, excess, policy.dry_run)? {
-                excess = if excess == u64::MAX {
-                    excess
-                } else {
-                    excess.saturating_sub(bytes)
+        let mut tried = HashSet::new();
+        'again: loop {
+            let (mut candidates, images) = self.candidates(policy, &sizes)?;
+            candidates.retain(|candidate| !tried.contains(&(candidate.kind, candidate.name.clone())));
+            for batch in candidates.chunks(BATCH) {
+                if excess == 0 {
+                    break;
+                }
+                let Some(gone) = self.collect(batch, &images, excess, policy.dry_run)? else {
+                    continue 'again;
                 };
-                collected.bytes += bytes;
-                collected.parts.push((kind, name, bytes));
+                tried.extend(
+                    batch
+                        .iter()
+                        .map(|candidate| (candidate.kind, candidate.name.clone())),
+                );
+                for (kind, name, bytes) in gone {
+                    if excess != u64::MAX {
+                        excess = excess.saturating_sub(bytes);
+                    }
+                    collected.bytes += bytes;
+                    collected.parts.push((kind, name, bytes));
+                }
             }
+            break;
         }
         if !policy.dry_run {
             self.collect_rows(policy)?;
@@ -102,16 +116,16 @@ impl Store {
         Ok(collected)
     }
 
-    /// What may go, in the order in which it goes.
+    /// What may go, in the order in which it goes; and the images that were heeded.
     fn candidates(
         &self,
         policy: &GcPolicy,
         sizes: &HashMap<(UsageKind, String), u64>,
-    ) -> Result<Vec<Candidate>, StoreError> {
-        let images = self.list_images()?;
+    ) -> Result<(Vec<Candidate>, HashSet<String>), StoreError> {
+        let images = self.index().read("list images", image_digests)?;
         let (mut blobs_kept, mut diff_ids_kept) = (HashSet::new(), HashSet::new());
-        for (_, image) in &images {
-            self.image_reaches(&image.digest, &mut blobs_kept, &mut diff_ids_kept);
+        for digest in images.iter().filter_map(|digest| Digest::parse(digest).ok()) {
+            self.image_reaches(&digest, &mut blobs_kept, &mut diff_ids_kept);
         }
         if policy.all {
             diff_ids_kept.clear();
@@ -185,19 +199,24 @@ impl Store {
                 .then(b.depth.cmp(&a.depth))
                 .then_with(|| a.name.cmp(&b.name))
         });
-        Ok(found)
+        Ok((found, images))
     }
 
-    /// Removes candidates until `excess` bytes are gone; a lease that took one meanwhile keeps it.
+    /// Removes candidates until `excess` bytes are gone; a lease that took one meanwhile keeps it. `None`, and nothing is
+    /// removed, if there is an image by now that `images` has not: its build may have ended its lease since.
     fn collect(
         &self,
         batch: &[Candidate],
+        images: &HashSet<String>,
         mut excess: u64,
         dry_run: bool,
-    ) -> Result<Vec<(UsageKind, String, u64)>, StoreError> {
+    ) -> Result<Option<Vec<Part>>, StoreError> {
         let mut gone = Vec::new();
         let mut mounts = Vec::new();
-        self.index().write("collect", |tables| {
+        let current = self.index().write("collect", |tables| {
+            if !image_digests(tables)?.is_subset(images) {
+                return Ok(false);
+            }
             for candidate in batch {
                 if excess == 0 {
                     break;
@@ -220,14 +239,17 @@ impl Store {
                 excess = excess.saturating_sub(candidate.bytes);
                 gone.push((candidate.kind, candidate.name.clone(), candidate.bytes));
             }
-            Ok::<_, StoreError>(())
+            Ok::<_, StoreError>(true)
         })?;
+        if !current {
+            return Ok(None);
+        }
         for dir in mounts {
             if !self.remove_idle_mount(&dir)? {
                 gone.retain(|(kind, name, _)| *kind != UsageKind::CacheMount || *name != dir);
             }
         }
-        Ok(gone)
+        Ok(Some(gone))
     }
 
     fn drop_blob(&self, tables: &Tables<'_>, name: &str) -> Result<(), StoreError> {
@@ -305,6 +327,13 @@ impl Uses {
         uses.blobs.extend(named_uses(tables, sql)?);
         Ok(uses)
     }
+}
+
+fn image_digests(tables: &Tables<'_>) -> Result<HashSet<String>, IndexError> {
+    Ok(tables
+        .all("SELECT DISTINCT digest FROM image", [], |row| row.get(0))?
+        .into_iter()
+        .collect())
 }
 
 fn named_uses(tables: &Tables<'_>, sql: &str) -> Result<Vec<(String, i64)>, IndexError> {

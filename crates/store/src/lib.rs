@@ -1,7 +1,7 @@
 //! The store: blobs, layer directories, cache records, images and cache mounts of one user, shared by any number of
 //! processes.
 //!
-//! Level 1. Files first, rows second: see [`format`] for the layout and for why a process may be killed at any
+//! Level 1. Files first, rows second: see [`mod@format`] for the layout and for why a process may be killed at any
 //! instant. What is damaged or missing is a cache miss, never a failed build. Knows nothing of tar, compression,
 //! registries or mounts; synchronous; `Send + Sync`.
 //!

@@ -283,7 +283,7 @@ impl Drop for RootLock<'_> {
 }
 
 fn remove_index(layout: &Layout) -> Result<(), DiskError> {
-    for name in ["index.db-wal", "index.db-shm", "index.db"] {
+    for name in ["index.db-wal", "index.db-shm", "index.db-journal", "index.db"] {
         let path = layout.top(name);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

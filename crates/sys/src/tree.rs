@@ -133,7 +133,12 @@ pub fn remove_tree(
         };
         if let Some(child) = frame.dirs.pop() {
             let Some(fd) = enter(frame.fd(), &child, depth, true)? else {
-                entries += u64::from(remove_file(frame.fd(), &child, depth)?);
+                match remove_file(frame.fd(), &child, depth) {
+                    Ok(gone) => entries += u64::from(gone),
+                    // Exchanged meanwhile; found again when this directory turns out not to be empty.
+                    Err(error) if error.errno() == Some(Errno::ISDIR) => {}
+                    Err(error) => return Err(error),
+                }
                 continue;
             };
             let next = Frame::new(fd, child, ())?;
@@ -380,6 +385,8 @@ fn remove_dir(dir: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<bool, Tr
     match remove_entry(dir, name, AtFlags::REMOVEDIR) {
         Ok(_) => Ok(true),
         Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        // Exchanged for something else meanwhile: that goes too, and is not followed.
+        Err(Errno::NOTDIR) => remove_file(dir, name, depth).map(|_| true),
         Err(Errno::BUSY) => Err(TreeError::MountPoint {
             name: os(name),
             depth,

@@ -114,16 +114,21 @@ fn row13_swapping_a_directory_with_a_link_during_removal_never_leaves_the_tree()
                 drop(symlink(&canary, top.join("d3")));
             }
         });
-        for _ in 0..40 {
-            for n in 0..8 {
-                drop(std::fs::create_dir_all(top.join(format!("d{n}/x/y"))));
+        let remover = scope.spawn(|| {
+            for _ in 0..40 {
+                for n in 0..8 {
+                    drop(std::fs::create_dir_all(top.join(format!("d{n}/x/y"))));
+                }
+                match remove_tree(open(dir.path()).as_fd(), OsStr::new("top"), None) {
+                    Ok(_) => {}
+                    // It is being filled faster than it is emptied.
+                    Err(error) => assert_eq!(error.errno(), Some(Errno::NOTEMPTY), "{error}"),
+                }
             }
-            match remove_tree(open(dir.path()).as_fd(), OsStr::new("top"), None) {
-                Ok(_) => {}
-                Err(error) => assert_eq!(error.errno(), Some(Errno::NOTEMPTY), "{error}"),
-            }
-        }
+        });
+        let outcome = remover.join();
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcome.unwrap();
     });
     // The test's own `create_dir_all` may have followed the link and made something there; nothing may be gone.
     assert!((0..50).all(|n| canary.join(format!("f{n}")).exists()));
