@@ -1,7 +1,8 @@
 //! COPY and ADD: from a source tree into a root. Owns which source lands where (BuildKit's `docopy` and
-//! `fsutil/copy.Copy`); the tree itself is copied by [`tree`], one file's bytes by [`data`].
+//! `fsutil/copy.Copy`); the tree itself is copied by [`tree`], one file by [`file`], its bytes by [`data`].
 
 pub(crate) mod data;
+mod engine;
 mod file;
 mod tree;
 
@@ -18,7 +19,7 @@ use rbuild_sys::{RootFd, clean};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use crate::copy::tree::{Engine, TopDir};
+use crate::copy::engine::{Engine, TopDir};
 use crate::dest::{Dest, DestError, NewDir, Place};
 use crate::dirstack::DIR_FLAGS;
 use crate::missing::MissingSource;

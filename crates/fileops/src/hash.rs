@@ -7,6 +7,7 @@
 //! directory's digest covers its children's names, headers and digests, and the selection's digest covers its matches.
 
 mod leaf;
+mod node;
 mod stat_cache;
 mod tree;
 

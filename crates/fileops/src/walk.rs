@@ -2,20 +2,25 @@
 //! ignore patterns' effect on a tree, so that a hash covers exactly what a copy would copy. Goes down by held
 //! descriptors and `O_NOFOLLOW`, one name at a time, without recursion.
 
+mod filter;
+mod listing;
+
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rbuild_dockerfile::ignore::{MatchState, PatternMatcher};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rbuild_dockerfile::ignore::MatchState;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::dirstack::{DIR_FLAGS, DirId, DirStack, Lost};
 use crate::source::{Located, SourceTree, relative};
+pub(crate) use crate::walk::filter::Filter;
+use crate::walk::filter::{Judged, judge};
+pub(crate) use crate::walk::listing::{Listed, list};
 
 /// Why a source could not be walked.
 #[derive(Debug, thiserror::Error)]
@@ -75,44 +80,6 @@ pub(crate) trait Visitor {
     fn leaf(&mut self, relative: &[u8], leaf: &Leaf<'_>) -> Result<(), Self::Error>;
     /// After everything in the directory entered last.
     fn leave(&mut self, relative: &[u8]) -> Result<(), Self::Error>;
-}
-
-/// The patterns of one copy.
-#[derive(Debug, Default)]
-pub(crate) struct Filter {
-    pub(crate) include: Option<PatternMatcher>,
-    pub(crate) exclude: Option<PatternMatcher>,
-}
-
-/// A name in a directory.
-#[derive(Debug, Clone)]
-pub(crate) struct Listed {
-    pub(crate) name: CString,
-    /// Type, if the file system says so in the listing.
-    pub(crate) kind: FileType,
-}
-
-/// Names of a directory, sorted by bytes; at most `names_max` are read.
-pub(crate) fn list(dir: &OwnedFd, names_max: usize) -> Result<Vec<Listed>, Errno> {
-    let mut buffer = [MaybeUninit::<u8>::uninit(); 32 << 10];
-    let mut entries = RawDir::new(dir, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        if names.len() == names_max {
-            break;
-        }
-        names.push(Listed {
-            name: name.to_owned(),
-            kind: entry.file_type(),
-        });
-    }
-    names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(names)
 }
 
 /// What is kept for each directory on the way down.
@@ -432,72 +399,6 @@ impl<V: Visitor> Walk<'_, V> {
             Lost::Errno(errno) => self.io("reopen", errno),
             Lost::Moved => WalkError::Changed(self.path()),
         }
-    }
-}
-
-/// What the patterns say about one name.
-#[derive(Debug)]
-struct Judged {
-    ignored: bool,
-    /// Ignored, but something below may not be.
-    ignore_descend: bool,
-    selected: bool,
-    /// If it is a directory, something below may take part.
-    descend: bool,
-    unfiltered: bool,
-    states: [MatchState; 3],
-}
-
-impl Judged {
-    fn everything() -> Self {
-        Self {
-            ignored: false,
-            ignore_descend: false,
-            selected: true,
-            descend: true,
-            unfiltered: true,
-            states: Default::default(),
-        }
-    }
-}
-
-fn judge(
-    tree: &SourceTree,
-    filter: &Filter,
-    ignore_prefix: &str,
-    path: &[u8],
-    [ignore, include, exclude]: [&MatchState; 3],
-) -> Judged {
-    let text = String::from_utf8_lossy(path);
-    let ask = |matcher: Option<&PatternMatcher>, text: &str, parent: &MatchState| {
-        matcher
-            .map(|matcher| matcher.match_child(text, parent))
-            .unwrap_or_default()
-    };
-    let rules = tree.rules().map(crate::source::IgnoreRules::matcher);
-    let in_context = if rules.is_some() {
-        format!("{ignore_prefix}{text}")
-    } else {
-        String::new()
-    };
-    let ignore = ask(rules, &in_context, ignore);
-    let include_state = ask(filter.include.as_ref(), &text, include);
-    let exclude_state = ask(filter.exclude.as_ref(), &text, exclude);
-    let included = filter.include.is_none() || include_state.is_match();
-    let excluded = exclude_state.is_match();
-    let below_included = included || filter.include.as_ref().is_some_and(|m| m.may_match_below(&text));
-    let below_excluded = excluded
-        && !filter
-            .exclude
-            .as_ref()
-            .is_some_and(|m| m.may_exclude_below(&text));
-    Judged {
-        ignored: ignore.is_match(),
-        ignore_descend: ignore.is_match() && rules.is_some_and(|m| m.may_exclude_below(&in_context)),
-        selected: included && !excluded,
-        descend: below_included && !below_excluded,
-        unfiltered: false,
-        states: [ignore, include_state, exclude_state],
     }
 }
 

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 
 use crate::copy::CopyError;
 use crate::copy::data::DataError;
-use crate::copy::tree::{Engine, parent_of};
+use crate::copy::engine::Engine;
+use crate::copy::tree::parent_of;
 use crate::dest::{open_path, set_owner, set_times};
 use crate::remove::remove_tree;
 use crate::walk::WalkError;

@@ -142,7 +142,7 @@ impl StatCache for StatTable {
         let (mut low, mut high) = (0, count);
         while low < high {
             let middle = usize::midpoint(low, high);
-            if decode(self.record(middle)).0 < *key {
+            if decode_key(self.record(middle)) < *key {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -169,21 +169,24 @@ impl StatCache for StatTable {
 }
 
 fn decode(record: &[u8]) -> (StatKey, [u8; 32]) {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(&record[40..72]);
+    (decode_key(record), digest)
+}
+
+fn decode_key(record: &[u8]) -> StatKey {
     let word = |i: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&record[i * 8..i * 8 + 8]);
         bytes
     };
-    let mut digest = [0; 32];
-    digest.copy_from_slice(&record[40..72]);
-    let key = StatKey {
+    StatKey {
         dev: u64::from_le_bytes(word(0)),
         ino: u64::from_le_bytes(word(1)),
         size: u64::from_le_bytes(word(2)),
         ctime_ns: i64::from_le_bytes(word(3)),
         mtime_ns: i64::from_le_bytes(word(4)),
-    };
-    (key, digest)
+    }
 }
 
 #[cfg(test)]

@@ -213,19 +213,11 @@ fn row13_twenty_thousand_levels_are_copied_hashed_and_removed() {
         assert_eq!((report.files, report.dirs), (1, LEVELS as u64 + 1));
         let snapshot = w.snapshot();
         let one = try_hash(&snapshot, &cp("t", "/")).unwrap();
-        w.copy_context("", &cp("t", "/ctx")).unwrap();
-        let filtered = CopyAction {
-            include_patterns: vec!["n".to_owned()],
-            ..cp("t", "/some")
-        };
-        assert_eq!(w.copy(&filtered).unwrap().files, 1);
         let dst = rbuild_fileops::SourceTree::Snapshot(w.root("dst"));
         let two = try_hash(&dst, &cp("out", "/")).unwrap();
         assert_eq!(one.digest, two.digest);
         assert_eq!(depth(&w.path("dst/out")), LEVELS);
-        for path in ["out", "ctx", "some"] {
-            remove(&w, "dst", path).unwrap();
-        }
+        remove(&w, "dst", "out").unwrap();
         remove(&w, "src", "t").unwrap();
     });
     assert!(w.names().is_empty() && !w.exists("src/t"));
@@ -245,6 +237,23 @@ fn row13_parents_that_wait_for_a_match_far_below() {
         assert_eq!((report.files, report.dirs), (1, 301));
         assert_eq!(depth(&w.path("dst/out")), 300);
     });
+}
+
+#[test]
+fn row13_patterns_on_two_thousand_levels() {
+    let w = World::new();
+    w.dir("src/t");
+    drop(deep(&w.path("src/t"), 2000, OsStr::new("n")));
+    confined(|| {
+        assert_eq!(w.copy_context("x\n", &cp("t", "/ctx")).unwrap().dirs, 2001);
+        let include_patterns = vec!["n".to_owned()];
+        let filtered = CopyAction {
+            include_patterns,
+            ..cp("t", "/some")
+        };
+        assert_eq!(w.copy(&filtered).unwrap().files, 1);
+    });
+    assert_eq!(depth(&w.path("dst/some")), 2000);
 }
 
 #[test]
