@@ -73,12 +73,12 @@ impl AsFd for Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // A group that still holds a dying process stays behind, empty soon and harmless.
-        if rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR).is_err() {}
+        rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR).ok();
     }
 }
 
 fn unified(place: &str) -> Option<RootFd> {
     let root = RootFd::open(&PathBuf::from(place)).ok()?;
     let magic = rustix::fs::fstatfs(&root).ok()?.f_type;
-    (i64::from(magic) == CGROUP2_MAGIC).then_some(root)
+    (magic == CGROUP2_MAGIC).then_some(root)
 }

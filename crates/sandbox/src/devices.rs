@@ -42,7 +42,8 @@ const LINKS: [(&str, &str); 6] = [
 /// The group that owns terminals; its number is the same everywhere (`tty` of base-passwd).
 const TTY_GROUP: &str = "5";
 
-/// The nodes, opened before anything of the image is used.
+/// The nodes, opened before anything of the image is used. Not trees yet: every detached tree that is closed unused
+/// costs the kernel a grace period.
 #[derive(Debug)]
 pub(crate) struct Devices {
     nodes: Vec<(&'static str, OwnedFd)>,
@@ -89,7 +90,7 @@ impl Devices {
         Ok(Self { nodes, null })
     }
 
-    pub(crate) fn null_tree(&self) -> BorrowedFd<'_> {
+    pub(crate) fn null(&self) -> BorrowedFd<'_> {
         self.null.as_fd()
     }
 
@@ -101,13 +102,13 @@ impl Devices {
         }
         let dev = new_filesystem("tmpfs", flags, &[("mode", Some("755")), ("size", Some("65536k"))])?;
         attach(dev.as_fd(), dev_target(root)?.as_fd(), Path::new("/dev"))?;
-        for (name, tree) in &self.nodes {
+        for (name, node) in &self.nodes {
             let shown = Path::new("/dev").join(name);
             rustix::fs::mknodat(&dev, *name, FileType::RegularFile, Mode::from_raw_mode(0o600), 0)
                 .during("make", &shown)?;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let target = rustix::fs::openat(&dev, *name, flags, Mode::empty()).during("open", &shown)?;
-            let copy = clone_tree(tree.as_fd(), false).during("bind", &shown)?;
+            let copy = clone_tree(node.as_fd(), false).during("bind", &shown)?;
             attach(copy.as_fd(), target.as_fd(), &shown)?;
         }
         for (name, target) in LINKS {
@@ -161,14 +162,14 @@ fn open_own(dir: BorrowedFd<'_>, node: (&str, u32, u32)) -> Result<OwnedFd, Setu
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(dir, node.0, flags, Mode::empty()).during("open device", node.0)?;
     verified(&opened, node)?;
-    clone_tree(opened.as_fd(), false).during("bind device", node.0)
+    Ok(opened)
 }
 
 fn host_node(node: (&str, u32, u32)) -> Result<OwnedFd, SetupError> {
     let path = format!("/dev/{}", node.0);
     let opened = open_host(&path).during("open device", &path)?;
     verified(&opened, node)?;
-    clone_tree(opened.as_fd(), false).during("bind device", &path)
+    Ok(opened)
 }
 
 fn verified(opened: &OwnedFd, (name, major, minor): (&str, u32, u32)) -> Result<(), SetupError> {

@@ -180,8 +180,7 @@ pub(crate) fn open_target(root: &RootFd, dest: &Path, kind: StubKind) -> Result<
     let open = || root.open_in(dest, PATH, Mode::empty());
     let target = match open() {
         Err(error) if error.is_not_found() => {
-            // In the root itself the supervisor has made it; this one is inside another mount, and stays there.
-            Stubs::default().ensure(root, dest, kind)?;
+            make_inside_a_mount(root, dest, kind)?;
             open()
         }
         done => done,
@@ -199,7 +198,7 @@ pub(crate) fn open_target(root: &RootFd, dest: &Path, kind: StubKind) -> Result<
     let magic = rustix::fs::fstatfs(&target)
         .during("stat mountpoint", dest)?
         .f_type;
-    if [PROC_MAGIC, SYSFS_MAGIC, CGROUP_MAGIC, CGROUP2_MAGIC].contains(&i64::from(magic)) {
+    if [PROC_MAGIC, SYSFS_MAGIC, CGROUP_MAGIC, CGROUP2_MAGIC].contains(&magic) {
         return Err(SetupError::refused(
             "mount on",
             dest,
@@ -216,4 +215,36 @@ pub(crate) fn open_target(root: &RootFd, dest: &Path, kind: StubKind) -> Result<
         return Err(SetupError::refused("mount on", dest, text));
     }
     Ok(target)
+}
+
+/// Makes a mountpoint inside an earlier mount, where it stays. What belongs to the root itself was made by the
+/// supervisor; a link in the mount that leads back into the root would leave a stub in the layer.
+fn make_inside_a_mount(root: &RootFd, dest: &Path, kind: StubKind) -> Result<(), SetupError> {
+    let mut stubs = Stubs::default();
+    stubs.ensure(root, dest, kind)?;
+    let top = mount_id(root.as_fd(), "")?;
+    let made_in: Vec<u64> = stubs
+        .parents()
+        .map(|parent| mount_id(parent, ""))
+        .collect::<Result<_, _>>()?;
+    if made_in.contains(&top) {
+        stubs.remove();
+        return Err(SetupError::refused(
+            "mount on",
+            dest,
+            ": a link inside another mount leads out of it",
+        ));
+    }
+    Ok(())
+}
+
+/// The mount a path ends on (statx(2), Linux 5.8).
+pub(crate) fn mount_id(dir: BorrowedFd<'_>, path: &str) -> Result<u64, SetupError> {
+    use rustix::fs::{AtFlags, StatxFlags};
+    let stat = rustix::fs::statx(dir, path, AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+        .during("find mount of", path)?;
+    if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return Err(Errno::NOSYS).during("find mount of", path);
+    }
+    Ok(stat.stx_mnt_id)
 }

@@ -115,7 +115,8 @@ pub struct OverlayPlan {
     /// The kernel's work directory; needed with `upper`.
     #[serde(with = "wire::optional_path")]
     pub work: Option<PathBuf>,
-    /// Skip syncs to the upper file system.
+    /// Skip syncs to the upper file system. Without it the end of each step waits for the disk: set it for a step
+    /// whose layer is synced, or thrown away, by what comes after.
     pub volatile: bool,
 }
 

@@ -57,7 +57,7 @@ fn set_limit(limit: &Rlimit) -> Result<Option<String>, SetupError> {
         maximum: limit.hard,
     };
     match rustix::process::setrlimit(resource, wanted) {
-        Ok(()) => return Ok(None),
+        Ok(()) => Ok(None),
         Err(error) => {
             let ceiling = rustix::process::getrlimit(resource).maximum;
             if limit.required || error != rustix::io::Errno::PERM {

@@ -264,7 +264,7 @@ impl Running {
     /// times, also after the end.
     pub fn kill(&self) {
         // A supervisor that is gone already has nothing left to kill.
-        if rustix::net::send(&self.control, b"k", SendFlags::NOSIGNAL).is_err() {}
+        rustix::net::send(&self.control, b"k", SendFlags::NOSIGNAL).ok();
     }
 
     /// Waits for the end of the step. All its processes are dead then, and its layer is free of mountpoints. Output
@@ -327,14 +327,14 @@ impl Running {
     fn reap(&self) {
         if let Some(mut child) = lock(&self.supervisor).take() {
             // Its end is known by the socket; this only takes its entry out of the process table.
-            if child.wait().is_err() {}
+            drop(child.wait());
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if rustix::net::shutdown(&self.control, Shutdown::Both).is_err() {}
+        rustix::net::shutdown(&self.control, Shutdown::Both).ok();
         self.reap();
     }
 }

@@ -16,7 +16,9 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::devices::stage;
-use crate::mounts::{self, Tree, attach, clone_tree, new_filesystem, open_part, open_target, restrict};
+use crate::mounts::{
+    self, Tree, attach, clone_tree, mount_id, new_filesystem, open_part, open_target, restrict,
+};
 use crate::plan::{MountKind, Network, Plan, Security};
 use crate::stubs::StubKind;
 use crate::wire::{During as _, Explained as _, FailureKind, SetupError};
@@ -279,17 +281,6 @@ fn pivot(root: &RootFd) -> Result<(), SetupError> {
             ": it is still there",
         ))
     }
-}
-
-/// The mount a path ends on (statx(2), Linux 5.8).
-fn mount_id(dir: BorrowedFd<'_>, path: &str) -> Result<u64, SetupError> {
-    use rustix::fs::{AtFlags, StatxFlags};
-    let stat = rustix::fs::statx(dir, path, AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
-        .during("find mount of", path)?;
-    if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
-        return Err(Errno::NOSYS).during("find mount of", path);
-    }
-    Ok(stat.stx_mnt_id)
 }
 
 /// Enters the working directory, making it if need be. Magic links are not followed, and the directory must be

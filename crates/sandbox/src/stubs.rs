@@ -6,7 +6,7 @@
 //! lead the removal elsewhere.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -99,12 +99,17 @@ impl Stubs {
         Ok(None)
     }
 
+    /// The directories in which something was made.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.made.iter().map(|stub| stub.parent.as_fd())
+    }
+
     /// Removes what is still as it was made, last made first, and gives parents their times back unless the step
     /// itself changed them. A stub that cannot be removed stays: it is in use by the step, or the layer is broken
     /// in a way that its reader will report.
     pub(crate) fn remove(self) {
         for stub in self.made.into_iter().rev() {
-            if let Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) = stub.remove() {}
+            stub.remove().ok();
         }
     }
 }

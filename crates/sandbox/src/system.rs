@@ -72,7 +72,7 @@ pub(crate) fn mount_all(
     }
     if secure {
         let masks = Masks {
-            null: devices.null_tree(),
+            null: devices.null(),
             empty: None,
             staging,
         };

@@ -150,6 +150,7 @@ fn from_text<E: serde::de::Error>(text: &str) -> Result<Vec<u8>, E> {
 macro_rules! codec {
     ($(#[$doc:meta])* $module:ident, $type:ty, $mirror:ty, |$value:ident| $to:expr, |$read:ident| $from:expr) => {
         $(#[$doc])*
+        #[allow(clippy::ptr_arg, reason = "serde gives the field as it is declared")]
         pub(crate) mod $module {
             use super::*;
             pub(crate) fn serialize<S: Serializer>($value: &$type, to: S) -> Result<S::Ok, S::Error> {

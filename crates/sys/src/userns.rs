@@ -232,13 +232,9 @@ impl Maps {
                 Ok(()) => self.write(caller),
                 Err(_) => "the caller went away".to_owned(),
             };
-            // The caller that no longer listens is gone, and its namespace with it.
-            if tell.write_all(text.as_bytes()).is_err() {}
-            #[expect(
-                clippy::exit,
-                reason = "a forked child must not return into its caller's code"
-            )]
-            std::process::exit(0)
+            // A caller that no longer listens is gone, and its namespace with it.
+            let code = i32::from(tell.write_all(text.as_bytes()).is_err());
+            std::process::exit(code)
         };
         Ok(Writer { child, go, answer })
     }

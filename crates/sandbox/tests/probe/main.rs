@@ -1,5 +1,6 @@
 //! A program for the sandbox's tests: the hidden mode, and a caller of it that can be killed or be another user.
 //!
+//! `sandbox-probe bench PLAN.json N` prints how long N steps take, and N bare starts of the host program `PROBE_BARE`.
 //! `sandbox-probe run PLAN.json` runs a plan; output goes to its own, the outcome to the last line of standard error.
 //! Without root rights it enters a user namespace first, as rbuild does.
 #![forbid(unsafe_code)]
@@ -28,12 +29,16 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_none_or(|mode| mode != "run") {
-        return Err("usage: sandbox-probe run PLAN.json".into());
+    let mode = args.next().unwrap_or_default();
+    if mode != "run" && mode != "bench" {
+        return Err("usage: sandbox-probe run PLAN.json | bench PLAN.json N".into());
     }
     let plan: Plan = serde_json::from_slice(&std::fs::read(args.next().unwrap_or_default())?)?;
     let rung = rbuild_sys::userns::enter()?;
     eprintln!("probe: {rung:?}");
+    if mode == "bench" {
+        return bench(&plan, args.next().unwrap_or_default().to_string_lossy().parse()?);
+    }
     let running = Sandbox::new()?.spawn(&plan, &[])?;
     let relay = |from: Option<Box<dyn std::io::Read + Send>>, to: fn() -> Box<dyn std::io::Write>| {
         std::thread::spawn(move || from.map(|mut from| std::io::copy(&mut from, &mut to())))
@@ -55,4 +60,31 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         ExitStatus::Code(code) => ExitCode::from(u8::try_from(code)?),
         ExitStatus::Signal(signal) => ExitCode::from(u8::try_from(128 + signal)?),
     })
+}
+
+fn bench(plan: &Plan, rounds: usize) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let sandbox = Sandbox::new()?;
+    let bare = std::env::var_os("PROBE_BARE").unwrap_or_else(|| "/bin/true".into());
+    let (mut steps, mut starts) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let start = std::time::Instant::now();
+        let exit = sandbox.spawn(plan, &[])?.wait()?;
+        steps.push(start.elapsed());
+        if exit.status != ExitStatus::Code(0) {
+            return Err(format!("{exit:?}").into());
+        }
+        let start = std::time::Instant::now();
+        std::process::Command::new(&bare).env_clear().status()?;
+        starts.push(start.elapsed());
+    }
+    for (name, times) in [("step", &mut steps), ("bare", &mut starts)] {
+        times.sort();
+        eprintln!(
+            "{name}: min {:?} median {:?} p90 {:?}",
+            times[0],
+            times[rounds / 2],
+            times[rounds * 9 / 10]
+        );
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -244,8 +244,7 @@ fn privileged_row29_no_network_no_abstract_sockets_no_ipc() {
     let Some(fixture) = Fixture::new() else { return };
     let name = format!("rbuild-canary-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
-    let listener: std::os::unix::net::UnixListener =
-        std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    let listener: UnixListener = UnixListener::bind_addr(&address).unwrap();
     let seen = fixture
         .run("cat /proc/net/unix; ip -o addr; cat /proc/sysvipc/shm | wc -l")
         .ok();

@@ -1,5 +1,11 @@
 //! Steps on the machine's own kernel, in a small root of static busybox. `privileged_` needs root.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests: a skipped test says so, and a failed one panics"
+)]
 
 mod fixture;
 mod isolation;

@@ -253,13 +253,21 @@ fn privileged_row19_targets_through_links_stay_inside() {
         }];
         run(&plan).error();
     }
-    // A link inside a mounted cache on the way to a second mount.
-    let mut plan = fixture.plan("test -d /c/d/x && echo inside");
-    plan.mounts = vec![bind("/c", fixture.path("cache"), false), tmpfs("/c/d/x")];
+    // A link inside a mounted cache on the way to a second mount, and its legal twin.
+    std::fs::create_dir(fixture.path("cache/real")).unwrap();
+    let mut plan = fixture.plan("test -d /c/real/x && echo inside");
+    plan.mounts = vec![bind("/c", fixture.path("cache"), false), tmpfs("/c/real/x")];
     assert_eq!(run(&plan).ok(), "inside\n");
+    plan.mounts[1].dest = "/c/d/x".into();
+    assert!(run(&plan).error().contains("leads out of it"));
     fixture.check_canary();
     assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
-    assert!(fixture.layer().is_empty(), "{:?}", fixture.layer());
+    // The image's own directory was copied up for the stub in it, and holds nothing.
+    assert!(
+        fixture.layer().iter().all(|path| path.as_os_str() == "tmp"),
+        "{:?}",
+        fixture.layer()
+    );
 }
 
 #[test]
