@@ -15,6 +15,7 @@
 
 mod cgroup;
 mod devices;
+mod exec;
 mod mounts;
 mod plan;
 mod privileges;

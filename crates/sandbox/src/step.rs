@@ -2,9 +2,7 @@
 //!
 //! Single-threaded, its own copy of memory. Ends in `execve`, or in an error the supervisor passes on.
 
-use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use rbuild_sys::RootFd;
@@ -16,6 +14,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::devices::stage;
+use crate::exec::Program;
 use crate::mounts::{
     self, Tree, attach, clone_tree, mount_id, new_filesystem, open_part, open_target, restrict,
 };
@@ -309,96 +308,4 @@ fn enter_cwd(plan: &Plan) -> Result<(), SetupError> {
         ));
     }
     Ok(())
-}
-
-/// The program in the forms `execve` wants, made while allocation failures can still be told.
-struct Program {
-    candidates: Vec<CString>,
-    shown: PathBuf,
-    args: Vec<CString>,
-    env: Vec<CString>,
-}
-
-impl Program {
-    fn of(plan: &Plan) -> Result<Self, SetupError> {
-        let shown = PathBuf::from(plan.args.first().cloned().unwrap_or_default());
-        let wrong = |text: &str| SetupError {
-            kind: FailureKind::Exec,
-            what: "run",
-            path: shown.clone(),
-            text: text.to_owned(),
-            source: None,
-        };
-        let name = plan
-            .args
-            .first()
-            .filter(|name| !name.is_empty())
-            .ok_or_else(|| wrong(": no program is named"))?;
-        let c = |text: &OsString| {
-            CString::new(text.as_bytes()).map_err(|_| wrong(": a NUL byte in argument or environment"))
-        };
-        let candidates = if name.as_bytes().contains(&b'/') {
-            vec![name.clone()]
-        } else {
-            in_path(name, &plan.env)
-        };
-        Ok(Self {
-            candidates: candidates.iter().map(c).collect::<Result<_, _>>()?,
-            args: plan.args.iter().map(c).collect::<Result<_, _>>()?,
-            env: plan.env.iter().map(c).collect::<Result<_, _>>()?,
-            shown: shown.clone(),
-        })
-    }
-
-    /// Tries each place in turn, as `execvp`; the most telling error wins.
-    fn exec(self) -> SetupError {
-        let mut telling = Errno::NOENT;
-        for candidate in &self.candidates {
-            let Err(error) = nix::unistd::execve(candidate, &self.args, &self.env);
-            let error = Errno::from_raw_os_error(error as i32);
-            match error {
-                Errno::NOENT | Errno::NOTDIR => {}
-                Errno::ACCESS => telling = error,
-                _ => {
-                    telling = error;
-                    break;
-                }
-            }
-        }
-        SetupError {
-            kind: FailureKind::Exec,
-            what: "run",
-            path: self.shown,
-            text: String::new(),
-            source: Some(telling.into()),
-        }
-    }
-}
-
-/// Where a bare name may be: absolute parts of the step's own `PATH` (runc looks nowhere else either).
-fn in_path(name: &OsStr, env: &[OsString]) -> Vec<OsString> {
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="))
-        .unwrap_or_default();
-    path.split(|byte| *byte == b':')
-        .filter(|part| part.starts_with(b"/"))
-        .map(|part| OsString::from_vec([part, b"/", name.as_bytes()].concat()))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bare_names_are_looked_up_in_absolute_parts_of_path() {
-        let env = [
-            OsString::from("XPATH=/no"),
-            OsString::from("PATH=/usr/bin::rel:.:/bin"),
-        ];
-        assert_eq!(in_path(OsStr::new("sh"), &env), ["/usr/bin/sh", "/bin/sh"]);
-        assert!(in_path(OsStr::new("sh"), &env[..1]).is_empty());
-    }
 }
