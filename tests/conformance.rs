@@ -59,6 +59,7 @@ impl Runner {
         let expected = case.expected().map_err(|error| format!("{error:#}"))?;
         let dir = self.home.work().join(case.name.replace('/', "-"));
         case.lay_out(&dir).map_err(|error| format!("{error:#}"))?;
+        self.home.hand_over();
         let archive = self.home.work().join("image.tar");
         let ran = self
             .home

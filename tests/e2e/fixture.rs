@@ -50,6 +50,7 @@ impl Fixture {
         &self,
         args: I,
     ) -> RbuildCommand {
+        self.home.hand_over();
         self.home.command(RBUILD).args(args)
     }
 

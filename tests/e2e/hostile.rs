@@ -300,6 +300,28 @@ fn row21_mount_points_are_not_cleaned_up_on_the_host() {
     canary.assert_untouched();
 }
 
+/// Found while this suite was written: an old root that stays stacked on the new one is not reachable by `/`, but it is
+/// by `/..`, because walking up from a root crosses what is mounted on it.
+#[test]
+fn row23_nothing_of_the_host_is_above_the_root_or_among_the_mounts() {
+    let fixture = Fixture::new(
+        "FROM busybox\nRUN ls / > /down; ls /.. > /up; ls /../.. > /upper; cd / && ls .. > /beside\nRUN awk '{print $5}' /proc/self/mountinfo | sort | uniq -d > /twice; awk '$5 == \"/\" {print $9}' /proc/self/mountinfo | wc -l > /roots\n",
+    );
+    let before = fs::read_dir("/").unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    let host: Vec<String> = before.collect();
+    let (_, image) = fixture.image(&[]);
+    let files = image.files().unwrap();
+    for name in ["up", "upper", "beside"] {
+        let seen = files.text(name).unwrap_or_default();
+        assert!(seen.contains("busybox") || seen.contains("bin\n"), "{name}: {seen}");
+        for entry in host.iter().filter(|entry| ["boot", "lost+found", "media", "srv", "opt"].contains(&entry.as_str())) {
+            assert!(!seen.lines().any(|line| line == entry), "{name} shows the host's /{entry}:\n{seen}");
+        }
+    }
+    assert_eq!(files.text("roots"), Some("1\n"), "more than one mount on /");
+    assert_eq!(files.text("twice"), Some(""), "mounts stacked on each other");
+}
+
 #[test]
 fn row23_no_descriptor_of_the_builder_reaches_a_step() {
     let fixture = Fixture::new(

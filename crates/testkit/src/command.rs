@@ -94,6 +94,20 @@ impl TestHome {
         self.dir.path().join("tmp")
     }
 
+    /// Gives everything below [`TestHome::work`] to the user whose home this is; tests write there as root.
+    #[track_caller]
+    pub fn hand_over(&self) {
+        let Some((uid, gid)) = self.user else { return };
+        let mut todo = vec![self.work()];
+        while let Some(path) = todo.pop() {
+            let given = std::os::unix::fs::lchown(&path, Some(uid), Some(gid));
+            assert!(given.is_ok(), "lchown {}: {given:?}", path.display());
+            if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                todo.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            }
+        }
+    }
+
     /// A command with this home.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> RbuildCommand {
