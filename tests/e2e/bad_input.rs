@@ -101,7 +101,11 @@ fn a_failing_step_shows_its_output_exit_code_and_line() {
 
 #[test]
 fn a_step_killed_by_a_signal_says_so() {
-    fails("FROM busybox\nRUN kill -9 $$\n", &[], &["Dockerfile:2", "137"]);
+    fails(
+        "FROM busybox\nRUN sh -c 'kill -9 $$'\n",
+        &[],
+        &["Dockerfile:2", "137"],
+    );
 }
 
 #[test]

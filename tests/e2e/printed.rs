@@ -12,8 +12,8 @@ fn plain_progress_has_the_form_of_buildkit() {
     let ran = fixture.build().ok();
     assert!(ran.stdout.is_empty(), "progress belongs on standard error\n{ran}");
     for line in [
-        "[build 2/3] COPY Dockerfile /d",
-        "[build 3/3] RUN echo to-stdout; echo to-stderr >&2",
+        "[build 1/3] COPY Dockerfile /d",
+        "[build 2/3] RUN echo to-stdout; echo to-stderr >&2",
         "COPY --from=build /d /d",
     ] {
         assert!(
@@ -60,7 +60,7 @@ fn a_failed_step_ends_with_its_excerpt() {
     for part in [
         "ERROR",
         "------",
-        "> [2/2] RUN echo why && false",
+        "> [1/2] RUN echo why && false",
         ">>> RUN echo why && false",
     ] {
         assert!(ran.stderr.contains(part), "lacks {part:?}\n{ran}");

@@ -56,14 +56,7 @@ fn rootless_files_copied_from_a_context_give_the_same_layer_digest_as_root() {
     for fixture in [&user, &root] {
         fixture.context.file("a/b", "x\n").file("c", "y\n");
         fixture.context.mode("a", 0o750);
-        // The directory's own time is the moment it was filled; a fixed one makes both contexts equal.
-        let fixed = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(rbuild_testkit::layout::EPOCH);
-        for path in ["a", "."] {
-            std::fs::File::open(fixture.context.dir().join(path))
-                .unwrap()
-                .set_modified(fixed)
-                .unwrap();
-        }
+        fixture.context.settle();
     }
     let epoch = "--build-arg=SOURCE_DATE_EPOCH=1704067200";
     let diff_ids = |fixture: &Fixture| fixture.image(&[epoch]).1.config["rootfs"]["diff_ids"].clone();

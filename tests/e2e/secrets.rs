@@ -118,7 +118,7 @@ fn host_ca_is_seen_by_steps_and_leaves_no_trace() {
         files.table()
     );
     assert!(
-        !with.config.to_string().to_lowercase().contains("cert"),
+        !with.run_config().to_string().to_lowercase().contains("cert"),
         "{}",
         with.config["config"]
     );

@@ -98,7 +98,7 @@ fn privileged_a_full_disk_is_told_and_the_next_build_works() {
     let small = fixture.home.work().join("small");
     std::fs::create_dir(&small).unwrap();
     std::fs::write(small.join("Dockerfile"), "FROM busybox\nRUN echo fits > /fits\n").unwrap();
-    let script = "mount -t tmpfs -o size=32m tmpfs \"$RBUILD_ROOT\" || exit 99
+    let script = "mount -t tmpfs -o size=32m,mode=0700 tmpfs \"$RBUILD_ROOT\" || exit 99
 \"$RBUILD\" build \"$BASE\" \"$BIG\" && exit 98
 echo ---
 exec \"$RBUILD\" build --progress=plain \"$BASE\" \"$SMALL\"";

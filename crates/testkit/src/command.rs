@@ -103,7 +103,13 @@ impl TestHome {
             let given = std::os::unix::fs::lchown(&path, Some(uid), Some(gid));
             assert!(given.is_ok(), "lchown {}: {given:?}", path.display());
             if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-                todo.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+                todo.extend(
+                    fs::read_dir(&path)
+                        .into_iter()
+                        .flatten()
+                        .flatten()
+                        .map(|entry| entry.path()),
+                );
             }
         }
     }
@@ -461,10 +467,11 @@ impl Ran {
             let Some((number, rest)) = line.strip_prefix('#').and_then(|line| line.split_once(' ')) else {
                 continue;
             };
-            if rest.starts_with('[')
-                && !rest.starts_with("[internal]")
-                && !names.iter().any(|(n, ..)| n == number)
-            {
+            let step = rest.starts_with('[')
+                && !["[internal]", "[context "]
+                    .iter()
+                    .any(|kind| rest.starts_with(kind));
+            if step && !names.iter().any(|(n, ..)| n == number) {
                 names.push((number.to_owned(), rest.to_owned(), false));
             } else if rest == "CACHED"
                 && let Some(found) = names.iter_mut().find(|(n, ..)| n == number)

@@ -104,6 +104,24 @@ impl BuildContext {
         self
     }
 
+    /// Gives every directory the fixed time too, which filling it has changed.
+    #[track_caller]
+    pub fn settle(&self) -> &Self {
+        let mut todo = vec![self.dir.clone()];
+        while let Some(dir) = todo.pop() {
+            let below = fs::read_dir(&dir)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path());
+            todo.extend(below.filter(|path| path.is_dir() && !path.is_symlink()));
+            let fixed = SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH);
+            let set = fs::File::open(&dir).and_then(|open| open.set_modified(fixed));
+            assert!(set.is_ok(), "time of {}: {set:?}", dir.display());
+        }
+        self
+    }
+
     /// Fills the directory from a recipe.
     ///
     /// # Errors
