@@ -102,7 +102,7 @@ fn a_failing_step_shows_its_output_exit_code_and_line() {
 #[test]
 fn a_step_killed_by_a_signal_says_so() {
     fails(
-        "FROM busybox\nRUN sh -c 'kill -9 $$'\n",
+        "FROM busybox\nRUN sh -c 'kill -9 $$'; exit $?\n",
         &[],
         &["Dockerfile:2", "137"],
     );

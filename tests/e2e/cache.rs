@@ -155,18 +155,18 @@ fn a_changed_argument_reruns_only_what_follows_its_line() {
 
 #[test]
 fn a_new_base_image_is_noticed_by_its_digest() {
-    let fixture = Fixture::new("FROM base\nRUN echo x > /x\n");
+    let fixture = Fixture::new("FROM base\nRUN echo x > /tmp/x\n");
     let other = |name: &str| {
         crate::e2e::fixture::busybox_argument(name)
             .replace("=busybox=", "=base=")
             .replace(&format!("--build-context={name}="), "--build-context=base=")
     };
     let first = fixture.build().arg(other("busybox")).ok();
-    assert_eq!(steps(&first.executed()), ["RUN echo x > /x"], "{first}");
+    assert_eq!(steps(&first.executed()), ["RUN echo x > /tmp/x"], "{first}");
     let same = fixture.build().arg(other("busybox")).ok();
-    assert_eq!(steps(&same.cached()), ["RUN echo x > /x"], "{same}");
+    assert_eq!(steps(&same.cached()), ["RUN echo x > /tmp/x"], "{same}");
     let changed = fixture.build().arg(other("rich")).ok();
-    assert_eq!(steps(&changed.executed()), ["RUN echo x > /x"], "{changed}");
+    assert_eq!(steps(&changed.executed()), ["RUN echo x > /tmp/x"], "{changed}");
 }
 
 #[test]
