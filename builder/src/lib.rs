@@ -3,9 +3,20 @@
 //! Level 3. The only crate that joins images, files and processes. Async here, blocking work on bounded threads.
 #![forbid(unsafe_code)]
 
+pub mod build;
+pub mod context;
+pub mod engine;
+pub mod error;
 pub mod export;
+pub mod images;
+pub mod job;
 pub mod ops;
+pub mod pull;
 pub mod request;
+pub mod resolve;
 pub mod secrets;
 pub mod solve;
-pub mod start_check;
+mod start_check;
+pub mod time;
+pub mod transfer;
+pub mod value;

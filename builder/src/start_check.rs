@@ -1,0 +1,72 @@
+//! Warns of an image that will not start, after it was exported: a warning is no reason to hold back a build.
+//!
+//! Owns which layers are looked at; what is looked for is [`program`]'s.
+
+mod program;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rbuild_graph::progress::Sink;
+use rbuild_store::LayerId;
+
+use crate::export::Subject;
+use crate::images::RemoteLayer;
+use crate::job::Job;
+use crate::ops::blocking;
+use crate::solve::Reporter;
+use program::StartProblem;
+
+/// Shows a failure to start that can be seen coming, and gives it as a line.
+pub(crate) async fn warning(job: &Arc<Job>, subject: &Subject, sink: &Arc<dyn Sink>) -> Option<String> {
+    let text = problem(job, subject).await?.to_string();
+    let mut reporter = Reporter::internal(sink, "[internal] check that the image starts");
+    reporter.start(None);
+    reporter.warn(text.clone(), Vec::new(), String::new(), None);
+    reporter.done();
+    Some(text)
+}
+
+/// Looks at layers that are unpacked anyway. The base of a stage that only copies is not; it is unpacked for this where
+/// a program was copied that needs a loader from below, once, and only if the export brought its blobs here.
+async fn problem(job: &Arc<Job>, subject: &Subject) -> Option<StartProblem> {
+    let layers = subject.chain.layers();
+    let held = job.lease.hold_layers(&job.engine.form_name, layers).ok()?;
+    let absent = held.iter().rposition(Option::is_none).map_or(0, |last| last + 1);
+    let found = look(job, subject, &layers[absent..]).await?;
+    if absent == 0 {
+        return Some(found);
+    }
+    match found {
+        StartProblem::Architecture { .. } => Some(found),
+        // What is not here may be below.
+        StartProblem::NoProgram { .. } | StartProblem::NoInterpreter { .. } => None,
+        StartProblem::NoLoader { .. } => {
+            let here = |(layer, dir): (&LayerId, &Option<PathBuf>)| {
+                let has = |remote: &RemoteLayer| job.engine.store.has_blob(&remote.descriptor.digest);
+                dir.is_some()
+                    || job
+                        .remote(layer)
+                        .is_some_and(|remote| matches!(has(&remote), Ok(Some(_))))
+            };
+            if !layers.iter().zip(&held).all(here) {
+                return None;
+            }
+            let whole = job.unpack_chain(&subject.chain).await.ok()?;
+            look(job, subject, whole.layers()).await
+        }
+    }
+}
+
+/// Looks into some layers of the image.
+async fn look(job: &Arc<Job>, subject: &Subject, layers: &[LayerId]) -> Option<StartProblem> {
+    if layers.is_empty() {
+        return None;
+    }
+    let (job, layers, config) = (Arc::clone(job), layers.to_vec(), subject.config.to_bytes());
+    blocking(move || {
+        let view = job.engine.snapshotter.view(&job.lease, &layers).ok()?;
+        program::problem(view.root(), &config)
+    })
+    .await
+}
