@@ -4,7 +4,7 @@
 //! that fails means anonymous, never another entry (security row 35). Only the helper of the host in use is run.
 
 mod file;
-mod helper;
+mod credential_helper;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,8 +15,8 @@ use crate::config::canonical_host;
 use crate::escape::Excerpt;
 pub use file::FileError;
 use file::{AuthFile, Entry};
-use helper::Helper;
-pub use helper::HelperError;
+use credential_helper::Helper;
+pub use credential_helper::HelperError;
 
 /// The address Docker stores Docker Hub's credentials under.
 pub(crate) const HUB_ADDRESS: &str = "https://index.docker.io/v1/";

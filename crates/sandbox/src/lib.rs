@@ -26,7 +26,6 @@ mod step;
 mod stubs;
 mod supervisor;
 mod system;
-mod users;
 mod wire;
 
 pub use plan::{
@@ -35,4 +34,3 @@ pub use plan::{
 pub use program::ProgramError;
 pub use spawn::{Exit, ExitStatus, Running, Sandbox, SandboxError, SpawnError, WaitError};
 pub use supervisor::init_if_requested;
-pub use users::{UserError, lookup_owner, lookup_user};

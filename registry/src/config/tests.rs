@@ -1,3 +1,5 @@
+//! Mirrors and insecure hosts from the files of Docker, BuildKit and containers.
+
 use super::*;
 
 /// A configuration made of the given files below `etc/` and `home/`.

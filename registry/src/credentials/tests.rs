@@ -1,3 +1,5 @@
+//! Credential files and helpers: whose entry is used, and which files and helpers are not believed.
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 

@@ -1,3 +1,5 @@
+//! Manifests, indexes and configs: what is read, and which ambiguous or oversized ones are refused.
+
 use super::*;
 use crate::Digest;
 use crate::media_type::{
