@@ -9,8 +9,8 @@ mod outputs;
 mod printed;
 mod registry;
 mod rootless;
-mod rows;
 mod secrets;
+mod start_check;
 mod store;
 
 pub(crate) use fixture::{RBUILD, ordinary_user};

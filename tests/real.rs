@@ -26,6 +26,22 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a program may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A certificate that signs nothing, of "rbuild test authority".
+const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBmDCCAT2gAwIBAgIUUTI1wo6AeQrOdlqdKSl6/XCjsQgwCgYIKoZIzj0EAwIw\n\
+IDEeMBwGA1UEAwwVcmJ1aWxkIHRlc3QgYXV0aG9yaXR5MCAXDTI2MTEyMjA1NDcw\n\
+NFoYDzIxMjYxMDI5MDU0NzA0WjAgMR4wHAYDVQQDDBVyYnVpbGQgdGVzdCBhdXRo\n\
+b3JpdHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATPtjEYqBTJKqs6qXy1X0Y+\n\
+S5+BUnwmFiVJWm+jZMaRvmwf5nyTvNp884gWZ9ex87M2dE670kIOxW00tmCrzC+f\n\
+o1MwUTAdBgNVHQ4EFgQUJlXbAtDOYd7kNK9gUhQZ73vaIJ4wHwYDVR0jBBgwFoAU\n\
+JlXbAtDOYd7kNK9gUhQZ73vaIJ4wDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQD\n\
+AgNJADBGAiEAr9U1smHOo4aWm4ZxlMuOgYzogmho+ETG59InfDSCaE8CIQC8hz/z\n\
+WZINP4T65b7c2NyoLViXmfRhPeOCpWs/tovG9g==\n\
+-----END CERTIFICATE-----\n";
+/// Settings of package clients that a machine may need, given to the stages that declare them.
+const REGISTRY_SETTINGS: [&str; 3] = ["PIP_INDEX_URL", "PIP_TRUSTED_HOST", "npm_config_registry"];
+
 /// One project and its builds.
 struct Project {
     dir: PathBuf,
@@ -58,14 +74,15 @@ impl Project {
         })
     }
 
-    fn build(&self, file: &str, output: &str) -> RbuildCommand {
+    fn build(&self, file: &str, archive: &Path) -> RbuildCommand {
         self.home
             .command(RBUILD)
             .with_network_of_this_machine()
             .args(["build", "--progress=plain", "--host-ca", "-f"])
             .arg(self.dir.join(file))
             .args(&self.bases)
-            .arg(format!("--output={output}"))
+            .args(registry_settings())
+            .arg(format!("--output=type=oci,dest={}", archive.display()))
             .arg(&self.dir)
             .timeout(BUILD_TIMEOUT)
     }
@@ -74,41 +91,20 @@ impl Project {
     #[track_caller]
     fn image(&self, file: &str, args: &[&str]) -> (Ran, OciLayout, Image) {
         let archive = self.home.work().join(format!("{file}.tar"));
-        let ran = self
-            .build(file, &format!("type=oci,dest={}", archive.display()))
-            .args(args)
-            .ok();
+        let ran = self.build(file, &archive).args(args).ok();
         let layout = OciLayout::open(&archive).unwrap();
         validate::assert_valid(&layout);
         let image = layout.image().unwrap();
         (ran, layout, image)
     }
 
-    /// Builds one file into a layout directory of which only manifest and config are looked at.
-    #[track_caller]
-    fn manifest(&self, file: &str) -> (Ran, Image) {
-        let dir = self.home.work().join(format!("{file}.layout"));
-        let ran = self
-            .build(file, &format!("type=oci,tar=false,dest={}", dir.display()))
-            .ok();
-        (ran, OciLayout::open(&dir).unwrap().image().unwrap())
-    }
-
-    /// Builds the multi-stage file and runs it, builds it again from the cache, and compares it with its twin's size.
+    /// Builds the multi-stage file and its twin, runs both, compares sizes, and builds again from the cache.
     #[track_caller]
     fn answers(&self, answer: &str) -> Image {
         let (_, layout, image) = self.image("Dockerfile", &[]);
         serves(&layout, answer);
-        let (again, same) = self.manifest("Dockerfile");
-        let ran: Vec<String> = again
-            .executed()
-            .into_iter()
-            .filter(|step| step.contains("RUN"))
-            .collect();
-        assert!(ran.is_empty(), "not from the cache: {ran:?}\n{again}");
-        assert_eq!(same.manifest_digest, image.manifest_digest);
-        no_trace_of_this_machine(&image);
-        let (_, twin) = self.manifest("Dockerfile.single");
+        let (_, twin_layout, twin) = self.image("Dockerfile.single", &[]);
+        serves(&twin_layout, answer);
         let (small, large) = (image.size_bytes(), twin.size_bytes());
         println!(
             "SIZES {}: {small} bytes multi-stage, {large} bytes single-stage",
@@ -118,8 +114,25 @@ impl Project {
             small < large,
             "{small} bytes multi-stage, {large} bytes single-stage"
         );
+        let (again, _, same) = self.image("Dockerfile", &[]);
+        let ran: Vec<String> = again
+            .executed()
+            .into_iter()
+            .filter(|step| step.contains("RUN"))
+            .collect();
+        assert!(ran.is_empty(), "not from the cache: {ran:?}\n{again}");
+        assert_eq!(same.manifest_digest, image.manifest_digest);
+        no_trace_of_this_machine(&image);
         image
     }
+}
+
+/// `--build-arg` of what this machine sets; its values stay out of every file here.
+fn registry_settings() -> impl Iterator<Item = String> {
+    let set = REGISTRY_SETTINGS
+        .iter()
+        .filter_map(|name| Some((name, std::env::var(name).ok()?)));
+    set.map(|(name, value)| format!("--build-arg={name}={value}"))
 }
 
 fn argument(name: &str, layout: &Path) -> String {
@@ -167,20 +180,20 @@ fn ask(port: u16) -> std::io::Result<String> {
 #[track_caller]
 fn no_trace_of_this_machine(image: &Image) {
     let text = image.config.to_string();
-    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
+    for name in [
+        "http_proxy",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "PIP_INDEX_URL",
+        "npm_config_registry",
+    ] {
         if let Some(value) = std::env::var(name).ok().filter(|value| value.len() > 4) {
             assert!(!text.contains(&value), "the value of {name} is in the config");
         }
     }
-    let variables: Vec<String> = image
-        .env()
-        .into_keys()
-        .filter(|name| name.contains("CERT"))
-        .collect();
-    assert!(
-        variables.is_empty(),
-        "CA variables are in the config: {variables:?}"
-    );
+    for part in ["CERT_FILE", "host-ca", "JAVA_TOOL_OPTIONS=-Djavax"] {
+        assert!(!text.contains(part), "{part} is in the config: {text}");
+    }
 }
 
 fn root_home(what: &str) -> Option<TestHome> {
@@ -298,6 +311,56 @@ fn slow_privileged_java_in_seven_stages() {
         1
     );
 }
+
+#[test]
+fn slow_privileged_java_trusts_what_the_host_trusts_and_keeps_no_trace() {
+    let Some(home) = root_home("java") else { return };
+    let Some(project) = Project::open("java", &[DebianBase::Java], home) else {
+        return;
+    };
+    let (bundle, file) = (
+        project.home.work().join("bundle.pem"),
+        project.home.work().join("Dockerfile"),
+    );
+    std::fs::write(&bundle, CERTIFICATE).unwrap();
+    std::fs::write(&file, TRUST).unwrap();
+    let archive = project.home.work().join("trust.tar");
+    let ran = project
+        .build(&file.display().to_string(), &archive)
+        .env("SSL_CERT_FILE", &bundle)
+        .ok();
+    assert!(
+        ran.stderr.contains("trusts [CN=rbuild test authority]"),
+        "not the host's certificates and nothing else\n{ran}"
+    );
+    let image = OciLayout::open(&archive).unwrap().image().unwrap();
+    let files = image.files().unwrap();
+    assert!(files.get("Trust.java").is_some());
+    assert!(files.paths().all(|path| !path.contains("host-ca")), "a trace");
+    assert!(!image.config.to_string().contains("trustStore"), "a trace");
+}
+
+/// Shows whom Java trusts when nobody says so.
+const TRUST: &str = r#"FROM jdk
+COPY <<EOF /Trust.java
+import java.security.KeyStore;
+import java.util.ArrayList;
+import javax.net.ssl.*;
+
+public class Trust {
+    public static void main(String[] args) throws Exception {
+        var factory = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        factory.init((KeyStore) null);
+        var names = new ArrayList<String>();
+        for (var issuer : ((X509TrustManager) factory.getTrustManagers()[0]).getAcceptedIssuers()) {
+            names.add(issuer.getSubjectX500Principal().getName());
+        }
+        System.out.println("trusts " + names);
+    }
+}
+EOF
+RUN java /Trust.java
+"#;
 
 #[test]
 fn slow_privileged_static_program_where_there_is_no_shell() {
