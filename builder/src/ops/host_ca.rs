@@ -5,6 +5,8 @@
 //! always; [`HostCa::scrub`] takes back the one way our bytes could get there, a copy made by the kernel when only the
 //! mode or owner of a file was changed.
 
+mod java;
+
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
@@ -24,6 +26,12 @@ const BUNDLES: [&str; 5] = [
 ];
 /// Where the variables point: a file no package owns.
 const PRIVATE: &str = "/run/rbuild-host-ca.crt";
+/// The same for Java, whose own variable is made of options.
+const JAVA_STORE: &str = "/run/rbuild-host-ca.jks";
+const JAVA_VARIABLE: (&str, &str) = (
+    "JAVA_TOOL_OPTIONS",
+    "-Djavax.net.ssl.trustStore=/run/rbuild-host-ca.jks",
+);
 /// Variables of the tools that have their own idea of where certificates are.
 const VARIABLES: [&str; 8] = [
     "SSL_CERT_FILE",
@@ -60,7 +68,10 @@ pub enum HostCaError {
 
 /// The host's certificates.
 #[derive(Debug, Clone)]
-pub struct Bundle(Vec<u8>);
+pub struct Bundle {
+    pem: Vec<u8>,
+    java: Vec<u8>,
+}
 
 impl Bundle {
     /// Reads the host's bundle: `chosen` (`SSL_CERT_FILE`), or the first of the usual ones.
@@ -90,7 +101,10 @@ impl Bundle {
         {
             return Err(HostCaError::NotPem(path));
         }
-        Ok(Self(bytes))
+        Ok(Self {
+            java: java::trust_store(&bytes),
+            pem: bytes,
+        })
     }
 }
 
@@ -121,7 +135,8 @@ impl HostCa {
             dir,
             files: Vec::new(),
         };
-        this.add(view, Path::new(PRIVATE), None, &bundle.0)?;
+        this.add(view, Path::new(PRIVATE), None, &bundle.pem)?;
+        this.add(view, Path::new(JAVA_STORE), None, &bundle.java)?;
         for path in BUNDLES {
             let Some(real) = real_path(view, Path::new(path)) else {
                 continue;
@@ -136,7 +151,7 @@ impl HostCa {
             if !shown.ends_with(b"\n") {
                 shown.push(b'\n');
             }
-            shown.extend_from_slice(&bundle.0);
+            shown.extend_from_slice(&bundle.pem);
             this.add(view, &real, Some(original), &shown)?;
         }
         Ok(this)
@@ -155,10 +170,10 @@ impl HostCa {
             env.iter()
                 .any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name))
         };
-        VARIABLES
-            .iter()
-            .filter(|name| !has(name))
-            .map(|name| format!("{name}={PRIVATE}"))
+        let pem = VARIABLES.iter().map(|name| (*name, PRIVATE));
+        pem.chain([JAVA_VARIABLE])
+            .filter(|(name, _)| !has(name))
+            .map(|(name, value)| format!("{name}={value}"))
             .collect()
     }
 
@@ -366,7 +381,7 @@ mod tests {
         let case = case(with_bundle);
         let (lower, upper) = (case.dir.path().join("lower"), case.dir.path().join("upper"));
         let bundle = "etc/ssl/certs/ca-certificates.crt";
-        for path in [bundle, "run/rbuild-host-ca.crt"] {
+        for path in [bundle, "run/rbuild-host-ca.crt", "run/rbuild-host-ca.jks"] {
             fs::create_dir_all(upper.join(path).parent().unwrap()).unwrap();
             fs::copy(lower.join(path), upper.join(path)).unwrap();
         }
@@ -378,7 +393,7 @@ mod tests {
             0o600,
             "the step's own change stays"
         );
-        assert!(!upper.join("run/rbuild-host-ca.crt").exists());
+        assert!(fs::read_dir(upper.join("run")).unwrap().next().is_none());
         fs::write(upper.join(bundle), "NEW BUNDLE").unwrap();
         case.ca.scrub(&upper).unwrap();
         assert_eq!(fs::read_to_string(upper.join(bundle)).unwrap(), "NEW BUNDLE");
@@ -386,8 +401,10 @@ mod tests {
 
     #[test]
     fn variables_of_the_step_win() {
-        let found = HostCa::variables(&["SSL_CERT_FILE=/mine".to_owned()]);
+        let own = ["SSL_CERT_FILE=/mine", "JAVA_TOOL_OPTIONS="].map(str::to_owned);
+        let found = HostCa::variables(&own);
         assert!(!found.iter().any(|pair| pair.starts_with("SSL_CERT_FILE=")));
+        assert!(!found.iter().any(|pair| pair.starts_with("JAVA_")));
         assert!(found.contains(&"PIP_CERT=/run/rbuild-host-ca.crt".to_owned()));
     }
 
