@@ -79,9 +79,15 @@ fn a_step_cannot_write_escape_codes_to_the_terminal() {
 #[test]
 fn a_flood_of_output_is_shown_whole() {
     const LINES: usize = 500_000;
-    let fixture = Fixture::new(&format!("FROM busybox\nRUN yes a-line | head -n {LINES}; echo the last word\n"));
+    let fixture = Fixture::new(&format!(
+        "FROM busybox\nRUN yes a-line | head -n {LINES}; echo the last word\n"
+    ));
     let ran = fixture.build().ok();
-    let lines = ran.stderr.lines().filter(|line| line.ends_with(" a-line")).count();
+    let lines = ran
+        .stderr
+        .lines()
+        .filter(|line| line.ends_with(" a-line"))
+        .count();
     assert_eq!(lines, LINES);
     assert!(ran.stderr.contains("the last word"));
 }

@@ -1,3 +1,5 @@
+//! The solver on an executor that counts what it is asked.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -268,7 +270,6 @@ async fn a_second_build_runs_nothing_and_reads_only_the_context() {
 
 #[tokio::test]
 async fn a_changed_source_reruns_what_read_it_and_identical_output_stops_there() {
-    const N: usize = 20_000;
     let fake = Arc::new(Fake::default());
     fake.makes
         .lock()
@@ -351,6 +352,24 @@ async fn independent_vertices_run_at_once_and_a_shared_one_runs_once() {
     build(&fake, graph, &end).await.unwrap();
     assert_eq!(fake.running_max.load(Ordering::SeqCst), 8);
     assert_eq!(fake.take_runs().iter().filter(|run| *run == "shared").count(), 1);
+}
+
+#[tokio::test]
+async fn stages_copied_from_one_after_the_other_run_at_once() {
+    let fake = Arc::new(Fake {
+        delay: Duration::from_millis(50),
+        ..Fake::default()
+    });
+    let mut graph = Graph::default();
+    let base = source(&mut graph, "image:base");
+    let mut last = base.clone();
+    for i in 0..6 {
+        let stage = step(&mut graph, &format!("stage {i}"), &[&base]);
+        let copied = step(&mut graph, &format!("copy:{i}"), &[&last, &stage]);
+        last = step(&mut graph, &format!("after {i}"), &[&copied]);
+    }
+    build(&fake, graph, &last).await.unwrap();
+    assert_eq!(fake.running_max.load(Ordering::SeqCst), 6);
 }
 
 #[tokio::test]
