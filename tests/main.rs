@@ -8,6 +8,11 @@
 //!
 //! Names say what a test needs: `privileged_` root, `rootless_` root to become the ordinary user that `cargo xtask ci`
 //! makes, `slow_` the base images of `cargo xtask bases`. A test that cannot run says `SKIP:` and why.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "clippy allows them in #[test] functions only, and these files hold nothing but tests"
+)]
 
 mod conformance;
 mod e2e;

@@ -1,5 +1,207 @@
 //! The operations: what each is made of (its key) and how it runs. One file for each kind.
 
+pub mod content;
 pub mod define;
+pub mod exec;
+pub mod file;
 pub mod host_ca;
 pub mod network_files;
+pub mod source;
+pub mod stack;
+
+use rbuild_fileops::{ActionError, HashError, MissingSource};
+use rbuild_graph::InputIndex;
+use rbuild_sandbox::{SpawnError, WaitError};
+use rbuild_snapshotter::StackError;
+use rbuild_store::{IndexError, LayerEntry, LayerId, MountError, StoreError};
+
+use crate::images::ImageError;
+use crate::job::Job;
+use crate::pull::PullError;
+use crate::request::Entitlement;
+use crate::secrets::SecretError;
+use crate::value::{Chain, Value};
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpError {
+    /// A step's process failed.
+    #[error("process {command:?} did not complete successfully: {exit}")]
+    Process {
+        /// Program and arguments, joined by spaces.
+        command: String,
+        /// `exit code: 1`, `signal: killed`.
+        exit: String,
+        /// What helps.
+        hint: Option<String>,
+    },
+    /// A step could not be started.
+    #[error("process {command:?}")]
+    Spawn {
+        /// Program and arguments, joined by spaces.
+        command: String,
+        /// Why.
+        #[source]
+        source: SpawnError,
+    },
+    /// A step's sandbox could not be made, or its program not be run.
+    #[error("process {command:?} did not complete successfully")]
+    Sandbox {
+        /// Program and arguments, joined by spaces.
+        command: String,
+        /// Why.
+        #[source]
+        source: WaitError,
+    },
+    /// The user of a step is not in the image.
+    #[error("unable to find user {user}")]
+    User {
+        /// As written.
+        user: String,
+        /// Why.
+        #[source]
+        source: exec::user::UserError,
+    },
+    /// A step asks for what the build was not allowed.
+    #[error("{0} is not allowed")]
+    Entitlement(&'static str, Entitlement),
+    /// A mount of a step could not be made.
+    #[error("mount at {dest:?}")]
+    Mount {
+        /// Mount point.
+        dest: String,
+        /// Why.
+        #[source]
+        source: Box<OpError>,
+    },
+    /// A mount is of a kind that is not served yet.
+    #[error("{0} is not supported yet")]
+    UnsupportedMount(&'static str),
+    /// A path selected for a mount is not in its input.
+    #[error("{path:?} is not in the mounted input")]
+    NoSuchPath {
+        /// The selected path.
+        path: String,
+        /// Why.
+        #[source]
+        source: rbuild_sys::RootFdError,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] ActionError),
+    /// Content could not be read for a key.
+    #[error("failed to calculate checksum")]
+    Hash(#[from] HashError),
+    /// A key's selector is damaged.
+    #[error("read selector")]
+    Selector(#[source] serde_json::Error),
+    /// An operation refers to an input it does not have.
+    #[error("operation has no input {0:?}, or it is no file system")]
+    NoSuchInput(InputIndex),
+    /// A file operation has more results than one.
+    #[error("file operations that branch are not supported yet")]
+    Branches,
+    /// A diff of two file systems of which neither stands on the other.
+    #[error("the difference of unrelated file systems is not supported yet")]
+    UnrelatedDiff,
+    /// A source of a kind that is not served yet.
+    #[error("source {0} is not supported yet")]
+    UnsupportedSource(String),
+    /// A local directory that the build was not given.
+    #[error("no local directory {0:?} was given to this build")]
+    NoContext(String),
+    /// A base image.
+    #[error(transparent)]
+    Image(Box<ImageError>),
+    /// A layer of a base image.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A cache mount.
+    #[error(transparent)]
+    CacheMount(#[from] MountError),
+    /// The host's certificates.
+    #[error(transparent)]
+    HostCa(#[from] host_ca::HostCaError),
+    /// A snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] StackError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store's index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A file of the host.
+    #[error("read {path:?}")]
+    Host {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The build was stopped.
+    #[error("context canceled")]
+    Canceled,
+}
+
+impl From<ImageError> for OpError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(Box::new(error))
+    }
+}
+
+impl OpError {
+    /// The missing COPY source, if that is what went wrong.
+    #[must_use]
+    pub fn missing_source(&self) -> Option<&MissingSource> {
+        match self {
+            Self::File(ActionError::Copy(error)) => error.missing(),
+            Self::Hash(error) => error.missing(),
+            Self::Mount { source, .. } => source.missing_source(),
+            _ => None,
+        }
+    }
+}
+
+/// The chain an operation refers to; nothing is an empty file system.
+///
+/// # Errors
+/// [`OpError::NoSuchInput`].
+pub fn chain_of(input: InputIndex, inputs: &[Value]) -> Result<Chain, OpError> {
+    let Some(index) = input else {
+        return Ok(Chain::default());
+    };
+    match inputs.get(index as usize) {
+        Some(Value::Chain(chain)) => Ok(chain.clone()),
+        _ => Err(OpError::NoSuchInput(input)),
+    }
+}
+
+/// A layer as a record names it: with the place it can be fetched from, where it has one.
+#[must_use]
+pub fn layer_entry(job: &Job, id: &LayerId) -> LayerEntry {
+    let descriptor = job
+        .remote(id)
+        .and_then(|remote| serde_json::to_string(&remote.descriptor).ok());
+    LayerEntry {
+        id: id.clone(),
+        diff_id: id.diff_id(),
+        descriptor,
+    }
+}
+
+/// Runs blocking work on a thread that may block. A panic in it goes on here.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(reason) => std::panic::resume_unwind(reason),
+            // Only a runtime that is being dropped cancels blocking work, and then nobody waits for it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

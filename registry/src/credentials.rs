@@ -3,8 +3,8 @@
 //! A credential belongs to exactly one host and port (or to a repository there), and is found for no other; a helper
 //! that fails means anonymous, never another entry (security row 35). Only the helper of the host in use is run.
 
-mod file;
 mod credential_helper;
+mod file;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use crate::config::canonical_host;
 use crate::escape::Excerpt;
-pub use file::FileError;
-use file::{AuthFile, Entry};
 use credential_helper::Helper;
 pub use credential_helper::HelperError;
+pub use file::FileError;
+use file::{AuthFile, Entry};
 
 /// The address Docker stores Docker Hub's credentials under.
 pub(crate) const HUB_ADDRESS: &str = "https://index.docker.io/v1/";

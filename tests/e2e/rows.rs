@@ -27,7 +27,9 @@ fn tar_xz() -> Vec<u8> {
 /// What the C compiler makes of one of the sources beside this file; says `SKIP:` where it makes nothing.
 fn compiled(fixture: &Fixture, source: &str, name: &str, flags: &[&str]) -> Option<PathBuf> {
     let made = fixture.home.work().join(name);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/rows").join(source);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/e2e/rows")
+        .join(source);
     let compiler = machine::program("cc");
     let done = compiler.and_then(|cc| {
         let mut command = Command::new(cc);
@@ -36,7 +38,9 @@ fn compiled(fixture: &Fixture, source: &str, name: &str, flags: &[&str]) -> Opti
     if done.as_ref().is_some_and(|output| output.status.success()) {
         return Some(made);
     }
-    let why = done.map_or_else(String::new, |output| String::from_utf8_lossy(&output.stderr).into_owned());
+    let why = done.map_or_else(String::new, |output| {
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    });
     machine::skip(&format!("{name} needs a C compiler and its libraries: {why}"));
     None
 }
@@ -58,28 +62,73 @@ fn image_over_busybox(fixture: &Fixture, name: &str, layer: LayerBuilder) -> Str
 /// host at `mark` and in the image at `/ran-NAME`.
 fn planted(mark: &Path, library: &[u8]) -> LayerBuilder {
     let mut layer = LayerBuilder::new()
-        .file("etc/passwd", Attributes::mode(0o644), b"root:x:0:0::/:/bin/sh\nbob:x:1000:100::/:/bin/sh\n")
+        .file(
+            "etc/passwd",
+            Attributes::mode(0o644),
+            b"root:x:0:0::/:/bin/sh\nbob:x:1000:100::/:/bin/sh\n",
+        )
         .file("etc/group", Attributes::mode(0o644), b"root:x:0:\nbob:x:100:\n")
-        .file("etc/nsswitch.conf", Attributes::mode(0o644), b"passwd: files compat systemd\ngroup: files\nhosts: files dns\n")
-        .file("etc/ld.so.preload", Attributes::mode(0o644), b"/lib/libnss_files.so.2\n");
+        .file(
+            "etc/nsswitch.conf",
+            Attributes::mode(0o644),
+            b"passwd: files compat systemd\ngroup: files\nhosts: files dns\n",
+        )
+        .file(
+            "etc/ld.so.preload",
+            Attributes::mode(0o644),
+            b"/lib/libnss_files.so.2\n",
+        );
     for name in [
-        "xz", "unxz", "unpigz", "pigz", "gzip", "zstd", "bzip2", "tar", "git", "newuidmap", "newgidmap", "getent",
-        "id", "cp", "mount", "umount",
+        "xz",
+        "unxz",
+        "unpigz",
+        "pigz",
+        "gzip",
+        "zstd",
+        "bzip2",
+        "tar",
+        "git",
+        "newuidmap",
+        "newgidmap",
+        "getent",
+        "id",
+        "cp",
+        "mount",
+        "umount",
     ] {
-        let script = format!("#!/bin/sh\necho {name} >> {}\necho {name} >> /ran-{name}\n", mark.display());
+        let script = format!(
+            "#!/bin/sh\necho {name} >> {}\necho {name} >> /ran-{name}\n",
+            mark.display()
+        );
         for dir in ["usr/bin", "usr/local/bin"] {
-            layer = layer.file(&format!("{dir}/{name}"), Attributes::mode(0o755), script.as_bytes());
+            layer = layer.file(
+                &format!("{dir}/{name}"),
+                Attributes::mode(0o755),
+                script.as_bytes(),
+            );
         }
     }
-    for dir in ["lib", "lib64", "usr/lib", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu"] {
+    for dir in [
+        "lib",
+        "lib64",
+        "usr/lib",
+        "lib/x86_64-linux-gnu",
+        "usr/lib/x86_64-linux-gnu",
+        "usr/lib/aarch64-linux-gnu",
+    ] {
         for name in ["files", "dns", "compat", "systemd"] {
-            layer = layer.file(&format!("{dir}/libnss_{name}.so.2"), Attributes::mode(0o755), library);
+            layer = layer.file(
+                &format!("{dir}/libnss_{name}.so.2"),
+                Attributes::mode(0o755),
+                library,
+            );
         }
     }
     layer
 }
 
-const PLANTED_STEPS: &str = "FROM planted\nADD x.tar.xz /x/\nCOPY --chown=bob:bob f /f\nWORKDIR /work\nUSER bob\nRUN true\n";
+const PLANTED_STEPS: &str =
+    "FROM planted\nADD x.tar.xz /x/\nCOPY --chown=bob:bob f /f\nWORKDIR /work\nUSER bob\nRUN true\n";
 
 fn row14_on(fixture: &Fixture) {
     let mark = fixture.home.work().join("ran-on-the-host");
@@ -89,14 +138,29 @@ fn row14_on(fixture: &Fixture) {
     };
     let layer = planted(&mark, &fs::read(library).unwrap());
     let argument = image_over_busybox(fixture, "planted", layer);
-    fixture.context.file("x.tar.xz", tar_xz()).file("f", "f\n").dockerfile(PLANTED_STEPS);
+    fixture
+        .context
+        .file("x.tar.xz", tar_xz())
+        .file("f", "f\n")
+        .dockerfile(PLANTED_STEPS);
     let (ran, image) = fixture.image(&[&argument]);
     let files = image.files().unwrap();
-    assert_eq!(files.text("x/inside"), Some("from xz\n\n"), "the archive was unpacked\n{ran}");
+    assert_eq!(
+        files.text("x/inside"),
+        Some("from xz\n\n"),
+        "the archive was unpacked\n{ran}"
+    );
     let copied = files.get("f").unwrap();
-    assert_eq!((copied.uid, copied.gid), (1000, 100), "bob was found in the image's own files");
+    assert_eq!(
+        (copied.uid, copied.gid),
+        (1000, 100),
+        "bob was found in the image's own files"
+    );
     let marks: Vec<&str> = files.paths().filter(|path| path.starts_with("ran-")).collect();
-    assert_eq!(marks, [""; 0], "something of the image was run by the builder\n{ran}");
+    assert_eq!(
+        marks, [""; 0],
+        "something of the image was run by the builder\n{ran}"
+    );
     assert!(!mark.exists(), "on the host: {:?}", fs::read_to_string(&mark));
 
     // The legal twin, and the proof that the marks would show: the step itself may run what its image holds.
@@ -136,13 +200,30 @@ fn row25_steps_do_not_see_each_other_and_nobody_outlives_a_step() {
     let before = fixture.residue();
     let start = Instant::now();
     let (ran, image) = fixture.image(&[]);
-    assert!(start.elapsed() < Duration::from_secs(120), "a step waited for its background process\n{ran}");
+    assert!(
+        start.elapsed() < Duration::from_secs(120),
+        "a step waited for its background process\n{ran}"
+    );
     let files = image.files().unwrap();
     let seen = files.text("seen").unwrap();
-    assert!(seen.contains("/bin/sh -c") && seen.contains("86399.5"), "it sees itself: {seen}");
-    assert!(!seen.contains("6.125") && !seen.contains("rbuild"), "a step saw others: {seen}");
-    assert_eq!(files.text("programs"), Some("/bin/busybox\n"), "only the image's own programs run beside it");
-    assert_eq!(host_processes("86399.5"), [0; 0], "a background process outlived its step");
+    assert!(
+        seen.contains("/bin/sh -c") && seen.contains("86399.5"),
+        "it sees itself: {seen}"
+    );
+    assert!(
+        !seen.contains("6.125") && !seen.contains("rbuild"),
+        "a step saw others: {seen}"
+    );
+    assert_eq!(
+        files.text("programs"),
+        Some("/bin/busybox\n"),
+        "only the image's own programs run beside it"
+    );
+    assert_eq!(
+        host_processes("86399.5"),
+        [0; 0],
+        "a background process outlived its step"
+    );
     fixture.assert_clean_since(&before);
 }
 
@@ -168,7 +249,11 @@ fn family(pid: u32) -> Vec<u32> {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
         for thread in threads.flatten() {
             let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            found.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|child| child.parse::<u32>().ok()),
+            );
         }
     }
     found
@@ -190,8 +275,14 @@ fn row30_on(fixture: &Fixture, seconds: &str) {
          RUN sleep {seconds}\n"
     ));
     let archive = fixture.archive();
-    let build = fixture.build().args(["--build-arg=GIVEN=yes"]).arg(format!("--output=type=oci,dest={}", archive.display()));
-    let running = HOST_VARIABLES.iter().fold(build, |build, (key, value)| build.env(key, value)).spawn();
+    let build = fixture
+        .build()
+        .args(["--build-arg=GIVEN=yes"])
+        .arg(format!("--output=type=oci,dest={}", archive.display()));
+    let running = HOST_VARIABLES
+        .iter()
+        .fold(build, |build, (key, value)| build.env(key, value))
+        .spawn();
     let step = wait_for_step(&format!("sleep {seconds}"));
     let rbuild = running.pid();
     for pid in family(rbuild).into_iter().filter(|pid| *pid != rbuild) {
@@ -204,25 +295,54 @@ fn row30_on(fixture: &Fixture, seconds: &str) {
     }
     for pid in [rbuild, step] {
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"))
+            .unwrap();
         let numbers: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
         assert_eq!(numbers, ["0", "0"], "core dumps are possible: {core}");
     }
     running.wait().succeeded();
     let image = OciLayout::open(&archive).unwrap().image().unwrap();
     let files = image.files().unwrap();
-    let names: Vec<&str> = files.text("env").unwrap().lines().filter_map(|line| line.split('=').next()).collect();
+    let names: Vec<&str> = files
+        .text("env")
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.split('=').next())
+        .collect();
     for given in ["GIVEN", "SET", "PATH", "HOME"] {
-        assert!(names.contains(&given), "legal twin: {given} reaches the step: {names:?}");
+        assert!(
+            names.contains(&given),
+            "legal twin: {given} reaches the step: {names:?}"
+        );
     }
-    let known = ["GIVEN", "SET", "PATH", "HOME", "HOSTNAME", "PWD", "SHLVL", "OLDPWD", "_"];
-    assert!(names.iter().all(|name| known.contains(name)), "more than BuildKit gives: {names:?}");
+    let known = [
+        "GIVEN", "SET", "PATH", "HOME", "HOSTNAME", "PWD", "SHLVL", "OLDPWD", "_",
+    ];
+    assert!(
+        names.iter().all(|name| known.contains(name)),
+        "more than BuildKit gives: {names:?}"
+    );
     for (path, line) in files.table() {
-        assert!(!line.contains("c4n4ry-env"), "{path} holds the host's environment");
+        assert!(
+            !line.contains("c4n4ry-env"),
+            "{path} holds the host's environment"
+        );
     }
-    assert!(!files.text("cwds").unwrap().contains(&fixture.home.work().display().to_string()));
+    assert!(
+        !files
+            .text("cwds")
+            .unwrap()
+            .contains(&fixture.home.work().display().to_string())
+    );
     assert_eq!(files.text("core"), Some("0\n"));
-    assert!(!files.paths().any(|path| path.contains("core.") || path.ends_with("/core")), "a core dump is in the layer");
+    assert!(
+        !files
+            .paths()
+            .any(|path| path.contains("core.") || path.ends_with("/core")),
+        "a core dump is in the layer"
+    );
 }
 
 #[test]
@@ -239,17 +359,34 @@ fn rootless_row30_the_builders_environment_and_memory_stay_its_own() {
 
 #[test]
 fn rootless_row25_others_of_the_same_user_cannot_look_into_the_builder() {
-    let Some(fixture) = Fixture::rootless("FROM busybox\nRUN sleep 5.015625\n") else { return };
+    let Some(fixture) = Fixture::rootless("FROM busybox\nRUN sleep 5.015625\n") else {
+        return;
+    };
     let running = fixture.build().spawn();
     let _step = wait_for_step("sleep 5.015625");
     let pid = running.pid();
     for name in ["environ", "mem", "maps", "fd/0", "root", "cwd", "exe"] {
-        let read = if ["environ", "mem", "maps"].contains(&name) { "cat" } else { "readlink" };
-        let other = fixture.home.command(machine::program(read).unwrap()).arg(format!("/proc/{pid}/{name}")).run();
-        assert!(!other.status.success() && other.stdout.is_empty(), "{name} of rbuild can be read: {other}");
+        let read = if ["environ", "mem", "maps"].contains(&name) {
+            "cat"
+        } else {
+            "readlink"
+        };
+        let other = fixture
+            .home
+            .command(machine::program(read).unwrap())
+            .arg(format!("/proc/{pid}/{name}"))
+            .run();
+        assert!(
+            !other.status.success() && other.stdout.is_empty(),
+            "{name} of rbuild can be read: {other}"
+        );
     }
     // The legal twin: it is the hiding that refuses, and not the user or the tool.
-    let own = fixture.home.command(machine::program("cat").unwrap()).arg("/proc/self/environ").ok();
+    let own = fixture
+        .home
+        .command(machine::program("cat").unwrap())
+        .arg("/proc/self/environ")
+        .ok();
     assert!(own.stdout_text().contains("RBUILD_ROOT"));
     running.wait().succeeded();
 }
@@ -261,15 +398,23 @@ fn row29_keys_of_the_host_are_out_of_reach() {
     let fixture = Fixture::new(&format!(
         "FROM busybox\nCOPY keys /bin/keys\nRUN keys look {name} > /answers; cat /proc/keys > /list 2>/dev/null; true\n"
     ));
-    let Some(keys) = compiled(&fixture, "keys.c", "keys", &["-static"]) else { return };
-    fixture.context.file("keys", fs::read(&keys).unwrap()).mode("keys", 0o755);
+    let Some(keys) = compiled(&fixture, "keys.c", "keys", &["-static"]) else {
+        return;
+    };
+    fixture
+        .context
+        .file("keys", fs::read(&keys).unwrap())
+        .mode("keys", 0o755);
     let archive = fixture.archive();
     let bases = rbuild_testkit::base::layout().unwrap();
     let ran = fixture
         .home
         .command(&keys)
         .args(["plant", &name, RBUILD, "build", "--progress=plain"])
-        .arg(format!("--build-context=busybox=oci-layout://{}:busybox", bases.display()))
+        .arg(format!(
+            "--build-context=busybox=oci-layout://{}:busybox",
+            bases.display()
+        ))
         .arg(format!("--output=type=oci,dest={}", archive.display()))
         .arg(fixture.context.dir())
         .run();
@@ -278,12 +423,23 @@ fn row29_keys_of_the_host_are_out_of_reach() {
         return;
     }
     let ran = ran.succeeded();
-    assert!(ran.stdout_text().contains("both keys are still there"), "a step reached the host's keys\n{ran}");
-    let files = OciLayout::open(&archive).unwrap().image().unwrap().files().unwrap();
+    assert!(
+        ran.stdout_text().contains("both keys are still there"),
+        "a step reached the host's keys\n{ran}"
+    );
+    let files = OciLayout::open(&archive)
+        .unwrap()
+        .image()
+        .unwrap()
+        .files()
+        .unwrap();
     let answers = files.text("answers").unwrap();
     assert_eq!(answers.lines().count(), 5, "{answers}");
     for line in answers.lines() {
         assert!(line.ends_with(": Operation not permitted"), "{answers}");
     }
-    assert!(!files.text("list").unwrap_or_default().contains("rbuild-canary"), "/proc/keys shows the host's");
+    assert!(
+        !files.text("list").unwrap_or_default().contains("rbuild-canary"),
+        "/proc/keys shows the host's"
+    );
 }

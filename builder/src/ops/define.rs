@@ -156,9 +156,6 @@ mod tests {
     };
     use rbuild_oci::Digest;
 
-    /// What is changed, and how.
-    type Change = (&'static str, Box<dyn Fn(&mut ExecOp)>);
-
     fn mount(input: u32, dest: &str, kind: MountKind) -> Mount {
         Mount {
             input: Some(input),
@@ -211,7 +208,8 @@ mod tests {
     #[test]
     fn row46_every_field_that_changes_a_run_changes_its_key() {
         let plain = parts_of(exec());
-        let changes: Vec<Change> = vec![
+        type Change = Box<dyn Fn(&mut ExecOp)>;
+        let changes: Vec<(&str, Change)> = vec![
             ("args", Box::new(|e| e.meta.args.push("all".into()))),
             ("env value", Box::new(|e| e.meta.env[0] = "A=2".into())),
             (

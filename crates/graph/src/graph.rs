@@ -1,7 +1,7 @@
 //! The graph itself: vertices, edges, their digests, pruning and order. Refuses graphs that refer to what is not
 //! in them; cycles cannot be made, since a vertex is named by the digest of what it depends on.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use rbuild_oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -112,12 +112,19 @@ impl Vertex {
             inputs: &'a [Edge],
             platform: &'a str,
         }
-        let definition = Definition { op: &self.op, inputs: &self.inputs, platform: &self.platform };
+        let definition = Definition {
+            op: &self.op,
+            inputs: &self.inputs,
+            platform: &self.platform,
+        };
         let mut hasher = Sha256::new();
         hasher.update(b"rbuild vertex 1\0");
         let mut writer = HashWriter(&mut hasher);
         let written = serde_json::to_writer(&mut writer, &definition);
-        assert!(written.is_ok(), "an operation always serialises: its maps have string keys and a hash cannot fail");
+        assert!(
+            written.is_ok(),
+            "an operation always serialises: its maps have string keys and a hash cannot fail"
+        );
         VertexDigest(Digest::from_sha256(hasher.finalize().into()))
     }
 }
@@ -142,7 +149,11 @@ impl Graph {
     /// # Errors
     /// [`GraphError::MissingVertex`] if an input is not in the graph yet.
     pub fn add(&mut self, vertex: Vertex) -> Result<VertexDigest, GraphError> {
-        if let Some(missing) = vertex.inputs.iter().find(|edge| !self.vertices.contains_key(&edge.vertex)) {
+        if let Some(missing) = vertex
+            .inputs
+            .iter()
+            .find(|edge| !self.vertices.contains_key(&edge.vertex))
+        {
             return Err(GraphError::MissingVertex(missing.vertex.clone()));
         }
         let digest = vertex.digest();
@@ -156,6 +167,11 @@ impl Graph {
     #[must_use]
     pub fn get(&self, digest: &VertexDigest) -> Option<&Vertex> {
         self.vertices.get(digest)
+    }
+
+    /// All vertices, by digest.
+    pub fn vertices(&self) -> impl Iterator<Item = &Vertex> {
+        self.vertices.values()
     }
 
     /// Number of vertices.
@@ -180,8 +196,10 @@ impl Graph {
         // An explicit stack: a chain of 100,000 stages must not end the process.
         let mut stack: Vec<(&VertexDigest, bool)> = Vec::new();
         for target in targets.iter().rev() {
-            let (key, _) =
-                self.vertices.get_key_value(target).ok_or_else(|| GraphError::MissingVertex(target.clone()))?;
+            let (key, _) = self
+                .vertices
+                .get_key_value(target)
+                .ok_or_else(|| GraphError::MissingVertex(target.clone()))?;
             stack.push((key, false));
         }
         while let Some((digest, inputs_done)) = stack.pop() {
@@ -201,18 +219,6 @@ impl Graph {
         }
         Ok(order)
     }
-
-    /// How many vertices of `order` use each vertex.
-    #[must_use]
-    pub fn consumers(&self, order: &[VertexDigest]) -> HashMap<VertexDigest, usize> {
-        let mut count = HashMap::new();
-        for digest in order {
-            for edge in &self.vertices[digest].inputs {
-                *count.entry(edge.vertex.clone()).or_insert(0) += 1;
-            }
-        }
-        count
-    }
 }
 
 #[cfg(test)]
@@ -221,8 +227,16 @@ mod tests {
     use crate::op::{FileAction, FileActionKind, FileOp, MkDirAction, SourceOp};
 
     fn source(name: &str) -> Vertex {
-        let op = Op::Source(SourceOp { identifier: format!("local://{name}"), attrs: BTreeMap::new() });
-        Vertex { op, inputs: Vec::new(), platform: String::new(), meta: VertexMeta::default() }
+        let op = Op::Source(SourceOp {
+            identifier: format!("local://{name}"),
+            attrs: BTreeMap::new(),
+        });
+        Vertex {
+            op,
+            inputs: Vec::new(),
+            platform: String::new(),
+            meta: VertexMeta::default(),
+        }
     }
 
     fn mkdir(path: &str, on: &VertexDigest) -> Vertex {
@@ -233,10 +247,20 @@ mod tests {
             owner: None,
             time: None,
         });
-        let action = FileAction { input: Some(0), secondary_input: None, output: Some(0), kind };
+        let action = FileAction {
+            input: Some(0),
+            secondary_input: None,
+            output: Some(0),
+            kind,
+        };
         Vertex {
-            op: Op::File(FileOp { actions: vec![action] }),
-            inputs: vec![Edge { vertex: on.clone(), output: 0 }],
+            op: Op::File(FileOp {
+                actions: vec![action],
+            }),
+            inputs: vec![Edge {
+                vertex: on.clone(),
+                output: 0,
+            }],
             platform: String::new(),
             meta: VertexMeta::default(),
         }
@@ -279,6 +303,9 @@ mod tests {
     fn an_edge_to_nothing_is_refused() {
         let mut graph = Graph::default();
         let absent = source("absent").digest();
-        assert_eq!(graph.add(mkdir("/x", &absent)), Err(GraphError::MissingVertex(absent)));
+        assert_eq!(
+            graph.add(mkdir("/x", &absent)),
+            Err(GraphError::MissingVertex(absent))
+        );
     }
 }

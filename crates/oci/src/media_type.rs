@@ -23,8 +23,6 @@ pub const OCI_LAYER_NONDISTRIBUTABLE_GZIP: &str =
 /// OCI layer that must not be redistributed, zstd (deprecated by the spec).
 pub const OCI_LAYER_NONDISTRIBUTABLE_ZSTD: &str =
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd";
-/// The two-byte config `{}` of artifacts without a config.
-pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Docker manifest list.
 pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker image manifest, schema 2.
@@ -47,8 +45,6 @@ pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.man
 pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 /// In-toto statement, the layer type of attestation manifests.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
-/// BuildKit's cache config, the config type of a registry cache manifest.
-pub const BUILDKIT_CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 
 /// How a layer blob is compressed, as its media type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

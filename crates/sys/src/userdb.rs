@@ -159,16 +159,18 @@ impl Groups {
     /// The lines that are entries, in order; broken ones are passed over as in [`Passwd::entries`], and so are comments,
     /// which moby/sys/user knows in this file only.
     pub fn entries(&self) -> impl Iterator<Item = GroupEntry<'_>> {
-        lines(&self.0).filter(|line| !line.starts_with(b"#")).filter_map(|line| {
-            let mut fields = line.split(|b| *b == b':');
-            let name = fields.next().filter(|name| !name.is_empty())?;
-            let gid = parse_id(fields.nth(1)?)?;
-            Some(GroupEntry {
-                name,
-                gid,
-                members: fields.next().unwrap_or_default(),
+        lines(&self.0)
+            .filter(|line| !line.starts_with(b"#"))
+            .filter_map(|line| {
+                let mut fields = line.split(|b| *b == b':');
+                let name = fields.next().filter(|name| !name.is_empty())?;
+                let gid = parse_id(fields.nth(1)?)?;
+                Some(GroupEntry {
+                    name,
+                    gid,
+                    members: fields.next().unwrap_or_default(),
+                })
             })
-        })
     }
 
     /// The first entry of that name.

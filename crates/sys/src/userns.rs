@@ -146,14 +146,6 @@ pub fn enter() -> Result<Rung, UsernsError> {
     Ok(rung)
 }
 
-/// Finds out whether a caller without root rights could enter, without entering: what `rbuild doctor` prints.
-///
-/// # Errors
-/// The first thing that is missing.
-pub fn check_subordinate() -> Result<(), UsernsError> {
-    Maps::find().map(drop)
-}
-
 fn enter_subordinate() -> Result<(), UsernsError> {
     let maps = Maps::find()?;
     // newuidmap compares the owner of /proc/PID with its caller, and that is root for a hidden process.

@@ -68,12 +68,6 @@ impl OciLayout {
         &self.dir
     }
 
-    /// Whether this came from an archive.
-    #[must_use]
-    pub fn was_archive(&self) -> bool {
-        self.unpacked.is_some()
-    }
-
     /// `index.json`.
     ///
     /// # Errors
@@ -157,7 +151,10 @@ pub struct Image {
     /// The config document.
     pub config: Value,
     layers: Vec<PathBuf>,
-    /// Keeps the files of an unpacked archive for as long as they may be read.
+    #[expect(
+        dead_code,
+        reason = "keeps the files of an unpacked archive for as long as they may be read"
+    )]
     unpacked: Option<Arc<tempfile::TempDir>>,
 }
 
@@ -181,12 +178,6 @@ impl Image {
             layers,
             unpacked: layout.unpacked.clone(),
         })
-    }
-
-    /// Whether the layout it was read from is an archive.
-    #[must_use]
-    pub fn from_archive(&self) -> bool {
-        self.unpacked.is_some()
     }
 
     /// How many layers.

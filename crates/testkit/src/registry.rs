@@ -116,7 +116,6 @@ struct State {
     manifests: HashMap<(String, String), (String, Vec<u8>)>,
     uploads: HashMap<String, Vec<u8>>,
     tokens: HashMap<String, Vec<String>>,
-    token_seconds: Option<u64>,
     counter: u64,
     mounts: bool,
     faults: Vec<Fault>,
@@ -268,11 +267,6 @@ impl TestRegistry {
     /// Whether mounting works (it does at first); otherwise it is answered with 202, as an ordinary upload.
     pub fn allow_mounts(&self, allow: bool) {
         self.state().mounts = allow;
-    }
-
-    /// `expires_in` of the tokens given from now on; nothing leaves it out.
-    pub fn set_token_seconds(&self, seconds: Option<u64>) {
-        self.state().token_seconds = seconds;
     }
 
     /// Makes every token given so far invalid.

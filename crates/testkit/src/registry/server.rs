@@ -300,13 +300,9 @@ impl State {
         self.counter += 1;
         let token = format!("token-{}", self.counter);
         self.tokens.insert(token.clone(), scopes);
-        let life = self
-            .token_seconds
-            .map(|s| format!(",\"expires_in\":{s}"))
-            .unwrap_or_default();
         Reply::new(200)
             .header("content-type", "application/json")
-            .body(format!("{{\"token\":\"{token}\"{life}}}").into())
+            .body(format!("{{\"token\":\"{token}\"}}").into())
     }
 
     fn get_manifest(&self, repository: &str, object: &str) -> Reply {

@@ -66,7 +66,13 @@ fn item49_row26_groups_are_the_images_own() {
         ("1000:root", 1000, 0, vec![0], "/home/bob"),
         ("4242", 4242, 0, vec![0], "/"),
         ("4242:6000", 4242, 6000, vec![6000], "/"),
-        ("2147483647:2147483647", 2_147_483_647, 2_147_483_647, vec![2_147_483_647], "/"),
+        (
+            "2147483647:2147483647",
+            2_147_483_647,
+            2_147_483_647,
+            vec![2_147_483_647],
+            "/",
+        ),
     ] {
         assert_eq!(image.ids(spec), (uid, gid, groups), "{spec:?}");
         assert_eq!(image.lookup(spec).unwrap().home, PathBuf::from(home), "{spec:?}");
@@ -81,7 +87,11 @@ fn row15_digits_are_never_a_name_and_never_overflow_to_root() {
         &format!("{PASSWD}4294967296:x:0:0::/:/bin/sh\n-1:x:0:0::/:/bin/sh\n"),
     );
     assert_eq!(image.ids("1000000").0, 1_000_000);
-    assert_eq!(image.ids("1000").0, 1000, "a user NAMED 1000 with uid 0 is not meant");
+    assert_eq!(
+        image.ids("1000").0,
+        1000,
+        "a user NAMED 1000 with uid 0 is not meant"
+    );
     for spec in [
         "4294967296",
         "2147483648",
@@ -90,14 +100,20 @@ fn row15_digits_are_never_a_name_and_never_overflow_to_root() {
         "1000:4294967296",
     ] {
         assert!(
-            matches!(image.lookup(spec), Err(UserError::UserDb(UserDbError::IdRange(_)))),
+            matches!(
+                image.lookup(spec),
+                Err(UserError::UserDb(UserDbError::IdRange(_)))
+            ),
             "{spec}: {:?}",
             image.lookup(spec)
         );
     }
     for spec in ["-1", "+0", "0:-1"] {
         assert!(
-            matches!(image.lookup(spec), Err(UserError::UserDb(UserDbError::Malformed(_)))),
+            matches!(
+                image.lookup(spec),
+                Err(UserError::UserDb(UserDbError::Malformed(_)))
+            ),
             "{spec}: {:?}",
             image.lookup(spec)
         );
@@ -110,7 +126,10 @@ fn row15_digits_are_never_a_name_and_never_overflow_to_root() {
             image.lookup(spec)
         );
     }
-    assert!(matches!(image.lookup("bob:nogroup"), Err(UserError::UnknownGroup(_))));
+    assert!(matches!(
+        image.lookup("bob:nogroup"),
+        Err(UserError::UnknownGroup(_))
+    ));
 }
 
 #[test]
@@ -126,7 +145,10 @@ fn row15_files_that_lead_out_or_never_end() {
     let nobody = |what: &str| {
         let found = image.lookup("evil");
         assert!(
-            matches!(found, Err(UserError::UnknownUser | UserError::UserDb(UserDbError::Read(_)))),
+            matches!(
+                found,
+                Err(UserError::UnknownUser | UserError::UserDb(UserDbError::Read(_)))
+            ),
             "{what}: {found:?}"
         );
         assert_eq!(image.ids("").0, 0, "{what}");

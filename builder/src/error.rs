@@ -1,0 +1,309 @@
+//! A failed build as data: what went wrong, where in the Dockerfile, and what may help. Wording for people is the
+//! command line's; the words here are what it prints.
+
+use std::error::Error;
+
+use rbuild_fileops::MissingSource;
+use rbuild_frontend::FrontendError;
+use rbuild_graph::{Graph, SourceText, VertexDigest};
+use rbuild_store::{DiskError, IndexError, StoreError};
+
+use crate::context::OpenContextError;
+use crate::export::ExportError;
+use crate::ops::OpError;
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The context or the Dockerfile could not be opened.
+    #[error(transparent)]
+    Context(#[from] OpenContextError),
+    /// The Dockerfile does not become a graph.
+    #[error("{error}")]
+    Frontend {
+        /// What is wrong.
+        #[source]
+        error: FrontendError,
+        /// The Dockerfile.
+        source_text: SourceText,
+    },
+    /// A step failed.
+    #[error("{error}")]
+    Step {
+        /// What went wrong.
+        #[source]
+        error: Box<OpError>,
+        /// The lines it comes from.
+        place: Option<Place>,
+    },
+    /// The result could not be exported.
+    #[error(transparent)]
+    Export(Box<ExportError>),
+    /// The request asks for what is not there.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The host's certificates.
+    #[error(transparent)]
+    HostCa(#[from] crate::ops::host_ca::HostCaError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The user stopped it.
+    #[error("context canceled")]
+    Canceled,
+}
+
+impl From<ExportError> for BuildError {
+    fn from(error: ExportError) -> Self {
+        Self::Export(Box::new(error))
+    }
+}
+
+/// What a request cannot ask for.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Not a platform.
+    #[error("invalid platform {text:?}")]
+    Platform {
+        /// As written.
+        text: String,
+        /// Why.
+        #[source]
+        source: rbuild_oci::PlatformError,
+    },
+    /// Several platforms at once.
+    #[error("building for several platforms at once is not supported yet")]
+    Platforms,
+    /// A tag that is no reference.
+    #[error("invalid tag {text:?}")]
+    Tag {
+        /// As written.
+        text: String,
+        /// Why.
+        #[source]
+        source: rbuild_oci::ReferenceError,
+    },
+    /// A time no document can name.
+    #[error("SOURCE_DATE_EPOCH {0} is out of range")]
+    Epoch(i64),
+    /// A push without a name.
+    #[error("tag is needed when pushing to registry")]
+    PushWithoutName,
+    /// A directory given as a named context cannot be opened.
+    #[error("build context {name:?}")]
+    NamedContext {
+        /// The name.
+        name: String,
+        /// Why.
+        #[source]
+        source: rbuild_sys::RootFdError,
+    },
+    /// Ignore patterns of a named context.
+    #[error("build context {name:?}")]
+    NamedContextRules {
+        /// The name.
+        name: String,
+        /// Why.
+        #[source]
+        source: rbuild_fileops::IgnoreRulesError,
+    },
+}
+
+/// Lines of a Dockerfile.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The file.
+    pub source: SourceText,
+    /// First and last line, 1-based.
+    pub lines: (u32, u32),
+}
+
+impl Place {
+    /// Where a vertex of `graph` comes from.
+    #[must_use]
+    pub fn of(graph: &Graph, vertex: &VertexDigest) -> Option<Self> {
+        let span = graph.get(vertex)?.meta.span.as_ref()?;
+        let source = graph.sources.get(span.source)?.clone();
+        Some(Self {
+            source,
+            lines: (span.start, span.end),
+        })
+    }
+}
+
+impl From<DiskError> for BuildError {
+    fn from(error: DiskError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<IndexError> for BuildError {
+    fn from(error: IndexError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl BuildError {
+    /// The whole failure in one line, cause behind cause, as BuildKit's clients print it.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Step { error, .. } => {
+                let prefix = if error.missing_source().is_some() {
+                    "failed to calculate checksum: "
+                } else {
+                    ""
+                };
+                format!(
+                    "failed to build: failed to solve: {prefix}{}",
+                    chain_text(&**error)
+                )
+            }
+            Self::Frontend { error, .. } => {
+                format!("failed to build: failed to solve: {}", chain_text(error))
+            }
+            Self::Canceled => "failed to build: failed to solve: context canceled".to_owned(),
+            other => format!("failed to build: {}", chain_text(other)),
+        }
+    }
+
+    /// The lines of the Dockerfile it comes from.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        match self {
+            Self::Step { place, .. } => place.clone(),
+            Self::Frontend { error, source_text } => {
+                let span = error.span?;
+                Some(Place {
+                    source: source_text.clone(),
+                    lines: (span.start, span.end),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// What may help, a line each.
+    #[must_use]
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Context(OpenContextError::NoDockerfile { hint, .. }) => vec![hint.clone()],
+            Self::Step { error, .. } => step_hints(error),
+            other if is_disk_full(other) => {
+                vec!["the store's file system is full; `rbuild prune` frees what no image needs".to_owned()]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether the user stopped the build.
+    #[must_use]
+    pub fn is_canceled(&self) -> bool {
+        matches!(self, Self::Canceled)
+            || matches!(self, Self::Step { error, .. } if matches!(**error, OpError::Canceled))
+    }
+}
+
+fn step_hints(error: &OpError) -> Vec<String> {
+    if let Some(missing) = error.missing_source() {
+        return missing_hints(missing);
+    }
+    match error {
+        OpError::Process { hint, .. } => hint.iter().cloned().collect(),
+        OpError::Entitlement(name, _) => vec![format!("allow it with --allow {name}")],
+        OpError::Mount { source, .. } => step_hints(source),
+        OpError::Secret(crate::secrets::SecretError::NotFound(id)) => {
+            vec![format!(
+                "give it with --secret id={id},src=FILE or --secret id={id},env=NAME"
+            )]
+        }
+        other if is_disk_full(other) => {
+            vec!["the store's file system is full; `rbuild prune` frees what no image needs".to_owned()]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Where a missing source was looked for; its own text names the ignore rule and the nearest name.
+fn missing_hints(missing: &MissingSource) -> Vec<String> {
+    let place = match &missing.context {
+        Some(context) => format!("looked for {:?} in the build context {:?}", missing.path, context),
+        None => format!(
+            "looked for {:?} in the file system of the stage or image copied from",
+            missing.path
+        ),
+    };
+    let rule = missing.ignored.as_ref().map(|rule| {
+        format!(
+            "{} leaves it out in line {}: {}",
+            rule.file, rule.line, rule.pattern
+        )
+    });
+    std::iter::once(place).chain(rule).collect()
+}
+
+/// Whether the kernel said that there is no space, anywhere among the causes.
+fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(found) = cause {
+        if let Some(io) = found.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::StorageFull
+        {
+            return true;
+        }
+        if found.downcast_ref::<DiskError>().is_some_and(DiskError::is_full) {
+            return true;
+        }
+        cause = found.source();
+    }
+    false
+}
+
+/// An error and its causes as one line. A cause whose words are there already is not said twice.
+#[must_use]
+pub fn chain_text(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(found) = cause {
+        let words = found.to_string();
+        if !words.is_empty() && !text.ends_with(&words) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&words);
+        }
+        cause = found.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] Middle);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("middle: {0}")]
+    struct Middle(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("inner")]
+    struct Inner;
+
+    #[test]
+    fn causes_are_told_once() {
+        assert_eq!(chain_text(&Outer(Middle(Inner))), "outer: middle: inner");
+    }
+
+    #[test]
+    fn a_full_disk_is_recognised_below_other_errors() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("write")]
+        struct Write(#[source] std::io::Error);
+        assert!(is_disk_full(&Write(std::io::ErrorKind::StorageFull.into())));
+        assert!(!is_disk_full(&Write(std::io::ErrorKind::NotFound.into())));
+    }
+}
