@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::facts::{FileFacts, Kind, sha256_hex};
@@ -11,6 +12,7 @@ use rbuild_testkit::image::{OciLayout, entries};
 use rbuild_testkit::machine;
 use rbuild_testkit::run::Bundle;
 use rbuild_testkit::validate;
+use rustix::process::Signal;
 
 use crate::e2e::fixture::{Fixture, is_root};
 
@@ -99,8 +101,55 @@ fn the_archive_is_the_same_twice_from_different_stores() {
     assert_eq!(read(), read());
 }
 
-/// `docker load` needs a running dockerd, which not every machine can start; its format is checked instead, and skopeo,
-/// which has a reader of its own for it, must accept it.
+/// A real engine loads our archive and knows it by our config's digest.
+#[test]
+fn privileged_docker_load_takes_a_docker_archive() {
+    if !is_root("dockerd") {
+        return;
+    }
+    let fixture = app();
+    let room = fixture.home.work().join("engine");
+    fs::create_dir(&room).unwrap();
+    let (archive, iid) = (room.join("docker.tar"), room.join("iid"));
+    fixture
+        .build()
+        .args(["-t", "example.invalid/app:1"])
+        .arg(format!("--iidfile={}", iid.display()))
+        .arg(format!("--output=type=docker,dest={}", archive.display()))
+        .ok();
+    let at = |name: &str| room.join(name).display().to_string();
+    let socket = format!("unix://{}", at("d.sock"));
+    let engine = tool("dockerd")
+        .args([
+            "--iptables=false",
+            "--ip6tables=false",
+            "--bridge=none",
+            "-H",
+            &socket,
+        ])
+        .args([
+            "--data-root",
+            &at("data"),
+            "--exec-root",
+            &at("exec"),
+            "--pidfile",
+            &at("pid"),
+        ])
+        .spawn();
+    let docker = |args: &[&str]| tool("docker").args(["-H", &socket]).args(args);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !docker(&["info"]).run().status.success() {
+        assert!(Instant::now() < deadline, "the engine does not come up");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    docker(&["load", "-i", &archive.display().to_string()]).ok();
+    let images = docker(&["images", "--no-trunc", "--quiet", "example.invalid/app:1"]).ok();
+    engine.signal(Signal::TERM);
+    drop(engine.wait());
+    assert_eq!(images.stdout_text(), fs::read_to_string(iid).unwrap());
+}
+
+/// skopeo has a reader of its own for the same form.
 #[test]
 fn a_docker_archive_has_the_members_that_docker_load_reads() {
     let fixture = app();
