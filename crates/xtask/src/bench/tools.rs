@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
+use rbuild_testkit::machine;
 
 use super::{Room, exists};
 use crate::shell;
@@ -108,6 +109,8 @@ impl Tool {
                 ];
                 let mut first = places();
                 first.extend(build.map(String::from));
+                // crun refuses machines that have both cgroup versions mounted; runc takes either.
+                first.extend(machine::program("runc").map(|runc| format!("--runtime={}", runc.display())));
                 first.push(context);
                 let mut second = places();
                 second.extend(["push", "--quiet", "bench"].map(String::from));
@@ -164,7 +167,7 @@ impl Tool {
         match &self.kind {
             Kind::Rbuild { .. } => "rbuild build --root=STORE --progress=quiet --output=type=oci,dest=OUT CONTEXT".into(),
             Kind::Buildah { .. } => {
-                "buildah build --layers --quiet --isolation=oci -t bench CONTEXT && buildah push bench oci-archive:OUT".into()
+                "buildah build --layers --quiet --isolation=oci --runtime=runc -t bench CONTEXT && buildah push bench oci-archive:OUT".into()
             }
             Kind::BuildKit { .. } => {
                 "buildctl build --frontend=dockerfile.v0 --local=context=… --output=type=oci,dest=OUT".into()
