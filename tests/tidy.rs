@@ -273,3 +273,46 @@ fn every_row_of_the_conformance_cases_says_what_it_shows() {
     none("cases without a sentence", &found);
     assert!(cases.len() >= 80, "only {} cases", cases.len());
 }
+
+#[test]
+fn the_table_of_attacks_names_the_tests_that_exist() {
+    let table = fs::read_to_string(root().join("docs/security.md")).expect("docs/security.md");
+    let promised = table.split("## Tests").nth(1).expect("the list of tests");
+    // The path of the file and the names in it stand in backticks, one file a line.
+    let mut named = Vec::new();
+    for line in promised.lines().filter_map(|line| line.strip_prefix("- ")) {
+        let mut words = line.split('`').skip(1).step_by(2);
+        let file = words.next().expect("a file");
+        named.extend(words.map(|test| (file.to_owned(), test.to_owned())));
+    }
+    let rows: Vec<String> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse::<u8>().ok())
+        .map(|row| format!("row{row:02}_"))
+        .collect();
+    assert!(rows.len() >= 23, "only {} rows", rows.len());
+    let mut there = Vec::new();
+    for (path, text) in sources() {
+        let names = text
+            .lines()
+            .filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn "));
+        let names = names.filter_map(|line| line.split_once('(').map(|(name, _)| name));
+        for name in names.filter(|name| rows.iter().any(|row| name.contains(row))) {
+            there.push((path.display().to_string(), name.to_owned()));
+        }
+    }
+    let gone = named.iter().filter(|test| !there.contains(test));
+    none(
+        "in docs/security.md and not in the sources",
+        &gone
+            .map(|(file, test)| format!("{file}: {test}"))
+            .collect::<Vec<_>>(),
+    );
+    let unnamed = there.iter().filter(|test| !named.contains(test));
+    none(
+        "in the sources and not in docs/security.md",
+        &unnamed
+            .map(|(file, test)| format!("{file}: {test}"))
+            .collect::<Vec<_>>(),
+    );
+}

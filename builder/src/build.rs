@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use rbuild_fileops::{IgnoreRules, LocalContext, SourceTree};
-use rbuild_frontend::{FrontendOptions, ImageResolveMode, Lowered, lower};
+use rbuild_frontend::{FrontendOptions, ImageResolveMode, LintWarning, Lowered, lower};
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{Edge, Graph, NetMode, Op, SourceText};
 use rbuild_oci::{Digest, ImageConfig, Platform, Timestamp};
@@ -22,7 +22,7 @@ use crate::ops::{OpError, blocking, host_ca};
 use crate::request::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Entitlement, NoCache};
 use crate::resolve::Resolver;
 use crate::secrets::Secrets;
-use crate::solve::{Reporter, SolveError, solve};
+use crate::solve::{SolveError, solve};
 use crate::start_check;
 use crate::value::{Chain, Value};
 
@@ -63,7 +63,7 @@ pub async fn build(
         () = cancel.cancelled() => return Err(BuildError::Canceled),
     };
     let mut outcome = BuildOutcome {
-        warnings: warn(&lowered, &opened, &sink),
+        warnings: warn(&lowered.warnings, &opened),
         ..BuildOutcome::default()
     };
     let graph = Arc::new(lowered.graph);
@@ -115,11 +115,6 @@ fn frontend_options(
         ),
         _ => return Err(RequestError::Platforms.into()),
     };
-    let no_cache = match &request.no_cache {
-        NoCache::Off => rbuild_frontend::NoCache::Off,
-        NoCache::All => rbuild_frontend::NoCache::All,
-        NoCache::Stages(names) => rbuild_frontend::NoCache::Stages(names.clone()),
-    };
     Ok(FrontendOptions {
         dockerfile: opened.dockerfile.clone(),
         filename: opened.filename.clone(),
@@ -128,7 +123,7 @@ fn frontend_options(
         labels: request.labels.clone(),
         target_platform,
         build_contexts: request.build_contexts.clone(),
-        no_cache,
+        no_cache: request.no_cache.clone(),
         extra_hosts: request.extra_hosts.clone(),
         hostname: request
             .build_args
@@ -156,27 +151,17 @@ fn frontend_options(
 }
 
 /// Sends the front end's warnings, and gives them as lines.
-fn warn(lowered: &Lowered, opened: &Opened, sink: &Arc<dyn Sink>) -> Vec<String> {
-    if lowered.warnings.is_empty() {
-        return Vec::new();
-    }
-    let mut reporter = Reporter::internal(sink, &format!("[internal] check {}", opened.filename));
-    reporter.start(None);
-    for warning in &lowered.warnings {
+fn warn(warnings: &[LintWarning], opened: &Opened) -> Vec<String> {
+    for warning in warnings {
         let lines = vec![(warning.span.start, warning.span.end)];
-        reporter.warn(
+        opened.load.warn(
             warning.short(),
             vec![warning.description.to_owned()],
             warning.url.to_owned(),
             Some((opened.filename.clone(), lines)),
         );
     }
-    reporter.done();
-    lowered
-        .warnings
-        .iter()
-        .map(rbuild_frontend::LintWarning::short)
-        .collect()
+    warnings.iter().map(LintWarning::short).collect()
 }
 
 fn job(

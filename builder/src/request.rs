@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use rbuild_frontend::NoCache;
 use rbuild_graph::{HostIp, NetMode, Ulimit};
 use rbuild_oci::Digest;
 
@@ -81,18 +82,6 @@ impl Default for DockerfileSource {
     fn default() -> Self {
         Self::InContext("Dockerfile".to_owned())
     }
-}
-
-/// What is not taken from the cache.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum NoCache {
-    /// The cache is used.
-    #[default]
-    Off,
-    /// No step is taken from the cache.
-    All,
-    /// The steps of these stages are not, names compared ignoring case.
-    Stages(Vec<String>),
 }
 
 /// Permissions that a step needs to leave the default sandbox.

@@ -38,10 +38,8 @@ impl ConfigSources {
     /// The environment of this process and `/etc`. Variables that are not UTF-8 are left out.
     #[must_use]
     pub fn from_process() -> Self {
-        let env =
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Self {
-            env: env.collect(),
+            env: environment(),
             etc: PathBuf::from("/etc"),
         }
     }
@@ -54,6 +52,13 @@ impl ConfigSources {
         let home = || self.var("HOME").map(|home| Path::new(home).join(".config"));
         self.var("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)
     }
+}
+
+/// The variables of this process that are UTF-8.
+pub(crate) fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Why the configuration cannot be used.

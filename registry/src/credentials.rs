@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::canonical_host;
+use crate::config::{canonical_host, environment};
 use crate::escape::Excerpt;
 use credential_helper::Helper;
 pub use credential_helper::HelperError;
@@ -75,10 +75,8 @@ impl CredentialSources {
     /// The environment of this process. Variables that are not UTF-8 are left out.
     #[must_use]
     pub fn from_process() -> Self {
-        let env =
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Self {
-            env: env.collect(),
+            env: environment(),
             helper_timeout: Duration::from_secs(30),
         }
     }

@@ -119,7 +119,7 @@ impl Client {
         let size = reply
             .header("content-length")
             .and_then(|text| text.parse::<u64>().ok());
-        let found_type = essence(reply.header(CONTENT_TYPE.as_str()).unwrap_or_default());
+        let found_type = media_type::essence(reply.header(CONTENT_TYPE.as_str()).unwrap_or_default());
         let known = media_type::is_index(&found_type) || media_type::is_manifest(&found_type);
         Ok(size
             .filter(|size| known && *size > 0)
@@ -232,14 +232,4 @@ fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
         Algorithm::Sha256 => Digest::sha256(bytes),
         Algorithm::Sha512 => Digest::from_sha512(&Sha512::digest(bytes).into()),
     }
-}
-
-/// A media type without parameters.
-fn essence(content_type: &str) -> String {
-    content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
 }

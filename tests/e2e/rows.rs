@@ -130,7 +130,7 @@ fn planted(mark: &Path, library: &[u8]) -> LayerBuilder {
 const PLANTED_STEPS: &str =
     "FROM planted\nADD x.tar.xz /x/\nCOPY --chown=bob:bob f /f\nWORKDIR /work\nUSER bob\nRUN true\n";
 
-fn row14_on(fixture: &Fixture) {
+fn nothing_planted_is_run(fixture: &Fixture) {
     let mark = fixture.home.work().join("ran-on-the-host");
     let define = format!("-DMARK=\"{}\"", mark.display());
     let Some(library) = compiled(fixture, "planted.c", "planted.so", &["-shared", "-fPIC", &define]) else {
@@ -172,13 +172,13 @@ fn row14_on(fixture: &Fixture) {
 
 #[test]
 fn row14_nothing_planted_in_an_image_is_run_by_the_builder() {
-    row14_on(&Fixture::new(""));
+    nothing_planted_is_run(&Fixture::new(""));
 }
 
 #[test]
 fn rootless_row14_nothing_planted_in_an_image_is_run_by_the_builder() {
     if let Some(fixture) = Fixture::rootless("") {
-        row14_on(&fixture);
+        nothing_planted_is_run(&fixture);
     }
 }
 
@@ -268,7 +268,7 @@ const HOST_VARIABLES: [(&str, &str); 6] = [
     ("HTTP_PROXY", "http://u:c4n4ry-env@127.0.0.1:9"),
 ];
 
-fn row30_on(fixture: &Fixture, seconds: &str) {
+fn environment_stays(fixture: &Fixture, seconds: &str) {
     fixture.context.dockerfile(&format!(
         "FROM busybox\nARG GIVEN\nENV SET=1\nRUN env | sort > /env; cat /proc/[0-9]*/environ > /environs; \
          ls -l /proc/[0-9]*/cwd > /cwds; ulimit -c > /core; cd /tmp && (ulimit -c unlimited; sh -c 'kill -SEGV $$'); true\n\
@@ -347,13 +347,13 @@ fn row30_on(fixture: &Fixture, seconds: &str) {
 
 #[test]
 fn row30_the_builders_environment_and_memory_stay_its_own() {
-    row30_on(&Fixture::new(""), "5.0625");
+    environment_stays(&Fixture::new(""), "5.0625");
 }
 
 #[test]
 fn rootless_row30_the_builders_environment_and_memory_stay_its_own() {
     if let Some(fixture) = Fixture::rootless("") {
-        row30_on(&fixture, "5.03125");
+        environment_stays(&fixture, "5.03125");
     }
 }
 

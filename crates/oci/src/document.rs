@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::descriptor::null_is_default;
-use crate::media_type::{is_index, is_manifest, is_schema1};
+use crate::media_type::{essence, is_index, is_manifest, is_schema1};
 use crate::strict_json::{self, StrictJsonError, fold};
 use crate::{Descriptor, Platform, go_json};
 
@@ -344,16 +344,6 @@ impl Index {
             .filter_map(|e| e.platform.as_ref())
             .collect()
     }
-}
-
-/// A media type without parameters, in lower case.
-fn essence(content_type: &str) -> String {
-    content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
 }
 
 /// Types that servers send when they do not know; the document's own `mediaType` then decides alone.

@@ -46,6 +46,17 @@ pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v
 /// In-toto statement, the layer type of attestation manifests.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 
+/// A media type as a `Content-Type` header has it: without parameters, in lower case.
+#[must_use]
+pub fn essence(content_type: &str) -> String {
+    content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+}
+
 /// How a layer blob is compressed, as its media type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LayerCompression {
