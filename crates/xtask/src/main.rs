@@ -21,7 +21,8 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask <task>
   ci [--tier fast|real|all]       everything a change must pass; `.ci/run` is `--tier all`
   bases [NAME...]                 make the slow tier's base images from Debian packages (needs root)
-  demo [--install DIR]            build rbuild, build a multi-stage image with it, show both sizes
+  demo [--install DIR] [--rbuild PATH]
+                                  build rbuild (or take that one), build a multi-stage image with it, show both sizes
   bench [--case NAME] [--runs N]  measure against buildah and buildkitd, write benches/results/
   record-conformance --buildctl PATH --addr ADDR [--only PART]
                                   run the conformance cases under a real BuildKit and write expect.json";

@@ -22,12 +22,26 @@ const TEST_PACKAGES: [(&str, &str); 12] = [
     ("ca-certificates", "update-ca-certificates"),
     ("jq", "jq"),
 ];
+/// What `cargo xtask demo` needs: a linker, a base image, and programs that share no code with rbuild to run the result.
+const DEMO_PACKAGES: [(&str, &str); 6] = [
+    ("gcc", "gcc"),
+    ("libc6-dev", "/usr/include/stdlib.h"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("util-linux", "unshare"),
+    ("umoci", "umoci"),
+    ("runc", "runc"),
+];
 /// Peers and tools of the measurements.
 const BENCH_PACKAGES: [(&str, &str); 2] = [("buildah", "buildah"), ("time", "time")];
 
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {
     install(&TEST_PACKAGES)
+}
+
+/// Installs what the demonstration needs.
+pub(crate) fn for_demo() -> Result<()> {
+    install(&DEMO_PACKAGES)
 }
 
 /// Installs what the measurements need on top.
