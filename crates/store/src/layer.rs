@@ -352,15 +352,22 @@ impl Lease {
                 self.note_held(Kind::Layer, held);
             }
         }
-        ids.iter()
-            .map(|id| {
-                if self.is_held(Kind::Layer, &held_name(form, id)) {
-                    self.store().layer_dir(form, id)
-                } else {
-                    Ok(None)
-                }
-            })
-            .collect()
+        ids.iter().map(|id| self.held_layer(form, id)).collect()
+    }
+
+    fn held_layer(&self, form: &FormName, id: &LayerId) -> Result<Option<PathBuf>, StoreError> {
+        let name = held_name(form, id);
+        if let Some(path) = self.known_layer(&name) {
+            return Ok(Some(path));
+        }
+        if !self.is_held(Kind::Layer, &name) {
+            return Ok(None);
+        }
+        let found = self.store().layer_dir(form, id)?;
+        if let Some(path) = &found {
+            self.note_layer(name, path.clone());
+        }
+        Ok(found)
     }
 }
 

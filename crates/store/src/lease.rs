@@ -4,7 +4,7 @@
 //! blobs the build touches get a row in `lease_ref` in the same transaction that finds them, so the garbage
 //! collector either sees the row or has already removed the thing, and then the touch says "not there".
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,9 @@ pub struct Lease {
 struct Held {
     registered: bool,
     names: HashSet<(Kind, String)>,
+    /// Held layers that were found whole. Nobody takes them away or changes them while the lease lives, so they are not
+    /// looked at again: a build asks for the same layers before each of its steps.
+    layers: HashMap<String, PathBuf>,
 }
 
 /// What a lease can hold.
@@ -167,6 +170,18 @@ impl Lease {
     pub(crate) fn is_held(&self, kind: Kind, name: &str) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.names.contains(&(kind, name.to_owned()))
+    }
+
+    /// Where a held layer is, if it was found whole before.
+    pub(crate) fn known_layer(&self, name: &str) -> Option<PathBuf> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.layers.get(name).cloned()
+    }
+
+    /// Remembers where a held layer was found whole.
+    pub(crate) fn note_layer(&self, name: String, path: PathBuf) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.layers.insert(name, path);
     }
 
     /// Adds rows for `names`; the caller has just seen in the same transaction that they exist.

@@ -92,6 +92,28 @@ fn a_layer_whose_directory_is_gone_is_a_miss() {
 }
 
 #[test]
+fn a_held_layer_is_looked_at_once() {
+    let (_dir, store) = temporary_store();
+    let (maker, user) = (store.lease("one").unwrap(), store.lease("two").unwrap());
+    let id = LayerId::random().unwrap();
+    let path = store
+        .commit_layer(&maker, &form(), &tree(&maker, "x"), &id)
+        .unwrap();
+    let ids = std::slice::from_ref(&id);
+    assert_eq!(user.hold_layers(&form(), ids).unwrap(), [Some(path.clone())]);
+    store
+        .index()
+        .write("test", |t| t.run("DELETE FROM layer", []).map(drop))
+        .unwrap();
+    assert_eq!(user.hold_layers(&form(), ids).unwrap(), [Some(path)]);
+    assert_eq!(
+        maker.hold_layers(&form(), ids).unwrap(),
+        [None],
+        "it never looked"
+    );
+}
+
+#[test]
 fn what_a_power_failure_took_is_found_out() {
     let (_dir, store) = temporary_store();
     let lease = store.lease("test").unwrap();
