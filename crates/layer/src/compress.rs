@@ -36,7 +36,7 @@ pub enum CompressError {
         /// The format's highest.
         max: i64,
     },
-    /// The system gave no thread, or libzstd no context.
+    /// libzstd gave no context.
     #[error("set up compressor")]
     SetUp(#[source] io::Error),
 }
@@ -81,7 +81,7 @@ impl<W: Write> Compressor<W> {
                         max: 9,
                     });
                 }
-                Inner::Gzip(BlockGzip::new(out, level, workers).map_err(CompressError::SetUp)?)
+                Inner::Gzip(BlockGzip::new(out, level, workers))
             }
             LayerFormat::Zstd(level) => {
                 let level = level.unwrap_or(ZSTD_LEVEL_DEFAULT);

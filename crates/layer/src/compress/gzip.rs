@@ -30,46 +30,45 @@ struct Done {
     crc: Crc,
 }
 
-/// A writer of one gzip member.
+/// A writer of one gzip member. Threads are started with the first full block, so a stream of a single one needs none:
+/// most steps write less than that, and an image has many of them.
 pub(super) struct BlockGzip<W> {
     out: W,
+    level: u32,
     block: Vec<u8>,
     spare: Vec<Vec<u8>>,
     dictionary: Vec<u8>,
     jobs: Option<SyncSender<Job>>,
+    /// The threads' end of `jobs` until they are started; theirs alone then, so that it closes if all of them fail.
+    queue: Option<Receiver<Job>>,
     /// Blocks under way, oldest first.
     under_way: VecDeque<Receiver<Done>>,
     under_way_max: usize,
     crc: Crc,
     header_written: bool,
     threads: Vec<JoinHandle<()>>,
+    workers: usize,
 }
 
 impl<W: Write> BlockGzip<W> {
-    pub(super) fn new(out: W, level: u32, workers: usize) -> io::Result<Self> {
+    pub(super) fn new(out: W, level: u32, workers: usize) -> Self {
         let under_way_max = workers + 1;
         let (jobs, queue) = sync_channel::<Job>(under_way_max);
-        let queue = Arc::new(Mutex::new(queue));
-        let threads = (0..workers)
-            .map(|_| {
-                let queue = Arc::clone(&queue);
-                std::thread::Builder::new()
-                    .name("gzip".into())
-                    .spawn(move || work(&queue, level))
-            })
-            .collect::<io::Result<_>>()?;
-        Ok(Self {
+        Self {
             out,
-            block: Vec::with_capacity(BLOCK_BYTES),
+            level,
+            block: Vec::new(),
             spare: Vec::new(),
             dictionary: Vec::new(),
             jobs: Some(jobs),
+            queue: Some(queue),
             under_way: VecDeque::new(),
             under_way_max,
             crc: Crc::new(),
             header_written: false,
-            threads,
-        })
+            threads: Vec::new(),
+            workers,
+        }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -83,7 +82,17 @@ impl<W: Write> BlockGzip<W> {
     }
 
     pub(super) fn finish(mut self) -> io::Result<W> {
-        self.submit(true)?;
+        if self.threads.is_empty() {
+            let only = deflate_job(
+                &mut deflater(self.level),
+                std::mem::take(&mut self.block),
+                &[],
+                true,
+            );
+            self.put(only)?;
+        } else {
+            self.submit(true)?;
+        }
         while !self.under_way.is_empty() {
             self.take_oldest()?;
         }
@@ -102,10 +111,16 @@ impl<W: Write> BlockGzip<W> {
         if self.under_way.len() >= self.under_way_max {
             self.take_oldest()?;
         }
-        let next = self
-            .spare
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES));
+        if let Some(queue) = self.queue.take() {
+            self.start_threads(queue)?;
+        }
+        let next = if last {
+            Vec::new()
+        } else {
+            self.spare
+                .pop()
+                .unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
+        };
         let input = std::mem::replace(&mut self.block, next);
         let tail = input[input.len().saturating_sub(DICTIONARY_BYTES)..].to_vec();
         let dictionary = std::mem::replace(&mut self.dictionary, tail);
@@ -129,9 +144,25 @@ impl<W: Write> BlockGzip<W> {
         let Some(done) = self.under_way.pop_front() else {
             return Ok(());
         };
-        let mut done = done
+        let done = done
             .recv()
             .map_err(|_gone| io::Error::other("gzip thread failed"))?;
+        self.put(done)
+    }
+
+    fn start_threads(&mut self, queue: Receiver<Job>) -> io::Result<()> {
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..self.workers {
+            let (queue, level) = (Arc::clone(&queue), self.level);
+            let thread = std::thread::Builder::new()
+                .name("gzip".into())
+                .spawn(move || work(&queue, level))?;
+            self.threads.push(thread);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, mut done: Done) -> io::Result<()> {
         if !self.header_written {
             self.out.write_all(&HEADER)?;
             self.header_written = true;
@@ -146,22 +177,25 @@ impl<W: Write> BlockGzip<W> {
 
 /// One thread: takes jobs until there are no more.
 fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
-    let mut deflate = Compress::new(Compression::new(level), false);
+    let mut deflate = deflater(level);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let mut crc = Crc::new();
-        crc.update(&job.input);
-        let deflated = deflate_block(&mut deflate, &job.input, &job.dictionary, job.last);
+        let done = deflate_job(&mut deflate, job.input, &job.dictionary, job.last);
         // Nobody waits any more when the writer was dropped.
-        job.reply
-            .send(Done {
-                input: job.input,
-                deflated,
-                crc,
-            })
-            .ok();
+        job.reply.send(done).ok();
     }
+}
+
+fn deflater(level: u32) -> Compress {
+    Compress::new(Compression::new(level), false)
+}
+
+fn deflate_job(deflate: &mut Compress, input: Vec<u8>, dictionary: &[u8], last: bool) -> Done {
+    let mut crc = Crc::new();
+    crc.update(&input);
+    let deflated = deflate_block(deflate, &input, dictionary, last);
+    Done { input, deflated, crc }
 }
 
 fn deflate_block(deflate: &mut Compress, input: &[u8], dictionary: &[u8], last: bool) -> io::Result<Vec<u8>> {
