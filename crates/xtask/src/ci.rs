@@ -162,8 +162,18 @@ fn nextest(tier: Tier) -> Result<(u64, u64, Vec<String>)> {
     Ok((passed, failed, skipped))
 }
 
+/// Builds the release program and gives its path. It is linked statically, so it runs on any Linux of this architecture,
+/// and a step's sandbox, which is the same program, starts without a dynamic loader.
+pub(crate) fn release() -> Result<std::path::PathBuf> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut command = shell::cargo(&["build", "--release", "--package", "rbuild", "--target", &target])?;
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    shell::step("cargo build --release (static)", &mut command)?;
+    built(&format!("{target}/release"))
+}
+
 /// Path of the program that was built in a profile.
-pub(crate) fn built(profile: &str) -> Result<std::path::PathBuf> {
+fn built(profile: &str) -> Result<std::path::PathBuf> {
     let metadata = shell::output(&mut shell::cargo(&[
         "metadata",
         "--format-version=1",
