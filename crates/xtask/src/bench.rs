@@ -42,9 +42,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         .map_or(Ok(RUNS), |n| n.parse())
         .context("--runs N")?;
     let only = shell::flag(args, "--case").unwrap_or_default();
+    if shell::flag(args, "--rbuild").is_none() {
+        shell::step(
+            "build",
+            &mut shell::cargo(&["build", "--release", "--package", "rbuild"])?,
+        )?;
+    }
     let program = match shell::flag(args, "--rbuild") {
         Some(path) => path.into(),
-        None => ci::release()?,
+        None => ci::built("release")?,
     };
     let registry = DockerRegistry::start()?;
     let base = publish(&registry)?;
@@ -98,9 +104,13 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             ));
         }
     }
-    let path = results()?.join(format!("{}.md", machine["date"].as_str().unwrap_or("undated")));
-    fs::write(&path, table.join("\n") + "\n")?;
-    println!("written: {}", path.display());
+    if only.is_empty() {
+        let path = results()?.join(format!("{}.md", machine["date"].as_str().unwrap_or("undated")));
+        fs::write(&path, table.join("\n") + "\n")?;
+        println!("written: {}", path.display());
+    } else {
+        println!("one case alone: the table of all cases is left as it is");
+    }
     Ok(())
 }
 
