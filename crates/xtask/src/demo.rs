@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,71 +15,130 @@ use rbuild_testkit::image::OciLayout;
 use rbuild_testkit::machine;
 use rbuild_testkit::run::Bundle;
 
-use crate::{ci, packages, shell};
+use crate::{packages, shell};
+
+/// The project that is built: a Go service, with the toolchain and without.
+const PROJECT: &str = "tests/real/go";
+/// Its two Dockerfiles, and the names their images get.
+const BUILDS: [(&str, &str); 2] = [
+    ("Dockerfile", "demo/service:multi-stage"),
+    ("Dockerfile.single", "demo/service:single-stage"),
+];
+
+/// An image that was built.
+struct Built {
+    name: &'static str,
+    bytes: u64,
+    archive: PathBuf,
+    took: Duration,
+}
 
 /// Builds rbuild, builds the Go service with it in two ways, runs the small one.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    packages::for_tests()?;
-    let rbuild = ci::release()?;
-    println!("rbuild is {}", rbuild.display());
-    if let Some(dir) = shell::flag(args, "--install") {
-        let to = Path::new(&dir).join("rbuild");
-        fs::create_dir_all(&dir)?;
-        fs::copy(&rbuild, &to).with_context(|| format!("install {}", to.display()))?;
-        fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
-        println!("installed as {}", to.display());
-    }
-    let base = DebianBase::Go;
     let start = Instant::now();
-    let layout = base.make()?;
-    println!(
-        "base image `golang` made from Debian packages in {:.1?}: {}",
-        start.elapsed(),
-        layout.display()
+    ensure!(
+        machine::is_root(),
+        "the demonstration needs root to install Debian packages and to make a base image of them (rbuild itself does not)"
     );
-    let project = shell::root()?.join("tests/real/go");
+    packages::for_demo()?;
+    let (rbuild, layout) = prepare(shell::flag(args, "--rbuild"))?;
+    let rbuild = match shell::flag(args, "--install") {
+        Some(dir) => install(&rbuild, Path::new(&dir))?,
+        None => rbuild,
+    };
     let room = tempfile::Builder::new().prefix("rbuild-demo-").tempdir()?;
-    let mut sizes = Vec::new();
-    for (file, tag) in [
-        ("Dockerfile", "demo/service:multi-stage"),
-        ("Dockerfile.single", "demo/service:single-stage"),
-    ] {
-        let archive = room.path().join(format!("{file}.tar"));
-        let mut command = Command::new(&rbuild);
-        command
-            .args(["build", "--progress=plain", "-t", tag, "-f"])
-            .arg(project.join(file));
-        command.arg(format!(
-            "--build-context=golang=oci-layout://{}:golang",
-            layout.display()
-        ));
-        command
-            .args(["-o", "type=image", "-o"])
-            .arg(format!("type=oci,dest={}", archive.display()))
-            .arg(&project);
-        println!("\n$ {}", shown(&command, &rbuild));
-        shell::step(&format!("rbuild build {tag}"), &mut command)?;
-        sizes.push((tag, OciLayout::open(&archive)?.image()?.size_bytes(), archive));
+    let mut images = Vec::new();
+    for (file, name) in BUILDS {
+        images.push(build(&rbuild, &layout, file, name, room.path())?);
     }
     println!("\n$ rbuild images");
     print!("{}", shell::output(Command::new(&rbuild).arg("images"))?);
-    let answer = answer(&sizes[0].2)?;
-    println!("\nthe multi-stage image, run by runc: {}", answer.trim());
-    for (tag, bytes, _) in &sizes {
-        println!("{tag}: {:.1} MB compressed", megabytes(*bytes));
-    }
+    let answer = answer(&images[0].archive)?;
+    let (small, large) = (&images[0], &images[1]);
     ensure!(
-        sizes[0].1 < sizes[1].1,
+        small.bytes < large.bytes,
         "the multi-stage image should be the smaller one"
+    );
+    println!(
+        "\nThe same service, built by rbuild without a daemon and without a registry, layers compressed:\n"
+    );
+    for image in [small, large] {
+        println!(
+            "  {:<26} {:>7.1} MB   built in {:.1?}",
+            image.name,
+            megabytes(image.bytes),
+            image.took
+        );
+    }
+    println!(
+        "\nThe multi-stage image is {} times smaller. Run by runc, it says: {}",
+        large.bytes / small.bytes.max(1),
+        answer.trim()
+    );
+    println!(
+        "rbuild is {} (everything took {:.0?})",
+        rbuild.display(),
+        start.elapsed()
     );
     Ok(())
 }
 
+/// The program, and the base image as a layout: one is made by the processor, the other mostly by the network, so both
+/// at once.
+fn prepare(given: Option<String>) -> Result<(PathBuf, PathBuf)> {
+    std::thread::scope(|scope| {
+        let base = scope.spawn(|| {
+            let start = Instant::now();
+            DebianBase::Go.make().map(|layout| (layout, start.elapsed()))
+        });
+        let rbuild = given.map_or_else(crate::ci::release, |path| Ok(fs::canonicalize(path)?));
+        let made = base.join().ok().context("making the base image panicked")?;
+        let (layout, took) = made.context("base image `golang`")?;
+        println!("== base image `golang`, made of Debian packages: done in {took:.1?}");
+        Ok((rbuild?, layout))
+    })
+}
+
+fn install(rbuild: &Path, dir: &Path) -> Result<PathBuf> {
+    let to = dir.join("rbuild");
+    fs::create_dir_all(dir)?;
+    // Beside it first: a program that runs cannot be written to.
+    let aside = dir.join(".rbuild.new");
+    fs::copy(rbuild, &aside).with_context(|| format!("install {}", to.display()))?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&aside, &to).with_context(|| format!("install {}", to.display()))?;
+    println!("== installed {}", to.display());
+    Ok(to)
+}
+
+fn build(rbuild: &Path, layout: &Path, file: &str, name: &'static str, room: &Path) -> Result<Built> {
+    let archive = room.join(format!("{file}.tar"));
+    let mut command = Command::new(rbuild);
+    command
+        .current_dir(shell::root()?)
+        .args(["build", "-t", name, "-f"])
+        .arg(Path::new(PROJECT).join(file))
+        .arg(format!(
+            "--build-context=golang=oci-layout://{}:golang",
+            layout.display()
+        ))
+        .args(["-o", "type=image", "-o"])
+        .arg(format!("type=oci,dest={}", archive.display()))
+        .arg(PROJECT);
+    println!("\n$ {}", shown(&command));
+    let start = Instant::now();
+    let status = command.status().context("start rbuild")?;
+    ensure!(status.success(), "rbuild build failed ({status})");
+    Ok(Built {
+        name,
+        bytes: OciLayout::open(&archive)?.image()?.size_bytes(),
+        archive,
+        took: start.elapsed(),
+    })
+}
+
 /// Runs the image and asks it.
 fn answer(archive: &Path) -> Result<String> {
-    if !machine::is_root() {
-        return Ok("(not root: umoci and runc are left out)".to_owned());
-    }
     let bundle = Bundle::unpack(&OciLayout::open(archive)?)?;
     let port = machine::free_port()?;
     let running = bundle.command(&[], &[("PORT", &port.to_string())])?.spawn();
@@ -102,12 +161,9 @@ fn answer(archive: &Path) -> Result<String> {
     Ok(body)
 }
 
-fn shown(command: &Command, rbuild: &Path) -> String {
+fn shown(command: &Command) -> String {
     let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
-    let name = rbuild
-        .file_name()
-        .map_or_else(|| "rbuild".into(), |name| name.to_string_lossy());
-    std::iter::once(name.into_owned())
+    std::iter::once("rbuild".to_owned())
         .chain(words)
         .collect::<Vec<_>>()
         .join(" ")
