@@ -132,6 +132,19 @@ pub struct BlobInfo {
 }
 
 impl Snapshotter {
+    /// The id that a layer on top of `below` (bottom first) has in the store, as far as is known before it is unpacked.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn layer_id(&self, diff_id: &DiffId, below: &[LayerId]) -> Result<LayerId, StoreError> {
+        let implied = self.store().kv(IMPLIED, diff_id.0.as_str())?.is_some();
+        Ok(if implied {
+            chain_layer_id(diff_id, below)
+        } else {
+            LayerId::of_diff_id(diff_id)
+        })
+    }
+
     /// The unpacked layer of a diff id on top of `below` (bottom first), if it is in the store; held by the lease then.
     ///
     /// # Errors
@@ -142,11 +155,7 @@ impl Snapshotter {
         diff_id: &DiffId,
         below: &[LayerId],
     ) -> Result<Option<LayerId>, StoreError> {
-        let id = if self.store().kv(IMPLIED, diff_id.0.as_str())?.is_some() {
-            chain_layer_id(diff_id, below)
-        } else {
-            LayerId::of_diff_id(diff_id)
-        };
+        let id = self.layer_id(diff_id, below)?;
         let found = lease.hold_layers(self.form_name(), std::slice::from_ref(&id))?;
         Ok(found.into_iter().next().flatten().map(|_| id))
     }

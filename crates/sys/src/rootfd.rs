@@ -67,6 +67,8 @@ impl RootFdError {
 
 /// Links followed while directories are made, before it is called a loop. The kernel's own limit (`MAXSYMLINKS`).
 const LINKS_MAX: usize = 40;
+/// Inode of the root of every procfs (`PROC_ROOT_INO`, include/linux/proc_ns.h).
+const PROC_ROOT_INODE: u64 = 1;
 /// Times a look-up is repeated when the kernel says it raced with a rename (`EAGAIN`, openat2(2)).
 const RACE_RETRIES_MAX: usize = 128;
 
@@ -198,7 +200,7 @@ impl RootFd {
                     FileType::Directory => walked = next,
                     FileType::Symlink => {
                         links += 1;
-                        if links > LINKS_MAX {
+                        if links > LINKS_MAX || is_magic(dir.as_fd()).map_err(fail)? {
                             return Err(fail(Errno::LOOP));
                         }
                         let target = rustix::fs::readlinkat(&dir, &name, Vec::new()).map_err(fail)?;
@@ -252,6 +254,13 @@ pub fn clean(path: &Path) -> PathBuf {
         }
     }
     out
+}
+
+/// Whether links in `dir` are those of a process: their text says where a descriptor led, and may be our own.
+/// Those at the root of procfs (inode 1) are ordinary.
+fn is_magic(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let magic = rustix::fs::fstatfs(dir)?.f_type == rustix::fs::PROC_SUPER_MAGIC;
+    Ok(magic && rustix::fs::fstat(dir)?.st_ino != PROC_ROOT_INODE)
 }
 
 fn components_reversed(path: &Path) -> Vec<OsString> {

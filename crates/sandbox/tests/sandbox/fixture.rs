@@ -49,7 +49,7 @@ impl Fixture {
         for name in ["lower", "upper", "work", "canary", "canary/dir", "canary/emptyd"] {
             std::fs::create_dir(this.path(name)).unwrap();
         }
-        for name in ["bin", "etc", "tmp", "root", "home"] {
+        for name in ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp"] {
             std::fs::create_dir(this.path("lower").join(name)).unwrap();
         }
         // A copy: steps and tests change owners and modes of what is here.

@@ -101,7 +101,7 @@ fn privileged_dropping_kills_and_waits() {
         .spawn(&fixture.plan(&format!("echo up; sleep {marker}; true")), &[])
         .unwrap();
     running.take_stdout().unwrap().read_exact(&mut [0; 3]).unwrap();
-    assert_eq!(processes(marker), 2, "the shell and its sleep");
+    wait_for_processes(marker, 2);
     drop(running);
     assert_eq!(processes(marker), 0);
 }
@@ -121,7 +121,7 @@ fn privileged_nothing_survives_a_killed_caller() {
         .spawn()
         .unwrap();
     caller.stdout.take().unwrap().read_exact(&mut [0; 3]).unwrap();
-    assert_eq!(processes(marker), 2);
+    wait_for_processes(marker, 2);
     assert_eq!(
         host_mounts(),
         mounts_before,
@@ -275,6 +275,17 @@ fn privileged_many_steps_at_once() {
 }
 
 /// Processes with this text in their command line, ours apart.
+/// The shell says that it is up before it has started its sleep.
+fn wait_for_processes(text: &str, count: usize) {
+    for _ in 0..500 {
+        if processes(text) == count {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{} processes of {text}, not {count}", processes(text));
+}
+
 fn processes(text: &str) -> usize {
     all(text).count()
 }
