@@ -81,13 +81,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             "doctests",
             &mut shell::cargo(&["test", "--workspace", "--doc", "--quiet"])?,
         )?;
-        let mut doc = shell::cargo(&[
-            "doc",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-            "--quiet",
-        ])?;
+        let mut doc = shell::cargo(&["doc", "--workspace", "--no-deps", "--quiet"])?;
         shell::step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     let (passed, failed, skipped) = counts?;
