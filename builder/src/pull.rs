@@ -1,0 +1,188 @@
+//! Layers of base images, fetched and unpacked when something needs them: each once, several at a time, every digest
+//! checked. A layer that nobody mounts is never unpacked, one that nobody reads is never fetched.
+
+use std::collections::HashMap;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rbuild_layer::Compression;
+use rbuild_oci::{Descriptor, Digest};
+use rbuild_registry::RegistryError;
+use rbuild_snapshotter::{StackError, UnpackBlobError};
+use rbuild_store::{CommitBlobError, DiskError, LayerId, StoreError};
+use tokio::sync::OnceCell;
+
+use crate::images::{Origin, RemoteLayer};
+use crate::job::Job;
+use crate::ops::blocking;
+use crate::solve::Reporter;
+use crate::value::Chain;
+
+/// Why a layer could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// Its directory is gone, and no image of this build has it.
+    #[error("layer {0:?} is not in the store, and no image of this build has it")]
+    Gone(LayerId),
+    /// A registry did not give it.
+    #[error("fetch layer {digest}")]
+    Fetch {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: RegistryError,
+    },
+    /// A layout directory did not give it.
+    #[error("read layer {digest} of the OCI layout")]
+    Layout {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The blob is not what its descriptor says, or the disk did not take it.
+    #[error("layer {digest}")]
+    Commit {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: CommitBlobError,
+    },
+    /// It could not be unpacked.
+    #[error("unpack layer {digest}")]
+    Unpack {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: UnpackBlobError,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+impl Job {
+    /// Makes sure that every layer of `chain` is a directory of the store, and gives the chain of these directories. It
+    /// differs from `chain` where a layer turned out to take something from those below it (see
+    /// [`rbuild_snapshotter::Snapshotter::unpack_blob`]): mount and build on the one given here.
+    ///
+    /// # Errors
+    /// [`PullError`] of the first layer that could not be had.
+    pub async fn unpack_chain(&self, chain: &Chain) -> Result<Chain, PullError> {
+        let held = self.lease.hold_layers(&self.engine.form_name, chain.layers())?;
+        if held.iter().all(Option::is_some) {
+            return Ok(chain.clone());
+        }
+        let layers = chain.layers().iter().zip(held).map(|(layer, dir)| async move {
+            if dir.is_some() {
+                Ok(layer.clone())
+            } else {
+                self.unpack_once(layer).await
+            }
+        });
+        Ok(Chain::new(futures_util::future::try_join_all(layers).await?))
+    }
+
+    async fn unpack_once(&self, layer: &LayerId) -> Result<LayerId, PullError> {
+        let cell = once(&self.fetches, layer);
+        cell.get_or_try_init(|| self.unpack_layer(layer)).await.cloned()
+    }
+
+    async fn unpack_layer(&self, layer: &LayerId) -> Result<LayerId, PullError> {
+        let remote = self.remote(layer).ok_or_else(|| PullError::Gone(layer.clone()))?;
+        let reporter = remote.vertex.enter();
+        let result = self.fetch_and_unpack(&remote, reporter.as_ref()).await;
+        remote
+            .vertex
+            .leave(result.as_ref().err().map(|error| crate::error::chain_text(error)));
+        let id = result?;
+        if id != *layer {
+            self.remotes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(id.clone(), remote);
+        }
+        Ok(id)
+    }
+
+    async fn fetch_and_unpack(
+        &self,
+        remote: &Arc<RemoteLayer>,
+        reporter: Option<&Reporter>,
+    ) -> Result<LayerId, PullError> {
+        self.fetch_blob(&remote.origin, &remote.descriptor, reporter)
+            .await?;
+        let digest = remote.descriptor.digest.clone();
+        let id = format!("extracting {digest}");
+        let _shown = reporter.map(|reporter| reporter.step(&id));
+        let unpacked = match self.unpack_on(remote, remote.below.clone()).await {
+            Err(UnpackBlobError::Stack(StackError::Missing(_))) => {
+                // It takes attributes of parents from the layers below, so those must be there first. Boxed: this is
+                // recursion.
+                let below = Box::pin(self.unpack_chain(&Chain::new(remote.below.clone()))).await?;
+                self.unpack_on(remote, below.layers().to_vec()).await
+            }
+            other => other,
+        };
+        unpacked.map_err(|source| PullError::Unpack { digest, source })
+    }
+
+    async fn unpack_on(
+        &self,
+        remote: &Arc<RemoteLayer>,
+        below: Vec<LayerId>,
+    ) -> Result<LayerId, UnpackBlobError> {
+        let _permit = self.processors.acquire().await;
+        let (engine, lease, remote) = (
+            Arc::clone(&self.engine),
+            Arc::clone(&self.lease),
+            Arc::clone(remote),
+        );
+        blocking(move || {
+            let digest = &remote.descriptor.digest;
+            let fail = |source| StackError::Io {
+                verb: "read",
+                path: digest.as_str().into(),
+                source,
+            };
+            let gone = || fail(std::io::ErrorKind::NotFound.into());
+            let file = engine.store.open_blob(digest)?.ok_or_else(gone)?;
+            // By content: media types of real images say gzip where there is none, and the reverse.
+            let mut start = vec![0; Compression::DETECT_BYTES];
+            let count = file.read_at(&mut start, 0).map_err(fail)?;
+            let compression = Compression::detect(&start[..count]);
+            engine
+                .snapshotter
+                .unpack_blob(&lease, file, compression, &remote.diff_id, &below)
+        })
+        .await
+    }
+
+    /// Makes sure that a blob is in the store.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    pub async fn fetch_blob(
+        &self,
+        origin: &Origin,
+        descriptor: &Descriptor,
+        reporter: Option<&Reporter>,
+    ) -> Result<(), PullError> {
+        self.engine
+            .images
+            .fetch_shown(&self.lease, origin, descriptor, reporter)
+            .await
+    }
+}
+
+fn once(map: &Mutex<HashMap<LayerId, Arc<OnceCell<LayerId>>>>, layer: &LayerId) -> Arc<OnceCell<LayerId>> {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(map.entry(layer.clone()).or_default())
+}
