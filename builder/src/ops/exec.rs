@@ -1,0 +1,245 @@
+//! Steps: a process in a sandbox, on a workspace over the layers of its root, with its mounts.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rbuild_graph::{ExecOp, Mount, NetMode, SecurityMode};
+use rbuild_sandbox::{Network, OverlayPlan, Plan, Rlimit, RlimitResource, RootPlan, Security, Source};
+use rbuild_snapshotter::Workspace;
+use rbuild_sys::RootFd;
+use tokio_util::sync::CancellationToken;
+
+use super::host_ca::HostCa;
+use super::{OpError, blocking, chain_of, network_files};
+use crate::job::Job;
+use crate::request::Entitlement;
+use crate::solve::Reporter;
+use crate::value::{Chain, Value};
+
+mod mounts;
+mod output;
+pub mod user;
+
+use mounts::Mounts;
+
+/// `PATH` of a step whose image sets none (BuildKit `util/system/path.go`).
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs `exec` and gives its root's chain with the new layer.
+///
+/// # Errors
+/// [`OpError::Process`] when the process fails; those of its mounts and inputs.
+pub async fn run(
+    job: &Job,
+    exec: &ExecOp,
+    inputs: &[Value],
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Chain, OpError> {
+    check_entitlements(job, exec)?;
+    let root = exec
+        .mounts
+        .iter()
+        .find(|mount| mount.dest == "/")
+        .ok_or(OpError::NoSuchInput(None))?;
+    let base = chain_of(root.input, inputs)?;
+    let base = job.unpack_chain(&base).await?;
+    let mounts = mounts::prepare(job, exec, inputs, cancel).await?;
+    let _slot = job.steps.acquire().await;
+    let (engine, lease, lowers) = (Arc::clone(&job.engine), Arc::clone(&job.lease), base.clone());
+    let (workspace, view) = blocking(move || {
+        let workspace = engine.snapshotter.workspace(&lease, lowers.layers())?;
+        let view = engine.snapshotter.view(&lease, lowers.layers())?.into_root();
+        Ok::<_, OpError>((workspace, view))
+    })
+    .await?;
+    let host_ca = match &job.host_ca {
+        Some(bundle) => {
+            let dir = job
+                .lease
+                .new_dir("host-ca")
+                .map_err(rbuild_store::StoreError::from)?;
+            Some(HostCa::prepare(bundle, &view, dir)?)
+        }
+        None => None,
+    };
+    let plan = plan(job, exec, &workspace, &view, &mounts, host_ca.as_ref())?;
+    drop(view);
+    let exit = run_plan(job, exec, plan, reporter, cancel).await;
+    drop(mounts);
+    exit?;
+    if let Some(host_ca) = &host_ca {
+        host_ca.scrub(workspace.upper())?;
+    }
+    if root.output.is_none() {
+        return Ok(base);
+    }
+    let committed = blocking(move || workspace.commit()).await?;
+    Ok(base.with(committed.id))
+}
+
+fn check_entitlements(job: &Job, exec: &ExecOp) -> Result<(), OpError> {
+    if exec.network == NetMode::Host && !job.may(Entitlement::NetworkHost) {
+        return Err(OpError::Entitlement("network.host", Entitlement::NetworkHost));
+    }
+    if exec.security == SecurityMode::Insecure && !job.may(Entitlement::SecurityInsecure) {
+        return Err(OpError::Entitlement(
+            "security.insecure",
+            Entitlement::SecurityInsecure,
+        ));
+    }
+    Ok(())
+}
+
+fn plan(
+    job: &Job,
+    exec: &ExecOp,
+    workspace: &Workspace,
+    view: &RootFd,
+    mounts: &Mounts,
+    host_ca: Option<&HostCa>,
+) -> Result<Plan, OpError> {
+    let meta = &exec.meta;
+    let user = user::lookup(view, &meta.user).map_err(|source| OpError::User {
+        user: meta.user.clone(),
+        source,
+    })?;
+    let mut lowers: Vec<PathBuf> = workspace.lowers().to_vec();
+    if let Some(host_ca) = host_ca {
+        lowers.insert(0, host_ca.lower().to_owned());
+    }
+    let root = OverlayPlan {
+        form: job.engine.form,
+        lowers,
+        upper: Some(workspace.upper().to_owned()),
+        work: Some(workspace.work().to_owned()),
+        volatile: true,
+    };
+    let readonly = exec
+        .mounts
+        .iter()
+        .any(|mount| mount.dest == "/" && mount.readonly);
+    let args = meta.args.iter().map(OsString::from).collect();
+    let mut plan = Plan::new(
+        RootPlan {
+            source: Source::Overlay(root),
+            readonly,
+        },
+        args,
+    );
+    plan.mounts = mounts.plans();
+    plan.env = environment(exec, &user.home, mounts, host_ca.is_some());
+    plan.cwd = if meta.cwd.is_empty() {
+        PathBuf::from("/")
+    } else {
+        PathBuf::from(&meta.cwd)
+    };
+    plan.ids = user.ids;
+    if !meta.hostname.is_empty() {
+        plan.hostname.clone_from(&meta.hostname);
+    }
+    plan.network = if exec.network == NetMode::None {
+        Network::None
+    } else {
+        Network::Host
+    };
+    plan.security = match exec.security {
+        SecurityMode::Sandbox => Security::Sandbox,
+        SecurityMode::Insecure => Security::Insecure,
+    };
+    let host_network = plan.network == Network::Host;
+    let resolv_conf = network_files::resolv_conf(host_network).map_err(|source| OpError::Host {
+        path: "/etc/resolv.conf".into(),
+        source,
+    })?;
+    plan.resolv_conf = Some(resolv_conf);
+    plan.hosts = Some(network_files::hosts(&meta.hostname, &meta.extra_hosts));
+    plan.shm_size_bytes = job.shm_size_bytes;
+    plan.rlimits = meta.ulimit.iter().filter_map(rlimit).collect();
+    plan.cgroup_parent = Some(&meta.cgroup_parent)
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    Ok(plan)
+}
+
+fn rlimit(limit: &rbuild_graph::Ulimit) -> Option<Rlimit> {
+    Some(Rlimit {
+        resource: RlimitResource::from_name(&limit.name)?,
+        // Negative is "unlimited" in Docker's notation.
+        soft: u64::try_from(limit.soft).ok(),
+        hard: u64::try_from(limit.hard).ok(),
+        required: true,
+    })
+}
+
+/// The whole environment: the image's and the Dockerfile's, proxies, secrets, and what every process needs.
+fn environment(exec: &ExecOp, home: &Path, mounts: &Mounts, host_ca: bool) -> Vec<OsString> {
+    let meta = &exec.meta;
+    let mut env: Vec<OsString> = meta.env.iter().map(OsString::from).collect();
+    if let Some(proxy) = &meta.proxy_env {
+        let named = [
+            ("HTTP_PROXY", &proxy.http_proxy),
+            ("HTTPS_PROXY", &proxy.https_proxy),
+            ("FTP_PROXY", &proxy.ftp_proxy),
+            ("NO_PROXY", &proxy.no_proxy),
+            ("ALL_PROXY", &proxy.all_proxy),
+        ];
+        for (name, value) in named.into_iter().filter(|(_, value)| !value.is_empty()) {
+            env.push(format!("{name}={value}").into());
+            env.push(format!("{}={value}", name.to_ascii_lowercase()).into());
+        }
+    }
+    let has = |name: &str| {
+        meta.env
+            .iter()
+            .any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name))
+    };
+    if !has("PATH") {
+        env.push(DEFAULT_PATH.into());
+    }
+    if !has("HOME") {
+        let mut variable = OsString::from("HOME=");
+        variable.push(home);
+        env.push(variable);
+    }
+    if host_ca {
+        env.extend(HostCa::variables(&meta.env).into_iter().map(OsString::from));
+    }
+    env.extend(mounts.secret_variables());
+    env
+}
+
+async fn run_plan(
+    job: &Job,
+    exec: &ExecOp,
+    plan: Plan,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<(), OpError> {
+    let command = exec.meta.args.join(" ");
+    let engine = Arc::clone(&job.engine);
+    let spawned = blocking(move || engine.sandbox.spawn(&plan, &[])).await;
+    let running = spawned.map_err(|source| OpError::Spawn {
+        command: command.clone(),
+        source,
+    })?;
+    let exit = output::follow(running, reporter, cancel)
+        .await
+        .map_err(|source| OpError::Sandbox {
+            command: command.clone(),
+            source,
+        })?;
+    if cancel.is_cancelled() {
+        return Err(OpError::Canceled);
+    }
+    match output::failure(&exit) {
+        None => Ok(()),
+        Some((exit, hint)) => Err(OpError::Process { command, exit, hint }),
+    }
+}
+
+/// The mounts of an exec that are not its root.
+fn extra_mounts(exec: &ExecOp) -> impl Iterator<Item = &Mount> {
+    exec.mounts.iter().filter(|mount| mount.dest != "/")
+}

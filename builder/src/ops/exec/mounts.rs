@@ -1,0 +1,253 @@
+//! The mounts of a step: inputs, cache directories, memory, secrets. Each is made ready before the step is started, and
+//! given back when it has ended.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rbuild_fileops::SourceTree;
+use rbuild_graph::{CacheSharing, CopyAction, ExecOp, Mount, MountKind};
+use rbuild_layer::DevicePolicy;
+use rbuild_sandbox::{MountKind as MountAs, MountPlan, OverlayPlan, Source};
+use rbuild_store::{CacheMountGuard, MountRequest, MountSharing, StoreError};
+use rbuild_sys::RootFd;
+use tokio_util::sync::CancellationToken;
+
+use super::extra_mounts;
+use crate::job::Job;
+use crate::ops::content::tree;
+use crate::ops::{OpError, blocking};
+use crate::secrets::SecretValue;
+use crate::value::{Chain, Value};
+
+/// The prepared mounts of one step.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    plans: Vec<MountPlan>,
+    /// Held while the step runs, each id once: two mounts of one locked directory in a step share it, as in BuildKit.
+    caches: HashMap<String, CacheMountGuard>,
+    secrets: Vec<(String, SecretValue)>,
+}
+
+impl Mounts {
+    pub(super) fn plans(&self) -> Vec<MountPlan> {
+        self.plans.clone()
+    }
+
+    /// `NAME=value` of secrets given as variables.
+    pub(super) fn secret_variables(&self) -> Vec<OsString> {
+        let variable = |(name, value): &(String, SecretValue)| {
+            let mut text = format!("{name}=").into_bytes();
+            text.extend_from_slice(value.expose());
+            OsString::from_vec(text)
+        };
+        self.secrets.iter().map(variable).collect()
+    }
+}
+
+/// Makes every mount of `exec` ready.
+pub(super) async fn prepare(
+    job: &Job,
+    exec: &ExecOp,
+    inputs: &[Value],
+    cancel: &CancellationToken,
+) -> Result<Mounts, OpError> {
+    let mut mounts = Mounts::default();
+    for mount in extra_mounts(exec) {
+        let prepared = prepare_one(job, mount, inputs, cancel, &mut mounts).await;
+        prepared.map_err(|source| OpError::Mount {
+            dest: mount.dest.clone(),
+            source: Box::new(source),
+        })?;
+    }
+    for secret in &exec.secret_env {
+        if let Some(value) = job.secrets.get(&secret.id, secret.optional)? {
+            mounts.secrets.push((secret.name.clone(), value));
+        }
+    }
+    Ok(mounts)
+}
+
+async fn prepare_one(
+    job: &Job,
+    mount: &Mount,
+    inputs: &[Value],
+    cancel: &CancellationToken,
+    mounts: &mut Mounts,
+) -> Result<(), OpError> {
+    let kind = match &mount.kind {
+        MountKind::Bind => bind(job, mount, inputs).await?,
+        MountKind::Cache { id, sharing } => cache(job, mount, id, *sharing, inputs, cancel, mounts).await?,
+        MountKind::Tmpfs { size_bytes } => MountAs::Tmpfs {
+            size_bytes: Some(*size_bytes).filter(|size| *size > 0),
+            mode: Some(0o755),
+        },
+        MountKind::Secret {
+            id,
+            uid,
+            gid,
+            mode,
+            optional,
+        } => match job.secrets.get(id, *optional)? {
+            Some(value) => MountAs::File {
+                content: value.expose().to_vec(),
+                uid: *uid,
+                gid: *gid,
+                mode: *mode,
+            },
+            None => return Ok(()),
+        },
+        MountKind::Ssh { optional: true, .. } => return Ok(()),
+        MountKind::Ssh { .. } => return Err(OpError::UnsupportedMount("--mount=type=ssh")),
+    };
+    mounts.plans.push(MountPlan {
+        dest: PathBuf::from(&mount.dest),
+        kind,
+    });
+    Ok(())
+}
+
+async fn bind(job: &Job, mount: &Mount, inputs: &[Value]) -> Result<MountAs, OpError> {
+    let input = match mount.input {
+        None => Some(Value::Chain(Chain::default())),
+        Some(index) => inputs.get(index as usize).cloned(),
+    };
+    let selector = PathBuf::from(mount.selector.trim_start_matches('/'));
+    let source = match input.ok_or(OpError::NoSuchInput(mount.input))? {
+        Value::Context(context) => {
+            // What a step sees of a context belongs to root and knows the ignore rules, so it is a copy.
+            let dir = job.lease.new_dir("context").map_err(StoreError::from)?;
+            let (made, select) = (dir.clone(), mount.selector.clone());
+            let devices = DevicePolicy::for_form(job.engine.form);
+            blocking(move || {
+                let root = RootFd::open(&made).map_err(|source| OpError::NoSuchPath {
+                    path: "/".into(),
+                    source,
+                })?;
+                copy_selected(&context.tree, &select, &root, devices)
+            })
+            .await?;
+            overlay(job, vec![dir], mount.readonly)?
+        }
+        Value::Chain(chain) => {
+            let chain = job.unpack_chain(&chain).await?;
+            let mut dirs = job.engine.snapshotter.lowers(&job.lease, chain.layers())?;
+            if dirs.is_empty() {
+                dirs.push(job.lease.new_dir("empty").map_err(StoreError::from)?);
+            }
+            overlay(job, dirs, mount.readonly)?
+        }
+    };
+    Ok(MountAs::Bind {
+        source,
+        selector,
+        readonly: mount.readonly,
+    })
+}
+
+/// Layers as a mount: read-only, or with an upper directory that nobody looks at afterwards.
+fn overlay(job: &Job, lowers: Vec<PathBuf>, readonly: bool) -> Result<Source, OpError> {
+    let mut plan = OverlayPlan {
+        form: job.engine.form,
+        lowers,
+        upper: None,
+        work: None,
+        volatile: true,
+    };
+    if !readonly {
+        plan.upper = Some(job.lease.new_dir("discard").map_err(StoreError::from)?);
+        plan.work = Some(job.lease.new_dir("work").map_err(StoreError::from)?);
+    }
+    Ok(Source::Overlay(plan))
+}
+
+async fn cache(
+    job: &Job,
+    mount: &Mount,
+    id: &str,
+    sharing: CacheSharing,
+    inputs: &[Value],
+    cancel: &CancellationToken,
+    mounts: &mut Mounts,
+) -> Result<MountAs, OpError> {
+    let (seed, id) = match mount.input {
+        None => (None, id.to_owned()),
+        Some(index) => {
+            let value = inputs
+                .get(index as usize)
+                .ok_or(OpError::NoSuchInput(mount.input))?;
+            // As in BuildKit, a cache that begins with an input's content is another one for each such content.
+            (
+                Some(tree(job, value).await?),
+                format!("{id}:{}", seed_name(value)),
+            )
+        }
+    };
+    let sharing = match sharing {
+        CacheSharing::Shared => MountSharing::Shared,
+        CacheSharing::Private => MountSharing::Private,
+        CacheSharing::Locked => MountSharing::Locked,
+    };
+    let fresh = job.fresh_mounts && seed.is_some();
+    if !mounts.caches.contains_key(&id) {
+        let (store, lease, stop, name) = (
+            job.engine.store.clone(),
+            Arc::clone(&job.lease),
+            cancel.clone(),
+            id.clone(),
+        );
+        let devices = DevicePolicy::for_form(job.engine.form);
+        let guard = blocking(move || {
+            let request = MountRequest {
+                id: &name,
+                sharing,
+                fresh,
+            };
+            let mut prepare = |dir: &Path| seed_mount(dir, seed.as_deref(), devices);
+            store.cache_mount(&lease, request, &|| stop.is_cancelled(), &mut prepare)
+        });
+        mounts.caches.insert(id.clone(), guard.await?);
+    }
+    let source = Source::Path(mounts.caches[&id].path().to_owned());
+    let selector = PathBuf::from(mount.selector.trim_start_matches('/'));
+    Ok(MountAs::Bind {
+        source,
+        selector,
+        readonly: mount.readonly,
+    })
+}
+
+/// Names the content of a seed. Layers never change, so their names do.
+fn seed_name(value: &Value) -> String {
+    match value {
+        Value::Chain(chain) => chain.name().to_string(),
+        Value::Context(_) => "context".to_owned(),
+    }
+}
+
+fn seed_mount(dir: &Path, seed: Option<&SourceTree>, devices: DevicePolicy) -> io::Result<()> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    let Some(seed) = seed else { return Ok(()) };
+    let root = RootFd::open(dir).map_err(io::Error::other)?;
+    copy_selected(seed, "/", &root, devices).map_err(io::Error::other)
+}
+
+/// Copies what `path` names, links followed, to the same place below `root`.
+fn copy_selected(tree: &SourceTree, path: &str, root: &RootFd, devices: DevicePolicy) -> Result<(), OpError> {
+    let path = if path.is_empty() { "/" } else { path };
+    let action = CopyAction {
+        src: path.to_owned(),
+        dest: path.to_owned(),
+        follow_symlink: true,
+        dir_copy_contents: true,
+        create_dest_path: true,
+        ..CopyAction::default()
+    };
+    rbuild_fileops::copy(tree, root, &action, None, devices).map_err(rbuild_fileops::ActionError::from)?;
+    Ok(())
+}
