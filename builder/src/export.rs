@@ -1,0 +1,307 @@
+//! Exporters: what is made of a solved result. One file for each place an image or a tree can go.
+
+pub mod config;
+pub mod destination;
+pub mod image;
+pub mod layout;
+pub mod push;
+pub mod tree;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rbuild_oci::{ImageConfig, Reference};
+use rbuild_registry::RegistryError;
+use rbuild_store::{ImageError as StoreImageError, ImageRecord};
+use serde_json::Value as Json;
+
+pub use image::Subject;
+
+use crate::error::RequestError;
+use crate::job::Job;
+use crate::ops::blocking;
+use crate::request::{
+    BuildOutcome, BuildRequest, Destination, LayerCompression, LayoutDestination, Output, OutputKind,
+};
+use crate::solve::Reporter;
+use crate::time::{now_ms, to_ms};
+use destination::{DestinationError, Writer};
+use image::{ImageExportError, assemble};
+use layout::{Flavor, Image, LayoutError};
+use tree::TreeExportError;
+
+/// Why a result could not be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The image could not be made.
+    #[error(transparent)]
+    Image(#[from] ImageExportError),
+    /// The layout could not be written.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The layout directory could not be written.
+    #[error(transparent)]
+    LayoutDir(#[from] layout::LayoutDirError),
+    /// The file could not be written.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// The tree could not be written.
+    #[error(transparent)]
+    Tree(#[from] TreeExportError),
+    /// The name could not be kept.
+    #[error("name image {name}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        #[source]
+        source: StoreImageError,
+    },
+    /// A push failed.
+    #[error("failed to push {name}")]
+    Push {
+        /// The name.
+        name: String,
+        /// Why.
+        #[source]
+        source: RegistryError,
+    },
+    /// A blob of the image is not in the store.
+    #[error("failed to push {name}: blob {digest} is gone")]
+    Blob {
+        /// The name.
+        name: String,
+        /// The blob.
+        digest: rbuild_oci::Digest,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// One export, checked before anything is built.
+#[derive(Debug)]
+pub struct Export {
+    output: Output,
+    names: Vec<Reference>,
+}
+
+/// What a request exports: its outputs, and its tags into the store where no image output has names of its own.
+///
+/// # Errors
+/// [`RequestError`] for names that are none and pushes without one.
+pub fn plan(request: &BuildRequest) -> Result<Vec<Export>, RequestError> {
+    let tags = references(&request.tags)?;
+    let mut exports = Vec::new();
+    for output in &request.outputs {
+        let own = references(&output.names)?;
+        let names = if own.is_empty() { tags.clone() } else { own };
+        if names.is_empty() && matches!(output.kind, OutputKind::Image { push: true, .. }) {
+            return Err(RequestError::PushWithoutName);
+        }
+        exports.push(Export {
+            output: output.clone(),
+            names,
+        });
+    }
+    if request.outputs.is_empty() {
+        exports.push(Export {
+            output: store_output(),
+            names: tags,
+        });
+    }
+    Ok(exports)
+}
+
+fn references(names: &[String]) -> Result<Vec<Reference>, RequestError> {
+    let parse = |text: &String| {
+        let parsed = Reference::parse(text).map(Reference::or_latest);
+        parsed.map_err(|source| RequestError::Tag {
+            text: text.clone(),
+            source,
+        })
+    };
+    names.iter().map(parse).collect()
+}
+
+fn store_output() -> Output {
+    Output {
+        kind: OutputKind::Image {
+            push: false,
+            push_by_digest: false,
+            insecure: false,
+        },
+        names: Vec::new(),
+        compression: LayerCompression::Gzip,
+        compression_level: None,
+        force_compression: false,
+        oci_mediatypes: true,
+        rewrite_timestamp: false,
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// Runs every export in order and notes what was made.
+///
+/// # Errors
+/// [`ExportError`] of the first that fails.
+pub async fn all(
+    job: &Arc<Job>,
+    subject: &Subject,
+    exports: Vec<Export>,
+    outcome: &mut BuildOutcome,
+) -> Result<(), ExportError> {
+    for export in exports {
+        let title = match &export.output.kind {
+            OutputKind::Image { .. } => "exporting to image",
+            OutputKind::Oci(_) => "exporting to oci image format",
+            OutputKind::Docker(_) => "exporting to docker image format",
+            OutputKind::Local(_) => "exporting to client directory",
+            OutputKind::Tar(_) => "exporting to client tarball",
+            OutputKind::CacheOnly => continue,
+        };
+        let mut reporter = Reporter::internal(&job.sink, title);
+        reporter.start(None);
+        match one(job, subject, &export, &reporter, outcome).await {
+            Ok(()) => reporter.done(),
+            Err(error) => {
+                reporter.failed(crate::error::chain_text(&error));
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn one(
+    job: &Arc<Job>,
+    subject: &Subject,
+    export: &Export,
+    reporter: &Reporter,
+    outcome: &mut BuildOutcome,
+) -> Result<(), ExportError> {
+    match &export.output.kind {
+        OutputKind::Image {
+            push, push_by_digest, ..
+        } => {
+            let image = assemble(job, subject, &export.output, reporter).await?;
+            note(&image, &export.names, outcome);
+            name_in_store(job, &image, &export.names, reporter)?;
+            if *push {
+                push::image(job, &image, &export.names, *push_by_digest, reporter).await?;
+            }
+            Ok(())
+        }
+        OutputKind::Oci(to) => layout_out(job, subject, export, Flavor::Oci, to, reporter, outcome).await,
+        OutputKind::Docker(to) => {
+            layout_out(job, subject, export, Flavor::Docker, to, reporter, outcome).await
+        }
+        OutputKind::Local(dir) => {
+            let _step = reporter.step("copying files");
+            Ok(tree::to_directory(job, &subject.chain, dir, subject.epoch).await?)
+        }
+        OutputKind::Tar(destination) => {
+            let _step = reporter.step("sending tarball");
+            Ok(tree::to_tar(job, &subject.chain, destination, subject.epoch).await?)
+        }
+        OutputKind::CacheOnly => Ok(()),
+    }
+}
+
+async fn layout_out(
+    job: &Arc<Job>,
+    subject: &Subject,
+    export: &Export,
+    flavor: Flavor,
+    to: &LayoutDestination,
+    reporter: &Reporter,
+    outcome: &mut BuildOutcome,
+) -> Result<(), ExportError> {
+    let image = assemble(job, subject, &export.output, reporter).await?;
+    note(&image, &export.names, outcome);
+    let created = subject
+        .epoch
+        .or_else(|| crate::time::from_ms(now_ms() / 1000 * 1000));
+    let created = created.map(|time| time.to_string()).unwrap_or_default();
+    let (store, names, to) = (job.engine.store.clone(), export.names.clone(), to.clone());
+    let _step = reporter.step("sending tarball");
+    blocking(move || {
+        let open = |digest: &rbuild_oci::Digest| {
+            let file = store.open_blob(digest).map_err(std::io::Error::other)?;
+            file.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
+        };
+        match &to {
+            LayoutDestination::Tar(destination) => {
+                write_tar(&image, &names, flavor, &created, open, destination)
+            }
+            LayoutDestination::Dir(dir) => Ok(layout::write_dir(&image, &names, &created, open, dir)?),
+        }
+    })
+    .await
+}
+
+fn write_tar(
+    image: &Image,
+    names: &[Reference],
+    flavor: Flavor,
+    created: &str,
+    open: impl Fn(&rbuild_oci::Digest) -> std::io::Result<std::fs::File>,
+    destination: &Destination,
+) -> Result<(), ExportError> {
+    let mut writer = Writer::open(destination)?;
+    layout::write_tar(image, names, flavor, created, open, &mut writer)?;
+    Ok(writer.commit()?)
+}
+
+fn name_in_store(
+    job: &Job,
+    image: &Image,
+    names: &[Reference],
+    reporter: &Reporter,
+) -> Result<(), ExportError> {
+    let record = ImageRecord {
+        digest: image.manifest.digest.clone(),
+        media_type: image.manifest.media_type.clone(),
+        manifest_size: image.manifest.size,
+        config: Some(image.config.digest.clone()),
+        size: size(image),
+        created_ms: ImageConfig::parse(&image.config_bytes)
+            .ok()
+            .and_then(|config| config.created)
+            .map_or(0, to_ms),
+        tagged_ms: now_ms(),
+    };
+    for name in names {
+        let _step = reporter.step(&format!("naming to {name}"));
+        let text = name.to_string();
+        let set = job.engine.store.set_image(&text, &record);
+        set.map_err(|source| ExportError::Name { name: text, source })?;
+    }
+    Ok(())
+}
+
+fn size(image: &Image) -> u64 {
+    let layers: u64 = image.layers.iter().map(|layer| layer.size).sum();
+    layers + image.config.size + image.manifest.size
+}
+
+/// Notes an image for the caller, under the keys of `--metadata-file`.
+fn note(image: &Image, names: &[Reference], outcome: &mut BuildOutcome) {
+    outcome.manifest_digest = Some(image.manifest.digest.clone());
+    outcome.config_digest = Some(image.config.digest.clone());
+    outcome.image_size_bytes = size(image);
+    outcome.names = names.iter().map(ToString::to_string).collect();
+    let mut put = |key: &str, value: Json| outcome.metadata.insert(key.to_owned(), value);
+    put("containerimage.digest", image.manifest.digest.as_str().into());
+    put(
+        "containerimage.config.digest",
+        image.config.digest.as_str().into(),
+    );
+    put(
+        "containerimage.descriptor",
+        serde_json::to_value(&image.manifest).unwrap_or(Json::Null),
+    );
+    if !names.is_empty() {
+        put("image.name", outcome.names.join(",").into());
+    }
+}

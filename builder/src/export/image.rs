@@ -1,0 +1,206 @@
+//! Images: a chain of layers and a config become blobs of the store. Every layer is compressed once, by whoever needs
+//! it first; layers of a base image stay the blobs they were.
+
+use std::sync::Arc;
+
+use rbuild_layer::{ExportedXattrs, LayerFormat};
+use rbuild_oci::media_type::{self, Family};
+use rbuild_oci::{Descriptor, DiffId, ImageConfig, Manifest, Timestamp, go_json};
+use rbuild_snapshotter::{PackLayerError, PackLayerOptions};
+use rbuild_store::{CommitBlobError, IndexError, LayerId, StoreError};
+
+use super::config::{self, LayerFacts, MissingField};
+use super::layout::Image;
+use crate::job::Job;
+use crate::ops::blocking;
+use crate::pull::PullError;
+use crate::request::{LayerCompression, Output};
+use crate::solve::Reporter;
+use crate::time::from_ms;
+use crate::value::Chain;
+
+/// Why an image could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageExportError {
+    /// The config.
+    #[error(transparent)]
+    Config(#[from] MissingField),
+    /// A layer could not be packed.
+    #[error("export layer {0:?}")]
+    Pack(LayerId, #[source] PackLayerError),
+    /// A layer of the base image could not be had.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// A document could not be written.
+    #[error("write {0}")]
+    Write(&'static str, #[source] CommitBlobError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store's index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A document could not be encoded.
+    #[error("encode manifest")]
+    Encode(#[source] serde_json::Error),
+}
+
+/// What is exported, besides the layers.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The result.
+    pub chain: Chain,
+    /// The config the front end made.
+    pub config: ImageConfig,
+    /// History entries that come from the base image.
+    pub base_history: usize,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<Timestamp>,
+}
+
+/// Makes the image of `subject` as `output` wants it, all of it in the store.
+///
+/// # Errors
+/// [`ImageExportError`].
+pub async fn assemble(
+    job: &Job,
+    subject: &Subject,
+    output: &Output,
+    reporter: &Reporter,
+) -> Result<Image, ImageExportError> {
+    let family = if output.oci_mediatypes {
+        Family::Oci
+    } else {
+        Family::Docker
+    };
+    let layers = {
+        let _step = reporter.step("exporting layers");
+        let all = subject.chain.layers();
+        let packed = (0..all.len()).map(|at| layer_blob(job, &all[at], &all[..at], subject, output));
+        futures_util::future::try_join_all(packed).await?
+    };
+    let facts: Vec<LayerFacts> = layers.iter().map(|(_, facts)| facts.clone()).collect();
+    let descriptors: Vec<Descriptor> = layers
+        .into_iter()
+        .map(|(layer, _)| exported(layer, family))
+        .collect();
+    let config = config::patch(
+        subject.config.clone(),
+        &facts,
+        subject.epoch,
+        subject.base_history,
+    )?;
+    let config_bytes = config.to_bytes();
+    let (manifest_type, config_type) = match family {
+        Family::Oci => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
+        Family::Docker => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
+    };
+    let config = Descriptor::of(config_type, &config_bytes);
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: manifest_type.to_owned(),
+        artifact_type: None,
+        config: config.clone(),
+        layers: descriptors.clone(),
+        subject: None,
+        annotations: output.annotations.clone(),
+        extra: std::collections::BTreeMap::new(),
+    };
+    let manifest_bytes = go_json::to_vec_indented(&manifest).map_err(ImageExportError::Encode)?;
+    let manifest = Descriptor::of(manifest_type, &manifest_bytes);
+    for (what, descriptor, bytes) in [
+        ("manifest", &manifest, &manifest_bytes),
+        ("config", &config, &config_bytes),
+    ] {
+        let _step = reporter.step(&format!("exporting {what} {}", descriptor.digest));
+        job.engine
+            .store
+            .put_blob(&job.lease, bytes)
+            .map_err(|source| ImageExportError::Write(what, source))?;
+    }
+    Ok(Image {
+        manifest,
+        manifest_bytes,
+        config,
+        config_bytes,
+        layers: descriptors,
+    })
+}
+
+async fn layer_blob(
+    job: &Job,
+    layer: &LayerId,
+    below: &[LayerId],
+    subject: &Subject,
+    output: &Output,
+) -> Result<(Descriptor, LayerFacts), ImageExportError> {
+    let remote = job.remote(layer);
+    if let Some(remote) = &remote
+        && !output.force_compression
+    {
+        job.fetch_blob(&remote.origin, &remote.descriptor, None).await?;
+        return Ok((
+            remote.descriptor.clone(),
+            facts(job, layer, remote.diff_id.clone())?,
+        ));
+    }
+    if remote.is_some() {
+        let chain = below.iter().chain([layer]).cloned().collect();
+        job.unpack_chain(&Chain::new(chain)).await?;
+    }
+    let newest = subject
+        .epoch
+        .filter(|_| output.rewrite_timestamp && remote.is_none());
+    let options = PackLayerOptions {
+        format: match output.compression {
+            LayerCompression::Uncompressed => LayerFormat::Uncompressed,
+            LayerCompression::Gzip => {
+                LayerFormat::Gzip(output.compression_level.and_then(|level| level.try_into().ok()))
+            }
+            LayerCompression::Zstd => LayerFormat::Zstd(output.compression_level),
+        },
+        workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        newest_mtime: newest.map(Timestamp::unix_seconds),
+        xattrs: ExportedXattrs::Capability,
+        any_compression: false,
+    };
+    let permit = job.processors.acquire().await;
+    let (engine, lease, id, below) = (
+        Arc::clone(&job.engine),
+        Arc::clone(&job.lease),
+        layer.clone(),
+        below.to_vec(),
+    );
+    let packed = blocking(move || engine.snapshotter.pack_layer(&lease, &below, &id, &options)).await;
+    drop(permit);
+    let packed = packed.map_err(|source| ImageExportError::Pack(layer.clone(), source))?;
+    let descriptor = Descriptor::new(&packed.media_type, packed.digest, packed.size);
+    Ok((descriptor, facts(job, layer, packed.diff_id)?))
+}
+
+fn facts(job: &Job, layer: &LayerId, diff_id: DiffId) -> Result<LayerFacts, ImageExportError> {
+    let stored = job.engine.store.layer_facts(&job.engine.form_name, layer)?;
+    // The times of a base image's layers are in its history; here they would be those of the unpacking.
+    let created = stored
+        .filter(|_| layer.diff_id().is_none())
+        .and_then(|facts| from_ms(facts.created_ms));
+    Ok(LayerFacts {
+        diff_id,
+        created,
+        description: "created by buildkit".to_owned(),
+    })
+}
+
+/// A layer's descriptor as a manifest has it: one family of types, no annotations of other tools' insides.
+fn exported(mut layer: Descriptor, family: Family) -> Descriptor {
+    if let Some(media_type) = media_type::convert_layer(&layer.media_type, family) {
+        media_type.clone_into(&mut layer.media_type);
+    }
+    let internal = ["containerd.io/uncompressed", "buildkit/createdat"];
+    layer.annotations.retain(|key, _| {
+        family == Family::Oci
+            && !internal.contains(&key.as_str())
+            && !key.starts_with("containerd.io/distribution.source.")
+    });
+    layer
+}

@@ -1,0 +1,318 @@
+//! Image layouts as one tar: what `-o type=oci` and `type=docker` write. The entries are those of containerd's
+//! archive exporter (`images/archive/exporter.go`): sorted, owned by nobody, no times, so equal images are equal files.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rbuild_oci::{
+    Descriptor, Digest, Document, DocumentError, Reference, go_json, media_type, parse_document,
+};
+use serde::Serialize;
+use tar::{EntryType, Header};
+
+/// An image that is complete: every document's bytes, and the layers' descriptors.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The manifest's descriptor.
+    pub manifest: Descriptor,
+    /// The manifest.
+    pub manifest_bytes: Vec<u8>,
+    /// The config's descriptor.
+    pub config: Descriptor,
+    /// The config.
+    pub config_bytes: Vec<u8>,
+    /// The layers, bottom first.
+    pub layers: Vec<Descriptor>,
+}
+
+/// Which tool a layout is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavor {
+    /// An OCI layout and nothing else.
+    Oci,
+    /// An OCI layout that `docker load` of any version reads.
+    Docker,
+}
+
+/// Why a layout could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// A blob the image needs could not be read.
+    #[error("blob {digest}")]
+    Blob {
+        /// Which.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The archive could not be written.
+    #[error("write archive")]
+    Write(#[source] io::Error),
+    /// A document could not be encoded.
+    #[error("encode {0}")]
+    Encode(&'static str, #[source] serde_json::Error),
+}
+
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+#[derive(Serialize)]
+struct IndexFile<'a> {
+    #[serde(rename = "schemaVersion")]
+    schema_version: u32,
+    #[serde(rename = "mediaType")]
+    media_type: &'static str,
+    manifests: &'a [Descriptor],
+}
+
+#[derive(Serialize)]
+struct DockerManifest {
+    #[serde(rename = "Config")]
+    config: String,
+    #[serde(rename = "RepoTags")]
+    repo_tags: Vec<String>,
+    #[serde(rename = "Layers")]
+    layers: Vec<String>,
+}
+
+/// The entries of `index.json` for `manifest` under `names`; `created` is RFC 3339.
+fn entries(manifest: &Descriptor, names: &[Reference], created: &str) -> Vec<Descriptor> {
+    let entry = |name: Option<&Reference>| {
+        let mut entry = manifest.clone();
+        entry
+            .annotations
+            .insert("org.opencontainers.image.created".to_owned(), created.to_owned());
+        if let Some(name) = name {
+            entry
+                .annotations
+                .insert("io.containerd.image.name".to_owned(), name.to_string());
+            if let Some(tag) = name.tag() {
+                entry
+                    .annotations
+                    .insert("org.opencontainers.image.ref.name".to_owned(), tag.to_owned());
+            }
+        }
+        entry
+    };
+    if names.is_empty() {
+        vec![entry(None)]
+    } else {
+        names.iter().map(|name| entry(Some(name))).collect()
+    }
+}
+
+fn index_file(manifests: &[Descriptor]) -> Result<Vec<u8>, LayoutError> {
+    let file = IndexFile {
+        schema_version: 2,
+        media_type: media_type::OCI_INDEX,
+        manifests,
+    };
+    go_json::to_vec(&file).map_err(|e| LayoutError::Encode("index.json", e))
+}
+
+/// Writes `image` as a tar. `blob` opens a layer.
+///
+/// # Errors
+/// [`LayoutError`].
+pub fn write_tar(
+    image: &Image,
+    names: &[Reference],
+    flavor: Flavor,
+    created: &str,
+    blob: impl Fn(&Digest) -> io::Result<File>,
+    out: &mut dyn Write,
+) -> Result<(), LayoutError> {
+    let mut small: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    small.insert("oci-layout".to_owned(), OCI_LAYOUT.to_vec());
+    small.insert(
+        "index.json".to_owned(),
+        index_file(&entries(&image.manifest, names, created))?,
+    );
+    small.insert(blob_path(&image.manifest.digest), image.manifest_bytes.clone());
+    small.insert(blob_path(&image.config.digest), image.config_bytes.clone());
+    if flavor == Flavor::Docker {
+        small.insert("manifest.json".to_owned(), docker_manifest(image, names)?);
+    }
+    let layers: BTreeMap<String, &Descriptor> = image
+        .layers
+        .iter()
+        .map(|layer| (blob_path(&layer.digest), layer))
+        .collect();
+    let mut dirs: Vec<String> = vec!["blobs/".to_owned()];
+    let paths: Vec<&String> = small.keys().chain(layers.keys()).collect();
+    for path in &paths {
+        if let Some((dir, _)) = path.rsplit_once('/') {
+            dirs.push(format!("{dir}/"));
+        }
+    }
+    let mut all: Vec<String> = dirs.into_iter().chain(paths.into_iter().cloned()).collect();
+    all.sort();
+    all.dedup();
+    let mut archive = tar::Builder::new(out);
+    for path in all {
+        if let Some(bytes) = small.get(&path) {
+            append(&mut archive, &path, bytes.len() as u64, &mut bytes.as_slice())
+                .map_err(LayoutError::Write)?;
+        } else if let Some(layer) = layers.get(&path) {
+            let fail = |source| LayoutError::Blob {
+                digest: layer.digest.clone(),
+                source,
+            };
+            let mut file = blob(&layer.digest).map_err(fail)?;
+            append(&mut archive, &path, layer.size, &mut file).map_err(fail)?;
+        } else {
+            append(&mut archive, &path, 0, &mut io::empty()).map_err(LayoutError::Write)?;
+        }
+    }
+    archive
+        .into_inner()
+        .and_then(Write::flush)
+        .map_err(LayoutError::Write)
+}
+
+/// Why a layout directory could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutDirError {
+    /// The kernel refused.
+    #[error("write {path:?}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// `index.json` is there, and is no index.
+    #[error("{path:?} is not an OCI index")]
+    Index {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: DocumentError,
+    },
+    /// A document could not be encoded.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+}
+
+/// Adds `image` to the layout directory `dir`, made if it is missing. Entries of the same names are replaced, others
+/// stay; blobs that are there are not written again. `index.json` is replaced last, whole.
+///
+/// # Errors
+/// [`LayoutDirError`].
+pub fn write_dir(
+    image: &Image,
+    names: &[Reference],
+    created: &str,
+    blob: impl Fn(&Digest) -> io::Result<File>,
+    dir: &Path,
+) -> Result<(), LayoutDirError> {
+    let put = |name: &str, content: &mut dyn io::Read| {
+        let path = dir.join(name);
+        let fail = |source| LayoutDirError::Io {
+            path: path.clone(),
+            source,
+        };
+        std::fs::create_dir_all(path.parent().unwrap_or(dir)).map_err(fail)?;
+        let partial = path.with_extension(format!("partial-{}", std::process::id()));
+        File::create(&partial)
+            .and_then(|mut file| io::copy(content, &mut file))
+            .map_err(fail)?;
+        std::fs::rename(&partial, &path).map_err(fail)
+    };
+    put("oci-layout", &mut &*OCI_LAYOUT)?;
+    for (descriptor, bytes) in [
+        (&image.config, &image.config_bytes),
+        (&image.manifest, &image.manifest_bytes),
+    ] {
+        put(&blob_path(&descriptor.digest), &mut bytes.as_slice())?;
+    }
+    for layer in &image.layers {
+        let path = blob_path(&layer.digest);
+        if std::fs::metadata(dir.join(&path)).is_ok_and(|found| found.len() == layer.size) {
+            continue;
+        }
+        let mut file = blob(&layer.digest).map_err(|source| LayoutError::Blob {
+            digest: layer.digest.clone(),
+            source,
+        })?;
+        put(&path, &mut file)?;
+    }
+    let path = dir.join("index.json");
+    let new = entries(&image.manifest, names, created);
+    let name_of = |entry: &Descriptor| entry.annotations.get("io.containerd.image.name").cloned();
+    let mut manifests = match std::fs::read(&path) {
+        Ok(bytes) => match parse_document(&bytes, Some(media_type::OCI_INDEX)) {
+            Ok(Document::Index(index)) => index.manifests,
+            Ok(Document::Manifest(_)) => Vec::new(),
+            Err(source) => return Err(LayoutDirError::Index { path, source }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(LayoutDirError::Io { path, source }),
+    };
+    manifests.retain(|old| {
+        let renamed =
+            name_of(old).is_some_and(|name| new.iter().any(|entry| name_of(entry).as_ref() == Some(&name)));
+        let same = new
+            .iter()
+            .any(|entry| entry.digest == old.digest && name_of(old).is_none());
+        !renamed && !same
+    });
+    manifests.extend(new);
+    put("index.json", &mut index_file(&manifests)?.as_slice())
+}
+
+/// Path of a blob in a layout.
+#[must_use]
+pub fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+fn docker_manifest(image: &Image, names: &[Reference]) -> Result<Vec<u8>, LayoutError> {
+    let entry = DockerManifest {
+        config: blob_path(&image.config.digest),
+        repo_tags: names.iter().map(Reference::familiar).collect(),
+        layers: image
+            .layers
+            .iter()
+            .map(|layer| blob_path(&layer.digest))
+            .collect(),
+    };
+    go_json::to_vec(&[entry]).map_err(|e| LayoutError::Encode("manifest.json", e))
+}
+
+fn append(
+    archive: &mut tar::Builder<&mut dyn Write>,
+    path: &str,
+    size: u64,
+    content: &mut dyn io::Read,
+) -> io::Result<()> {
+    let mut header = Header::new_ustar();
+    header.set_path(path)?;
+    let dir = path.ends_with('/');
+    header.set_entry_type(if dir {
+        EntryType::Directory
+    } else {
+        EntryType::Regular
+    });
+    header.set_mode(if dir { 0o755 } else { 0o444 });
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    // The length is in the header already: a file that has another one would shift everything behind it.
+    let mut exact = io::Read::take(content, size);
+    let copied = {
+        archive.append(&header, &mut exact)?;
+        size - exact.limit()
+    };
+    if copied == size {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}

@@ -1,0 +1,99 @@
+//! Pushes: layers first, then the config, then the manifest that names them; so whoever sees the manifest can have all
+//! of it. What the registry has is not sent.
+
+use std::sync::Arc;
+
+use rbuild_oci::{Descriptor, Reference};
+use rbuild_registry::{BlobSource, Progress, PushBlobOptions};
+use rbuild_store::Store;
+
+use super::ExportError;
+use super::layout::Image;
+use crate::images::Images;
+use crate::job::Job;
+use crate::solve::Reporter;
+
+/// Pushes `image` under each of `names`, or by its digest only.
+///
+/// # Errors
+/// [`ExportError::Push`].
+pub async fn image(
+    job: &Job,
+    image: &Image,
+    names: &[Reference],
+    by_digest: bool,
+    reporter: &Reporter,
+) -> Result<(), ExportError> {
+    for name in names {
+        let name = if by_digest {
+            name.repository().with_digest(image.manifest.digest.clone())
+        } else {
+            name.clone()
+        };
+        to(&job.engine.store, &job.engine.images, image, &name, reporter).await?;
+    }
+    Ok(())
+}
+
+/// Pushes `image` as `name`.
+///
+/// # Errors
+/// [`ExportError::Push`], [`ExportError::Blob`].
+pub async fn to(
+    store: &Store,
+    images: &Images,
+    image: &Image,
+    name: &Reference,
+    reporter: &Reporter,
+) -> Result<(), ExportError> {
+    {
+        let _step = reporter.step("pushing layers");
+        let blobs = image
+            .layers
+            .iter()
+            .map(|layer| blob(store, images, name, layer, reporter));
+        futures_util::future::try_join_all(blobs).await?;
+        blob(store, images, name, &image.config, reporter).await?;
+    }
+    let _step = reporter.step(&format!("pushing manifest for {name}@{}", image.manifest.digest));
+    let pushed = images
+        .client()
+        .push_manifest(name, &image.manifest.media_type, &image.manifest_bytes)
+        .await;
+    pushed.map(drop).map_err(|source| ExportError::Push {
+        name: name.to_string(),
+        source,
+    })
+}
+
+async fn blob(
+    store: &Store,
+    images: &Images,
+    name: &Reference,
+    descriptor: &Descriptor,
+    reporter: &Reporter,
+) -> Result<(), ExportError> {
+    let digest = &descriptor.digest;
+    let gone = |source| ExportError::Blob {
+        name: name.to_string(),
+        digest: digest.clone(),
+        source,
+    };
+    let file = store
+        .open_blob(digest)
+        .map_err(|error| gone(std::io::Error::other(error)))?;
+    let file = file.ok_or_else(|| gone(std::io::ErrorKind::NotFound.into()))?;
+    let source: Arc<dyn BlobSource> = Arc::new(file);
+    let shown = reporter.clone();
+    let (id, started) = (digest.to_string(), std::time::SystemTime::now());
+    let progress: Progress =
+        Arc::new(move |current, total| shown.status(&id, current, total, started, current == total));
+    let pushed = images
+        .client()
+        .push_blob(name, descriptor, &source, &PushBlobOptions::default(), &progress)
+        .await;
+    pushed.map(drop).map_err(|source| ExportError::Push {
+        name: name.to_string(),
+        source,
+    })
+}
