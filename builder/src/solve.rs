@@ -9,7 +9,9 @@
 mod key;
 mod report;
 mod scheduler;
+mod shared;
 
 pub use key::{Ingredient, Key, KeyBuilder, first_difference};
 pub use report::{CANCELED, Reporter};
 pub use scheduler::{Cached, ContentInput, Definition, Executor, Miss, SolveError, solve};
+pub use shared::SharedVertex;

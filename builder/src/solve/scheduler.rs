@@ -1,7 +1,6 @@
 //! The scheduler: one task for each vertex, keys forward, demand backward.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_graph::progress::Sink;
@@ -196,6 +195,8 @@ pub async fn solve<E: Executor>(
 
 struct Node<V> {
     demanded: watch::Sender<bool>,
+    /// Its key is not known before something has run: what follows may just as well begin with its other inputs.
+    stalled: watch::Sender<bool>,
     key: watch::Sender<Option<NodeKey>>,
     value: watch::Sender<Option<Arc<Vec<V>>>>,
 }
@@ -210,6 +211,7 @@ impl<V: Clone> Node<V> {
     fn new() -> Self {
         Self {
             demanded: watch::Sender::new(false),
+            stalled: watch::Sender::new(false),
             key: watch::Sender::new(None),
             value: watch::Sender::new(None),
         }
@@ -303,7 +305,7 @@ impl<E: Executor> Run<E> {
             .define(digest, vertex, reporter)
             .await
             .map_err(Halt::Failed)?;
-        let (key, ingredients) = self.key(vertex, &definition).await?;
+        let (key, ingredients) = self.key(node, vertex, &definition).await?;
         if let Some(values) = definition.values {
             node.value.send_replace(Some(Arc::new(values)));
             node.key.send_replace(Some(NodeKey {
@@ -327,6 +329,7 @@ impl<E: Executor> Run<E> {
                 volatile: false,
             }));
         } else {
+            node.stalled.send_replace(true);
             node.demand();
         }
         self.wait_for_demand(node).await?;
@@ -395,10 +398,34 @@ impl<E: Executor> Run<E> {
         node.output(edge.output).ok_or(Stopped)
     }
 
+    /// The key of an input. If it has to wait for something to run, the contents this vertex will read are demanded
+    /// meanwhile: four stages that are copied from one after the other run at once.
+    async fn input_key(
+        &self,
+        node: &Node<E::Value>,
+        vertex: &Vertex,
+        definition: &Definition<E::Value>,
+        edge: &Edge,
+    ) -> Result<NodeKey, Stopped> {
+        let input = &self.nodes[&edge.vertex];
+        let mut stalled = input.stalled.subscribe();
+        tokio::select! {
+            biased;
+            key = wait(&input.key, &self.stop) => return key,
+            _ = stalled.wait_for(|stalled| *stalled) => {}
+        }
+        node.stalled.send_replace(true);
+        for need in &definition.content {
+            self.nodes[&vertex.inputs[need.input].vertex].demand();
+        }
+        wait(&input.key, &self.stop).await
+    }
+
     /// The key of a vertex. Three ways: no input counts by content; the definition was seen before and leads to a
     /// key; the content is read.
     async fn key(
         &self,
+        node: &Node<E::Value>,
         vertex: &Vertex,
         definition: &Definition<E::Value>,
     ) -> Result<(Key, Vec<Ingredient>), Halt<E::Error>> {
@@ -410,7 +437,7 @@ impl<E: Executor> Run<E> {
         }
         let mut volatile = false;
         for (index, edge) in vertex.inputs.iter().enumerate() {
-            let input = wait(&self.nodes[&edge.vertex].key, &self.stop).await?;
+            let input = self.input_key(node, vertex, definition, edge).await?;
             let name = format!("input {index}");
             let value = format!("{}[{}]", input.identity, edge.output);
             by_definition.add(&*name, &*value);
@@ -433,6 +460,10 @@ impl<E: Executor> Run<E> {
             && self.executor.load(&key).await.is_some()
         {
             return Ok((key, ingredients));
+        }
+        node.stalled.send_replace(true);
+        for need in &definition.content {
+            self.nodes[&vertex.inputs[need.input].vertex].demand();
         }
         for need in &definition.content {
             let value = self.input_value(&vertex.inputs[need.input]).await?;
