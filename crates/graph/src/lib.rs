@@ -8,7 +8,9 @@ mod graph;
 mod op;
 pub mod progress;
 
-pub use graph::{Edge, Graph, GraphError, Progress, SourceSpan, SourceText, Vertex, VertexDigest, VertexMeta};
+pub use graph::{
+    Edge, Graph, GraphError, Progress, SourceSpan, SourceText, Vertex, VertexDigest, VertexMeta,
+};
 pub use op::{
     CacheSharing, CopyAction, DiffOp, ExecMeta, ExecOp, FileAction, FileActionKind, FileOp, FileTime, HostIp,
     InputIndex, MergeOp, MkDirAction, MkFileAction, Mount, MountKind, NetMode, Op, OutputIndex, ProxyEnv,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 /// A content digest such as `sha256:9f86…`, checked when made (OCI image-spec, descriptor.md, "Digests").
 ///
@@ -53,6 +53,15 @@ impl Algorithm {
         match self {
             Self::Sha256 => "sha256",
             Self::Sha512 => "sha512",
+        }
+    }
+
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn digest(self, bytes: &[u8]) -> Digest {
+        match self {
+            Self::Sha256 => Digest::sha256(bytes),
+            Self::Sha512 => Digest::from_sha512(&Sha512::digest(bytes).into()),
         }
     }
 

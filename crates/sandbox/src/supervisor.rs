@@ -176,8 +176,11 @@ fn make_stubs(
     plan: &Plan,
     trees: &[Option<Tree>],
 ) -> Result<(), SetupError> {
+    // These three stay in the layer if the image has none: BuildKit leaves them too (runc makes them, and
+    // executor/stubs.go knows only of the mounts beyond them).
+    let mut kept = Stubs::default();
     for path in ["/proc", "/sys", "/dev"] {
-        stubs.ensure(root, Path::new(path), StubKind::Directory)?;
+        kept.ensure(root, Path::new(path), StubKind::Directory)?;
     }
     for (path, content) in [
         ("/etc/resolv.conf", &plan.resolv_conf),
