@@ -201,7 +201,7 @@ pub enum RegistryError {
         tried: String,
     },
     /// The registry has no such thing.
-    #[error("{0}")]
+    #[error("{0}: not found")]
     NotFound(Box<Refusal>),
     /// Any other answer that is not a success.
     #[error("{0}")]
@@ -474,7 +474,7 @@ mod tests {
         let text = RegistryError::NotFound(Box::new(refusal)).to_string();
         assert_eq!(
             text,
-            "pull manifest https://h/v2/: status 404 Not Found; MANIFEST_UNKNOWN: tag \\u{1b}[31m gone"
+            "pull manifest https://h/v2/: status 404 Not Found; MANIFEST_UNKNOWN: tag \\u{1b}[31m gone: not found"
         );
         let raw = Refusal::new("pull blob", &url, StatusCode::BAD_GATEWAY, b"<html>\x1b[2J", None);
         assert!(raw.to_string().ends_with("<html>\\u{1b}[2J"));

@@ -86,7 +86,10 @@ impl Snapshotter {
     }
 
     /// The directories of `layers` (bottom first), top first, held by the lease.
-    pub(crate) fn lowers(&self, lease: &Lease, layers: &[LayerId]) -> Result<Vec<PathBuf>, StackError> {
+    ///
+    /// # Errors
+    /// [`StackError::Missing`] for a layer that is not in the store.
+    pub fn lowers(&self, lease: &Lease, layers: &[LayerId]) -> Result<Vec<PathBuf>, StackError> {
         let found = lease.hold_layers(self.form_name(), layers)?;
         let mut lowers = Vec::with_capacity(layers.len());
         for (id, dir) in layers.iter().zip(found).rev() {
