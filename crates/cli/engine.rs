@@ -1,5 +1,5 @@
 //! The seam between the commands and the engine: everything a command asks for is a method of [`Engine`], and
-//! [`Native`] is the only place that calls the other crates. Commands are tested against an engine of their own.
+//! [`crate::native::Native`] is the only place that calls the other crates. Commands are tested against an engine of their own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,10 +9,6 @@ use rbuild_builder::request::{BuildOutcome, BuildRequest};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::Digest;
 use rbuild_ui::diagnostic::Diagnostic;
-use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
-
-use crate::signals;
 
 /// Why the engine did not do what it was asked.
 #[derive(Debug)]
@@ -24,10 +20,9 @@ pub(crate) enum EngineError {
 }
 
 impl EngineError {
-    fn missing(what: &str) -> Self {
-        Self::Failed(Box::new(Diagnostic::new(format!(
-            "this build of rbuild cannot {what}"
-        ))))
+    /// A failure without place or hint.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::Failed(Box::new(Diagnostic::new(message)))
     }
 }
 
@@ -131,117 +126,4 @@ pub(crate) trait Engine {
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError>;
     /// Removes records; returns those that are gone.
     fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRow>, EngineError>;
-}
-
-/// Runs this process as a step's init if it was started as one. Called before anything else.
-pub(crate) fn init_if_requested() {
-    // WIRE: rbuild_sandbox::init_if_requested()
-}
-
-/// No core dumps and no tracing: the memory of this process may hold credentials and secrets.
-pub(crate) fn harden() {
-    let none = rustix::process::Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    // Failing here means the limit is already lower, or that a policy forbids even this: nothing to tell anyone.
-    let _already_low = rustix::process::setrlimit(rustix::process::Resource::Core, none);
-    let _not_supported =
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    // WIRE: if a user namespace needs /proc/self/{uid,gid}_map to be writable, rbuild_sys::userns sets dumpable anew.
-}
-
-/// The engine of this program, with the runtime it lives on.
-#[derive(Debug)]
-pub(crate) struct Native {
-    options: EngineOptions,
-    runtime: Runtime,
-    cancel: CancellationToken,
-}
-
-impl Native {
-    /// Enters the namespaces, then starts the threads: a process with threads cannot change its user namespace.
-    pub(crate) fn open(options: EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
-        // WIRE: rbuild_sys::userns::enter() if not root, then unshare the mount namespace.
-        let workers = options.jobs.unwrap_or(usize::MAX).min(processors()).max(1);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers)
-            .thread_name("rbuild")
-            .enable_all()
-            .build()
-            .map_err(|error| fail(format!("cannot start threads: {error}")))?;
-        let cancel = CancellationToken::new();
-        signals::watch(runtime.handle(), cancel.clone())
-            .map_err(|error| fail(format!("cannot watch for signals: {error}")))?;
-        Ok(Box::new(Self {
-            options,
-            runtime,
-            cancel,
-        }))
-    }
-}
-
-fn fail(message: String) -> EngineError {
-    EngineError::Failed(Box::new(Diagnostic::new(message)))
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-// WIRE: each of these is a call into rbuild_builder or rbuild_store with `self.options`, `self.runtime.block_on(…)`
-// and `self.cancel`; `Cancelled` if the token is what ended it.
-impl Engine for Native {
-    fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError> {
-        drop((request, sink));
-        self.runtime.block_on(async {
-            if self.cancel.is_cancelled() {
-                Err(EngineError::Cancelled)
-            } else {
-                Err(self.missing("build"))
-            }
-        })
-    }
-
-    fn push(&self, _names: &[String], _sink: Arc<dyn Sink>) -> Result<Vec<(String, Digest)>, EngineError> {
-        Err(self.missing("push"))
-    }
-
-    fn pull(
-        &self,
-        _names: &[String],
-        _platform: Option<&str>,
-        _sink: Arc<dyn Sink>,
-    ) -> Result<Vec<(String, Digest)>, EngineError> {
-        Err(self.missing("pull"))
-    }
-
-    fn images(&self) -> Result<Vec<ImageRow>, EngineError> {
-        Err(self.missing("list images"))
-    }
-
-    fn tag(&self, _source: &str, _target: &str) -> Result<(), EngineError> {
-        Err(self.missing("tag"))
-    }
-
-    fn remove_image(&self, _name: &str, _force: bool) -> Result<Removed, EngineError> {
-        Err(self.missing("remove images"))
-    }
-
-    fn usage(&self, _filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError> {
-        Err(self.missing("measure its store"))
-    }
-
-    fn prune(&self, _request: &PruneRequest) -> Result<Vec<UsageRow>, EngineError> {
-        Err(self.missing("prune"))
-    }
-}
-
-impl Native {
-    fn missing(&self, what: &str) -> EngineError {
-        match &self.options.root {
-            Some(root) => EngineError::missing(&format!("{what} in {}", root.display())),
-            None => EngineError::missing(what),
-        }
-    }
 }

@@ -6,6 +6,7 @@ mod commands;
 mod docker_config;
 mod engine;
 mod env;
+mod native;
 mod request;
 mod result_files;
 mod signals;
@@ -18,13 +19,13 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     // First of all, and before any thread: in the hidden mode this process is a step's init and never comes back.
-    engine::init_if_requested();
-    engine::harden();
+    rbuild_sandbox::init_if_requested();
+    native::harden();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return args::report(&error),
     };
     let mut env = env::Env::of_process();
-    let done = commands::run(cli, &mut env, &engine::Native::open);
+    let done = commands::run(cli, &mut env, &native::Native::open);
     ExitCode::from(commands::report(done, &mut env).code())
 }

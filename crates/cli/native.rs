@@ -1,0 +1,363 @@
+//! The engine of this program: the only place where commands meet the crates that do the work.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rbuild_builder::engine::{self as core, default_root};
+use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_builder::request::{BuildOutcome, BuildRequest};
+use rbuild_builder::transfer;
+use rbuild_graph::progress::Sink;
+use rbuild_oci::{Digest, Platform, Reference};
+use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig};
+use rbuild_sandbox::Sandbox;
+use rbuild_store::{FormName, GcPolicy, ImageRecord, OpenOptions, Store, UsageEntry, UsageKind};
+use rbuild_sys::userns::{self, Rung};
+use rbuild_ui::diagnostic::{Diagnostic, ExitCode, Source};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{
+    Engine, EngineError, EngineOptions, ImageRow, PruneRequest, Removed, UsageFilter, UsageRow,
+};
+use crate::signals;
+
+/// No core dumps and no tracing: the memory of this process may hold credentials and secrets.
+pub(crate) fn harden() {
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Failing here means the limit is already lower, or that a policy forbids even this: nothing to tell anyone.
+    let _already_low = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    let _not_supported =
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// The engine, with the runtime it lives on.
+#[derive(Debug)]
+pub(crate) struct Native {
+    core: Arc<core::Engine>,
+    runtime: Runtime,
+    cancel: CancellationToken,
+}
+
+impl Native {
+    /// Enters the namespaces, then starts the threads: a process with threads cannot change its user namespace.
+    pub(crate) fn open(options: EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
+        let is_root = rustix::process::geteuid().is_root();
+        let root = options
+            .root
+            .or_else(|| default_root(|name| std::env::var_os(name), is_root));
+        let root = root.ok_or_else(|| {
+            EngineError::failed(
+                "no place for the store: HOME is not set; name one with --root or RBUILD_ROOT",
+            )
+        })?;
+        let root = std::path::absolute(&root).unwrap_or(root);
+        let rung = userns::enter().map_err(|error| EngineError::failed(chain_text(&error)))?;
+        let form_name = form_name(rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
+        let sandbox = Sandbox::new().map_err(|error| EngineError::failed(chain_text(&error)))?;
+        let store = Store::open(&root, &OpenOptions::default()).map_err(|error| {
+            EngineError::failed(format!("store {}: {}", root.display(), chain_text(&error)))
+        })?;
+        let config = RegistryConfig::load(&ConfigSources::from_process())
+            .map_err(|error| EngineError::failed(chain_text(&error)))?;
+        let credentials = Credentials::load(&CredentialSources::from_process());
+        let client = Client::new(config, credentials, concat!("rbuild/", env!("CARGO_PKG_VERSION")));
+        let workers = options.jobs.unwrap_or(usize::MAX).min(processors()).max(1);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_name("rbuild")
+            .enable_all()
+            .build()
+            .map_err(|error| EngineError::failed(format!("cannot start threads: {error}")))?;
+        let cancel = CancellationToken::new();
+        signals::watch(runtime.handle(), cancel.clone())
+            .map_err(|error| EngineError::failed(format!("cannot watch for signals: {error}")))?;
+        let core = Arc::new(core::Engine::new(store, client, sandbox, rung.form(), form_name));
+        Ok(Box::new(Self {
+            core,
+            runtime,
+            cancel,
+        }))
+    }
+
+    /// Runs `work`; a signal ends the wait for it.
+    fn wait<T>(
+        &self,
+        work: impl Future<Output = Result<T, transfer::TransferError>>,
+    ) -> Result<T, EngineError> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                done = work => done.map_err(|error| EngineError::failed(chain_text(&error))),
+                () = self.cancel.cancelled() => Err(EngineError::Cancelled),
+            }
+        })
+    }
+
+    fn find(&self, text: &str) -> Result<(String, ImageRecord), EngineError> {
+        let store = &self.core.store;
+        if let Ok(reference) = Reference::parse(text) {
+            let name = reference.or_latest().to_string();
+            if let Some(record) = store.get_image(&name).map_err(failed)? {
+                return Ok((name, record));
+            }
+        }
+        let all = store.list_images().map_err(failed)?;
+        let is_id =
+            |digest: &Digest| digest.as_str() == text || (text.len() >= 4 && digest.hex().starts_with(text));
+        let found = all
+            .into_iter()
+            .find(|(_, record)| is_id(id_of(record)) || is_id(&record.digest));
+        found.ok_or_else(|| EngineError::failed(format!("no such image: {text}")))
+    }
+}
+
+/// Names the form and, below a user namespace, the ids it maps: layers of other maps have other owners on disk.
+fn form_name(rung: Rung) -> Result<FormName, rbuild_store::NameError> {
+    match rung {
+        Rung::RootNamespaces => FormName::parse("root"),
+        Rung::SubordinateIds => {
+            let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+            let starts: Vec<&str> = map
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(1))
+                .collect();
+            FormName::parse(&format!("sub-{}", starts.join("-")))
+        }
+    }
+}
+
+fn failed(error: impl std::error::Error) -> EngineError {
+    EngineError::failed(chain_text(&error))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn id_of(record: &ImageRecord) -> &Digest {
+    record.config.as_ref().unwrap_or(&record.digest)
+}
+
+fn from_ms(milliseconds: i64) -> Option<SystemTime> {
+    let since = u64::try_from(milliseconds).ok().filter(|ms| *ms > 0)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since))
+}
+
+fn diagnostic(error: &BuildError) -> EngineError {
+    if error.is_canceled() {
+        return EngineError::Cancelled;
+    }
+    let source = error.place().map(|place| Source {
+        filename: place.source.filename,
+        text: place.source.text,
+        spans: vec![place.lines],
+    });
+    EngineError::Failed(Box::new(Diagnostic {
+        message: error.message(),
+        source,
+        hints: error.hints(),
+        exit_code: ExitCode::Failure,
+    }))
+}
+
+impl Engine for Native {
+    fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError> {
+        let build = rbuild_builder::build::build(Arc::clone(&self.core), request, sink, self.cancel.clone());
+        // On a thread of the runtime: the future is large, and the main thread has nothing else to do than to wait.
+        let built = self.runtime.block_on(self.runtime.spawn(build));
+        match built {
+            Ok(built) => built.map_err(|error| diagnostic(&error)),
+            Err(error) => match error.try_into_panic() {
+                Ok(reason) => std::panic::resume_unwind(reason),
+                Err(_) => Err(EngineError::Cancelled),
+            },
+        }
+    }
+
+    fn push(&self, names: &[String], sink: Arc<dyn Sink>) -> Result<Vec<(String, Digest)>, EngineError> {
+        let mut pushed = Vec::new();
+        for name in names {
+            let (reference, digest) = self.wait(transfer::push(&self.core, name, &sink))?;
+            pushed.push((reference.to_string(), digest));
+        }
+        Ok(pushed)
+    }
+
+    fn pull(
+        &self,
+        names: &[String],
+        platform: Option<&str>,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Vec<(String, Digest)>, EngineError> {
+        let platform = match platform {
+            None => Platform::host(),
+            Some(text) => Platform::parse(text).map_err(failed)?.normalized(),
+        };
+        let mut pulled = Vec::new();
+        for name in names {
+            let (reference, digest) = self.wait(transfer::pull(&self.core, name, &platform, &sink))?;
+            pulled.push((reference.to_string(), digest));
+        }
+        Ok(pulled)
+    }
+
+    fn images(&self) -> Result<Vec<ImageRow>, EngineError> {
+        let all = self.core.store.list_images().map_err(failed)?;
+        let row = |(name, record): (String, ImageRecord)| {
+            let reference = Reference::parse(&name).ok();
+            ImageRow {
+                repository: reference
+                    .as_ref()
+                    .map(|reference| reference.repository().familiar()),
+                tag: reference
+                    .as_ref()
+                    .and_then(|reference| reference.tag().map(str::to_owned)),
+                id: id_of(&record).clone(),
+                created: from_ms(record.created_ms),
+                size_bytes: record.size,
+                digest: record.digest,
+            }
+        };
+        Ok(all.into_iter().map(row).collect())
+    }
+
+    fn tag(&self, source: &str, target: &str) -> Result<(), EngineError> {
+        let (_, record) = self.find(source)?;
+        let target = Reference::parse(target).map_err(failed)?.or_latest().to_string();
+        self.core.store.set_image(&target, &record).map_err(failed)
+    }
+
+    fn remove_image(&self, name: &str, force: bool) -> Result<Removed, EngineError> {
+        let store = &self.core.store;
+        let (found, record) = self.find(name)?;
+        let all = store.list_images().map_err(failed)?;
+        let same: Vec<String> = all
+            .into_iter()
+            .filter(|(_, other)| other.digest == record.digest)
+            .map(|(name, _)| name)
+            .collect();
+        let by_name =
+            Reference::parse(name).is_ok_and(|reference| reference.or_latest().to_string() == found);
+        if !by_name && !force && same.len() > 1 {
+            return Err(EngineError::failed(format!(
+                "unable to remove {name} (must be forced): image is named {} times",
+                same.len()
+            )));
+        }
+        let gone = if by_name && !force {
+            vec![found]
+        } else {
+            same.clone()
+        };
+        let mut removed = Removed::default();
+        for name in gone {
+            store.remove_image(&name).map_err(failed)?;
+            removed.untagged.push(name);
+        }
+        if removed.untagged.len() == same.len() {
+            removed.deleted.push(record.digest);
+        }
+        Ok(removed)
+    }
+
+    fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError> {
+        let usage = self.core.store.du().map_err(failed)?;
+        let rows = usage.entries.into_iter().map(|entry| usage_row(&entry));
+        Ok(rows.filter(|row| matches(row, filter)).collect())
+    }
+
+    fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRow>, EngineError> {
+        let mut kinds = None;
+        for (key, value) in &request.filter.fields {
+            if key != "type" {
+                return Err(EngineError::failed(format!("prune does not filter by {key} yet")));
+            }
+            kinds = Some(match value.as_str() {
+                "exec.cachemount" => vec![UsageKind::CacheMount],
+                "regular" => vec![UsageKind::Layer, UsageKind::Blob],
+                _ => {
+                    return Err(EngineError::failed(format!(
+                        "nothing in the store is of type {value}"
+                    )));
+                }
+            });
+        }
+        let before = self.core.store.du().map_err(failed)?;
+        let policy = GcPolicy {
+            max_bytes: request
+                .max_used_bytes
+                .into_iter()
+                .chain(request.reserved_bytes)
+                .max(),
+            min_free_bytes: request.min_free_bytes,
+            unused_for: request.filter.unused_for,
+            kinds,
+            all: request.all,
+            dry_run: false,
+        };
+        let collected = self.core.store.gc(&policy).map_err(failed)?;
+        let row = |(kind, name, bytes): (UsageKind, String, u64)| {
+            let known = before
+                .entries
+                .iter()
+                .find(|entry| entry.kind == kind && entry.name == name)
+                .cloned();
+            let unknown = UsageEntry {
+                kind,
+                name,
+                bytes,
+                created_ms: 0,
+                used_ms: 0,
+                description: String::new(),
+            };
+            usage_row(&UsageEntry {
+                bytes,
+                ..known.unwrap_or(unknown)
+            })
+        };
+        Ok(collected.parts.into_iter().map(row).collect())
+    }
+}
+
+fn usage_row(entry: &UsageEntry) -> UsageRow {
+    let kind = match entry.kind {
+        UsageKind::Blob | UsageKind::Layer => "regular",
+        UsageKind::CacheMount => "exec.cachemount",
+        UsageKind::Scratch | UsageKind::Index => "internal",
+    };
+    UsageRow {
+        id: entry.name.clone(),
+        parents: Vec::new(),
+        created: from_ms(entry.created_ms).unwrap_or(SystemTime::UNIX_EPOCH),
+        mutable: entry.kind == UsageKind::CacheMount,
+        in_use: matches!(entry.kind, UsageKind::Scratch | UsageKind::Index),
+        shared: false,
+        size_bytes: entry.bytes,
+        description: entry.description.clone(),
+        usage_count: u64::from(entry.used_ms > 0),
+        last_used: from_ms(entry.used_ms),
+        kind: kind.to_owned(),
+    }
+}
+
+fn matches(row: &UsageRow, filter: &UsageFilter) -> bool {
+    let old = |least: Duration| {
+        row.last_used
+            .and_then(|used| used.elapsed().ok())
+            .is_some_and(|elapsed| elapsed >= least)
+    };
+    filter.unused_for.is_none_or(old)
+        && filter.fields.iter().all(|(key, value)| match key.as_str() {
+            "id" => row.id == *value,
+            "description" => row.description == *value,
+            "type" => row.kind == *value,
+            "inuse" => row.in_use.to_string() == *value,
+            "mutable" => row.mutable.to_string() == *value,
+            "shared" => row.shared.to_string() == *value,
+            "private" => (!row.shared).to_string() == *value,
+            _ => false,
+        })
+}
