@@ -9,6 +9,7 @@ mod outputs;
 mod printed;
 mod registry;
 mod rootless;
+mod rows;
 mod secrets;
 mod start_check;
 mod store;

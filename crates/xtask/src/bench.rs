@@ -42,15 +42,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         .map_or(Ok(RUNS), |n| n.parse())
         .context("--runs N")?;
     let only = shell::flag(args, "--case").unwrap_or_default();
-    if shell::flag(args, "--rbuild").is_none() {
-        shell::step(
-            "build",
-            &mut shell::cargo(&["build", "--release", "--package", "rbuild"])?,
-        )?;
-    }
     let program = match shell::flag(args, "--rbuild") {
         Some(path) => path.into(),
-        None => ci::built("release")?,
+        None => ci::release()?,
     };
     let registry = DockerRegistry::start()?;
     let base = publish(&registry)?;

@@ -8,13 +8,14 @@ use rbuild_testkit::machine;
 use crate::shell;
 
 /// Package, and a program or file whose presence shows that it is installed.
-const TEST_PACKAGES: [(&str, &str); 12] = [
+const TEST_PACKAGES: [(&str, &str); 13] = [
     ("busybox-static", "busybox"),
     ("uidmap", "newuidmap"),
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
     ("runc", "runc"),
     ("docker-registry", "docker-registry"),
+    ("docker.io", "dockerd"),
     ("mmdebstrap", "mmdebstrap"),
     ("xz-utils", "xz"),
     ("util-linux", "unshare"),
