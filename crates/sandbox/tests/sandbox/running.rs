@@ -274,18 +274,18 @@ fn privileged_many_steps_at_once() {
     });
 }
 
-/// Processes with this text in their command line, ours apart.
 /// The shell says that it is up before it has started its sleep.
 fn wait_for_processes(text: &str, count: usize) {
     for _ in 0..500 {
         if processes(text) == count {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     panic!("{} processes of {text}, not {count}", processes(text));
 }
 
+/// Processes with this text in their command line, ours apart.
 fn processes(text: &str) -> usize {
     all(text).count()
 }
