@@ -144,6 +144,14 @@ impl Shown {
 }
 
 impl Trace {
+    /// The vertices that failed, in the order in which they were started.
+    pub(super) fn failed(&self) -> impl Iterator<Item = usize> {
+        self.started
+            .iter()
+            .copied()
+            .filter(|&id| self.vertices[id].has_failed())
+    }
+
     pub(super) fn new(styles: Styles) -> Self {
         Self {
             vertices: Vec::new(),

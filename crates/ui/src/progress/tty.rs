@@ -267,12 +267,7 @@ impl<W: Write + Send> Tty<W> {
 
     /// What failed vertices said, below the last frame.
     fn failures(&self, text: &mut String) {
-        for &id in self
-            .trace
-            .started
-            .iter()
-            .filter(|&&id| self.trace.vertices[id].has_failed())
-        {
+        for id in self.trace.failed() {
             add(
                 text,
                 format_args!("------\n > {}:\n", self.trace.vertices[id].name),
