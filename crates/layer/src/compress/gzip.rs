@@ -1,5 +1,9 @@
 //! gzip on several threads: blocks of fixed size, each deflated with the 32 KiB before it as dictionary and ended by
 //! a sync flush, all in one member. Every gzip reader takes it; the bytes are the same for any number of threads.
+//!
+//! A block that hardly compresses (archives, pictures, programs packed already) is deflated at level 1: that finds
+//! nearly all there is to find, in a fraction of the time. A sample of the block decides, so the bytes still depend on the input
+//! alone.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -12,6 +16,11 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 /// Bytes of input in one block. Part of the output's identity: changing it changes every blob digest.
 const BLOCK_BYTES: usize = 1 << 20;
 const DICTIONARY_BYTES: usize = 32 << 10;
+/// Pieces of a block that are tried, and bytes of one.
+const SAMPLES: usize = 8;
+const SAMPLE_BYTES: usize = 4 << 10;
+/// A sample that keeps more than this share of its bytes (percent) speaks for a block that hardly compresses.
+const HARDLY_PERCENT: usize = 80;
 /// Magic, deflate, no flags, no time, no extra flags, unknown system (what Go's compress/gzip writes, too).
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
@@ -83,12 +92,8 @@ impl<W: Write> BlockGzip<W> {
 
     pub(super) fn finish(mut self) -> io::Result<W> {
         if self.threads.is_empty() {
-            let only = deflate_job(
-                &mut deflater(self.level),
-                std::mem::take(&mut self.block),
-                &[],
-                true,
-            );
+            let mut deflate = Deflate::new(self.level);
+            let only = deflate_job(&mut deflate, std::mem::take(&mut self.block), &[], true);
             self.put(only)?;
         } else {
             self.submit(true)?;
@@ -177,7 +182,7 @@ impl<W: Write> BlockGzip<W> {
 
 /// One thread: takes jobs until there are no more.
 fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
-    let mut deflate = deflater(level);
+    let mut deflate = Deflate::new(level);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
@@ -187,14 +192,48 @@ fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
     }
 }
 
-fn deflater(level: u32) -> Compress {
-    Compress::new(Compression::new(level), false)
+/// The two ways to deflate a block.
+struct Deflate {
+    level: u32,
+    wanted: Compress,
+    /// Made for the first block that is sampled.
+    fast: Option<Compress>,
 }
 
-fn deflate_job(deflate: &mut Compress, input: Vec<u8>, dictionary: &[u8], last: bool) -> Done {
+impl Deflate {
+    fn new(level: u32) -> Self {
+        Self {
+            level,
+            wanted: Compress::new(Compression::new(level), false),
+            fast: None,
+        }
+    }
+
+    /// The way for this block.
+    fn way(&mut self, input: &[u8]) -> io::Result<&mut Compress> {
+        if self.level <= 1 || input.len() < SAMPLES * SAMPLE_BYTES {
+            return Ok(&mut self.wanted);
+        }
+        let fast = self
+            .fast
+            .get_or_insert_with(|| Compress::new(Compression::new(1), false));
+        let stride = input.len() / SAMPLES;
+        let sample: Vec<u8> = (0..SAMPLES)
+            .flat_map(|at| &input[at * stride..at * stride + SAMPLE_BYTES])
+            .copied()
+            .collect();
+        let deflated = deflate_block(fast, &sample, &[], true)?;
+        let hardly = deflated.len() * 100 > sample.len() * HARDLY_PERCENT;
+        Ok(if hardly { fast } else { &mut self.wanted })
+    }
+}
+
+fn deflate_job(deflate: &mut Deflate, input: Vec<u8>, dictionary: &[u8], last: bool) -> Done {
     let mut crc = Crc::new();
     crc.update(&input);
-    let deflated = deflate_block(deflate, &input, dictionary, last);
+    let deflated = deflate
+        .way(&input)
+        .and_then(|way| deflate_block(way, &input, dictionary, last));
     Done { input, deflated, crc }
 }
 

@@ -23,6 +23,18 @@ fn sample(bytes: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Bytes that look random (xorshift64, Marsaglia 2003).
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(next).flatten().take(bytes).collect()
+}
+
 fn compress(input: &[u8], format: LayerFormat, workers: usize, write: usize) -> Vec<u8> {
     let mut compressor = Compressor::new(Vec::new(), format, workers).unwrap();
     for piece in input.chunks(write) {
@@ -101,6 +113,25 @@ fn gzip_of_several_blocks_is_one_member_that_gzip_reads() {
         .read_to_end(&mut one)
         .unwrap();
     assert!(one == input, "a reader of one member gets all of it");
+}
+
+#[test]
+fn only_blocks_that_hardly_compress_are_deflated_at_level_1() {
+    let gzip = |input: &[u8], level| compress(input, LayerFormat::Gzip(Some(level)), 2, 1 << 20);
+    let noise = noise(3 << 20);
+    assert_eq!(gzip(&noise, 6), gzip(&noise, 1), "noise");
+    let text: Vec<u8> = b"The same words again, and the same words once more, in order. "
+        .iter()
+        .copied()
+        .cycle()
+        .take(3 << 20)
+        .collect();
+    assert!(gzip(&text, 6).len() < gzip(&text, 1).len(), "text");
+    // Each block is judged by itself.
+    let mixed = [noise.as_slice(), text.as_slice()].concat();
+    let packed = gzip(&mixed, 6);
+    assert!(packed.len() < gzip(&mixed, 1).len(), "mixed");
+    assert_eq!(read_all(&packed).unwrap(), mixed);
 }
 
 #[test]
