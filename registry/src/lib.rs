@@ -1,4 +1,5 @@
-//! Talks to image registries: resolve, pull, push, with mirrors, credentials, retries and resumption.
+//! Talks to image registries: resolve, pull, push, with mirrors, credentials, retries and resumption; and fetches files
+//! behind URLs over the same connections.
 //!
 //! Level 1, async; knows documents ([`rbuild_oci`]) and the network, no store and no build. Nothing is believed that
 //! is not verified: digests, sizes and media types are checked here. A credential goes to the host it was stored for
@@ -13,6 +14,7 @@ mod config;
 mod credentials;
 mod error;
 mod escape;
+mod fetch;
 mod image;
 mod manifest;
 mod net;
@@ -28,6 +30,7 @@ pub use config::{ConfigError, ConfigSources, Endpoint, RegistryConfig, SchemePol
 pub use credentials::{Credential, CredentialSources, Credentials, FileError, Found, HelperError, Secret};
 pub use error::{ApiError, ErrorClass, Refusal, RegistryError, ShownUrl};
 pub use escape::Excerpt;
+pub use fetch::{FetchError, UrlError, UrlHead, UrlRequest, UrlSink, percent_decoded};
 pub use image::PulledImage;
 pub use manifest::{PulledManifest, Resolved};
 pub use push_blob::{BlobSource, PushBlobOptions, PushedBlob};

@@ -67,7 +67,7 @@ fn check_address(address: IpAddr, loopback: bool) -> Result<(), AddressRefused> 
     if is_loopback(address) && !loopback {
         return Err(AddressRefused {
             address,
-            reason: "it is this machine, and the registry is not",
+            reason: "it is this machine, and the server asked first is not",
         });
     }
     Ok(())

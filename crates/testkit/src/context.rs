@@ -217,6 +217,12 @@ fn archive(entry: &Entry, inner: &[Entry]) -> Result<Vec<u8>> {
     )
 }
 
+/// `bytes` compressed by gzip.
+#[must_use]
+pub fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    compress(bytes.to_vec(), "gz").expect("memory takes it")
+}
+
 fn compress(tar: Vec<u8>, name: &str) -> Result<Vec<u8>> {
     let end = name.rsplit('.').next().unwrap_or(name);
     Ok(match end {

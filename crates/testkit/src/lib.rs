@@ -21,3 +21,4 @@ pub mod registry;
 pub mod residue;
 pub mod run;
 pub mod validate;
+pub mod web;
