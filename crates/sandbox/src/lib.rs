@@ -10,12 +10,15 @@
 //! socket closes, which it does however the caller ends; the step has no process of ours beside it. Every mount is
 //! made in the step's own mount namespace or attached nowhere, so nothing stays mounted either.
 //!
+//! [`Sandbox::host_command`] runs programs of the host by the same binary, tied to the caller and not sandboxed.
+//!
 //! A program that uses this crate calls [`init_if_requested`] first thing in `main`.
 #![forbid(unsafe_code)]
 
 mod cgroup;
 mod devices;
 mod exec;
+mod host;
 mod mounts;
 mod plan;
 mod privileges;
@@ -28,6 +31,7 @@ mod supervisor;
 mod system;
 mod wire;
 
+pub use host::CANNOT_START;
 pub use plan::{
     Ids, MountKind, MountPlan, Network, OverlayPlan, Plan, Rlimit, RlimitResource, RootPlan, Security, Source,
 };

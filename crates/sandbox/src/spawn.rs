@@ -167,6 +167,11 @@ impl Sandbox {
         Ok(Self { program, filter })
     }
 
+    /// Where this process finds the protected program.
+    pub(crate) fn program_path(&self) -> PathBuf {
+        self.program.path()
+    }
+
     /// Starts the plan's process. `fds` are what [`crate::Source::Fd`] counts in. Returns before the sandbox is
     /// made: what goes wrong then is told by [`Running::wait`].
     ///

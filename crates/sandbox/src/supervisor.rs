@@ -34,10 +34,13 @@ pub(crate) const INIT_NAME: &str = "rbuild-sandbox-init";
 /// before any thread: it does nothing in every other process.
 pub fn init_if_requested() {
     let mut args = std::env::args_os();
-    let asked = args
-        .next()
-        .is_some_and(|name| name.as_bytes() == INIT_NAME.as_bytes())
-        && args.next().is_none();
+    let name = args.next().unwrap_or_default();
+    if name.as_bytes() == crate::host::HOST_NAME.as_bytes() {
+        let code = crate::host::run(args);
+        #[expect(clippy::exit, reason = "the hidden mode is a program of its own")]
+        std::process::exit(code.into());
+    }
+    let asked = name.as_bytes() == INIT_NAME.as_bytes() && args.next().is_none();
     let socket = || {
         rustix::net::sockopt::socket_type(rustix::stdio::stdin()) == Ok(rustix::net::SocketType::SEQPACKET)
     };
