@@ -47,7 +47,7 @@ pub use image::{ImageError, ImageRecord};
 pub use layer::{DiffBlob, LayerFacts};
 pub use lease::Lease;
 pub use lock::KeyLock;
-pub use mount::{CacheMountGuard, MountError, MountRequest, MountSharing};
+pub use mount::{CacheMountGuard, MountError, MountOwner, MountRequest, MountSharing};
 pub use name::{FormName, LayerId, NameError};
 pub use open::OpenError;
 pub use record::{LayerEntry, Record};

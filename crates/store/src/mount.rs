@@ -25,6 +25,15 @@ pub enum MountSharing {
     Locked,
 }
 
+/// Whose directories they are. Two owners never share one, whatever the ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountOwner {
+    /// Steps: the id is anybody's, and so is the content.
+    Step,
+    /// The builder itself, which believes what it finds there.
+    Builder,
+}
+
 /// Why there is no cache mount.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -72,6 +81,8 @@ pub struct MountRequest<'a> {
     /// Its id, any text. Where a mount is seeded from an input, the caller makes that input a part of the id, as BuildKit
     /// does (solver/llbsolver/mounts/mount.go).
     pub id: &'a str,
+    /// Whose it is.
+    pub owner: MountOwner,
     /// Who else may use it.
     pub sharing: MountSharing,
     /// Begin with a new directory in place of the old one. If the old one is in use, a sibling is begun anew.
@@ -115,7 +126,7 @@ impl Store {
         cancelled: &dyn Fn() -> bool,
         prepare: &mut dyn FnMut(&Path) -> std::io::Result<()>,
     ) -> Result<CacheMountGuard, MountError> {
-        let name = mount_dir_name(request.id);
+        let name = mount_dir_name(request.owner, request.id);
         let cancel = || MountError::Cancelled {
             id: request.id.to_owned(),
         };
@@ -241,9 +252,13 @@ impl Store {
     }
 }
 
-/// Directory name of a cache mount id.
-pub(crate) fn mount_dir_name(id: &str) -> String {
-    Digest::sha256(id.as_bytes()).hex().to_owned()
+/// Directory name of a cache mount id. The byte that marks the builder's own is in no text.
+pub(crate) fn mount_dir_name(owner: MountOwner, id: &str) -> String {
+    let mark: &[u8] = match owner {
+        MountOwner::Step => &[],
+        MountOwner::Builder => &[0xff],
+    };
+    Digest::sha256(&[mark, id.as_bytes()].concat()).hex().to_owned()
 }
 
 /// Whether `name` is one [`Store::cache_mount`] could have made.

@@ -14,7 +14,7 @@ use rbuild_fileops::SourceTree;
 use rbuild_graph::{CacheSharing, CopyAction, ExecOp, Mount, MountKind};
 use rbuild_layer::DevicePolicy;
 use rbuild_sandbox::{MountKind as MountAs, MountPlan, OverlayPlan, Source};
-use rbuild_store::{CacheMountGuard, MountRequest, MountSharing, StoreError};
+use rbuild_store::{CacheMountGuard, MountOwner, MountRequest, MountSharing, StoreError};
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
 
@@ -205,6 +205,7 @@ async fn cache(
         let guard = blocking(move || {
             let request = MountRequest {
                 id: &name,
+                owner: MountOwner::Step,
                 sharing,
                 fresh,
             };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::testing::{image, temporary_store};
-use crate::{GcPolicy, LayerEntry, Lease, MountRequest, MountSharing, OpenOptions, Record};
+use crate::{GcPolicy, LayerEntry, Lease, MountOwner, MountRequest, MountSharing, OpenOptions, Record};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -139,6 +139,7 @@ fn work(root: &Path, round: u64) {
         drop(lock);
         let wanted = MountRequest {
             id: &text,
+            owner: MountOwner::Step,
             sharing: MountSharing::Locked,
             fresh: false,
         };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::testing::{image, manual_store, temporary_store};
-use crate::{Lease, MountRequest, MountSharing, Record};
+use crate::{Lease, MountOwner, MountRequest, MountSharing, Record};
 use rbuild_oci::DiffId;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -77,6 +77,7 @@ fn du_equals_the_blocks_on_disk() {
     store.put_blob(&lease, &vec![2; 70_000]).unwrap();
     let wanted = MountRequest {
         id: "m",
+        owner: MountOwner::Step,
         sharing: MountSharing::Shared,
         fresh: false,
     };
@@ -120,6 +121,7 @@ fn nothing_a_lease_holds_is_taken() {
     let blob = store.put_blob(&lease, b"content").unwrap();
     let wanted = MountRequest {
         id: "m",
+        owner: MountOwner::Step,
         sharing: MountSharing::Shared,
         fresh: false,
     };

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 fn request(id: &str, sharing: MountSharing) -> MountRequest<'_> {
     MountRequest {
         id,
+        owner: MountOwner::Step,
         sharing,
         fresh: false,
     }
@@ -159,6 +160,7 @@ fn fresh_begins_anew_without_taking_it_from_others() {
     let lease = store.lease("test").unwrap();
     let fresh = |sharing| MountRequest {
         id: "id",
+        owner: MountOwner::Step,
         sharing,
         fresh: true,
     };
@@ -171,4 +173,22 @@ fn fresh_begins_anew_without_taking_it_from_others() {
         let new = take(&store, &lease, fresh(sharing)).unwrap();
         assert!(new.is_new() && !new.path().join("old").exists(), "{sharing:?}");
     }
+}
+
+#[test]
+fn row18_no_id_of_a_step_names_a_directory_of_the_builder() {
+    let (_dir, store) = temporary_store();
+    let lease = store.lease("test").unwrap();
+    let of = |owner, id| {
+        let request = MountRequest {
+            owner,
+            ..request(id, MountSharing::Shared)
+        };
+        take(&store, &lease, request).unwrap().path().to_owned()
+    };
+    let own = of(MountOwner::Builder, "git https://h/r");
+    for id in ["git https://h/r", "\u{ff}git https://h/r", "\0git https://h/r"] {
+        assert_ne!(of(MountOwner::Step, id), own, "{id:?}");
+    }
+    assert_eq!(of(MountOwner::Builder, "git https://h/r"), own, "the twin");
 }
