@@ -23,7 +23,11 @@ pub(crate) enum ContextSource {
     Scratch,
     /// Reference as written.
     Image(String),
-    Git(Box<git::GitUrl>),
+    Git {
+        url: Box<git::GitUrl>,
+        /// As written.
+        text: String,
+    },
     Http(String),
     Layout {
         directory: String,
@@ -95,7 +99,9 @@ fn source(name: &str, value: &str) -> Result<ContextSource, FrontendError> {
         return Err(FrontendErrorKind::ContextSource { name, value }.into());
     }
     if let Some(url) = git::parse(value) {
-        return Ok(ContextSource::Git(Box::new(url.map_err(FrontendErrorKind::Git)?)));
+        let url = Box::new(url.map_err(FrontendErrorKind::Git)?);
+        let text = value.to_owned();
+        return Ok(ContextSource::Git { url, text });
     }
     if value.starts_with("http://") || value.starts_with("https://") {
         return Ok(ContextSource::Http(value.to_owned()));

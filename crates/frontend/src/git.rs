@@ -23,6 +23,8 @@ pub(crate) struct GitUrl {
     pub(crate) keep_git_dir: Option<bool>,
     pub(crate) submodules: Option<bool>,
     pub(crate) fetch_by_commit: bool,
+    /// `checkout` or `commit`; contexts alone look at it.
+    pub(crate) times: String,
 }
 
 /// A git URL with options there are not.
@@ -115,6 +117,25 @@ pub(crate) fn parse(text: &str) -> Option<Result<GitUrl, GitUrlError>> {
     Some(url.read_query(query).map(|()| url))
 }
 
+/// The same for a context, where `github.com/…` needs no scheme.
+pub(crate) fn parse_context(text: &str) -> Option<Result<GitUrl, GitUrlError>> {
+    if !text.starts_with("github.com/") {
+        return parse(text);
+    }
+    let (place, options) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+    if place.ends_with(".git") {
+        return parse(&format!("https://{text}"));
+    }
+    // Read with the ending that says what it is, and kept without it.
+    let url = parse(&format!("https://{place}.git{options}"))?;
+    Some(url.map(|mut url| {
+        for field in [&mut url.remote, &mut url.path] {
+            field.truncate(field.len() - ".git".len());
+        }
+        url
+    }))
+}
+
 /// Whether `text` is the URL of a file.
 pub(crate) fn is_http_file(text: &str) -> bool {
     (text.starts_with("http://") || text.starts_with("https://")) && !matches!(parse(text), Some(Ok(_)))
@@ -163,7 +184,7 @@ impl GitUrl {
                 "branch" => branch = Some(qualified("refs/heads/", &value)),
                 "subdir" => agree("subdir", &mut self.subdirectory, value)?,
                 "checksum" | "commit" => self.checksum = value,
-                "mtime" if matches!(value.as_str(), "checkout" | "commit") => {}
+                "mtime" if matches!(value.as_str(), "checkout" | "commit") => self.times = value,
                 "mtime" => return Err(GitUrlError::Value { key, value }),
                 _ => return Err(GitUrlError::Unknown(key)),
             }
@@ -201,6 +222,7 @@ impl GitUrl {
         set("git.checksum", &self.checksum, !self.checksum.is_empty());
         set("git.skipsubmodules", "true", self.submodules == Some(false));
         set("git.fetchbycommit", "true", self.fetch_by_commit);
+        set("git.mtime", &self.times, !self.times.is_empty());
         SourceOp { identifier, attrs }
     }
 }

@@ -111,6 +111,9 @@ impl Lowering<'_> {
 
     /// The main context, as the user's ignore file leaves it.
     pub(crate) fn main_context(&mut self) -> Edge {
+        if let Some(remote) = &self.options.remote_context {
+            return remote.add_to(&mut self.graph);
+        }
         let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_owned(), "context".to_owned())]);
         if !self.options.ignore_patterns.is_empty() {
             attrs.insert(

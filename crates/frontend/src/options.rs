@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use rbuild_graph::{HostIp, NetMode, Ulimit};
 use rbuild_oci::{Platform, Timestamp};
 
+use crate::remote::RemoteContext;
+
 /// Everything the front end needs to know besides image configs.
 #[derive(Debug, Clone)]
 pub struct FrontendOptions {
@@ -24,6 +26,8 @@ pub struct FrontendOptions {
     pub build_platform: Platform,
     /// The result is one of several, so step names begin with the platform.
     pub multi_platform: bool,
+    /// Where the files of the main context come from, if not from the client (`local://context`).
+    pub remote_context: Option<RemoteContext>,
     /// `--build-context`, values as written.
     pub build_contexts: BTreeMap<String, String>,
     /// What is not taken from the cache.
@@ -61,6 +65,7 @@ impl Default for FrontendOptions {
             target_platform: None,
             build_platform: Platform::host(),
             multi_platform: false,
+            remote_context: None,
             build_contexts: BTreeMap::new(),
             no_cache: NoCache::Off,
             extra_hosts: Vec::new(),

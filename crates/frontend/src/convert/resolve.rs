@@ -13,6 +13,7 @@ use crate::env::Env;
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::lowering::{Lowering, NewVertex, json};
 use crate::options::ImageResolveMode;
+use crate::remote::{self, redact_credentials};
 use crate::resolver::{ImageRequest, LayoutRequest, MetaResolver, ResolveError, ResolvedImage};
 use crate::stage::{SCRATCH, StageIndex, shown_platform};
 use crate::{image, validate};
@@ -224,7 +225,7 @@ fn context_question(
             name: name.clone(),
             directory: directory.clone(),
         }),
-        ContextSource::Scratch | ContextSource::Git(_) | ContextSource::Http(_) => None,
+        ContextSource::Scratch | ContextSource::Git { .. } | ContextSource::Http(_) => None,
     })
 }
 
@@ -302,12 +303,12 @@ fn context_base(
             vertex.name = format!("[context {name}] load from client");
             local_context(name, ignore.as_deref())?
         }
-        (ContextSource::Git(url), _) => {
-            vertex.name = format!("[context {name}] {}", url.remote);
+        (ContextSource::Git { url, text }, _) => {
+            vertex.name = remote::git_name(text);
             url.to_source()
         }
         (ContextSource::Http(url), _) => {
-            vertex.name = format!("[context {name}] {url}");
+            vertex.name = format!("[context {name}] {}", redact_credentials(url));
             let attrs = BTreeMap::from([("http.filename".to_owned(), "context".to_owned())]);
             SourceOp {
                 identifier: url.clone(),

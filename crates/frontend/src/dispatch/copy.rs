@@ -198,6 +198,8 @@ fn from_path(
         let op = git_source(url, request)?;
         let vertex = NewVertex {
             name: name.to_owned(),
+            // BuildKit's have none, and then a wrong URL is told without its line.
+            span: Some(site.span()),
             ..NewVertex::default()
         };
         let edge = lowering.add(Op::Source(op), vertex);
@@ -225,6 +227,8 @@ fn from_path(
         };
         let vertex = NewVertex {
             name: name.to_owned(),
+            // BuildKit's have none, and then a wrong URL is told without its line.
+            span: Some(site.span()),
             ..NewVertex::default()
         };
         let edge = lowering.add(Op::Source(op), vertex);
@@ -259,6 +263,8 @@ fn git_source(mut url: GitUrl, request: &Request) -> Result<SourceOp, FrontendEr
         }
         url.checksum.clone_from(&request.checksum);
     }
+    // As in BuildKit, which looks at them in contexts only.
+    url.times.clear();
     Ok(url.to_source())
 }
 

@@ -186,7 +186,7 @@ fn named_contexts_replace_images_and_stages() {
         "[context build] alpine",
         "[context src] load from client\n  source local://context:src local.excludepatterns=[\"*.log\"] local.sharedkeyhint=context:src-",
         "[context lay] OCI load from client",
-        "[context repo] https://h.example/r.git\n  source git://h.example/r.git#main",
+        "[internal] load git source https://h.example/r.git#main\n  source git://h.example/r.git#main",
         "[context page] https://h.example/p\n  source https://h.example/p http.filename=context",
         "[final 1/6] COPY --from=build /a /a",
     ] {
