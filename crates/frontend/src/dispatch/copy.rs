@@ -15,6 +15,7 @@ use crate::error::{FrontendError, FrontendErrorKind};
 use crate::git::{self, GitUrl};
 use crate::lint::Rule;
 use crate::lowering::{Lowering, NewVertex, input_index};
+use crate::remote::redact_credentials;
 use crate::validate;
 
 /// COPY or ADD with everything expanded.
@@ -120,7 +121,9 @@ fn dispatch(lowering: &mut Lowering<'_>, site: Site<'_>, request: Request) -> Re
     let env = lowering.take_env(site);
     let text = lowering.step_text(lexer, site.source(), &env);
     lowering.give_env(site, env);
-    let text = text?;
+    // The name is shown and kept with the result; what lets into a remote is not.
+    let text: Vec<String> = text?.split(' ').map(redact_credentials).collect();
+    let text = text.join(" ");
     let name = lowering.numbered(site, &text);
     let mut copies: Vec<(Option<Edge>, CopyAction)> = Vec::new();
     let template = CopyAction {
