@@ -18,11 +18,14 @@ use crate::engine::Engine;
 use crate::error::{BuildError, Place, RequestError};
 use crate::export::{self, Subject};
 use crate::job::Job;
+use crate::ops::source::Sources;
 use crate::ops::{OpError, blocking, host_ca};
+use crate::remote_context::Opening;
 use crate::request::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Entitlement, NoCache};
 use crate::resolve::Resolver;
 use crate::secrets::Secrets;
 use crate::solve::{SolveError, solve};
+use crate::ssh::SshAgents;
 use crate::start_check;
 use crate::value::{Chain, Value};
 
@@ -43,10 +46,25 @@ pub async fn build(
     let plan = export::plan(&request)?;
     let epoch = epoch(&request)?;
     let lease = Arc::new(engine.store.lease("build")?);
-    let opened = {
-        let (lease, request, sink) = (Arc::clone(&lease), Arc::clone(&request), Arc::clone(&sink));
-        let form = engine.form;
-        blocking(move || context::open(&lease, form, &request.context, &request.dockerfile, &sink)).await?
+    let sources = Arc::new(Sources::default());
+    let opened = match &request.context {
+        ContextSource::Remote(url) => {
+            let opening = Opening {
+                engine: &engine,
+                lease: &lease,
+                request: &request,
+                sources: &sources,
+                sink: &sink,
+                cancel: &cancel,
+            };
+            opening.open(url).await?
+        }
+        _ => {
+            let (lease, request, sink) = (Arc::clone(&lease), Arc::clone(&request), Arc::clone(&sink));
+            let form = engine.form;
+            blocking(move || context::open(&lease, form, &request.context, &request.dockerfile, &sink))
+                .await?
+        }
     };
     let resolver = Resolver {
         engine: Arc::clone(&engine),
@@ -67,7 +85,13 @@ pub async fn build(
         ..BuildOutcome::default()
     };
     let graph = Arc::new(lowered.graph);
-    let job = Arc::new(job(engine, lease, &request, &opened, &graph, Arc::clone(&sink))?);
+    let parts = Parts {
+        engine,
+        lease,
+        sources,
+        sink: Arc::clone(&sink),
+    };
+    let job = Arc::new(job(parts, &request, opened.context.as_ref(), &graph)?);
     let chain = match lowered.result {
         Some(target) => solve_result(&job, target, cancel).await?,
         None => Chain::default(),
@@ -122,6 +146,7 @@ fn frontend_options(
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
         target_platform,
+        remote_context: opened.remote.clone(),
         build_contexts: request.build_contexts.clone(),
         no_cache: request.no_cache.clone(),
         extra_hosts: request.extra_hosts.clone(),
@@ -164,13 +189,20 @@ fn warn(warnings: &[LintWarning], opened: &Opened) -> Vec<String> {
     warnings.iter().map(LintWarning::short).collect()
 }
 
-fn job(
-    engine: Arc<Engine>,
-    lease: Arc<Lease>,
+/// What all jobs of one build share.
+pub(crate) struct Parts {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) sink: Arc<dyn Sink>,
+}
+
+/// The job that solves `graph`, whose main context is `context` if it is of this machine.
+pub(crate) fn job(
+    parts: Parts,
     request: &BuildRequest,
-    opened: &Opened,
+    context: Option<&Arc<SourceTree>>,
     graph: &Arc<Graph>,
-    sink: Arc<dyn Sink>,
 ) -> Result<Job, BuildError> {
     let mut entitlements = request.entitlements.clone();
     if request.network == Some(NetMode::Host) {
@@ -183,21 +215,23 @@ fn job(
         .transpose()?;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Job {
-        contexts: contexts(graph, request, opened)?,
+        contexts: contexts(graph, request, context)?,
         secrets: Secrets::new(&request.secrets),
+        ssh: Arc::new(SshAgents::new(&request.ssh)),
         entitlements,
         host_ca,
         shm_size_bytes: request.shm_size_bytes,
         fresh_mounts: request.no_cache == NoCache::All,
         site: site(request),
+        sources: parts.sources,
         remotes: Mutex::default(),
         fetches: Mutex::default(),
         steps: Semaphore::new(request.jobs.unwrap_or(STEPS_MAX).clamp(1, STEPS_MAX)),
         processors: Semaphore::new(processors),
         graph: Arc::clone(graph),
-        engine,
-        lease,
-        sink,
+        engine: parts.engine,
+        lease: parts.lease,
+        sink: parts.sink,
     })
 }
 
@@ -205,9 +239,12 @@ fn job(
 fn contexts(
     graph: &Graph,
     request: &BuildRequest,
-    opened: &Opened,
+    main: Option<&Arc<SourceTree>>,
 ) -> Result<HashMap<String, Arc<SourceTree>>, BuildError> {
-    let mut contexts = HashMap::from([("context".to_owned(), Arc::clone(&opened.context))]);
+    let mut contexts: HashMap<_, _> = main
+        .map(|tree| ("context".to_owned(), Arc::clone(tree)))
+        .into_iter()
+        .collect();
     for vertex in graph.vertices() {
         let Op::Source(source) = &vertex.op else { continue };
         let Some(id) = source.identifier.strip_prefix("local://") else {
@@ -255,6 +292,7 @@ fn site(request: &BuildRequest) -> String {
             .display()
             .to_string(),
         ContextSource::Tar(_) => "tar".to_owned(),
+        ContextSource::Remote(url) => url.clone(),
     };
     let dockerfile = match &request.dockerfile {
         DockerfileSource::File(path) => path.display().to_string(),
@@ -274,7 +312,12 @@ fn common_history(base: &ImageConfig, image: &ImageConfig) -> usize {
         .count()
 }
 
-async fn solve_result(job: &Arc<Job>, target: Edge, cancel: CancellationToken) -> Result<Chain, BuildError> {
+/// Solves the job's graph for the chain of `target`.
+pub(crate) async fn solve_result(
+    job: &Arc<Job>,
+    target: Edge,
+    cancel: CancellationToken,
+) -> Result<Chain, BuildError> {
     let targets = [target];
     let sink = Arc::clone(&job.sink);
     let solved = solve(Arc::clone(&job.graph), &targets, Arc::clone(job), sink, cancel).await;

@@ -9,6 +9,7 @@ use rbuild_fileops::{
     ContextError, DockerfileAt, IgnoreRules, LocalContext, SourceTree, TarContextError, ignore_rules,
     spool_tar,
 };
+use rbuild_frontend::RemoteContext;
 use rbuild_graph::progress::Sink;
 use rbuild_layer::DevicePolicy;
 use rbuild_store::{DiskError, Lease};
@@ -53,6 +54,12 @@ pub enum OpenContextError {
     /// The ignore file.
     #[error("failed to read ignore file")]
     Ignore(#[from] ContextError),
+    /// The URL of a repository, with options there are not.
+    #[error("invalid remote context")]
+    Remote(#[source] rbuild_frontend::GitUrlError),
+    /// Neither a repository nor a URL.
+    #[error("unable to prepare context: {0} is no remote context")]
+    NoRemote(String),
     /// The archive given as context.
     #[error("unable to prepare context")]
     Archive(#[from] TarContextError),
@@ -67,8 +74,10 @@ pub enum OpenContextError {
 /// An open context with its Dockerfile.
 #[derive(Debug)]
 pub struct Opened {
-    /// The context's files.
-    pub context: Arc<SourceTree>,
+    /// The context's files, if they are of this machine.
+    pub context: Option<Arc<SourceTree>>,
+    /// Where they come from otherwise.
+    pub remote: Option<RemoteContext>,
     /// The Dockerfile's text.
     pub dockerfile: Vec<u8>,
     /// Its name, for messages.
@@ -136,7 +145,8 @@ pub fn open(
         .collect();
     let context = Arc::new(SourceTree::Context(LocalContext::new(root, path, rules)));
     Ok(Opened {
-        context,
+        context: Some(context),
+        remote: None,
         dockerfile: text,
         filename,
         ignore_patterns,
@@ -146,7 +156,8 @@ pub fn open(
 
 fn directory(lease: &Lease, form: Form, context: &ContextSource) -> Result<PathBuf, OpenContextError> {
     match context {
-        ContextSource::Empty => Ok(lease.new_dir("empty-context")?),
+        // One of the network is opened elsewhere; here there is nothing of it.
+        ContextSource::Empty | ContextSource::Remote(_) => Ok(lease.new_dir("empty-context")?),
         ContextSource::Dir(path) => Ok(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
         ContextSource::Tar(spooled) => {
             let dir = lease.new_dir("tar-context")?;
@@ -158,13 +169,14 @@ fn directory(lease: &Lease, form: Form, context: &ContextSource) -> Result<PathB
 }
 
 /// Where the Dockerfile's own ignore file is looked for.
-enum Beside {
+pub(crate) enum Beside {
     InContext(String),
     Dir(RootFd),
     Nowhere,
 }
 
-fn read_dockerfile(
+/// Reads the Dockerfile, from `root` if it is in the context; `context` is what that is called.
+pub(crate) fn read_dockerfile(
     root: &RootFd,
     context: &Path,
     dockerfile: &DockerfileSource,
@@ -267,7 +279,8 @@ fn read_limited(file: File, path: &Path) -> Result<Vec<u8>, RootFdError> {
     Ok(text)
 }
 
-fn name(dockerfile: &DockerfileSource) -> String {
+/// What the Dockerfile is called.
+pub(crate) fn name(dockerfile: &DockerfileSource) -> String {
     match dockerfile {
         DockerfileSource::Text(_) => "Dockerfile".to_owned(),
         DockerfileSource::InContext(name) => name.clone(),

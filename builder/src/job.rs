@@ -21,6 +21,7 @@ use crate::secrets::Secrets;
 use crate::solve::{
     Cached, ContentInput, Definition, Executor, Ingredient, Key, Miss, Reporter, first_difference,
 };
+use crate::ssh::SshAgents;
 use crate::value::{Chain, Value};
 
 /// Records of one site that are compared to explain a miss.
@@ -42,6 +43,8 @@ pub struct Job {
     pub contexts: HashMap<String, Arc<SourceTree>>,
     /// Secrets.
     pub secrets: Secrets,
+    /// SSH agents.
+    pub ssh: Arc<SshAgents>,
     /// What steps may do beyond the sandbox.
     pub entitlements: Vec<Entitlement>,
     /// The host's certificates, with `--host-ca`.
@@ -52,6 +55,8 @@ pub struct Job {
     pub fresh_mounts: bool,
     /// Sets builds of different projects apart when a miss is explained.
     pub site: String,
+    /// What remote sources answered.
+    pub sources: Arc<ops::source::Sources>,
     /// Layers that can be fetched.
     pub remotes: Mutex<HashMap<LayerId, Arc<RemoteLayer>>>,
     /// Layers being fetched or unpacked, each once.
@@ -119,7 +124,8 @@ impl Job {
             .all(|(layer, dir)| dir.is_some() || self.remote(layer).is_some())
     }
 
-    fn site_of(&self, vertex: &Vertex) -> String {
+    /// Names the place of `vertex` in its project, so that a miss is compared with what stood there before.
+    pub(crate) fn site_of(&self, vertex: &Vertex) -> String {
         let name = &vertex.meta.name;
         let place = name.split_inclusive(']').next().unwrap_or(name);
         format!("{}{place}", self.site)
@@ -263,7 +269,7 @@ impl Executor for Job {
             Op::File(file) => ops::file::run(self, file, &inputs, reporter).await?,
             Op::Merge(merge) => ops::stack::merge(merge, &inputs)?,
             Op::Diff(diff) => ops::stack::diff(diff, &inputs)?,
-            Op::Source(source) => return Err(OpError::UnsupportedSource(source.identifier.clone())),
+            Op::Source(source) => ops::source::run(self, source, reporter, cancel).await?,
         };
         let identity = self.remember(&miss, &chain)?;
         Ok(Cached {

@@ -20,6 +20,7 @@ use crate::job::Job;
 use crate::pull::PullError;
 use crate::request::Entitlement;
 use crate::secrets::SecretError;
+use crate::ssh::SshError;
 use crate::value::{Chain, Value};
 
 /// Why an operation failed.
@@ -74,9 +75,9 @@ pub enum OpError {
         #[source]
         source: Box<OpError>,
     },
-    /// A mount is of a kind that is not served yet.
-    #[error("{0} is not supported yet")]
-    UnsupportedMount(&'static str),
+    /// An ssh agent.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// A path selected for a mount is not in its input.
     #[error("{path:?} is not in the mounted input")]
     NoSuchPath {
@@ -110,6 +111,12 @@ pub enum OpError {
     /// A local directory that the build was not given.
     #[error("no local directory {0:?} was given to this build")]
     NoContext(String),
+    /// A file behind a URL.
+    #[error(transparent)]
+    Http(Box<source::http::HttpError>),
+    /// A git repository.
+    #[error(transparent)]
+    Git(Box<source::git::GitSourceError>),
     /// A base image.
     #[error(transparent)]
     Image(Box<ImageError>),
@@ -151,6 +158,18 @@ pub enum OpError {
 impl From<ImageError> for OpError {
     fn from(error: ImageError) -> Self {
         Self::Image(Box::new(error))
+    }
+}
+
+impl From<source::http::HttpError> for OpError {
+    fn from(error: source::http::HttpError) -> Self {
+        Self::Http(Box::new(error))
+    }
+}
+
+impl From<source::git::GitSourceError> for OpError {
+    fn from(error: source::git::GitSourceError) -> Self {
+        Self::Git(Box::new(error))
     }
 }
 

@@ -37,6 +37,8 @@ pub struct BuildRequest {
     pub network: Option<NetMode>,
     /// `--secret`.
     pub secrets: Vec<SecretSpec>,
+    /// `--ssh`.
+    pub ssh: Vec<SshSpec>,
     /// `--add-host`.
     pub extra_hosts: Vec<HostIp>,
     /// `--shm-size`, bytes.
@@ -56,7 +58,7 @@ pub struct BuildRequest {
 }
 
 /// Main context.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub enum ContextSource {
     /// No files (`-` with a Dockerfile on standard input).
     #[default]
@@ -65,6 +67,22 @@ pub enum ContextSource {
     Dir(PathBuf),
     /// A tar archive (any compression), already spooled into a file.
     Tar(PathBuf),
+    /// A git repository, or the URL of an archive or of a Dockerfile; as written, with whatever credentials are in it.
+    Remote(String),
+}
+
+impl std::fmt::Debug for ContextSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Dir(path) => f.debug_tuple("Dir").field(path).finish(),
+            Self::Tar(path) => f.debug_tuple("Tar").field(path).finish(),
+            Self::Remote(url) => {
+                let url = rbuild_frontend::redact_credentials(url);
+                f.debug_tuple("Remote").field(&url).finish()
+            }
+        }
+    }
 }
 
 /// Where the Dockerfile is.
@@ -117,6 +135,15 @@ pub enum SecretSource {
     File(PathBuf),
     /// An environment variable.
     Env(String),
+}
+
+/// One `--ssh`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSpec {
+    /// Id the Dockerfile uses.
+    pub id: String,
+    /// Socket of the agent.
+    pub socket: PathBuf,
 }
 
 /// Compression of new layers.

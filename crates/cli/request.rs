@@ -8,11 +8,11 @@ mod unserved;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use rbuild_builder::request::{BuildRequest, Entitlement, NoCache, SecretSource, SecretSpec};
+use rbuild_builder::request::{BuildRequest, Entitlement, NoCache, SecretSource, SecretSpec, SshSpec};
 use rbuild_graph::{HostIp, NetMode, Ulimit};
 use rbuild_ui::progress::Mode;
 use rbuild_ui::units::{self, SizeError};
-use rbuild_ui::values::{context, csv, export, host, key_value, scalar, secret, ulimit};
+use rbuild_ui::values::{context, csv, export, host, key_value, scalar, secret, ssh::SshFlag, ulimit};
 
 use crate::args::LowBuild;
 use crate::docker_config;
@@ -123,6 +123,23 @@ pub(crate) enum UsageError {
         /// Cause.
         error: std::io::Error,
     },
+    /// `--ssh` without an agent.
+    #[error("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")]
+    SshNoAgent,
+    /// `--ssh` with several sockets.
+    #[error("only single socket allowed")]
+    SshSockets,
+    /// `--ssh` twice for one id.
+    #[error("duplicate agent ID {0:?}")]
+    SshTwice(String),
+    /// The socket of `--ssh` is not there.
+    #[error("failed to stat {path}: {error}")]
+    SshFile {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        error: std::io::Error,
+    },
     /// `--add-host`.
     #[error(transparent)]
     Host(#[from] host::HostError),
@@ -202,6 +219,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         pull: low.pull.unwrap_or_default(),
         network,
         secrets,
+        ssh: ssh(&low, env)?,
         extra_hosts: extra_hosts(&low)?,
         shm_size_bytes: shm_size_bytes.filter(|&bytes| bytes > 0),
         ulimits: low
@@ -338,6 +356,38 @@ fn secrets(low: &LowBuild, env: &Env) -> Result<Vec<SecretSpec>, UsageError> {
         };
         specs.retain(|known| known.id != flag.id);
         specs.push(SecretSpec { id: flag.id, source });
+    }
+    Ok(specs)
+}
+
+/// `--ssh`: sockets of agents. Keys would need an agent of our own, which there is none of.
+fn ssh(low: &LowBuild, env: &Env) -> Result<Vec<SshSpec>, UsageError> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let mut specs: Vec<SshSpec> = Vec::new();
+    for text in low.ssh.iter().filter(|text| !text.is_empty()) {
+        let flag = SshFlag::parse(text);
+        if specs.iter().any(|known| known.id == flag.id) {
+            return Err(UsageError::SshTwice(flag.id));
+        }
+        let socket = match flag.paths.as_slice() {
+            [] => env.filled("SSH_AUTH_SOCK").ok_or(UsageError::SshNoAgent)?.into(),
+            [path] => PathBuf::from(path),
+            _ => return Err(UsageError::SshSockets),
+        };
+        match std::fs::metadata(&socket) {
+            Ok(found) if found.file_type().is_socket() => {}
+            Ok(_) => {
+                return Err(UsageError::NotSupported(format!(
+                    "--ssh={}={}: a private key; add it to an ssh-agent and give the agent's socket",
+                    flag.id,
+                    socket.display()
+                )));
+            }
+            Err(error) => {
+                return Err(UsageError::SshFile { path: socket, error });
+            }
+        }
+        specs.push(SshSpec { id: flag.id, socket });
     }
     Ok(specs)
 }

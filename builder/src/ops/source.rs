@@ -1,9 +1,18 @@
-//! Sources: base images and local directories. An image is a chain of layers at once; its blobs are fetched when
-//! something needs their content (see [`crate::pull`]).
+//! Sources: base images, local directories, files behind URLs, git repositories. An image is a chain of layers at once;
+//! its blobs are fetched when something needs their content (see [`crate::pull`]).
 
+pub mod git;
+pub mod http;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rbuild_frontend::redact_credentials;
 use rbuild_graph::{SourceOp, Vertex, VertexDigest};
+use rbuild_oci::Digest;
 use rbuild_store::LayerId;
-use std::sync::{Arc, PoisonError};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use super::OpError;
 use crate::images::RemoteLayer;
@@ -11,10 +20,34 @@ use crate::job::Job;
 use crate::solve::{Definition, Ingredient, Reporter, SharedVertex};
 use crate::value::{Chain, Context, Value, chain_name};
 
+/// What the outside answered in this build: each question is asked once, and means the same for the whole of it.
+#[derive(Debug, Default)]
+pub struct Sources {
+    http: Answers<http::Fetched>,
+    git: Answers<git::Resolved>,
+}
+
+type Answers<T> = Mutex<HashMap<Digest, Arc<OnceCell<T>>>>;
+
+impl Sources {
+    fn http(&self, name: &Digest) -> Arc<OnceCell<http::Fetched>> {
+        answer(&self.http, name)
+    }
+
+    fn git(&self, question: &Digest) -> Arc<OnceCell<git::Resolved>> {
+        answer(&self.git, question)
+    }
+}
+
+fn answer<T>(answers: &Answers<T>, name: &Digest) -> Arc<OnceCell<T>> {
+    let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(answers.entry(name.clone()).or_default())
+}
+
 /// What a source vertex is.
 ///
 /// # Errors
-/// [`OpError::Image`], [`OpError::NoContext`], [`OpError::UnsupportedSource`].
+/// [`OpError::Image`], [`OpError::NoContext`], [`OpError::Http`], [`OpError::Git`], [`OpError::UnsupportedSource`].
 pub async fn define(
     job: &Job,
     digest: &VertexDigest,
@@ -43,7 +76,26 @@ pub async fn define(
             })
         }
         "docker-image" | "oci-layout" => image(job, digest, vertex, source, reporter).await,
-        _ => Err(OpError::UnsupportedSource(source.identifier.clone())),
+        "http" | "https" => http::define(job, vertex, source, reporter).await,
+        "git" => git::define(job, source, reporter).await,
+        _ => Err(OpError::UnsupportedSource(redact_credentials(&source.identifier))),
+    }
+}
+
+/// Brings a source that has a key and no value yet.
+///
+/// # Errors
+/// [`OpError::Http`], [`OpError::Git`], [`OpError::UnsupportedSource`].
+pub async fn run(
+    job: &Job,
+    source: &SourceOp,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Chain, OpError> {
+    match source.identifier.split_once("://") {
+        Some(("http" | "https", _)) => http::run(job, source, cancel).await,
+        Some(("git", _)) => git::run(job, source, reporter, cancel).await,
+        _ => Err(OpError::UnsupportedSource(redact_credentials(&source.identifier))),
     }
 }
 

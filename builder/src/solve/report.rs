@@ -21,6 +21,7 @@ pub struct Reporter {
     name: Arc<str>,
     group: Option<ProgressGroup>,
     started: Option<SystemTime>,
+    running: bool,
 }
 
 impl std::fmt::Debug for Reporter {
@@ -48,6 +49,7 @@ impl Reporter {
             name: vertex.meta.name.as_str().into(),
             group,
             started: None,
+            running: false,
         }
     }
 
@@ -63,6 +65,7 @@ impl Reporter {
             name: name.into(),
             group: None,
             started: None,
+            running: false,
         }
     }
 
@@ -74,25 +77,25 @@ impl Reporter {
 
     /// The work begins.
     pub fn start(&mut self, miss_cause: Option<String>) {
-        self.started = Some(SystemTime::now());
+        self.begin();
         self.state(None, false, None, miss_cause);
     }
 
     /// The result came from the cache.
     pub fn cached(&mut self) {
-        self.started.get_or_insert_with(SystemTime::now);
+        self.end();
         self.state(Some(SystemTime::now()), true, None, None);
     }
 
     /// The work is done.
     pub fn done(&mut self) {
-        self.started.get_or_insert_with(SystemTime::now);
+        self.end();
         self.state(Some(SystemTime::now()), false, None, None);
     }
 
     /// The work failed.
     pub fn failed(&mut self, error: String) {
-        self.started.get_or_insert_with(SystemTime::now);
+        self.end();
         self.state(Some(SystemTime::now()), false, Some(error), None);
     }
 
@@ -101,10 +104,23 @@ impl Reporter {
         self.failed(CANCELED.to_owned());
     }
 
-    /// Whether [`Reporter::start`] was called.
+    /// Whether it began and has not ended. A source can begin twice: to look what there is, and to bring it.
     #[must_use]
-    pub const fn is_started(&self) -> bool {
-        self.started.is_some()
+    pub const fn is_running(&self) -> bool {
+        self.running
+    }
+
+    fn begin(&mut self) {
+        self.started = Some(SystemTime::now());
+        self.running = true;
+    }
+
+    /// What ends without having begun took no time.
+    fn end(&mut self) {
+        if !self.running {
+            self.begin();
+        }
+        self.running = false;
     }
 
     /// Progress of one thing inside the vertex.

@@ -273,7 +273,7 @@ impl<E: Executor> Run<E> {
         match self.solve_vertex(&digest, vertex, &mut reporter).await {
             Ok(()) => {}
             Err(Halt::Stopped) => {
-                if reporter.is_started() {
+                if reporter.is_running() {
                     reporter.canceled();
                 }
             }
@@ -300,11 +300,11 @@ impl<E: Executor> Run<E> {
         reporter: &mut Reporter,
     ) -> Result<(), Halt<E::Error>> {
         let node = &self.nodes[digest];
-        let definition = self
-            .executor
-            .define(digest, vertex, reporter)
-            .await
-            .map_err(Halt::Failed)?;
+        // A source asks the outside here, which can take its time.
+        let definition = tokio::select! {
+            defined = self.executor.define(digest, vertex, reporter) => defined.map_err(Halt::Failed)?,
+            () = self.stop.cancelled() => return Err(Halt::Stopped),
+        };
         let (key, ingredients) = self.key(node, vertex, &definition).await?;
         if let Some(values) = definition.values {
             node.value.send_replace(Some(Arc::new(values)));

@@ -35,7 +35,7 @@ impl SharedVertex {
     /// Begins a piece of work. `None` if the vertex has ended: the work is done without being shown.
     pub fn enter(&self) -> Option<Reporter> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.ended && !state.reporter.is_started() {
+        if !state.ended && !state.reporter.is_running() {
             state.reporter.start(None);
         }
         state.running += 1;

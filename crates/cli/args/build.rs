@@ -15,8 +15,9 @@ const OUTPUT: &str = "Output";
 /// Flags as they were written.
 #[derive(Debug, Args, Default)]
 pub(crate) struct LowBuild {
-    /// Directory with the files to build from, or - for a tar archive or Dockerfile on standard input
-    #[arg(value_name = "PATH | -")]
+    /// Directory with the files to build from; URL of a git repository, of a tar archive or of a Dockerfile; or - for
+    /// one of the latter two on standard input
+    #[arg(value_name = "PATH | URL | -")]
     pub(crate) context: String,
 
     /// Dockerfile, or - for standard input [default: PATH/Dockerfile]
@@ -80,6 +81,9 @@ pub(crate) struct LowBuild {
     /// Secret for steps, e.g. "id=token,src=token.txt", "id=token,env=TOKEN"
     #[arg(long, value_name = "SECRET", help_heading = STEPS)]
     pub(crate) secret: Vec<String>,
+    /// SSH agent for steps and git, e.g. "default", "id=/path/agent.sock"
+    #[arg(long, value_name = "AGENT", help_heading = STEPS)]
+    pub(crate) ssh: Vec<String>,
     /// Line of /etc/hosts
     #[arg(long, value_name = "HOST:IP", help_heading = STEPS)]
     pub(crate) add_host: Vec<String>,
@@ -140,8 +144,6 @@ pub(crate) struct Unserved {
     pub(crate) policy: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) resource: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) ssh: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
     #[arg(short = 'm', long, hide = true, allow_hyphen_values = true)]

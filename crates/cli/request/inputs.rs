@@ -1,5 +1,4 @@
-//! Where context and Dockerfile come from: directory, archive or text on standard input. URLs are recognised and
-//! refused.
+//! Where context and Dockerfile come from: directory, URL, archive or text on standard input.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +38,19 @@ pub(super) fn of(low: &LowBuild, env: &mut Env) -> Result<Inputs, UsageError> {
                 archive: None,
             })
         }
-        url if is_url(url) => Err(UsageError::NotSupported(format!("remote context {url}"))),
+        url if is_url(url) => {
+            let dockerfile = match file {
+                Some("-") => DockerfileSource::Text(stdin::read_text(env.stdin.as_mut())?),
+                // buildx takes an absolute path for one of this machine, any other for one in the context.
+                Some(file) if Path::new(file).is_absolute() => DockerfileSource::File(PathBuf::from(file)),
+                file => DockerfileSource::InContext(file.unwrap_or("Dockerfile").to_owned()),
+            };
+            Ok(Inputs {
+                context: ContextSource::Remote(url.to_owned()),
+                dockerfile,
+                archive: None,
+            })
+        }
         path => Err(UsageError::ContextNotFound(path.to_owned())),
     }
 }

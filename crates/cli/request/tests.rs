@@ -124,7 +124,6 @@ fn flags_that_are_not_served_are_refused_by_name() {
         "--check",
         "--policy=reset=true",
         "--resource=memory=1g",
-        "--ssh=default",
         "--builder=other",
         "--memory=1g",
         "--memory-swap=-1",
@@ -145,7 +144,6 @@ fn flags_that_are_not_served_are_refused_by_name() {
             "{flag}: {text}"
         );
     }
-    assert!(refused(&["https://example.test/x.git"]).starts_with("not supported yet: remote context"));
 }
 
 #[test]
@@ -611,4 +609,81 @@ fn other_conflicts() {
         high(&["--build-arg=BUILDKIT_INLINE_CACHE=1", "."]).warnings.len(),
         1
     );
+}
+
+#[test]
+fn remote_contexts_and_where_their_dockerfile_is() {
+    for url in [
+        "https://h.test/r.git#main:dir",
+        "http://h.test/ctx.tar.gz",
+        "git://h.test/r",
+        "git@h.test:r.git",
+        "github.com/moby/buildkit",
+    ] {
+        let request = high(&[url]).request;
+        assert!(
+            matches!(&request.context, ContextSource::Remote(given) if given == url),
+            "{url}"
+        );
+        assert!(
+            matches!(&request.dockerfile, DockerfileSource::InContext(name) if name == "Dockerfile"),
+            "{url}"
+        );
+    }
+    let url = "https://h.test/r.git";
+    let inside = high(&["-f", "sub/D", url]).request.dockerfile;
+    assert!(matches!(inside, DockerfileSource::InContext(name) if name == "sub/D"));
+    let here = high(&["-f", "/abs/D", url]).request.dockerfile;
+    assert!(matches!(here, DockerfileSource::File(path) if path == Path::new("/abs/D")));
+    let text = high_with(&["-f", "-", url], &[], b"FROM scratch\n")
+        .unwrap()
+        .request;
+    assert!(matches!(&text.dockerfile, DockerfileSource::Text(text) if text == b"FROM scratch\n"));
+    let shown = format!("{:?}", high(&["https://us:canary@h.test/r.git"]).request);
+    assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[test]
+fn agents_are_sockets_and_keys_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let key = dir.path().join("id_ed25519");
+    std::fs::write(&key, "").unwrap();
+    let (socket, key) = (socket.display().to_string(), key.display().to_string());
+    let agents = |line: &[&str], vars: &[(&str, &str)]| {
+        let ssh = high_with(line, vars, b"").map(|high| high.request.ssh);
+        ssh.map(|specs| {
+            specs
+                .into_iter()
+                .map(|spec| (spec.id, spec.socket.display().to_string()))
+                .collect::<Vec<_>>()
+        })
+        .map_err(|error| error.to_string())
+    };
+    let both = agents(
+        &["--ssh", "default", "--ssh", &format!("b={socket}"), "."],
+        &[("SSH_AUTH_SOCK", &socket)],
+    );
+    assert_eq!(
+        both.unwrap(),
+        [
+            ("default".to_owned(), socket.clone()),
+            ("b".to_owned(), socket.clone())
+        ]
+    );
+    for (line, says) in [
+        (vec!["--ssh=default".to_owned()], "make sure SSH_AUTH_SOCK is set"),
+        (vec![format!("--ssh=a={key}")], "a private key"),
+        (vec![format!("--ssh=a={socket},{socket}")], "only single socket"),
+        (
+            vec![format!("--ssh=a={socket}"), format!("--ssh=a={socket}")],
+            "duplicate agent ID",
+        ),
+        (vec![format!("--ssh=a={socket}.none")], "failed to stat"),
+    ] {
+        let line: Vec<&str> = line.iter().map(String::as_str).chain(["."]).collect();
+        let error = agents(&line, &[]).expect_err(says);
+        assert!(error.contains(says), "{line:?}: {error}");
+    }
 }

@@ -37,7 +37,6 @@ pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
         ("--check", flags.check != Some(true)),
         ("--policy", flags.policy.is_empty()),
         ("--resource", flags.resource.is_empty()),
-        ("--ssh", flags.ssh.is_empty()),
         ("--builder", is_default(&flags.builder)),
         ("--memory", flags.memory.is_none()),
         ("--memory-swap", flags.memory_swap.is_none()),

@@ -10,4 +10,5 @@ pub mod host;
 pub mod key_value;
 pub mod scalar;
 pub mod secret;
+pub mod ssh;
 pub mod ulimit;

@@ -1,4 +1,4 @@
-//! The mounts of a step: inputs, cache directories, memory, secrets. Each is made ready before the step is started, and
+//! The mounts of a step: inputs, cache directories, memory, secrets, ssh agents. Each is made ready before the step is started, and
 //! given back when it has ended.
 
 use std::collections::HashMap;
@@ -23,6 +23,7 @@ use crate::job::Job;
 use crate::ops::content::tree;
 use crate::ops::{OpError, blocking};
 use crate::secrets::SecretValue;
+use crate::ssh::{AgentSocket, SocketOwner};
 use crate::value::{Chain, Value};
 
 /// The prepared mounts of one step.
@@ -32,6 +33,8 @@ pub(super) struct Mounts {
     /// Held while the step runs, each id once: two mounts of one locked directory in a step share it, as in BuildKit.
     caches: HashMap<String, CacheMountGuard>,
     secrets: Vec<(String, SecretValue)>,
+    /// Held while the step runs.
+    agents: Vec<AgentSocket>,
 }
 
 impl Mounts {
@@ -102,8 +105,31 @@ async fn prepare_one(
             },
             None => return Ok(()),
         },
-        MountKind::Ssh { optional: true, .. } => return Ok(()),
-        MountKind::Ssh { .. } => return Err(OpError::UnsupportedMount("--mount=type=ssh")),
+        MountKind::Ssh {
+            id,
+            uid,
+            gid,
+            mode,
+            optional,
+        } => {
+            if *optional && !job.ssh.has(id) {
+                return Ok(());
+            }
+            let owner = SocketOwner {
+                uid: *uid,
+                gid: *gid,
+                mode: *mode,
+            };
+            let dir = job.lease.new_dir("ssh").map_err(StoreError::from)?;
+            let socket = AgentSocket::listen(&job.ssh, id, &dir, owner)?;
+            let source = Source::Path(socket.path().to_owned());
+            mounts.agents.push(socket);
+            MountAs::Bind {
+                source,
+                selector: PathBuf::new(),
+                readonly: false,
+            }
+        }
     };
     mounts.plans.push(MountPlan {
         dest: PathBuf::from(&mount.dest),

@@ -1,0 +1,166 @@
+//! A main context from the network: brought by the solver like any source, before the Dockerfile in it can be read.
+//! What is learnt on the way stays known to the build that follows, so nothing is asked or fetched twice.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rbuild_frontend::{RemoteContext, redact_credentials};
+use rbuild_graph::progress::Sink;
+use rbuild_graph::{Edge, Graph};
+use rbuild_layer::{Compression, DecompressLimits};
+use rbuild_store::Lease;
+use rbuild_sys::RootFd;
+use rustix::fs::{Mode, OFlags};
+use tokio_util::sync::CancellationToken;
+
+use crate::build::{Parts, job, solve_result};
+use crate::context::{self, OpenContextError, Opened};
+use crate::engine::Engine;
+use crate::error::BuildError;
+use crate::ops::source::Sources;
+use crate::ops::{OpError, blocking};
+use crate::request::{BuildRequest, DockerfileSource};
+use crate::solve::Reporter;
+use crate::value::Chain;
+
+/// How much of a file is looked at to tell an archive from a Dockerfile, bytes (`frontend/dockerui/context.go`).
+const DETECT_BYTES: u64 = 1024;
+/// Build argument that keeps `.git` in a context.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+/// Build argument that gives files the time of their commit.
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// What a remote context is opened with.
+pub(crate) struct Opening<'a> {
+    pub(crate) engine: &'a Arc<Engine>,
+    pub(crate) lease: &'a Arc<Lease>,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) sources: &'a Arc<Sources>,
+    pub(crate) sink: &'a Arc<dyn Sink>,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+impl Opening<'_> {
+    /// Opens the context that `url` names.
+    ///
+    /// # Errors
+    /// [`OpenContextError::Remote`] if it names none; those of its source; those of the Dockerfile.
+    pub(crate) async fn open(&self, url: &str) -> Result<Opened, BuildError> {
+        let is_true = |name: &str| {
+            let text = self.request.build_args.get(name);
+            text.is_some_and(|text| matches!(text.as_str(), "1" | "t" | "T" | "TRUE" | "true" | "True"))
+        };
+        let with_epoch = self
+            .request
+            .build_args
+            .get(SOURCE_DATE_EPOCH)
+            .is_some_and(|text| !text.is_empty());
+        let parsed = RemoteContext::parse(url, is_true(KEEP_GIT_DIR), with_epoch);
+        let mut remote = parsed
+            .map_err(OpenContextError::Remote)?
+            .ok_or_else(|| OpenContextError::NoRemote(redact_credentials(url)))?;
+        let mut dockerfile = self.request.dockerfile.clone();
+        if let Some(file) = remote.file {
+            let mut graph = Graph::default();
+            let edge = remote.add_source_to(&mut graph);
+            let (_, chain) = self.solve(graph, edge).await?;
+            let root = self.root(&chain).await?;
+            remote.is_archive = is_archive(&root, file)?;
+            if !remote.is_archive && matches!(dockerfile, DockerfileSource::InContext(_)) {
+                dockerfile = DockerfileSource::InContext(file.to_owned());
+            }
+        }
+        let mut graph = Graph::default();
+        let edge = remote.add_to(&mut graph);
+        let source = remote.add_source_to(&mut graph);
+        let (graph, chain) = self.solve(graph, edge).await?;
+        let root = self.root(&chain).await?;
+        let shown = redact_credentials(url);
+        let filename = context::name(&dockerfile);
+        let text = blocking(move || context::read_dockerfile(&root, Path::new(&shown), &dockerfile)).await?;
+        let load = match graph.get(&source.vertex) {
+            Some(vertex) => Reporter::of(self.sink, &source.vertex, vertex),
+            None => Reporter::internal(self.sink, &remote.name),
+        };
+        Ok(Opened {
+            context: None,
+            remote: Some(remote),
+            dockerfile: text.0,
+            filename,
+            // As in BuildKit, whose ignore file is the client's.
+            ignore_patterns: Vec::new(),
+            load,
+        })
+    }
+
+    async fn solve(&self, graph: Graph, target: Edge) -> Result<(Arc<Graph>, Chain), BuildError> {
+        let graph = Arc::new(graph);
+        let parts = Parts {
+            engine: Arc::clone(self.engine),
+            lease: Arc::clone(self.lease),
+            sources: Arc::clone(self.sources),
+            sink: Arc::clone(self.sink),
+        };
+        let job = Arc::new(job(parts, self.request, None, &graph)?);
+        let chain = solve_result(&job, target, self.cancel.clone()).await?;
+        Ok((graph, chain))
+    }
+
+    async fn root(&self, chain: &Chain) -> Result<Arc<RootFd>, BuildError> {
+        let (engine, lease, chain) = (Arc::clone(self.engine), Arc::clone(self.lease), chain.clone());
+        let view = blocking(move || engine.snapshotter.view(&lease, chain.layers())).await;
+        let view = view.map_err(|error| BuildError::Step {
+            place: None,
+            error: Box::new(OpError::from(error)),
+        })?;
+        Ok(Arc::new(view.into_root()))
+    }
+}
+
+/// Whether the file begins as an archive does: with the mark of a compression, or with a tar header.
+fn is_archive(root: &RootFd, file: &str) -> Result<bool, OpenContextError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = root
+        .open_in(Path::new(file), flags, Mode::empty())
+        .map_err(|source| OpenContextError::Dockerfile {
+            name: file.to_owned(),
+            source,
+        })?;
+    let mut start = Vec::new();
+    std::fs::File::from(opened)
+        .take(DETECT_BYTES)
+        .read_to_end(&mut start)
+        .map_err(OpenContextError::Spool)?;
+    Ok(begins_as_archive(&start))
+}
+
+fn begins_as_archive(start: &[u8]) -> bool {
+    match Compression::detect(start) {
+        Compression::Gzip | Compression::Bzip2 | Compression::Xz => true,
+        Compression::Zstd => false,
+        Compression::None => rbuild_layer::is_archive(start, &DecompressLimits::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_are_told_from_dockerfiles_by_their_beginning() {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(5000);
+        header.set_cksum();
+        tar.append_data(&mut header, "a", &[7_u8; 5000][..]).unwrap();
+        let tar = tar.into_inner().unwrap();
+        assert!(begins_as_archive(&tar[..1024]));
+        for start in [&b"\x1f\x8b\x08rest"[..], b"BZh9", b"\xfd7zXZ\0"] {
+            assert!(begins_as_archive(start), "{start:?}");
+        }
+        for start in [&b"FROM scratch\n"[..], b"", &[0; 1024], b"\x28\xb5\x2f\xfdzstd"] {
+            assert!(!begins_as_archive(start), "{start:?}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! SSH agents of a build: which there are, and sockets by which steps and git reach them. A key never leaves its agent.
+//!
+//! A connection is asked for by id and is a stream of bytes, so that an agent of another machine can stand beside those of
+//! this one. To an agent of this machine only two requests go: which keys there are, and to sign by one of them; adding,
+//! removing, locking and extensions are refused, as by BuildKit's client (`session/sshforward/sshprovider`).
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::request::SshSpec;
+
+/// Longest message of the agent protocol, bytes (OpenSSH's `AGENT_MAX_LEN`).
+const MESSAGE_BYTES_MAX: u32 = 256 << 10;
+/// Connections of one step at once.
+const CONNECTIONS_MAX: usize = 64;
+/// Longest wait for an agent to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// `SSH_AGENTC_REQUEST_IDENTITIES` and `SSH_AGENTC_SIGN_REQUEST` (draft-miller-ssh-agent, section 6.1).
+const ALLOWED: [u8; 2] = [11, 13];
+/// `SSH_AGENT_FAILURE`, as a whole message.
+const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
+/// Name of the socket in its directory.
+const SOCKET: &str = "agent";
+
+/// Why there is no agent.
+#[derive(Debug, thiserror::Error)]
+pub enum SshError {
+    /// The build was given none of that id.
+    #[error("unset ssh forward key {0}")]
+    NotFound(String),
+    /// It does not answer.
+    #[error("connect to ssh agent {id:?} at {path:?}")]
+    Connect {
+        /// Its id.
+        id: String,
+        /// Its socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The socket for a step could not be made.
+    #[error("make a socket for ssh agent {id:?}")]
+    Listen {
+        /// The agent's id.
+        id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A connection to an agent.
+pub trait AgentStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> AgentStream for T {}
+
+/// The agents a build may use, by id.
+#[derive(Debug, Default)]
+pub struct SshAgents(HashMap<String, SshSpec>);
+
+impl SshAgents {
+    /// Takes the agents of a request; of two with one id the later holds.
+    #[must_use]
+    pub fn new(specs: &[SshSpec]) -> Self {
+        Self(specs.iter().map(|spec| (spec.id.clone(), spec.clone())).collect())
+    }
+
+    /// Whether there is an agent of that id.
+    #[must_use]
+    pub fn has(&self, id: &str) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// A new connection to agent `id`.
+    ///
+    /// # Errors
+    /// [`SshError::NotFound`], [`SshError::Connect`].
+    pub async fn connect(&self, id: &str) -> Result<Box<dyn AgentStream>, SshError> {
+        let spec = self.0.get(id).ok_or_else(|| SshError::NotFound(id.to_owned()))?;
+        let fail = |source| SshError::Connect {
+            id: id.to_owned(),
+            path: spec.socket.clone(),
+            source,
+        };
+        let agent = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&spec.socket))
+            .await
+            .map_err(|_elapsed| fail(io::ErrorKind::TimedOut.into()))?
+            .map_err(fail)?;
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        // Ends when either side does.
+        tokio::spawn(async move { filter(theirs, agent).await.ok() });
+        Ok(Box::new(ours))
+    }
+}
+
+/// Hands on one request after the other, and their answers.
+async fn filter(mut client: DuplexStream, mut agent: impl AgentStream) -> io::Result<()> {
+    while let Some(request) = message(&mut client).await? {
+        // The kind stands behind the length.
+        if request.get(4).is_none_or(|kind| !ALLOWED.contains(kind)) {
+            client.write_all(&FAILURE).await?;
+            continue;
+        }
+        agent.write_all(&request).await?;
+        let Some(answer) = message(&mut agent).await? else {
+            return Ok(());
+        };
+        client.write_all(&answer).await?;
+    }
+    Ok(())
+}
+
+/// One message with its length; nothing at the end of the stream.
+async fn message(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+    let length = match from.read_u32().await {
+        Ok(length) if length <= MESSAGE_BYTES_MAX => length,
+        Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = length.to_be_bytes().to_vec();
+    let wanted = bytes.len() + length as usize;
+    let read = from.take(length.into()).read_to_end(&mut bytes).await?;
+    if read + 4 < wanted {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some(bytes))
+}
+
+/// Owner and permissions of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketOwner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permissions.
+    pub mode: u32,
+}
+
+/// A socket that leads to an agent. Dropped, it closes, and so do the connections through it.
+#[derive(Debug)]
+pub struct AgentSocket {
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl AgentSocket {
+    /// Makes the socket in `dir`, a new directory of the lease.
+    ///
+    /// # Errors
+    /// [`SshError::NotFound`], [`SshError::Listen`].
+    pub fn listen(
+        agents: &Arc<SshAgents>,
+        id: &str,
+        dir: &Path,
+        owner: SocketOwner,
+    ) -> Result<Self, SshError> {
+        if !agents.has(id) {
+            return Err(SshError::NotFound(id.to_owned()));
+        }
+        let listener = bind(dir, owner).map_err(|source| SshError::Listen {
+            id: id.to_owned(),
+            source,
+        })?;
+        let (agents, id) = (Arc::clone(agents), id.to_owned());
+        Ok(Self {
+            path: dir.join(SOCKET),
+            task: tokio::spawn(async move { serve(&listener, &agents, &id).await }),
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for AgentSocket {
+    fn drop(&mut self) {
+        self.task.abort();
+        // What cannot be removed now goes with the lease.
+        std::fs::remove_file(&self.path).ok();
+    }
+}
+
+fn bind(dir: &Path, owner: SocketOwner) -> io::Result<UnixListener> {
+    // By the descriptor: the address of a socket has room for 107 bytes, and the path of a store may be longer.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let held = rustix::fs::open(dir, flags, Mode::empty())?;
+    let address = format!("/proc/self/fd/{}/{SOCKET}", held.as_raw_fd());
+    let listener = UnixListener::bind(address)?;
+    let path = dir.join(SOCKET);
+    rustix::fs::chown(
+        &path,
+        Some(Uid::from_raw(owner.uid)),
+        Some(Gid::from_raw(owner.gid)),
+    )?;
+    rustix::fs::chmod(&path, Mode::from_raw_mode(owner.mode & 0o7777))?;
+    Ok(listener)
+}
+
+async fn serve(listener: &UnixListener, agents: &Arc<SshAgents>, id: &str) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
+        let Ok((mut stream, _)) = listener.accept().await else {
+            // Descriptors ran out, most likely: others will be given back.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        let (agents, id) = (Arc::clone(agents), id.to_owned());
+        connections.spawn(async move {
+            let _permit = permit;
+            // Whoever connected sees a closed connection, as with an agent that is gone.
+            if let Ok(mut agent) = agents.connect(&id).await {
+                tokio::io::copy_bidirectional(&mut stream, &mut agent).await.ok();
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    const OWNER: SocketOwner = SocketOwner {
+        uid: 0,
+        gid: 0,
+        mode: 0o600,
+    };
+
+    /// An agent that answers each message with itself, and shows what it was sent.
+    fn echo(path: &Path) -> tokio::sync::mpsc::UnboundedReceiver<Vec<u8>> {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let listener = UnixListener::bind(path).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let sender = sender.clone();
+                tokio::spawn(async move {
+                    while let Ok(Some(request)) = message(&mut stream).await {
+                        stream.write_all(&request).await.unwrap();
+                        sender.send(request).ok();
+                    }
+                });
+            }
+        });
+        receiver
+    }
+
+    fn agents(socket: &Path) -> Arc<SshAgents> {
+        Arc::new(SshAgents::new(&[SshSpec {
+            id: "default".into(),
+            socket: socket.to_owned(),
+        }]))
+    }
+
+    fn request(kind: u8, rest: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(rest.len() + 1).unwrap();
+        [&length.to_be_bytes()[..], &[kind], rest].concat()
+    }
+
+    async fn ask(stream: &mut (impl AgentStream + ?Sized), request: &[u8]) -> Vec<u8> {
+        stream.write_all(request).await.unwrap();
+        let mut stream = stream;
+        message(&mut stream).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn identities_and_signatures_pass_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let mut seen = echo(&path);
+        let mut stream = agents(&path).connect("default").await.unwrap();
+        for kind in [11, 13] {
+            let request = request(kind, b"rest");
+            assert_eq!(ask(&mut *stream, &request).await, request);
+            assert_eq!(seen.recv().await.unwrap(), request);
+        }
+        // Add, remove, remove all, lock, unlock, extension; and one of no kind.
+        for kind in [17, 18, 19, 22, 23, 25, 27] {
+            assert_eq!(
+                ask(&mut *stream, &request(kind, b"rest")).await,
+                FAILURE,
+                "{kind}"
+            );
+        }
+        assert_eq!(ask(&mut *stream, &[0, 0, 0, 0]).await, FAILURE);
+        assert!(seen.try_recv().is_err(), "the agent saw one of them");
+    }
+
+    #[tokio::test]
+    async fn a_message_without_end_closes_the_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let _seen = echo(&path);
+        let mut stream = agents(&path).connect("default").await.unwrap();
+        stream.write_all(&[0xff, 0xff, 0xff, 0xff, 11]).await.unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_socket_leads_to_the_agent_while_it_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let _seen = echo(&path);
+        let long = dir.path().join("d".repeat(150));
+        std::fs::create_dir(&long).unwrap();
+        let me = std::fs::metadata(&long).unwrap();
+        let owner = SocketOwner {
+            uid: me.uid(),
+            gid: me.gid(),
+            mode: 0o640,
+        };
+        let socket = AgentSocket::listen(&agents(&path), "default", &long, owner).unwrap();
+        let mode = std::fs::metadata(socket.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o640);
+        let held = rustix::fs::open(&long, OFlags::PATH, Mode::empty()).unwrap();
+        let address = format!("/proc/self/fd/{}/{SOCKET}", held.as_raw_fd());
+        let mut stream = UnixStream::connect(&address).await.unwrap();
+        let request = request(11, b"");
+        assert_eq!(ask(&mut stream, &request).await, request);
+        let gone = socket.path().to_owned();
+        drop(socket);
+        assert_eq!(
+            stream.read(&mut [0; 8]).await.unwrap_or(0),
+            0,
+            "the connection ends too"
+        );
+        assert!(!gone.exists());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_not_there_is_told_or_closes() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = agents(&dir.path().join("none"));
+        assert!(matches!(
+            nowhere.connect("default").await,
+            Err(SshError::Connect { .. })
+        ));
+        assert!(matches!(
+            nowhere.connect("other").await,
+            Err(SshError::NotFound(_))
+        ));
+        assert!(matches!(
+            AgentSocket::listen(&nowhere, "other", dir.path(), OWNER),
+            Err(SshError::NotFound(_))
+        ));
+    }
+}
