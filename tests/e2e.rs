@@ -8,6 +8,7 @@ mod killed;
 mod outputs;
 mod printed;
 mod registry;
+mod remote;
 mod rootless;
 mod rows;
 mod secrets;

@@ -8,7 +8,7 @@ use rbuild_testkit::machine;
 use crate::shell;
 
 /// Package, and a program or file whose presence shows that it is installed.
-const TEST_PACKAGES: [(&str, &str); 13] = [
+const TEST_PACKAGES: [(&str, &str); 15] = [
     ("busybox-static", "busybox"),
     ("uidmap", "newuidmap"),
     ("skopeo", "skopeo"),
@@ -22,6 +22,8 @@ const TEST_PACKAGES: [(&str, &str); 13] = [
     ("gcc", "gcc"),
     ("ca-certificates", "update-ca-certificates"),
     ("jq", "jq"),
+    ("git", "git"),
+    ("openssh-client", "ssh-agent"),
 ];
 /// What `cargo xtask demo` needs: a linker, a base image, and programs that share no code with rbuild to run the result.
 const DEMO_PACKAGES: [(&str, &str); 6] = [

@@ -1,0 +1,6 @@
+//! Sources from the network: files behind URLs, git repositories, contexts that are either, and ssh agents.
+
+mod context;
+mod git;
+mod http;
+mod ssh;

@@ -1,0 +1,632 @@
+//! `ADD` of git repositories: refs of every kind, subdirectories, submodules, `.git`, what is fetched again, and what a
+//! hostile repository does not get. Served by git's own CGI program.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use rbuild_testkit::command::{Ran, RbuildCommand};
+use rbuild_testkit::web::WebServer;
+
+use crate::e2e::fixture::Fixture;
+
+/// A repository that is filled commit by commit, with a time that does not move.
+pub(super) struct Repository {
+    dir: PathBuf,
+    home: PathBuf,
+}
+
+/// The time of every commit.
+pub(super) const TIME: u64 = 1_577_934_245;
+
+impl Repository {
+    /// Makes `name.git` below `root`.
+    #[track_caller]
+    pub(super) fn create(root: &Path, name: &str) -> Self {
+        Self::of_format(root, name, "sha1")
+    }
+
+    #[track_caller]
+    fn of_format(root: &Path, name: &str, format: &str) -> Self {
+        let dir = root.join(format!("{name}.git"));
+        fs::create_dir_all(&dir).unwrap();
+        let repository = Self {
+            dir,
+            home: root.to_owned(),
+        };
+        let format = format!("--object-format={format}");
+        repository.git(&["init", "-q", "-b", "main", &format, "."]);
+        repository
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Runs git here and gives what it printed.
+    #[track_caller]
+    pub(super) fn git(&self, args: &[&str]) -> String {
+        let date = format!("{TIME} +0000");
+        RbuildCommand::new("git")
+            .args(["-c", "protocol.file.allow=always", "-c", "commit.gpgsign=false"])
+            .args(args)
+            .current_dir(&self.dir)
+            .env("HOME", &self.home)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_AUTHOR_NAME", "a")
+            .env("GIT_AUTHOR_EMAIL", "a@test")
+            .env("GIT_COMMITTER_NAME", "a")
+            .env("GIT_COMMITTER_EMAIL", "a@test")
+            .env("GIT_AUTHOR_DATE", &date)
+            .env("GIT_COMMITTER_DATE", &date)
+            .ok()
+            .stdout_text()
+            .trim()
+            .to_owned()
+    }
+
+    /// Writes a file; it is in the next commit.
+    #[track_caller]
+    pub(super) fn file(&self, path: &str, text: &str) -> &Self {
+        let path = self.dir.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    /// Makes a link; it is in the next commit.
+    #[track_caller]
+    pub(super) fn link(&self, path: &str, target: impl AsRef<Path>) -> &Self {
+        let path = self.dir.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target, path).unwrap();
+        self
+    }
+
+    /// Commits what is there and gives the commit.
+    #[track_caller]
+    pub(super) fn commit(&self) -> String {
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "--allow-empty", "-m", "c"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+}
+
+/// A server with one repository on it.
+struct Remote {
+    server: WebServer,
+    root: tempfile::TempDir,
+    repository: Repository,
+}
+
+impl Remote {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let repository = Repository::create(root.path(), "r");
+        let server = WebServer::start();
+        server.serve_git(root.path());
+        Self {
+            server,
+            root,
+            repository,
+        }
+    }
+
+    fn url(&self, rest: &str) -> String {
+        self.server.url(&format!("/git/r.git{rest}"))
+    }
+
+    /// A build that adds it at `/got`.
+    fn adding(&self, flags: &str, rest: &str) -> Fixture {
+        let url = self.url(rest);
+        Fixture::new(&format!(
+            "FROM busybox\nADD {flags}{url} /got\nRUN find /got | sort > /seen\n"
+        ))
+    }
+
+    /// How often the remote was asked for objects.
+    fn packs(&self) -> usize {
+        self.server
+            .asked()
+            .iter()
+            .filter(|asked| {
+                asked.method == "POST" && asked.headers.get("content-length") != Some(&"0".to_owned())
+            })
+            .count()
+    }
+}
+
+fn reran(ran: &Ran) -> bool {
+    ran.executed().iter().any(|step| step.contains("RUN find"))
+}
+
+#[track_caller]
+fn text(fixture: &Fixture, path: &str) -> Option<String> {
+    let (_, image) = fixture.image(&[]);
+    image.files().unwrap().text(path).map(str::to_owned)
+}
+
+#[test]
+fn refs_of_every_kind_are_found() {
+    let remote = Remote::new();
+    let r = &remote.repository;
+    let first = r.file("f", "first").commit();
+    r.git(&["tag", "light"]);
+    r.git(&["tag", "-a", "-m", "t", "annotated"]);
+    let tag = r.git(&["rev-parse", "annotated"]);
+    r.git(&["checkout", "-q", "-b", "feature/x"]);
+    r.file("f", "feature").commit();
+    r.git(&["checkout", "-q", "main"]);
+    let last = r.file("f", "last").commit();
+    r.git(&["update-ref", "refs/pull/1/head", &first]);
+    for (rest, expected) in [
+        (String::new(), "last"),
+        ("#main".into(), "last"),
+        ("#refs/heads/feature/x".into(), "feature"),
+        ("?branch=feature/x".into(), "feature"),
+        ("#light".into(), "first"),
+        ("?tag=annotated".into(), "first"),
+        ("#refs/pull/1/head".into(), "first"),
+        ("#pull/1/head".into(), "first"),
+        (format!("#{first}"), "first"),
+        (
+            format!("#main&checksum={last}").replace("#main&", "?ref=main&"),
+            "last",
+        ),
+        (format!("?tag=annotated&checksum={}", &first[..8]), "first"),
+        (format!("?tag=annotated&checksum={tag}"), "first"),
+    ] {
+        let fixture = remote.adding("", &rest);
+        assert_eq!(text(&fixture, "got/f").as_deref(), Some(expected), "{rest}");
+    }
+}
+
+#[test]
+fn a_repository_of_sha256_and_a_commit_without_a_look_up() {
+    let remote = Remote::new();
+    let wide = Repository::of_format(remote.root.path(), "wide", "sha256");
+    let commit = wide.file("f", "wide").commit();
+    assert_eq!(commit.len(), 64);
+    let url = remote.server.url("/git/wide.git");
+    for rest in ["#main".to_owned(), format!("#{commit}")] {
+        for flag in ["", "--keep-git-dir "] {
+            let fixture = Fixture::new(&format!("FROM busybox\nADD {flag}{url}{rest} /got\n"));
+            assert_eq!(text(&fixture, "got/f").as_deref(), Some("wide"), "{flag}{rest}");
+        }
+    }
+    let first = remote.repository.file("f", "first").commit();
+    remote.repository.file("f", "last").commit();
+    let rest = format!("?ref=main&fetch-by-commit=true&checksum={first}");
+    let fixture = remote.adding("--keep-git-dir ", &rest);
+    assert_eq!(
+        text(&fixture, "got/f").as_deref(),
+        Some("first"),
+        "the ref moved on"
+    );
+}
+
+#[test]
+fn files_belong_to_root_and_git_is_left_out() {
+    let remote = Remote::new();
+    let r = &remote.repository;
+    r.file("a", "a").file("run.sh", "x").link("l", "a");
+    fs::set_permissions(r.dir().join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    r.commit();
+    let (_, image) = remote.adding("", "").image(&[]);
+    let files = image.files().unwrap();
+    let facts = |path: &str| {
+        let file = files.get(path).unwrap();
+        (file.mode & 0o7777, file.uid, file.gid)
+    };
+    assert_eq!(facts("got/a"), (0o644, 0, 0));
+    assert_eq!(facts("got/run.sh"), (0o755, 0, 0));
+    assert_eq!(files.text("seen"), Some("/got\n/got/a\n/got/l\n/got/run.sh\n"));
+}
+
+#[test]
+fn a_second_build_fetches_nothing_and_a_new_commit_is_seen() {
+    let remote = Remote::new();
+    remote.repository.file("f", "one").commit();
+    let fixture = remote.adding("", "#main");
+    assert!(reran(&fixture.image(&[]).0));
+    let before = remote.packs();
+    let (second, _) = fixture.image(&[]);
+    assert!(!reran(&second), "{second}");
+    assert!(
+        remote.packs() <= before + 1,
+        "the ref is looked up and no object fetched: {:?}",
+        remote.server.asked()
+    );
+    remote.repository.file("f", "two").commit();
+    let (third, image) = fixture.image(&[]);
+    assert!(reran(&third), "{third}");
+    assert_eq!(image.files().unwrap().text("got/f"), Some("two"));
+    remote.repository.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    let (fourth, image) = fixture.image(&[]);
+    assert!(!reran(&fourth), "the commit is known\n{fourth}");
+    assert_eq!(image.files().unwrap().text("got/f"), Some("one"));
+}
+
+#[test]
+fn a_commit_is_its_own_key_and_asks_nobody() {
+    let remote = Remote::new();
+    let commit = remote.repository.file("f", "one").commit();
+    let fixture = remote.adding("", &format!("#{commit}"));
+    fixture.image(&[]);
+    remote.server.forget();
+    let (ran, _) = fixture.image(&[]);
+    assert!(!reran(&ran) && remote.server.asked().is_empty(), "{ran}");
+}
+
+#[test]
+fn the_git_directory_is_kept_on_request() {
+    let remote = Remote::new();
+    let commit = remote.repository.file("f", "one").commit();
+    remote.repository.git(&["tag", "-a", "-m", "t", "v1"]);
+    for (flags, rest) in [
+        ("--keep-git-dir=true ", "#v1".to_owned()),
+        ("", "?keep-git-dir=true&ref=v1".to_owned()),
+        ("--keep-git-dir ", format!("#{commit}")),
+        ("--keep-git-dir ", "#main".to_owned()),
+    ] {
+        let (_, image) = remote.adding(flags, &rest).image(&[]);
+        let files = image.files().unwrap();
+        assert_eq!(
+            files.text("got/.git/HEAD"),
+            Some(format!("{commit}\n").as_str()),
+            "{rest}"
+        );
+        let config = files.text("got/.git/config").expect("a config");
+        assert!(config.contains(&remote.url("")), "{config}");
+        assert!(files.get("got/.git/FETCH_HEAD").is_none());
+        assert_eq!(files.text("got/f"), Some("one"));
+    }
+}
+
+#[test]
+fn a_subdirectory_alone() {
+    let remote = Remote::new();
+    remote
+        .repository
+        .file("top", "t")
+        .file("a/b/f", "f")
+        .file("a/b/c/g", "g")
+        .commit();
+    for rest in ["#main:a/b", "#:a/b/", "?subdir=a/b", "#main:a/../a/b"] {
+        let (_, image) = remote.adding("", rest).image(&[]);
+        assert_eq!(
+            image.files().unwrap().text("seen"),
+            Some("/got\n/got/c\n/got/c/g\n/got/f\n"),
+            "{rest}"
+        );
+    }
+}
+
+#[test]
+fn submodules_come_along_unless_they_are_not_wanted() {
+    let remote = Remote::new();
+    let inner = Repository::create(remote.root.path(), "inner");
+    inner.file("i", "inner").commit();
+    let url = remote.server.url("/git/inner.git");
+    let r = &remote.repository;
+    r.file("f", "f").commit();
+    r.git(&["submodule", "add", "-q", &url, "absolute"]);
+    r.git(&["submodule", "add", "-q", "../inner.git", "relative"]);
+    r.commit();
+    let (_, image) = remote.adding("", "").image(&[]);
+    let files = image.files().unwrap();
+    for path in ["got/absolute/i", "got/relative/i"] {
+        assert_eq!(files.text(path), Some("inner"), "{path}");
+    }
+    assert!(
+        !files.text("seen").unwrap().contains("/.git\n"),
+        "no path of this machine stays: {:?}",
+        files.text("seen")
+    );
+    let (_, image) = remote.adding("", "?submodules=false").image(&[]);
+    assert!(image.files().unwrap().get("got/absolute/i").is_none());
+    let (_, image) = remote.adding("--keep-git-dir ", "").image(&[]);
+    let files = image.files().unwrap();
+    assert_eq!(files.text("got/relative/i"), Some("inner"));
+    assert!(files.get("got/.git/modules/relative/HEAD").is_some());
+}
+
+#[test]
+fn a_wrong_checksum_is_told() {
+    let remote = Remote::new();
+    let first = remote.repository.file("f", "one").commit();
+    remote.repository.file("f", "two").commit();
+    for (flags, rest) in [
+        (format!("--checksum={first} "), "#main".to_owned()),
+        (String::new(), format!("?checksum={first}&ref=main")),
+        (format!("--checksum={} ", &first[1..9]), format!("#{first}")),
+    ] {
+        let ran = remote.adding(&flags, &rest).build().fails();
+        assert!(ran.stderr.contains("expected checksum to match"), "{ran}");
+        assert!(ran.stderr.contains("Dockerfile:2"), "{ran}");
+    }
+    let fixture = remote.adding("--checksum=notahash ", "#main");
+    fixture.build().fails().says("invalid checksum notahash");
+}
+
+#[test]
+fn what_is_not_there_is_told_with_the_line() {
+    let remote = Remote::new();
+    remote.repository.file("f", "one").commit();
+    let absent = "0123456789012345678901234567890123456789";
+    for (rest, says) in [
+        ("#nothing".to_owned(), "repository does not contain ref nothing"),
+        (format!("#{absent}"), "repository does not contain ref 0123456"),
+        ("#main:f".to_owned(), "non-directory"),
+        ("#main:none".to_owned(), "none"),
+    ] {
+        let fixture = remote.adding("", &rest);
+        let before = fixture.residue();
+        let ran = fixture.build().fails().says(says);
+        assert!(ran.stderr.contains("Dockerfile:2"), "{ran}");
+        fixture.assert_clean_since(&before);
+    }
+    let nowhere = Fixture::new(&format!(
+        "FROM busybox\nADD {} /got\n",
+        remote.server.url("/git/absent.git")
+    ));
+    nowhere.build().fails().says("absent.git");
+}
+
+#[test]
+fn a_moved_tag_and_a_branch_that_became_a_directory_are_fetched() {
+    let remote = Remote::new();
+    let r = &remote.repository;
+    r.file("f", "one").commit();
+    r.git(&["tag", "v1"]);
+    r.git(&["branch", "b"]);
+    let (tagged, branched) = (remote.adding("", "#v1"), remote.adding("", "#b"));
+    tagged.image(&[]);
+    branched.image(&[]);
+    r.file("f", "two").commit();
+    r.git(&["tag", "-f", "v1"]);
+    r.git(&["branch", "-D", "b"]);
+    r.git(&["branch", "b/c"]);
+    assert_eq!(text(&tagged, "got/f").as_deref(), Some("two"));
+    branched
+        .context
+        .dockerfile(&format!("FROM busybox\nADD {} /got\n", remote.url("#b/c")));
+    assert_eq!(text(&branched, "got/f").as_deref(), Some("two"));
+}
+
+#[test]
+fn secrets_open_a_private_repository_and_are_shown_nowhere() {
+    let remote = Remote::new();
+    remote.repository.file("f", "one").commit();
+    // base64 of "x-access-token:c4n4ry".
+    remote.server.protect_git("basic eC1hY2Nlc3MtdG9rZW46YzRuNHJ5");
+    let fixture = remote.adding("", "");
+    fixture.build().fails().says("failed to solve");
+    let token = fixture.home.work().join("token");
+    fs::write(&token, "c4n4ry").unwrap();
+    let host = remote.server.host();
+    for id in ["GIT_AUTH_TOKEN".to_owned(), format!("GIT_AUTH_TOKEN.{host}")] {
+        fixture
+            .build()
+            .arg("--no-cache")
+            .arg(format!("--secret=id={id},src={}", token.display()))
+            .ok()
+            .never_says("c4n4ry");
+    }
+    fs::write(&token, "basic eC1hY2Nlc3MtdG9rZW46YzRuNHJ5").unwrap();
+    let other = remote.adding("", "#main");
+    other
+        .build()
+        .arg(format!("--secret=id=GIT_AUTH_HEADER,src={}", token.display()))
+        .ok()
+        .never_says("eC1hY2Nlc3");
+}
+
+#[test]
+fn row41_credentials_in_a_url_are_used_and_kept_nowhere() {
+    let remote = Remote::new();
+    remote.repository.file("f", "one").commit();
+    // base64 of "us:c4n4ry".
+    remote.server.protect_git("basic dXM6YzRuNHJ5");
+    let url = remote.url("").replace("http://", "http://us:c4n4ry@");
+    let fixture = Fixture::new("FROM busybox\nARG URL\nADD --keep-git-dir=true $URL /got\n");
+    let (ran, image) = fixture.image(&[&format!("--build-arg=URL={url}")]);
+    let files = image.files().unwrap();
+    assert_eq!(files.text("got/f"), Some("one"));
+    let config = files.text("got/.git/config").unwrap();
+    assert!(
+        config.contains("xxxxx:xxxxx@") && !config.contains("c4n4ry"),
+        "{config}"
+    );
+    ran.never_says("c4n4ry");
+    for name in ["index.db", "index.db-wal"] {
+        let index = fs::read(fixture.home.store().join(name)).unwrap_or_default();
+        assert!(name != "index.db" || !index.is_empty());
+        assert!(
+            !index.windows(6).any(|window| window == b"c4n4ry"),
+            "{name} keeps it"
+        );
+    }
+}
+
+#[test]
+fn row37_refs_and_urls_do_not_become_options_or_programs() {
+    let remote = Remote::new();
+    remote.repository.file("f", "one").commit();
+    let fixture = Fixture::new("FROM busybox\n");
+    let marker = fixture.home.work().join("marker");
+    let touch = format!("touch%20{}", marker.display());
+    for url in [
+        remote.url(&format!("#--upload-pack={touch}")),
+        remote.url("#-c"),
+        remote.url("#refs/heads/--output=x"),
+        format!("ssh://-oProxyCommand={touch}/y"),
+        "ssh://-F@h/y".to_owned(),
+        "git@-oX:r.git".to_owned(),
+        "git@h:-x.git".to_owned(),
+    ] {
+        fixture
+            .context
+            .dockerfile(&format!("FROM busybox\nADD {url} /got\n"));
+        let ran = fixture.build().fails();
+        assert!(ran.stderr.contains("invalid git"), "{url}\n{ran}");
+        assert!(!marker.exists(), "{url}");
+    }
+    // A branch of that name, and a server whose default it is.
+    remote
+        .repository
+        .git(&["update-ref", "refs/heads/--output=x", "HEAD"]);
+    fs::write(
+        remote.repository.dir().join(".git/HEAD"),
+        "ref: refs/heads/--output=x\n",
+    )
+    .unwrap();
+    let ran = remote.adding("", "").build().fails();
+    assert!(ran.stderr.contains("invalid git ref"), "{ran}");
+    assert_eq!(
+        text(&remote.adding("", "#main"), "got/f").as_deref(),
+        Some("one"),
+        "the twin"
+    );
+}
+
+#[test]
+fn row38_a_subdirectory_is_not_followed_out_of_the_repository() {
+    let remote = Remote::new();
+    let fixture = Fixture::new("FROM busybox\n");
+    let canary = fixture.home.work().join("canary");
+    fs::create_dir(&canary).unwrap();
+    fs::write(canary.join("secret"), "c4n4ry").unwrap();
+    remote
+        .repository
+        .link("sub", &canary)
+        .link("sub2", "../..")
+        .link("a/b", "../../../etc")
+        .link("twin/link", &canary)
+        .file("twin/f", "twin")
+        .commit();
+    for rest in ["#main:sub", "#main:sub2", "#main:a/b", "#main:sub/dir"] {
+        let url = remote.url(rest);
+        fixture
+            .context
+            .dockerfile(&format!("FROM busybox\nADD {url} /got\n"));
+        fixture.build().fails().says("non-directory").never_says("c4n4ry");
+    }
+    let (_, image) = remote.adding("", "#main:twin").image(&[]);
+    let files = image.files().unwrap();
+    assert_eq!(files.text("got/f"), Some("twin"));
+    assert!(files.text("got/link").is_none(), "a link stays a link");
+    let (_, image) = remote.adding("", "#main:../../twin").image(&[]);
+    assert_eq!(
+        image.files().unwrap().text("got/f"),
+        Some("twin"),
+        "nothing is above the root"
+    );
+}
+
+#[test]
+fn row39_submodules_take_nothing_of_the_host_and_nothing_of_git_runs() {
+    let fixture = Fixture::new("FROM busybox\n");
+    let marker = fixture.home.work().join("marker");
+    let canary_root = fixture.home.work().join("canary");
+    let canary = Repository::create(&canary_root, "c");
+    canary.file("secret", "c4n4ry").commit();
+    let path = canary.dir().display().to_string();
+    for url in [
+        path.clone(),
+        format!("file://{path}"),
+        format!("ext::sh -c touch% {}", marker.display()),
+        "fd::3".to_owned(),
+        "-u./x".to_owned(),
+    ] {
+        let remote = Remote::new();
+        let r = &remote.repository;
+        let commit = canary.git(&["rev-parse", "HEAD"]);
+        r.file("f", "f").file(
+            ".gitmodules",
+            &format!(
+                "[submodule \"s\"]\n\tpath = s\n\turl = {url}\n\tupdate = !touch {}\n",
+                marker.display()
+            ),
+        );
+        r.git(&["add", "-A"]);
+        r.git(&[
+            "update-index",
+            "--add",
+            "--cacheinfo",
+            &format!("160000,{commit},s"),
+        ]);
+        r.git(&["commit", "-q", "-m", "c"]);
+        let ran = remote.adding("", "").build().fails();
+        assert!(!ran.stderr.contains("c4n4ry"), "{url}\n{ran}");
+        assert!(!marker.exists(), "{url}");
+        let (_, image) = remote.adding("", "?submodules=false").image(&[]);
+        assert_eq!(image.files().unwrap().text("got/f"), Some("f"), "the twin");
+    }
+}
+
+#[test]
+fn row39_neither_the_users_settings_nor_those_of_a_directory_count() {
+    let remote = Remote::new();
+    let r = &remote.repository;
+    let fixture = remote.adding("", "");
+    let marker = fixture.home.work().join("marker");
+    let touch = format!("touch {}", marker.display());
+    r.file("f", "f").file(".gitattributes", "* filter=x\n").commit();
+    // The server's own hooks are its affair; these are the client's settings.
+    let template = fixture.home.work().join("template");
+    fs::create_dir_all(template.join("hooks")).unwrap();
+    let hook = template.join("hooks/post-checkout");
+    fs::write(&hook, format!("#!/bin/sh\n{touch}\n")).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let settings = format!(
+        "[core]\n\tfsmonitor = {touch}\n\thooksPath = {hooks}\n\tsshCommand = {touch}\n[init]\n\ttemplateDir = \
+         {template}\n[filter \"x\"]\n\tsmudge = {touch}\n\trequired = true\n[url \"http://127.0.0.1:1/\"]\n\tinsteadOf \
+         = http://\n[credential]\n\thelper = !{touch}\n",
+        hooks = template.join("hooks").display(),
+        template = template.display(),
+    );
+    fs::write(fixture.home.home().join(".gitconfig"), settings).unwrap();
+    let archive = fixture.archive();
+    fixture
+        .build()
+        .env("GIT_DIR", "/nonexistent")
+        .env("GIT_TEMPLATE_DIR", &template)
+        .env("GIT_EXTERNAL_DIFF", &touch)
+        .env("GIT_SSH", &touch)
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "core.fsmonitor")
+        .env("GIT_CONFIG_VALUE_0", &touch)
+        .arg(format!("--output=type=oci,dest={}", archive.display()))
+        .ok();
+    assert!(!marker.exists());
+}
+
+#[test]
+fn killed_in_a_fetch_the_next_build_works_and_nothing_runs_on() {
+    let remote = Remote::new();
+    remote
+        .repository
+        .file("big", &"0123456789abcdef\n".repeat(200_000))
+        .commit();
+    let fixture = remote.adding("", "");
+    let before = fixture.residue();
+    let running = fixture.build().spawn();
+    while remote.server.asked().len() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    running.signal(rustix::process::Signal::KILL);
+    let _killed = running.wait();
+    fixture.assert_clean_since(&before);
+    fixture.build().ok();
+}
+
+#[test]
+fn rootless_repositories_are_added_too() {
+    let remote = Remote::new();
+    remote.repository.file("f", "one").commit();
+    let Some(fixture) = Fixture::rootless(&format!("FROM busybox\nADD {} /got\n", remote.url(""))) else {
+        return;
+    };
+    assert_eq!(text(&fixture, "got/f").as_deref(), Some("one"));
+}

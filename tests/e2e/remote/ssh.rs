@@ -1,0 +1,177 @@
+//! `RUN --mount=type=ssh`: a real agent with a real key, and what a step may ask of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rbuild_testkit::command::RbuildCommand;
+use rbuild_testkit::machine;
+
+use crate::e2e::fixture::Fixture;
+
+/// OpenSSH's agent with one key in it.
+struct Agent {
+    child: Child,
+    dir: tempfile::TempDir,
+    public: String,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Agent {
+    /// An agent of the user that the tests run as.
+    #[track_caller]
+    fn start() -> Self {
+        let me = (rustix::process::geteuid(), rustix::process::getegid());
+        Self::start_as(me.0.as_raw(), me.1.as_raw())
+    }
+
+    /// An agent of this user: it talks to nobody else but root.
+    #[track_caller]
+    fn start_as(uid: u32, gid: u32) -> Self {
+        use std::os::unix::fs::chown;
+        use std::os::unix::process::CommandExt as _;
+        let tool = |name| machine::required(name, "openssh-client").expect("a tool of the tests");
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        RbuildCommand::new(tool("ssh-keygen"))
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "c4n4ry-key", "-f"])
+            .arg(&key)
+            .ok();
+        let socket = dir.path().join("agent");
+        chown(dir.path(), Some(uid), Some(gid)).unwrap();
+        let child = Command::new(tool("ssh-agent"))
+            .uid(uid)
+            .gid(gid)
+            .arg("-D")
+            .arg("-a")
+            .arg(&socket)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        while !socket.exists() && started.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        RbuildCommand::new(tool("ssh-add"))
+            .env("SSH_AUTH_SOCK", &socket)
+            .arg("-q")
+            .arg(&key)
+            .ok();
+        let public = fs::read_to_string(dir.path().join("key.pub")).unwrap();
+        Self { child, dir, public }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("agent")
+    }
+
+    /// How many keys it holds.
+    fn keys(&self) -> usize {
+        let ran = RbuildCommand::new(machine::required("ssh-add", "openssh-client").unwrap())
+            .env("SSH_AUTH_SOCK", self.socket())
+            .arg("-L")
+            .ok();
+        ran.stdout_text().lines().count()
+    }
+}
+
+/// Copies the machine's `ssh-add` with the libraries it needs into the context, below `tool`.
+#[track_caller]
+fn give_ssh_add(fixture: &Fixture) {
+    let tool = machine::required("ssh-add", "openssh-client").unwrap();
+    let needed = RbuildCommand::new("ldd").arg(&tool).ok().stdout_text();
+    let libraries = needed
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from);
+    for path in libraries.chain([tool]) {
+        let inside = format!("tool{}", path.display());
+        fixture.context.file(&inside, fs::read(&path).unwrap());
+        fixture.context.mode(&inside, 0o755);
+    }
+}
+
+#[test]
+fn a_step_reaches_the_agent_and_can_only_list_and_sign() {
+    let agent = Agent::start();
+    let fixture = Fixture::new(
+        "FROM busybox\nCOPY tool /\n\
+         RUN --mount=type=ssh,required=true,mode=0640,gid=7 stat -c '%F %a %u %g' $SSH_AUTH_SOCK > /stat; \
+         echo $SSH_AUTH_SOCK > /where; ssh-add -L > /keys; \
+         if ssh-add -D 2> /refused; then echo yes; else echo no; fi > /removed; ssh-add -L | cmp - /keys\n\
+         RUN test ! -S /run/buildkit/ssh_agent.0\n",
+    );
+    give_ssh_add(&fixture);
+    let socket = agent.socket().display().to_string();
+    let (_, image) = fixture.image_with(&["--ssh=default"], &[("SSH_AUTH_SOCK", &socket)]);
+    let files = image.files().unwrap();
+    assert_eq!(files.text("stat"), Some("socket 640 0 7\n"));
+    assert_eq!(files.text("where"), Some("/run/buildkit/ssh_agent.0\n"));
+    assert_eq!(files.text("keys"), Some(agent.public.as_str()));
+    assert_eq!(files.text("removed"), Some("no\n"));
+    assert!(
+        files.get("run/buildkit/ssh_agent.0").is_none(),
+        "the socket is no part of the image"
+    );
+    assert_eq!(agent.keys(), 1);
+}
+
+#[test]
+fn rootless_steps_reach_the_agent_too() {
+    let Some(fixture) = Fixture::rootless(
+        "FROM busybox\nCOPY tool /\nRUN --mount=type=ssh,id=mine,required=true,target=/agent ssh-add -L > /keys\n",
+    ) else {
+        return;
+    };
+    give_ssh_add(&fixture);
+    let user = machine::ordinary_user().unwrap();
+    let agent = Agent::start_as(user.uid, user.gid);
+    let (_, image) = fixture.image(&[&format!("--ssh=mine={}", agent.socket().display())]);
+    assert!(
+        image
+            .files()
+            .unwrap()
+            .text("keys")
+            .unwrap()
+            .contains("ssh-ed25519")
+    );
+}
+
+#[test]
+fn an_id_that_was_not_given_is_an_error_only_where_it_is_required() {
+    let fixture =
+        Fixture::new("FROM busybox\nRUN --mount=type=ssh test -z \"$(ls /run/buildkit 2>/dev/null)\"\n");
+    fixture.build().ok();
+    let fixture = Fixture::new("FROM busybox\nRUN --mount=type=ssh,id=other,required=true true\n");
+    let ran = fixture.build().fails().says("unset ssh forward key other");
+    assert!(ran.stderr.contains("Dockerfile:2"), "{ran}");
+}
+
+#[test]
+fn git_over_ssh_needs_an_agent() {
+    let fixture = Fixture::new("FROM busybox\nADD git@127.0.0.1:r.git /r\n");
+    fixture
+        .build()
+        .fails()
+        .says("no SSH key \"default\" forwarded from the client");
+}
+
+#[test]
+fn a_key_is_refused_by_name() {
+    let agent = Agent::start();
+    let key: &Path = &agent.dir.path().join("key");
+    let fixture = Fixture::new("FROM busybox\nRUN --mount=type=ssh true\n");
+    fixture
+        .build()
+        .arg(format!("--ssh=default={}", key.display()))
+        .fails()
+        .says("ssh-agent");
+}
