@@ -20,7 +20,8 @@ pub(crate) const HOST_NAME: &str = "rbuild-host-program";
 pub const CANNOT_START: u8 = 127;
 
 impl Sandbox {
-    /// A command that runs `program`, looked for in the `PATH` it is given. Ends with the thread that starts it. Exit
+    /// A command that runs `program`, looked for in the `PATH` it is given, to be started before this sandbox is dropped.
+    /// Ends with the thread that starts it. Exit
     /// code [`CANNOT_START`] and a line on standard error if there is no such program; 128 and the signal's number if
     /// a signal ended it.
     #[must_use]

@@ -8,6 +8,7 @@
 )]
 
 mod fixture;
+mod host;
 mod isolation;
 mod mounts;
 mod rootless;
