@@ -14,7 +14,7 @@ const PACKAGES_MAX: usize = 400;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
-const DIRECTIONS: [(&str, &[&str]); 15] = [
+const DIRECTIONS: [(&str, &[&str]); 16] = [
     ("rbuild-oci", &[]),
     ("rbuild-dockerfile", &[]),
     ("rbuild-sys", &[]),
@@ -37,6 +37,7 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
         ],
     ),
     ("rbuild-registry", &["rbuild-oci"]),
+    ("rbuild-session", &["rbuild-oci", "rbuild-sys"]),
     (
         "rbuild-snapshotter",
         &["rbuild-layer", "rbuild-oci", "rbuild-store", "rbuild-sys"],

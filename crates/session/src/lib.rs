@@ -1,0 +1,44 @@
+//! Everything the server says to a BuildKit client over the client's session.
+//!
+//! A client opens `moby.buildkit.v1.Control/Session`, a stream of bytes in both directions that carries an HTTP/2
+//! connection the other way round: here the server calls, and the client serves its directories, credentials,
+//! secrets, agents and places to export to. [`Sessions`] accepts such streams and hands out [`Session`]s; each method
+//! of a session is one thing to ask a client for.
+//!
+//! Level 2. Knows nothing of vertices, images or the store: callers say what to ask for and where to put it. The
+//! client is not trusted: every answer has a budget, every wait ends with the session, with the caller's
+//! cancellation or with a time limit, and names from a client are only used below a held descriptor.
+#![forbid(unsafe_code)]
+
+mod accept;
+mod call;
+mod content;
+mod credentials;
+mod exporters;
+mod file_mode;
+mod header;
+mod health;
+mod secret;
+mod send_bytes;
+mod session;
+mod sessions;
+mod ssh;
+mod sync;
+mod tunnel;
+mod upload;
+pub mod wire;
+
+pub use accept::{AcceptError, Outgoing};
+pub use call::CallError;
+pub use content::{BlobInfo, BlobReader, ContentError, ContentStore};
+pub use credentials::{Credentials, Token, TokenRequest, VerifyError};
+pub use exporters::ExporterRequest;
+pub use secret::{SECRET_BYTES_MAX, SecretBytes, SecretError};
+pub use send_bytes::{BlockingSender, BytesSender, SendError};
+pub use session::{CloseReason, Session};
+pub use sessions::{GetError, Sessions};
+pub use ssh::AgentStream;
+pub use sync::{
+    Differ, METADATA_FILE, MetadataOnly, PathFault, SyncError, SyncLimits, SyncReport, SyncRequest,
+};
+pub use upload::{UploadError, UploadReader};
