@@ -110,6 +110,14 @@ impl Sessions {
     }
 }
 
+impl Outgoing {
+    /// The session that was opened.
+    #[must_use]
+    pub const fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
 impl Stream for Outgoing {
     type Item = Result<BytesMessage, Status>;
 

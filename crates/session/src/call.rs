@@ -12,7 +12,7 @@ use hyper::client::conn::http2::SendRequest;
 use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Status, Streaming};
+use tonic::{CancellationHandle, Code, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::header::HeaderError;
@@ -151,19 +151,21 @@ impl Session {
     }
 
     /// Opens a stream in both directions. The future is done when the client's first message or its end arrives, so
-    /// whoever has to speak first must go on speaking meanwhile. It ends with the session.
+    /// whoever has to speak first must go on speaking meanwhile. It ends with the session. Dropping it, or what it
+    /// gives, breaks the call off if it is not over.
     pub(crate) async fn converse<Q, A>(
         &self,
         method: &'static str,
         questions: impl Stream<Item = Q> + Send + 'static,
         metadata: MetadataMap,
-    ) -> Result<Streaming<A>, CallError>
+    ) -> Result<Conversation<A>, CallError>
     where
         Q: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,
     {
         let mut request = tonic::Request::new(questions);
         *request.metadata_mut() = metadata;
+        let breaker = Breaker(Some(request.cancellation_handle()));
         let mut grpc = self.grpc();
         let call = async {
             grpc.ready()
@@ -180,7 +182,12 @@ impl Session {
             biased;
             () = self.over().cancelled() => Err(self.closed_error()),
             answer = call => match answer {
-                Ok(answer) => Ok(answer.into_inner()),
+                Ok(answer) => Ok(Conversation {
+                    session: self.clone(),
+                    method,
+                    answers: answer.into_inner(),
+                    _breaker: breaker,
+                }),
                 Err(status) => Err(self.refusal(method, &status)),
             },
         }
@@ -200,7 +207,7 @@ impl Session {
     }
 
     /// What a status means: the end of the session if that is what it comes from, else the client's refusal.
-    pub(crate) fn refusal(&self, method: &'static str, status: &Status) -> CallError {
+    fn refusal(&self, method: &'static str, status: &Status) -> CallError {
         if self.is_closed() {
             return self.closed_error();
         }
@@ -211,6 +218,40 @@ impl Session {
             method,
             code: status.code(),
             message: clip(status.message()),
+        }
+    }
+}
+
+/// The client's side of a stream in both directions.
+#[derive(Debug)]
+pub(crate) struct Conversation<A> {
+    session: Session,
+    method: &'static str,
+    answers: Streaming<A>,
+    _breaker: Breaker,
+}
+
+impl<A> Conversation<A> {
+    /// The client's next message; `None` when it has ended the call well. Ends with the session.
+    pub(crate) async fn next(&mut self) -> Result<Option<A>, CallError> {
+        tokio::select! {
+            biased;
+            () = self.session.over().cancelled() => Err(self.session.closed_error()),
+            answer = self.answers.message() => {
+                answer.map_err(|status| self.session.refusal(self.method, &status))
+            }
+        }
+    }
+}
+
+/// Resets a call when it is dropped: that questions have ended must not look as if all had been asked.
+#[derive(Debug)]
+struct Breaker(Option<CancellationHandle>);
+
+impl Drop for Breaker {
+    fn drop(&mut self) {
+        if let Some(handle) = self.0.take() {
+            handle.cancel();
         }
     }
 }

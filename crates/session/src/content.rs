@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::StreamExt as _;
 use prost::bytes::Bytes;
 use rbuild_oci::Digest;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Streaming};
 
-use crate::call::{ANSWER_TIMEOUT, CallError};
+use crate::call::{ANSWER_TIMEOUT, CallError, Conversation};
 use crate::header::put;
 use crate::session::Session;
 use crate::wire::{InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse};
@@ -61,9 +60,8 @@ pub struct BlobInfo {
 /// A blob's bytes as they come. Not verified: the caller hashes what it keeps.
 #[derive(Debug)]
 pub struct BlobReader {
-    session: Session,
     digest: Digest,
-    stream: Streaming<ReadContentResponse>,
+    stream: Conversation<ReadContentResponse>,
     cancel: CancellationToken,
     next: u64,
     end: u64,
@@ -139,7 +137,6 @@ impl ContentStore {
             }
         };
         Ok(BlobReader {
-            session: self.session.clone(),
             digest: digest.clone(),
             stream,
             cancel: cancel.clone(),
@@ -172,9 +169,9 @@ impl BlobReader {
                 answer = self.stream.next() => answer,
             };
             let answer = match answer {
-                None => return Err(unfit("ends too early")),
-                Some(Err(status)) => return Err(missing(self.session.refusal(READ, &status), &self.digest)),
-                Some(Ok(answer)) => answer,
+                Ok(None) => return Err(unfit("ends too early")),
+                Err(error) => return Err(missing(error, &self.digest)),
+                Ok(Some(answer)) => answer,
             };
             if u64::try_from(answer.offset) != Ok(self.next) {
                 return Err(unfit("bytes of another place"));

@@ -11,19 +11,24 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod beneath;
 mod call;
 mod content;
 mod credentials;
 mod exporters;
+#[cfg(feature = "fake-client")]
+pub mod fake;
 mod file_mode;
 mod header;
 mod health;
 mod secret;
 mod send_bytes;
+mod send_tree;
 mod session;
 mod sessions;
 mod ssh;
 mod sync;
+mod tree_list;
 mod tunnel;
 mod upload;
 pub mod wire;
@@ -35,10 +40,12 @@ pub use credentials::{Credentials, Token, TokenRequest, VerifyError};
 pub use exporters::ExporterRequest;
 pub use secret::{SECRET_BYTES_MAX, SecretBytes, SecretError};
 pub use send_bytes::{BlockingSender, BytesSender, SendError};
+pub use send_tree::{ExtraFile, SendTree, SendTreeError, SendTreeReport, TreeSource};
 pub use session::{CloseReason, Session};
 pub use sessions::{GetError, Sessions};
 pub use ssh::AgentStream;
 pub use sync::{
     Differ, METADATA_FILE, MetadataOnly, PathFault, SyncError, SyncLimits, SyncReport, SyncRequest,
 };
+pub use tree_list::ReadTreeError;
 pub use upload::{UploadError, UploadReader};

@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use prost::bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
@@ -57,6 +60,8 @@ pub struct BytesSender {
     call: Option<AbortOnDropHandle<Result<(), SendError>>>,
     /// Cancelled when the call is over, whoever ended it.
     over: CancellationToken,
+    /// Set when everything was written.
+    whole: Arc<AtomicBool>,
     buffer: BytesMut,
 }
 
@@ -85,35 +90,36 @@ impl Session {
         }
         put(&mut headers, EXPORTER_ID, &id.to_string()).map_err(fail)?;
         let (chunks, mut outbox) = mpsc::channel(QUEUE);
-        let questions = futures_util::stream::poll_fn(move |cx| outbox.poll_recv(cx));
+        let whole = Arc::new(AtomicBool::new(false));
+        let is_whole = Arc::clone(&whole);
+        let questions = futures_util::stream::poll_fn(move |cx| match outbox.poll_recv(cx) {
+            // What is not finished does not end; it is broken off with the call.
+            Poll::Ready(None) if !is_whole.load(Ordering::Acquire) => Poll::Pending,
+            other => other,
+        });
         let session = self.clone();
         let over = CancellationToken::new();
         let (cancel, done) = (cancel.clone(), over.clone().drop_guard());
         let call = tokio::spawn(async move {
             let _done = done;
-            let whole = async {
+            let dialogue = async {
                 let mut answers = session
                     .converse::<BytesMessage, BytesMessage>(METHOD, questions, headers)
                     .await?;
-                loop {
-                    match answers.message().await {
-                        Ok(Some(_)) => {}
-                        Ok(None) => return Ok(()),
-                        Err(status) => return Err(session.refusal(METHOD, &status).into()),
-                    }
-                }
+                while answers.next().await?.is_some() {}
+                Ok(())
             };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err(SendError::Cancelled),
-                ended = whole => ended,
-                _ = session.closed() => Err(session.closed_error().into()),
+                ended = dialogue => ended,
             }
         });
         Ok(BytesSender {
             chunks,
             call: Some(AbortOnDropHandle::new(call)),
             over,
+            whole,
             buffer: BytesMut::new(),
         })
     }
@@ -142,7 +148,10 @@ impl BytesSender {
     /// [`SendError`].
     pub async fn finish(mut self) -> Result<(), SendError> {
         self.flush().await?;
-        let Self { chunks, call, .. } = self;
+        let Self {
+            chunks, call, whole, ..
+        } = self;
+        whole.store(true, Ordering::Release);
         drop(chunks);
         ended(call).await
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bollard_buildkit_proto::moby::sshforward::v1::{CheckAgentRequest, CheckAgentResponse};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::Stream;
 use prost::bytes::Bytes;
 use tokio::io::{AsyncBufRead as _, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
@@ -92,11 +92,8 @@ impl Session {
                     return;
                 }
             };
-            while let Some(message) = stream.next().await {
-                let answer = match message {
-                    Ok(message) => Ok(message.data),
-                    Err(status) => Err(io::Error::other(session.refusal(FORWARD, &status))),
-                };
+            while let Some(answer) = stream.next().await.transpose() {
+                let answer = answer.map(|message| message.data).map_err(io::Error::other);
                 let last = answer.is_err();
                 if inbox.send(answer).await.is_err() || last {
                     return;

@@ -20,10 +20,9 @@ use rbuild_sys::RootFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 use tonic::metadata::MetadataMap;
 
-use crate::call::CallError;
+use crate::call::{CallError, Conversation};
 use crate::header::put_encoded;
 use crate::session::Session;
 use crate::sync::receive::Receiver;
@@ -31,6 +30,7 @@ use crate::wire::{Packet, PacketType};
 
 pub use error::{PathFault, SyncError};
 pub use metadata::METADATA_FILE;
+pub(crate) use order::as_path;
 
 const METHOD: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 /// Bytes of packets that may wait for the disk.
@@ -38,8 +38,8 @@ const QUEUE_BYTES_MAX: usize = 4 << 20;
 /// Packets that may wait for the disk.
 const QUEUE_PACKETS_MAX: usize = 512;
 /// Longest a client may take to end the call when everything is here, or to take note that it failed.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What to ask a client for, and how to keep it.
 #[derive(Debug, Clone)]
@@ -227,7 +227,7 @@ impl Session {
                 if error.is_ours() {
                     replies.send(Packet::failure(&error.to_string())).ok();
                     drop(replies);
-                    let ended = async { while let Ok(Some(_)) = packets.message().await {} };
+                    let ended = async { while let Ok(Some(_)) = packets.next().await {} };
                     tokio::time::timeout(FAREWELL_TIMEOUT, ended).await.ok();
                 }
                 Err(error)
@@ -238,17 +238,17 @@ impl Session {
     /// Moves packets to the disk until the client stops; says how.
     async fn feed(
         &self,
-        packets: &mut Streaming<Packet>,
+        packets: &mut Conversation<Packet>,
         queue: &mpsc::Sender<Queued>,
         progress: &mut (impl FnMut(u64) + Send),
     ) -> SyncError {
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
         let mut bytes = 0;
         loop {
-            let packet = match packets.message().await {
+            let packet = match packets.next().await {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return SyncError::Ended,
-                Err(status) => return self.refusal(METHOD, &status).into(),
+                Err(error) => return error.into(),
             };
             let size = packet.encoded_len();
             bytes += size as u64;
@@ -271,22 +271,19 @@ impl Session {
     /// Waits for the client's FIN and the end of the call.
     async fn part(
         &self,
-        packets: &mut Streaming<Packet>,
+        packets: &mut Conversation<Packet>,
         cancel: &CancellationToken,
     ) -> Result<(), SyncError> {
         let goodbye = async {
-            loop {
-                match packets.message().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => return Ok(()),
-                    Err(status) => return Err(self.refusal(METHOD, &status).into()),
-                }
+            let mut said = false;
+            while let Some(packet) = packets.next().await? {
+                said |= PacketType::try_from(packet.kind) == Ok(PacketType::Fin);
             }
+            if said { Ok(()) } else { Err(SyncError::Ended) }
         };
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(SyncError::Cancelled),
-            _ = self.closed() => Err(self.closed_error().into()),
             ended = goodbye => ended,
             () = tokio::time::sleep(GOODBYE_TIMEOUT) => Err(SyncError::Stalled),
         }

@@ -4,15 +4,14 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::Stream;
 use prost::bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 use tonic::metadata::MetadataMap;
 
-use crate::call::CallError;
+use crate::call::{CallError, Conversation};
 use crate::header::put_encoded;
 use crate::session::Session;
 use crate::wire::BytesMessage;
@@ -62,33 +61,32 @@ impl Session {
             () = cancel.cancelled() => return Err(UploadError::Cancelled),
             stream = self.converse::<BytesMessage, BytesMessage>(METHOD, nothing, metadata) => stream?,
         };
-        let chunks = chunks(self.clone(), stream, bytes_max, cancel.clone());
+        let chunks = chunks(stream, bytes_max, cancel.clone());
         Ok(UploadReader(StreamReader::new(Box::pin(chunks))))
     }
 }
 
 fn chunks(
-    session: Session,
-    stream: Streaming<BytesMessage>,
+    stream: Conversation<BytesMessage>,
     bytes_max: u64,
     cancel: CancellationToken,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let state = (session, stream, bytes_max, cancel);
-    futures_util::stream::unfold(Some(state), move |state| async move {
-        let (session, mut stream, left, cancel) = state?;
-        let next = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Some((Err(io::Error::other(UploadError::Cancelled)), None)),
-            next = stream.next() => next?,
-        };
-        match next {
-            Ok(BytesMessage { data }) => match left.checked_sub(data.len() as u64) {
-                Some(left) => Some((Ok(data), Some((session, stream, left, cancel)))),
-                None => Some((Err(io::Error::other(UploadError::TooLong(bytes_max))), None)),
-            },
-            Err(status) => {
-                let error = UploadError::from(session.refusal(METHOD, &status));
-                Some((Err(io::Error::other(error)), None))
+    let fail = |error: UploadError| Some((Err(io::Error::other(error)), None));
+    futures_util::stream::unfold(Some((stream, bytes_max)), move |state| {
+        let cancel = cancel.clone();
+        async move {
+            let (mut stream, left) = state?;
+            let next = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return fail(UploadError::Cancelled),
+                next = stream.next() => next,
+            };
+            match next.transpose()? {
+                Ok(BytesMessage { data }) => match left.checked_sub(data.len() as u64) {
+                    Some(left) => Some((Ok(data), Some((stream, left)))),
+                    None => fail(UploadError::TooLong(bytes_max)),
+                },
+                Err(error) => fail(error.into()),
             }
         }
     })

@@ -15,9 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rbuild_sys::{RootFd, remove_tree};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat as Status};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat as Status};
 use rustix::io::Errno;
 
+use crate::beneath::{self, join};
 use crate::sync::Differ;
 use crate::sync::disk::dir::Dir;
 use crate::sync::error::SyncError;
@@ -248,16 +249,15 @@ impl Disk {
     }
 
     fn open_dir(&self, path: &[u8]) -> Result<OwnedFd, SyncError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        open_below(self.root(), path, flags).map_err(|e| io_error("open directory", path, e))
+        beneath::open_dir(self.root(), path).map_err(|e| io_error("open directory", path, e))
     }
 
     /// Opens a file that was made for its content, at its end.
     pub(crate) fn open_new(&self, file: &NewFile, written: u64) -> Result<File, SyncError> {
         use std::io::Seek as _;
         let path = join(&file.dir, &file.name);
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = open_below(self.root(), &path, flags).map_err(|e| io_error("open", &path, e))?;
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        let fd = beneath::open(self.root(), &path, flags).map_err(|e| io_error("open", &path, e))?;
         let mut handle = File::from(fd);
         if written > 0 {
             handle
@@ -289,11 +289,7 @@ impl Disk {
             return Err(unknown());
         }
         let (dir, name) = split(&stat.linkname);
-        let fd = match open_below(
-            self.root(),
-            dir,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        ) {
+        let fd = match beneath::open(self.root(), dir, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(unknown()),
             Err(e) => return Err(io_error("open directory", dir, e)),
@@ -306,27 +302,12 @@ impl Disk {
     }
 }
 
-fn open_below(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { b"." } else { path };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
-}
-
 fn status(dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<Option<Status>, SyncError> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(io_error("stat", path, e)),
     }
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut path = dir.to_vec();
-    if !dir.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path
 }
 
 fn io_error(verb: &'static str, path: &[u8], errno: Errno) -> SyncError {

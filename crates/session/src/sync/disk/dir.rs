@@ -8,6 +8,7 @@ use std::vec::IntoIter;
 use rustix::fs::{FileType, Mode, Stat as Status};
 
 use super::{entry, io_error};
+use crate::beneath;
 use crate::file_mode;
 use crate::sync::error::SyncError;
 use crate::wire::{Stat, Xattr};
@@ -63,16 +64,7 @@ impl Dir {
 
     /// Lists what is there from last time.
     pub(crate) fn existing(path: Arc<[u8]>, fd: OwnedFd, wanted: Option<Wanted>) -> Result<Self, SyncError> {
-        let fail = |e| io_error("list", &path, e);
-        let mut names: Vec<Box<[u8]>> = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&fd).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.into());
-            }
-        }
-        names.sort_unstable();
+        let names = beneath::names(&fd).map_err(|e| io_error("list", &path, e))?;
         Ok(Self {
             path,
             fd: Some(Arc::new(fd)),
