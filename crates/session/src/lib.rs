@@ -21,6 +21,7 @@ pub mod fake;
 mod file_mode;
 mod header;
 mod health;
+pub mod policy;
 mod secret;
 mod send_bytes;
 mod send_tree;

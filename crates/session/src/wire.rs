@@ -191,7 +191,7 @@ pub struct ReadContentRequest {
 /// `containerd.services.content.v1.ReadContentResponse`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ReadContentResponse {
-    /// Place of `data` in the blob.
+    /// Place of `data` in the answer; containerd's server does not count from the blob's start.
     #[prost(int64, tag = "1")]
     pub offset: i64,
     /// Bytes of the blob.

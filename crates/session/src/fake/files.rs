@@ -281,7 +281,7 @@ pub(super) async fn read_blob(
         0 => blob.len(),
         size => start.saturating_add(number(size)?).min(blob.len()),
     };
-    let mut offset = question.offset;
+    let mut offset = 0;
     for chunk in blob[start..end].chunks(CHUNK_BYTES) {
         let data = blob.slice_ref(chunk);
         let length = i64::try_from(data.len()).unwrap_or(0);

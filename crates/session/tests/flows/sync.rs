@@ -161,7 +161,7 @@ async fn every_kind_of_change_is_followed() {
                 .unwrap();
         }),
         ("all names of a file changed", |src| {
-            fs::write(src.join("z"), "longer").unwrap()
+            fs::write(src.join("z"), "longer").unwrap();
         }),
         ("two files made one", |src| {
             fs::remove_file(src.join("empty")).unwrap();
