@@ -76,7 +76,11 @@ pub async fn build(
     let lowered: Lowered = tokio::select! {
         lowered = lowering => lowered.map_err(|error| BuildError::Frontend {
             error,
-            source_text: SourceText { filename: opened.filename.clone(), text: opened.dockerfile.clone() },
+            source_text: SourceText {
+                filename: opened.filename.clone(),
+                text: opened.dockerfile.clone(),
+                ..SourceText::default()
+            },
         })?,
         () = cancel.cancelled() => return Err(BuildError::Canceled),
     };

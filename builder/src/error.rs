@@ -122,7 +122,7 @@ impl Place {
     /// Where a vertex of `graph` comes from.
     #[must_use]
     pub fn of(graph: &Graph, vertex: &VertexDigest) -> Option<Self> {
-        let span = graph.get(vertex)?.meta.span.as_ref()?;
+        let span = graph.get(vertex)?.meta.span()?;
         let source = graph.sources.get(span.source)?.clone();
         Some(Self {
             source,

@@ -208,10 +208,13 @@ impl Images {
     pub async fn by_identifier(
         &self,
         identifier: &str,
-        platform: &str,
+        platform: Option<&Platform>,
     ) -> Result<Arc<ResolvedImage>, ImageError> {
         let name = identifier.split_once("://").map_or(identifier, |(_, name)| name);
-        let key = (name.to_owned(), platform.to_owned());
+        let key = (
+            name.to_owned(),
+            platform.map(ToString::to_string).unwrap_or_default(),
+        );
         let found = self
             .resolved
             .lock()

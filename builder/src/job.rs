@@ -270,6 +270,8 @@ impl Executor for Job {
             Op::Merge(merge) => ops::stack::merge(merge, &inputs)?,
             Op::Diff(diff) => ops::stack::diff(diff, &inputs)?,
             Op::Source(source) => ops::source::run(self, source, reporter, cancel).await?,
+            Op::Build(_) => return Err(OpError::UnsupportedOp("build")),
+            Op::Passthrough(_) => return Err(OpError::UnsupportedOp("passthrough")),
         };
         let identity = self.remember(&miss, &chain)?;
         Ok(Cached {

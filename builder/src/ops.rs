@@ -105,6 +105,9 @@ pub enum OpError {
     /// A diff of two file systems of which neither stands on the other.
     #[error("the difference of unrelated file systems is not supported yet")]
     UnrelatedDiff,
+    /// An operation of a kind that is not served yet.
+    #[error("operation {0} is not supported yet")]
+    UnsupportedOp(&'static str),
     /// A source of a kind that is not served yet.
     #[error("source {0} is not supported yet")]
     UnsupportedSource(String),

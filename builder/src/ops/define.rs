@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use rbuild_graph::{CopyAction, ExecOp, FileActionKind, FileOp, MountKind, Op, OutputIndex, Vertex};
+use rbuild_graph::{ChownOpt, CopyAction, ExecOp, FileActionKind, FileOp, MountKind, Op, Vertex};
 use serde::{Deserialize, Serialize};
 
 use crate::solve::{ContentInput, Ingredient};
@@ -44,8 +44,11 @@ pub fn parts(vertex: &Vertex, by_content_only: impl Fn(usize) -> bool) -> Parts 
         Op::File(file) => file_parts(file, vertex.inputs.len(), &mut parts),
         Op::Merge(merge) => parts.add_json("merge", merge),
         Op::Diff(diff) => parts.add_json("diff", diff),
+        Op::Build(build) => parts.add_json("build", build),
+        Op::Passthrough(passthrough) => parts.add_json("passthrough", passthrough),
     }
-    parts.add("platform", &vertex.platform);
+    let platform = vertex.platform.as_ref();
+    parts.add("platform", &platform.map(ToString::to_string).unwrap_or_default());
     parts
 }
 
@@ -90,7 +93,9 @@ fn exec_parts(exec: &ExecOp, by_content_only: &impl Fn(usize) -> bool, parts: &m
         let Some(input) = mount.input.map(|input| input as usize) else {
             continue;
         };
-        if counts_by_content(mount.output, mount.content_cache) || by_content_only(input) {
+        // Memory, secrets and sockets show nothing of an input.
+        let shows_input = matches!(mount.kind, MountKind::Bind | MountKind::Cache { .. });
+        if shows_input && (mount.counts_by_content() || by_content_only(input)) {
             let selector = std::mem::take(&mut mount.selector);
             let selector = if selector.is_empty() {
                 "/".to_owned()
@@ -115,12 +120,6 @@ fn exec_parts(exec: &ExecOp, by_content_only: &impl Fn(usize) -> bool, parts: &m
     parts.add_json("run options", &keyed);
 }
 
-/// A mount whose changes are an output can carry anything of its input into the result, so only its key is safe
-/// (BuildKit `exec.go`, `getMountDeps`).
-fn counts_by_content(output: OutputIndex, content_cache: bool) -> bool {
-    output.is_none() && content_cache
-}
-
 fn file_parts(file: &FileOp, inputs: usize, parts: &mut Parts) {
     parts.add_json("file operation", file);
     let changed: BTreeSet<usize> = file
@@ -129,15 +128,29 @@ fn file_parts(file: &FileOp, inputs: usize, parts: &mut Parts) {
         .filter_map(|action| action.input)
         .map(|input| input as usize)
         .collect();
+    // A source that is the result of an earlier action of this operation is made of what is counted already.
+    let is_source = |input: usize| input < inputs && !changed.contains(&input);
     for action in &file.actions {
+        if let Some(users) = action.kind.owner().and_then(ChownOpt::database) {
+            let users = users as usize;
+            for path in ["/etc/passwd", "/etc/group"]
+                .into_iter()
+                .filter(|_| is_source(users))
+            {
+                parts.need(
+                    users,
+                    format!("content of {path}"),
+                    &Selector::Path(path.to_owned()),
+                );
+            }
+        }
         let FileActionKind::Copy(copy) = &action.kind else {
             continue;
         };
         let Some(source) = action.secondary_input.map(|input| input as usize) else {
             continue;
         };
-        // A source that is the result of an earlier action of this operation is made of what is counted already.
-        if source < inputs && !changed.contains(&source) {
+        if is_source(source) {
             parts.need(
                 source,
                 format!("content of {}", copy.src),
@@ -154,17 +167,13 @@ mod tests {
         CacheSharing, Edge, ExecMeta, FileAction, HostIp, Mount, NetMode, ProxyEnv, SecretEnv, SecurityMode,
         VertexDigest, VertexMeta,
     };
-    use rbuild_oci::Digest;
+    use rbuild_oci::{Digest, Platform};
 
     fn mount(input: u32, dest: &str, kind: MountKind) -> Mount {
         Mount {
             input: Some(input),
-            selector: String::new(),
-            dest: dest.to_owned(),
-            output: None,
             readonly: true,
-            kind,
-            content_cache: true,
+            ..Mount::new(dest, kind)
         }
     }
 
@@ -172,7 +181,6 @@ mod tests {
         let root = Mount {
             output: Some(0),
             readonly: false,
-            content_cache: false,
             ..mount(0, "/", MountKind::Bind)
         };
         ExecOp {
@@ -185,6 +193,7 @@ mod tests {
             network: NetMode::Unset,
             security: SecurityMode::Sandbox,
             secret_env: vec![],
+            cdi_devices: vec![],
         }
     }
 
@@ -196,7 +205,8 @@ mod tests {
         Vertex {
             op,
             inputs: vec![edge("a"), edge("b")],
-            platform: "linux/amd64".into(),
+            platform: Some(Platform::new("linux", "amd64")),
+            constraints: vec![],
             meta: VertexMeta::default(),
         }
     }
@@ -294,6 +304,8 @@ mod tests {
         );
         let mut written = exec();
         written.mounts[1].output = Some(1);
+        written.mounts[1].selector = "part".into();
+        written.mounts[1].readonly = false;
         assert_eq!(parts_of(written).content, []);
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rbuild_fileops::{Owner, OwnerError, SourceTree, resolve_owner};
-use rbuild_graph::{FileActionKind, FileOp, InputIndex, UserOpt};
+use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, InputIndex, UserOpt};
 use rbuild_layer::DevicePolicy;
 use rbuild_sys::RootFd;
 
@@ -21,12 +21,17 @@ use crate::value::{Chain, Value};
 pub async fn run(job: &Job, file: &FileOp, inputs: &[Value], reporter: &Reporter) -> Result<Chain, OpError> {
     let base = chain_of(base_of(file, inputs.len())?, inputs)?;
     let mut sources: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(file.actions.len());
+    let mut databases: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(file.actions.len());
     for action in &file.actions {
-        // A copy reads from it, the others look their owner up in it. One that is made by this operation is the root.
+        // A copy from what this operation makes reads from the root itself.
         let value = action
             .secondary_input
             .and_then(|index| inputs.get(index as usize));
         sources.push(match value {
+            Some(value) => Some(tree(job, value).await?),
+            None => None,
+        });
+        databases.push(match other_database(file, action, inputs) {
             Some(value) => Some(tree(job, value).await?),
             None => None,
         });
@@ -43,10 +48,10 @@ pub async fn run(job: &Job, file: &FileOp, inputs: &[Value], reporter: &Reporter
     let layer = blocking(move || {
         let workspace = engine.snapshotter.workspace(&lease, lowers.layers())?;
         let root = workspace.mount()?;
-        for (action, source) in file.actions.iter().zip(&sources) {
-            let users = match (&action.kind, source.as_deref()) {
-                (FileActionKind::Copy(_), _) | (_, None | Some(SourceTree::Context(_))) => &root,
-                (_, Some(SourceTree::Snapshot(other))) => other,
+        for ((action, source), database) in file.actions.iter().zip(&sources).zip(&databases) {
+            let users = match database.as_deref() {
+                None | Some(SourceTree::Context(_)) => &root,
+                Some(SourceTree::Snapshot(other)) => other,
             };
             let (kind, unknown) = with_known_owner(&action.kind, users);
             if let Some(unknown) = unknown {
@@ -70,7 +75,7 @@ fn with_known_owner<'a>(
     users: &RootFd,
 ) -> (Cow<'a, FileActionKind>, Option<String>) {
     let unchanged = (Cow::Borrowed(kind), None);
-    let Some(owner) = owner_of(kind) else {
+    let Some(owner) = kind.owner() else {
         return unchanged;
     };
     let Err(error @ (OwnerError::UnknownUser { .. } | OwnerError::UnknownGroup { .. })) =
@@ -78,37 +83,32 @@ fn with_known_owner<'a>(
     else {
         return unchanged;
     };
-    let (user, group) = owner.spec.split_once(':').unwrap_or((&owner.spec, ""));
-    let known = |part: &str| {
-        let alone = UserOpt {
-            spec: part.to_owned(),
+    let known = |user: Option<&UserOpt>, group: Option<&UserOpt>| {
+        let alone = ChownOpt {
+            user: user.cloned(),
+            group: group.cloned(),
         };
-        (!part.is_empty())
-            .then(|| resolve_owner(&alone, users).ok())
-            .flatten()
+        resolve_owner(&alone, users).ok()
     };
-    let user = known(user).unwrap_or(Owner::ROOT);
-    let group = known(&format!(":{group}"))
-        .filter(|_| !group.is_empty())
-        .map_or(user.gid, |owner| owner.gid);
+    let user = known(owner.user.as_ref(), None).unwrap_or(Owner::ROOT);
+    let group = owner.group.as_ref().and_then(|group| known(None, Some(group)));
+    let taken = ChownOpt::ids(user.uid, group.map_or(user.gid, |owner| owner.gid));
+    let text = format!("{error}; {taken} is taken, as BuildKit does");
     let mut changed = kind.clone();
-    let spec = format!("{}:{group}", user.uid);
-    let text = format!("{error}; {spec} is taken, as BuildKit does");
-    set_owner(&mut changed, UserOpt { spec });
+    set_owner(&mut changed, taken);
     (Cow::Owned(changed), Some(text))
 }
 
-const fn owner_of(kind: &FileActionKind) -> Option<&UserOpt> {
-    match kind {
-        FileActionKind::Copy(action) => action.owner.as_ref(),
-        FileActionKind::MkFile(action) => action.owner.as_ref(),
-        FileActionKind::MkDir(action) => action.owner.as_ref(),
-        FileActionKind::Symlink(action) => action.owner.as_ref(),
-        FileActionKind::Rm(_) => None,
-    }
+/// The input an owner's name is looked up in, if that is not the root that is changed.
+fn other_database<'a>(file: &FileOp, action: &FileAction, inputs: &'a [Value]) -> Option<&'a Value> {
+    let input = action.kind.owner()?.database()?;
+    let base = file.actions.first()?.input;
+    (Some(input) != base)
+        .then(|| inputs.get(input as usize))
+        .flatten()
 }
 
-fn set_owner(kind: &mut FileActionKind, owner: UserOpt) {
+fn set_owner(kind: &mut FileActionKind, owner: ChownOpt) {
     match kind {
         FileActionKind::Copy(action) => action.owner = Some(owner),
         FileActionKind::MkFile(action) => action.owner = Some(owner),
@@ -133,7 +133,7 @@ fn base_of(file: &FileOp, inputs: usize) -> Result<InputIndex, OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rbuild_graph::{FileAction, MkDirAction};
+    use rbuild_graph::MkDirAction;
 
     fn actions(inputs: &[InputIndex]) -> FileOp {
         let kind = FileActionKind::MkDir(MkDirAction {

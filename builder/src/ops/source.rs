@@ -109,7 +109,7 @@ async fn image(
     let image = job
         .engine
         .images
-        .by_identifier(&source.identifier, &vertex.platform)
+        .by_identifier(&source.identifier, vertex.platform.as_ref())
         .await?;
     let diff_ids = &image.config.rootfs.diff_ids;
     let mut layers: Vec<LayerId> = Vec::with_capacity(diff_ids.len());

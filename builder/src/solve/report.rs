@@ -36,18 +36,12 @@ impl Reporter {
     /// A reporter for a vertex of the graph.
     #[must_use]
     pub fn of(sink: &Arc<dyn Sink>, digest: &VertexDigest, vertex: &Vertex) -> Self {
-        let progress = &vertex.meta.progress;
-        let group = progress.group.as_ref().map(|id| ProgressGroup {
-            id: id.clone(),
-            name: progress.group_name.clone().unwrap_or_default(),
-            weak: progress.weak,
-        });
         Self {
             sink: Arc::clone(sink),
             digest: digest.0.clone(),
             inputs: vertex.inputs.iter().map(|edge| edge.vertex.0.clone()).collect(),
             name: vertex.meta.name.as_str().into(),
-            group,
+            group: vertex.meta.progress_group.clone(),
             started: None,
             running: false,
         }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rbuild_dockerfile::glob::has_wildcards;
-use rbuild_graph::{FileActionKind, FileTime, MkDirAction, MkFileAction, RmAction, SymlinkAction, UserOpt};
+use rbuild_graph::{ChownOpt, FileActionKind, FileTime, MkDirAction, MkFileAction, RmAction, SymlinkAction};
 use rbuild_layer::DevicePolicy;
 use rbuild_sys::{RootFd, clean};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
@@ -64,7 +64,7 @@ pub fn apply(
     users: &RootFd,
     devices: DevicePolicy,
 ) -> Result<CopyReport, ActionError> {
-    let owner = |owner: &Option<UserOpt>| owner.as_ref().map(|spec| resolve(spec, users)).transpose();
+    let owner = |owner: &Option<ChownOpt>| owner.as_ref().map(|spec| resolve(spec, users)).transpose();
     let one = |files, dirs, bytes| CopyReport { files, dirs, bytes };
     match kind {
         FileActionKind::Copy(action) => {

@@ -1,7 +1,7 @@
 //! Owners as COPY and other instructions write them: `user`, `uid`, `user:group`. Resolved in the user database of a
 //! root, with its rules for numbers; an unknown name is an error, where BuildKit falls back to root.
 
-use rbuild_graph::UserOpt;
+use rbuild_graph::{ChownOpt, UserOpt};
 use rbuild_sys::RootFd;
 use rbuild_sys::userdb::{Groups, Passwd, Principal, UserDbError};
 
@@ -56,50 +56,40 @@ pub enum OwnerError {
 ///
 /// # Errors
 /// [`OwnerError`].
-pub fn resolve(owner: &UserOpt, root: &RootFd) -> Result<Owner, OwnerError> {
-    let spec = owner.spec.as_str();
-    let fail = |source| OwnerError::UserDb {
-        spec: spec.to_owned(),
-        source,
-    };
-    let (user, group) = match spec.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
-        None => (spec, None),
-    };
-    let mut resolved = match user {
-        "" if group.is_some() => Owner::ROOT,
-        "root" => Owner::ROOT,
-        _ => match Principal::parse(user).map_err(fail)? {
-            Principal::Id(id) => Owner { uid: id, gid: id },
-            Principal::Name(name) => {
-                let passwd = Passwd::read(root).map_err(fail)?;
-                let unknown = || OwnerError::UnknownUser {
-                    spec: spec.to_owned(),
-                    name: name.to_owned(),
-                };
-                let entry = passwd.by_name(name).ok_or_else(unknown)?;
-                Owner {
-                    uid: entry.uid,
-                    gid: entry.gid,
-                }
+pub fn resolve(owner: &ChownOpt, root: &RootFd) -> Result<Owner, OwnerError> {
+    let spec = || owner.to_string();
+    let fail = |source| OwnerError::UserDb { spec: spec(), source };
+    let mut resolved = match &owner.user {
+        None => Owner::ROOT,
+        Some(UserOpt::Id(id)) => Owner { uid: *id, gid: *id },
+        Some(UserOpt::Name { name, .. }) => {
+            // A number that is too large or has a sign is no name: other builders take it for root.
+            Principal::parse(name).map_err(fail)?;
+            let passwd = Passwd::read(root).map_err(fail)?;
+            let unknown = || OwnerError::UnknownUser {
+                spec: spec(),
+                name: name.clone(),
+            };
+            let entry = passwd.by_name(name).ok_or_else(unknown)?;
+            Owner {
+                uid: entry.uid,
+                gid: entry.gid,
             }
-        },
+        }
     };
-    resolved.gid = match group {
-        None => resolved.gid,
-        Some("root") => 0,
-        Some(group) => match Principal::parse(group).map_err(fail)? {
-            Principal::Id(id) => id,
-            Principal::Name(name) => {
-                let groups = Groups::read(root).map_err(fail)?;
-                let unknown = || OwnerError::UnknownGroup {
-                    spec: spec.to_owned(),
-                    name: name.to_owned(),
-                };
-                groups.by_name(name).ok_or_else(unknown)?.gid
-            }
-        },
-    };
+    match &owner.group {
+        None => {}
+        Some(UserOpt::Id(id)) => resolved.gid = *id,
+        Some(UserOpt::Name { name, .. }) => {
+            Principal::parse(name).map_err(fail)?;
+            let groups = Groups::read(root).map_err(fail)?;
+            let unknown = || OwnerError::UnknownGroup {
+                spec: spec(),
+                name: name.clone(),
+            };
+            resolved.gid = groups.by_name(name).ok_or_else(unknown)?.gid;
+        }
+    }
     Ok(resolved)
 }
 
@@ -137,13 +127,7 @@ mod tests {
             ("bob:", 1000, 100),
             ("1001", 1001, 1001),
         ] {
-            let owner = resolve(
-                &UserOpt {
-                    spec: spec.to_owned(),
-                },
-                &root,
-            )
-            .unwrap();
+            let owner = resolve(&ChownOpt::parse(spec, None), &root).unwrap();
             assert_eq!(owner, Owner { uid, gid }, "{spec}");
         }
     }
@@ -151,15 +135,7 @@ mod tests {
     #[test]
     fn item31_row15_unknown_and_malformed_owners_fail() {
         let (_dir, root) = root();
-        let error = |spec: &str| {
-            resolve(
-                &UserOpt {
-                    spec: spec.to_owned(),
-                },
-                &root,
-            )
-            .unwrap_err()
-        };
+        let error = |spec: &str| resolve(&ChownOpt::parse(spec, None), &root).unwrap_err();
         assert!(matches!(error("alice"), OwnerError::UnknownUser { .. }));
         assert!(matches!(error("bob:wheel"), OwnerError::UnknownGroup { .. }));
         for spec in [
@@ -180,13 +156,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = RootFd::open(dir.path()).unwrap();
         assert_eq!(
-            resolve(
-                &UserOpt {
-                    spec: "7:root".to_owned()
-                },
-                &root
-            )
-            .unwrap(),
+            resolve(&ChownOpt::parse("7:root", None), &root).unwrap(),
             Owner { uid: 7, gid: 0 }
         );
     }

@@ -98,6 +98,8 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
     graph.sources.push(SourceText {
         filename: options.filename.clone(),
         text: options.dockerfile.clone(),
+        language: "Dockerfile".to_owned(),
+        definition: None,
     });
     let lowering = Lowering {
         options,

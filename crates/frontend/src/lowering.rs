@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use rbuild_dockerfile::Span;
 use rbuild_dockerfile::ignore::PatternMatcher;
 use rbuild_dockerfile::shell::{Expansion, Lexer, Variables};
+use rbuild_graph::progress::ProgressGroup;
 use rbuild_graph::{
-    Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, Progress, ProxyEnv, SourceOp,
-    SourceSpan, Vertex, VertexMeta,
+    Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, ProxyEnv, SourceLocation, SourceOp,
+    Vertex, VertexMeta,
 };
 use rbuild_oci::{Platform, Timestamp, go_json};
 
@@ -47,31 +48,31 @@ pub(crate) struct Lowering<'a> {
 #[derive(Default)]
 pub(crate) struct NewVertex {
     pub(crate) inputs: Vec<Edge>,
-    pub(crate) platform: String,
+    pub(crate) platform: Option<Platform>,
     pub(crate) name: String,
     pub(crate) ignore_cache: bool,
     pub(crate) span: Option<Span>,
-    pub(crate) progress: Progress,
+    pub(crate) progress_group: Option<ProgressGroup>,
 }
 
 impl Lowering<'_> {
     /// Adds a vertex; the edge is its first output.
     pub(crate) fn add(&mut self, op: Op, new: NewVertex) -> Edge {
-        let span = new.span.map(|span| SourceSpan {
-            source: 0,
-            start: span.start,
-            end: span.end,
-        });
+        let location = new
+            .span
+            .map(|span| SourceLocation::lines(0, span.start, span.end));
         let meta = VertexMeta {
             name: new.name,
             ignore_cache: new.ignore_cache,
-            span,
-            progress: new.progress,
+            locations: location.into_iter().collect(),
+            progress_group: new.progress_group,
+            ..VertexMeta::default()
         };
         let vertex = Vertex {
             op,
             inputs: new.inputs,
             platform: new.platform,
+            constraints: Vec::new(),
             meta,
         };
         match self.graph.add(vertex) {

@@ -121,7 +121,8 @@ fn add(graph: &mut Graph, op: Op, inputs: Vec<Edge>, name: String) -> Edge {
     let vertex = Vertex {
         op,
         inputs,
-        platform: String::new(),
+        platform: None,
+        constraints: Vec::new(),
         meta: VertexMeta {
             name,
             ..VertexMeta::default()

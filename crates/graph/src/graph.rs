@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use rbuild_oci::Digest;
+use rbuild_oci::{Digest, Platform};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::meta::{SourceText, VertexMeta};
 use crate::op::Op;
 
 /// Name of a vertex: the digest of its operation and of its inputs.
@@ -29,41 +30,6 @@ pub struct Edge {
     pub output: u32,
 }
 
-/// Lines of a Dockerfile, 1-based and inclusive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceSpan {
-    /// Index into [`Graph::sources`].
-    pub source: usize,
-    /// First line.
-    pub start: u32,
-    /// Last line.
-    pub end: u32,
-}
-
-/// How a vertex is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// Group id: vertices of one group are shown as one.
-    pub group: Option<String>,
-    /// Name of the group.
-    pub group_name: Option<String>,
-    /// The group is not opened by this vertex alone.
-    pub weak: bool,
-}
-
-/// What is known of a vertex beside its operation. Not part of its digest.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct VertexMeta {
-    /// Name shown, such as `[build 2/4] RUN make`.
-    pub name: String,
-    /// Never take it from the cache.
-    pub ignore_cache: bool,
-    /// Where it stands in the Dockerfile.
-    pub span: Option<SourceSpan>,
-    /// How it is shown.
-    pub progress: Progress,
-}
-
 /// One step of the build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vertex {
@@ -71,23 +37,16 @@ pub struct Vertex {
     pub op: Op,
     /// What it works on.
     pub inputs: Vec<Edge>,
-    /// `os/arch[/variant]` it is for; empty if it does not matter.
-    pub platform: String,
+    /// What it is for; `None` if it does not matter.
+    pub platform: Option<Platform>,
+    /// Filters on the worker that may run it, containerd's syntax.
+    pub constraints: Vec<String>,
     /// How it is shown and where it comes from.
     pub meta: VertexMeta,
 }
 
-/// A Dockerfile (or other text) the graph came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceText {
-    /// File name as the user gave it.
-    pub filename: String,
-    /// Content.
-    pub text: Vec<u8>,
-}
-
 /// All vertices of a build.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Graph {
     vertices: BTreeMap<VertexDigest, Vertex>,
     /// Texts that spans point into.
@@ -110,15 +69,17 @@ impl Vertex {
         struct Definition<'a> {
             op: &'a Op,
             inputs: &'a [Edge],
-            platform: &'a str,
+            platform: &'a Option<Platform>,
+            constraints: &'a [String],
         }
         let definition = Definition {
             op: &self.op,
             inputs: &self.inputs,
             platform: &self.platform,
+            constraints: &self.constraints,
         };
         let mut hasher = Sha256::new();
-        hasher.update(b"rbuild vertex 1\0");
+        hasher.update(b"rbuild vertex 2\0");
         let mut writer = HashWriter(&mut hasher);
         let written = serde_json::to_writer(&mut writer, &definition);
         assert!(
@@ -161,6 +122,11 @@ impl Graph {
         let kept = self.vertices.entry(digest.clone()).or_insert(vertex);
         kept.meta.ignore_cache |= ignore_cache;
         Ok(digest)
+    }
+
+    /// The vertices with their digests, by digest.
+    pub fn iter(&self) -> impl Iterator<Item = (&VertexDigest, &Vertex)> {
+        self.vertices.iter()
     }
 
     /// The vertex of that digest.
@@ -234,7 +200,8 @@ mod tests {
         Vertex {
             op,
             inputs: Vec::new(),
-            platform: String::new(),
+            platform: None,
+            constraints: Vec::new(),
             meta: VertexMeta::default(),
         }
     }
@@ -261,7 +228,8 @@ mod tests {
                 vertex: on.clone(),
                 output: 0,
             }],
-            platform: String::new(),
+            platform: None,
+            constraints: Vec::new(),
             meta: VertexMeta::default(),
         }
     }

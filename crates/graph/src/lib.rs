@@ -5,14 +5,17 @@
 #![forbid(unsafe_code)]
 
 mod graph;
+mod meta;
 mod op;
 pub mod progress;
 
-pub use graph::{
-    Edge, Graph, GraphError, Progress, SourceSpan, SourceText, Vertex, VertexDigest, VertexMeta,
+pub use graph::{Edge, Graph, GraphError, Vertex, VertexDigest};
+pub use meta::{
+    LinuxResources, SourceLocation, SourcePosition, SourceRange, SourceSpan, SourceText, VertexMeta,
 };
 pub use op::{
-    CacheSharing, CopyAction, DiffOp, ExecMeta, ExecOp, FileAction, FileActionKind, FileOp, FileTime, HostIp,
-    InputIndex, MergeOp, MkDirAction, MkFileAction, Mount, MountKind, NetMode, Op, OutputIndex, ProxyEnv,
-    RmAction, SecretEnv, SecurityMode, SourceOp, SymlinkAction, Ulimit, UserOpt,
+    BuildOp, CacheSharing, CdiDevice, ChownOpt, ContentCache, CopyAction, DiffOp, ExecMeta, ExecOp,
+    FileAction, FileActionKind, FileOp, FileTime, HostIp, InputIndex, MergeOp, MkDirAction, MkFileAction,
+    Mount, MountKind, NetMode, Op, OutputIndex, PassthroughOp, ProxyEnv, RmAction, SecretEnv, SecurityMode,
+    SourceOp, SymlinkAction, Ulimit, UserOpt,
 };

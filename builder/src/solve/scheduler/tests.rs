@@ -171,7 +171,8 @@ fn source(graph: &mut Graph, name: &str) -> VertexDigest {
         .add(Vertex {
             op,
             inputs: vec![],
-            platform: String::new(),
+            platform: None,
+            constraints: vec![],
             meta: VertexMeta::default(),
         })
         .unwrap()
@@ -209,7 +210,8 @@ fn step_with(graph: &mut Graph, name: &str, on: &[&VertexDigest], ignore_cache: 
                 actions: vec![action],
             }),
             inputs,
-            platform: String::new(),
+            platform: None,
+            constraints: vec![],
             meta,
         })
         .unwrap()

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use rbuild_fileops::{ActionError, CopyReport, apply};
-use rbuild_graph::{FileActionKind, MkDirAction, MkFileAction, RmAction, SymlinkAction, UserOpt};
+use rbuild_graph::{ChownOpt, FileActionKind, MkDirAction, MkFileAction, RmAction, SymlinkAction};
 use rbuild_layer::DevicePolicy;
 
 use crate::support::{World, at};
@@ -41,10 +41,8 @@ fn rm(path: &str) -> RmAction {
     }
 }
 
-fn user(spec: &str) -> Option<UserOpt> {
-    Some(UserOpt {
-        spec: spec.to_owned(),
-    })
+fn user(spec: &str) -> Option<ChownOpt> {
+    Some(ChownOpt::parse(spec, Some(0)))
 }
 
 #[test]

@@ -284,14 +284,14 @@ fn context_base(
     let op = match (&context.source, answer) {
         (ContextSource::Image(image), Some(Answer::Image(found))) => {
             vertex.name = format!("[context {name}] {image}");
-            vertex.platform = platform.short();
+            vertex.platform = Some(platform.clone());
             let config = parse_config(image, &found.config)?;
             let op = image_source(&found, ImageResolveMode::Default)?;
             return Ok((Some(lowering.add(Op::Source(op), vertex)), Some(config)));
         }
         (ContextSource::Layout { directory, .. }, Some(Answer::Image(found))) => {
             vertex.name = format!("[context {name}] OCI load from client");
-            vertex.platform = platform.short();
+            vertex.platform = Some(platform.clone());
             let config = parse_config(directory, &found.config)?;
             let op = SourceOp {
                 identifier: format!("oci-layout://{name}@{}", found.digest),
@@ -367,7 +367,7 @@ fn image_base(lowering: &mut Lowering<'_>, job: Job, found: &ResolvedImage) -> R
             span,
             &comments,
         );
-        let platform = platform.short();
+        let platform = Some(platform.clone());
         Some(lowering.add(
             Op::Source(op),
             NewVertex {

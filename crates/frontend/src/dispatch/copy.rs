@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use rbuild_dockerfile::shell::Lexer;
 use rbuild_dockerfile::{Add, Copy, InlineFile, SourcesAndDestination, glob, path};
-use rbuild_graph::{
-    CopyAction, Edge, FileAction, FileActionKind, FileOp, MergeOp, Op, Progress, SourceOp, UserOpt,
-};
+use rbuild_graph::progress::ProgressGroup;
+use rbuild_graph::{ChownOpt, CopyAction, Edge, FileAction, FileActionKind, FileOp, MergeOp, Op, SourceOp};
 use rbuild_oci::Digest;
 
 use crate::dispatch::mode::{self, Mode};
@@ -128,9 +127,7 @@ fn dispatch(lowering: &mut Lowering<'_>, site: Site<'_>, request: Request) -> Re
     let mut copies: Vec<(Option<Edge>, CopyAction)> = Vec::new();
     let template = CopyAction {
         dest: destination,
-        owner: (!request.chown.is_empty()).then(|| UserOpt {
-            spec: request.chown.clone(),
-        }),
+        owner: (!request.chown.is_empty()).then(|| ChownOpt::parse(&request.chown, None)),
         mode: mode.octal,
         mode_str: mode.symbolic.clone(),
         create_dest_path: true,
@@ -156,7 +153,7 @@ fn dispatch(lowering: &mut Lowering<'_>, site: Site<'_>, request: Request) -> Re
         link(lowering, site, copies, &text, name);
     } else {
         let base = lowering.stages.list[site.stage].state.edge.clone();
-        let edge = file_op(lowering, site, base, copies, name, Progress::default());
+        let edge = file_op(lowering, site, base, copies, name, None);
         lowering.stages.list[site.stage].state.edge = Some(edge);
     }
     lowering.budget.spend(created_by.len())?;
@@ -324,16 +321,16 @@ fn link(
     name: String,
 ) {
     let stage = &mut lowering.stages.list[site.stage];
-    let group = Some(format!("link {}.{}", site.stage, stage.command_index));
+    let group = format!("link {}.{}", site.stage, stage.command_index);
     let base = stage.state.edge.clone();
     stage.command_index = stage.command_index.saturating_sub(1);
     let link_name = lowering.numbered(site, &format!("LINK {text}"));
-    let progress = Progress {
-        group: group.clone(),
-        group_name: Some(name.clone()),
+    let weak = ProgressGroup {
+        id: group.clone(),
+        name: name.clone(),
         weak: true,
     };
-    let copied = file_op(lowering, site, None, copies, name.clone(), progress);
+    let copied = file_op(lowering, site, None, copies, name.clone(), Some(weak));
     let edge = match base {
         None => copied,
         Some(base) => {
@@ -341,9 +338,9 @@ fn link(
             let op = Op::Merge(MergeOp {
                 inputs: vec![Some(0), Some(1)],
             });
-            let progress = Progress {
-                group,
-                group_name: Some(name),
+            let strong = ProgressGroup {
+                id: group,
+                name,
                 weak: false,
             };
             let inputs = vec![base, copied];
@@ -356,7 +353,7 @@ fn link(
                     name,
                     ignore_cache,
                     span,
-                    progress,
+                    progress_group: Some(strong),
                     ..NewVertex::default()
                 },
             )
@@ -372,7 +369,7 @@ fn file_op(
     base: Option<Edge>,
     copies: Vec<(Option<Edge>, CopyAction)>,
     name: String,
-    progress: Progress,
+    progress_group: Option<ProgressGroup>,
 ) -> Edge {
     let mut inputs = Vec::new();
     let base = input_index(&mut inputs, base.as_ref());
@@ -386,11 +383,14 @@ fn file_op(
         .into_iter()
         .zip(sources)
         .enumerate()
-        .map(|(at, ((_, copy), secondary_input))| FileAction {
-            input: at.checked_sub(1).map_or(base, result_of),
-            secondary_input,
-            output: (at == last).then_some(0),
-            kind: FileActionKind::Copy(copy),
+        .map(|(at, ((_, mut copy), secondary_input))| {
+            copy.owner = copy.owner.map(|owner| owner.looked_up_in(base));
+            FileAction {
+                input: at.checked_sub(1).map_or(base, result_of),
+                secondary_input,
+                output: (at == last).then_some(0),
+                kind: FileActionKind::Copy(copy),
+            }
         })
         .collect();
     let op = Op::File(FileOp { actions });
@@ -403,7 +403,7 @@ fn file_op(
             name,
             ignore_cache,
             span,
-            progress,
+            progress_group,
             ..NewVertex::default()
         },
     )

@@ -3,8 +3,8 @@
 use rbuild_dockerfile::shell::ExpandError;
 use rbuild_dockerfile::{MountError, MountOptions, MountType, Run, Sharing, path};
 use rbuild_graph::{
-    CacheSharing, Edge, FileAction, FileActionKind, FileOp, MkDirAction, Mount, MountKind, Op, SecretEnv,
-    UserOpt,
+    CacheSharing, ChownOpt, Edge, FileAction, FileActionKind, FileOp, MkDirAction, Mount, MountKind, Op,
+    SecretEnv,
 };
 
 use crate::dispatch::Site;
@@ -23,13 +23,8 @@ pub(super) struct Mounts {
 /// A mount of `kind` at `dest`.
 pub(super) fn mount(dest: &str, kind: MountKind, readonly: bool) -> Mount {
     Mount {
-        input: None,
-        selector: String::new(),
-        dest: dest.to_owned(),
-        output: None,
         readonly,
-        kind,
-        content_cache: false,
+        ..Mount::new(dest, kind)
     }
 }
 
@@ -63,8 +58,6 @@ impl Mounts {
         let mut mounts = Vec::with_capacity(self.sorted.len() + self.last.len());
         for (source, mut mount) in self.sorted {
             mount.input = input_index(&mut inputs, source.as_ref());
-            // What a step cannot change is told apart by content: the solver need not know how it was made.
-            mount.content_cache = mount.input.is_some() && mount.output.is_none();
             mounts.push(mount);
         }
         mounts.extend(self.last);
@@ -208,12 +201,12 @@ fn target(lowering: &Lowering<'_>, site: Site<'_>, written: &str) -> Result<Stri
 
 /// A directory with the owner and mode that a new cache is to have.
 fn owned_directory(lowering: &mut Lowering<'_>, base: Option<Edge>, options: &MountOptions) -> Edge {
-    let owner = format!("{}:{}", options.uid.unwrap_or(0), options.gid.unwrap_or(0));
+    let owner = ChownOpt::ids(options.uid.unwrap_or(0), options.gid.unwrap_or(0));
     let kind = FileActionKind::MkDir(MkDirAction {
         path: "/cache".to_owned(),
         mode: options.mode.unwrap_or(0o755) & 0o777,
         make_parents: false,
-        owner: Some(UserOpt { spec: owner }),
+        owner: Some(owner),
         time: None,
     });
     let input = base.as_ref().map(|_| 0);

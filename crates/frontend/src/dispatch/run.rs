@@ -63,15 +63,18 @@ pub(super) fn run(lowering: &mut Lowering<'_>, site: Site<'_>, run: &Run) -> Res
             RunSecurity::Insecure => SecurityMode::Insecure,
         },
         secret_env,
+        cdi_devices: Vec::new(),
     }));
     let stage = &lowering.stages.list[site.stage];
     let vertex = NewVertex {
         inputs,
-        platform: stage
-            .platform
-            .as_ref()
-            .unwrap_or(&lowering.target_platform)
-            .short(),
+        platform: Some(
+            stage
+                .platform
+                .as_ref()
+                .unwrap_or(&lowering.target_platform)
+                .clone(),
+        ),
         name,
         ignore_cache: stage.ignore_cache,
         span: Some(site.span()),
@@ -185,5 +188,7 @@ fn meta(lowering: &Lowering<'_>, site: Site<'_>, args: Vec<String>, mounts: &Mou
         hostname: options.hostname.clone(),
         ulimit: options.ulimits.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
+        remove_mount_stubs_recursive: true,
+        valid_exit_codes: Vec::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! WORKDIR, and paths relative to it.
 
 use rbuild_dockerfile::path;
-use rbuild_graph::{FileAction, FileActionKind, FileOp, FileTime, MkDirAction, Op, UserOpt};
+use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, FileTime, MkDirAction, Op};
 
 use crate::dispatch::Site;
 use crate::error::FrontendError;
@@ -50,10 +50,10 @@ fn make_directory(lowering: &mut Lowering<'_>, site: Site<'_>, dir: &str) -> Res
     let user = stage.image.config.user.clone();
     let base = stage.state.edge.clone();
     let input = base.as_ref().map(|_| 0);
-    let owner = (!user.is_empty()).then_some(UserOpt { spec: user });
+    let owner = (!user.is_empty()).then(|| ChownOpt::parse(&user, input));
     let action = FileAction {
         input,
-        secondary_input: input.filter(|_| owner.is_some()),
+        secondary_input: None,
         output: Some(0),
         kind: FileActionKind::MkDir(MkDirAction {
             path: path::clean(dir),

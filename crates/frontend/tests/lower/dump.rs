@@ -28,20 +28,21 @@ pub(crate) fn dump(lowered: &Lowered) -> String {
             .map(|edge| format!("%{}", number[&edge.vertex]))
             .collect();
         write!(out, "%{} {}", number[digest], vertex.meta.name).unwrap();
-        if let Some(span) = &vertex.meta.span {
+        if let Some(span) = vertex.meta.span() {
             write!(out, " @{}", span.start).unwrap();
         }
-        if !vertex.platform.is_empty() {
-            write!(out, " <{}>", vertex.platform).unwrap();
+        if let Some(platform) = &vertex.platform {
+            write!(out, " <{}>", platform.short()).unwrap();
         }
         if vertex.meta.ignore_cache {
             out.push_str(" nocache");
         }
-        if let Some(group) = &vertex.meta.progress.group_name {
+        if let Some(group) = &vertex.meta.progress_group {
             write!(
                 out,
-                " group[{group}]{}",
-                if vertex.meta.progress.weak { " weak" } else { "" }
+                " group[{}]{}",
+                group.name,
+                if group.weak { " weak" } else { "" }
             )
             .unwrap();
         }
@@ -72,7 +73,7 @@ fn op(out: &mut String, op: &Op, inputs: &[String]) {
             let parts: Vec<String> = merge.inputs.iter().map(|index| at(inputs, *index)).collect();
             writeln!(out, "  merge {}", parts.join(" ")).unwrap();
         }
-        Op::Diff(_) => out.push_str("  diff\n"),
+        Op::Diff(_) | Op::Build(_) | Op::Passthrough(_) => writeln!(out, "  {op:?}").unwrap(),
         Op::File(file) => {
             for action in &file.actions {
                 let output = if action.output.is_some() { " ->out" } else { "" };
@@ -93,7 +94,7 @@ fn op(out: &mut String, op: &Op, inputs: &[String]) {
                         let owner = dir
                             .owner
                             .as_ref()
-                            .map(|o| format!(" owner={}", o.spec))
+                            .map(|owner| format!(" owner={owner}"))
                             .unwrap_or_default();
                         let time = dir
                             .time
@@ -124,7 +125,7 @@ fn copy_text(copy: &CopyAction) -> String {
         }
     }
     if let Some(owner) = &copy.owner {
-        text += &format!(" owner={}", owner.spec);
+        text += &format!(" owner={owner}");
     }
     if let Some(mode) = copy.mode {
         text += &format!(" mode={mode:o}");
@@ -159,7 +160,7 @@ fn exec_op(out: &mut String, exec: &ExecOp, inputs: &[String]) {
         for (flag, on) in [
             ("ro", mount.readonly),
             ("out", mount.output.is_some()),
-            ("bycontent", mount.content_cache),
+            ("bycontent", mount.input.is_some() && mount.counts_by_content()),
         ] {
             if on {
                 write!(out, " {flag}").unwrap();
