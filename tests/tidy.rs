@@ -36,6 +36,7 @@ const DIRECTIONS: [(&str, &[&str]); 16] = [
             "rbuild-sys",
         ],
     ),
+    ("rbuild-llb", &["rbuild-dockerfile", "rbuild-graph", "rbuild-oci"]),
     ("rbuild-registry", &["rbuild-oci"]),
     ("rbuild-session", &["rbuild-oci", "rbuild-sys"]),
     (

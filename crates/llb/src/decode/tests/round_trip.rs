@@ -1,0 +1,1 @@
+//! Graphs that are written and read again are the same graphs.

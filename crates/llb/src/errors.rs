@@ -1,0 +1,196 @@
+//! Errors as BuildKit's clients understand them: a gRPC status whose details say which vertex, which lines and which
+//! exit code (`util/grpcerrors`, `solver/errdefs`, `frontend/gateway/pb/exit.go`).
+//!
+//! Details are not protobuf inside: each is JSON under a type address of its own, as containerd's `typeurl` writes
+//! what is registered with it.
+
+use bollard_buildkit_proto::google::protobuf::Any;
+use bollard_buildkit_proto::google::rpc::Status;
+use prost::Message;
+use rbuild_graph::{SourceRange, SourceText};
+use rbuild_oci::Digest;
+use serde_json::{Map, Value, json};
+
+use crate::wire;
+
+mod op_json;
+
+/// Codes of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+#[allow(missing_docs, reason = "named as in the gRPC specification")]
+pub enum Code {
+    Canceled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Aborted = 10,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+/// A fact about an error.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Detail {
+    /// The vertex that failed, by the client's digest.
+    Vertex(Digest),
+    /// Lines it comes from. One for each text: a client shows the last first.
+    Source {
+        /// The text.
+        text: SourceText,
+        /// The lines.
+        ranges: Vec<SourceRange>,
+    },
+    /// The front end that failed.
+    Frontend {
+        /// `dockerfile.v0` or `gateway.v0`.
+        name: String,
+        /// Its image, if it is one.
+        source: String,
+    },
+    /// The front end lacks a capability. Goes with [`Code::Unimplemented`].
+    FrontendCap(String),
+    /// A feature is newer than the version that results are to be compatible with.
+    CompatibilityFeature {
+        /// The version.
+        version: i64,
+        /// The feature.
+        feature: String,
+    },
+    /// The front end does not know a subrequest.
+    Subrequest(String),
+    /// What failed while a vertex was solved.
+    Solve(Box<SolveDetail>),
+    /// How a process of a gateway container ended.
+    Exit(u32),
+}
+
+/// What failed while a vertex was solved.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SolveDetail {
+    /// References of the inputs, for a container to look into them.
+    pub input_ids: Vec<String>,
+    /// References of the mounts as the step left them.
+    pub mount_ids: Vec<String>,
+    /// The operation.
+    pub op: Option<wire::Op>,
+    /// Which part of it.
+    pub subject: Option<SolveSubject>,
+    /// Description of the vertex.
+    pub description: std::collections::BTreeMap<String, String>,
+}
+
+/// Part of an operation that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SolveSubject {
+    /// Index of the file action.
+    FileAction(i64),
+    /// Index of the input whose content was read for a key.
+    ContentCache(i64),
+}
+
+/// An error for a client: the bytes of `grpc-status-details-bin`, an encoded `google.rpc.Status`.
+///
+/// Code and message stand in `grpc-status` and `grpc-message` too, and have to be the same there: Go's client takes
+/// them from here, others from there.
+#[must_use]
+pub fn status_details(code: Code, message: &str, details: &[Detail]) -> Vec<u8> {
+    Status {
+        code: code as i32,
+        message: message.to_owned(),
+        details: details.iter().map(Detail::to_any).collect(),
+    }
+    .encode_to_vec()
+}
+
+impl Detail {
+    /// The detail under its type address.
+    #[must_use]
+    pub fn to_any(&self) -> Any {
+        let (name, value) = match self {
+            Self::Vertex(digest) => ("errdefs.Vertex", json!({ "digest": digest.as_str() })),
+            Self::Source { text, ranges } => {
+                let ranges: Vec<Value> = ranges.iter().map(range).collect();
+                (
+                    "errdefs.Source",
+                    json!({ "info": source_info(text), "ranges": ranges }),
+                )
+            }
+            Self::Frontend { name, source } => {
+                ("errdefs.Frontend", json!({ "name": name, "source": source }))
+            }
+            Self::FrontendCap(name) => ("errdefs.FrontendCap", json!({ "name": name })),
+            Self::CompatibilityFeature { version, feature } => (
+                "errdefs.CompatibilityFeature",
+                json!({ "version": version, "feature": feature }),
+            ),
+            Self::Subrequest(name) => ("errdefs.Subrequest", json!({ "name": name })),
+            Self::Solve(solve) => ("errdefs.Solve", solve_json(solve)),
+            Self::Exit(code) => ("gatewayapi.ExitMessage", json!({ "Code": code })),
+        };
+        Any {
+            type_url: format!("github.com/moby/buildkit/{name}+json"),
+            value: value.to_string().into_bytes(),
+        }
+    }
+}
+
+/// Without what the text comes from, which no client shows.
+fn source_info(text: &SourceText) -> Value {
+    json!({
+        "filename": text.filename,
+        "data": op_json::base64(&text.text),
+        "language": text.language,
+    })
+}
+
+fn range(range: &SourceRange) -> Value {
+    let position = |at: rbuild_graph::SourcePosition| json!({ "line": at.line, "character": at.character });
+    json!({ "start": position(range.start), "end": position(range.end) })
+}
+
+/// Protobuf's own JSON, in which numbers of 64 bits are texts.
+fn solve_json(solve: &SolveDetail) -> Value {
+    let mut object = Map::new();
+    object.insert("inputIDs".into(), json!(solve.input_ids));
+    object.insert("mountIDs".into(), json!(solve.mount_ids));
+    object.insert("description".into(), json!(solve.description));
+    if let Some(op) = &solve.op {
+        object.insert("op".into(), op_json::op(op));
+    }
+    match solve.subject {
+        None => {}
+        Some(SolveSubject::FileAction(index)) => {
+            object.insert("file".into(), json!({ "index": index.to_string() }));
+        }
+        Some(SolveSubject::ContentCache(index)) => {
+            object.insert("cache".into(), json!({ "index": index.to_string() }));
+        }
+    }
+    Value::Object(object)
+}
+
+/// The error and its causes in one line, as Go writes wrapped errors.
+#[must_use]
+pub fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

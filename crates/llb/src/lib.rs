@@ -1,0 +1,41 @@
+//! Between BuildKit's API and our own types: definitions and graphs, progress, front end and exporter attributes,
+//! typed errors.
+//!
+//! Level 2. Pure functions from protobuf messages to plain data and back: no file, no network, no clock. The
+//! other side of the API is not trusted, so whatever it sends is counted and checked here, and what is wrong with it
+//! is said in BuildKit's words where it has some.
+//!
+//! ```
+//! use rbuild_graph::{Graph, Op, SourceOp, Vertex, VertexMeta, Edge};
+//!
+//! let mut graph = Graph::default();
+//! let op = Op::Source(SourceOp { identifier: "local://context".into(), attrs: Default::default() });
+//! let meta = VertexMeta { name: "local://context".into(), ..VertexMeta::default() };
+//! let vertex = graph.add(Vertex { op, inputs: vec![], platform: None, constraints: vec![], meta })?;
+//! let edge = Edge { vertex, output: 0 };
+//! let decoded = rbuild_llb::decode(&rbuild_llb::encode(&graph, &edge)?)?;
+//! assert_eq!((decoded.graph, decoded.target), (graph, Some(edge)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod attrs;
+pub mod cache_options;
+pub mod caps;
+mod decode;
+mod encode;
+pub mod errors;
+pub mod exporters;
+mod go;
+mod limits;
+mod name;
+pub mod progress;
+pub mod request;
+pub mod wire;
+
+pub use bollard_buildkit_proto::pb;
+pub use decode::{ClientDigests, Decoded, LlbError, OpError, decode, decode_wire};
+pub use encode::{EncodeError, encode, encode_wire};
+pub use errors::sentence;
+pub use go::ValueError;
+pub use limits::{LimitExceeded, Limits};
