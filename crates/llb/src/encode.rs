@@ -1,12 +1,12 @@
 //! A graph becomes a definition, as BuildKit's client makes one (`client/llb/marshal.go`, `state.go`).
 //!
-//! What decodes to the same graph: an absent text is written as an empty one, and is absent again when read. What
-//! LLB has no room for is refused.
+//! Operations are the bytes that BuildKit's client writes, and so have its digests. A definition decodes to the graph
+//! it was made from: an absent text is written as an empty one and is absent again when read. What LLB has no room
+//! for is refused.
 
 use std::collections::BTreeMap;
 
 use bollard_buildkit_proto::pb;
-use prost::Message;
 use rbuild_graph::{
     Edge, Graph, GraphError, InputIndex, LinuxResources, Op, SourceLocation, SourceText, Vertex,
     VertexDigest, VertexMeta,
@@ -112,7 +112,7 @@ pub fn encode_wire(graph: &Graph, target: &Edge) -> Result<wire::Definition, Enc
             vertex: digest.clone(),
             value,
         };
-        let bytes = op(vertex, &digests).map_err(in_vertex)?.encode_to_vec();
+        let bytes = op(vertex, &digests).map_err(in_vertex)?.to_bytes();
         let client = Digest::sha256(&bytes);
         definition.def.push(bytes);
         definition
@@ -164,7 +164,7 @@ fn terminal(definition: &mut wire::Definition, target: pb::Input) {
         inputs: vec![target],
         ..wire::Op::default()
     };
-    let bytes = terminal.encode_to_vec();
+    let bytes = terminal.to_bytes();
     let metadata = wire::OpMetadata {
         caps,
         ..wire::OpMetadata::default()

@@ -39,6 +39,10 @@ pub enum Code {
 }
 
 /// A fact about an error.
+///
+/// Clients put a sentence of their own before the message for [`Detail::FrontendCap`],
+/// [`Detail::CompatibilityFeature`] and [`Detail::Subrequest`], such as `unsupported request X`, so the message should
+/// not say it again.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Detail {
     /// The vertex that failed, by the client's digest.

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use bollard_buildkit_proto::pb;
 use prost::{DecodeError, Message};
 
+mod exact;
+
 /// `pb.Definition`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Definition {
@@ -75,6 +77,28 @@ pub struct BuildOp {
     /// Attributes.
     #[prost(btree_map = "string, string", tag = "4")]
     pub attrs: BTreeMap<String, String>,
+}
+
+impl Op {
+    /// The bytes that BuildKit's client writes for it, and so their digest: Go puts what an operation does behind the
+    /// rest, whatever its field number.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let rest = Self {
+            inputs: self.inputs.clone(),
+            op: None,
+            platform: self.platform.clone(),
+            constraints: self.constraints.clone(),
+        };
+        let mut bytes = rest.encode_to_vec();
+        match &self.op {
+            None => {}
+            Some(OpKind::Source(source)) => bytes.extend(exact::source(source)),
+            Some(OpKind::Build(build)) => bytes.extend(exact::build(build)),
+            Some(kind) => kind.encode(&mut bytes),
+        }
+        bytes
+    }
 }
 
 /// `pb.PassthroughOp`.

@@ -113,7 +113,8 @@ fn kind(action: &Action, numbered: usize) -> Result<FileActionKind, OpError> {
             src: copy.src.clone(),
             dest: copy.dest.clone(),
             owner: owner(&copy.owner)?,
-            mode: (copy.mode != -1).then(|| copy.mode.cast_unsigned()),
+            // BuildKit looks at the number only if there is no text, and its client writes 0 then.
+            mode: (copy.mode != -1 && copy.mode_str.is_empty()).then(|| copy.mode.cast_unsigned()),
             mode_str: Some(copy.mode_str.clone()).filter(|mode| !mode.is_empty()),
             follow_symlink: copy.follow_symlink,
             dir_copy_contents: copy.dir_copy_contents,

@@ -1,6 +1,7 @@
 use super::*;
 
 mod hostile;
+mod recorded;
 mod round_trip;
 mod shapes;
 

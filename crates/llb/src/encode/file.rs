@@ -54,6 +54,7 @@ fn kind(kind: &FileActionKind) -> Result<Action, NoRoom> {
 
 fn copy(copy: &CopyAction) -> Result<pb::FileActionCopy, NoRoom> {
     let mode = match copy.mode {
+        _ if copy.mode_str.is_some() => 0,
         None => -1,
         Some(u32::MAX) => return Err(NoRoom::Mode),
         Some(mode) => mode.cast_signed(),

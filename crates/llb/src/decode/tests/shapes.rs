@@ -253,14 +253,24 @@ fn owners_modes_and_times_keep_what_is_not_set_apart() {
         group: Some(UserOpt::Id(7)),
     };
     assert_eq!(plain.owner, Some(owner), "a name of digits is a name");
+    let text = kind(pb::FileActionCopy {
+        mode: 0,
+        mode_str: "u=rwX".into(),
+        ..copy.clone()
+    });
+    let both = (text.mode, text.mode_str.as_deref());
+    assert_eq!(
+        both,
+        (None, Some("u=rwX")),
+        "a text makes the number mean nothing"
+    );
     let set = kind(pb::FileActionCopy {
         mode: 0,
         timestamp: -2_000_000_001,
-        mode_str: "u=rwX".into(),
         ..copy
     });
     let time = set.time.unwrap();
-    assert_eq!((set.mode, set.mode_str.as_deref()), (Some(0), Some("u=rwX")));
+    assert_eq!((set.mode, set.mode_str), (Some(0), None));
     assert_eq!((time.seconds, time.nanoseconds), (-3, 999_999_999));
 }
 
