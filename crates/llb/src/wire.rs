@@ -45,6 +45,10 @@ pub struct Op {
 /// What a `pb.Op` does.
 #[derive(Clone, PartialEq, prost::Oneof)]
 #[allow(missing_docs, reason = "named as the messages they hold")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "as in the generated message, whose values it shares"
+)]
 pub enum OpKind {
     #[prost(message, tag = "2")]
     Exec(pb::ExecOp),

@@ -215,8 +215,16 @@ fn errors_are_buildkits_sentences() {
             &[("ulimit", "core=-1:2")],
             "failed to parse ulimit: ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: 2",
         ),
+    ] {
+        assert_eq!(refused(pairs), sentence);
+    }
+}
+
+#[test]
+fn errors_of_limits_and_choices_are_buildkits_sentences() {
+    for (pairs, sentence) in [
         (
-            &[("memory", "x")],
+            &[("memory", "x")][..],
             "failed to parse resource limits: invalid memory value: x: strconv.ParseInt: parsing \"x\": invalid syntax",
         ),
         (
@@ -265,6 +273,10 @@ fn errors_are_buildkits_sentences() {
     ] {
         assert_eq!(refused(pairs), sentence);
     }
+}
+
+#[test]
+fn errors_of_others_follow_buildkits_sentences() {
     for (pairs, start) in [
         (("platform", "linux/amd64,"), "failed to parse target platform : "),
         (

@@ -6,7 +6,8 @@ use rbuild_graph::{
     SecretEnv, SecurityMode, Ulimit,
 };
 
-use super::{OpError, index};
+use super::OpError;
+use super::convert::index;
 
 pub(super) fn exec(exec: &pb::ExecOp, inputs: usize) -> Result<ExecOp, OpError> {
     let meta = exec.meta.as_ref().ok_or(OpError::ExecMeta)?;

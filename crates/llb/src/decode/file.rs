@@ -10,7 +10,8 @@ use rbuild_graph::{
     OutputIndex, RmAction, SymlinkAction, UserOpt,
 };
 
-use super::{OpError, index};
+use super::OpError;
+use super::convert::index;
 
 pub(super) fn file(file: &pb::FileOp, inputs: usize) -> Result<FileOp, OpError> {
     if file.actions.is_empty() {

@@ -1,4 +1,6 @@
 use super::*;
+use crate::wire::OpKind;
+use rbuild_graph::{BuildOp, DiffOp, InputIndex, MergeOp, Op, PassthroughOp, SourceOp};
 
 mod hostile;
 mod recorded;

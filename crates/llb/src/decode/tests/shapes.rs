@@ -68,7 +68,45 @@ fn order_does_not_matter_and_what_is_said_twice_is_one() {
 }
 
 #[test]
-fn metadata_names_limits_and_places_a_vertex() {
+fn places_in_texts_come_along() {
+    let mut client = Client::default();
+    let base = client.source("local://a");
+    let position = |line, character| Some(pb::Position { line, character });
+    let range = pb::Range {
+        start: position(2, 1),
+        end: position(3, 9),
+    };
+    let location = pb::Location {
+        source_index: 0,
+        ranges: vec![range, pb::Range::default()],
+    };
+    let locations = pb::Locations {
+        locations: vec![location],
+    };
+    client.definition.source = Some(wire::Source {
+        locations: [(base.clone(), locations)].into(),
+        infos: vec![wire::SourceInfo {
+            filename: "Dockerfile".into(),
+            data: b"FROM a".to_vec(),
+            definition: Some(vec![0x0a, 0]),
+            language: "Dockerfile".into(),
+        }],
+    });
+    let decoded = read(&client.end(&base, 0)).unwrap();
+    let meta = &decoded.graph.vertices().next().unwrap().meta;
+    assert_eq!(meta.locations[0].ranges[0].end.character, 9);
+    assert_eq!(meta.locations[0].ranges[1], SourceRange::default());
+    let span = meta.span().map(|span| (span.source, span.start, span.end));
+    assert_eq!(span, Some((0, 2, 3)));
+    let text = &decoded.graph.sources[0];
+    let name = (text.filename.as_str(), text.language.as_str());
+    assert_eq!(name, ("Dockerfile", "Dockerfile"));
+    let content = (text.text.as_slice(), text.definition.as_deref());
+    assert_eq!(content, (&b"FROM a"[..], Some(&[0x0a, 0][..])));
+}
+
+#[test]
+fn metadata_name_and_limit_a_vertex() {
     let mut client = Client::default();
     let base = client.source("local://a");
     let resources = wire::LinuxResources {
@@ -95,35 +133,6 @@ fn metadata_names_limits_and_places_a_vertex() {
         linux_resources: Some(resources),
     };
     client.definition.metadata.insert(base.clone(), metadata);
-    let range = pb::Range {
-        start: Some(pb::Position {
-            line: 2,
-            character: 1,
-        }),
-        end: Some(pb::Position {
-            line: 3,
-            character: 9,
-        }),
-    };
-    let location = pb::Location {
-        source_index: 0,
-        ranges: vec![range, pb::Range::default()],
-    };
-    client.definition.source = Some(wire::Source {
-        locations: [(
-            base.clone(),
-            pb::Locations {
-                locations: vec![location],
-            },
-        )]
-        .into(),
-        infos: vec![wire::SourceInfo {
-            filename: "Dockerfile".into(),
-            data: b"FROM a".to_vec(),
-            definition: Some(vec![0x0a, 0]),
-            language: "Dockerfile".into(),
-        }],
-    });
     let mut definition = client.end(&base, 0);
     let terminal = Digest::sha256(&definition.def[1]).to_string();
     let caps = [("constraints".to_owned(), true)].into();
@@ -159,21 +168,6 @@ fn metadata_names_limits_and_places_a_vertex() {
         cpuset_mems: "0".into(),
     };
     assert_eq!(meta.linux_resources, Some(expected));
-    assert_eq!(meta.locations[0].ranges[0].end.character, 9);
-    assert_eq!(meta.locations[0].ranges[1], SourceRange::default());
-    assert_eq!(
-        meta.span().map(|span| (span.source, span.start, span.end)),
-        Some((0, 2, 3))
-    );
-    let text = &decoded.graph.sources[0];
-    assert_eq!(
-        (text.filename.as_str(), text.text.as_slice()),
-        ("Dockerfile", &b"FROM a"[..])
-    );
-    assert_eq!(
-        (text.language.as_str(), text.definition.as_deref()),
-        ("Dockerfile", Some(&[0x0a, 0][..]))
-    );
     let caps: Vec<&str> = decoded.caps.iter().map(String::as_str).collect();
     assert_eq!(
         caps,
