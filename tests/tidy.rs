@@ -14,7 +14,7 @@ const PACKAGES_MAX: usize = 400;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
-const DIRECTIONS: [(&str, &[&str]); 16] = [
+const DIRECTIONS: [(&str, &[&str]); 17] = [
     ("rbuild-oci", &[]),
     ("rbuild-dockerfile", &[]),
     ("rbuild-sys", &[]),

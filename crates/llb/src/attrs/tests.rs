@@ -1,3 +1,5 @@
+//! Attributes as clients send them, right and wrong.
+
 use super::*;
 use crate::sentence;
 

@@ -1,3 +1,5 @@
+//! Definitions built by hand, one operation at a time.
+
 use super::*;
 use crate::wire::OpKind;
 use rbuild_graph::{BuildOp, DiffOp, InputIndex, MergeOp, Op, PassthroughOp, SourceOp};

@@ -1,3 +1,5 @@
+//! What a client finds in the bytes of an error.
+
 use super::*;
 use bollard_buildkit_proto::pb;
 

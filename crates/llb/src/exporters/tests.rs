@@ -1,3 +1,5 @@
+//! Exporters as clients name them, right and wrong.
+
 use super::*;
 use crate::sentence;
 use rbuild_oci::Platform;

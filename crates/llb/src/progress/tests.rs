@@ -1,3 +1,5 @@
+//! Batches of events and the responses they become.
+
 use super::*;
 
 fn digest(name: &str) -> Digest {
