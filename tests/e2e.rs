@@ -2,10 +2,12 @@
 
 mod bad_input;
 mod cache;
+mod cache_transfer;
 mod fixture;
 mod hostile;
 mod killed;
 mod outputs;
+mod platforms;
 mod printed;
 mod registry;
 mod remote;

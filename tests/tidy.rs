@@ -14,7 +14,7 @@ const PACKAGES_MAX: usize = 400;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
-const DIRECTIONS: [(&str, &[&str]); 17] = [
+const DIRECTIONS: [(&str, &[&str]); 18] = [
     ("rbuild-oci", &[]),
     ("rbuild-dockerfile", &[]),
     ("rbuild-sys", &[]),
@@ -58,6 +58,23 @@ const DIRECTIONS: [(&str, &[&str]); 17] = [
             "rbuild-registry",
             "rbuild-sandbox",
             "rbuild-snapshotter",
+            "rbuild-store",
+            "rbuild-sys",
+        ],
+    ),
+    (
+        "rbuild-server",
+        &[
+            "rbuild-builder",
+            "rbuild-dockerfile",
+            "rbuild-fileops",
+            "rbuild-frontend",
+            "rbuild-graph",
+            "rbuild-layer",
+            "rbuild-llb",
+            "rbuild-oci",
+            "rbuild-registry",
+            "rbuild-session",
             "rbuild-store",
             "rbuild-sys",
         ],

@@ -1,36 +1,33 @@
 //! A build from request to outcome: open, lower, solve, export.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use rbuild_fileops::{IgnoreRules, LocalContext, SourceTree};
-use rbuild_frontend::{FrontendOptions, ImageResolveMode, LintWarning, Lowered, lower};
+use rbuild_fileops::SourceTree;
+use rbuild_frontend::{FrontendOptions, ImageResolveMode, LintWarning, Lowered};
 use rbuild_graph::progress::Sink;
-use rbuild_graph::{Edge, Graph, NetMode, Op, SourceText};
+use rbuild_graph::{Edge, Graph, NetMode, SourceText};
 use rbuild_oci::{Digest, ImageConfig, Platform, Timestamp};
 use rbuild_store::Lease;
-use rbuild_sys::RootFd;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache_transfer;
+use crate::client::HostClient;
 use crate::context::{self, Opened};
 use crate::engine::Engine;
 use crate::error::{BuildError, Place, RequestError};
-use crate::export::{self, Subject};
-use crate::job::Job;
-use crate::ops::source::Sources;
-use crate::ops::{OpError, blocking, host_ca};
-use crate::remote_context::Opening;
-use crate::request::{BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Entitlement, NoCache};
+use crate::export::{self, BuildResult, PlatformSubject, Subject};
+use crate::job::{Job, Settings};
+use crate::ops::{OpError, blocking, host_ca, local};
+use crate::remote_context;
+use crate::request::{
+    BuildOutcome, BuildRequest, CacheTarget, ContextSource, DockerfileSource, Entitlement, NoCache,
+};
 use crate::resolve::Resolver;
 use crate::secrets::Secrets;
 use crate::solve::{SolveError, solve};
 use crate::ssh::SshAgents;
 use crate::start_check;
-use crate::value::{Chain, Value};
-
-/// Steps that run at once when the user sets no limit: BuildKit has none, but every one holds processes and threads.
-const STEPS_MAX: usize = 128;
+use crate::value::Chain;
 
 /// Builds what `request` asks for.
 ///
@@ -44,77 +41,174 @@ pub async fn build(
 ) -> Result<BuildOutcome, BuildError> {
     let request = Arc::new(request);
     let plan = export::plan(&request)?;
+    let prepared = prepare(engine, Arc::clone(&request), sink, &cancel).await?;
+    let job = &prepared.job;
+    cache_transfer::import::all(job, &request.cache_from).await;
+    let platforms = platforms(&request)?;
+    let is_index = platforms.len() > 1;
+    let mut outcome = BuildOutcome::default();
+    let mut parts = Vec::with_capacity(platforms.len());
+    for platform in platforms {
+        let mut options = prepared.options(platform);
+        options.multi_platform = is_index;
+        let lowered = lower(job, &options, &cancel).await?;
+        if parts.is_empty() {
+            // The same file has the same faults for every platform.
+            outcome.warnings = warn(&lowered.warnings, &prepared.opened);
+        }
+        parts.push(lowered);
+    }
+    let solving = parts.into_iter().map(|lowered| async {
+        let platform = Some(lowered.platform.clone());
+        let subject = subject(job, lowered, &cancel).await?;
+        Ok::<_, BuildError>(PlatformSubject { platform, subject })
+    });
+    let subjects = futures_util::future::try_join_all(solving).await?;
+    let result = BuildResult { subjects, is_index };
+    export::all(job, &result, plan, &mut outcome).await?;
+    if let Some(written) = cache_transfer::export::all(job, &result, &request.cache_to).await? {
+        outcome.note_cache(&written);
+    }
+    if let [only] = result.subjects.as_slice() {
+        outcome
+            .warnings
+            .extend(start_check::warning(job, &only.subject, &job.sink).await);
+    }
+    Ok(outcome)
+}
+
+/// A request whose context and Dockerfile are open.
+pub(crate) struct Prepared {
+    request: Arc<BuildRequest>,
+    opened: Opened,
+    epoch: Option<Timestamp>,
+    pub(crate) job: Arc<Job>,
+}
+
+impl Prepared {
+    /// What the front end is to know for one platform; `None` is the own one.
+    pub(crate) fn options(&self, platform: Option<Platform>) -> FrontendOptions {
+        frontend_options(&self.request, &self.opened, self.epoch, platform)
+    }
+
+    /// Sends the front end's warnings.
+    pub(crate) fn warn(&self, warnings: &[LintWarning]) {
+        warn(warnings, &self.opened);
+    }
+}
+
+/// Opens what `request` names.
+pub(crate) async fn prepare(
+    engine: Arc<Engine>,
+    request: Arc<BuildRequest>,
+    sink: Arc<dyn Sink>,
+    cancel: &CancellationToken,
+) -> Result<Prepared, BuildError> {
     let epoch = epoch(&request)?;
     let lease = Arc::new(engine.store.lease("build")?);
-    let sources = Arc::new(Sources::default());
-    let opened = match &request.context {
+    let (job, opened) = match &request.context {
         ContextSource::Remote(url) => {
-            let opening = Opening {
-                engine: &engine,
-                lease: &lease,
-                request: &request,
-                sources: &sources,
-                sink: &sink,
-                cancel: &cancel,
-            };
-            opening.open(url).await?
+            let job = Arc::new(job(engine, lease, &request, None, sink)?);
+            let opened = remote_context::open(&job, &request, url, cancel).await?;
+            (job, opened)
         }
         _ => {
-            let (lease, request, sink) = (Arc::clone(&lease), Arc::clone(&request), Arc::clone(&sink));
-            let form = engine.form;
-            blocking(move || context::open(&lease, form, &request.context, &request.dockerfile, &sink))
-                .await?
+            let opened = {
+                let (lease, request, sink) = (Arc::clone(&lease), Arc::clone(&request), Arc::clone(&sink));
+                let form = engine.form;
+                blocking(move || context::open(&lease, form, &request.context, &request.dockerfile, &sink))
+                    .await?
+            };
+            let job = Arc::new(job(engine, lease, &request, opened.context.clone(), sink)?);
+            (job, opened)
         }
     };
-    let resolver = Resolver {
-        engine: Arc::clone(&engine),
-        lease: Arc::clone(&lease),
-        sink: Arc::clone(&sink),
+    Ok(Prepared {
+        request,
+        opened,
+        epoch,
+        job,
+    })
+}
+
+/// The build that `request` asks for, whose main context is `context` if it is of this machine.
+fn job(
+    engine: Arc<Engine>,
+    lease: Arc<Lease>,
+    request: &BuildRequest,
+    context: Option<Arc<SourceTree>>,
+    sink: Arc<dyn Sink>,
+) -> Result<Job, BuildError> {
+    let client = Arc::new(HostClient {
+        context,
+        directories: request.build_contexts.clone(),
+        secrets: Secrets::new(&request.secrets),
+        ssh: Arc::new(SshAgents::new(&request.ssh)),
+    });
+    Ok(Job::new(engine, lease, client, settings(request)?, sink))
+}
+
+/// The platforms asked for; `None` is the own one.
+fn platforms(request: &BuildRequest) -> Result<Vec<Option<Platform>>, RequestError> {
+    let parse = |text: &String| {
+        if text == "local" {
+            return Ok(Some(Platform::host()));
+        }
+        let parsed = Platform::parse(text).map_err(|source| RequestError::Platform {
+            text: text.clone(),
+            source,
+        })?;
+        Ok(Some(parsed.normalized()))
     };
-    let options = frontend_options(&request, &opened, epoch)?;
-    let lowering = lower(&options, &resolver);
-    let lowered: Lowered = tokio::select! {
+    if request.platforms.is_empty() {
+        return Ok(vec![None]);
+    }
+    request.platforms.iter().map(parse).collect()
+}
+
+/// Makes a graph of a Dockerfile, asking registries and the client of `job` what the front end wants to know.
+///
+/// # Errors
+/// [`BuildError::Frontend`], [`BuildError::Canceled`].
+pub async fn lower(
+    job: &Job,
+    options: &FrontendOptions,
+    cancel: &CancellationToken,
+) -> Result<Lowered, BuildError> {
+    let resolver = Resolver::new(job);
+    let lowering = rbuild_frontend::lower(options, &resolver);
+    tokio::select! {
         lowered = lowering => lowered.map_err(|error| BuildError::Frontend {
             error,
-            source_text: SourceText {
-                filename: opened.filename.clone(),
-                text: opened.dockerfile.clone(),
-                ..SourceText::default()
-            },
-        })?,
-        () = cancel.cancelled() => return Err(BuildError::Canceled),
-    };
-    let mut outcome = BuildOutcome {
-        warnings: warn(&lowered.warnings, &opened),
-        ..BuildOutcome::default()
-    };
-    let graph = Arc::new(lowered.graph);
-    let parts = Parts {
-        engine,
-        lease,
-        sources,
-        sink: Arc::clone(&sink),
-    };
-    let job = Arc::new(job(parts, &request, opened.context.as_ref(), &graph)?);
+            source_text: SourceText { filename: options.filename.clone(), text: options.dockerfile.clone(), language: rbuild_frontend::LANGUAGE.to_owned(), definition: None },
+        }),
+        () = cancel.cancelled() => Err(BuildError::Canceled),
+    }
+}
+
+/// Solves what the front end made: an image but for its layers' blobs.
+///
+/// # Errors
+/// Those of [`solve_edge`].
+pub async fn subject(
+    job: &Arc<Job>,
+    lowered: Lowered,
+    cancel: &CancellationToken,
+) -> Result<Subject, BuildError> {
     let chain = match lowered.result {
-        Some(target) => solve_result(&job, target, cancel).await?,
+        Some(target) => solve_edge(job, &Arc::new(lowered.graph), target, cancel.clone()).await?,
         None => Chain::default(),
     };
     let base_history = lowered
         .base_image
         .as_ref()
         .map_or(0, |base| common_history(base, &lowered.image));
-    let subject = Subject {
+    Ok(Subject {
         chain,
         config: lowered.image,
         base_history,
         epoch: lowered.epoch,
-    };
-    export::all(&job, &subject, plan, &mut outcome).await?;
-    outcome
-        .warnings
-        .extend(start_check::warning(&job, &subject, &sink).await);
-    Ok(outcome)
+    })
 }
 
 fn epoch(request: &BuildRequest) -> Result<Option<Timestamp>, BuildError> {
@@ -129,21 +223,9 @@ fn frontend_options(
     request: &BuildRequest,
     opened: &Opened,
     epoch: Option<Timestamp>,
-) -> Result<FrontendOptions, BuildError> {
-    let target_platform = match request.platforms.as_slice() {
-        [] => None,
-        [text] if text == "local" => Some(Platform::host()),
-        [text] => Some(
-            Platform::parse(text)
-                .map_err(|source| RequestError::Platform {
-                    text: text.clone(),
-                    source,
-                })?
-                .normalized(),
-        ),
-        _ => return Err(RequestError::Platforms.into()),
-    };
-    Ok(FrontendOptions {
+    target_platform: Option<Platform>,
+) -> FrontendOptions {
+    FrontendOptions {
         dockerfile: opened.dockerfile.clone(),
         filename: opened.filename.clone(),
         target: request.target.clone(),
@@ -176,7 +258,7 @@ fn frontend_options(
             .cloned()
             .unwrap_or_default(),
         ..FrontendOptions::default()
-    })
+    }
 }
 
 /// Sends the front end's warnings, and gives them as lines.
@@ -193,21 +275,7 @@ fn warn(warnings: &[LintWarning], opened: &Opened) -> Vec<String> {
     warnings.iter().map(LintWarning::short).collect()
 }
 
-/// What all jobs of one build share.
-pub(crate) struct Parts {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) lease: Arc<Lease>,
-    pub(crate) sources: Arc<Sources>,
-    pub(crate) sink: Arc<dyn Sink>,
-}
-
-/// The job that solves `graph`, whose main context is `context` if it is of this machine.
-pub(crate) fn job(
-    parts: Parts,
-    request: &BuildRequest,
-    context: Option<&Arc<SourceTree>>,
-    graph: &Arc<Graph>,
-) -> Result<Job, BuildError> {
+fn settings(request: &BuildRequest) -> Result<Settings, BuildError> {
     let mut entitlements = request.entitlements.clone();
     if request.network == Some(NetMode::Host) {
         entitlements.push(Entitlement::NetworkHost);
@@ -217,74 +285,19 @@ pub(crate) fn job(
         .host_ca
         .then(|| host_ca::Bundle::load(chosen.as_deref().map(std::path::Path::new)))
         .transpose()?;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Ok(Job {
-        contexts: contexts(graph, request, context)?,
-        secrets: Secrets::new(&request.secrets),
-        ssh: Arc::new(SshAgents::new(&request.ssh)),
+    Ok(Settings {
         entitlements,
         host_ca,
         shm_size_bytes: request.shm_size_bytes,
         fresh_mounts: request.no_cache == NoCache::All,
         site: site(request),
-        sources: parts.sources,
-        remotes: Mutex::default(),
-        fetches: Mutex::default(),
-        steps: Semaphore::new(request.jobs.unwrap_or(STEPS_MAX).clamp(1, STEPS_MAX)),
-        processors: Semaphore::new(processors),
-        graph: Arc::clone(graph),
-        engine: parts.engine,
-        lease: parts.lease,
-        sink: parts.sink,
+        jobs: request.jobs,
+        inline_cache: request
+            .cache_to
+            .iter()
+            .any(|export| export.target == CacheTarget::Inline),
+        ..Settings::default()
     })
-}
-
-/// The local sources of the graph: the main context as it was opened, others from the directories they name.
-fn contexts(
-    graph: &Graph,
-    request: &BuildRequest,
-    main: Option<&Arc<SourceTree>>,
-) -> Result<HashMap<String, Arc<SourceTree>>, BuildError> {
-    let mut contexts: HashMap<_, _> = main
-        .map(|tree| ("context".to_owned(), Arc::clone(tree)))
-        .into_iter()
-        .collect();
-    for vertex in graph.vertices() {
-        let Op::Source(source) = &vertex.op else { continue };
-        let Some(id) = source.identifier.strip_prefix("local://") else {
-            continue;
-        };
-        let Some(name) = id.strip_prefix("context:") else {
-            continue;
-        };
-        let Some(path) = request.build_contexts.get(name) else {
-            continue;
-        };
-        let fail = |source| RequestError::NamedContext {
-            name: name.to_owned(),
-            source,
-        };
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
-        let root = RootFd::open(&path).map_err(fail)?;
-        let patterns = source
-            .attrs
-            .get("local.excludepatterns")
-            .map(String::as_str)
-            .unwrap_or("[]");
-        let patterns: Vec<String> = serde_json::from_str(patterns).unwrap_or_default();
-        let rules = (!patterns.is_empty())
-            .then(|| IgnoreRules::from_patterns(".dockerignore", &patterns))
-            .transpose()
-            .map_err(|source| RequestError::NamedContextRules {
-                name: name.to_owned(),
-                source,
-            })?;
-        contexts.insert(
-            id.to_owned(),
-            Arc::new(SourceTree::Context(LocalContext::new(root, path, rules))),
-        );
-    }
-    Ok(contexts)
 }
 
 /// Names the project, so that a miss is compared with earlier builds of the same one.
@@ -308,7 +321,8 @@ fn site(request: &BuildRequest) -> String {
 }
 
 /// History entries that `image` has from `base`: those it begins with, unchanged.
-fn common_history(base: &ImageConfig, image: &ImageConfig) -> usize {
+#[must_use]
+pub fn common_history(base: &ImageConfig, image: &ImageConfig) -> usize {
     base.history
         .iter()
         .zip(&image.history)
@@ -316,31 +330,38 @@ fn common_history(base: &ImageConfig, image: &ImageConfig) -> usize {
         .count()
 }
 
-/// Solves the job's graph for the chain of `target`.
-pub(crate) async fn solve_result(
+/// Solves one edge of `graph`.
+///
+/// # Errors
+/// [`BuildError::Step`] with the lines of the Dockerfile it comes from, [`BuildError::Canceled`].
+pub async fn solve_edge(
     job: &Arc<Job>,
+    graph: &Arc<Graph>,
     target: Edge,
     cancel: CancellationToken,
 ) -> Result<Chain, BuildError> {
-    let targets = [target];
+    let outside = |error| BuildError::Step {
+        vertex: None,
+        place: None,
+        error: Box::new(error),
+    };
+    let rewritten = job.settings.policies.rewrite(graph, &target);
+    let (graph, target) = match rewritten.map_err(|error| outside(error.into()))? {
+        Some((graph, target)) => (Arc::new(graph), target),
+        None => (Arc::clone(graph), target),
+    };
     let sink = Arc::clone(&job.sink);
-    let solved = solve(Arc::clone(&job.graph), &targets, Arc::clone(job), sink, cancel).await;
+    let solved = solve(Arc::clone(&graph), &[target], Arc::clone(job), sink, cancel).await;
     let values = solved.map_err(|error| match error {
         SolveError::Canceled => BuildError::Canceled,
         SolveError::Vertex { digest, error } => BuildError::Step {
-            place: Place::of(&job.graph, &digest),
+            place: Place::of(&graph, &digest),
+            vertex: Some(digest),
             error: Box::new(error),
         },
-        SolveError::Graph(_) => BuildError::Step {
-            place: None,
-            error: Box::new(OpError::NoSuchInput(None)),
-        },
+        SolveError::Graph(_) => outside(OpError::NoSuchInput(None)),
     })?;
-    match values.into_iter().next() {
-        Some(Value::Chain(chain)) => Ok(chain),
-        _ => Err(BuildError::Step {
-            place: None,
-            error: Box::new(OpError::NoSuchInput(None)),
-        }),
-    }
+    let value = values.into_iter().next();
+    let value = value.ok_or_else(|| outside(OpError::NoSuchInput(None)))?;
+    local::chain(job, &value).await.map_err(outside)
 }

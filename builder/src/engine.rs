@@ -24,7 +24,7 @@ pub struct Engine {
     /// Images of the outside.
     pub images: Images,
     /// Starts steps.
-    pub sandbox: Sandbox,
+    pub sandbox: Arc<Sandbox>,
     /// How layer directories keep overlay metadata here.
     pub form: Form,
     /// The name of that form and its owners.
@@ -41,9 +41,22 @@ impl Engine {
             store,
             snapshotter,
             images,
-            sandbox,
+            sandbox: Arc::new(sandbox),
             form,
             form_name,
+        }
+    }
+
+    /// The same store and sandbox for somebody with other credentials.
+    #[must_use]
+    pub fn with_client(&self, client: Client) -> Self {
+        Self {
+            store: self.store.clone(),
+            snapshotter: self.snapshotter.clone(),
+            images: Images::new(self.store.clone(), client),
+            sandbox: Arc::clone(&self.sandbox),
+            form: self.form,
+            form_name: self.form_name.clone(),
         }
     }
 

@@ -8,6 +8,7 @@ use rbuild_frontend::FrontendError;
 use rbuild_graph::{Graph, SourceText, VertexDigest};
 use rbuild_store::{DiskError, IndexError, StoreError};
 
+use crate::cache_transfer::export::CacheExportError;
 use crate::context::OpenContextError;
 use crate::export::ExportError;
 use crate::ops::OpError;
@@ -33,12 +34,17 @@ pub enum BuildError {
         /// What went wrong.
         #[source]
         error: Box<OpError>,
+        /// Which step.
+        vertex: Option<VertexDigest>,
         /// The lines it comes from.
         place: Option<Place>,
     },
     /// The result could not be exported.
     #[error(transparent)]
     Export(Box<ExportError>),
+    /// The cache could not be exported.
+    #[error(transparent)]
+    CacheExport(Box<CacheExportError>),
     /// The request asks for what is not there.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -59,6 +65,12 @@ impl From<ExportError> for BuildError {
     }
 }
 
+impl From<CacheExportError> for BuildError {
+    fn from(error: CacheExportError) -> Self {
+        Self::CacheExport(Box::new(error))
+    }
+}
+
 /// What a request cannot ask for.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
@@ -71,9 +83,6 @@ pub enum RequestError {
         #[source]
         source: rbuild_oci::PlatformError,
     },
-    /// Several platforms at once.
-    #[error("building for several platforms at once is not supported yet")]
-    Platforms,
     /// A tag that is no reference.
     #[error("invalid tag {text:?}")]
     Tag {
@@ -89,24 +98,6 @@ pub enum RequestError {
     /// A push without a name.
     #[error("tag is needed when pushing to registry")]
     PushWithoutName,
-    /// A directory given as a named context cannot be opened.
-    #[error("build context {name:?}")]
-    NamedContext {
-        /// The name.
-        name: String,
-        /// Why.
-        #[source]
-        source: rbuild_sys::RootFdError,
-    },
-    /// Ignore patterns of a named context.
-    #[error("build context {name:?}")]
-    NamedContextRules {
-        /// The name.
-        name: String,
-        /// Why.
-        #[source]
-        source: rbuild_fileops::IgnoreRulesError,
-    },
 }
 
 /// Lines of a Dockerfile.
@@ -148,15 +139,19 @@ impl BuildError {
     #[must_use]
     pub fn message(&self) -> String {
         match self {
-            Self::Step { error, .. } => {
-                let prefix = if error.missing_source().is_some() {
-                    "failed to calculate checksum: "
-                } else {
-                    ""
-                };
+            Self::Step { error, vertex, .. } => {
+                let text = chain_text(&**error);
+                if error.missing_source().is_none() {
+                    return format!("failed to build: failed to solve: {text}");
+                }
+                // BuildKit names the snapshot it looked into; the vertex says as much.
+                let place = vertex.as_ref().map_or("", |vertex| &vertex.0.hex()[..12]);
+                let what = text
+                    .strip_prefix("failed to calculate checksum: ")
+                    .unwrap_or(&text);
                 format!(
-                    "failed to build: failed to solve: {prefix}{}",
-                    chain_text(&**error)
+                    "failed to build: failed to solve: failed to compute cache key: \
+                     failed to calculate checksum of ref {place}: {what}"
                 )
             }
             Self::Frontend { error, .. } => {

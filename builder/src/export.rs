@@ -10,24 +10,22 @@ pub mod tree;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rbuild_oci::{ImageConfig, Reference};
+use rbuild_oci::{Descriptor, ImageConfig, Reference};
 use rbuild_registry::RegistryError;
 use rbuild_store::{ImageError as StoreImageError, ImageRecord};
 use serde_json::Value as Json;
 
-pub use image::Subject;
+pub use image::{BuildResult, PlatformSubject, Subject};
 
 use crate::error::RequestError;
 use crate::job::Job;
 use crate::ops::blocking;
-use crate::request::{
-    BuildOutcome, BuildRequest, Destination, LayerCompression, LayoutDestination, Output, OutputKind,
-};
+use crate::request::{BuildOutcome, BuildRequest, LayerCompression, LayoutDestination, Output, OutputKind};
 use crate::solve::Reporter;
 use crate::time::{now_ms, to_ms};
 use destination::{DestinationError, Writer};
 use image::{ImageExportError, assemble};
-use layout::{Flavor, Image, LayoutError};
+use layout::{Flavor, LayoutError, Product};
 use tree::TreeExportError;
 
 /// Why a result could not be exported.
@@ -57,6 +55,9 @@ pub enum ExportError {
         #[source]
         source: StoreImageError,
     },
+    /// `docker load` of old engines knows no indexes.
+    #[error("docker exporter does not currently support exporting manifest lists")]
+    DockerIndex,
     /// A push failed.
     #[error("failed to push {name}")]
     Push {
@@ -94,15 +95,7 @@ pub fn plan(request: &BuildRequest) -> Result<Vec<Export>, RequestError> {
     let tags = references(&request.tags)?;
     let mut exports = Vec::new();
     for output in &request.outputs {
-        let own = references(&output.names)?;
-        let names = if own.is_empty() { tags.clone() } else { own };
-        if names.is_empty() && matches!(output.kind, OutputKind::Image { push: true, .. }) {
-            return Err(RequestError::PushWithoutName);
-        }
-        exports.push(Export {
-            output: output.clone(),
-            names,
-        });
+        exports.push(plan_output(output, &tags)?);
     }
     if request.outputs.is_empty() {
         exports.push(Export {
@@ -111,6 +104,22 @@ pub fn plan(request: &BuildRequest) -> Result<Vec<Export>, RequestError> {
         });
     }
     Ok(exports)
+}
+
+/// One output, which has `tags` if it has no names of its own.
+///
+/// # Errors
+/// [`RequestError`] for names that are none and pushes without one.
+pub fn plan_output(output: &Output, tags: &[Reference]) -> Result<Export, RequestError> {
+    let own = references(&output.names)?;
+    let names = if own.is_empty() { tags.to_vec() } else { own };
+    if names.is_empty() && matches!(output.kind, OutputKind::Image { push: true, .. }) {
+        return Err(RequestError::PushWithoutName);
+    }
+    Ok(Export {
+        output: output.clone(),
+        names,
+    })
 }
 
 fn references(names: &[String]) -> Result<Vec<Reference>, RequestError> {
@@ -137,6 +146,7 @@ fn store_output() -> Output {
         force_compression: false,
         oci_mediatypes: true,
         rewrite_timestamp: false,
+        platform_split: None,
         annotations: BTreeMap::new(),
     }
 }
@@ -147,7 +157,7 @@ fn store_output() -> Output {
 /// [`ExportError`] of the first that fails.
 pub async fn all(
     job: &Arc<Job>,
-    subject: &Subject,
+    result: &BuildResult,
     exports: Vec<Export>,
     outcome: &mut BuildOutcome,
 ) -> Result<(), ExportError> {
@@ -162,7 +172,7 @@ pub async fn all(
         };
         let mut reporter = Reporter::internal(&job.sink, title);
         reporter.start(None);
-        match one(job, subject, &export, &reporter, outcome).await {
+        match one(job, result, &export, &reporter, outcome).await {
             Ok(()) => reporter.done(),
             Err(error) => {
                 reporter.failed(crate::error::chain_text(&error));
@@ -175,7 +185,7 @@ pub async fn all(
 
 async fn one(
     job: &Arc<Job>,
-    subject: &Subject,
+    result: &BuildResult,
     export: &Export,
     reporter: &Reporter,
     outcome: &mut BuildOutcome,
@@ -184,7 +194,7 @@ async fn one(
         OutputKind::Image {
             push, push_by_digest, ..
         } => {
-            let image = assemble(job, subject, &export.output, reporter).await?;
+            let image = assemble(job, result, &export.output, reporter).await?;
             note(&image, &export.names, outcome);
             name_in_store(job, &image, &export.names, reporter)?;
             if *push {
@@ -192,17 +202,17 @@ async fn one(
             }
             Ok(())
         }
-        OutputKind::Oci(to) => layout_out(job, subject, export, Flavor::Oci, to, reporter, outcome).await,
+        OutputKind::Oci(to) => layout_out(job, result, export, Flavor::Oci, to, reporter, outcome).await,
         OutputKind::Docker(to) => {
-            layout_out(job, subject, export, Flavor::Docker, to, reporter, outcome).await
+            layout_out(job, result, export, Flavor::Docker, to, reporter, outcome).await
         }
-        OutputKind::Local(dir) => {
+        OutputKind::Local(destination) => {
             let _step = reporter.step("copying files");
-            Ok(tree::to_directory(job, &subject.chain, dir, subject.epoch).await?)
+            Ok(tree::to_place(job, result, destination, export.output.platform_split).await?)
         }
         OutputKind::Tar(destination) => {
             let _step = reporter.step("sending tarball");
-            Ok(tree::to_tar(job, &subject.chain, destination, subject.epoch).await?)
+            Ok(tree::to_tar(job, result, destination, export.output.platform_split).await?)
         }
         OutputKind::CacheOnly => Ok(()),
     }
@@ -210,65 +220,71 @@ async fn one(
 
 async fn layout_out(
     job: &Arc<Job>,
-    subject: &Subject,
+    result: &BuildResult,
     export: &Export,
     flavor: Flavor,
     to: &LayoutDestination,
     reporter: &Reporter,
     outcome: &mut BuildOutcome,
 ) -> Result<(), ExportError> {
-    let image = assemble(job, subject, &export.output, reporter).await?;
+    if flavor == Flavor::Docker && result.is_index {
+        return Err(ExportError::DockerIndex);
+    }
+    let image = assemble(job, result, &export.output, reporter).await?;
     note(&image, &export.names, outcome);
-    let created = subject
-        .epoch
-        .or_else(|| crate::time::from_ms(now_ms() / 1000 * 1000));
+    let epoch = result.subjects.iter().find_map(|part| part.subject.epoch);
+    let created = epoch.or_else(|| crate::time::from_ms(now_ms() / 1000 * 1000));
     let created = created.map(|time| time.to_string()).unwrap_or_default();
-    let (store, names, to) = (job.engine.store.clone(), export.names.clone(), to.clone());
     let _step = reporter.step("sending tarball");
-    blocking(move || {
-        let open = |digest: &rbuild_oci::Digest| {
-            let file = store.open_blob(digest).map_err(std::io::Error::other)?;
-            file.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
-        };
-        match &to {
-            LayoutDestination::Tar(destination) => {
-                write_tar(&image, &names, flavor, &created, open, destination)
-            }
-            LayoutDestination::Dir(dir) => Ok(layout::write_dir(&image, &names, &created, open, dir)?),
+    let (open, names) = (opener(job), export.names.clone());
+    match to.clone() {
+        LayoutDestination::Dir(dir) => {
+            blocking(move || Ok(layout::write_dir(&image, &names, &created, open, &dir)?)).await
         }
-    })
-    .await
+        LayoutDestination::Tar(destination) => {
+            let mut writer = Writer::to(&*job.client, &destination, &stream_metadata(outcome)).await?;
+            blocking(move || {
+                layout::write_tar(&image, &names, flavor, &created, open, &mut writer)?;
+                Ok(writer.commit()?)
+            })
+            .await
+        }
+    }
 }
 
-fn write_tar(
-    image: &Image,
-    names: &[Reference],
-    flavor: Flavor,
-    created: &str,
-    open: impl Fn(&rbuild_oci::Digest) -> std::io::Result<std::fs::File>,
-    destination: &Destination,
-) -> Result<(), ExportError> {
-    let mut writer = Writer::open(destination)?;
-    layout::write_tar(image, names, flavor, created, open, &mut writer)?;
-    Ok(writer.commit()?)
+/// Opens blobs of the store.
+fn opener(job: &Job) -> impl Fn(&rbuild_oci::Digest) -> std::io::Result<std::fs::File> + Send + 'static {
+    let store = job.engine.store.clone();
+    move |digest| {
+        let file = store.open_blob(digest).map_err(std::io::Error::other)?;
+        file.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    }
+}
+
+/// What a client is told of the image it gets: texts as they are, everything else as JSON.
+fn stream_metadata(outcome: &BuildOutcome) -> BTreeMap<String, String> {
+    let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let entries = outcome.metadata.iter();
+    entries.map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
 fn name_in_store(
     job: &Job,
-    image: &Image,
+    product: &Product,
     names: &[Reference],
     reporter: &Reporter,
 ) -> Result<(), ExportError> {
+    let created = product.images.first().and_then(|image| {
+        let config = ImageConfig::parse(&image.config_bytes).ok()?;
+        config.created
+    });
     let record = ImageRecord {
-        digest: image.manifest.digest.clone(),
-        media_type: image.manifest.media_type.clone(),
-        manifest_size: image.manifest.size,
-        config: Some(image.config.digest.clone()),
-        size: size(image),
-        created_ms: ImageConfig::parse(&image.config_bytes)
-            .ok()
-            .and_then(|config| config.created)
-            .map_or(0, to_ms),
+        digest: product.top.digest.clone(),
+        media_type: product.top.media_type.clone(),
+        manifest_size: product.top.size,
+        config: config_of(product).map(|config| config.digest.clone()),
+        size: product.size_bytes(),
+        created_ms: created.map_or(0, to_ms),
         tagged_ms: now_ms(),
     };
     for name in names {
@@ -280,26 +296,28 @@ fn name_in_store(
     Ok(())
 }
 
-fn size(image: &Image) -> u64 {
-    let layers: u64 = image.layers.iter().map(|layer| layer.size).sum();
-    layers + image.config.size + image.manifest.size
+/// The config, of a single image.
+fn config_of(product: &Product) -> Option<&Descriptor> {
+    match (&product.index_bytes, product.images.as_slice()) {
+        (None, [image]) => Some(&image.config),
+        _ => None,
+    }
 }
 
 /// Notes an image for the caller, under the keys of `--metadata-file`.
-fn note(image: &Image, names: &[Reference], outcome: &mut BuildOutcome) {
-    outcome.manifest_digest = Some(image.manifest.digest.clone());
-    outcome.config_digest = Some(image.config.digest.clone());
-    outcome.image_size_bytes = size(image);
+fn note(product: &Product, names: &[Reference], outcome: &mut BuildOutcome) {
+    outcome.manifest_digest = Some(product.top.digest.clone());
+    outcome.config_digest = config_of(product).map(|config| config.digest.clone());
+    outcome.image_size_bytes = product.size_bytes();
     outcome.names = names.iter().map(ToString::to_string).collect();
     let mut put = |key: &str, value: Json| outcome.metadata.insert(key.to_owned(), value);
-    put("containerimage.digest", image.manifest.digest.as_str().into());
-    put(
-        "containerimage.config.digest",
-        image.config.digest.as_str().into(),
-    );
+    put("containerimage.digest", product.top.digest.as_str().into());
+    if let Some(config) = config_of(product) {
+        put("containerimage.config.digest", config.digest.as_str().into());
+    }
     put(
         "containerimage.descriptor",
-        serde_json::to_value(&image.manifest).unwrap_or(Json::Null),
+        serde_json::to_value(&product.top).unwrap_or(Json::Null),
     );
     if !names.is_empty() {
         put("image.name", outcome.names.join(",").into());

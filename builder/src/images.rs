@@ -2,6 +2,8 @@
 //! image can come from, one way through them.
 
 pub mod layout;
+pub mod session;
+pub mod source;
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -12,15 +14,18 @@ use std::time::SystemTime;
 use rbuild_oci::{
     Algorithm, CONFIG_BYTES_MAX, ConfigError, DOCUMENT_BYTES_MAX, Descriptor, DiffId, Digest, Document,
     DocumentError, INDEX_DEPTH_MAX, ImageConfig, Manifest, Platform, PlatformError, Reference,
-    ReferenceError, parse_document,
+    ReferenceError, Timestamp, parse_document,
 };
 use rbuild_registry::{BlobSink, Client, Progress, RegistryError};
 use rbuild_store::{BlobWriter, CommitBlobError, DiskError, LayerId, Lease, Store, StoreError};
 
+use crate::client::ClientReadError;
 use crate::ops::blocking;
 use crate::pull::PullError;
 use crate::solve::{Reporter, SharedVertex};
 use layout::{LayoutReadError, LayoutRef};
+use session::SessionStore;
+use source::AttributeError;
 
 /// Where an image's blobs are.
 #[derive(Debug, Clone)]
@@ -29,6 +34,8 @@ pub enum Origin {
     Registry(Reference),
     /// In an OCI layout directory.
     Layout(PathBuf),
+    /// In a content store of the build's client.
+    Session(SessionStore),
     /// In the store already.
     Store,
 }
@@ -42,6 +49,8 @@ pub struct RemoteLayer {
     pub diff_id: DiffId,
     /// The layers it stands on, bottom first.
     pub below: Vec<LayerId>,
+    /// When it was made, where a cache says so; base images say it in their history.
+    pub created: Option<Timestamp>,
     /// Where the blob is.
     pub origin: Origin,
     /// Shows the work.
@@ -137,9 +146,31 @@ pub enum ImageError {
     /// Indexes in indexes.
     #[error("{0}: more than {INDEX_DEPTH_MAX} indexes are nested")]
     TooDeep(String),
-    /// An identifier that was not resolved in this build.
-    #[error("source {0} was not resolved")]
-    Unresolved(String),
+    /// An attribute of an image source.
+    #[error(transparent)]
+    Attribute(#[from] AttributeError),
+    /// A content store has no image without a digest.
+    #[error("{0}: an image of a content store is named by its digest")]
+    NoDigest(String),
+    /// The image is another one than the source says.
+    #[error("image digest {found} for {name} does not match expected checksum {expected}")]
+    Checksum {
+        /// The image.
+        name: String,
+        /// Its digest.
+        found: Digest,
+        /// The source's.
+        expected: Digest,
+    },
+    /// The client could not be asked.
+    #[error("failed to resolve source metadata for {name}")]
+    Client {
+        /// The image.
+        name: String,
+        /// Why.
+        #[source]
+        source: ClientReadError,
+    },
     /// A document could not be read.
     #[error("{name}: read document {digest}")]
     Read {
@@ -201,27 +232,15 @@ impl Images {
         &self.client
     }
 
-    /// The image that a source of the graph names. The front end has resolved it before.
-    ///
-    /// # Errors
-    /// [`ImageError::Unresolved`] if it has not.
-    pub async fn by_identifier(
-        &self,
-        identifier: &str,
-        platform: Option<&Platform>,
-    ) -> Result<Arc<ResolvedImage>, ImageError> {
-        let name = identifier.split_once("://").map_or(identifier, |(_, name)| name);
-        let key = (
-            name.to_owned(),
-            platform.map(ToString::to_string).unwrap_or_default(),
-        );
-        let found = self
-            .resolved
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-            .cloned();
-        found.ok_or_else(|| ImageError::Unresolved(identifier.to_owned()))
+    /// What was found for a name (a reference, with a digest usually) and a platform before.
+    fn known(&self, name: &str, platform: &str) -> Option<Arc<ResolvedImage>> {
+        let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        resolved.get(&(name.to_owned(), platform.to_owned())).cloned()
+    }
+
+    fn remember(&self, name: String, platform: String, image: &Arc<ResolvedImage>) {
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        resolved.insert((name, platform), Arc::clone(image));
     }
 
     /// Resolves a name: in the store, else in its registry.
@@ -311,7 +330,7 @@ impl Images {
         };
         let config = ImageConfig::parse(&config_bytes).map_err(refuse)?;
         config.check_layers(manifest.layers.len()).map_err(refuse)?;
-        let key = (with_digest(name, &digest), platform.to_string());
+        let key = with_digest(name, &digest);
         let image = Arc::new(ResolvedImage {
             name: name.to_owned(),
             digest,
@@ -321,10 +340,7 @@ impl Images {
             config_bytes,
             origin,
         });
-        self.resolved
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, Arc::clone(&image));
+        self.remember(key, platform.to_string(), &image);
         Ok(image)
     }
 
@@ -376,7 +392,10 @@ impl Images {
     }
 
     /// A document, from the store or from where the image is; kept in the store, its digest checked.
-    async fn document(
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub(crate) async fn document(
         &self,
         lease: &Arc<Lease>,
         name: &str,
@@ -407,6 +426,10 @@ impl Images {
             Origin::Layout(dir) => {
                 let file = layout::open_blob(dir, digest).map_err(read)?;
                 read_exact(file, descriptor.size, bytes_max).map_err(read)?
+            }
+            Origin::Session(store) => {
+                let bytes = store.document(descriptor, bytes_max).await;
+                bytes.map_err(read)?
             }
             Origin::Registry(reference) => {
                 let pulled = match kind {
@@ -484,6 +507,7 @@ impl Images {
                 let (lease, dir, descriptor) = (Arc::clone(lease), dir.clone(), descriptor.clone());
                 blocking(move || copy_blob(&lease, &dir, &descriptor)).await
             }
+            Origin::Session(from) => from.fetch(lease, descriptor, progress).await,
             Origin::Registry(reference) => {
                 let mut sink = StoreSink::new(lease, digest.algorithm())?;
                 let fetched = self
@@ -504,9 +528,11 @@ impl Images {
 }
 
 /// What a document of an image is.
-#[derive(Clone, Copy)]
-enum Kind {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// A manifest or an index.
     Manifest,
+    /// A config.
     Config,
 }
 

@@ -4,24 +4,24 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rbuild_fileops::SourceTree;
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{Graph, Op, Vertex, VertexDigest};
-use rbuild_oci::Digest;
-use rbuild_store::{KeyLock, LayerId, Lease, Record};
+use rbuild_oci::{Digest, Timestamp};
+use rbuild_store::{KeyLock, LayerEntry, LayerId, Lease, Record};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::cache_transfer::book::{Book, Found, input_keys};
+use crate::client::Client;
 use crate::engine::Engine;
 use crate::images::RemoteLayer;
 use crate::ops::define;
 use crate::ops::{self, OpError};
 use crate::request::Entitlement;
-use crate::secrets::Secrets;
 use crate::solve::{
     Cached, ContentInput, Definition, Executor, Ingredient, Key, Miss, Reporter, first_difference,
 };
-use crate::ssh::SshAgents;
+use crate::source_policy::SourcePolicies;
 use crate::value::{Chain, Value};
 
 /// Records of one site that are compared to explain a miss.
@@ -31,20 +31,12 @@ const LOCK_POLL: Duration = Duration::from_millis(10);
 /// Table of the store in which fresh identities are kept: results that were forced to run.
 const IDENTITY_SPACE: &str = "identity";
 
-/// One build.
-pub struct Job {
-    /// Store, images, form: what all builds of a process share.
-    pub engine: Arc<Engine>,
-    /// Keeps what this build touches from being collected.
-    pub lease: Arc<Lease>,
-    /// The graph.
-    pub graph: Arc<Graph>,
-    /// Local sources by name (`context`, and those of `--build-context`).
-    pub contexts: HashMap<String, Arc<SourceTree>>,
-    /// Secrets.
-    pub secrets: Secrets,
-    /// SSH agents.
-    pub ssh: Arc<SshAgents>,
+/// Steps that run at once when the user sets no limit: BuildKit has none, but every one holds processes and threads.
+const STEPS_MAX: usize = 128;
+
+/// What a request sets for all steps of its build.
+#[derive(Debug, Default)]
+pub struct Settings {
     /// What steps may do beyond the sandbox.
     pub entitlements: Vec<Entitlement>,
     /// The host's certificates, with `--host-ca`.
@@ -53,14 +45,36 @@ pub struct Job {
     pub shm_size_bytes: Option<u64>,
     /// `--no-cache`: cache mounts with an owner or a mode begin anew.
     pub fresh_mounts: bool,
+    /// Rules for the sources of the build.
+    pub policies: Arc<SourcePolicies>,
     /// Sets builds of different projects apart when a miss is explained.
     pub site: String,
+    /// Most steps at once; a number of our own if absent.
+    pub jobs: Option<usize>,
+    /// Images hold the cache that made them.
+    pub inline_cache: bool,
+}
+
+/// One build: what all the graphs it solves share.
+pub struct Job {
+    /// Store, images, form: what all builds of a process share.
+    pub engine: Arc<Engine>,
+    /// Keeps what this build touches from being collected.
+    pub lease: Arc<Lease>,
+    /// Whoever asked for the build: has its directories and secrets.
+    pub client: Arc<dyn Client>,
+    /// What the request sets for all its steps.
+    pub settings: Settings,
     /// What remote sources answered.
     pub sources: Arc<ops::source::Sources>,
     /// Layers that can be fetched.
     pub remotes: Mutex<HashMap<LayerId, Arc<RemoteLayer>>>,
     /// Layers being fetched or unpacked, each once.
     pub fetches: Mutex<HashMap<LayerId, Arc<OnceCell<LayerId>>>>,
+    /// What is known of keys, for caches that are exported, and from caches that were imported.
+    pub book: Book,
+    /// Files of the client, each fetched once.
+    pub uploads: ops::source::upload::Uploads,
     /// Limits steps that run at once.
     pub steps: Semaphore,
     /// Limits work of our own that keeps a processor busy.
@@ -72,16 +86,42 @@ pub struct Job {
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Job")
-            .field("vertices", &self.graph.len())
+            .field("client", &self.client)
             .finish_non_exhaustive()
     }
 }
 
 impl Job {
+    /// A build for `client` that keeps what it makes by `lease`, and shows what it does to `sink`.
+    #[must_use]
+    pub fn new(
+        engine: Arc<Engine>,
+        lease: Arc<Lease>,
+        client: Arc<dyn Client>,
+        settings: Settings,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            sources: Arc::default(),
+            remotes: Mutex::default(),
+            fetches: Mutex::default(),
+            book: Book::default(),
+            uploads: ops::source::upload::Uploads::default(),
+            steps: Semaphore::new(settings.jobs.unwrap_or(STEPS_MAX).clamp(1, STEPS_MAX)),
+            processors: Semaphore::new(processors),
+            engine,
+            lease,
+            client,
+            settings,
+            sink,
+        }
+    }
+
     /// Whether the build was given `entitlement`.
     #[must_use]
     pub fn may(&self, entitlement: Entitlement) -> bool {
-        self.entitlements.contains(&entitlement)
+        self.settings.entitlements.contains(&entitlement)
     }
 
     /// The layer's place to be fetched from, if it has one.
@@ -94,17 +134,9 @@ impl Job {
             .cloned()
     }
 
-    fn is_local(&self, vertex: &Vertex, input: usize) -> bool {
-        let edge = vertex.inputs.get(input);
-        let source = edge
-            .and_then(|edge| self.graph.get(&edge.vertex))
-            .map(|vertex| &vertex.op);
-        matches!(source, Some(Op::Source(source)) if source.identifier.starts_with("local://"))
-    }
-
-    /// The identity that stands for the result of `key`: the key itself, unless it was forced to run.
-    fn identity(&self, key: &Key) -> Key {
-        let stored = self.engine.store.kv(IDENTITY_SPACE, key.0.as_str());
+    /// The identity that stands for the result of `key`, kept as `stored`: the key itself, unless it was forced to run.
+    fn identity(&self, key: &Key, stored: &Digest) -> Key {
+        let stored = self.engine.store.kv(IDENTITY_SPACE, stored.as_str());
         let text = stored
             .ok()
             .flatten()
@@ -124,39 +156,116 @@ impl Job {
             .all(|(layer, dir)| dir.is_some() || self.remote(layer).is_some())
     }
 
+    /// The result of `key` that the store has as `stored`.
+    fn load_stored(&self, key: &Key, stored: &Digest, count: usize) -> Option<Cached<Value>> {
+        let record = self.engine.store.get_record(stored).ok().flatten()?;
+        let mut outputs = vec![Vec::new(); count];
+        for entry in &record.layers {
+            outputs.get_mut(entry.output as usize)?.push(entry.id.clone());
+        }
+        let layers: Vec<LayerId> = record.layers.into_iter().map(|entry| entry.id).collect();
+        if !self.is_complete(&layers) {
+            return None;
+        }
+        let parts = record
+            .ingredients
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let inputs = input_keys(parts);
+        let identity = self.identity(key, stored);
+        let created = crate::time::from_ms(record.created_ms);
+        Some(self.loaded(key, identity, inputs, outputs, created))
+    }
+
+    /// The result of `key` that an imported cache has. Its layers are fetched when something needs them.
+    fn load_imported(&self, key: &Key, count: usize) -> Option<Cached<Value>> {
+        let Found { cache, known } = self.book.find(&key.0, count)?;
+        let mut outputs = Vec::with_capacity(count);
+        for stack in &known.outputs {
+            let mut layers: Vec<LayerId> = Vec::new();
+            for blob in stack.as_ref()? {
+                let layer = self.engine.snapshotter.layer_id(&blob.diff_id, &layers).ok()?;
+                let remote = RemoteLayer {
+                    descriptor: blob.descriptor.clone(),
+                    diff_id: blob.diff_id.clone(),
+                    below: layers.clone(),
+                    created: blob.created,
+                    origin: cache.origin.clone(),
+                    vertex: Arc::clone(&cache.vertex),
+                };
+                let mut remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
+                remotes.entry(layer.clone()).or_insert_with(|| Arc::new(remote));
+                layers.push(layer);
+            }
+            if !self.is_complete(&layers) {
+                return None;
+            }
+            outputs.push(layers);
+        }
+        let identity = known.identity.map_or_else(|| key.clone(), Key);
+        Some(self.loaded(key, identity, known.inputs, outputs, known.created))
+    }
+
+    fn loaded(
+        &self,
+        key: &Key,
+        identity: Key,
+        inputs: Vec<Digest>,
+        outputs: Vec<Vec<LayerId>>,
+        created: Option<Timestamp>,
+    ) -> Cached<Value> {
+        let chains: Vec<Chain> = outputs.into_iter().map(Chain::new).collect();
+        self.book
+            .note(&key.0, &identity.0, inputs, chains.iter().cloned(), created);
+        Cached {
+            identity,
+            values: chains.into_iter().map(Value::Chain).collect(),
+        }
+    }
+
     /// Names the place of `vertex` in its project, so that a miss is compared with what stood there before.
     pub(crate) fn site_of(&self, vertex: &Vertex) -> String {
         let name = &vertex.meta.name;
         let place = name.split_inclusive(']').next().unwrap_or(name);
-        format!("{}{place}", self.site)
+        format!("{}{place}", self.settings.site)
     }
 
     /// Keeps the result of a vertex that ran.
-    fn remember(&self, miss: &Miss<'_>, chain: &Chain) -> Result<Key, OpError> {
+    fn remember(&self, miss: &Miss<'_>, outputs: &[Chain]) -> Result<Key, OpError> {
         let identity = if miss.vertex.meta.ignore_cache {
+            let names: Vec<String> = outputs.iter().map(|chain| chain.name().to_string()).collect();
             Key(Digest::sha256(
-                format!("{} {}", miss.key, chain.name()).as_bytes(),
+                format!("{} {}", miss.key, names.join(" ")).as_bytes(),
             ))
         } else {
             miss.key.clone()
         };
         let store = &self.engine.store;
+        let stored = self.book.stored_key(&miss.key.0);
         if identity == *miss.key {
-            store.remove_kv(IDENTITY_SPACE, miss.key.0.as_str())?;
+            store.remove_kv(IDENTITY_SPACE, stored.as_str())?;
         } else {
-            store.put_kv(
-                IDENTITY_SPACE,
-                miss.key.0.as_str(),
-                identity.0.as_str().as_bytes(),
-            )?;
+            store.put_kv(IDENTITY_SPACE, stored.as_str(), identity.0.as_str().as_bytes())?;
         }
-        let layers = chain
-            .layers()
+        let entries = |(output, chain): (u32, &Chain)| -> Vec<LayerEntry> {
+            let layers = chain.layers().iter();
+            layers.map(|id| ops::layer_entry(self, id, output)).collect()
+        };
+        let layers = (0..).zip(outputs).flat_map(entries).collect();
+        let created_ms = crate::time::now_ms();
+        let parts = miss
+            .ingredients
             .iter()
-            .map(|id| ops::layer_entry(self, id))
-            .collect();
+            .map(|part| (part.name.as_str(), part.value.as_str()));
+        self.book.note(
+            &miss.key.0,
+            &identity.0,
+            input_keys(parts),
+            outputs.iter().cloned(),
+            crate::time::from_ms(created_ms),
+        );
         store.put_record(&Record {
-            key: miss.key.0.clone(),
+            key: stored,
             site: self.site_of(miss.vertex),
             vertex: miss.vertex.meta.name.clone(),
             layers,
@@ -165,10 +274,19 @@ impl Job {
                 .iter()
                 .map(|part| (part.name.clone(), part.value.clone()))
                 .collect(),
-            created_ms: crate::time::now_ms(),
+            created_ms,
         })?;
         Ok(identity)
     }
+}
+
+/// Whether an input is a directory of the client, which has no key worth anything.
+fn is_local(graph: &Graph, vertex: &Vertex, input: usize) -> bool {
+    let edge = vertex.inputs.get(input);
+    let source = edge
+        .and_then(|edge| graph.get(&edge.vertex))
+        .map(|vertex| &vertex.op);
+    matches!(source, Some(Op::Source(source)) if source.identifier.starts_with("local://"))
 }
 
 impl Executor for Job {
@@ -178,6 +296,7 @@ impl Executor for Job {
 
     async fn define(
         &self,
+        graph: &Graph,
         digest: &VertexDigest,
         vertex: &Vertex,
         reporter: &mut Reporter,
@@ -185,7 +304,7 @@ impl Executor for Job {
         if let Op::Source(source) = &vertex.op {
             return ops::source::define(self, digest, vertex, source, reporter).await;
         }
-        let parts = define::parts(vertex, |input| self.is_local(vertex, input));
+        let parts = define::parts(vertex, |input| is_local(graph, vertex, input));
         Ok(Definition {
             ingredients: parts.ingredients,
             content: parts.content,
@@ -198,25 +317,41 @@ impl Executor for Job {
         ops::content::digest(self, &need.selector, value).await
     }
 
-    async fn load(&self, key: &Key) -> Option<Cached<Value>> {
-        let record = self.engine.store.get_record(&key.0).ok().flatten()?;
-        let layers: Vec<LayerId> = record.layers.into_iter().map(|entry| entry.id).collect();
-        if !self.is_complete(&layers) {
-            return None;
+    async fn load(&self, vertex: &Vertex, key: &Key) -> Option<Cached<Value>> {
+        let outputs = vertex.op.outputs();
+        if let Some(found) = self.load_stored(key, &key.0, outputs) {
+            return Some(found);
         }
-        Some(Cached {
-            identity: self.identity(key),
-            values: vec![Value::Chain(Chain::new(layers))],
-        })
+        let built_on_imports = self.book.imported_key(&key.0)?;
+        let found = self.load_stored(key, &built_on_imports, outputs);
+        let found = found.or_else(|| self.load_imported(key, outputs));
+        if found.is_some() {
+            self.book.mark_used();
+        }
+        found
     }
 
     async fn alias(&self, definition: &Key) -> Option<Key> {
-        self.engine.store.get_alias(&definition.0).ok().flatten().map(Key)
+        let store = &self.engine.store;
+        let stored = |key: &Digest| store.get_alias(key).ok().flatten();
+        let found = stored(&definition.0).or_else(|| {
+            let found = stored(&self.book.imported_key(&definition.0)?);
+            let found = found.or_else(|| self.book.find_alias(&definition.0))?;
+            self.book.mark_used();
+            Some(found)
+        })?;
+        self.book.note_alias(&definition.0, &found);
+        Some(Key(found))
     }
 
     async fn put_alias(&self, definition: &Key, key: &Key) {
+        self.book.note_alias(&definition.0, &key.0);
         // Without it the next build hashes once more; nothing is lost.
-        drop(self.engine.store.put_alias(&definition.0, &key.0));
+        drop(
+            self.engine
+                .store
+                .put_alias(&self.book.stored_key(&definition.0), &key.0),
+        );
     }
 
     async fn lock(&self, key: &Key, cancel: &CancellationToken) -> Option<Option<KeyLock>> {
@@ -264,19 +399,19 @@ impl Executor for Job {
         reporter: &Reporter,
         cancel: &CancellationToken,
     ) -> Result<Cached<Value>, OpError> {
-        let chain = match &miss.vertex.op {
+        let outputs = match &miss.vertex.op {
             Op::Exec(exec) => ops::exec::run(self, exec, &inputs, reporter, cancel).await?,
             Op::File(file) => ops::file::run(self, file, &inputs, reporter).await?,
-            Op::Merge(merge) => ops::stack::merge(merge, &inputs)?,
-            Op::Diff(diff) => ops::stack::diff(diff, &inputs)?,
-            Op::Source(source) => ops::source::run(self, source, reporter, cancel).await?,
+            Op::Merge(merge) => vec![ops::stack::merge(self, merge, &inputs).await?],
+            Op::Diff(diff) => vec![ops::stack::diff(self, diff, &inputs).await?],
+            Op::Source(source) => vec![ops::source::run(self, source, reporter, cancel).await?],
             Op::Build(_) => return Err(OpError::UnsupportedOp("build")),
             Op::Passthrough(_) => return Err(OpError::UnsupportedOp("passthrough")),
         };
-        let identity = self.remember(&miss, &chain)?;
+        let identity = self.remember(&miss, &outputs)?;
         Ok(Cached {
             identity,
-            values: vec![Value::Chain(chain)],
+            values: outputs.into_iter().map(Value::Chain).collect(),
         })
     }
 }

@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod cache_transfer;
+pub mod client;
 pub mod context;
 pub mod engine;
 pub mod error;
@@ -12,14 +14,17 @@ pub mod git;
 pub mod images;
 pub mod job;
 pub mod ops;
+pub mod provenance;
 pub mod pull;
 mod remote_context;
 pub mod request;
 pub mod resolve;
 pub mod secrets;
 pub mod solve;
+pub mod source_policy;
 pub mod ssh;
 mod start_check;
+pub mod subrequest;
 pub mod time;
 pub mod transfer;
 pub mod value;

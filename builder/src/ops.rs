@@ -5,6 +5,7 @@ pub mod define;
 pub mod exec;
 pub mod file;
 pub mod host_ca;
+pub mod local;
 pub mod network_files;
 pub mod source;
 pub mod stack;
@@ -15,11 +16,13 @@ use rbuild_sandbox::{SpawnError, WaitError};
 use rbuild_snapshotter::StackError;
 use rbuild_store::{IndexError, LayerEntry, LayerId, MountError, StoreError};
 
+use crate::client::LocalError;
 use crate::images::ImageError;
 use crate::job::Job;
 use crate::pull::PullError;
 use crate::request::Entitlement;
 use crate::secrets::SecretError;
+use crate::source_policy::PolicyError;
 use crate::ssh::SshError;
 use crate::value::{Chain, Value};
 
@@ -99,9 +102,12 @@ pub enum OpError {
     /// An operation refers to an input it does not have.
     #[error("operation has no input {0:?}, or it is no file system")]
     NoSuchInput(InputIndex),
-    /// A file operation has more results than one.
-    #[error("file operations that branch are not supported yet")]
-    Branches,
+    /// A device of the host.
+    #[error("device {0} was asked for, and CDI devices are not supported yet")]
+    Device(String),
+    /// An operation names an output past those it has.
+    #[error("operation has no output {0}")]
+    NoSuchOutput(u32),
     /// A diff of two file systems of which neither stands on the other.
     #[error("the difference of unrelated file systems is not supported yet")]
     UnrelatedDiff,
@@ -111,9 +117,15 @@ pub enum OpError {
     /// A source of a kind that is not served yet.
     #[error("source {0} is not supported yet")]
     UnsupportedSource(String),
-    /// A local directory that the build was not given.
-    #[error("no local directory {0:?} was given to this build")]
-    NoContext(String),
+    /// A local directory.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// A source may not be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A file that the client offers.
+    #[error(transparent)]
+    Upload(#[from] source::upload::UploadError),
     /// A file behind a URL.
     #[error(transparent)]
     Http(Box<source::http::HttpError>),
@@ -189,28 +201,27 @@ impl OpError {
     }
 }
 
-/// The chain an operation refers to; nothing is an empty file system.
+/// The chain an operation refers to; nothing is an empty file system, and a directory of the client becomes a layer.
 ///
 /// # Errors
-/// [`OpError::NoSuchInput`].
-pub fn chain_of(input: InputIndex, inputs: &[Value]) -> Result<Chain, OpError> {
+/// [`OpError::NoSuchInput`], and those of copying the directory.
+pub async fn chain_of(job: &Job, input: InputIndex, inputs: &[Value]) -> Result<Chain, OpError> {
     let Some(index) = input else {
         return Ok(Chain::default());
     };
-    match inputs.get(index as usize) {
-        Some(Value::Chain(chain)) => Ok(chain.clone()),
-        _ => Err(OpError::NoSuchInput(input)),
-    }
+    let value = inputs.get(index as usize).ok_or(OpError::NoSuchInput(input))?;
+    local::chain(job, value).await
 }
 
 /// A layer as a record names it: with the place it can be fetched from, where it has one.
 #[must_use]
-pub fn layer_entry(job: &Job, id: &LayerId) -> LayerEntry {
+pub fn layer_entry(job: &Job, id: &LayerId, output: u32) -> LayerEntry {
     let descriptor = job
         .remote(id)
         .and_then(|remote| serde_json::to_string(&remote.descriptor).ok());
     LayerEntry {
         id: id.clone(),
+        output,
         diff_id: id.diff_id(),
         descriptor,
     }

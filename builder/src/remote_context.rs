@@ -6,19 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rbuild_frontend::{RemoteContext, redact_credentials};
-use rbuild_graph::progress::Sink;
 use rbuild_graph::{Edge, Graph};
 use rbuild_layer::{Compression, DecompressLimits};
-use rbuild_store::Lease;
 use rbuild_sys::RootFd;
 use rustix::fs::{Mode, OFlags};
 use tokio_util::sync::CancellationToken;
 
-use crate::build::{Parts, job, solve_result};
+use crate::build::solve_edge;
 use crate::context::{self, OpenContextError, Opened};
-use crate::engine::Engine;
 use crate::error::BuildError;
-use crate::ops::source::Sources;
+use crate::job::Job;
 use crate::ops::{OpError, blocking};
 use crate::request::{BuildRequest, DockerfileSource};
 use crate::solve::Reporter;
@@ -31,22 +28,28 @@ const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 /// Build argument that gives files the time of their commit.
 const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
+/// Opens the context that `url` names.
+///
+/// # Errors
+/// [`OpenContextError::Remote`] if it names none; those of its source; those of the Dockerfile.
+pub(crate) async fn open(
+    job: &Arc<Job>,
+    request: &BuildRequest,
+    url: &str,
+    cancel: &CancellationToken,
+) -> Result<Opened, BuildError> {
+    Opening { job, request, cancel }.open(url).await
+}
+
 /// What a remote context is opened with.
-pub(crate) struct Opening<'a> {
-    pub(crate) engine: &'a Arc<Engine>,
-    pub(crate) lease: &'a Arc<Lease>,
-    pub(crate) request: &'a BuildRequest,
-    pub(crate) sources: &'a Arc<Sources>,
-    pub(crate) sink: &'a Arc<dyn Sink>,
-    pub(crate) cancel: &'a CancellationToken,
+struct Opening<'a> {
+    job: &'a Arc<Job>,
+    request: &'a BuildRequest,
+    cancel: &'a CancellationToken,
 }
 
 impl Opening<'_> {
-    /// Opens the context that `url` names.
-    ///
-    /// # Errors
-    /// [`OpenContextError::Remote`] if it names none; those of its source; those of the Dockerfile.
-    pub(crate) async fn open(&self, url: &str) -> Result<Opened, BuildError> {
+    async fn open(&self, url: &str) -> Result<Opened, BuildError> {
         let is_true = |name: &str| {
             let text = self.request.build_args.get(name);
             text.is_some_and(|text| matches!(text.as_str(), "1" | "t" | "T" | "TRUE" | "true" | "True"))
@@ -80,8 +83,8 @@ impl Opening<'_> {
         let filename = context::name(&dockerfile);
         let text = blocking(move || context::read_dockerfile(&root, Path::new(&shown), &dockerfile)).await?;
         let load = match graph.get(&source.vertex) {
-            Some(vertex) => Reporter::of(self.sink, &source.vertex, vertex),
-            None => Reporter::internal(self.sink, &remote.name),
+            Some(vertex) => Reporter::of(&self.job.sink, &source.vertex, vertex),
+            None => Reporter::internal(&self.job.sink, &remote.name),
         };
         Ok(Opened {
             context: None,
@@ -96,21 +99,19 @@ impl Opening<'_> {
 
     async fn solve(&self, graph: Graph, target: Edge) -> Result<(Arc<Graph>, Chain), BuildError> {
         let graph = Arc::new(graph);
-        let parts = Parts {
-            engine: Arc::clone(self.engine),
-            lease: Arc::clone(self.lease),
-            sources: Arc::clone(self.sources),
-            sink: Arc::clone(self.sink),
-        };
-        let job = Arc::new(job(parts, self.request, None, &graph)?);
-        let chain = solve_result(&job, target, self.cancel.clone()).await?;
+        let chain = solve_edge(self.job, &graph, target, self.cancel.clone()).await?;
         Ok((graph, chain))
     }
 
     async fn root(&self, chain: &Chain) -> Result<Arc<RootFd>, BuildError> {
-        let (engine, lease, chain) = (Arc::clone(self.engine), Arc::clone(self.lease), chain.clone());
+        let (engine, lease, chain) = (
+            Arc::clone(&self.job.engine),
+            Arc::clone(&self.job.lease),
+            chain.clone(),
+        );
         let view = blocking(move || engine.snapshotter.view(&lease, chain.layers())).await;
         let view = view.map_err(|error| BuildError::Step {
+            vertex: None,
             place: None,
             error: Box::new(OpError::from(error)),
         })?;

@@ -8,6 +8,8 @@ pub use rbuild_frontend::NoCache;
 use rbuild_graph::{HostIp, NetMode, Ulimit};
 use rbuild_oci::Digest;
 
+pub use crate::cache_transfer::{CacheExport, CacheForm, CacheSource, CacheTarget};
+
 /// Everything one build needs to know, with the environment already read.
 #[derive(Debug, Clone, Default)]
 pub struct BuildRequest {
@@ -55,6 +57,10 @@ pub struct BuildRequest {
     pub source_date_epoch: Option<i64>,
     /// Most steps at once; the number of processors if absent.
     pub jobs: Option<usize>,
+    /// `--cache-to`.
+    pub cache_to: Vec<CacheExport>,
+    /// `--cache-from`.
+    pub cache_from: Vec<CacheSource>,
 }
 
 /// Main context.
@@ -165,6 +171,17 @@ pub enum Destination {
     Stdout,
     /// A file, replaced whole when the build succeeded.
     File(PathBuf),
+    /// The client, which knows its exporters by number and does with the stream what it wants.
+    Client(u32),
+}
+
+/// Where a tree goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TreeDestination {
+    /// A directory of this machine, made if it is missing.
+    Dir(PathBuf),
+    /// The client, which knows its exporters by number.
+    Client(u32),
 }
 
 /// One `--output`.
@@ -184,6 +201,8 @@ pub struct Output {
     pub oci_mediatypes: bool,
     /// Clamp file times of new layers to `SOURCE_DATE_EPOCH`.
     pub rewrite_timestamp: bool,
+    /// `local` and `tar`: a directory for each platform; only where there are several if absent.
+    pub platform_split: Option<bool>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
 }
@@ -205,7 +224,7 @@ pub enum OutputKind {
     /// A `docker load` archive.
     Docker(LayoutDestination),
     /// The root file system as a directory.
-    Local(PathBuf),
+    Local(TreeDestination),
     /// The root file system as a tar.
     Tar(Destination),
     /// Nothing but the cache.
@@ -236,4 +255,13 @@ pub struct BuildOutcome {
     pub image_size_bytes: u64,
     /// Warnings of the front end, for the summary at the end.
     pub warnings: Vec<String>,
+}
+
+impl BuildOutcome {
+    /// Notes a cache that was written, as BuildKit does: its descriptor as JSON in a text.
+    pub fn note_cache(&mut self, written: &rbuild_oci::Descriptor) {
+        let text = serde_json::to_string(written).unwrap_or_default();
+        let key = crate::cache_transfer::export::RESPONSE_KEY.to_owned();
+        self.metadata.insert(key, text.into());
+    }
 }

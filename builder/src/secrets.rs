@@ -24,6 +24,15 @@ pub enum SecretError {
         #[source]
         source: io::Error,
     },
+    /// The client could not be asked.
+    #[error("secret {id}")]
+    Client {
+        /// Secret id.
+        id: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Its file is too large.
     #[error("secret {0}: larger than {SECRET_BYTES_MAX} bytes")]
     TooLarge(String),
@@ -34,6 +43,12 @@ pub enum SecretError {
 pub struct SecretValue(Vec<u8>);
 
 impl SecretValue {
+    /// Takes a secret's bytes.
+    #[must_use]
+    pub const fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes. Do not keep them.
     #[must_use]
     pub fn expose(&self) -> &[u8] {

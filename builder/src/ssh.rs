@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::net::{UnixListener, UnixStream};
@@ -49,6 +50,15 @@ pub enum SshError {
         #[source]
         source: io::Error,
     },
+    /// The client could not be asked.
+    #[error("ssh agent {id:?} of the client")]
+    Client {
+        /// Its id.
+        id: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The socket for a step could not be made.
     #[error("make a socket for ssh agent {id:?}")]
     Listen {
@@ -65,7 +75,16 @@ pub trait AgentStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> AgentStream for T {}
 
-/// The agents a build may use, by id.
+/// The agents a build may use, by id: of this machine, or of a client's.
+pub trait Agents: Send + Sync + std::fmt::Debug {
+    /// Whether there is an agent of that id.
+    fn has<'a>(&'a self, id: &'a str) -> BoxFuture<'a, bool>;
+
+    /// A new connection to agent `id`.
+    fn connect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Box<dyn AgentStream>, SshError>>;
+}
+
+/// Agents of this machine, by id.
 #[derive(Debug, Default)]
 pub struct SshAgents(HashMap<String, SshSpec>);
 
@@ -76,17 +95,7 @@ impl SshAgents {
         Self(specs.iter().map(|spec| (spec.id.clone(), spec.clone())).collect())
     }
 
-    /// Whether there is an agent of that id.
-    #[must_use]
-    pub fn has(&self, id: &str) -> bool {
-        self.0.contains_key(id)
-    }
-
-    /// A new connection to agent `id`.
-    ///
-    /// # Errors
-    /// [`SshError::NotFound`], [`SshError::Connect`].
-    pub async fn connect(&self, id: &str) -> Result<Box<dyn AgentStream>, SshError> {
+    async fn open(&self, id: &str) -> Result<Box<dyn AgentStream>, SshError> {
         let spec = self.0.get(id).ok_or_else(|| SshError::NotFound(id.to_owned()))?;
         let fail = |source| SshError::Connect {
             id: id.to_owned(),
@@ -101,6 +110,16 @@ impl SshAgents {
         // Ends when either side does.
         tokio::spawn(async move { filter(theirs, agent).await.ok() });
         Ok(Box::new(ours))
+    }
+}
+
+impl Agents for SshAgents {
+    fn has<'a>(&'a self, id: &'a str) -> BoxFuture<'a, bool> {
+        Box::pin(async move { self.0.contains_key(id) })
+    }
+
+    fn connect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Box<dyn AgentStream>, SshError>> {
+        Box::pin(self.open(id))
     }
 }
 
@@ -161,13 +180,13 @@ impl AgentSocket {
     ///
     /// # Errors
     /// [`SshError::NotFound`], [`SshError::Listen`].
-    pub fn listen(
-        agents: &Arc<SshAgents>,
+    pub async fn listen(
+        agents: &Arc<dyn Agents>,
         id: &str,
         dir: &Path,
         owner: SocketOwner,
     ) -> Result<Self, SshError> {
-        if !agents.has(id) {
+        if !agents.has(id).await {
             return Err(SshError::NotFound(id.to_owned()));
         }
         let listener = bind(dir, owner).map_err(|source| SshError::Listen {
@@ -212,7 +231,7 @@ fn bind(dir: &Path, owner: SocketOwner) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(listener: &UnixListener, agents: &Arc<SshAgents>, id: &str) {
+async fn serve(listener: &UnixListener, agents: &Arc<dyn Agents>, id: &str) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -266,7 +285,7 @@ mod tests {
         receiver
     }
 
-    fn agents(socket: &Path) -> Arc<SshAgents> {
+    fn agents(socket: &Path) -> Arc<dyn Agents> {
         Arc::new(SshAgents::new(&[SshSpec {
             id: "default".into(),
             socket: socket.to_owned(),
@@ -330,7 +349,9 @@ mod tests {
             gid: me.gid(),
             mode: 0o640,
         };
-        let socket = AgentSocket::listen(&agents(&path), "default", &long, owner).unwrap();
+        let socket = AgentSocket::listen(&agents(&path), "default", &long, owner)
+            .await
+            .unwrap();
         let mode = std::fs::metadata(socket.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o640);
         let held = rustix::fs::open(&long, OFlags::PATH, Mode::empty()).unwrap();
@@ -361,7 +382,7 @@ mod tests {
             Err(SshError::NotFound(_))
         ));
         assert!(matches!(
-            AgentSocket::listen(&nowhere, "other", dir.path(), OWNER),
+            AgentSocket::listen(&nowhere, "other", dir.path(), OWNER).await,
             Err(SshError::NotFound(_))
         ));
     }

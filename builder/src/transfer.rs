@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use rbuild_graph::progress::Sink;
 use rbuild_oci::{
-    Descriptor, Digest, Document, DocumentError, Platform, Reference, ReferenceError, parse_document,
+    Descriptor, Digest, Document, DocumentError, Manifest, Platform, Reference, ReferenceError,
+    parse_document,
 };
 use rbuild_store::{DiskError, ImageError as StoreImageError, ImageRecord, IndexError, Lease, StoreError};
 
 use crate::engine::Engine;
 use crate::export::ExportError;
-use crate::export::layout::Image;
+use crate::export::layout::{Image, Product};
 use crate::export::push;
 use crate::images::{ImageError, Lookup};
 use crate::pull::PullError;
@@ -174,7 +175,7 @@ pub async fn push(
     match push::to(&engine.store, &engine.images, &image, &reference, &reporter).await {
         Ok(()) => {
             reporter.done();
-            Ok((reference, image.manifest.digest))
+            Ok((reference, image.top.digest))
         }
         Err(error) => {
             reporter.failed(crate::error::chain_text(&error));
@@ -183,23 +184,54 @@ pub async fn push(
     }
 }
 
-fn load(engine: &Engine, lease: &Lease, reference: &Reference) -> Result<Image, TransferError> {
+fn load(engine: &Engine, lease: &Lease, reference: &Reference) -> Result<Product, TransferError> {
     let name = reference.to_string();
     let record = engine
         .store
         .get_image(&name)?
         .ok_or_else(|| TransferError::NotFound(reference.familiar()))?;
-    let manifest = Descriptor::new(&record.media_type, record.digest, record.manifest_size);
-    let manifest_bytes = read(engine, lease, &name, &manifest)?;
-    let document = parse_document(&manifest_bytes, Some(&manifest.media_type));
-    let parsed = match document.map_err(|source| TransferError::Document {
-        name: name.clone(),
+    let top = Descriptor::new(&record.media_type, record.digest, record.manifest_size);
+    let bytes = read(engine, lease, &name, &top)?;
+    match parse_top(&name, &top, &bytes)? {
+        Document::Manifest(manifest) => {
+            let image = load_image(engine, lease, &name, top, bytes, *manifest)?;
+            Ok(Product::of_image(image))
+        }
+        Document::Index(index) => {
+            let mut images = Vec::with_capacity(index.manifests.len());
+            for entry in index.manifests {
+                let bytes = read(engine, lease, &name, &entry)?;
+                let Document::Manifest(manifest) = parse_top(&name, &entry, &bytes)? else {
+                    return Err(TransferError::Index(reference.familiar()));
+                };
+                images.push(load_image(engine, lease, &name, entry, bytes, *manifest)?);
+            }
+            Ok(Product {
+                top,
+                index_bytes: Some(bytes),
+                images,
+            })
+        }
+    }
+}
+
+fn parse_top(name: &str, descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, TransferError> {
+    let document = parse_document(bytes, Some(&descriptor.media_type));
+    document.map_err(|source| TransferError::Document {
+        name: name.to_owned(),
         source,
-    })? {
-        Document::Manifest(parsed) => *parsed,
-        Document::Index(_) => return Err(TransferError::Index(reference.familiar())),
-    };
-    let config_bytes = read(engine, lease, &name, &parsed.config)?;
+    })
+}
+
+fn load_image(
+    engine: &Engine,
+    lease: &Lease,
+    name: &str,
+    manifest: Descriptor,
+    manifest_bytes: Vec<u8>,
+    parsed: Manifest,
+) -> Result<Image, TransferError> {
+    let config_bytes = read(engine, lease, name, &parsed.config)?;
     for layer in &parsed.layers {
         lease.hold_blob(&layer.digest)?;
     }

@@ -22,8 +22,8 @@ pub enum Value {
 pub struct Context {
     /// The directory.
     pub tree: Arc<SourceTree>,
-    /// Shows that it is read.
-    pub vertex: Arc<SharedVertex>,
+    /// Shows that it is read, where reading is all there is to do.
+    pub vertex: Option<Arc<SharedVertex>>,
 }
 
 /// Layers, bottom first. A layer of a base image may not be on this machine yet; it is fetched when something mounts

@@ -2,6 +2,7 @@
 //! spelling and help; what the values mean is decided by the commands.
 
 mod build;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use rbuild_ui::values::scalar::parse_bool;
 
 pub(crate) use build::LowBuild;
+pub(crate) use serve::{Buildkitd, ServeArgs};
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -65,6 +67,8 @@ pub(crate) enum Command {
     Du(DuArgs),
     /// Remove build cache
     Prune(PruneArgs),
+    /// Serve BuildKit's API to buildctl, docker buildx and other clients
+    Serve(Box<ServeArgs>),
     /// Show the version
     Version,
     /// The commands of `docker buildx`

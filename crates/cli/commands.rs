@@ -2,10 +2,12 @@
 //! no registry. What goes wrong ends here as a [`Diagnostic`] and an exit code.
 
 mod build;
+mod call;
 mod du;
 mod images;
 mod prune;
 mod rmi;
+mod serve;
 mod tag;
 mod transfer;
 mod usage;
@@ -15,7 +17,7 @@ use std::io;
 
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode};
 
-use crate::args::{Cli, Command};
+use crate::args::{Buildkitd, Cli, Command};
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::env::Env;
 
@@ -29,6 +31,8 @@ pub(crate) enum CommandError {
     Failed(Box<Diagnostic>),
     /// It was stopped.
     Cancelled,
+    /// It was done, and the answer, which was printed, is a bad one.
+    Judged(ExitCode),
     /// Whoever read standard output went away: nothing is left to say.
     ReaderGone,
 }
@@ -78,6 +82,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Push(args) => transfer::push(&args, options, env, open),
         Command::Du(args) => du::run(&args, options, env, open),
         Command::Prune(args) => prune::run(&args, options, env, open),
+        Command::Serve(args) => serve::run(&args, options, open),
         Command::Version => version::run(env),
         Command::Buildx(_) | Command::Image(_) | Command::Builder(_) => {
             unreachable!("flatten() leaves no longer spelling")
@@ -85,11 +90,25 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
     }
 }
 
+/// Runs the program under the name `buildkitd`.
+///
+/// # Errors
+/// [`CommandError`].
+pub(crate) fn buildkitd(args: &Buildkitd, open: Open<'_>) -> Result<(), CommandError> {
+    let options = EngineOptions {
+        // BuildKit's clients and tests keep other things in that directory too.
+        root: args.root.as_ref().map(|root| root.join("rbuild")),
+        jobs: None,
+    };
+    serve::run(&args.serve, options, open)
+}
+
 /// Tells the user what went wrong and says how the program ends.
 pub(crate) fn report(done: Result<(), CommandError>, env: &mut Env) -> ExitCode {
     // Standard error may be closed too; there is no third place to complain.
     match done {
         Ok(()) | Err(CommandError::ReaderGone) => ExitCode::Success,
+        Err(CommandError::Judged(code)) => code,
         Err(CommandError::Cancelled) => {
             let _unwritten = writeln!(env.stderr, "ERROR: canceled: context canceled");
             ExitCode::Cancelled

@@ -1,11 +1,13 @@
 //! The seam between the commands and the engine: everything a command asks for is a method of [`Engine`], and
 //! [`crate::native::Native`] is the only place that calls the other crates. Commands are tested against an engine of their own.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rbuild_builder::request::{BuildOutcome, BuildRequest};
+use rbuild_builder::request::{BuildOutcome, BuildRequest, Entitlement};
+use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::Digest;
 use rbuild_ui::diagnostic::Diagnostic;
@@ -103,10 +105,34 @@ pub(crate) struct Removed {
     pub(crate) deleted: Vec<Digest>,
 }
 
+/// What is served, and to whom.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ServeRequest {
+    /// `unix://` addresses.
+    pub(crate) addresses: Vec<String>,
+    /// Group that may use the sockets.
+    pub(crate) gid: Option<u32>,
+    /// When to end by itself.
+    pub(crate) idle: Option<Duration>,
+    /// What builds may be given.
+    pub(crate) entitlements: Vec<Entitlement>,
+    /// Labels of the worker.
+    pub(crate) labels: HashMap<String, String>,
+    /// Configuration file, for what it says of registries.
+    pub(crate) config: Option<PathBuf>,
+}
+
 /// What the commands need.
 pub(crate) trait Engine {
     /// Builds.
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError>;
+    /// Answers a question about the Dockerfile of `request`.
+    fn call(
+        &self,
+        request: BuildRequest,
+        subrequest: Subrequest,
+        sink: Arc<dyn Sink>,
+    ) -> Result<SubrequestAnswer, EngineError>;
     /// Pushes images of the store; returns name and manifest digest of each.
     fn push(&self, names: &[String], sink: Arc<dyn Sink>) -> Result<Vec<(String, Digest)>, EngineError>;
     /// Pulls images into the store; returns name and manifest digest of each.
@@ -124,6 +150,8 @@ pub(crate) trait Engine {
     fn remove_image(&self, name: &str, force: bool) -> Result<Removed, EngineError>;
     /// What takes room.
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError>;
+    /// Serves BuildKit's API until it is told to stop.
+    fn serve(&self, request: ServeRequest) -> Result<(), EngineError>;
     /// Removes records; returns those that are gone.
     fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRow>, EngineError>;
 }

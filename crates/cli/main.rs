@@ -9,10 +9,12 @@ mod env;
 mod native;
 mod request;
 mod result_files;
+mod serve_config;
 mod signals;
 mod stdin;
 mod view;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -21,11 +23,26 @@ fn main() -> ExitCode {
     // First of all, and before any thread: in the hidden mode this process is a step's init and never comes back.
     rbuild_sandbox::init_if_requested();
     native::harden();
+    let name = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&name).file_name() == Some("buildkitd".as_ref()) {
+        return buildkitd();
+    }
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return args::report(&error),
     };
     let mut env = env::Env::of_process();
     let done = commands::run(cli, &mut env, &native::Native::open);
+    ExitCode::from(commands::report(done, &mut env).code())
+}
+
+/// The program under the name of BuildKit's daemon.
+fn buildkitd() -> ExitCode {
+    let args = match args::Buildkitd::try_parse() {
+        Ok(args) => args,
+        Err(error) => return args::report(&error),
+    };
+    let mut env = env::Env::of_process();
+    let done = commands::buildkitd(&args, &native::Native::open);
     ExitCode::from(commands::report(done, &mut env).code())
 }

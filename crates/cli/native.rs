@@ -7,10 +7,12 @@ use rbuild_builder::engine::{self as core, default_root};
 use rbuild_builder::error::{BuildError, chain_text};
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
 use rbuild_builder::transfer;
+use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::{Digest, Platform, Reference};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig};
 use rbuild_sandbox::Sandbox;
+use rbuild_server::core::{Core, Settings};
 use rbuild_store::{FormName, GcPolicy, ImageRecord, OpenOptions, Store, UsageEntry, UsageKind};
 use rbuild_sys::userns::{self, Rung};
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode, Source};
@@ -18,7 +20,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{
-    Engine, EngineError, EngineOptions, ImageRow, PruneRequest, Removed, UsageFilter, UsageRow,
+    Engine, EngineError, EngineOptions, ImageRow, PruneRequest, Removed, ServeRequest, UsageFilter, UsageRow,
 };
 use crate::signals;
 
@@ -96,6 +98,22 @@ impl Native {
         })
     }
 
+    /// Runs a build on a thread of the runtime: the future is large, and the main thread has nothing else to do than to
+    /// wait.
+    fn run<T: Send + 'static>(
+        &self,
+        build: impl Future<Output = Result<T, BuildError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let built = self.runtime.block_on(self.runtime.spawn(build));
+        match built {
+            Ok(built) => built.map_err(|error| diagnostic(&error)),
+            Err(error) => match error.try_into_panic() {
+                Ok(reason) => std::panic::resume_unwind(reason),
+                Err(_) => Err(EngineError::Cancelled),
+            },
+        }
+    }
+
     fn find(&self, text: &str) -> Result<(String, ImageRecord), EngineError> {
         let store = &self.core.store;
         if let Ok(reference) = Reference::parse(text) {
@@ -166,15 +184,20 @@ fn diagnostic(error: &BuildError) -> EngineError {
 impl Engine for Native {
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError> {
         let build = rbuild_builder::build::build(Arc::clone(&self.core), request, sink, self.cancel.clone());
-        // On a thread of the runtime: the future is large, and the main thread has nothing else to do than to wait.
-        let built = self.runtime.block_on(self.runtime.spawn(build));
-        match built {
-            Ok(built) => built.map_err(|error| diagnostic(&error)),
-            Err(error) => match error.try_into_panic() {
-                Ok(reason) => std::panic::resume_unwind(reason),
-                Err(_) => Err(EngineError::Cancelled),
-            },
-        }
+        self.run(build)
+    }
+
+    fn call(
+        &self,
+        request: BuildRequest,
+        subrequest: Subrequest,
+        sink: Arc<dyn Sink>,
+    ) -> Result<SubrequestAnswer, EngineError> {
+        let core = Arc::clone(&self.core);
+        let cancel = self.cancel.clone();
+        self.run(rbuild_builder::subrequest::call(
+            core, request, subrequest, sink, cancel,
+        ))
     }
 
     fn push(&self, names: &[String], sink: Arc<dyn Sink>) -> Result<Vec<(String, Digest)>, EngineError> {
@@ -261,6 +284,31 @@ impl Engine for Native {
             removed.deleted.push(record.digest);
         }
         Ok(removed)
+    }
+
+    fn serve(&self, request: ServeRequest) -> Result<(), EngineError> {
+        let mut sources = ConfigSources::from_process();
+        if let Some(config) = &request.config {
+            let path = config.display().to_string();
+            sources.env.insert("BUILDKITD_CONFIG".to_owned(), path);
+        }
+        let settings = Settings {
+            labels: request.labels,
+            entitlements: request.entitlements,
+            registries: RegistryConfig::load(&sources).map_err(failed)?,
+        };
+        let server = Arc::new(Core::new(Arc::clone(&self.core), settings));
+        self.runtime.block_on(async {
+            let listening: Result<Vec<_>, _> = request
+                .addresses
+                .iter()
+                .map(|address| rbuild_server::listen::listen(address, request.gid))
+                .collect();
+            let listening = listening.map_err(failed)?;
+            let served =
+                rbuild_server::serve::serve(server, listening, request.idle, self.cancel.clone()).await;
+            served.map_err(failed)
+        })
     }
 
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError> {

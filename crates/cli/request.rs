@@ -1,6 +1,8 @@
 //! From flags to a [`BuildRequest`]: every flag is judged here, together with the environment, before anything is
 //! built. The conflicts refused are buildx's (`commands/build.go`, `build/opt.go`).
 
+mod caches;
+mod call;
 mod inputs;
 mod outputs;
 mod unserved;
@@ -17,6 +19,7 @@ use rbuild_ui::values::{context, csv, export, host, key_value, scalar, secret, s
 use crate::args::LowBuild;
 use crate::docker_config;
 use crate::env::Env;
+pub(crate) use crate::request::call::Call;
 use crate::stdin::{Spooled, StdinError};
 
 /// A build and how it is shown.
@@ -24,6 +27,8 @@ use crate::stdin::{Spooled, StdinError};
 pub(crate) struct HighBuild {
     /// What is built.
     pub(crate) request: BuildRequest,
+    /// What is asked about it instead.
+    pub(crate) call: Option<Call>,
     /// How it is shown.
     pub(crate) mode: Mode,
     /// The image id is printed at the end.
@@ -109,6 +114,29 @@ pub(crate) enum UsageError {
         /// Value.
         value: String,
     },
+    /// `--cache-to`, `--cache-from`.
+    #[error(transparent)]
+    Cache(#[from] caches::CacheError),
+    /// `--call` that is no list.
+    #[error("invalid print value: {text}: {error}")]
+    CallText {
+        /// Text.
+        text: String,
+        /// What is wrong.
+        error: csv::CsvError,
+    },
+    /// `--call` with two names.
+    #[error("invalid print value: {0}")]
+    CallName(String),
+    /// `--call` with an option there is not.
+    #[error("invalid print field: {0}")]
+    CallField(String),
+    /// `--call` with `ignorestatus` that is no boolean.
+    #[error("invalid ignorestatus print value: {0}")]
+    CallStatus(String),
+    /// `--call` with a question there is not.
+    #[error("unsupported request {0}")]
+    CallUnknown(String),
     /// `--build-arg`, `--label`, `--annotation`.
     #[error(transparent)]
     KeyValue(#[from] key_value::KeyValueError),
@@ -182,12 +210,15 @@ pub(crate) enum UsageError {
 /// [`UsageError`]: the first thing that is wrong.
 pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, UsageError> {
     let mut warnings = unserved::check(&low)?;
+    let call = call::of(&low)?;
     let (mode, print_id) = progress(&low, env)?;
     let build_args = build_args(&low, env, &mut warnings)?;
     let platforms = platforms(&low, env)?;
     let (entitlements, network) = permissions(&low)?;
     let outputs = outputs::of(&low, platforms.len(), env.stdout_is_terminal, &mut warnings)?;
     let secrets = secrets(&low, env)?;
+    let cache_to = caches::exports(&low, &build_args)?;
+    let cache_from = caches::sources(&low)?;
     let labels = key_value::labels(&low.label)?;
     let mut build_contexts = BTreeMap::new();
     for text in low.build_context.iter().filter(|text| !text.is_empty()) {
@@ -232,11 +263,14 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         host_ca: low.host_ca.unwrap_or_default(),
         source_date_epoch,
         jobs: low.jobs,
+        cache_to,
+        cache_from,
     };
     Ok(HighBuild {
         request,
+        print_id: print_id && call.is_none(),
+        call,
         mode,
-        print_id,
         iidfile: low.iidfile,
         metadata_file: low.metadata_file,
         warnings,
@@ -291,13 +325,6 @@ fn build_args(
         .is_some_and(|syntax| syntax.trim().is_empty())
     {
         return Err(UsageError::EmptySyntax);
-    }
-    if args
-        .get("BUILDKIT_INLINE_CACHE")
-        .and_then(|value| scalar::parse_bool(value))
-        == Some(true)
-    {
-        warnings.push("BUILDKIT_INLINE_CACHE is not supported yet: the image holds no cache".to_owned());
     }
     Ok(args)
 }

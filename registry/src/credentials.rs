@@ -9,7 +9,10 @@ mod file;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use crate::config::{canonical_host, environment};
 use crate::escape::Excerpt;
@@ -82,9 +85,18 @@ impl CredentialSources {
     }
 }
 
+/// Gives credentials that are in no file of this machine: those of a remote client.
+pub trait CredentialProvider: Send + Sync + fmt::Debug {
+    /// The credential for `host` (Docker Hub by the address its credentials are stored under). An error is told to the
+    /// user when the registry says no; the request is anonymous then.
+    fn credential<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Credential>, String>>;
+}
+
 /// All credentials there are, not yet looked up.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
+    /// Asked instead of the files.
+    provider: Option<Arc<dyn CredentialProvider>>,
     files: Vec<AuthFile>,
     broken: Vec<String>,
     path: String,
@@ -105,6 +117,15 @@ impl Credentials {
     #[must_use]
     pub fn anonymous() -> Self {
         Self::default()
+    }
+
+    /// Those that `provider` has, and no others.
+    #[must_use]
+    pub fn of_provider(provider: Arc<dyn CredentialProvider>) -> Self {
+        Self {
+            provider: Some(provider),
+            ..Self::default()
+        }
     }
 
     /// Reads the files there are, in the order they are asked: `DOCKER_AUTH_CONFIG`, Docker's `config.json`,
@@ -158,6 +179,9 @@ impl Credentials {
     ///
     /// Runs a helper if the first file that knows the host says so; that blocks, so it is done on a thread of its own.
     pub async fn find(&self, host: &str, repository: &str, tls: bool) -> Found {
+        if let Some(provider) = &self.provider {
+            return provided(&**provider, &canonical_host(host)).await;
+        }
         let this = self.clone();
         let (host, repository) = (canonical_host(host), repository.to_owned());
         let task = tokio::task::spawn_blocking(move || this.find_blocking(&host, &repository, tls));
@@ -233,12 +257,30 @@ impl Credentials {
     }
 
     fn run_helper(&self, name: &str, host: &str) -> Result<Option<Credential>, HelperError> {
-        let address = if host == rbuild_oci::DEFAULT_HOST {
-            HUB_ADDRESS
-        } else {
-            host
-        };
-        Helper::find(name, &self.path)?.get(address, self.helper_timeout)
+        Helper::find(name, &self.path)?.get(address(host), self.helper_timeout)
+    }
+}
+
+/// The address a host's credentials are stored under.
+fn address(host: &str) -> &str {
+    if host == rbuild_oci::DEFAULT_HOST {
+        HUB_ADDRESS
+    } else {
+        host
+    }
+}
+
+async fn provided(provider: &dyn CredentialProvider, host: &str) -> Found {
+    match provider.credential(address(host)).await {
+        Ok(Some(credential)) => Found {
+            credential: Some(credential),
+            tried: format!("credentials of the client for {host} were used"),
+        },
+        Ok(None) => anonymous(host, &["the client has none".to_owned()]),
+        Err(error) => {
+            let shown = Excerpt::from(error.as_str());
+            anonymous(host, &[format!("the client could not be asked: {shown}")])
+        }
     }
 }
 

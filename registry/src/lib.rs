@@ -27,7 +27,9 @@ mod transport;
 pub use blob::{BlobSink, Progress};
 pub use client::{Client, ClientOptions};
 pub use config::{ConfigError, ConfigSources, Endpoint, RegistryConfig, SchemePolicy};
-pub use credentials::{Credential, CredentialSources, Credentials, FileError, Found, HelperError, Secret};
+pub use credentials::{
+    Credential, CredentialProvider, CredentialSources, Credentials, FileError, Found, HelperError, Secret,
+};
 pub use error::{ApiError, ErrorClass, Refusal, RegistryError, ShownUrl};
 pub use escape::Excerpt;
 pub use fetch::{FetchError, UrlError, UrlHead, UrlRequest, UrlSink, percent_decoded};

@@ -408,3 +408,25 @@ fn rustix_uid() -> u32 {
         .map(|metadata| metadata.uid())
         .unwrap_or(u32::MAX)
 }
+
+#[test]
+fn layers_with_rewritten_times_say_up_to_when() {
+    let fixture = Fixture::new("FROM scratch\nCOPY run.sh /run.sh\n");
+    fixture.context.file("run.sh", "x");
+    let archive = fixture.archive();
+    let annotation = |output: &str| {
+        fixture
+            .build()
+            .env("SOURCE_DATE_EPOCH", "1700000000")
+            .arg(format!("--output=type=oci,dest={}{output}", archive.display()))
+            .ok();
+        let inspected = tool("skopeo")
+            .args(["inspect", "--raw"])
+            .arg(format!("oci-archive:{}", archive.display()))
+            .ok();
+        let manifest: serde_json::Value = serde_json::from_slice(&inspected.stdout).unwrap();
+        manifest["layers"][0]["annotations"]["buildkit/rewritten-timestamp"].clone()
+    };
+    assert_eq!(annotation(",rewrite-timestamp=true"), "1700000000");
+    assert_eq!(annotation(""), serde_json::Value::Null);
+}

@@ -1,26 +1,42 @@
 //! Where an exporter's stream goes: standard output, or a file that appears whole or not at all.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::client::{Client, ClientStream, OutputError};
+use crate::ops::blocking;
 use crate::request::Destination;
 
 /// Why a destination could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("write {path:?}")]
-pub struct DestinationError {
-    path: PathBuf,
-    source: io::Error,
+pub enum DestinationError {
+    /// A file of this machine.
+    #[error("write {path:?}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The client.
+    #[error(transparent)]
+    Client(#[from] OutputError),
 }
 
 /// An open destination. Nothing is seen under its name before [`Writer::commit`].
-#[derive(Debug)]
 pub struct Writer {
     target: Target,
 }
 
-#[derive(Debug)]
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
 enum Target {
     Stdout(BufWriter<io::Stdout>),
     /// A device or pipe: written as it is, since renaming over it would take it away from everybody.
@@ -33,6 +49,7 @@ enum Target {
         partial: Partial,
         path: PathBuf,
     },
+    Client(BufWriter<Box<dyn ClientStream>>),
 }
 
 /// A half-written file, removed unless it is kept.
@@ -53,15 +70,35 @@ impl Drop for Partial {
 const BUFFER_BYTES: usize = 256 * 1024;
 
 impl Writer {
-    /// Opens `destination`, making missing parents of a file.
+    /// Opens `destination`; `metadata` is what the client is told of the stream.
+    ///
+    /// # Errors
+    /// The kernel's with the path, or the client's.
+    pub async fn to(
+        client: &dyn Client,
+        destination: &Destination,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self, DestinationError> {
+        if let Destination::Client(exporter) = destination {
+            let stream = client.stream(*exporter, metadata).await?;
+            return Ok(Self {
+                target: Target::Client(BufWriter::with_capacity(BUFFER_BYTES, stream)),
+            });
+        }
+        let destination = destination.clone();
+        blocking(move || Self::open(&destination)).await
+    }
+
+    /// Opens a destination on this machine, making missing parents of a file.
     ///
     /// # Errors
     /// The kernel's, with the path.
     pub fn open(destination: &Destination) -> Result<Self, DestinationError> {
         let target = match destination {
+            Destination::Client(exporter) => return Err(OutputError::NoClient(*exporter).into()),
             Destination::Stdout => Target::Stdout(BufWriter::with_capacity(BUFFER_BYTES, io::stdout())),
             Destination::File(path) => {
-                let fail = |source| DestinationError {
+                let fail = |source| DestinationError::File {
                     path: path.clone(),
                     source,
                 };
@@ -97,19 +134,25 @@ impl Writer {
     /// The kernel's, with the path.
     pub fn commit(self) -> Result<(), DestinationError> {
         match self.target {
-            Target::Stdout(mut out) => out.flush().map_err(|source| DestinationError {
+            Target::Client(stream) => {
+                let stream = stream
+                    .into_inner()
+                    .map_err(|error| OutputError::Client(Box::new(error.into_error())))?;
+                Ok(stream.finish()?)
+            }
+            Target::Stdout(mut out) => out.flush().map_err(|source| DestinationError::File {
                 path: "standard output".into(),
                 source,
             }),
-            Target::Special { mut file, path } => {
-                file.flush().map_err(|source| DestinationError { path, source })
-            }
+            Target::Special { mut file, path } => file
+                .flush()
+                .map_err(|source| DestinationError::File { path, source }),
             Target::File {
                 mut file,
                 mut partial,
                 path,
             } => {
-                let fail = |source| DestinationError {
+                let fail = |source| DestinationError::File {
                     path: path.clone(),
                     source,
                 };
@@ -127,6 +170,7 @@ impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.target {
             Target::Stdout(out) => out.write(bytes),
+            Target::Client(stream) => stream.write(bytes),
             Target::Special { file, .. } | Target::File { file, .. } => file.write(bytes),
         }
     }
@@ -134,6 +178,7 @@ impl Write for Writer {
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.target {
             Target::Stdout(out) => out.flush(),
+            Target::Client(stream) => stream.flush(),
             Target::Special { file, .. } | Target::File { file, .. } => file.flush(),
         }
     }

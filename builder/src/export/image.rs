@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use rbuild_layer::{ExportedXattrs, LayerFormat};
 use rbuild_oci::media_type::{self, Family};
-use rbuild_oci::{Descriptor, DiffId, ImageConfig, Manifest, Timestamp, go_json};
+use rbuild_oci::{Descriptor, DiffId, ImageConfig, Index, Manifest, Platform, Timestamp, go_json};
 use rbuild_snapshotter::{PackLayerError, PackLayerOptions};
 use rbuild_store::{CommitBlobError, IndexError, LayerId, StoreError};
 
 use super::config::{self, LayerFacts, MissingField};
-use super::layout::Image;
+use super::layout::{Image, Product};
+use crate::cache_transfer::inline;
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::pull::PullError;
@@ -18,6 +19,9 @@ use crate::request::{LayerCompression, Output};
 use crate::solve::Reporter;
 use crate::time::from_ms;
 use crate::value::Chain;
+
+/// Says of a layer that no file of it is newer than these seconds since 1970 (`util/converter`, `labelRewrittenTimestamp`).
+const REWRITTEN_TIMESTAMP: &str = "buildkit/rewritten-timestamp";
 
 /// Why an image could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -58,11 +62,84 @@ pub struct Subject {
     pub epoch: Option<Timestamp>,
 }
 
-/// Makes the image of `subject` as `output` wants it, all of it in the store.
+/// What a build made: a result, or one for each platform.
+#[derive(Debug, Clone)]
+pub struct BuildResult {
+    /// The results, in the order they were asked for.
+    pub subjects: Vec<PlatformSubject>,
+    /// Images of it are an index, even for one.
+    pub is_index: bool,
+}
+
+/// A result, and what it runs on.
+#[derive(Debug, Clone)]
+pub struct PlatformSubject {
+    /// For the index, and for names of directories.
+    pub platform: Option<Platform>,
+    /// The result.
+    pub subject: Subject,
+}
+
+impl BuildResult {
+    /// One result.
+    #[must_use]
+    pub fn one(subject: Subject) -> Self {
+        Self {
+            subjects: vec![PlatformSubject {
+                platform: None,
+                subject,
+            }],
+            is_index: false,
+        }
+    }
+}
+
+/// Makes the images of `result` as `output` wants them, and the index of several, all of it in the store.
 ///
 /// # Errors
 /// [`ImageExportError`].
 pub async fn assemble(
+    job: &Job,
+    result: &BuildResult,
+    output: &Output,
+    reporter: &Reporter,
+) -> Result<Product, ImageExportError> {
+    let mut images = Vec::with_capacity(result.subjects.len());
+    for part in &result.subjects {
+        let mut image = assemble_one(job, &part.subject, output, reporter).await?;
+        image.manifest.platform = part.platform.clone().filter(|_| result.is_index);
+        images.push(image);
+    }
+    if !result.is_index && images.len() == 1 {
+        return Ok(Product::of_image(images.remove(0)));
+    }
+    let media_type = if output.oci_mediatypes {
+        media_type::OCI_INDEX
+    } else {
+        media_type::DOCKER_INDEX
+    };
+    let index = Index {
+        schema_version: 2,
+        media_type: media_type.to_owned(),
+        artifact_type: None,
+        manifests: images.iter().map(|image| image.manifest.clone()).collect(),
+        subject: None,
+        annotations: std::collections::BTreeMap::new(),
+        extra: std::collections::BTreeMap::new(),
+    };
+    let bytes = go_json::to_vec_indented(&index).map_err(ImageExportError::Encode)?;
+    let top = Descriptor::of(media_type, &bytes);
+    let _step = reporter.step(&format!("exporting manifest list {}", top.digest));
+    let kept = job.engine.store.put_blob(&job.lease, &bytes);
+    kept.map_err(|source| ImageExportError::Write("manifest list", source))?;
+    Ok(Product {
+        top,
+        index_bytes: Some(bytes),
+        images,
+    })
+}
+
+async fn assemble_one(
     job: &Job,
     subject: &Subject,
     output: &Output,
@@ -84,12 +161,17 @@ pub async fn assemble(
         .into_iter()
         .map(|(layer, _)| exported(layer, family))
         .collect();
-    let config = config::patch(
+    let mut config = config::patch(
         subject.config.clone(),
         &facts,
         subject.epoch,
         subject.base_history,
     )?;
+    if job.settings.inline_cache
+        && let Some(cache) = inline::value(&job.book.keys(), subject.chain.layers())
+    {
+        config.extra.insert(inline::CONFIG_KEY.to_owned(), cache.into());
+    }
     let config_bytes = config.to_bytes();
     let (manifest_type, config_type) = match family {
         Family::Oci => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
@@ -127,7 +209,7 @@ pub async fn assemble(
     })
 }
 
-async fn layer_blob(
+pub(crate) async fn layer_blob(
     job: &Job,
     layer: &LayerId,
     below: &[LayerId],
@@ -141,9 +223,10 @@ async fn layer_blob(
         job.fetch_blob(&remote.origin, &remote.descriptor, None).await?;
         return Ok((
             remote.descriptor.clone(),
-            facts(job, layer, remote.diff_id.clone())?,
+            facts(job, layer, remote.diff_id.clone(), remote.created)?,
         ));
     }
+    let known = remote.as_ref().and_then(|remote| remote.created);
     if remote.is_some() {
         let chain = below.iter().chain([layer]).cloned().collect();
         job.unpack_chain(&Chain::new(chain)).await?;
@@ -174,11 +257,21 @@ async fn layer_blob(
     let packed = blocking(move || engine.snapshotter.pack_layer(&lease, &below, &id, &options)).await;
     drop(permit);
     let packed = packed.map_err(|source| ImageExportError::Pack(layer.clone(), source))?;
-    let descriptor = Descriptor::new(&packed.media_type, packed.digest, packed.size);
-    Ok((descriptor, facts(job, layer, packed.diff_id)?))
+    let mut descriptor = Descriptor::new(&packed.media_type, packed.digest, packed.size);
+    if let Some(newest) = options.newest_mtime {
+        descriptor
+            .annotations
+            .insert(REWRITTEN_TIMESTAMP.to_owned(), newest.to_string());
+    }
+    Ok((descriptor, facts(job, layer, packed.diff_id, known)?))
 }
 
-fn facts(job: &Job, layer: &LayerId, diff_id: DiffId) -> Result<LayerFacts, ImageExportError> {
+fn facts(
+    job: &Job,
+    layer: &LayerId,
+    diff_id: DiffId,
+    known: Option<Timestamp>,
+) -> Result<LayerFacts, ImageExportError> {
     let stored = job.engine.store.layer_facts(&job.engine.form_name, layer)?;
     // The times of a base image's layers are in its history; here they would be those of the unpacking.
     let created = stored
@@ -186,7 +279,7 @@ fn facts(job: &Job, layer: &LayerId, diff_id: DiffId) -> Result<LayerFacts, Imag
         .and_then(|facts| from_ms(facts.created_ms));
     Ok(LayerFacts {
         diff_id,
-        created,
+        created: known.or(created),
         description: "created by buildkit".to_owned(),
     })
 }

@@ -27,6 +27,58 @@ pub struct Image {
     pub layers: Vec<Descriptor>,
 }
 
+/// What an exporter made: an image, or an index of several.
+#[derive(Debug, Clone)]
+pub struct Product {
+    /// What names stand for: the manifest, or the index.
+    pub top: Descriptor,
+    /// The index, if there is one.
+    pub index_bytes: Option<Vec<u8>>,
+    /// The images, as the index lists them.
+    pub images: Vec<Image>,
+}
+
+impl Product {
+    /// One image.
+    #[must_use]
+    pub fn of_image(image: Image) -> Self {
+        Self {
+            top: image.manifest.clone(),
+            index_bytes: None,
+            images: vec![image],
+        }
+    }
+
+    /// Manifests, configs and the index, each digest once.
+    fn documents(&self) -> BTreeMap<String, &[u8]> {
+        let index = self
+            .index_bytes
+            .as_deref()
+            .map(|bytes| (blob_path(&self.top.digest), bytes));
+        let images = self.images.iter().flat_map(|image| {
+            [
+                (blob_path(&image.config.digest), image.config_bytes.as_slice()),
+                (blob_path(&image.manifest.digest), image.manifest_bytes.as_slice()),
+            ]
+        });
+        images.chain(index).collect()
+    }
+
+    /// Layers, each digest once.
+    fn layers(&self) -> BTreeMap<String, &Descriptor> {
+        let layers = self.images.iter().flat_map(|image| &image.layers);
+        layers.map(|layer| (blob_path(&layer.digest), layer)).collect()
+    }
+
+    /// Bytes of everything.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        let layers: u64 = self.layers().values().map(|layer| layer.size).sum();
+        let documents: usize = self.documents().values().map(|bytes| bytes.len()).sum();
+        layers + documents as u64
+    }
+}
+
 /// Which tool a layout is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavor {
@@ -112,12 +164,12 @@ fn index_file(manifests: &[Descriptor]) -> Result<Vec<u8>, LayoutError> {
     go_json::to_vec(&file).map_err(|e| LayoutError::Encode("index.json", e))
 }
 
-/// Writes `image` as a tar. `blob` opens a layer.
+/// Writes `product` as a tar. `blob` opens a layer.
 ///
 /// # Errors
 /// [`LayoutError`].
 pub fn write_tar(
-    image: &Image,
+    product: &Product,
     names: &[Reference],
     flavor: Flavor,
     created: &str,
@@ -128,18 +180,21 @@ pub fn write_tar(
     small.insert("oci-layout".to_owned(), OCI_LAYOUT.to_vec());
     small.insert(
         "index.json".to_owned(),
-        index_file(&entries(&image.manifest, names, created))?,
+        index_file(&entries(&product.top, names, created))?,
     );
-    small.insert(blob_path(&image.manifest.digest), image.manifest_bytes.clone());
-    small.insert(blob_path(&image.config.digest), image.config_bytes.clone());
+    small.extend(
+        product
+            .documents()
+            .into_iter()
+            .map(|(path, bytes)| (path, bytes.to_vec())),
+    );
     if flavor == Flavor::Docker {
-        small.insert("manifest.json".to_owned(), docker_manifest(image, names)?);
+        small.insert(
+            "manifest.json".to_owned(),
+            docker_manifest(&product.images, names)?,
+        );
     }
-    let layers: BTreeMap<String, &Descriptor> = image
-        .layers
-        .iter()
-        .map(|layer| (blob_path(&layer.digest), layer))
-        .collect();
+    let layers = product.layers();
     let mut dirs: Vec<String> = vec!["blobs/".to_owned()];
     let paths: Vec<&String> = small.keys().chain(layers.keys()).collect();
     for path in &paths {
@@ -198,41 +253,25 @@ pub enum LayoutDirError {
     Layout(#[from] LayoutError),
 }
 
-/// Adds `image` to the layout directory `dir`, made if it is missing. Entries of the same names are replaced, others
+/// Adds `product` to the layout directory `dir`, made if it is missing. Entries of the same names are replaced, others
 /// stay; blobs that are there are not written again. `index.json` is replaced last, whole.
 ///
 /// # Errors
 /// [`LayoutDirError`].
 pub fn write_dir(
-    image: &Image,
+    product: &Product,
     names: &[Reference],
     created: &str,
     blob: impl Fn(&Digest) -> io::Result<File>,
     dir: &Path,
 ) -> Result<(), LayoutDirError> {
-    let put = |name: &str, content: &mut dyn io::Read| {
-        let path = dir.join(name);
-        let fail = |source| LayoutDirError::Io {
-            path: path.clone(),
-            source,
-        };
-        std::fs::create_dir_all(path.parent().unwrap_or(dir)).map_err(fail)?;
-        let partial = path.with_extension(format!("partial-{}", std::process::id()));
-        File::create(&partial)
-            .and_then(|mut file| io::copy(content, &mut file))
-            .map_err(fail)?;
-        std::fs::rename(&partial, &path).map_err(fail)
-    };
+    let put = |name: &str, content: &mut dyn io::Read| put_file(dir, name, content);
     put("oci-layout", &mut &*OCI_LAYOUT)?;
-    for (descriptor, bytes) in [
-        (&image.config, &image.config_bytes),
-        (&image.manifest, &image.manifest_bytes),
-    ] {
-        put(&blob_path(&descriptor.digest), &mut bytes.as_slice())?;
+    for (path, mut bytes) in product.documents() {
+        put(&path, &mut bytes)?;
     }
-    for layer in &image.layers {
-        let path = blob_path(&layer.digest);
-        if std::fs::metadata(dir.join(&path)).is_ok_and(|found| found.len() == layer.size) {
+    for (path, layer) in product.layers() {
+        if is_there(dir, &path, layer.size) {
             continue;
         }
         let mut file = blob(&layer.digest).map_err(|source| LayoutError::Blob {
@@ -241,18 +280,9 @@ pub fn write_dir(
         })?;
         put(&path, &mut file)?;
     }
-    let path = dir.join("index.json");
-    let new = entries(&image.manifest, names, created);
+    let new = entries(&product.top, names, created);
     let name_of = |entry: &Descriptor| entry.annotations.get("io.containerd.image.name").cloned();
-    let mut manifests = match std::fs::read(&path) {
-        Ok(bytes) => match parse_document(&bytes, Some(media_type::OCI_INDEX)) {
-            Ok(Document::Index(index)) => index.manifests,
-            Ok(Document::Manifest(_)) => Vec::new(),
-            Err(source) => return Err(LayoutDirError::Index { path, source }),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(source) => return Err(LayoutDirError::Io { path, source }),
-    };
+    let mut manifests = read_index(dir)?;
     manifests.retain(|old| {
         let renamed =
             name_of(old).is_some_and(|name| new.iter().any(|entry| name_of(entry).as_ref() == Some(&name)));
@@ -265,14 +295,77 @@ pub fn write_dir(
     put("index.json", &mut index_file(&manifests)?.as_slice())
 }
 
+/// Adds a blob to the layout directory `dir`, unless it is there.
+///
+/// # Errors
+/// [`LayoutDirError`].
+pub fn put_layout_blob(
+    dir: &Path,
+    descriptor: &Descriptor,
+    content: &mut dyn io::Read,
+) -> Result<(), LayoutDirError> {
+    let path = blob_path(&descriptor.digest);
+    if is_there(dir, &path, descriptor.size) {
+        return Ok(());
+    }
+    put_file(dir, &path, content)
+}
+
+/// Adds an entry to `index.json` of the layout directory `dir`, made if it is missing, in the place of the one that has
+/// its tag.
+///
+/// # Errors
+/// [`LayoutDirError`].
+pub fn put_layout_entry(dir: &Path, entry: Descriptor) -> Result<(), LayoutDirError> {
+    const TAG: &str = "org.opencontainers.image.ref.name";
+    put_file(dir, "oci-layout", &mut &*OCI_LAYOUT)?;
+    let mut manifests = read_index(dir)?;
+    manifests.retain(|old| old.annotations.get(TAG) != entry.annotations.get(TAG));
+    manifests.push(entry);
+    put_file(dir, "index.json", &mut index_file(&manifests)?.as_slice())
+}
+
+fn is_there(dir: &Path, path: &str, size: u64) -> bool {
+    std::fs::metadata(dir.join(path)).is_ok_and(|found| found.len() == size)
+}
+
+/// Writes a file whole under its name.
+fn put_file(dir: &Path, name: &str, content: &mut dyn io::Read) -> Result<(), LayoutDirError> {
+    let path = dir.join(name);
+    let fail = |source| LayoutDirError::Io {
+        path: path.clone(),
+        source,
+    };
+    std::fs::create_dir_all(path.parent().unwrap_or(dir)).map_err(fail)?;
+    let partial = path.with_extension(format!("partial-{}", std::process::id()));
+    File::create(&partial)
+        .and_then(|mut file| io::copy(content, &mut file))
+        .map_err(fail)?;
+    std::fs::rename(&partial, &path).map_err(fail)
+}
+
+/// The entries of `index.json`; none if there is no such file.
+fn read_index(dir: &Path) -> Result<Vec<Descriptor>, LayoutDirError> {
+    let path = dir.join("index.json");
+    match std::fs::read(&path) {
+        Ok(bytes) => match parse_document(&bytes, Some(media_type::OCI_INDEX)) {
+            Ok(Document::Index(index)) => Ok(index.manifests),
+            Ok(Document::Manifest(_)) => Ok(Vec::new()),
+            Err(source) => Err(LayoutDirError::Index { path, source }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(LayoutDirError::Io { path, source }),
+    }
+}
+
 /// Path of a blob in a layout.
 #[must_use]
 pub fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-fn docker_manifest(image: &Image, names: &[Reference]) -> Result<Vec<u8>, LayoutError> {
-    let entry = DockerManifest {
+fn docker_manifest(images: &[Image], names: &[Reference]) -> Result<Vec<u8>, LayoutError> {
+    let entry = |image: &Image| DockerManifest {
         config: blob_path(&image.config.digest),
         repo_tags: names.iter().map(Reference::familiar).collect(),
         layers: image
@@ -281,7 +374,8 @@ fn docker_manifest(image: &Image, names: &[Reference]) -> Result<Vec<u8>, Layout
             .map(|layer| blob_path(&layer.digest))
             .collect(),
     };
-    go_json::to_vec(&[entry]).map_err(|e| LayoutError::Encode("manifest.json", e))
+    let entries: Vec<DockerManifest> = images.iter().map(entry).collect();
+    go_json::to_vec(&entries).map_err(|e| LayoutError::Encode("manifest.json", e))
 }
 
 fn append(

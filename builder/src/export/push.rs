@@ -8,57 +8,76 @@ use rbuild_registry::{BlobSource, Progress, PushBlobOptions};
 use rbuild_store::Store;
 
 use super::ExportError;
-use super::layout::Image;
+use super::layout::Product;
 use crate::images::Images;
 use crate::job::Job;
 use crate::solve::Reporter;
 
-/// Pushes `image` under each of `names`, or by its digest only.
+/// Pushes `product` under each of `names`, or by its digest only.
 ///
 /// # Errors
 /// [`ExportError::Push`].
 pub async fn image(
     job: &Job,
-    image: &Image,
+    product: &Product,
     names: &[Reference],
     by_digest: bool,
     reporter: &Reporter,
 ) -> Result<(), ExportError> {
     for name in names {
         let name = if by_digest {
-            name.repository().with_digest(image.manifest.digest.clone())
+            name.repository().with_digest(product.top.digest.clone())
         } else {
             name.clone()
         };
-        to(&job.engine.store, &job.engine.images, image, &name, reporter).await?;
+        to(&job.engine.store, &job.engine.images, product, &name, reporter).await?;
     }
     Ok(())
 }
 
-/// Pushes `image` as `name`.
+/// Pushes `product` as `name`.
 ///
 /// # Errors
 /// [`ExportError::Push`], [`ExportError::Blob`].
 pub async fn to(
     store: &Store,
     images: &Images,
-    image: &Image,
+    product: &Product,
     name: &Reference,
     reporter: &Reporter,
 ) -> Result<(), ExportError> {
     {
         let _step = reporter.step("pushing layers");
-        let blobs = image
-            .layers
-            .iter()
-            .map(|layer| blob(store, images, name, layer, reporter));
+        let layers = product.images.iter().flat_map(|image| &image.layers);
+        let blobs = layers.map(|layer| blob(store, images, name, layer, reporter));
         futures_util::future::try_join_all(blobs).await?;
-        blob(store, images, name, &image.config, reporter).await?;
+        for image in &product.images {
+            blob(store, images, name, &image.config, reporter).await?;
+        }
     }
-    let _step = reporter.step(&format!("pushing manifest for {name}@{}", image.manifest.digest));
+    let _step = reporter.step(&format!("pushing manifest for {name}@{}", product.top.digest));
+    if let Some(index) = &product.index_bytes {
+        for image in &product.images {
+            let by_digest = name.repository().with_digest(image.manifest.digest.clone());
+            manifest(images, &by_digest, &image.manifest, &image.manifest_bytes).await?;
+        }
+        return manifest(images, name, &product.top, index).await;
+    }
+    for image in &product.images {
+        manifest(images, name, &image.manifest, &image.manifest_bytes).await?;
+    }
+    Ok(())
+}
+
+async fn manifest(
+    images: &Images,
+    name: &Reference,
+    descriptor: &Descriptor,
+    bytes: &[u8],
+) -> Result<(), ExportError> {
     let pushed = images
         .client()
-        .push_manifest(name, &image.manifest.media_type, &image.manifest_bytes)
+        .push_manifest(name, &descriptor.media_type, bytes)
         .await;
     pushed.map(drop).map_err(|source| ExportError::Push {
         name: name.to_string(),

@@ -1,5 +1,6 @@
 //! The root file system itself: as a directory (`-o type=local`, `-o DIR`) or as one tar (`-o type=tar`).
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,12 @@ use rbuild_snapshotter::StackError;
 use rbuild_sys::{RootFd, RootFdError};
 
 use super::destination::{DestinationError, Writer};
+use super::image::{BuildResult, PlatformSubject, Subject};
+use crate::client::{ClientTree, OutputError};
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::pull::PullError;
-use crate::request::Destination;
+use crate::request::{Destination, TreeDestination};
 use crate::value::Chain;
 
 /// Why a tree could not be exported.
@@ -58,6 +61,60 @@ pub enum TreeExportError {
     /// The tar could not be written.
     #[error(transparent)]
     Destination(#[from] DestinationError),
+    /// The client did not take it.
+    #[error(transparent)]
+    Client(#[from] OutputError),
+}
+
+/// Gives the trees of `result` to `destination`; several go into a directory each, named for their platforms.
+///
+/// # Errors
+/// [`TreeExportError`].
+pub async fn to_place(
+    job: &Job,
+    result: &BuildResult,
+    destination: &TreeDestination,
+    split: Option<bool>,
+) -> Result<(), TreeExportError> {
+    match destination {
+        TreeDestination::Dir(dir) => {
+            for (name, subject) in named(result, split) {
+                let dest = name.map_or_else(|| dir.clone(), |name| dir.join(name));
+                to_directory(job, &subject.chain, &dest, subject.epoch).await?;
+            }
+            Ok(())
+        }
+        TreeDestination::Client(exporter) => {
+            let mut trees = Vec::new();
+            let mut time = None;
+            for (prefix, subject) in named(result, split) {
+                let root = view(job, &subject.chain).await?;
+                time = subject.epoch.map(file_time);
+                trees.push(ClientTree { prefix, root });
+            }
+            Ok(job.client.trees(*exporter, trees, time).await?)
+        }
+    }
+}
+
+/// The results with the directories they are put into (`exporter/local/fs.go`).
+fn named(result: &BuildResult, split: Option<bool>) -> Vec<(Option<String>, &Subject)> {
+    let split = split.unwrap_or(result.is_index);
+    let name = |part: &PlatformSubject| {
+        let platform = part.platform.clone().unwrap_or_else(rbuild_oci::Platform::host);
+        platform.to_string().replace('/', "_")
+    };
+    let parts = result.subjects.iter();
+    parts
+        .map(|part| (split.then(|| name(part)), &part.subject))
+        .collect()
+}
+
+const fn file_time(time: Timestamp) -> FileTime {
+    FileTime {
+        seconds: time.unix_seconds(),
+        nanoseconds: time.subsec_nanoseconds(),
+    }
 }
 
 /// Copies the tree of `chain` into the directory `dest`; files belong to whoever runs the build, as they do when
@@ -65,7 +122,7 @@ pub enum TreeExportError {
 ///
 /// # Errors
 /// [`TreeExportError`].
-pub async fn to_directory(
+async fn to_directory(
     job: &Job,
     chain: &Chain,
     dest: &Path,
@@ -85,10 +142,7 @@ pub async fn to_directory(
             dir_copy_contents: true,
             create_dest_path: true,
             always_replace_existing: true,
-            time: epoch.map(|time| FileTime {
-                seconds: time.unix_seconds(),
-                nanoseconds: time.subsec_nanoseconds(),
-            }),
+            time: epoch.map(file_time),
             ..CopyAction::default()
         };
         let owner = Owner {
@@ -106,26 +160,42 @@ pub async fn to_directory(
     .await
 }
 
-/// Writes the tree of `chain` as a tar, owners as they are in the image.
+/// Writes the trees of `result` as one tar, owners as they are in the image.
 ///
 /// # Errors
 /// [`TreeExportError`].
 pub async fn to_tar(
     job: &Job,
-    chain: &Chain,
+    result: &BuildResult,
     destination: &Destination,
-    epoch: Option<Timestamp>,
+    split: Option<bool>,
 ) -> Result<(), TreeExportError> {
-    let view = view(job, chain).await?;
-    let (destination, form) = (destination.clone(), job.engine.form);
+    let mut views = Vec::new();
+    let mut epoch = None;
+    for (name, subject) in named(result, split) {
+        epoch = subject.epoch;
+        views.push((name, view(job, &subject.chain).await?));
+    }
+    let mut writer = Writer::to(&*job.client, destination, &BTreeMap::new()).await?;
+    let form = job.engine.form;
     blocking(move || {
-        let mut writer = Writer::open(&destination)?;
         let options = WriteOptions {
             newest_mtime: epoch.map(Timestamp::unix_seconds),
             xattrs: ExportedXattrs::CapabilityAndUser,
             ..WriteOptions::default()
         };
-        rbuild_layer::write_tar(view.as_fd(), form, &options, &mut writer)?;
+        match views.as_slice() {
+            [(None, view)] => {
+                rbuild_layer::write_tar(view.as_fd(), form, &options, &mut writer)?;
+            }
+            several => {
+                let trees = several.iter();
+                let trees: Vec<_> = trees
+                    .map(|(name, view)| (name.clone().unwrap_or_default(), view.as_fd()))
+                    .collect();
+                rbuild_layer::write_trees(&trees, form, &options, &mut writer)?;
+            }
+        }
         writer.flush().map_err(TreeExportError::Flush)?;
         writer.commit()?;
         Ok(())

@@ -22,15 +22,18 @@ pub async fn digest(job: &Job, text: &str, value: &Value) -> Result<Digest, OpEr
     let selector: Selector = serde_json::from_str(text).map_err(OpError::Selector)?;
     match value {
         Value::Context(context) => {
-            let reporter = context.vertex.enter();
+            let reporter = context.vertex.as_ref().and_then(|vertex| vertex.enter());
             let started = SystemTime::now();
+            if matches!(selector, Selector::Whole) {
+                job.client.layered(&context.tree);
+            }
             let hashed = hash(job, selector, Arc::clone(&context.tree)).await;
             if let (Some(reporter), Ok(hashed)) = (&reporter, &hashed) {
                 reporter.status("transferring context:", hashed.stats.bytes, 0, started, true);
             }
-            context
-                .vertex
-                .leave(hashed.as_ref().err().map(ToString::to_string));
+            if let Some(vertex) = &context.vertex {
+                vertex.leave(hashed.as_ref().err().map(ToString::to_string));
+            }
             Ok(hashed?.digest)
         }
         Value::Chain(chain) => {
@@ -58,6 +61,7 @@ async fn hash(job: &Job, selector: Selector, tree: Arc<SourceTree>) -> Result<Co
                 ContentHash::of(&tree, &rbuild_fileops::Selector::from(&**action), &cache)
             }
             Selector::Path(path) => ContentHash::of(&tree, &rbuild_fileops::Selector::path(path), &cache),
+            Selector::Whole => ContentHash::of(&tree, &rbuild_fileops::Selector::path("/"), &cache),
         };
         cache.save();
         hashed

@@ -19,6 +19,8 @@ pub enum Selector {
     Copy(Box<CopyAction>),
     /// A path that a mount shows, links followed.
     Path(String),
+    /// All of it: something is built on it.
+    Whole,
 }
 
 /// Key parts of one vertex.
@@ -41,11 +43,16 @@ pub fn parts(vertex: &Vertex, by_content_only: impl Fn(usize) -> bool) -> Parts 
             parts.add_json("attributes", &source.attrs);
         }
         Op::Exec(exec) => exec_parts(exec, &by_content_only, &mut parts),
-        Op::File(file) => file_parts(file, vertex.inputs.len(), &mut parts),
+        Op::File(file) => file_parts(file, vertex.inputs.len(), &by_content_only, &mut parts),
         Op::Merge(merge) => parts.add_json("merge", merge),
         Op::Diff(diff) => parts.add_json("diff", diff),
         Op::Build(build) => parts.add_json("build", build),
         Op::Passthrough(passthrough) => parts.add_json("passthrough", passthrough),
+    }
+    if matches!(vertex.op, Op::Merge(_) | Op::Diff(_)) {
+        for input in (0..vertex.inputs.len()).filter(|input| by_content_only(*input)) {
+            parts.need_all(input);
+        }
     }
     let platform = vertex.platform.as_ref();
     parts.add("platform", &platform.map(ToString::to_string).unwrap_or_default());
@@ -80,6 +87,13 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// The input counts by all its content.
+    fn need_all(&mut self, input: usize) {
+        self.need(input, "content of the directory".to_owned(), &Selector::Whole);
+    }
+}
+
 fn exec_parts(exec: &ExecOp, by_content_only: &impl Fn(usize) -> bool, parts: &mut Parts) {
     let mut keyed = exec.clone();
     keyed.meta.proxy_env = None;
@@ -105,7 +119,11 @@ fn exec_parts(exec: &ExecOp, by_content_only: &impl Fn(usize) -> bool, parts: &m
             parts.need(
                 input,
                 format!("content mounted at {}", mount.dest),
-                &Selector::Path(selector),
+                &if mount.dest == "/" {
+                    Selector::Whole
+                } else {
+                    Selector::Path(selector)
+                },
             );
         }
     }
@@ -120,7 +138,7 @@ fn exec_parts(exec: &ExecOp, by_content_only: &impl Fn(usize) -> bool, parts: &m
     parts.add_json("run options", &keyed);
 }
 
-fn file_parts(file: &FileOp, inputs: usize, parts: &mut Parts) {
+fn file_parts(file: &FileOp, inputs: usize, by_content_only: &impl Fn(usize) -> bool, parts: &mut Parts) {
     parts.add_json("file operation", file);
     let changed: BTreeSet<usize> = file
         .actions
@@ -128,6 +146,12 @@ fn file_parts(file: &FileOp, inputs: usize, parts: &mut Parts) {
         .filter_map(|action| action.input)
         .map(|input| input as usize)
         .collect();
+    for base in changed
+        .iter()
+        .filter(|input| **input < inputs && by_content_only(**input))
+    {
+        parts.need_all(*base);
+    }
     // A source that is the result of an earlier action of this operation is made of what is counted already.
     let is_source = |input: usize| input < inputs && !changed.contains(&input);
     for action in &file.actions {

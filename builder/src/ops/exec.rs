@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rbuild_graph::{ExecOp, Mount, NetMode, SecurityMode};
+use rbuild_graph::{ExecOp, Mount, NetMode, Op, SecurityMode};
 use rbuild_sandbox::{Network, OverlayPlan, Plan, Rlimit, RlimitResource, RootPlan, Security, Source};
 use rbuild_snapshotter::Workspace;
 use rbuild_sys::RootFd;
@@ -21,12 +21,12 @@ mod mounts;
 mod output;
 pub mod user;
 
-use mounts::Mounts;
+use mounts::{MountOutput, Mounts};
 
 /// `PATH` of a step whose image sets none (BuildKit `util/system/path.go`).
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs `exec` and gives its root's chain with the new layer.
+/// Runs `exec` and gives its outputs: what became of the mounts that have one.
 ///
 /// # Errors
 /// [`OpError::Process`] when the process fails; those of its mounts and inputs.
@@ -36,16 +36,19 @@ pub async fn run(
     inputs: &[Value],
     reporter: &Reporter,
     cancel: &CancellationToken,
-) -> Result<Chain, OpError> {
+) -> Result<Vec<Chain>, OpError> {
     check_entitlements(job, exec)?;
+    if let Some(device) = exec.cdi_devices.first() {
+        return Err(OpError::Device(device.name.clone()));
+    }
     let root = exec
         .mounts
         .iter()
         .find(|mount| mount.dest == "/")
         .ok_or(OpError::NoSuchInput(None))?;
-    let base = chain_of(root.input, inputs)?;
+    let base = chain_of(job, root.input, inputs).await?;
     let base = job.unpack_chain(&base).await?;
-    let mounts = mounts::prepare(job, exec, inputs, cancel).await?;
+    let mut mounts = mounts::prepare(job, exec, inputs, cancel).await?;
     let _slot = job.steps.acquire().await;
     let (engine, lease, lowers) = (Arc::clone(&job.engine), Arc::clone(&job.lease), base.clone());
     let (workspace, view) = blocking(move || {
@@ -54,7 +57,7 @@ pub async fn run(
         Ok::<_, OpError>((workspace, view))
     })
     .await?;
-    let host_ca = match &job.host_ca {
+    let host_ca = match &job.settings.host_ca {
         Some(bundle) => {
             let dir = job
                 .lease
@@ -67,16 +70,35 @@ pub async fn run(
     let plan = plan(job, exec, &workspace, &view, &mounts, host_ca.as_ref())?;
     drop(view);
     let exit = run_plan(job, exec, plan, reporter, cancel).await;
+    let mut outputs = mounts.take_outputs();
     drop(mounts);
     exit?;
     if let Some(host_ca) = &host_ca {
         host_ca.scrub(workspace.upper())?;
     }
-    if root.output.is_none() {
-        return Ok(base);
+    if let Some(index) = root.output {
+        let workspace = (!root.readonly).then_some(workspace);
+        outputs.push(MountOutput {
+            index,
+            base,
+            workspace,
+        });
     }
-    let committed = blocking(move || workspace.commit()).await?;
-    Ok(base.with(committed.id))
+    let count = Op::Exec(Box::new(exec.clone())).outputs();
+    blocking(move || commit(outputs, count)).await
+}
+
+/// Makes layers of the changes, in the order of the outputs.
+fn commit(outputs: Vec<MountOutput>, count: usize) -> Result<Vec<Chain>, OpError> {
+    let mut chains = vec![Chain::default(); count];
+    for output in outputs {
+        let place = chains.get_mut(output.index as usize);
+        *place.ok_or(OpError::NoSuchOutput(output.index))? = match output.workspace {
+            Some(workspace) => output.base.with(workspace.commit()?.id),
+            None => output.base,
+        };
+    }
+    Ok(chains)
 }
 
 fn check_entitlements(job: &Job, exec: &ExecOp) -> Result<(), OpError> {
@@ -155,7 +177,7 @@ fn plan(
     })?;
     plan.resolv_conf = Some(resolv_conf);
     plan.hosts = Some(network_files::hosts(&meta.hostname, &meta.extra_hosts));
-    plan.shm_size_bytes = job.shm_size_bytes;
+    plan.shm_size_bytes = job.settings.shm_size_bytes;
     plan.rlimits = meta.ulimit.iter().filter_map(rlimit).collect();
     plan.cgroup_parent = Some(&meta.cgroup_parent)
         .filter(|path| !path.is_empty())
@@ -233,7 +255,7 @@ async fn run_plan(
     if cancel.is_cancelled() {
         return Err(OpError::Canceled);
     }
-    match output::failure(&exit) {
+    match output::failure(&exit, &exec.meta.valid_exit_codes) {
         None => Ok(()),
         Some((exit, hint)) => Err(OpError::Process { command, exit, hint }),
     }

@@ -4,67 +4,156 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rbuild_fileops::{Owner, OwnerError, SourceTree, resolve_owner};
-use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, InputIndex, UserOpt};
+use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, InputIndex, Op, UserOpt};
 use rbuild_layer::DevicePolicy;
 use rbuild_sys::RootFd;
 
 use super::content::tree;
-use super::{OpError, blocking, chain_of};
+use super::{OpError, blocking, local};
 use crate::job::Job;
 use crate::solve::Reporter;
 use crate::value::{Chain, Value};
 
-/// Runs `file` and gives the chain with its new layer.
+/// Runs `file` and gives its outputs. Actions that only continue each other share a layer; one whose result is an
+/// output, or is used twice, ends its layer (`solver/llbsolver/file/…`, `FileOpSolver`).
 ///
 /// # Errors
 /// [`OpError::File`] and those of the inputs.
-pub async fn run(job: &Job, file: &FileOp, inputs: &[Value], reporter: &Reporter) -> Result<Chain, OpError> {
-    let base = chain_of(base_of(file, inputs.len())?, inputs)?;
-    let mut sources: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(file.actions.len());
-    let mut databases: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(file.actions.len());
-    for action in &file.actions {
-        // A copy from what this operation makes reads from the root itself.
-        let value = action
-            .secondary_input
-            .and_then(|index| inputs.get(index as usize));
-        sources.push(match value {
-            Some(value) => Some(tree(job, value).await?),
-            None => None,
-        });
-        databases.push(match other_database(file, action, inputs) {
-            Some(value) => Some(tree(job, value).await?),
-            None => None,
-        });
-    }
-    let base = job.unpack_chain(&base).await?;
-    let permit = job.processors.acquire().await;
-    let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
-    let (file, lowers, devices) = (
-        file.clone(),
-        base.clone(),
-        DevicePolicy::for_form(job.engine.form),
-    );
-    let reporter = reporter.clone();
-    let layer = blocking(move || {
-        let workspace = engine.snapshotter.workspace(&lease, lowers.layers())?;
-        let root = workspace.mount()?;
-        for ((action, source), database) in file.actions.iter().zip(&sources).zip(&databases) {
-            let users = match database.as_deref() {
-                None | Some(SourceTree::Context(_)) => &root,
-                Some(SourceTree::Snapshot(other)) => other,
-            };
-            let (kind, unknown) = with_known_owner(&action.kind, users);
-            if let Some(unknown) = unknown {
-                reporter.warn(unknown, Vec::new(), String::new(), None);
+pub async fn run(
+    job: &Job,
+    file: &FileOp,
+    inputs: &[Value],
+    reporter: &Reporter,
+) -> Result<Vec<Chain>, OpError> {
+    let mut run = Run {
+        job,
+        inputs,
+        reporter,
+        results: vec![None; file.actions.len()],
+    };
+    let mut outputs = vec![Chain::default(); Op::File(file.clone()).outputs()];
+    let mut at = 0;
+    while at < file.actions.len() {
+        let end = at + run_length(&file.actions[at..], at, inputs.len());
+        let chain = run.layer(&file.actions[at..end]).await?;
+        for (offset, action) in file.actions[at..end].iter().enumerate() {
+            if let Some(output) = action.output {
+                let place = outputs.get_mut(output as usize);
+                *place.ok_or(OpError::NoSuchOutput(output))? = chain.clone();
             }
-            rbuild_fileops::apply(&kind, &root, source.as_deref(), users, devices)?;
+            run.results[at + offset] = Some(chain.clone());
         }
-        drop(root);
-        Ok::<_, OpError>(workspace.commit()?)
-    })
-    .await?;
-    drop(permit);
-    Ok(base.with(layer.id))
+        at = end;
+    }
+    Ok(outputs)
+}
+
+/// How many actions, from the first of `actions` (number `first` of its operation), can share a layer: each continues
+/// the one before, whose result nobody else sees.
+fn run_length(actions: &[FileAction], first: usize, inputs: usize) -> usize {
+    let result = |at: usize| u32::try_from(inputs + first + at).ok();
+    let continues = |at: usize| {
+        let before = &actions[at - 1];
+        let uses = |input: InputIndex| usize::from(input.is_some() && input == result(at - 1));
+        let used: usize = actions
+            .iter()
+            .map(|action| {
+                let database = action.kind.owner().and_then(ChownOpt::database);
+                uses(action.input) + uses(action.secondary_input) + uses(database)
+            })
+            .sum();
+        before.output.is_none() && used == 1 && uses(actions[at].input) == 1
+    };
+    1 + (1..actions.len()).take_while(|at| continues(*at)).count()
+}
+
+struct Run<'a> {
+    job: &'a Job,
+    inputs: &'a [Value],
+    reporter: &'a Reporter,
+    /// Of the actions that ran.
+    results: Vec<Option<Chain>>,
+}
+
+impl Run<'_> {
+    /// An input of the operation, or the result of an earlier action.
+    fn value(&self, index: u32) -> Result<Value, OpError> {
+        let missing = || OpError::NoSuchInput(Some(index));
+        let index = index as usize;
+        match index.checked_sub(self.inputs.len()) {
+            None => Ok(self.inputs[index].clone()),
+            Some(action) => {
+                let result = self.results.get(action).cloned().flatten();
+                Ok(Value::Chain(result.ok_or_else(missing)?))
+            }
+        }
+    }
+
+    /// An input, or an earlier result, to read from.
+    async fn tree(&self, index: InputIndex) -> Result<Option<Arc<SourceTree>>, OpError> {
+        match index {
+            Some(index) => Ok(Some(tree(self.job, &self.value(index)?).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Runs actions that share a layer.
+    async fn layer(&self, actions: &[FileAction]) -> Result<Chain, OpError> {
+        let job = self.job;
+        let base = match actions.first().and_then(|action| action.input) {
+            Some(index) => local::chain(job, &self.value(index)?).await?,
+            None => Chain::default(),
+        };
+        let mut sources: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(actions.len());
+        let mut databases: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(actions.len());
+        for action in actions {
+            sources.push(self.tree(action.secondary_input).await?);
+            let database = action.kind.owner().and_then(ChownOpt::database);
+            let other = database.filter(|input| actions[0].input != Some(*input));
+            databases.push(self.tree(other).await?);
+        }
+        let base = job.unpack_chain(&base).await?;
+        let _permit = job.processors.acquire().await;
+        let (engine, lease, lowers) = (Arc::clone(&job.engine), Arc::clone(&job.lease), base.clone());
+        let (kinds, reporter) = (kinds(actions), self.reporter.clone());
+        let layer = blocking(move || {
+            let workspace = engine.snapshotter.workspace(&lease, lowers.layers())?;
+            let root = workspace.mount()?;
+            let devices = DevicePolicy::for_form(engine.form);
+            for ((kind, source), database) in kinds.iter().zip(&sources).zip(&databases) {
+                // Names are looked up where the action says, else in the root that is changed.
+                let users = match database.as_deref() {
+                    None | Some(SourceTree::Context(_)) => &root,
+                    Some(SourceTree::Snapshot(other)) => other,
+                };
+                apply(kind, &root, source.as_deref(), users, devices, &reporter)?;
+            }
+            drop(root);
+            Ok::<_, OpError>(workspace.commit()?)
+        })
+        .await?;
+        Ok(base.with(layer.id))
+    }
+}
+
+fn kinds(actions: &[FileAction]) -> Vec<FileActionKind> {
+    actions.iter().map(|action| action.kind.clone()).collect()
+}
+
+fn apply(
+    kind: &FileActionKind,
+    root: &RootFd,
+    source: Option<&SourceTree>,
+    users: &RootFd,
+    devices: DevicePolicy,
+    reporter: &Reporter,
+) -> Result<(), OpError> {
+    let (kind, unknown) = with_known_owner(kind, users);
+    if let Some(unknown) = unknown {
+        reporter.warn(unknown, Vec::new(), String::new(), None);
+    }
+    rbuild_fileops::apply(&kind, root, source, users, devices)?;
+    Ok(())
 }
 
 /// The action with an owner that exists, and what to tell the user if that is not the one asked for. BuildKit takes
@@ -99,15 +188,6 @@ fn with_known_owner<'a>(
     (Cow::Owned(changed), Some(text))
 }
 
-/// The input an owner's name is looked up in, if that is not the root that is changed.
-fn other_database<'a>(file: &FileOp, action: &FileAction, inputs: &'a [Value]) -> Option<&'a Value> {
-    let input = action.kind.owner()?.database()?;
-    let base = file.actions.first()?.input;
-    (Some(input) != base)
-        .then(|| inputs.get(input as usize))
-        .flatten()
-}
-
 fn set_owner(kind: &mut FileActionKind, owner: ChownOpt) {
     match kind {
         FileActionKind::Copy(action) => action.owner = Some(owner),
@@ -118,24 +198,13 @@ fn set_owner(kind: &mut FileActionKind, owner: ChownOpt) {
     }
 }
 
-/// The input the actions change. They form one chain: each changes what the one before it made.
-fn base_of(file: &FileOp, inputs: usize) -> Result<InputIndex, OpError> {
-    let first = file.actions.first().ok_or(OpError::Branches)?;
-    for (index, action) in file.actions.iter().enumerate().skip(1) {
-        let previous = u32::try_from(inputs + index - 1).ok();
-        if action.input.is_none() || action.input != previous {
-            return Err(OpError::Branches);
-        }
-    }
-    Ok(first.input)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rbuild_graph::MkDirAction;
 
-    fn actions(inputs: &[InputIndex]) -> FileOp {
+    /// Actions by input, secondary input and output.
+    fn actions(shapes: &[(InputIndex, InputIndex, Option<u32>)]) -> Vec<FileAction> {
         let kind = FileActionKind::MkDir(MkDirAction {
             path: "/x".into(),
             mode: 0o755,
@@ -143,28 +212,48 @@ mod tests {
             owner: None,
             time: None,
         });
-        let action = |input: &InputIndex| FileAction {
-            input: *input,
-            secondary_input: None,
-            output: None,
+        let action = |shape: &(InputIndex, InputIndex, Option<u32>)| FileAction {
+            input: shape.0,
+            secondary_input: shape.1,
+            output: shape.2,
             kind: kind.clone(),
         };
-        FileOp {
-            actions: inputs.iter().map(action).collect(),
+        shapes.iter().map(action).collect()
+    }
+
+    /// Lengths of the layers that actions on `inputs` inputs make.
+    fn layers(actions: &[FileAction], inputs: usize) -> Vec<usize> {
+        let (mut at, mut lengths) = (0, Vec::new());
+        while at < actions.len() {
+            lengths.push(run_length(&actions[at..], at, inputs));
+            at += lengths[lengths.len() - 1];
         }
+        lengths
     }
 
     #[test]
-    fn actions_form_one_chain() {
-        assert_eq!(
-            base_of(&actions(&[Some(0), Some(2), Some(3)]), 2).unwrap(),
-            Some(0)
-        );
-        assert_eq!(base_of(&actions(&[None, Some(1)]), 1).unwrap(), None);
-        assert!(matches!(
-            base_of(&actions(&[Some(0), Some(0)]), 1),
-            Err(OpError::Branches)
-        ));
-        assert!(matches!(base_of(&actions(&[]), 1), Err(OpError::Branches)));
+    fn actions_that_continue_each_other_share_a_layer() {
+        let chain = actions(&[
+            (Some(0), None, None),
+            (Some(2), None, None),
+            (Some(3), None, Some(0)),
+        ]);
+        assert_eq!(layers(&chain, 2), [3]);
+    }
+
+    #[test]
+    fn a_result_that_is_seen_from_outside_ends_its_layer() {
+        let kept = actions(&[(None, None, Some(0)), (Some(0), None, Some(1))]);
+        assert_eq!(layers(&kept, 0), [1, 1], "an output");
+        let twice = actions(&[
+            (None, None, None),
+            (Some(0), None, None),
+            (Some(0), None, Some(0)),
+        ]);
+        assert_eq!(layers(&twice, 0), [1, 1, 1], "continued twice");
+        let read = actions(&[(None, None, None), (None, Some(0), Some(0))]);
+        assert_eq!(layers(&read, 0), [1, 1], "copied from");
+        let both = actions(&[(None, None, None), (Some(0), Some(0), Some(0))]);
+        assert_eq!(layers(&both, 0), [1, 1], "continued and copied from");
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod git;
 pub mod http;
+pub mod upload;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::OpError;
 use crate::images::RemoteLayer;
+use crate::images::source::Asker;
 use crate::job::Job;
 use crate::solve::{Definition, Ingredient, Reporter, SharedVertex};
 use crate::value::{Chain, Context, Value, chain_name};
@@ -47,7 +49,7 @@ fn answer<T>(answers: &Answers<T>, name: &Digest) -> Arc<OnceCell<T>> {
 /// What a source vertex is.
 ///
 /// # Errors
-/// [`OpError::Image`], [`OpError::NoContext`], [`OpError::Http`], [`OpError::Git`], [`OpError::UnsupportedSource`].
+/// [`OpError::Image`], [`OpError::Local`], [`OpError::Http`], [`OpError::Git`], [`OpError::UnsupportedSource`].
 pub async fn define(
     job: &Job,
     digest: &VertexDigest,
@@ -61,20 +63,18 @@ pub async fn define(
         .unwrap_or(("", &source.identifier));
     match scheme {
         "local" => {
-            let context = job
-                .contexts
-                .get(rest)
-                .ok_or_else(|| OpError::NoContext(rest.to_owned()))?;
+            let tree = job.client.local(rest, &source.attrs, reporter).await?;
+            // What was fetched has been shown; what is read in place is shown when it is.
+            let vertex = (!reporter.has_begun())
+                .then(|| Arc::new(SharedVertex::new(Reporter::of(&job.sink, digest, vertex))));
             Ok(Definition {
                 ingredients: vec![part("local directory", rest)],
                 content: Vec::new(),
-                values: Some(vec![Value::Context(Context {
-                    tree: Arc::clone(context),
-                    vertex: Arc::new(SharedVertex::new(Reporter::of(&job.sink, digest, vertex))),
-                })]),
+                values: Some(vec![Value::Context(Context { tree, vertex })]),
                 volatile: true,
             })
         }
+        "http" if rest.starts_with(upload::HOST) => upload::define(job, rest, source, reporter).await,
         "docker-image" | "oci-layout" => image(job, digest, vertex, source, reporter).await,
         "http" | "https" => http::define(job, vertex, source, reporter).await,
         "git" => git::define(job, source, reporter).await,
@@ -106,12 +106,15 @@ async fn image(
     source: &SourceOp,
     reporter: &mut Reporter,
 ) -> Result<Definition<Value>, OpError> {
-    let image = job
-        .engine
-        .images
-        .by_identifier(&source.identifier, vertex.platform.as_ref())
-        .await?;
-    let diff_ids = &image.config.rootfs.diff_ids;
+    let asker = Asker {
+        lease: &job.lease,
+        client: &job.client,
+    };
+    let images = &job.engine.images;
+    let found = images.of_source(asker, source, vertex.platform.as_ref()).await?;
+    let image = found.image;
+    // A config has a diff id for each layer; that was checked when it was read.
+    let diff_ids = &image.config.rootfs.diff_ids[..found.layers];
     let mut layers: Vec<LayerId> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
         layers.push(job.engine.snapshotter.layer_id(diff_id, &layers)?);
@@ -124,6 +127,7 @@ async fn image(
                 descriptor: descriptor.clone(),
                 diff_id: diff_ids[index].clone(),
                 below: layers[..index].to_vec(),
+                created: None,
                 origin: image.origin.clone(),
                 vertex: Arc::clone(&shown),
             };

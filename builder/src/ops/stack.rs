@@ -3,16 +3,17 @@
 use rbuild_graph::{DiffOp, MergeOp};
 
 use super::{OpError, chain_of};
+use crate::job::Job;
 use crate::value::{Chain, Value};
 
 /// All inputs stacked, first at the bottom.
 ///
 /// # Errors
 /// [`OpError::NoSuchInput`] if an input is missing or is no file system.
-pub fn merge(merge: &MergeOp, inputs: &[Value]) -> Result<Chain, OpError> {
+pub async fn merge(job: &Job, merge: &MergeOp, inputs: &[Value]) -> Result<Chain, OpError> {
     let mut stacked = Chain::default();
     for input in &merge.inputs {
-        stacked = stacked.stacked(&chain_of(*input, inputs)?);
+        stacked = stacked.stacked(&chain_of(job, *input, inputs).await?);
     }
     Ok(stacked)
 }
@@ -21,8 +22,8 @@ pub fn merge(merge: &MergeOp, inputs: &[Value]) -> Result<Chain, OpError> {
 ///
 /// # Errors
 /// [`OpError::UnrelatedDiff`] if the upper does not stand on the lower.
-pub fn diff(diff: &DiffOp, inputs: &[Value]) -> Result<Chain, OpError> {
-    let lower = chain_of(diff.lower, inputs)?;
-    let upper = chain_of(diff.upper, inputs)?;
+pub async fn diff(job: &Job, diff: &DiffOp, inputs: &[Value]) -> Result<Chain, OpError> {
+    let lower = chain_of(job, diff.lower, inputs).await?;
+    let upper = chain_of(job, diff.upper, inputs).await?;
     upper.above(&lower).ok_or(OpError::UnrelatedDiff)
 }

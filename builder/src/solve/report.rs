@@ -104,6 +104,12 @@ impl Reporter {
         self.running
     }
 
+    /// Whether it ever began.
+    #[must_use]
+    pub const fn has_begun(&self) -> bool {
+        self.started.is_some()
+    }
+
     fn begin(&mut self) {
         self.started = Some(SystemTime::now());
         self.running = true;

@@ -68,9 +68,10 @@ pub trait Executor: Send + Sync + 'static {
     /// Held while a key is being computed by this process.
     type Lock: Send;
 
-    /// What `vertex` is made of.
+    /// What `vertex` of `graph` is made of.
     fn define(
         &self,
+        graph: &Graph,
         digest: &VertexDigest,
         vertex: &Vertex,
         reporter: &mut Reporter,
@@ -84,8 +85,8 @@ pub trait Executor: Send + Sync + 'static {
         value: &Self::Value,
     ) -> impl Future<Output = Result<Digest, Self::Error>> + Send;
 
-    /// The result kept under `key`, if all of it is still there.
-    fn load(&self, key: &Key) -> impl Future<Output = Option<Cached<Self::Value>>> + Send;
+    /// The result of `vertex` kept under `key`, if all of it is still there.
+    fn load(&self, vertex: &Vertex, key: &Key) -> impl Future<Output = Option<Cached<Self::Value>>> + Send;
 
     /// The key by content that was found for a key by definition.
     fn alias(&self, definition: &Key) -> impl Future<Output = Option<Key>> + Send;
@@ -302,7 +303,7 @@ impl<E: Executor> Run<E> {
         let node = &self.nodes[digest];
         // A source asks the outside here, which can take its time.
         let definition = tokio::select! {
-            defined = self.executor.define(digest, vertex, reporter) => defined.map_err(Halt::Failed)?,
+            defined = self.executor.define(&self.graph, digest, vertex, reporter) => defined.map_err(Halt::Failed)?,
             () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
         let (key, ingredients) = self.key(node, vertex, &definition).await?;
@@ -315,7 +316,7 @@ impl<E: Executor> Run<E> {
             return Ok(());
         }
         if !vertex.meta.ignore_cache
-            && let Some(cached) = self.executor.load(&key).await
+            && let Some(cached) = self.executor.load(vertex, &key).await
         {
             reporter.cached();
             publish(node, cached);
@@ -339,7 +340,7 @@ impl<E: Executor> Run<E> {
             () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
         if !vertex.meta.ignore_cache
-            && let Some(cached) = self.executor.load(&key).await
+            && let Some(cached) = self.executor.load(vertex, &key).await
         {
             reporter.cached();
             publish(node, cached);
@@ -457,11 +458,18 @@ impl<E: Executor> Run<E> {
         if !volatile
             && !vertex.meta.ignore_cache
             && let Some(key) = self.executor.alias(&definition_key).await
-            && self.executor.load(&key).await.is_some()
+            && self.executor.load(vertex, &key).await.is_some()
         {
             return Ok((key, ingredients));
         }
-        node.stalled.send_replace(true);
+        // What is here already only has to be read: nobody should begin work meanwhile that may turn out to be cached.
+        let is_here = |need: &ContentInput| {
+            let edge = &vertex.inputs[need.input];
+            self.nodes[&edge.vertex].value.borrow().is_some()
+        };
+        if !definition.content.iter().all(is_here) {
+            node.stalled.send_replace(true);
+        }
         for need in &definition.content {
             self.nodes[&vertex.inputs[need.input].vertex].demand();
         }

@@ -115,6 +115,14 @@ pub(crate) struct LowBuild {
     #[arg(long, value_name = "STAGE", help_heading = CACHE)]
     pub(crate) no_cache_filter: Vec<String>,
 
+    /// Ask about the Dockerfile instead of building: check, outline, targets, e.g. "outline,format=json"
+    #[arg(long, value_name = "METHOD", alias = "print", help_heading = OUTPUT)]
+    pub(crate) call: Option<String>,
+    /// Lint the Dockerfile: --call=check
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", help_heading = OUTPUT)]
+    pub(crate) check: Option<bool>,
+
     #[command(flatten)]
     pub(crate) unserved: Unserved,
     #[command(flatten)]
@@ -135,11 +143,6 @@ pub(crate) struct Unserved {
     pub(crate) cache_from: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) cache_to: Vec<String>,
-    #[arg(long, hide = true, alias = "print")]
-    pub(crate) call: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = go_bool)]
-    pub(crate) check: Option<bool>,
     #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
     #[arg(long, hide = true)]

@@ -3,15 +3,23 @@
 use std::path::Path;
 
 use rbuild_builder::request::BuildOutcome;
+use rbuild_frontend::subrequest::SubrequestAnswer;
 use rbuild_graph::progress::Warning;
 use rbuild_ui::diagnostic::{Source, WarningText, write_warnings};
 use rbuild_ui::progress::Mode;
 
-use super::{CommandError, Open};
+use super::{CommandError, Open, call};
 use crate::args::LowBuild;
 use crate::engine::EngineOptions;
 use crate::env::Env;
+use crate::request::Call;
 use crate::{request, result_files, view};
+
+/// What came of it.
+enum Done<'a> {
+    Built(BuildOutcome),
+    Answered(&'a Call, SubrequestAnswer),
+}
 
 /// Builds, shows how, and writes what was asked for.
 pub(super) fn run(
@@ -36,7 +44,12 @@ pub(super) fn run(
     })?;
     let progress = view::start(high.mode, "Building", env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
-    let built = engine.build(high.request, progress.sink());
+    let done = match &high.call {
+        None => engine.build(high.request, progress.sink()).map(Done::Built),
+        Some(call) => engine
+            .call(high.request, call.subrequest, progress.sink())
+            .map(|answer| Done::Answered(call, answer)),
+    };
     let summary = progress.finish();
     let silent = matches!(high.mode, Mode::Quiet | Mode::None | Mode::RawJson);
     if !silent {
@@ -48,7 +61,16 @@ pub(super) fn run(
         let coloured = env.is_coloured();
         let _unwritten = write_warnings(&warnings, debug, coloured, &mut env.stderr);
     }
-    let outcome = built?;
+    let outcome = match done? {
+        Done::Built(outcome) => outcome,
+        Done::Answered(question, answer) => {
+            if let Some(path) = &high.metadata_file {
+                result_files::write_metadata(path, &call::metadata(&answer)?)
+                    .map_err(|error| CommandError::failed(&error))?;
+            }
+            return call::print(question, &answer, env);
+        }
+    };
     files(high.iidfile.as_deref(), high.metadata_file.as_deref(), &outcome)?;
     if let Some(id) = result_files::image_id(&outcome).filter(|_| high.print_id) {
         writeln!(env.stdout, "{id}")?;

@@ -7,11 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use clap::Parser as _;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
+use rbuild_dockerfile::Span;
+use rbuild_frontend::subrequest::{LintFailure, LintResults, Subrequest, SubrequestAnswer, TargetList};
+use rbuild_frontend::{FrontendOptions, LintWarning, Rule};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::Digest;
 
 use super::*;
-use crate::engine::{ImageRow, PruneRequest, Removed, UsageFilter, UsageRow};
+use crate::engine::{ImageRow, PruneRequest, Removed, ServeRequest, UsageFilter, UsageRow};
 use crate::env::testing::{Written, env};
 
 /// What the engine answers, and what it was asked.
@@ -21,6 +24,7 @@ struct Fake {
     asked: Rc<RefCell<Vec<String>>>,
     images: Vec<ImageRow>,
     usage: Vec<UsageRow>,
+    answer: Option<SubrequestAnswer>,
 }
 
 impl Fake {
@@ -44,6 +48,20 @@ impl Engine for Rc<RefCell<Fake>> {
                 .into(),
                 ..BuildOutcome::default()
             }),
+        }
+    }
+
+    fn call(
+        &self,
+        request: BuildRequest,
+        subrequest: Subrequest,
+        _sink: Arc<dyn Sink>,
+    ) -> Result<SubrequestAnswer, EngineError> {
+        self.borrow()
+            .ask(format!("call {subrequest:?} {:?}", request.target));
+        match self.borrow().answer.clone() {
+            Some(answer) => Ok(answer),
+            None => Err(EngineError::failed("boom")),
         }
     }
 
@@ -92,6 +110,20 @@ impl Engine for Rc<RefCell<Fake>> {
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError> {
         self.borrow().ask(format!("du {filter:?}"));
         Ok(self.borrow().usage.clone())
+    }
+
+    fn serve(&self, request: ServeRequest) -> Result<(), EngineError> {
+        let ServeRequest {
+            addresses,
+            gid,
+            idle,
+            entitlements,
+            ..
+        } = &request;
+        self.borrow()
+            .ask(format!("serve {addresses:?} {gid:?} {idle:?} {entitlements:?}"));
+        self.borrow().ask(format!("labels {:?}", request.labels));
+        Ok(())
     }
 
     fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRow>, EngineError> {
@@ -257,6 +289,117 @@ fn a_reader_that_went_away_ends_quietly() {
     let done = run(cli, &mut env, &|_| Err(EngineError::Cancelled));
     assert_eq!(report(done, &mut env), ExitCode::Success);
     assert_eq!(stderr.text(), "");
+}
+
+fn lint(warnings: &[(Rule, u32)], failure: Option<&str>) -> SubrequestAnswer {
+    let options = FrontendOptions {
+        dockerfile: b"FROM a\nENV \x1b[2J x\nCMD y\n".to_vec(),
+        filename: "inside".to_owned(),
+        ..FrontendOptions::default()
+    };
+    let warning = |(rule, line): &(Rule, u32)| LintWarning {
+        rule: *rule,
+        message: "detail".to_owned(),
+        description: "d",
+        url: "https://example.test/r",
+        span: Span::new(*line, *line),
+    };
+    let failure = failure.map(|message| LintFailure {
+        message: message.to_owned(),
+        span: Some(Span::new(1, 1)),
+    });
+    let warnings = warnings.iter().map(warning).collect();
+    SubrequestAnswer::Lint(LintResults::new(&options, warnings, failure))
+}
+
+fn ask(answer: SubrequestAnswer, line: &[&str]) -> Ran {
+    let fake = Fake {
+        answer: Some(answer),
+        ..Fake::default()
+    };
+    run_with(fake, line, b"")
+}
+
+const CHECK: [&str; 4] = ["build", "--progress=none", "--check", "."];
+
+#[test]
+fn a_check_without_findings_succeeds() {
+    let ran = ask(lint(&[], None), &CHECK);
+    assert_eq!(ran.code, ExitCode::Success);
+    assert_eq!(ran.stdout.text(), "Check complete, no warnings found.\n");
+    assert_eq!(ran.stderr.text(), "");
+    assert_eq!(ran.asked, ["call Lint None"]);
+}
+
+#[test]
+fn a_check_with_findings_fails_without_another_word() {
+    let found = lint(&[(Rule::LegacyKeyValueFormat, 2)], None);
+    let ran = ask(found.clone(), &CHECK);
+    assert_eq!(ran.code, ExitCode::Failure);
+    assert_eq!(ran.stderr.text(), "");
+    assert_eq!(
+        ran.stdout.text(),
+        "Check complete, 1 warning has been found!\n\n\
+         WARNING: LegacyKeyValueFormat - https://example.test/r\ndetail\nDockerfile:2\n--------------------\n   \
+         1 |     FROM a\n   2 | >>> ENV \\x1b[2J x\n   3 |     CMD y\n   4 |     \n--------------------\n"
+    );
+    let ignoring = ["build", "--progress=none", "--call=check,ignorestatus=true", "."];
+    assert_eq!(ask(found, &ignoring).code, ExitCode::Success);
+}
+
+#[test]
+fn a_check_of_what_cannot_be_built_ends_with_the_error() {
+    let found = lint(
+        &[(Rule::LegacyKeyValueFormat, 2), (Rule::JsonArgsRecommended, 3)],
+        Some("no such stage"),
+    );
+    let ran = ask(found, &CHECK);
+    assert_eq!(ran.code, ExitCode::Failure);
+    let stdout = ran.stdout.text();
+    assert!(
+        stdout.starts_with("Check complete, 2 warnings have been found!\n\nWARNING: "),
+        "{stdout}"
+    );
+    assert!(stdout.ends_with("--------------------\n\n"), "{stdout}");
+    assert!(
+        ran.stderr
+            .text()
+            .starts_with("ERROR: no such stage\nDockerfile:1\n--------------------\n   1 | >>> FROM a\n"),
+        "{}",
+        ran.stderr.text()
+    );
+    let ran = ask(lint(&[], Some("no such stage")), &CHECK);
+    assert_eq!((ran.code, ran.stdout.text().as_str()), (ExitCode::Failure, ""));
+}
+
+#[test]
+fn answers_are_printed_as_text_or_json() {
+    let options = FrontendOptions {
+        dockerfile: b"# a first\nFROM x AS a\n".to_vec(),
+        ..FrontendOptions::default()
+    };
+    let list = || SubrequestAnswer::Targets(TargetList::of(&options).unwrap());
+    let ran = ask(
+        list(),
+        &["build", "--progress=none", "--call=targets", "--target=b", "."],
+    );
+    assert_eq!(ran.stdout.text(), "TARGET      DESCRIPTION\na (default) first\n");
+    assert_eq!(ran.asked, ["call Targets Some(\"b\")"]);
+    let dir = tempfile::tempdir().unwrap();
+    let meta = dir.path().join("meta.json");
+    let file = format!("--metadata-file={}", meta.display());
+    let ran = ask(list(), &["build", "-q", "--call=targets,format=json", &file, "."]);
+    assert_eq!(ran.code, ExitCode::Success);
+    let printed: serde_json::Value = serde_json::from_str(&ran.stdout.text()).unwrap();
+    assert_eq!(printed["targets"][0]["description"], "first");
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(meta).unwrap()).unwrap();
+    assert_eq!(written["result.json"], printed);
+    assert_eq!(written["version"], "1.0.0");
+    let ran = run_line(&["build", "-q", "--call=outline", "."]);
+    assert_eq!(
+        (ran.code, ran.stderr.text().as_str()),
+        (ExitCode::Failure, "ERROR: boom\n")
+    );
 }
 
 #[test]
@@ -461,4 +604,70 @@ fn the_version_names_the_platform() {
         run_line(&["version"]).stdout.text(),
         format!("rbuild {} linux/amd64\n", env!("CARGO_PKG_VERSION"))
     );
+}
+
+/// Runs the program as BuildKit's daemon.
+fn buildkitd_with(line: &[&str]) -> (Result<(), CommandError>, Vec<String>) {
+    let fake = Fake::default();
+    let asked = Rc::clone(&fake.asked);
+    let fake = Rc::new(RefCell::new(fake));
+    let args = Buildkitd::try_parse_from(std::iter::once(&"buildkitd").chain(line)).unwrap();
+    let open = move |options: EngineOptions| -> Result<Box<dyn Engine>, EngineError> {
+        fake.borrow().ask(format!("root {:?}", options.root));
+        Ok(Box::new(Rc::clone(&fake)))
+    };
+    let done = buildkitd(&args, &open);
+    let asked = asked.borrow().clone();
+    (done, asked)
+}
+
+#[test]
+fn buildkitd_takes_the_flags_of_buildkits_tests() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("buildkitd.toml");
+    std::fs::write(&config, "insecure-entitlements = [\"network.host\"]\n").unwrap();
+    let config = format!("--config={}", config.display());
+    let (done, asked) = buildkitd_with(&[
+        "--oci-worker=true",
+        "--containerd-worker=false",
+        "--oci-worker-gc=false",
+        "--oci-worker-labels=a.b=true,c=d",
+        &config,
+        "--root",
+        "/r",
+        "--addr",
+        "unix:///r/s.sock",
+        "--debug",
+    ]);
+    done.unwrap();
+    assert_eq!(asked[0], "root Some(\"/r/rbuild\")");
+    assert_eq!(asked[1], "serve [\"unix:///r/s.sock\"] None None [NetworkHost]");
+    for label in ["\"a.b\": \"true\"", "\"c\": \"d\""] {
+        assert!(asked[2].contains(label), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_daemon_that_cannot_be_is_refused_by_name() {
+    for (line, words) in [
+        (&["--oci-worker=false"][..], "--oci-worker=false"),
+        (&["--containerd-worker=true"], "containerd"),
+        (&["--idle-timeout=soon"], "soon"),
+        (&["--allow-insecure-entitlement=everything"], "everything"),
+        (&["--oci-worker-labels=alone"], "alone"),
+        (&["--group=no such group"], "no such group"),
+    ] {
+        let (done, asked) = buildkitd_with(line);
+        let Err(CommandError::Failed(diagnostic)) = done else {
+            panic!("{line:?} was taken: {asked:?}");
+        };
+        assert!(
+            diagnostic.message.contains(words),
+            "{line:?}: {}",
+            diagnostic.message
+        );
+    }
+    let (done, asked) = buildkitd_with(&["--idle-timeout=5m", "--addr=unix:///a"]);
+    done.unwrap();
+    assert!(asked[1].contains("Some(300s)"), "{asked:?}");
 }

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rbuild_builder::request::{Destination, LayerCompression, LayoutDestination, Output, OutputKind};
+use rbuild_builder::request::{
+    Destination, LayerCompression, LayoutDestination, Output, OutputKind, TreeDestination,
+};
 use rbuild_ui::values::export::ExportEntry;
 use rbuild_ui::values::key_value::{self, AnnotationType};
 use rbuild_ui::values::scalar::parse_bool;
@@ -24,13 +26,12 @@ const NO_EFFECT: [&str; 6] = [
 ];
 
 /// Attributes that ask for something unless they have this value.
-const NOT_SERVED: [(&str, &str); 8] = [
+const NOT_SERVED: [(&str, &str); 7] = [
     ("store", "true"),
     ("name-canonical", "false"),
     ("dangling-name-prefix", ""),
     ("danging-name-empty-only", "false"),
     ("prefer-nondist-layers", "false"),
-    ("platform-split", ""),
     ("mode", "copy"),
     ("source-date-epoch", ""),
 ];
@@ -117,6 +118,7 @@ fn plain(kind: OutputKind) -> Output {
         force_compression: false,
         oci_mediatypes: true,
         rewrite_timestamp: false,
+        platform_split: None,
         annotations: BTreeMap::new(),
     }
 }
@@ -129,6 +131,7 @@ fn output(
 ) -> Result<Output, UsageError> {
     let kind = kind(&mut entry, platforms)?;
     let mut output = plain(kind);
+    output.platform_split = entry.take_bool("platform-split")?;
     // Tags take the place of names, as in buildx.
     let names = entry.attrs.remove("name").unwrap_or_default();
     if !has_tags {
@@ -176,7 +179,7 @@ fn kind(entry: &mut ExportEntry, platforms: usize) -> Result<OutputKind, UsageEr
                 insecure: entry.take_bool("registry.insecure")?.unwrap_or(false),
             })
         }
-        "local" => Ok(OutputKind::Local(directory(entry)?)),
+        "local" => Ok(OutputKind::Local(TreeDestination::Dir(directory(entry)?))),
         "tar" => Ok(OutputKind::Tar(stream(entry)?)),
         "oci" => layout(entry).map(OutputKind::Oci),
         "docker" => {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use clap::Parser as _;
 use rbuild_builder::request::{
-    ContextSource, Destination, DockerfileSource, LayerCompression, LayoutDestination, OutputKind,
+    CacheExport, CacheForm, CacheSource, CacheTarget, ContextSource, Destination, DockerfileSource,
+    LayerCompression, LayoutDestination, OutputKind, TreeDestination,
 };
 
 use super::*;
@@ -117,11 +118,9 @@ fn flags_that_are_not_served_are_refused_by_name() {
         "--sbom",
         "--provenance=max",
         "--attest=type=sbom",
-        "--cache-from=a",
-        "--cache-to=type=inline",
-        "--call=outline",
-        "--print=targets",
-        "--check",
+        "--cache-from=type=s3",
+        "--cache-to=type=gha,scope=x",
+        "--cache-to=type=registry,ref=a,registry.insecure=true",
         "--policy=reset=true",
         "--resource=memory=1g",
         "--builder=other",
@@ -137,7 +136,6 @@ fn flags_that_are_not_served_are_refused_by_name() {
         "--file=https://example.test/Dockerfile",
     ] {
         let name = flag.split('=').next().unwrap();
-        let name = if name == "--print" { "--call" } else { name };
         let text = refused(&[flag, "."]);
         assert!(
             text.starts_with(&format!("not supported yet: {name}")),
@@ -167,12 +165,73 @@ fn flags_that_ask_for_nothing_are_accepted() {
 }
 
 #[test]
+fn questions_about_the_dockerfile() {
+    use rbuild_frontend::subrequest::Subrequest as S;
+    for (line, subrequest, as_json, ignore_status) in [
+        (vec!["--check", "."], S::Lint, false, false),
+        (vec!["--check", "--call=outline", "."], S::Lint, false, false),
+        (vec!["--call=lint", "."], S::Lint, false, false),
+        (vec!["--call=check,ignorestatus=1", "."], S::Lint, false, true),
+        (vec!["--call=format=json,outline", "."], S::Outline, true, false),
+        (vec!["--print=targets,format=x", "."], S::Targets, false, false),
+        (
+            vec!["--call=subrequests.describe", "."],
+            S::Describe,
+            false,
+            false,
+        ),
+    ] {
+        let call = high(&line)
+            .call
+            .unwrap_or_else(|| panic!("{line:?} asks nothing"));
+        assert_eq!(
+            (call.subrequest, call.as_json, call.ignore_status),
+            (subrequest, as_json, ignore_status),
+            "{line:?}"
+        );
+    }
+    for line in [["--call=build", "."], ["--call=", "."], ["--check=false", "."]] {
+        assert_eq!(high(&line).call, None, "{line:?}");
+    }
+    for (flag, expected) in [
+        ("--call=outline,targets", "invalid print value: outline,targets"),
+        ("--call=outline,a=b", "invalid print field: a=b"),
+        (
+            "--call=check,ignorestatus=x",
+            "invalid ignorestatus print value: x",
+        ),
+        ("--call=convertllb", "unsupported request frontend.convertllb"),
+        ("--call=format=json", "unsupported request frontend."),
+    ] {
+        assert_eq!(refused(&[flag, "."]), expected);
+    }
+}
+
+#[test]
+fn the_dockerfile_has_the_name_the_user_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let context = dir.path().to_str().unwrap();
+    let beside = format!("{context}/Dockerfile");
+    for (line, stdin, expected) in [
+        (vec!["--check", "."], "", "Dockerfile"),
+        (vec!["--check", "./"], "", "Dockerfile"),
+        (vec!["--check", context], "", beside.as_str()),
+        (vec!["--check", "-f", "./a/B", "."], "", "./a/B"),
+        (vec!["--check", "-f", "-", "."], "FROM a", "stdin"),
+        (vec!["--check", "-"], "FROM a", "stdin"),
+    ] {
+        let high = high_with(&line, &[], stdin.as_bytes()).unwrap();
+        assert_eq!(high.call.unwrap().dockerfile, expected, "{line:?}");
+    }
+}
+
+#[test]
 fn outputs() {
     let file = |path: &str| Destination::File(PathBuf::from(path));
     for (line, expected) in [
         (
             &["-o", "out", "."][..],
-            vec![OutputKind::Local(PathBuf::from("out"))],
+            vec![OutputKind::Local(TreeDestination::Dir(PathBuf::from("out")))],
         ),
         (&["-o", "-", "."], vec![OutputKind::Tar(Destination::Stdout)]),
         (
@@ -202,17 +261,23 @@ fn outputs() {
         (&["-t", "a", "--push", "-o", "type=image", "."], vec![PUSH]),
         (
             &["-t", "a", "--push", "-o", "out", "."],
-            vec![OutputKind::Local(PathBuf::from("out")), PUSH],
+            vec![
+                OutputKind::Local(TreeDestination::Dir(PathBuf::from("out"))),
+                PUSH,
+            ],
         ),
         (&["--load", "."], vec![STORE]),
         (
             &["--load", "-o", "out", "."],
-            vec![OutputKind::Local(PathBuf::from("out")), STORE],
+            vec![
+                OutputKind::Local(TreeDestination::Dir(PathBuf::from("out"))),
+                STORE,
+            ],
         ),
         (&["-o", "type=cacheonly", "."], vec![OutputKind::CacheOnly]),
         (
             &["-o", "type=cacheonly", "-o", "out", "."],
-            vec![OutputKind::Local(PathBuf::from("out"))],
+            vec![OutputKind::Local(TreeDestination::Dir(PathBuf::from("out")))],
         ),
         (&["-o", "", "."], vec![STORE]),
     ] {
@@ -605,10 +670,72 @@ fn other_conflicts() {
         high(&["--network=none", "."]).request.network,
         Some(NetMode::None)
     );
+    let inline = high(&["--build-arg=BUILDKIT_INLINE_CACHE=1", "."]);
+    assert!(inline.warnings.is_empty());
+    assert_eq!(inline.request.cache_to[0].target, CacheTarget::Inline);
+}
+
+#[test]
+fn caches_are_read_as_buildx_reads_them() {
+    let request = high(&[
+        "--cache-to=type=local,dest=out,mode=max,compression=zstd,compression-level=99",
+        "--cache-to=type=registry,ref=localhost:5000/a,oci-mediatypes=false,ignore-error=true",
+        "--cache-from=busybox,localhost:5000/b:c",
+        "--cache-from=type=local,src=in,tag=t",
+        ".",
+    ])
+    .request;
+    let zstd = CacheForm {
+        compression: LayerCompression::Zstd,
+        compression_level: Some(22),
+        ..CacheForm::default()
+    };
+    let local = CacheTarget::Directory {
+        dest: "out".into(),
+        tag: "latest".to_owned(),
+        form: zstd,
+    };
     assert_eq!(
-        high(&["--build-arg=BUILDKIT_INLINE_CACHE=1", "."]).warnings.len(),
-        1
+        request.cache_to[0],
+        CacheExport {
+            target: local,
+            mode_max: true,
+            ignore_error: false
+        }
     );
+    let CacheTarget::Registry(reference, form) = &request.cache_to[1].target else {
+        panic!("a registry")
+    };
+    assert_eq!(reference.to_string(), "localhost:5000/a:latest");
+    assert!(
+        !form.oci_mediatypes && !form.image_manifest,
+        "no OCI types, so an index"
+    );
+    let names: Vec<String> = request.cache_from.iter().map(CacheSource::name).collect();
+    assert_eq!(
+        names,
+        [
+            "docker.io/library/busybox:latest",
+            "localhost:5000/b:c",
+            "local:in:t"
+        ]
+    );
+    for (text, expected) in [
+        ("--cache-to=type=local", "local cache needs dest"),
+        ("--cache-to=dest=x", "type required form> \"dest=x\""),
+        (
+            "--cache-from=type=local,src=x,digest=md5:a",
+            "failed to parse digest of cache: \"md5:a\"",
+        ),
+        (
+            "--cache-from=type=registry,ref=A:b:c",
+            "failed to parse ref of cache: \"A:b:c\"",
+        ),
+    ] {
+        assert_eq!(refused(&[text, "."]), expected, "{text}");
+    }
+    let twice = refused(&["--cache-to=a", "--cache-to=a:latest", "."]);
+    assert_eq!(twice, "duplicate cache exports");
 }
 
 #[test]

@@ -21,7 +21,6 @@ pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
         .attest
         .iter()
         .all(|text| text.split(',').any(|field| field == "disabled=true"));
-    let is_build = |call: &Option<String>| call.as_deref().is_none_or(|call| call == "build");
     let is_default = |builder: &Option<String>| {
         builder
             .as_deref()
@@ -31,10 +30,6 @@ pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
         ("--attest", attest_off),
         ("--sbom", off(&flags.sbom)),
         ("--provenance", off(&flags.provenance)),
-        ("--cache-from", flags.cache_from.is_empty()),
-        ("--cache-to", flags.cache_to.is_empty()),
-        ("--call", is_build(&flags.call)),
-        ("--check", flags.check != Some(true)),
         ("--policy", flags.policy.is_empty()),
         ("--resource", flags.resource.is_empty()),
         ("--builder", is_default(&flags.builder)),

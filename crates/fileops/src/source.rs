@@ -208,7 +208,9 @@ impl LocalContext {
 }
 
 impl SourceTree {
-    pub(crate) const fn root(&self) -> &RootFd {
+    /// Its root directory. Ignore rules do not hold for what is read from it.
+    #[must_use]
+    pub const fn root(&self) -> &RootFd {
         match self {
             Self::Snapshot(root) => root,
             Self::Context(context) => &context.root,

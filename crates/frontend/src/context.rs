@@ -1,4 +1,7 @@
-//! Named contexts (`--build-context name=value`): which name means which, and what kind each value is.
+//! Named contexts: which name means which, and what kind each value is. Two languages: that of `--build-context`, read
+//! here, and that of clients of the API ([`client`]).
+
+mod client;
 
 use std::collections::BTreeMap;
 
@@ -7,6 +10,8 @@ use rbuild_oci::{Digest, Platform, Reference};
 
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::git;
+use crate::input::{ClientContexts, ContextOrigin, InputGraph};
+use crate::options::FrontendOptions;
 use crate::stage::SCRATCH;
 
 /// A named context.
@@ -35,14 +40,41 @@ pub(crate) enum ContextSource {
         digest: Option<Digest>,
     },
     Directory(String),
+    /// A content store of a client.
+    Store {
+        session: String,
+        store: String,
+        /// What the build calls the image, with its digest.
+        reference: String,
+        digest: Digest,
+    },
+    /// A directory of a client.
+    Local {
+        name: String,
+        session: String,
+        shared_key: String,
+    },
+    Input(Box<InputGraph>),
 }
 
 /// All named contexts of a build, by normalised name.
-#[derive(Debug, Default)]
-pub(crate) struct NamedContexts(BTreeMap<String, NamedContext>);
+#[derive(Debug)]
+pub(crate) enum NamedContexts<'a> {
+    /// Read.
+    Host(BTreeMap<String, NamedContext>),
+    /// As written.
+    Client(&'a ClientContexts, &'a BTreeMap<String, String>),
+}
 
-impl NamedContexts {
-    pub(crate) fn new(given: &BTreeMap<String, String>) -> Result<Self, FrontendError> {
+impl<'a> NamedContexts<'a> {
+    pub(crate) fn new(options: &'a FrontendOptions) -> Result<Self, FrontendError> {
+        match &options.context_origin {
+            ContextOrigin::Host => Self::of_host(&options.build_contexts),
+            ContextOrigin::Client(clients) => Ok(Self::Client(clients, &options.build_contexts)),
+        }
+    }
+
+    fn of_host(given: &BTreeMap<String, String>) -> Result<Self, FrontendError> {
         let mut contexts = BTreeMap::new();
         for (key, value) in given {
             let (name, platform) = key
@@ -55,7 +87,7 @@ impl NamedContexts {
             let source = source(&name, value)?;
             contexts.insert(name.clone(), NamedContext { name, source });
         }
-        Ok(Self(contexts))
+        Ok(Self::Host(contexts))
     }
 
     /// The context that replaces stage or image `name` for `platform`.
@@ -64,13 +96,43 @@ impl NamedContexts {
         name: &str,
         platform: &Platform,
         span: Span,
-    ) -> Result<Option<&NamedContext>, FrontendError> {
+    ) -> Result<Option<NamedContext>, FrontendError> {
         if name.eq_ignore_ascii_case(SCRATCH) || name.eq_ignore_ascii_case("context") {
             return Ok(None);
         }
         let name = familiar(name).map_err(|error| error.or_at(span))?;
         let for_platform = format!("{name}::{}", platform.normalized());
-        Ok(self.0.get(&for_platform).or_else(|| self.0.get(&name)))
+        match self {
+            Self::Host(contexts) => Ok(contexts
+                .get(&for_platform)
+                .or_else(|| contexts.get(&name))
+                .cloned()),
+            Self::Client(clients, given) => {
+                let found = [&for_platform, &name]
+                    .into_iter()
+                    .find_map(|key| Some((key, given.get(key)?)));
+                found
+                    .map(|(key, value)| client::read(clients, &name, key, value))
+                    .transpose()
+                    .map_err(|error| error.or_at(span))
+            }
+        }
+    }
+}
+
+/// What `context` is when it is to be read as `value` instead; `None` if its contexts are this machine's.
+pub(crate) fn replaced(
+    contexts: &NamedContexts<'_>,
+    context: &NamedContext,
+    value: &str,
+) -> Result<Option<NamedContext>, FrontendError> {
+    match contexts {
+        NamedContexts::Host(_) => Ok(None),
+        NamedContexts::Client(clients, _) => {
+            let key = &context.name;
+            let name = key.split_once("::").map_or(key.as_str(), |(name, _)| name);
+            client::read(clients, name, key, value).map(Some)
+        }
     }
 }
 
@@ -121,13 +183,17 @@ fn layout_source(layout: &str) -> Result<ContextSource, FrontendError> {
         }
         None => (layout, None),
     };
-    let (directory, tag) = match rest.rsplit_once(':') {
-        Some((directory, tag)) if !tag.contains('/') => (directory, Some(tag.to_owned())),
-        _ => (rest, None),
-    };
+    let (directory, tag) = split_tag(rest);
     Ok(ContextSource::Layout {
         directory: directory.to_owned(),
-        tag,
+        tag: tag.map(str::to_owned),
         digest,
     })
+}
+
+fn split_tag(place: &str) -> (&str, Option<&str>) {
+    match place.rsplit_once(':') {
+        Some((directory, tag)) if !tag.contains('/') => (directory, Some(tag)),
+        _ => (place, None),
+    }
 }

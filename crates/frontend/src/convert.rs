@@ -19,11 +19,16 @@ use crate::context::NamedContexts;
 pub(crate) use crate::convert::resolve::shown;
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::lint::{LintWarning, Linter};
+use crate::local_paths::LocalPaths;
 use crate::lowering::Lowering;
 use crate::options::FrontendOptions;
 use crate::resolver::MetaResolver;
 use crate::stage::{StageIndex, Stages};
+use crate::subrequest::Outline;
 use crate::{dispatch, image, validate};
+
+/// What editors call the language of a source (`dockerui/config.go`).
+pub const LANGUAGE: &str = "Dockerfile";
 
 /// A Dockerfile made into a graph.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub struct Lowered {
     pub epoch: Option<Timestamp>,
     /// The target is not taken from the cache.
     pub ignore_cache: bool,
+    /// Parameters of the target, if they were asked for.
+    pub outline: Option<Outline>,
 }
 
 /// What is known of a stage.
@@ -75,7 +82,7 @@ pub async fn lower<R: MetaResolver>(
 ) -> Result<Lowered, FrontendError> {
     let (mut lowering, dockerfile) = prepare(options)?;
     match run(&mut lowering, &dockerfile, resolver).await {
-        Ok(target) => Ok(finish(lowering, &dockerfile, target)),
+        Ok(target) => finish(lowering, &dockerfile, target),
         Err(mut error) => {
             error.warnings = std::mem::take(&mut lowering.lint.warnings);
             Err(error)
@@ -87,8 +94,11 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
     let check = args::check_options(options)?;
     let (dockerfile, errors) = rbuild_dockerfile::parse(&options.dockerfile);
     if let Some(first) = errors.first() {
-        let span = first.span;
-        return Err(FrontendError::at(FrontendErrorKind::Parse(errors), span));
+        let mut lint = Linter::new(check);
+        validate::before_error(&mut lint, &dockerfile, first);
+        let mut error = FrontendError::at(FrontendErrorKind::Parse(errors.clone()), first.span);
+        error.warnings = lint.warnings;
+        return Err(error);
     }
     let ignore = match options.ignore_patterns.as_slice() {
         [] => None,
@@ -98,19 +108,20 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
     graph.sources.push(SourceText {
         filename: options.filename.clone(),
         text: options.dockerfile.clone(),
-        language: "Dockerfile".to_owned(),
+        language: LANGUAGE.to_owned(),
         definition: None,
     });
     let lowering = Lowering {
         options,
         build_args: options.build_args.clone(),
-        contexts: NamedContexts::new(&options.build_contexts)?,
+        contexts: NamedContexts::new(options)?,
         lexer: Lexer::new(dockerfile.escape),
         lint: Linter::new(check),
         budget: Budget::default(),
         graph,
         stages: Stages::default(),
         global_args: crate::env::Env::default(),
+        global_outline: BTreeMap::new(),
         declared_globals: args::declared(&dockerfile),
         target_platform: options
             .target_platform
@@ -121,6 +132,7 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
         proxy: args::proxy(&options.build_args),
         ignore,
         context_paths: BTreeSet::new(),
+        local_paths: LocalPaths::default(),
     };
     Ok((lowering, dockerfile))
 }
@@ -146,14 +158,18 @@ async fn run<R: MetaResolver>(
     links::link(lowering)?;
     loop {
         let reachable = lowering.stages.reachable(target);
-        resolve::bases(lowering, &reachable, resolver).await?;
+        let wanted = wanted(lowering, &reachable);
+        resolve::bases(lowering, &wanted, resolver).await?;
         if !links::read_triggers(lowering, &reachable)? {
             break;
         }
     }
     let reachable = lowering.stages.reachable(target);
-    for (index, needed) in reachable.into_iter().enumerate() {
-        if needed && !lowering.stages.list[index].dispatched {
+    for (index, needed) in wanted(lowering, &reachable).into_iter().enumerate() {
+        let stage = &lowering.stages.list[index];
+        // With all stages, those that a context stands for are read too.
+        let replaced = lowering.options.all_stages && !stage.unregistered;
+        if needed && (!stage.dispatched || replaced) {
             dispatch_stage(lowering, index)?;
         }
     }
@@ -162,6 +178,12 @@ async fn run<R: MetaResolver>(
         Some(rules) => Err(FrontendErrorKind::Lint(rules).into()),
         None => Ok(target),
     }
+}
+
+/// The stages that are lowered.
+fn wanted(lowering: &Lowering<'_>, reachable: &[bool]) -> Vec<bool> {
+    let all = lowering.options.all_stages;
+    reachable.iter().map(|needed| *needed || all).collect()
 }
 
 fn dispatch_stage(lowering: &mut Lowering<'_>, index: StageIndex) -> Result<(), FrontendError> {
@@ -202,8 +224,16 @@ fn dispatch_stage(lowering: &mut Lowering<'_>, index: StageIndex) -> Result<(), 
     Ok(())
 }
 
-fn finish(mut lowering: Lowering<'_>, dockerfile: &Dockerfile, target: StageIndex) -> Lowered {
+fn finish(
+    mut lowering: Lowering<'_>,
+    dockerfile: &Dockerfile,
+    target: StageIndex,
+) -> Result<Lowered, FrontendError> {
     let reachable = lowering.stages.reachable(target);
+    let outline = lowering
+        .options
+        .outline
+        .then(|| lowering.outline(target, &dockerfile.stages[target]));
     let stage = std::mem::take(&mut lowering.stages.list[target]);
     let info = |(index, stage): (usize, &rbuild_dockerfile::Stage)| StageInfo {
         name: stage.name.clone(),
@@ -212,11 +242,15 @@ fn finish(mut lowering: Lowering<'_>, dockerfile: &Dockerfile, target: StageInde
         span: stage.span,
         needed: reachable.get(index).copied().unwrap_or(false),
     };
+    let result = match &stage.state.edge {
+        Some(target) => Some(lowering.local_paths.follow(&mut lowering.graph, target)?),
+        None => None,
+    };
     let all = lowering.context_paths.contains("/");
     let relative = |path: &String| path.trim_start_matches('/').to_owned();
-    Lowered {
+    Ok(Lowered {
         graph: lowering.graph,
-        result: stage.state.edge,
+        result,
         image: stage.image,
         base_image: stage.base_image,
         platform: stage.platform.unwrap_or(lowering.target_platform),
@@ -225,7 +259,8 @@ fn finish(mut lowering: Lowering<'_>, dockerfile: &Dockerfile, target: StageInde
         context_paths: (!all).then(|| lowering.context_paths.iter().map(relative).collect()),
         epoch: lowering.epoch,
         ignore_cache: stage.ignore_cache,
-    }
+        outline,
+    })
 }
 
 /// Names that may have been meant by a variable, and the unset ones.

@@ -65,7 +65,12 @@ impl fmt::Display for FrontendError {
 
 impl std::error::Error for FrontendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.kind)
+        let source = std::error::Error::source(&*self.kind)?;
+        match &self.suggestion {
+            // Kinds tell what they come from, and the suggestion stands behind it: only what lies deeper is left to tell.
+            Some(_) => source.source(),
+            None => Some(source),
+        }
     }
 }
 
@@ -131,6 +136,36 @@ pub enum FrontendErrorKind {
         /// The value, as written.
         value: String,
     },
+    /// A named context of a client without a kind in front.
+    #[error("invalid context specifier {value} for {name}")]
+    ContextSpecifier {
+        /// The name.
+        name: String,
+        /// The value, as written.
+        value: String,
+    },
+    /// A named context that is an input which was not given.
+    #[error("invalid input {input} for {name}")]
+    ContextInput {
+        /// The name.
+        name: String,
+        /// The input.
+        input: String,
+    },
+    /// A named context that is replaced again and again.
+    #[error(
+        "context recursion limit exceeded; this may indicate a cycle in the provided source policies: {0}"
+    )]
+    ContextMoves(String),
+    /// A named context that says to be a git repository, and is none.
+    #[error("invalid git context {0}")]
+    ContextGit(String),
+    /// A graph given to the front end lacks a part of itself.
+    #[error("{0}")]
+    Input(rbuild_graph::GraphError),
+    /// An OCI layout of a client without a digest.
+    #[error("oci-layout reference {} has no digest", quote(.0))]
+    LayoutWithoutDigest(String),
     /// An OCI layout context whose digest is none.
     #[error("could not parse oci-layout reference {}: {source}", quote(.value))]
     LayoutDigest {

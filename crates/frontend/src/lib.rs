@@ -13,19 +13,27 @@ mod env;
 mod error;
 mod git;
 mod image;
+mod input;
 mod lint;
+mod local_paths;
 mod lowering;
 mod options;
+mod outline;
 mod remote;
 mod resolver;
 mod stage;
+pub mod subrequest;
 mod validate;
 
-pub use convert::{Lowered, StageInfo, lower};
+pub use convert::{LANGUAGE, Lowered, StageInfo, lower};
 pub use dispatch::PortError;
 pub use error::{FrontendError, FrontendErrorKind};
 pub use git::GitUrlError;
+pub use input::{ClientContexts, ContextOrigin, InputGraph};
 pub use lint::{CheckError, LintWarning, Rule};
 pub use options::{FrontendOptions, ImageResolveMode, NoCache};
 pub use remote::{RemoteContext, redact_credentials};
-pub use resolver::{ImageRequest, LayoutRequest, MetaResolver, ResolveError, ResolvedImage};
+pub use resolver::{
+    IgnoreFilePlace, IgnoreFileRequest, ImageRequest, LayoutPlace, LayoutRequest, MetaResolver, NotAnImage,
+    ResolveError, ResolvedImage,
+};

@@ -16,8 +16,11 @@ use crate::budget::Budget;
 use crate::context::NamedContexts;
 use crate::env::Env;
 use crate::error::{FrontendError, FrontendErrorKind};
+use crate::input::ContextOrigin;
 use crate::lint::Linter;
+use crate::local_paths::LocalPaths;
 use crate::options::FrontendOptions;
+use crate::outline::Arguments;
 use crate::stage::Stages;
 
 /// Everything that is known and made during one lowering.
@@ -25,13 +28,14 @@ pub(crate) struct Lowering<'a> {
     pub(crate) options: &'a FrontendOptions,
     /// `--build-arg`, with `SOURCE_DATE_EPOCH` resolved.
     pub(crate) build_args: BTreeMap<String, String>,
-    pub(crate) contexts: NamedContexts,
+    pub(crate) contexts: NamedContexts<'a>,
     pub(crate) lexer: Lexer,
     pub(crate) lint: Linter,
     pub(crate) budget: Budget,
     pub(crate) graph: Graph,
     pub(crate) stages: Stages,
     pub(crate) global_args: Env,
+    pub(crate) global_outline: Arguments,
     /// Names of all arguments FROM may use, those without a value too.
     pub(crate) declared_globals: BTreeSet<String>,
     pub(crate) target_platform: Platform,
@@ -42,6 +46,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) ignore: Option<PatternMatcher>,
     /// Paths of the main context that are used.
     pub(crate) context_paths: BTreeSet<String>,
+    /// What is used of directories of a client.
+    pub(crate) local_paths: LocalPaths,
 }
 
 /// A vertex to be added.
@@ -111,11 +117,24 @@ impl Lowering<'_> {
     }
 
     /// The main context, as the user's ignore file leaves it.
-    pub(crate) fn main_context(&mut self) -> Edge {
+    pub(crate) fn main_context(&mut self) -> Result<Option<Edge>, FrontendError> {
+        if let Some(input) = &self.options.main_context {
+            return self.add_input(input);
+        }
         if let Some(remote) = &self.options.remote_context {
-            return remote.add_to(&mut self.graph);
+            return Ok(Some(remote.add_to(&mut self.graph)));
         }
         let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_owned(), "context".to_owned())]);
+        let clients = match &self.options.context_origin {
+            ContextOrigin::Host => None,
+            ContextOrigin::Client(clients) => Some(clients),
+        };
+        if let Some(clients) = clients {
+            attrs.insert(
+                "local.session".to_owned(),
+                clients.session_of("context").to_owned(),
+            );
+        }
         if !self.options.ignore_patterns.is_empty() {
             attrs.insert(
                 "local.excludepatterns".to_owned(),
@@ -126,13 +145,17 @@ impl Lowering<'_> {
             identifier: "local://context".to_owned(),
             attrs,
         });
-        self.add(
+        let edge = self.add(
             op,
             NewVertex {
                 name: "[internal] load build context".to_owned(),
                 ..NewVertex::default()
             },
-        )
+        );
+        if clients.is_some() {
+            self.local_paths.watch(&edge);
+        }
+        Ok(Some(edge))
     }
 
     /// An empty root that holds one file.

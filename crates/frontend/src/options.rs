@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rbuild_graph::{HostIp, NetMode, Ulimit};
 use rbuild_oci::{Platform, Timestamp};
 
+use crate::input::{ContextOrigin, InputGraph};
 use crate::remote::RemoteContext;
 
 /// Everything the front end needs to know besides image configs.
@@ -26,10 +27,14 @@ pub struct FrontendOptions {
     pub build_platform: Platform,
     /// The result is one of several, so step names begin with the platform.
     pub multi_platform: bool,
+    /// Main context, if it is not directory `context` of the client.
+    pub main_context: Option<InputGraph>,
     /// Where the files of the main context come from, if not from the client (`local://context`).
     pub remote_context: Option<RemoteContext>,
     /// `--build-context`, values as written.
     pub build_contexts: BTreeMap<String, String>,
+    /// Who gave them: what the values mean depends on it.
+    pub context_origin: ContextOrigin,
     /// What is not taken from the cache.
     pub no_cache: NoCache,
     /// `--add-host`.
@@ -52,6 +57,10 @@ pub struct FrontendOptions {
     pub image_resolve_mode: ImageResolveMode,
     /// Prefix of cache mount ids (`BUILDKIT_CACHE_MOUNT_NS`).
     pub cache_id_namespace: String,
+    /// Lower every stage, not only those the target needs: for lint.
+    pub all_stages: bool,
+    /// Note the parameters of the target.
+    pub outline: bool,
 }
 
 impl Default for FrontendOptions {
@@ -65,8 +74,10 @@ impl Default for FrontendOptions {
             target_platform: None,
             build_platform: Platform::host(),
             multi_platform: false,
+            main_context: None,
             remote_context: None,
             build_contexts: BTreeMap::new(),
+            context_origin: ContextOrigin::Host,
             no_cache: NoCache::Off,
             extra_hosts: Vec::new(),
             hostname: String::new(),
@@ -78,6 +89,8 @@ impl Default for FrontendOptions {
             ignore_patterns: Vec::new(),
             image_resolve_mode: ImageResolveMode::Default,
             cache_id_namespace: String::new(),
+            all_stages: false,
+            outline: false,
         }
     }
 }

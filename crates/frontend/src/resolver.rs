@@ -1,6 +1,7 @@
 //! What the front end asks of the outside: image configs and ignore files of other contexts. Implemented by the
 //! builder; the front end itself opens no file and no connection.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use rbuild_oci::{Digest, Platform};
@@ -15,17 +16,16 @@ pub trait MetaResolver: Sync {
         request: &ImageRequest,
     ) -> impl Future<Output = Result<ResolvedImage, ResolveError>> + Send;
 
-    /// The config of an image in an OCI layout directory.
+    /// The config of an image in an OCI layout.
     fn layout_config(
         &self,
         request: &LayoutRequest,
     ) -> impl Future<Output = Result<ResolvedImage, ResolveError>> + Send;
 
-    /// Content of the `.dockerignore` of the directory behind named context `name`; `None` if it has none.
+    /// Content of the `.dockerignore` of a named context; `None` if it has none.
     fn context_ignore_file(
         &self,
-        name: &str,
-        directory: &str,
+        request: &IgnoreFileRequest,
     ) -> impl Future<Output = Result<Option<Vec<u8>>, ResolveError>> + Send;
 }
 
@@ -45,18 +45,62 @@ pub struct ImageRequest {
 /// Question for an image in an OCI layout.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LayoutRequest {
-    /// Name of the named context.
+    /// What the build calls the image: name of the named context.
     pub name: String,
-    /// Directory as the user wrote it.
-    pub directory: String,
-    /// Tag (`org.opencontainers.image.ref.name`), if one was given.
-    pub tag: Option<String>,
-    /// Digest, if one was given.
-    pub digest: Option<Digest>,
+    /// Where it is.
+    pub place: LayoutPlace,
     /// Platform wanted.
     pub platform: Platform,
     /// What to show while it is looked for.
     pub log_name: String,
+}
+
+/// Where an OCI layout is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LayoutPlace {
+    /// On this machine.
+    Directory {
+        /// Directory as the user wrote it.
+        directory: String,
+        /// Tag (`org.opencontainers.image.ref.name`), if one was given.
+        tag: Option<String>,
+        /// Digest, if one was given.
+        digest: Option<Digest>,
+    },
+    /// A content store of a client.
+    Store {
+        /// The client's session.
+        session: String,
+        /// Name of the store.
+        store: String,
+        /// Digest of the index or manifest.
+        digest: Digest,
+    },
+}
+
+/// Question for the ignore file of a named context.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IgnoreFileRequest {
+    /// Name of the named context.
+    pub name: String,
+    /// Where the context is.
+    pub place: IgnoreFilePlace,
+}
+
+/// Where a named context with an ignore file is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IgnoreFilePlace {
+    /// A directory of this machine, as the user wrote it.
+    Directory(String),
+    /// A directory of a client.
+    Local {
+        /// Its name there.
+        name: String,
+        /// Attributes of the source that brings the ignore file alone.
+        attrs: BTreeMap<String, String>,
+        /// What to show meanwhile.
+        log_name: String,
+    },
 }
 
 /// An image that was found.
@@ -68,6 +112,17 @@ pub struct ResolvedImage {
     pub digest: Digest,
     /// Its config, as stored.
     pub config: Vec<u8>,
+}
+
+/// The image asked for is to be replaced by a source that is none (`ResolveToNonImageError` of BuildKit). Given as the
+/// [`ResolveError`] of [`MetaResolver::image_config`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ref mutated by policy to non-image: docker-image://{reference} -> {updated}")]
+pub struct NotAnImage {
+    /// The image.
+    pub reference: String,
+    /// Identifier of the source.
+    pub updated: String,
 }
 
 /// Why a question has no answer. The text is shown to the user.

@@ -11,6 +11,7 @@ use rbuild_oci::{ImageConfig, Platform};
 use crate::context::NamedContext;
 use crate::env::Env;
 use crate::error::{FrontendError, FrontendErrorKind};
+use crate::outline::StageOutline;
 
 /// Name of the empty image.
 pub(crate) const SCRATCH: &str = "scratch";
@@ -86,6 +87,7 @@ pub(crate) struct StageState {
     pub(crate) last_cmd: Option<Span>,
     pub(crate) last_entrypoint: Option<Span>,
     pub(crate) last_healthcheck: Option<Span>,
+    pub(crate) outline: StageOutline,
 }
 
 impl StageState {

@@ -6,7 +6,7 @@ use rbuild_dockerfile::ignore::PatternMatcher;
 use rbuild_dockerfile::quote::quote;
 use rbuild_dockerfile::shell::{Expansion, Variables as _};
 use rbuild_dockerfile::suggest::nearest;
-use rbuild_dockerfile::{Dockerfile, InstructionKind, Span, Stage, path};
+use rbuild_dockerfile::{Dockerfile, InstructionKind, ParseError, Span, Stage, path};
 use rbuild_oci::{ImageConfig, Platform, Reference};
 
 use crate::env::Env;
@@ -15,6 +15,25 @@ use crate::lowering::Lowering;
 
 /// Lint that needs no variables.
 pub(crate) fn before_stages(lint: &mut Linter, dockerfile: &Dockerfile) {
+    instructions(lint, dockerfile, u32::MAX);
+    stage_names(lint, &dockerfile.stages);
+    casing(lint, &dockerfile.stages);
+}
+
+/// Lint of a Dockerfile that cannot be read: of what BuildKit reads before it comes to the error.
+pub(crate) fn before_error(lint: &mut Linter, dockerfile: &Dockerfile, error: &ParseError) {
+    if !error.is_line_error() {
+        let end = if error.span.start == 0 {
+            u32::MAX
+        } else {
+            error.span.start
+        };
+        instructions(lint, dockerfile, end);
+    }
+}
+
+/// Lint of single instructions, in the order of the file, up to the line `end`.
+fn instructions(lint: &mut Linter, dockerfile: &Dockerfile, end: u32) {
     for line in &dockerfile.empty_continuations {
         let span = Span::new(*line, *line);
         lint.warn(
@@ -24,21 +43,26 @@ pub(crate) fn before_stages(lint: &mut Linter, dockerfile: &Dockerfile) {
             &[],
         );
     }
+    let first = lint.warnings.len();
     for (span, comments) in &dockerfile.maintainers {
+        if span.start > end {
+            break;
+        }
         let message = "Maintainer instruction is deprecated in favor of using label".to_owned();
         lint.warn(Rule::MaintainerDeprecated, message, *span, comments);
     }
-    for instruction in &dockerfile.global_args {
+    let global = dockerfile.global_args.iter().filter(|arg| arg.span.start < end);
+    for instruction in global {
         descriptions(lint, &instruction.kind, instruction.span, &instruction.comments);
     }
-    for stage in &dockerfile.stages {
+    for stage in dockerfile.stages.iter().filter(|stage| stage.span.start < end) {
         from_words(lint, stage);
-        for instruction in &stage.instructions {
+        let read = stage.instructions.iter().filter(|next| next.span.start < end);
+        for instruction in read {
             descriptions(lint, &instruction.kind, instruction.span, &instruction.comments);
         }
     }
-    stage_names(lint, &dockerfile.stages);
-    casing(lint, &dockerfile.stages);
+    lint.warnings[first..].sort_by_key(|warning| warning.span.start);
 }
 
 fn from_words(lint: &mut Linter, stage: &Stage) {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod graph;
+mod merge;
 mod meta;
 mod op;
 pub mod progress;

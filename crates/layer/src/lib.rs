@@ -52,5 +52,5 @@ pub use pack::{PackError, PackOptions, Packed, pack, pack_with};
 pub use pax::PaxError;
 pub use reader::{ReadError, TarReader};
 pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};
-pub use write_tar::{ExportedXattrs, WriteError, WriteOptions, Written, write_tar};
+pub use write_tar::{ExportedXattrs, WriteError, WriteOptions, Written, write_tar, write_trees};
 pub use writer::{TarWriteError, TarWriter};

@@ -108,6 +108,33 @@ pub fn write_tar(
     })
 }
 
+/// Writes several trees as one tar, each below a directory of its own (`linux_amd64`), in this order.
+///
+/// # Errors
+/// [`WriteError`]; `out` holds a useless beginning then.
+pub fn write_trees(
+    trees: &[(String, BorrowedFd<'_>)],
+    form: Form,
+    options: &WriteOptions<'_>,
+    out: impl Write,
+) -> Result<Written, WriteError> {
+    let mut writer = TarWriter::new(io::BufWriter::with_capacity(OUT_BUFFER_BYTES, out));
+    let mut entries = 0;
+    for (name, tree) in trees {
+        let walk = walk::Walk::new(*tree, form, options, writer)?.below(name)?;
+        let (next, count) = walk.run()?;
+        writer = next;
+        entries += count;
+    }
+    let bytes = writer.bytes();
+    let mut buffered = writer.finish()?;
+    buffered.flush().map_err(TarWriteError::Io)?;
+    Ok(Written {
+        bytes: bytes + TRAILER_BYTES,
+        entries,
+    })
+}
+
 const OUT_BUFFER_BYTES: usize = 128 << 10;
 const TRAILER_BYTES: u64 = 1024;
 

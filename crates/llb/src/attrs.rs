@@ -254,7 +254,7 @@ impl DockerfileAttrs {
             Some(stages) => NoCacheAttr::Stages(stages.split(',').map(str::to_owned).collect()),
         };
         let multi_platform = multi_platform(&mut opts, platforms.len() > 1)?;
-        let cache_imports = cache_imports(&mut opts)?;
+        let cache_imports = read_cache_imports(&mut opts)?;
         let attestations = attestations::parse(attrs)?;
         opts.take_prefix("attest:");
         let missing_cap = frontend_caps(opts.text("frontend.caps"))?;
@@ -382,7 +382,15 @@ fn multi_platform(opts: &mut Opts<'_>, many: bool) -> Result<bool, AttrError> {
     Ok(asked)
 }
 
-fn cache_imports(opts: &mut Opts<'_>) -> Result<Vec<CacheOption>, AttrError> {
+/// The caches that options name, whatever the front end: `cache-imports`, then `cache-from`.
+///
+/// # Errors
+/// [`AttrError::CacheImports`].
+pub fn cache_imports(attrs: &BTreeMap<String, String>) -> Result<Vec<CacheOption>, AttrError> {
+    read_cache_imports(&mut Opts::new(attrs))
+}
+
+fn read_cache_imports(opts: &mut Opts<'_>) -> Result<Vec<CacheOption>, AttrError> {
     let mut imports = match opts.text("cache-imports") {
         "" => Vec::new(),
         text => CacheOption::list_from_json(text).map_err(|source| AttrError::CacheImports {

@@ -148,13 +148,22 @@ impl Detail {
     }
 }
 
-/// Without what the text comes from, which no client shows.
+/// Of what the text comes from, only the operations: no client shows more.
 fn source_info(text: &SourceText) -> Value {
-    json!({
+    let mut info = json!({
         "filename": text.filename,
         "data": op_json::base64(&text.text),
         "language": text.language,
-    })
+    });
+    let definition = text
+        .definition
+        .as_deref()
+        .and_then(|bytes| wire::Definition::decode(bytes).ok());
+    if let Some(definition) = definition {
+        let def: Vec<String> = definition.def.iter().map(|op| op_json::base64(op)).collect();
+        info["definition"] = json!({ "def": def });
+    }
+    info
 }
 
 fn range(range: &SourceRange) -> Value {

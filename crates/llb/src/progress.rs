@@ -115,9 +115,10 @@ impl StatusWriter {
 
     fn status(&self, status: VertexStatus) -> api::VertexStatus {
         api::VertexStatus {
+            // What is done, apart from what it is done to: clients sum transfers by it.
+            name: action(&status.id).to_owned(),
             id: status.id,
             vertex: self.digest(&status.vertex),
-            name: String::new(),
             current: i64::try_from(status.current).unwrap_or(i64::MAX),
             total: i64::try_from(status.total).unwrap_or(i64::MAX),
             timestamp: Some(timestamp(status.timestamp)),
@@ -178,6 +179,14 @@ impl StatusWriter {
 fn chunks(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     let empty = data.is_empty().then_some(data);
     empty.into_iter().chain(data.chunks(LOG_BYTES_MAX - LOG_OVERHEAD))
+}
+
+/// `transferring` of `transferring context:` (`source/local/source.go`); nothing for other statuses.
+fn action(id: &str) -> &str {
+    match id.split_once(' ') {
+        Some((action @ "transferring", _)) => action,
+        _ => "",
+    }
 }
 
 /// The time as protobuf has it.

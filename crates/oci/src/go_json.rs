@@ -25,6 +25,18 @@ pub fn to_vec_indented<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serd
     write(value, PrettyFormatter::with_indent(b"  "))
 }
 
+/// Writes what [`to_vec_indented`] gives into `out`.
+///
+/// # Errors
+/// As [`to_vec`], and those of `out`.
+pub fn write_indented<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut dyn io::Write,
+) -> Result<(), serde_json::Error> {
+    let inner = PrettyFormatter::with_indent(b"  ");
+    value.serialize(&mut Serializer::with_formatter(out, GoFormatter { inner }))
+}
+
 fn write<T: Serialize + ?Sized, F: Formatter>(value: &T, inner: F) -> Result<Vec<u8>, serde_json::Error> {
     let mut out = Vec::new();
     value.serialize(&mut Serializer::with_formatter(&mut out, GoFormatter { inner }))?;

@@ -43,14 +43,33 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Why a text is not a platform.
+/// What containerd says a system must look like.
+const OS_PATTERN: &str = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$";
+/// What containerd says the other parts must look like.
+const COMPONENT_PATTERN: &str = "^[A-Za-z0-9_.-]+$";
+
+/// Why a text is not a platform, in containerd's words: BuildKit's clients show and compare them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
     /// `*` has no meaning yet, in containerd neither.
-    #[error("{0:?}: wildcards are not supported in a platform")]
+    #[error("{0:?}: wildcards not yet supported: invalid argument")]
     Wildcard(String),
-    /// A part holds a character that is not allowed, or is empty.
-    #[error("{part:?} is not a valid component of platform {specifier:?}")]
+    /// The first part is no system with, perhaps, a version and features.
+    #[error(
+        "{part:?} is an invalid OS component of {specifier:?}: OSAndVersion specifier component must match {:?}: invalid argument",
+        OS_PATTERN
+    )]
+    Os {
+        /// The part.
+        part: String,
+        /// The whole text.
+        specifier: String,
+    },
+    /// Another part holds a character that is not allowed, or is empty.
+    #[error(
+        "{part:?} is an invalid component of {specifier:?}: platform specifier component must match {:?}: invalid argument",
+        COMPONENT_PATTERN
+    )]
     Component {
         /// The part.
         part: String,
@@ -58,10 +77,10 @@ pub enum PlatformError {
         specifier: String,
     },
     /// A single part that is neither a known system nor a known architecture.
-    #[error("{0:?}: unknown operating system or architecture")]
+    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
     Unknown(String),
     /// More than three parts.
-    #[error("{0:?}: cannot parse platform specifier")]
+    #[error("{0:?}: cannot parse platform specifier: invalid argument")]
     TooManyParts(String),
 }
 
@@ -96,7 +115,10 @@ impl Platform {
             part: part.to_owned(),
             specifier: specifier.to_owned(),
         };
-        let mut platform = parse_os(parts[0]).ok_or_else(|| bad(parts[0]))?;
+        let mut platform = parse_os(parts[0]).ok_or_else(|| PlatformError::Os {
+            part: parts[0].to_owned(),
+            specifier: specifier.to_owned(),
+        })?;
         for part in &parts[1..] {
             if part.is_empty()
                 || !part

@@ -146,7 +146,11 @@ impl ContentStore {
         })
     }
 
-    fn metadata(&self, method: &'static str) -> Result<MetadataMap, CallError> {
+    pub(crate) const fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn metadata(&self, method: &'static str) -> Result<MetadataMap, CallError> {
         let mut metadata = MetadataMap::new();
         put(&mut metadata, STORE_ID, &self.id).map_err(|fault| CallError::Header { method, fault })?;
         Ok(metadata)

@@ -33,6 +33,7 @@ mod tree_list;
 mod tunnel;
 mod upload;
 pub mod wire;
+mod write_content;
 
 pub use accept::{AcceptError, Outgoing};
 pub use call::CallError;
@@ -50,3 +51,4 @@ pub use sync::{
 };
 pub use tree_list::ReadTreeError;
 pub use upload::{UploadError, UploadReader};
+pub use write_content::WriteError;

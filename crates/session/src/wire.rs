@@ -199,6 +199,58 @@ pub struct ReadContentResponse {
     pub data: Bytes,
 }
 
+/// `containerd.services.content.v1.WriteAction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum WriteAction {
+    /// How far the blob has come.
+    Stat = 0,
+    /// Bytes of it.
+    Write = 1,
+    /// It is whole.
+    Commit = 2,
+}
+
+/// `containerd.services.content.v1.WriteContentRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WriteContentRequest {
+    /// A [`WriteAction`].
+    #[prost(enumeration = "WriteAction", tag = "1")]
+    pub action: i32,
+    /// Name of the transfer; the first message has it.
+    #[prost(string, tag = "2")]
+    pub reference: String,
+    /// Bytes of the blob.
+    #[prost(int64, tag = "3")]
+    pub total: i64,
+    /// Its digest.
+    #[prost(string, tag = "4")]
+    pub expected: String,
+    /// Place of `data` in it.
+    #[prost(int64, tag = "5")]
+    pub offset: i64,
+    /// Bytes.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub data: Bytes,
+}
+
+/// `containerd.services.content.v1.WriteContentResponse`, times left out.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct WriteContentResponse {
+    /// The [`WriteAction`] that is answered.
+    #[prost(enumeration = "WriteAction", tag = "1")]
+    pub action: i32,
+    /// Bytes that are there.
+    #[prost(int64, tag = "4")]
+    pub offset: i64,
+    /// Bytes there will be.
+    #[prost(int64, tag = "5")]
+    pub total: i64,
+    /// Digest of what is there.
+    #[prost(string, tag = "6")]
+    pub digest: String,
+}
+
 /// `moby.exporter.v1.FindExportersRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct FindExportersRequest {

@@ -35,12 +35,20 @@ pub struct Record {
 pub struct LayerEntry {
     /// Its directory, which need not exist if there is a descriptor.
     pub id: LayerId,
+    /// Which output of the vertex it is part of.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub output: u32,
     /// Digest of its tar, if known then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff_id: Option<DiffId>,
     /// OCI descriptor (JSON) of the blob it can be unpacked from, for layers that were pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_first(output: &u32) -> bool {
+    *output == 0
 }
 
 /// Keys asked for in one statement.
@@ -324,11 +332,13 @@ mod tests {
             layers: vec![
                 LayerEntry {
                     id: LayerId::of_diff_id(&DiffId(Digest::sha256(b"base"))),
+                    output: 0,
                     diff_id: Some(DiffId(Digest::sha256(b"base"))),
                     descriptor: Some(format!(r#"{{"digest":"{}","size":3}}"#, Digest::sha256(b"blob"))),
                 },
                 LayerEntry {
                     id: LayerId::random().unwrap(),
+                    output: 0,
                     diff_id: None,
                     descriptor: None,
                 },

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_fileops::SourceTree;
-use rbuild_graph::{CacheSharing, CopyAction, ExecOp, Mount, MountKind};
+use rbuild_graph::{CacheSharing, ExecOp, Mount, MountKind};
 use rbuild_layer::DevicePolicy;
 use rbuild_sandbox::{MountKind as MountAs, MountPlan, OverlayPlan, Source};
+use rbuild_snapshotter::Workspace;
 use rbuild_store::{CacheMountGuard, MountOwner, MountRequest, MountSharing, StoreError};
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::extra_mounts;
 use crate::job::Job;
 use crate::ops::content::tree;
-use crate::ops::{OpError, blocking};
+use crate::ops::{OpError, blocking, chain_of, local};
 use crate::secrets::SecretValue;
 use crate::ssh::{AgentSocket, SocketOwner};
 use crate::value::{Chain, Value};
@@ -35,9 +36,26 @@ pub(super) struct Mounts {
     secrets: Vec<(String, SecretValue)>,
     /// Held while the step runs.
     agents: Vec<AgentSocket>,
+    /// Mounts whose changes are an output of the step.
+    outputs: Vec<MountOutput>,
+}
+
+/// What becomes of a mount when the step has run.
+#[derive(Debug)]
+pub(super) struct MountOutput {
+    /// Which output.
+    pub(super) index: u32,
+    /// What was mounted.
+    pub(super) base: Chain,
+    /// Where the changes are, unless it is read-only.
+    pub(super) workspace: Option<Workspace>,
 }
 
 impl Mounts {
+    pub(super) fn take_outputs(&mut self) -> Vec<MountOutput> {
+        std::mem::take(&mut self.outputs)
+    }
+
     pub(super) fn plans(&self) -> Vec<MountPlan> {
         self.plans.clone()
     }
@@ -69,7 +87,7 @@ pub(super) async fn prepare(
         })?;
     }
     for secret in &exec.secret_env {
-        if let Some(value) = job.secrets.get(&secret.id, secret.optional)? {
+        if let Some(value) = job.client.secret(&secret.id, secret.optional).await? {
             mounts.secrets.push((secret.name.clone(), value));
         }
     }
@@ -84,7 +102,7 @@ async fn prepare_one(
     mounts: &mut Mounts,
 ) -> Result<(), OpError> {
     let kind = match &mount.kind {
-        MountKind::Bind => bind(job, mount, inputs).await?,
+        MountKind::Bind => bind(job, mount, inputs, mounts).await?,
         MountKind::Cache { id, sharing } => cache(job, mount, id, *sharing, inputs, cancel, mounts).await?,
         MountKind::Tmpfs { size_bytes } => MountAs::Tmpfs {
             size_bytes: Some(*size_bytes).filter(|size| *size > 0),
@@ -96,7 +114,7 @@ async fn prepare_one(
             gid,
             mode,
             optional,
-        } => match job.secrets.get(id, *optional)? {
+        } => match job.client.secret(id, *optional).await? {
             Some(value) => MountAs::File {
                 content: value.expose().to_vec(),
                 uid: *uid,
@@ -112,7 +130,8 @@ async fn prepare_one(
             mode,
             optional,
         } => {
-            if *optional && !job.ssh.has(id) {
+            let agents = job.client.agents();
+            if *optional && !agents.has(id).await {
                 return Ok(());
             }
             let owner = SocketOwner {
@@ -121,7 +140,7 @@ async fn prepare_one(
                 mode: *mode,
             };
             let dir = job.lease.new_dir("ssh").map_err(StoreError::from)?;
-            let socket = AgentSocket::listen(&job.ssh, id, &dir, owner)?;
+            let socket = AgentSocket::listen(&agents, id, &dir, owner).await?;
             let source = Source::Path(socket.path().to_owned());
             mounts.agents.push(socket);
             MountAs::Bind {
@@ -138,12 +157,63 @@ async fn prepare_one(
     Ok(())
 }
 
-async fn bind(job: &Job, mount: &Mount, inputs: &[Value]) -> Result<MountAs, OpError> {
+/// A mount whose changes are kept.
+async fn bind_output(
+    job: &Job,
+    mount: &Mount,
+    index: u32,
+    inputs: &[Value],
+    mounts: &mut Mounts,
+) -> Result<Source, OpError> {
+    let base = chain_of(job, mount.input, inputs).await?;
+    let base = job.unpack_chain(&base).await?;
+    let mut output = MountOutput {
+        index,
+        base: base.clone(),
+        workspace: None,
+    };
+    let source = if mount.readonly {
+        overlay(job, lower_dirs(job, &base)?, true)?
+    } else {
+        let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
+        let workspace = blocking(move || engine.snapshotter.workspace(&lease, base.layers())).await?;
+        let plan = OverlayPlan {
+            form: job.engine.form,
+            lowers: workspace.lowers().to_vec(),
+            upper: Some(workspace.upper().to_owned()),
+            work: Some(workspace.work().to_owned()),
+            volatile: true,
+        };
+        output.workspace = Some(workspace);
+        Source::Overlay(plan)
+    };
+    mounts.outputs.push(output);
+    Ok(source)
+}
+
+/// The directories of an unpacked chain, top first; never none, since an overlay needs one.
+fn lower_dirs(job: &Job, chain: &Chain) -> Result<Vec<PathBuf>, OpError> {
+    let mut dirs = job.engine.snapshotter.lowers(&job.lease, chain.layers())?;
+    if dirs.is_empty() {
+        dirs.push(job.lease.new_dir("empty").map_err(StoreError::from)?);
+    }
+    Ok(dirs)
+}
+
+async fn bind(job: &Job, mount: &Mount, inputs: &[Value], mounts: &mut Mounts) -> Result<MountAs, OpError> {
+    let selector = PathBuf::from(mount.selector.trim_start_matches('/'));
+    if let Some(index) = mount.output {
+        let source = bind_output(job, mount, index, inputs, mounts).await?;
+        return Ok(MountAs::Bind {
+            source,
+            selector,
+            readonly: mount.readonly,
+        });
+    }
     let input = match mount.input {
         None => Some(Value::Chain(Chain::default())),
         Some(index) => inputs.get(index as usize).cloned(),
     };
-    let selector = PathBuf::from(mount.selector.trim_start_matches('/'));
     let source = match input.ok_or(OpError::NoSuchInput(mount.input))? {
         Value::Context(context) => {
             // What a step sees of a context belongs to root and knows the ignore rules, so it is a copy.
@@ -155,18 +225,14 @@ async fn bind(job: &Job, mount: &Mount, inputs: &[Value]) -> Result<MountAs, OpE
                     path: "/".into(),
                     source,
                 })?;
-                copy_selected(&context.tree, &select, &root, devices)
+                local::copy(&context.tree, &select, &root, devices)
             })
             .await?;
             overlay(job, vec![dir], mount.readonly)?
         }
         Value::Chain(chain) => {
             let chain = job.unpack_chain(&chain).await?;
-            let mut dirs = job.engine.snapshotter.lowers(&job.lease, chain.layers())?;
-            if dirs.is_empty() {
-                dirs.push(job.lease.new_dir("empty").map_err(StoreError::from)?);
-            }
-            overlay(job, dirs, mount.readonly)?
+            overlay(job, lower_dirs(job, &chain)?, mount.readonly)?
         }
     };
     Ok(MountAs::Bind {
@@ -219,7 +285,7 @@ async fn cache(
         CacheSharing::Private => MountSharing::Private,
         CacheSharing::Locked => MountSharing::Locked,
     };
-    let fresh = job.fresh_mounts && seed.is_some();
+    let fresh = job.settings.fresh_mounts && seed.is_some();
     if !mounts.caches.contains_key(&id) {
         let (store, lease, stop, name) = (
             job.engine.store.clone(),
@@ -261,20 +327,5 @@ fn seed_mount(dir: &Path, seed: Option<&SourceTree>, devices: DevicePolicy) -> i
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     let Some(seed) = seed else { return Ok(()) };
     let root = RootFd::open(dir).map_err(io::Error::other)?;
-    copy_selected(seed, "/", &root, devices).map_err(io::Error::other)
-}
-
-/// Copies what `path` names, links followed, to the same place below `root`.
-fn copy_selected(tree: &SourceTree, path: &str, root: &RootFd, devices: DevicePolicy) -> Result<(), OpError> {
-    let path = if path.is_empty() { "/" } else { path };
-    let action = CopyAction {
-        src: path.to_owned(),
-        dest: path.to_owned(),
-        follow_symlink: true,
-        dir_copy_contents: true,
-        create_dest_path: true,
-        ..CopyAction::default()
-    };
-    rbuild_fileops::copy(tree, root, &action, None, devices).map_err(rbuild_fileops::ActionError::from)?;
-    Ok(())
+    local::copy(seed, "/", &root, devices).map_err(io::Error::other)
 }

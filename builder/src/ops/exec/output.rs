@@ -67,10 +67,12 @@ fn pump(mut out: impl Read + Send + 'static, stream: Stream, reporter: &Reporter
     })
 }
 
-/// How a step failed, in BuildKit's words, and what may help; `None` if it did not.
-pub(super) fn failure(exit: &Exit) -> Option<(String, Option<String>)> {
+/// How a step failed, in BuildKit's words, and what may help; `None` if it did not. `valid` are the exit codes that
+/// are no failure; 0 alone if there are none (`executor/…`, `ValidExitCodes`).
+pub(super) fn failure(exit: &Exit, valid: &[i32]) -> Option<(String, Option<String>)> {
     match exit.status {
-        ExitStatus::Code(0) => None,
+        ExitStatus::Code(code) if valid.contains(&code) => None,
+        ExitStatus::Code(0) if valid.is_empty() => None,
         ExitStatus::Code(code) => Some((format!("exit code: {code}"), code_hint(code))),
         ExitStatus::Signal(signal) => {
             let oom = exit.oom == Some(true);
@@ -122,19 +124,29 @@ mod tests {
 
     #[test]
     fn ends_are_told_as_buildkit_does() {
-        assert_eq!(failure(&exit(ExitStatus::Code(0), None)), None);
+        assert_eq!(failure(&exit(ExitStatus::Code(0), None), &[]), None);
         assert_eq!(
-            failure(&exit(ExitStatus::Code(3), None)),
+            failure(&exit(ExitStatus::Code(3), None), &[]),
             Some(("exit code: 3".to_owned(), None))
         );
         assert_eq!(
-            failure(&exit(ExitStatus::Signal(9), None)).unwrap().0,
+            failure(&exit(ExitStatus::Signal(9), None), &[]).unwrap().0,
             "exit code: 137"
         );
         assert_eq!(
-            failure(&exit(ExitStatus::Signal(9), Some(true))).unwrap().0,
+            failure(&exit(ExitStatus::Signal(9), Some(true)), &[]).unwrap().0,
             "cannot allocate memory"
         );
-        assert!(failure(&exit(ExitStatus::Code(127), None)).unwrap().1.is_some());
+        assert_eq!(failure(&exit(ExitStatus::Code(3), None), &[2, 3]), None);
+        assert!(
+            failure(&exit(ExitStatus::Code(0), None), &[3]).is_some(),
+            "0 is not among them"
+        );
+        assert!(
+            failure(&exit(ExitStatus::Code(127), None), &[])
+                .unwrap()
+                .1
+                .is_some()
+        );
     }
 }

@@ -173,7 +173,7 @@ pub(super) async fn run(
             cell.get_or_try_init(|| ask(job, &id, &mut again)).await?.clone()
         }
     };
-    let access = Access::of(job, &id)?;
+    let access = Access::of(job, &id).await?;
     let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
     let (reporter, cancel) = (reporter.clone(), cancel.clone());
     let committed = blocking(move || {
@@ -210,7 +210,7 @@ fn canceled(error: OpError) -> OpError {
 /// Asks the remote what a ref is.
 async fn ask(job: &Job, id: &Arc<Identifier>, reporter: &mut Reporter) -> Result<Resolved, OpError> {
     reporter.start(None);
-    let access = Access::of(job, id)?;
+    let access = Access::of(job, id).await?;
     let (engine, shown, id) = (Arc::clone(&job.engine), reporter.clone(), Arc::clone(id));
     // The solver stops waiting when the build is stopped; git is told by the guard then.
     let cancel = CancellationToken::new();
@@ -235,7 +235,7 @@ struct Access {
 }
 
 impl Access {
-    fn of(job: &Job, id: &Identifier) -> Result<Self, OpError> {
+    async fn of(job: &Job, id: &Identifier) -> Result<Self, OpError> {
         job.engine
             .images
             .client()
@@ -253,13 +253,13 @@ impl Access {
         }
         let agent = match id.ssh_agent.as_str() {
             "" => None,
-            agent => Some(listen(job, agent)?),
+            agent => Some(listen(job, agent).await?),
         };
         ssh.agent = agent.as_ref().map(|socket| socket.path().to_owned());
         Ok(Self {
             home,
             ssh,
-            secrets: secrets(job, id)?,
+            secrets: secrets(job, id).await?,
             _agent: agent,
         })
     }
@@ -284,24 +284,30 @@ impl Access {
 }
 
 /// A socket to the agent `id`, for this process's own user.
-fn listen(job: &Job, id: &str) -> Result<AgentSocket, GitSourceError> {
+async fn listen(job: &Job, id: &str) -> Result<AgentSocket, GitSourceError> {
     let dir = job.lease.new_dir("ssh")?;
     let owner = SocketOwner {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
         mode: 0o600,
     };
-    AgentSocket::listen(&job.ssh, id, &dir, owner).map_err(|source| GitSourceError::Agent {
+    let socket = AgentSocket::listen(&job.client.agents(), id, &dir, owner).await;
+    socket.map_err(|source| GitSourceError::Agent {
         id: id.to_owned(),
         source,
     })
 }
 
 /// Settings with what the remote is to be shown: a secret of the build, or the user and password of its URL.
-fn secrets(job: &Job, id: &Identifier) -> Result<Vec<(String, String)>, OpError> {
+async fn secrets(job: &Job, id: &Identifier) -> Result<Vec<(String, String)>, OpError> {
     let mut header = None;
     for secret in id.secret_names() {
-        let Some(value) = job.secrets.get(&secret.id, true).map_err(GitSourceError::from)? else {
+        let Some(value) = job
+            .client
+            .secret(&secret.id, true)
+            .await
+            .map_err(GitSourceError::from)?
+        else {
             continue;
         };
         let text = String::from_utf8_lossy(value.expose());

@@ -164,7 +164,7 @@ pub(super) async fn define(
 /// Fetches a file whose checksum was given.
 pub(super) async fn run(job: &Job, source: &SourceOp, cancel: &CancellationToken) -> Result<Chain, OpError> {
     let wanted = Wanted::of(source)?;
-    let request = wanted.request(job)?;
+    let request = wanted.request(job).await?;
     let (_, landed) = tokio::select! {
         fetched = fetch(job, &wanted, &request) => fetched?,
         () = cancel.cancelled() => return Err(OpError::Canceled),
@@ -184,7 +184,7 @@ async fn resolve(
     reporter.start(None);
     let mut known = Vec::new();
     for entry in load_known(job, &wanted.name()) {
-        if let Some(chain) = wanted.stored(job, &entry).await {
+        if let Some(chain) = wanted.stored(job, vertex, &entry).await {
             known.push((entry, chain));
         }
     }
@@ -192,7 +192,7 @@ async fn resolve(
         .iter()
         .filter_map(|(entry, _)| entry.etag.as_deref())
         .collect();
-    let mut request = wanted.request(job)?;
+    let mut request = wanted.request(job).await?;
     if !etags.is_empty()
         && let Ok(asking) = request.clone().with_header("if-none-match", &etags.join(", "))
     {
@@ -425,8 +425,8 @@ impl Wanted {
         key.finish().0
     }
 
-    async fn stored(&self, job: &Job, known: &Known) -> Option<Chain> {
-        match job.load(&self.key(known)).await?.values.pop() {
+    async fn stored(&self, job: &Job, vertex: &Vertex, known: &Known) -> Option<Chain> {
+        match job.load(vertex, &self.key(known)).await?.values.pop() {
             Some(Value::Chain(chain)) => Some(chain),
             _ => None,
         }
@@ -438,7 +438,7 @@ impl Wanted {
             key: self.key(known).0,
             site: job.site_of(vertex),
             vertex: vertex.meta.name.clone(),
-            layers: chain.layers().iter().map(|id| layer_entry(job, id)).collect(),
+            layers: chain.layers().iter().map(|id| layer_entry(job, id, 0)).collect(),
             ingredients: ingredients
                 .into_iter()
                 .map(|part| (part.name, part.value))
@@ -449,7 +449,7 @@ impl Wanted {
     }
 
     /// The request, with the secrets that are for its host.
-    fn request(&self, job: &Job) -> Result<UrlRequest, HttpError> {
+    async fn request(&self, job: &Job) -> Result<UrlRequest, HttpError> {
         let wrong = |source| HttpError::Request {
             url: redact_credentials(&self.url),
             source,
@@ -466,7 +466,7 @@ impl Wanted {
             secrets.push((self.auth_secret.clone(), "", false));
         }
         for (id, prefix, optional) in secrets {
-            let value = match job.secrets.get(&id, optional) {
+            let value = match job.client.secret(&id, optional).await {
                 Ok(Some(value)) => value,
                 Ok(None) => continue,
                 // One that nobody asked for by name is not worth a failure.

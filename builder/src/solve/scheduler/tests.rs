@@ -46,6 +46,7 @@ impl Executor for Fake {
 
     async fn define(
         &self,
+        _: &Graph,
         _: &VertexDigest,
         vertex: &Vertex,
         _: &mut Reporter,
@@ -89,7 +90,7 @@ impl Executor for Fake {
         Ok(Digest::sha256(value.as_bytes()))
     }
 
-    async fn load(&self, key: &Key) -> Option<Cached<String>> {
+    async fn load(&self, _: &Vertex, key: &Key) -> Option<Cached<String>> {
         self.records.lock().unwrap().get(key).cloned()
     }
 

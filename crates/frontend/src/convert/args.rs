@@ -69,20 +69,27 @@ pub(super) fn global(
             continue;
         };
         for definition in definitions {
+            let mut matched = BTreeSet::new();
             let value = match lowering.build_args.get(&definition.key).filter(|_| given) {
-                Some(value) => value.clone(),
+                Some(value) => Some(value.clone()),
                 None => match &definition.value {
                     Some(value) => {
                         let lexer = lowering.lexer;
-                        lowering
+                        let found = lowering
                             .expand_with(lexer, value, &env)
-                            .map_err(|error| error.or_at(instruction.span))?
-                            .text
+                            .map_err(|error| error.or_at(instruction.span))?;
+                        matched = found.matched;
+                        Some(found.text)
                     }
-                    None => continue,
+                    None => None,
                 },
             };
-            env.set(&definition.key, &value);
+            if given {
+                lowering.note_global_arg(definition, value.as_deref(), matched, instruction.span)?;
+            }
+            if let Some(value) = value {
+                env.set(&definition.key, &value);
+            }
         }
     }
     Ok(env)

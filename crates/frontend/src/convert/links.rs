@@ -1,5 +1,7 @@
 //! Stages of the file, what each needs of others, and the triggers that bases add to them.
 
+use std::collections::BTreeSet;
+
 use rbuild_dockerfile::shell::NoVariables;
 use rbuild_dockerfile::suggest::nearest;
 use rbuild_dockerfile::{Dockerfile, Instruction, InstructionKind, Stage};
@@ -35,6 +37,7 @@ fn add_stage(lowering: &mut Lowering<'_>, written: &Stage, number: usize) -> Res
     }
     let mut stage = StageState::from_stage(written.clone());
     stage.base_name = base.text;
+    let mut used = base.matched;
     if let Some(found) = platform {
         validate::from_args(lowering, written, &found.unmatched);
         validate::from_platform(lowering, written, &found);
@@ -48,20 +51,23 @@ fn add_stage(lowering: &mut Lowering<'_>, written: &Stage, number: usize) -> Res
             FrontendError::new(FrontendErrorKind::Platform { written, source }).suggest(hint())
         })?;
         stage.platform = Some(parsed);
+        used.extend(found.matched);
     }
     if !stage.name.is_empty() {
         let platform = stage.platform.as_ref().unwrap_or(&lowering.target_platform);
         if let Some(context) = lowering.contexts.find(&stage.name, platform, stage.span)? {
-            stage.named_context = Some(context.clone());
+            stage.named_context = Some(context);
             let index = lowering.stages.add(stage);
-            lowering.stages.list[index].base = None;
-            return Ok(());
+            let base = lowering.stages.list[index].base.take();
+            return lowering.note_from(index, base, BTreeSet::new());
         }
     } else {
         stage.shown_name = format!("stage-{number}");
     }
     stage.ignore_cache = lowering.options.no_cache.holds_for(&stage.name);
     let index = lowering.stages.add(stage);
+    let base = lowering.stages.list[index].base;
+    lowering.note_from(index, base, used)?;
     let stage = &mut lowering.stages.list[index];
     let makes_step = |instruction: &&Instruction| {
         use InstructionKind as K;

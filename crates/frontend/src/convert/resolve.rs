@@ -14,25 +14,36 @@ use crate::error::{FrontendError, FrontendErrorKind};
 use crate::lowering::{Lowering, NewVertex, json};
 use crate::options::ImageResolveMode;
 use crate::remote::{self, redact_credentials};
-use crate::resolver::{ImageRequest, LayoutRequest, MetaResolver, ResolveError, ResolvedImage};
+use crate::resolver::{
+    IgnoreFilePlace, IgnoreFileRequest, ImageRequest, LayoutPlace, LayoutRequest, MetaResolver, NotAnImage,
+    ResolveError, ResolvedImage,
+};
 use crate::stage::{SCRATCH, StageIndex, shown_platform};
 use crate::{image, validate};
 
 /// Questions under way at the same time.
 const CONCURRENT: usize = 16;
+/// Times a context may be replaced by another (`maxContextRecursion`).
+const MOVES_MAX: usize = 10;
+/// Name of the ignore file of a named context.
+const IGNORE_FILE: &str = ".dockerignore";
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Question {
     Image(ImageRequest),
     Layout(LayoutRequest),
-    IgnoreFile { name: String, directory: String },
+    IgnoreFile(IgnoreFileRequest),
 }
 
 #[derive(Debug, Clone)]
 enum Answer {
     Image(ResolvedImage),
     IgnoreFile(Option<Vec<u8>>),
+    /// The image is to be replaced by another source.
+    Elsewhere(NotAnImage),
 }
+
+type Answers = BTreeMap<Question, Answer>;
 
 /// A stage that waits for an answer.
 struct Job {
@@ -58,24 +69,16 @@ pub(super) async fn bases<R: MetaResolver>(
             jobs.push(job);
         }
     }
-    let mut questions: BTreeMap<Question, usize> = BTreeMap::new();
-    for (at, job) in jobs.iter().enumerate() {
-        if let Some(question) = &job.question {
-            questions.entry(question.clone()).or_insert(at);
+    let mut answers = Answers::new();
+    let mut moves = 0;
+    loop {
+        ask_all(lowering, resolver, &jobs, &mut answers).await?;
+        match move_contexts(lowering, &mut jobs, &answers)? {
+            None => break,
+            Some(to) if moves == MOVES_MAX => return Err(FrontendErrorKind::ContextMoves(to).into()),
+            Some(_) => moves += 1,
         }
     }
-    let asked: Vec<_> = questions.into_iter().collect();
-    let answers: Result<BTreeMap<Question, Answer>, (usize, ResolveError)> = stream::iter(asked)
-        .map(|(question, job)| async move {
-            match ask(resolver, &question).await {
-                Ok(answer) => Ok((question, answer)),
-                Err(error) => Err((job, error)),
-            }
-        })
-        .buffer_unordered(CONCURRENT)
-        .try_collect()
-        .await;
-    let answers = answers.map_err(|(job, error)| not_found(lowering, &jobs[job], error))?;
     for job in jobs {
         let span = lowering.stages.list[job.stage].span;
         let answer = job
@@ -88,12 +91,70 @@ pub(super) async fn bases<R: MetaResolver>(
     Ok(())
 }
 
+/// Asks what the jobs need and nobody has answered yet.
+async fn ask_all<R: MetaResolver>(
+    lowering: &Lowering<'_>,
+    resolver: &R,
+    jobs: &[Job],
+    answers: &mut Answers,
+) -> Result<(), FrontendError> {
+    let mut questions: BTreeMap<Question, usize> = BTreeMap::new();
+    for (at, job) in jobs.iter().enumerate() {
+        let question = job.question.as_ref();
+        if let Some(question) = question.filter(|question| !answers.contains_key(question)) {
+            questions.entry(question.clone()).or_insert(at);
+        }
+    }
+    let asked: Vec<_> = questions.into_iter().collect();
+    let found: Result<Answers, (usize, ResolveError)> = stream::iter(asked)
+        .map(|(question, job)| async move {
+            match ask(resolver, &question).await {
+                Ok(answer) => Ok((question, answer)),
+                Err(error) => match error.0.downcast_ref::<NotAnImage>() {
+                    Some(to) if jobs[job].context.is_some() => Ok((question, Answer::Elsewhere(to.clone()))),
+                    _ => Err((job, error)),
+                },
+            }
+        })
+        .buffer_unordered(CONCURRENT)
+        .try_collect()
+        .await;
+    answers.extend(found.map_err(|(job, error)| not_found(lowering, &jobs[job], error))?);
+    Ok(())
+}
+
+/// Makes the contexts what they are to be replaced by. Gives the last of these; `None` if there was nothing to do.
+fn move_contexts(
+    lowering: &Lowering<'_>,
+    jobs: &mut [Job],
+    answers: &Answers,
+) -> Result<Option<String>, FrontendError> {
+    let mut moved = None;
+    for job in jobs {
+        let answer = job.question.as_ref().and_then(|question| answers.get(question));
+        let (Some(Answer::Elsewhere(to)), Some(context)) = (answer, &job.context) else {
+            continue;
+        };
+        let span = lowering.stages.list[job.stage].span;
+        let value = to.updated.replacen("://", ":", 1);
+        let next = crate::context::replaced(&lowering.contexts, context, &value);
+        let Some(next) = next.map_err(|error| error.or_at(span))? else {
+            let error = ResolveError(Box::new(to.clone()));
+            return Err(not_found(lowering, job, error));
+        };
+        job.question = context_question(&next, &job.platform, lowering.options.image_resolve_mode)?;
+        job.context = Some(next);
+        moved = Some(value);
+    }
+    Ok(moved)
+}
+
 async fn ask<R: MetaResolver>(resolver: &R, question: &Question) -> Result<Answer, ResolveError> {
     match question {
         Question::Image(request) => resolver.image_config(request).await.map(Answer::Image),
         Question::Layout(request) => resolver.layout_config(request).await.map(Answer::Image),
-        Question::IgnoreFile { name, directory } => resolver
-            .context_ignore_file(name, directory)
+        Question::IgnoreFile(request) => resolver
+            .context_ignore_file(request)
             .await
             .map(Answer::IgnoreFile),
     }
@@ -154,7 +215,7 @@ fn job(
     let replaces_stage = stage.named_context.is_some();
     let context = match stage.named_context.take() {
         Some(context) => Some(context),
-        None => lowering.contexts.find(&reference, &platform, span)?.cloned(),
+        None => lowering.contexts.find(&reference, &platform, span)?,
     };
     let mode = lowering.options.image_resolve_mode;
     let question = match &context {
@@ -214,18 +275,48 @@ fn context_question(
             let log_name = format!("[context {name}] load metadata for {directory}");
             Some(Question::Layout(LayoutRequest {
                 name: name.clone(),
-                directory: directory.clone(),
-                tag: tag.clone(),
-                digest: digest.clone(),
+                place: LayoutPlace::Directory {
+                    directory: directory.clone(),
+                    tag: tag.clone(),
+                    digest: digest.clone(),
+                },
                 platform,
                 log_name,
             }))
         }
-        ContextSource::Directory(directory) => Some(Question::IgnoreFile {
+        ContextSource::Store {
+            session,
+            store,
+            reference,
+            digest,
+        } => Some(Question::Layout(LayoutRequest {
+            name: reference.clone(),
+            place: LayoutPlace::Store {
+                session: session.clone(),
+                store: store.clone(),
+                digest: digest.clone(),
+            },
+            platform,
+            log_name: format!("[context {name}] load metadata for {reference}"),
+        })),
+        ContextSource::Directory(directory) => Some(Question::IgnoreFile(IgnoreFileRequest {
             name: name.clone(),
-            directory: directory.clone(),
-        }),
-        ContextSource::Scratch | ContextSource::Git { .. } | ContextSource::Http(_) => None,
+            place: IgnoreFilePlace::Directory(directory.clone()),
+        })),
+        ContextSource::Local {
+            name: local, session, ..
+        } => Some(Question::IgnoreFile(IgnoreFileRequest {
+            name: name.clone(),
+            place: IgnoreFilePlace::Local {
+                name: local.clone(),
+                attrs: ignore_file_attrs(name, session),
+                log_name: format!("[context {name}] load {IGNORE_FILE}"),
+            },
+        })),
+        ContextSource::Scratch
+        | ContextSource::Git { .. }
+        | ContextSource::Http(_)
+        | ContextSource::Input(_) => None,
     })
 }
 
@@ -301,7 +392,52 @@ fn context_base(
         }
         (ContextSource::Directory(_), Some(Answer::IgnoreFile(ignore))) => {
             vertex.name = format!("[context {name}] load from client");
-            local_context(name, ignore.as_deref())?
+            let attrs = local_attrs(name, "", ignore.as_deref())?;
+            SourceOp {
+                identifier: format!("local://context:{name}"),
+                attrs,
+            }
+        }
+        (
+            ContextSource::Local {
+                name: local,
+                session,
+                shared_key,
+            },
+            Some(Answer::IgnoreFile(ignore)),
+        ) => {
+            vertex.name = format!("[context {name}] load from client");
+            let mut attrs = local_attrs(name, shared_key, ignore.as_deref())?;
+            attrs.insert("local.session".to_owned(), session.clone());
+            let identifier = format!("local://{local}");
+            let edge = lowering.add(Op::Source(SourceOp { identifier, attrs }), vertex);
+            lowering.local_paths.watch(&edge);
+            return Ok((Some(edge), None));
+        }
+        (
+            ContextSource::Store {
+                session,
+                store,
+                reference,
+                ..
+            },
+            Some(Answer::Image(found)),
+        ) => {
+            vertex.name = format!("[context {name}] OCI load from client");
+            vertex.platform = Some(platform.clone());
+            let config = parse_config(store, &found.config)?;
+            let op = SourceOp {
+                identifier: format!("oci-layout://{reference}"),
+                attrs: BTreeMap::from([
+                    ("oci.session".to_owned(), session.clone()),
+                    ("oci.store".to_owned(), store.clone()),
+                ]),
+            };
+            return Ok((Some(lowering.add(Op::Source(op), vertex)), Some(config)));
+        }
+        (ContextSource::Input(input), _) => {
+            let config = input.config.as_ref().map(|bytes| parse_config(name, bytes));
+            return Ok((lowering.add_input(input)?, config.transpose()?));
         }
         (ContextSource::Git { url, text }, _) => {
             vertex.name = remote::git_name(text);
@@ -321,8 +457,27 @@ fn context_base(
     Ok((Some(lowering.add(Op::Source(op), vertex)), None))
 }
 
-fn local_context(name: &str, ignore: Option<&[u8]>) -> Result<SourceOp, FrontendError> {
-    let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_owned(), format!("context:{name}-"))]);
+/// Attributes of the source that brings a context's ignore file alone.
+fn ignore_file_attrs(name: &str, session: &str) -> BTreeMap<String, String> {
+    let attrs = [
+        ("local.followpaths", json(&[IGNORE_FILE.to_owned()])),
+        ("local.sharedkeyhint", format!("context:{name}-{IGNORE_FILE}")),
+        ("local.session", session.to_owned()),
+        ("local.differ", "none".to_owned()),
+    ];
+    attrs
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+fn local_attrs(
+    name: &str,
+    shared_key: &str,
+    ignore: Option<&[u8]>,
+) -> Result<BTreeMap<String, String>, FrontendError> {
+    let hint = format!("context:{name}-{shared_key}");
+    let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_owned(), hint)]);
     let patterns =
         read_patterns(ignore.unwrap_or_default()).map_err(|source| FrontendErrorKind::ContextIgnoreFile {
             name: name.to_owned(),
@@ -331,10 +486,7 @@ fn local_context(name: &str, ignore: Option<&[u8]>) -> Result<SourceOp, Frontend
     if !patterns.is_empty() {
         attrs.insert("local.excludepatterns".to_owned(), json(&patterns));
     }
-    Ok(SourceOp {
-        identifier: format!("local://context:{name}"),
-        attrs,
-    })
+    Ok(attrs)
 }
 
 fn image_base(lowering: &mut Lowering<'_>, job: Job, found: &ResolvedImage) -> Result<(), FrontendError> {

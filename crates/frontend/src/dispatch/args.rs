@@ -49,6 +49,7 @@ pub(super) fn arg(
             Some(value) => format!("{name}={value}"),
             None => name.clone(),
         });
+        lowering.note_arg(site.stage, definition, value.as_deref(), site.span());
         let stage = &mut lowering.stages.list[site.stage];
         if let Some(value) = value
             .as_ref()

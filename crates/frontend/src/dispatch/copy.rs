@@ -245,8 +245,11 @@ fn from_path(
     }
     let edge = match &request.from {
         Some(edge) => edge.clone(),
-        None => Some(local_source(lowering, site, request, source)),
+        None => local_source(lowering, site, request, source)?,
     };
+    lowering
+        .local_paths
+        .add(edge.as_ref(), path::join(&["/", source]));
     Ok((edge, local_action(request, template, source)))
 }
 
@@ -268,7 +271,12 @@ fn git_source(mut url: GitUrl, request: &Request) -> Result<SourceOp, FrontendEr
     Ok(url.to_source())
 }
 
-fn local_source(lowering: &mut Lowering<'_>, site: Site<'_>, request: &Request, source: &str) -> Edge {
+fn local_source(
+    lowering: &mut Lowering<'_>,
+    site: Site<'_>,
+    request: &Request,
+    source: &str,
+) -> Result<Option<Edge>, FrontendError> {
     let ignored = lowering
         .ignore
         .as_ref()

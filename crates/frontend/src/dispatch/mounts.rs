@@ -102,8 +102,8 @@ pub(super) fn add(
 ) -> Result<(), FrontendError> {
     for (at, options) in options.iter().enumerate() {
         match options.mount_type {
-            MountType::Secret => secret(options, mounts)?,
-            MountType::Ssh => ssh(options, mounts)?,
+            MountType::Secret => secret(lowering, site, options, mounts)?,
+            MountType::Ssh => ssh(lowering, site, options, mounts)?,
             MountType::Bind | MountType::Cache | MountType::Tmpfs => {
                 let (source, mount) = files(lowering, site, at, options)?;
                 mounts.push(source, mount);
@@ -139,11 +139,12 @@ fn files(
         None
     } else {
         lowering.context_paths.insert(source_path.clone());
-        Some(lowering.main_context())
+        lowering.main_context()?
     };
     if is_tmpfs {
         source = None;
     }
+    lowering.local_paths.add(source.as_ref(), source_path.clone());
     let target = target(lowering, site, &options.target)?;
     let mut selector = String::new();
     if source_path != "/" {
@@ -231,7 +232,12 @@ fn owned_directory(lowering: &mut Lowering<'_>, base: Option<Edge>, options: &Mo
     )
 }
 
-fn secret(options: &MountOptions, mounts: &mut Mounts) -> Result<(), FrontendError> {
+fn secret(
+    lowering: &mut Lowering<'_>,
+    site: Site<'_>,
+    options: &MountOptions,
+    mounts: &mut Mounts,
+) -> Result<(), FrontendError> {
     let id = [&options.source, &options.id]
         .into_iter()
         .find(|id| !id.is_empty());
@@ -240,6 +246,7 @@ fn secret(options: &MountOptions, mounts: &mut Mounts) -> Result<(), FrontendErr
         None if options.target.is_empty() => return Err(FrontendErrorKind::SecretWithoutName.into()),
         None => path::base(&options.target).to_owned(),
     };
+    lowering.note_secret(site.stage, &id, options.required, site.span());
     let optional = !options.required;
     let dest = match (&options.env, options.target.as_str()) {
         (Some(_), "") => None,
@@ -271,7 +278,12 @@ fn secret(options: &MountOptions, mounts: &mut Mounts) -> Result<(), FrontendErr
     Ok(())
 }
 
-fn ssh(options: &MountOptions, mounts: &mut Mounts) -> Result<(), FrontendError> {
+fn ssh(
+    lowering: &mut Lowering<'_>,
+    site: Site<'_>,
+    options: &MountOptions,
+    mounts: &mut Mounts,
+) -> Result<(), FrontendError> {
     if !options.source.is_empty() {
         return Err(FrontendErrorKind::SshSource.into());
     }
@@ -280,6 +292,7 @@ fn ssh(options: &MountOptions, mounts: &mut Mounts) -> Result<(), FrontendError>
     } else {
         options.id.clone()
     };
+    lowering.note_ssh(site.stage, &id, options.required, site.span());
     let number = mounts
         .last
         .iter()

@@ -37,6 +37,11 @@ fn what_users_get_wrong() {
             1,
             "empty platform value from expression $TARGETPLATFROM (did you mean TARGETPLATFORM?)",
         ),
+        (
+            "ARG MY_ARCH\nFROM --platform=linux/${MYARCH} alpine\n",
+            2,
+            "failed to parse platform linux/${MYARCH}: \"\" is an invalid component of \"linux/\": platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument",
+        ),
         ("FROM alpine\nCOPY --from=3 a b\n", 2, "invalid stage index 3"),
         ("FROM alpine\nCOPY --from=-1 a b\n", 2, "invalid stage index -1"),
         (

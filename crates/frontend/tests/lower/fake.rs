@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use rbuild_frontend::{
-    FrontendError, FrontendOptions, ImageRequest, LayoutRequest, Lowered, MetaResolver, ResolveError,
-    ResolvedImage, lower,
+    FrontendError, FrontendOptions, IgnoreFilePlace, IgnoreFileRequest, ImageRequest, LayoutPlace,
+    LayoutRequest, Lowered, MetaResolver, ResolveError, ResolvedImage, lower,
 };
 use rbuild_oci::{Digest, Platform};
 
@@ -70,12 +70,19 @@ impl MetaResolver for Fake {
     }
 
     async fn layout_config(&self, request: &LayoutRequest) -> Result<ResolvedImage, ResolveError> {
-        let tag = request.tag.as_deref().unwrap_or_default();
-        self.asked
-            .lock()
-            .unwrap()
-            .push(format!("layout {} {tag}", request.directory));
-        let found = self.find(&request.directory)?;
+        let (asked, name) = match &request.place {
+            LayoutPlace::Directory { directory, tag, .. } => {
+                let tag = tag.as_deref().unwrap_or_default();
+                (format!("layout {directory} {tag}"), directory)
+            }
+            LayoutPlace::Store {
+                session,
+                store,
+                digest,
+            } => (format!("store {session} {store} {digest}"), store),
+        };
+        self.asked.lock().unwrap().push(asked);
+        let found = self.find(name)?;
         Ok(ResolvedImage {
             canonical_reference: String::new(),
             ..found
@@ -84,13 +91,16 @@ impl MetaResolver for Fake {
 
     async fn context_ignore_file(
         &self,
-        name: &str,
-        directory: &str,
+        request: &IgnoreFileRequest,
     ) -> Result<Option<Vec<u8>>, ResolveError> {
-        self.asked
-            .lock()
-            .unwrap()
-            .push(format!("ignore {name} {directory}"));
+        let name = &request.name;
+        let asked = match &request.place {
+            IgnoreFilePlace::Directory(directory) => format!("ignore {name} {directory}"),
+            IgnoreFilePlace::Local {
+                name: local, attrs, ..
+            } => format!("ignore {name} {local} {attrs:?}"),
+        };
+        self.asked.lock().unwrap().push(asked);
         Ok(self.ignore_files.get(name).map(|text| text.clone().into_bytes()))
     }
 }

@@ -5,6 +5,8 @@ mod args;
 #[cfg(test)]
 mod bases;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod copy;
@@ -22,3 +24,5 @@ mod lint;
 mod onbuild;
 #[cfg(test)]
 mod run;
+#[cfg(test)]
+mod subrequests;

@@ -85,6 +85,24 @@ impl<'a, W: Write> Walk<'a, W> {
         })
     }
 
+    /// Puts everything below the directory `name`, which is written first and looks like the root.
+    pub(super) fn below(mut self, name: &str) -> Result<Self, WriteError> {
+        let stat = rustix::fs::fstat(&self.dir).map_err(|e| failed("stat", b"/", e))?;
+        let root = Source { stat, fd: None };
+        self.path = [name.as_bytes(), b"/"].concat();
+        let entry = Entry {
+            path: self.path.clone(),
+            kind: EntryKind::Directory,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: self.exported_mtime(root.mtime()),
+            xattrs: Vec::new(),
+        };
+        self.emit(&entry)?;
+        Ok(self)
+    }
+
     pub(super) fn run(mut self) -> Result<(TarWriter<W>, u64), WriteError> {
         let root = Source {
             stat: rustix::fs::fstat(&self.dir).map_err(|e| failed("stat", b"/", e))?,

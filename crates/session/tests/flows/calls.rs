@@ -10,8 +10,11 @@ use rbuild_session::policy::{CheckPolicyRequest, CheckPolicyResponse, Decision, 
 use rbuild_session::wire::{
     BytesMessage, ExporterEntry, FinalizeExportRequest, FinalizeExportResponse, FindExportersRequest,
     FindExportersResponse, Info, InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse,
+    WriteAction, WriteContentRequest, WriteContentResponse,
 };
-use rbuild_session::{CallError, ContentError, SECRET_BYTES_MAX, SecretError, TokenRequest, VerifyError};
+use rbuild_session::{
+    CallError, ContentError, SECRET_BYTES_MAX, SecretError, TokenRequest, VerifyError, WriteError,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -346,4 +349,124 @@ async fn calls_run_side_by_side() {
     tokio::time::timeout(Duration::from_secs(20), futures_util::future::join_all(all))
         .await
         .unwrap();
+}
+
+const WRITE: &str = "/containerd.services.content.v1.Content/Write";
+
+/// A store that takes a blob as containerd's does, and the bytes it has got.
+fn taking_store(begin: usize, lie: u64) -> (FakeClient, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
+    let kept = std::sync::Arc::new(std::sync::Mutex::new(vec![0; begin]));
+    let of = std::sync::Arc::clone(&kept);
+    let client = FakeClient::new("one").script(
+        WRITE,
+        move |mut talk: Dialogue<WriteContentRequest, WriteContentResponse>| {
+            let kept = std::sync::Arc::clone(&of);
+            async move {
+                if talk.header("buildkit-attachable-store-id") != "local:here" {
+                    return Err(Status::not_found("no such store"));
+                }
+                while let Some(question) = talk.next().await? {
+                    let offset = {
+                        let mut kept = kept.lock().unwrap();
+                        if question.action == i32::from(WriteAction::Write) {
+                            assert_eq!(question.offset, i64::try_from(kept.len()).unwrap());
+                            kept.extend_from_slice(&question.data);
+                        }
+                        i64::try_from(kept.len()).unwrap() + i64::try_from(lie).unwrap()
+                    };
+                    let action = question.action;
+                    talk.say(WriteContentResponse {
+                        action,
+                        offset,
+                        ..WriteContentResponse::default()
+                    })
+                    .await?;
+                    if action == i32::from(WriteAction::Commit) {
+                        assert_eq!(question.offset, question.total);
+                        break;
+                    }
+                }
+                Ok(())
+            }
+        },
+    );
+    (client, kept)
+}
+
+fn file_of(bytes: &[u8]) -> std::fs::File {
+    use std::io::Write as _;
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn blobs_are_put_into_the_clients_stores() {
+    let bytes: Vec<u8> = (0..1_500_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    let (digest, size) = (Digest::sha256(&bytes), bytes.len() as u64);
+    let cancel = CancellationToken::new();
+    for (begin, sent) in [(0, 0..), (1_000_000, 1_000_000..)] {
+        let (client, kept) = taking_store(begin, 0);
+        let (_sessions, client) = connect(client).await;
+        let store = client.session().content_store("local:here");
+        store
+            .write(&digest, size, file_of(&bytes), &cancel)
+            .await
+            .unwrap();
+        let kept = kept.lock().unwrap();
+        assert_eq!(kept.len(), bytes.len());
+        assert_eq!(
+            kept[sent.clone()],
+            bytes[sent],
+            "what it had of it before is not sent again"
+        );
+    }
+    let there = FakeClient::new("one").script(
+        WRITE,
+        |_: Dialogue<WriteContentRequest, WriteContentResponse>| async {
+            Err(Status::already_exists("it is here"))
+        },
+    );
+    let (_sessions, there) = connect(there).await;
+    let store = there.session().content_store("local:here");
+    store
+        .write(&digest, size, file_of(&bytes), &cancel)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn row48_a_store_that_counts_wrong_or_leaves_is_found_out() {
+    let cancel = CancellationToken::new();
+    let digest = Digest::sha256(b"abc");
+    for lie in [1, 100] {
+        let (client, _) = taking_store(0, lie);
+        let (_sessions, client) = connect(client).await;
+        let store = client.session().content_store("local:here");
+        let error = store
+            .write(&digest, 3, file_of(b"abc"), &cancel)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, WriteError::Content(ContentError::Unfit { .. })),
+            "{error:?}"
+        );
+    }
+    let (client, _) = taking_store(0, 0);
+    let (_sessions, client) = connect(client).await;
+    let other = client.session().content_store("local:there");
+    assert!(other.write(&digest, 3, file_of(b"abc"), &cancel).await.is_err());
+    let store = client.session().content_store("local:here");
+    let short = store
+        .write(&digest, 3, file_of(b"ab"), &cancel)
+        .await
+        .unwrap_err();
+    assert!(matches!(short, WriteError::Read { .. }), "{short:?}");
+    let gone = FakeClient::new("two").script(
+        WRITE,
+        |_: Dialogue<WriteContentRequest, WriteContentResponse>| async { Ok(()) },
+    );
+    let (_sessions, gone) = connect(gone).await;
+    let store = gone.session().content_store("local:here");
+    assert!(store.write(&digest, 3, file_of(b"abc"), &cancel).await.is_err());
 }

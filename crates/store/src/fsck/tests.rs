@@ -34,6 +34,7 @@ fn record(store: &Store, key: &[u8], id: &LayerId, descriptor: Option<String>) {
         vertex: String::new(),
         layers: vec![LayerEntry {
             id: id.clone(),
+            output: 0,
             diff_id: None,
             descriptor,
         }],

@@ -23,6 +23,7 @@ fn record(store: &Store, key: &[u8], layers: &[&LayerId]) -> Digest {
         .iter()
         .map(|id| LayerEntry {
             id: (*id).clone(),
+            output: 0,
             diff_id: None,
             descriptor: None,
         })

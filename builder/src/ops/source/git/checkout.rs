@@ -12,7 +12,7 @@ use rbuild_sys::{RootFd, TreeEntry, TreeError, walk_tree};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 
 use super::identifier::{Identifier, is_commit};
-use super::repository::{Repository, failed, format_option};
+use super::repository::{Repository, failed, format_option, shallow};
 use super::{GitSourceError, Resolved};
 use crate::git::Git;
 
@@ -144,8 +144,11 @@ fn submodules(git: &Git<'_>, id: &Identifier, to: &Path) -> Result<bool, GitSour
     if id.skip_submodules || to.join(".gitmodules").symlink_metadata().is_err() {
         return Ok(false);
     }
-    git.run(&["submodule", "update", "--init", "--recursive", "--depth=1"])
-        .map_err(failed(id, "failed to update submodules for"))?;
+    shallow(
+        git,
+        &["submodule", "update", "--init", "--recursive", "--depth=1"],
+    )
+    .map_err(failed(id, "failed to update submodules for"))?;
     Ok(true)
 }
 

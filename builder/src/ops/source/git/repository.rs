@@ -303,7 +303,7 @@ fn has_object(git: &Git<'_>, object: &str) -> bool {
 }
 
 /// Fetches with a depth, and without where the remote knows no depth.
-fn shallow(git: &Git<'_>, args: &[&str]) -> Result<(), GitError> {
+pub(super) fn shallow(git: &Git<'_>, args: &[&str]) -> Result<(), GitError> {
     match git.run(args) {
         Err(error) if error.says("--depth") || error.says("shallow") => {
             let whole: Vec<&str> = args.iter().copied().filter(|arg| *arg != "--depth=1").collect();

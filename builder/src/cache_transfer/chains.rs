@@ -1,0 +1,512 @@
+//! Between what a build knows of its keys and a cache config: pure, both ways.
+//!
+//! BuildKit's record has one digest, one output and inputs. Three things more are said by the selector of a record's
+//! only input, which links to the record it belongs to: that the record's digest is another name of that key (a
+//! definition whose content was found to lead there), that it stands for its result in the keys of what follows (a step
+//! that was forced to run), and that it is a further output of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use rbuild_oci::{Descriptor, DiffId, Digest, Timestamp};
+
+use super::config::{
+    CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult, ChainedResult, ConfigFault,
+};
+
+const ALIAS: &str = "rbuild.alias";
+const IDENTITY: &str = "rbuild.identity";
+const OUTPUT: &str = "rbuild.output.";
+/// Annotation of a layer with the digest of its uncompressed tar.
+pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+/// Annotation of a layer with the time it was made.
+pub const CREATED_AT: &str = "buildkit/createdat";
+/// Most outputs of one record.
+const OUTPUTS_MAX: usize = 1024;
+
+/// A layer that can be had.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerBlob {
+    /// Its blob, without annotations.
+    pub descriptor: Descriptor,
+    /// Digest of its uncompressed tar.
+    pub diff_id: DiffId,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known<L> {
+    /// Stands for the result in the keys of what follows, if that is not the key.
+    pub identity: Option<Digest>,
+    /// Keys of its inputs.
+    pub inputs: Vec<Digest>,
+    /// The layers of each output, bottom first; `None` for an output that cannot be had.
+    pub outputs: Vec<Option<Vec<L>>>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+/// Keys, what they made, and their other names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys<L> {
+    /// By key.
+    pub records: BTreeMap<Digest, Known<L>>,
+    /// Key of each other name.
+    pub aliases: BTreeMap<Digest, Digest>,
+}
+
+impl<L> Default for Keys<L> {
+    fn default() -> Self {
+        Self {
+            records: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+        }
+    }
+}
+
+/// How results name their layers in a config.
+pub trait PlaceLayers<L> {
+    /// Adds a result of these layers (bottom first, not none) to `record`.
+    fn place(&mut self, layers: &[L], created: Option<Timestamp>, record: &mut CacheRecord);
+}
+
+/// The config's layers for layers that stand on one another, each pair of blob and parent once.
+#[derive(Debug, Default)]
+pub struct Stacks {
+    layers: Vec<(LayerBlob, i64)>,
+    by_place: BTreeMap<(Digest, i64), i64>,
+}
+
+impl PlaceLayers<LayerBlob> for Stacks {
+    fn place(&mut self, layers: &[LayerBlob], created: Option<Timestamp>, record: &mut CacheRecord) {
+        let mut below = -1;
+        for layer in layers {
+            let next = i64::try_from(self.layers.len()).unwrap_or(i64::MAX);
+            let place = self.by_place.entry((layer.descriptor.digest.clone(), below));
+            let at = *place.or_insert(next);
+            if at == next {
+                self.layers.push((layer.clone(), below));
+            }
+            below = at;
+        }
+        record.results.push(CacheResult {
+            layer: below,
+            created_at: created,
+        });
+    }
+}
+
+/// The records of a config for `keys`, their layers placed by `layers`. Records without a result that nothing links to
+/// are left out, since they could not be used. The same keys always make the same records.
+pub fn write<L>(keys: &Keys<L>, layers: &mut impl PlaceLayers<L>) -> Vec<CacheRecord> {
+    let usable = |known: &Known<L>| !known.outputs.is_empty() && known.outputs.iter().all(Option::is_some);
+    let kept: BTreeMap<&Digest, &Known<L>> = keys.records.iter().filter(|(_, known)| usable(known)).collect();
+    // Every digest that will be a record, so that links can be numbers.
+    let mut digests: BTreeSet<Digest> = BTreeSet::new();
+    for (key, known) in &kept {
+        digests.insert((*key).clone());
+        digests.extend(known.inputs.iter().cloned());
+        digests.extend(known.identity.clone());
+        digests.extend((1..known.outputs.len()).map(|output| output_digest(key, output)));
+    }
+    let aliases = || {
+        keys.aliases
+            .iter()
+            .filter(|(alias, key)| kept.contains_key(key) && alias != key)
+    };
+    digests.extend(aliases().map(|(alias, _)| alias.clone()));
+    let mut records: BTreeMap<Digest, CacheRecord> = digests
+        .iter()
+        .map(|digest| (digest.clone(), empty_record(digest)))
+        .collect();
+    let index: HashMap<&Digest, i64> = digests.iter().zip(0..).collect();
+    let link = |selector: &str, to: &Digest| CacheInput {
+        selector: selector.to_owned(),
+        link: index.get(to).copied().unwrap_or(-1),
+    };
+    for (key, known) in &kept {
+        for (number, output) in known.outputs.iter().enumerate() {
+            let digest = if number == 0 {
+                (*key).clone()
+            } else {
+                output_digest(key, number)
+            };
+            let Some(record) = records.get_mut(&digest) else {
+                continue;
+            };
+            record.inputs = if number == 0 {
+                known.inputs.iter().map(|input| vec![link("", input)]).collect()
+            } else {
+                vec![vec![link(&format!("{OUTPUT}{number}"), key)]]
+            };
+            match output.as_deref() {
+                None => {}
+                Some([]) => record.chains.push(ChainedResult {
+                    layers: Vec::new(),
+                    created_at: known.created,
+                }),
+                Some(stack) => layers.place(stack, known.created, record),
+            }
+        }
+        if let Some(record) = known
+            .identity
+            .as_ref()
+            .and_then(|identity| records.get_mut(identity))
+        {
+            record.inputs = vec![vec![link(IDENTITY, key)]];
+        }
+    }
+    for (alias, key) in aliases() {
+        let is_record = kept.contains_key(alias);
+        if let Some(record) = records.get_mut(alias).filter(|_| !is_record) {
+            record.inputs = vec![vec![link(ALIAS, key)]];
+        }
+    }
+    records.into_values().collect()
+}
+
+/// A whole config, and the layers in its order. Layers are sorted as BuildKit sorts them.
+#[must_use]
+pub fn write_config(keys: &Keys<LayerBlob>) -> (CacheConfig, Vec<LayerBlob>) {
+    let mut stacks = Stacks::default();
+    let mut records = write(keys, &mut stacks);
+    let mut order: Vec<usize> = (0..stacks.layers.len()).collect();
+    order.sort_by(|a, b| {
+        let key = |at: &usize| (&stacks.layers[*at].0.descriptor.digest, stacks.layers[*at].1);
+        key(a).cmp(&key(b))
+    });
+    let mut moved = vec![0_i64; order.len()];
+    for (new, old) in (0..).zip(&order) {
+        moved[*old] = new;
+    }
+    let to_new = |old: i64| {
+        usize::try_from(old)
+            .ok()
+            .and_then(|old| moved.get(old))
+            .copied()
+            .unwrap_or(-1)
+    };
+    for result in records.iter_mut().flat_map(|record| &mut record.results) {
+        result.layer = to_new(result.layer);
+    }
+    let layers = order.iter().map(|old| CacheLayer {
+        blob: stacks.layers[*old].0.descriptor.digest.clone(),
+        parent: to_new(stacks.layers[*old].1),
+    });
+    let config = CacheConfig {
+        layers: layers.collect(),
+        records,
+    };
+    let blobs = order.iter().map(|old| stacks.layers[*old].0.clone()).collect();
+    (config, blobs)
+}
+
+fn empty_record(digest: &Digest) -> CacheRecord {
+    CacheRecord {
+        results: Vec::new(),
+        chains: Vec::new(),
+        digest: digest.clone(),
+        inputs: Vec::new(),
+    }
+}
+
+fn output_digest(key: &Digest, output: usize) -> Digest {
+    Digest::sha256(format!("{key}@{output}").as_bytes())
+}
+
+/// A config that was read: results stay indexes until somebody asks for one, so that a small document cannot become
+/// many layers.
+#[derive(Debug, Default)]
+pub struct ReadCache {
+    config: CacheConfig,
+    layers: Vec<Option<LayerBlob>>,
+    outputs: HashMap<Digest, BTreeMap<usize, usize>>,
+    identities: HashMap<Digest, Digest>,
+    aliases: HashMap<Digest, Digest>,
+}
+
+impl ReadCache {
+    /// Takes a config in. `blobs` are the layers its manifest has, by digest.
+    ///
+    /// # Errors
+    /// [`ConfigFault`].
+    pub fn new(config: CacheConfig, blobs: &HashMap<Digest, LayerBlob>) -> Result<Self, ConfigFault> {
+        config.check()?;
+        let mut read = Self {
+            layers: config
+                .layers
+                .iter()
+                .map(|layer| blobs.get(&layer.blob).cloned())
+                .collect(),
+            ..Self::default()
+        };
+        for (number, record) in config.records.iter().enumerate() {
+            let special = match record.inputs.as_slice() {
+                [only] => only.first().filter(|link| link.selector.starts_with("rbuild.")),
+                _ => None,
+            };
+            let Some(link) = special else {
+                read.outputs
+                    .entry(record.digest.clone())
+                    .or_default()
+                    .insert(0, number);
+                continue;
+            };
+            let target = usize::try_from(link.link)
+                .ok()
+                .and_then(|at| config.records.get(at));
+            let key = &target.ok_or(ConfigFault::RecordIndex(link.link))?.digest;
+            if link.selector == ALIAS {
+                read.aliases.insert(record.digest.clone(), key.clone());
+            } else if link.selector == IDENTITY {
+                read.identities.insert(key.clone(), record.digest.clone());
+            } else if let Some(output) = link
+                .selector
+                .strip_prefix(OUTPUT)
+                .and_then(|text| text.parse().ok())
+                && output < OUTPUTS_MAX
+            {
+                read.outputs
+                    .entry(key.clone())
+                    .or_default()
+                    .insert(output, number);
+            }
+        }
+        read.config = config;
+        Ok(read)
+    }
+
+    /// The key that another name stands for.
+    #[must_use]
+    pub fn alias(&self, name: &Digest) -> Option<&Digest> {
+        self.aliases.get(name)
+    }
+
+    /// What `key` made, if that is `outputs` outputs and all of their layers can be had.
+    #[must_use]
+    pub fn find(&self, key: &Digest, outputs: usize) -> Option<Known<LayerBlob>> {
+        let numbers = self.outputs.get(key)?;
+        let mut found = Vec::with_capacity(outputs.min(OUTPUTS_MAX));
+        for output in 0..outputs {
+            found.push(Some(self.stack(&self.config.records[*numbers.get(&output)?])?));
+        }
+        let first = &self.config.records[*numbers.get(&0)?];
+        let created = first.results.first().map(|result| result.created_at);
+        let created = created.or_else(|| first.chains.first().map(|chain| chain.created_at));
+        let inputs = first.inputs.iter().filter_map(|input| {
+            let link = usize::try_from(input.first()?.link).ok()?;
+            Some(self.config.records.get(link)?.digest.clone())
+        });
+        Some(Known {
+            identity: self.identities.get(key).cloned(),
+            inputs: inputs.collect(),
+            outputs: found,
+            created: created.flatten(),
+        })
+    }
+
+    /// The layers of the first result of `record` that can be had, bottom first.
+    fn stack(&self, record: &CacheRecord) -> Option<Vec<LayerBlob>> {
+        let layer = |index: i64| self.layers.get(usize::try_from(index).ok()?)?.clone();
+        let below = |top: i64| -> Option<Vec<LayerBlob>> {
+            let mut stack = Vec::new();
+            let mut at = top;
+            while at != -1 {
+                stack.push(layer(at)?);
+                at = self.config.layer(at).ok()?.parent;
+            }
+            stack.reverse();
+            Some(stack)
+        };
+        let whole = record.results.iter().find_map(|result| below(result.layer));
+        let list = |chain: &ChainedResult| chain.layers.iter().map(|index| layer(*index)).collect();
+        whole.or_else(|| record.chains.iter().find_map(list))
+    }
+
+    /// Number of keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// Whether there is no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty()
+    }
+}
+
+/// A layer of a manifest as a cache uses it; `None` without the digest of its uncompressed tar, which it could not be
+/// named by. Places of its own to fetch it from are not taken over.
+#[must_use]
+pub fn layer_blob(descriptor: &Descriptor) -> Option<LayerBlob> {
+    let diff_id = Digest::parse(descriptor.annotations.get(UNCOMPRESSED)?).ok()?;
+    let created = descriptor.annotations.get(CREATED_AT);
+    Some(LayerBlob {
+        descriptor: Descriptor::new(&descriptor.media_type, descriptor.digest.clone(), descriptor.size),
+        diff_id: DiffId(diff_id),
+        created: created.and_then(|text| Timestamp::parse(text).ok()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(text: &str) -> Digest {
+        Digest::sha256(text.as_bytes())
+    }
+
+    fn blob(text: &str) -> LayerBlob {
+        LayerBlob {
+            descriptor: Descriptor::of("application/vnd.oci.image.layer.v1.tar+gzip", text.as_bytes()),
+            diff_id: DiffId(digest(&format!("diff of {text}"))),
+            created: Timestamp::from_unix(7, 0),
+        }
+    }
+
+    fn known(inputs: &[&str], outputs: &[Option<&[&str]>]) -> Known<LayerBlob> {
+        Known {
+            identity: None,
+            inputs: inputs.iter().map(|text| digest(text)).collect(),
+            outputs: outputs
+                .iter()
+                .map(|stack| stack.map(|layers| layers.iter().map(|text| blob(text)).collect()))
+                .collect(),
+            created: Timestamp::from_unix(5, 0),
+        }
+    }
+
+    fn keys() -> Keys<LayerBlob> {
+        let mut keys = Keys::default();
+        keys.records
+            .insert(digest("run"), known(&["image"], &[Some(&["base", "run"])]));
+        keys.records
+            .insert(digest("more"), known(&["run"], &[Some(&["base", "run", "more"])]));
+        keys.records.insert(
+            digest("two"),
+            known(&["more"], &[Some(&["base", "x"]), Some(&[])]),
+        );
+        let forced = Known {
+            identity: Some(digest("fresh")),
+            ..known(&[], &[Some(&["f"])])
+        };
+        keys.records.insert(digest("forced"), forced);
+        keys.records
+            .insert(digest("gone"), known(&[], &[Some(&["y"]), None]));
+        keys.aliases.insert(digest("name of more"), digest("more"));
+        keys.aliases.insert(digest("name of gone"), digest("gone"));
+        keys
+    }
+
+    fn read(config: &CacheConfig, layers: &[LayerBlob]) -> ReadCache {
+        let text = serde_json::to_vec(config).unwrap();
+        let blobs = layers
+            .iter()
+            .map(|layer| (layer.descriptor.digest.clone(), layer.clone()))
+            .collect();
+        ReadCache::new(CacheConfig::parse(&text).unwrap(), &blobs).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_found_again() {
+        let keys = keys();
+        let (config, layers) = write_config(&keys);
+        let cache = read(&config, &layers);
+        for name in ["run", "more", "forced"] {
+            assert_eq!(
+                cache.find(&digest(name), 1).as_ref(),
+                keys.records.get(&digest(name)),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            cache.find(&digest("two"), 2).as_ref(),
+            keys.records.get(&digest("two"))
+        );
+        assert_eq!(cache.find(&digest("two"), 3), None, "an output too many");
+        assert_eq!(cache.alias(&digest("name of more")), Some(&digest("more")));
+        assert_eq!(cache.find(&digest("gone"), 2), None, "half of a result is none");
+        assert_eq!(cache.alias(&digest("name of gone")), None);
+        assert_eq!(
+            cache.find(&digest("image"), 1),
+            None,
+            "the key of an input without a result"
+        );
+        assert_eq!(cache.find(&digest("fresh"), 1), None, "an identity is no key");
+    }
+
+    #[test]
+    fn layers_are_shared_and_sorted_and_the_same_keys_make_the_same_bytes() {
+        let (config, layers) = write_config(&keys());
+        assert_eq!(config.layers.len(), 5, "base, run, more, x, f");
+        let order: Vec<_> = config
+            .layers
+            .iter()
+            .map(|layer| (&layer.blob, layer.parent))
+            .collect();
+        assert!(order.is_sorted());
+        assert!(
+            layers
+                .iter()
+                .zip(&config.layers)
+                .all(|(blob, layer)| blob.descriptor.digest == layer.blob)
+        );
+        assert!(config.records.is_sorted_by_key(|record| &record.digest));
+        assert_eq!(write_config(&keys()).0, config);
+        // What a build that had all of it from this cache knows makes the same records again.
+        let cache = read(&config, &layers);
+        let mut again = Keys::default();
+        for (name, outputs) in [("run", 1), ("more", 1), ("two", 2), ("forced", 1)] {
+            again
+                .records
+                .insert(digest(name), cache.find(&digest(name), outputs).unwrap());
+        }
+        again.aliases.insert(digest("name of more"), digest("more"));
+        assert_eq!(write_config(&again).0, config);
+    }
+
+    #[test]
+    fn row46_a_layer_the_manifest_does_not_have_makes_no_hit() {
+        let (config, mut layers) = write_config(&keys());
+        layers.retain(|layer| *layer != blob("run"));
+        let cache = read(&config, &layers);
+        assert_eq!(cache.find(&digest("more"), 1), None);
+        assert!(
+            cache.find(&digest("forced"), 1).is_some(),
+            "others are not affected"
+        );
+    }
+
+    #[test]
+    fn a_cache_of_buildkit_is_read_and_gives_no_hits_of_ours() {
+        let text = format!(
+            r#"{{"layers":[{{"blob":"{0}","parent":-1}}],"records":[{{"digest":"{1}"}},{{"layers":[{{"layer":0,"createdAt":"2024-01-02T03:04:05Z"}}],"digest":"{2}","inputs":[[{{"selector":"{3}","link":0}}]]}}]}}"#,
+            digest("blob"),
+            digest("k1"),
+            digest("k2"),
+            digest("sel"),
+        );
+        let cache = ReadCache::new(CacheConfig::parse(text.as_bytes()).unwrap(), &HashMap::new()).unwrap();
+        assert_eq!(cache.len(), 2);
+        assert_eq!(cache.find(&digest("run"), 1), None);
+        assert_eq!(cache.find(&digest("k1"), 1), None);
+    }
+
+    #[test]
+    fn row31_a_layer_without_an_uncompressed_digest_is_not_used() {
+        let mut descriptor = blob("x").descriptor;
+        assert_eq!(layer_blob(&descriptor), None);
+        descriptor
+            .annotations
+            .insert(UNCOMPRESSED.to_owned(), "sha256:../..".to_owned());
+        assert_eq!(layer_blob(&descriptor), None);
+        descriptor
+            .annotations
+            .insert(UNCOMPRESSED.to_owned(), digest("d").to_string());
+        descriptor.urls.push("https://elsewhere.example/".to_owned());
+        let found = layer_blob(&descriptor).unwrap();
+        assert!(found.descriptor.urls.is_empty() && found.descriptor.annotations.is_empty());
+    }
+}

@@ -1,0 +1,265 @@
+//! What a running build asks of whoever started it: directories and secrets. The command line answers from this
+//! machine ([`HostClient`]); a server answers through its client's session.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use rbuild_fileops::{IgnoreRules, IgnoreRulesError, LocalContext, SourceTree};
+use rbuild_graph::FileTime;
+use rbuild_oci::{Descriptor, Digest};
+use rbuild_sys::{RootFd, RootFdError};
+use tokio::io::AsyncRead;
+
+use crate::secrets::{SecretError, SecretValue, Secrets};
+use crate::solve::Reporter;
+use crate::ssh::{Agents, SshAgents};
+
+/// Why a local directory could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The build was not given one of this name.
+    #[error("no local directory {0:?} was given to this build")]
+    Unknown(String),
+    /// A directory given as a named context cannot be opened.
+    #[error("build context {name:?}")]
+    Open {
+        /// Name of the context.
+        name: String,
+        /// Why.
+        #[source]
+        source: RootFdError,
+    },
+    /// The ignore patterns of a named context are malformed.
+    #[error("build context {name:?}")]
+    Rules {
+        /// Name of the context.
+        name: String,
+        /// Why.
+        #[source]
+        source: IgnoreRulesError,
+    },
+    /// The client could not, or would not, send it.
+    #[error("failed to load local source {name:?}")]
+    Client {
+        /// Name of the directory.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Why an output could not be given to the client.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// Nobody takes it: outputs of this machine are files.
+    #[error("exporter {0} has no client to send to")]
+    NoClient(u32),
+    /// There is no content store: the build runs on this machine.
+    #[error("there is no content store {0:?}")]
+    NoStore(String),
+    /// The client refused it, or went away.
+    #[error("send to client")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A stream to the client. What was written counts only after [`ClientStream::finish`].
+pub trait ClientStream: std::io::Write + Send {
+    /// Ends the stream and waits until the client has taken all of it.
+    ///
+    /// # Errors
+    /// The client's.
+    fn finish(self: Box<Self>) -> Result<(), OutputError>;
+}
+
+/// A tree for the client.
+#[derive(Debug)]
+pub struct ClientTree {
+    /// The directory it is put into there, such as `linux_amd64`.
+    pub prefix: Option<String>,
+    /// Its root.
+    pub root: RootFd,
+}
+
+/// Bytes of a client as they come, not verified. Errors of the client come out as those of reading.
+pub type ClientBytes = Pin<Box<dyn AsyncRead + Send>>;
+
+/// A content store of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentPlace {
+    /// Session that has it; the build's own if empty.
+    pub session: String,
+    /// Its id there: `oci:` or `local:` and a name (`session/content/attachable.go`, `client/solve.go`).
+    pub store: String,
+}
+
+/// Why something of a client could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientReadError {
+    /// Whoever asked for the build has no such thing: it runs on this machine.
+    #[error("this build has no client")]
+    NoClient,
+    /// The client could not, or would not, send it.
+    #[error(transparent)]
+    Client(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Answers a build.
+pub trait Client: Send + Sync + std::fmt::Debug {
+    /// The directory behind `local://name`. `attrs` are those of the source operation (`solver/pb/attr.go`): which of
+    /// its files matter is up to them. Whoever has to fetch it shows that by `reporter`.
+    fn local<'a>(
+        &'a self,
+        name: &'a str,
+        attrs: &'a BTreeMap<String, String>,
+        reporter: &'a mut Reporter,
+    ) -> BoxFuture<'a, Result<Arc<SourceTree>, LocalError>>;
+
+    /// All of `tree`, which [`Client::local`] gave, is or becomes a layer: it need not be kept for later builds too.
+    fn layered(&self, _tree: &Arc<SourceTree>) {}
+
+    /// The value of a secret; `None` if there is none of this id and `optional` allows that.
+    fn secret<'a>(
+        &'a self,
+        id: &'a str,
+        optional: bool,
+    ) -> BoxFuture<'a, Result<Option<SecretValue>, SecretError>>;
+
+    /// How many bytes a blob of a content store has, as the client says.
+    fn blob_size<'a>(
+        &'a self,
+        _place: &'a ContentPlace,
+        _digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<u64, ClientReadError>> {
+        Box::pin(async { Err(ClientReadError::NoClient) })
+    }
+
+    /// The first `bytes` of a blob of a content store; not more, whatever the client sends.
+    fn blob<'a>(
+        &'a self,
+        _place: &'a ContentPlace,
+        _digest: &'a Digest,
+        _bytes: u64,
+    ) -> BoxFuture<'a, Result<ClientBytes, ClientReadError>> {
+        Box::pin(async { Err(ClientReadError::NoClient) })
+    }
+
+    /// Puts the content of `file` into a content store, unless it is there.
+    fn put_blob<'a>(
+        &'a self,
+        place: &'a ContentPlace,
+        _descriptor: &'a Descriptor,
+        _file: std::fs::File,
+    ) -> BoxFuture<'a, Result<(), OutputError>> {
+        Box::pin(async { Err(OutputError::NoStore(place.store.clone())) })
+    }
+
+    /// The file that the client offers as `http://buildkit-session/path`, `bytes_max` at most. Given once.
+    fn upload<'a>(
+        &'a self,
+        _path: &'a str,
+        _bytes_max: u64,
+    ) -> BoxFuture<'a, Result<ClientBytes, ClientReadError>> {
+        Box::pin(async { Err(ClientReadError::NoClient) })
+    }
+
+    /// The ssh agents it lets steps use.
+    fn agents(&self) -> Arc<dyn Agents>;
+
+    /// Opens the stream of an exporter. `metadata` is the exporter's response (`containerimage.digest` and so on).
+    fn stream<'a>(
+        &'a self,
+        exporter: u32,
+        metadata: &'a BTreeMap<String, String>,
+    ) -> BoxFuture<'a, Result<Box<dyn ClientStream>, OutputError>>;
+
+    /// Gives the client trees. With `time`, every entry has it.
+    fn trees<'a>(
+        &'a self,
+        exporter: u32,
+        trees: Vec<ClientTree>,
+        time: Option<FileTime>,
+    ) -> BoxFuture<'a, Result<(), OutputError>>;
+}
+
+/// Answers from this machine.
+#[derive(Debug)]
+pub struct HostClient {
+    /// The main context, as it was opened, if it is of this machine.
+    pub context: Option<Arc<SourceTree>>,
+    /// `--build-context` by name, values as written.
+    pub directories: BTreeMap<String, String>,
+    /// The secrets of the request.
+    pub secrets: Secrets,
+    /// The ssh agents of the request.
+    pub ssh: Arc<SshAgents>,
+}
+
+impl HostClient {
+    fn open(&self, name: &str, attrs: &BTreeMap<String, String>) -> Result<Arc<SourceTree>, LocalError> {
+        if name == "context"
+            && let Some(context) = &self.context
+        {
+            return Ok(Arc::clone(context));
+        }
+        let named = name.strip_prefix("context:");
+        let found = named.and_then(|name| Some((name.to_owned(), self.directories.get(name)?)));
+        let (name, path) = found.ok_or_else(|| LocalError::Unknown(name.to_owned()))?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let root = RootFd::open(&path).map_err(|source| LocalError::Open {
+            name: name.clone(),
+            source,
+        })?;
+        let patterns = attrs.get("local.excludepatterns").map_or("[]", String::as_str);
+        let patterns: Vec<String> = serde_json::from_str(patterns).unwrap_or_default();
+        let rules = (!patterns.is_empty())
+            .then(|| IgnoreRules::from_patterns(".dockerignore", &patterns))
+            .transpose()
+            .map_err(|source| LocalError::Rules { name, source })?;
+        Ok(Arc::new(SourceTree::Context(LocalContext::new(
+            root, path, rules,
+        ))))
+    }
+}
+
+impl Client for HostClient {
+    fn local<'a>(
+        &'a self,
+        name: &'a str,
+        attrs: &'a BTreeMap<String, String>,
+        _: &'a mut Reporter,
+    ) -> BoxFuture<'a, Result<Arc<SourceTree>, LocalError>> {
+        Box::pin(async move { self.open(name, attrs) })
+    }
+
+    fn secret<'a>(
+        &'a self,
+        id: &'a str,
+        optional: bool,
+    ) -> BoxFuture<'a, Result<Option<SecretValue>, SecretError>> {
+        Box::pin(async move { self.secrets.get(id, optional) })
+    }
+
+    fn agents(&self) -> Arc<dyn Agents> {
+        Arc::clone(&self.ssh) as Arc<dyn Agents>
+    }
+
+    fn stream<'a>(
+        &'a self,
+        exporter: u32,
+        _: &'a BTreeMap<String, String>,
+    ) -> BoxFuture<'a, Result<Box<dyn ClientStream>, OutputError>> {
+        Box::pin(async move { Err(OutputError::NoClient(exporter)) })
+    }
+
+    fn trees<'a>(
+        &'a self,
+        exporter: u32,
+        _: Vec<ClientTree>,
+        _: Option<FileTime>,
+    ) -> BoxFuture<'a, Result<(), OutputError>> {
+        Box::pin(async move { Err(OutputError::NoClient(exporter)) })
+    }
+}

@@ -1,0 +1,101 @@
+//! Questions about a Dockerfile that build nothing (`rbuild build --call`, attribute `requestid` of the API).
+
+use std::sync::Arc;
+
+use rbuild_frontend::subrequest::{LintFailure, LintResults, Subrequest, SubrequestAnswer, TargetList};
+use rbuild_frontend::{FrontendError, FrontendOptions, LintWarning};
+use rbuild_graph::SourceText;
+use rbuild_graph::progress::Sink;
+use tokio_util::sync::CancellationToken;
+
+use crate::build::{lower, prepare};
+use crate::engine::Engine;
+use crate::error::{BuildError, chain_text};
+use crate::job::Job;
+use crate::request::BuildRequest;
+
+/// Takes warnings that are no part of an answer.
+pub type Warn<'a> = dyn Fn(&[LintWarning]) + Send + Sync + 'a;
+
+/// Answers about the Dockerfile of `request`.
+///
+/// # Errors
+/// Those of [`ask`], and of opening what `request` names.
+pub async fn call(
+    engine: Arc<Engine>,
+    request: BuildRequest,
+    subrequest: Subrequest,
+    sink: Arc<dyn Sink>,
+    cancel: CancellationToken,
+) -> Result<SubrequestAnswer, BuildError> {
+    let prepared = prepare(engine, Arc::new(request), sink, &cancel).await?;
+    let warn = |warnings: &[LintWarning]| prepared.warn(warnings);
+    ask(&prepared.job, prepared.options(None), subrequest, &warn, &cancel).await
+}
+
+/// Answers about the Dockerfile of `options`, for the platform of this machine: BuildKit does not look at the one asked
+/// for either. Images are only asked for where what is asked depends on them.
+///
+/// # Errors
+/// [`BuildError::Frontend`] unless the question is what is wrong with the Dockerfile, and [`BuildError::Canceled`].
+pub async fn ask(
+    job: &Job,
+    mut options: FrontendOptions,
+    subrequest: Subrequest,
+    warn: &Warn<'_>,
+    cancel: &CancellationToken,
+) -> Result<SubrequestAnswer, BuildError> {
+    options.target_platform = None;
+    match subrequest {
+        Subrequest::Describe => Ok(SubrequestAnswer::Describe),
+        Subrequest::Targets => TargetList::of(&options)
+            .map(SubrequestAnswer::Targets)
+            .map_err(|error| frontend_error(&options, error)),
+        Subrequest::Outline => {
+            options.outline = true;
+            let lowered = lower(job, &options, cancel).await.inspect_err(|error| {
+                if let BuildError::Frontend { error, .. } = error {
+                    warn(&error.warnings);
+                }
+            })?;
+            warn(&lowered.warnings);
+            match lowered.outline {
+                Some(outline) => Ok(SubrequestAnswer::Outline(outline)),
+                None => unreachable!("the outline was asked for"),
+            }
+        }
+        Subrequest::Lint => {
+            options.all_stages = options.target.is_none();
+            lint(job, &options, cancel).await.map(SubrequestAnswer::Lint)
+        }
+    }
+}
+
+async fn lint(
+    job: &Job,
+    options: &FrontendOptions,
+    cancel: &CancellationToken,
+) -> Result<LintResults, BuildError> {
+    let (warnings, failure) = match lower(job, options, cancel).await {
+        Ok(lowered) => (lowered.warnings, None),
+        Err(BuildError::Frontend { mut error, .. }) => {
+            let warnings = std::mem::take(&mut error.warnings);
+            let failure = LintFailure {
+                message: chain_text(&error),
+                span: error.span,
+            };
+            (warnings, Some(failure))
+        }
+        Err(other) => return Err(other),
+    };
+    Ok(LintResults::new(options, warnings, failure))
+}
+
+fn frontend_error(options: &FrontendOptions, error: FrontendError) -> BuildError {
+    let source_text = SourceText {
+        filename: options.filename.clone(),
+        text: options.dockerfile.clone(),
+        ..SourceText::default()
+    };
+    BuildError::Frontend { error, source_text }
+}

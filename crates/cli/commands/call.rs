@@ -1,0 +1,80 @@
+//! `rbuild build --call`: the answer to a question about the Dockerfile, on standard output
+//! (`buildx/commands/build.go`, `printResult`).
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use rbuild_frontend::subrequest::{FormError, LintResults, SubrequestAnswer};
+use rbuild_ui::diagnostic::ExitCode;
+use rbuild_ui::text;
+use serde_json::Value;
+
+use super::CommandError;
+use crate::env::Env;
+use crate::request::Call;
+
+/// Prints the answer, and fails where it is a judgement that something is wrong.
+pub(super) fn print(call: &Call, answer: &SubrequestAnswer, env: &mut Env) -> Result<(), CommandError> {
+    if let SubrequestAnswer::Lint(results) = answer
+        && !call.as_json
+    {
+        lint(call, results, env)?;
+    } else if call.as_json {
+        // JSON escapes what a terminal would obey, but for what is not ASCII.
+        let json = answer.json().map_err(|error| too_long(&error))?;
+        writeln!(env.stdout, "{}", shown(&json))?;
+    } else {
+        let table = answer.text().map_err(|error| too_long(&error))?;
+        write!(env.stdout, "{}", shown(&table))?;
+    }
+    env.stdout.flush()?;
+    if let SubrequestAnswer::Lint(results) = answer
+        && results.failure.is_some()
+    {
+        let failure = results.failure_text(&call.dockerfile);
+        let failure = failure.map_err(|error| too_long(&error))?;
+        return Err(CommandError::failed(&String::from_utf8_lossy(&failure)));
+    }
+    match answer.status_code() {
+        Some(code) if code != 0 && !call.ignore_status => Err(CommandError::Judged(ExitCode::Failure)),
+        _ => Ok(()),
+    }
+}
+
+fn lint(call: &Call, results: &LintResults, env: &mut Env) -> Result<(), CommandError> {
+    match results.warnings.len() {
+        0 => {}
+        1 => writeln!(env.stdout, "Check complete, 1 warning has been found!")?,
+        many => writeln!(env.stdout, "Check complete, {many} warnings have been found!")?,
+    }
+    let warnings = results.text(&call.dockerfile).map_err(|error| too_long(&error))?;
+    write!(env.stdout, "{}", shown(&warnings))?;
+    match (results.failure.is_some(), results.warnings.is_empty()) {
+        (true, false) => writeln!(env.stdout)?,
+        (false, true) => writeln!(env.stdout, "Check complete, no warnings found.")?,
+        (true, true) | (false, false) => {}
+    }
+    Ok(())
+}
+
+/// The answer as the metadata file has it.
+pub(super) fn metadata(answer: &SubrequestAnswer) -> Result<BTreeMap<String, Value>, CommandError> {
+    let all = answer.metadata().map_err(|error| too_long(&error))?;
+    let value = |key: &str, bytes: &[u8]| {
+        let json = (key == "result.json").then(|| serde_json::from_slice(bytes).ok());
+        json.flatten()
+            .unwrap_or_else(|| Value::from(String::from_utf8_lossy(bytes)))
+    };
+    Ok(all
+        .iter()
+        .map(|(key, bytes)| (key.clone(), value(key, bytes)))
+        .collect())
+}
+
+fn shown(bytes: &[u8]) -> String {
+    text::lines(&String::from_utf8_lossy(bytes))
+}
+
+fn too_long(error: &FormError) -> CommandError {
+    CommandError::failed(error)
+}

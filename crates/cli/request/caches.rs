@@ -1,0 +1,282 @@
+//! `--cache-to`, `--cache-from` and `BUILDKIT_INLINE_CACHE` (`buildx/util/buildflags/cache.go`): a bare reference is a
+//! registry, everything else is `type=…` with attributes. Kinds and attributes that are not served are refused by name.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rbuild_builder::request::{CacheExport, CacheForm, CacheSource, CacheTarget, LayerCompression};
+use rbuild_oci::{Digest, Reference};
+use rbuild_ui::values::csv;
+use rbuild_ui::values::scalar::parse_bool;
+
+use super::UsageError;
+use crate::args::LowBuild;
+
+/// Why a cache is not one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CacheError {
+    /// The text is not a record.
+    #[error("invalid value {text:?}: {error}")]
+    Csv {
+        /// Text.
+        text: String,
+        /// What is wrong.
+        error: csv::CsvError,
+    },
+    /// A field has no value.
+    #[error("invalid value {0}")]
+    NoValue(String),
+    /// There is no `type`.
+    #[error("type required form> {0:?}")]
+    NoType(String),
+    /// An attribute has to be there.
+    #[error("{kind} cache needs {key}")]
+    Missing {
+        /// Kind of cache.
+        kind: &'static str,
+        /// Attribute.
+        key: &'static str,
+    },
+    /// An attribute has a value it cannot have.
+    #[error("failed to parse {key} of cache: {value:?}")]
+    Value {
+        /// Attribute.
+        key: &'static str,
+        /// Value.
+        value: String,
+    },
+    /// Two caches to one place.
+    #[error("duplicate cache exports")]
+    Duplicate,
+}
+
+/// The caches to write.
+///
+/// # Errors
+/// [`UsageError::Cache`], [`UsageError::NotSupported`].
+pub(super) fn exports(
+    low: &LowBuild,
+    build_args: &BTreeMap<String, String>,
+) -> Result<Vec<CacheExport>, UsageError> {
+    let mut exports: Vec<CacheExport> = Vec::new();
+    for text in low.unserved.cache_to.iter().filter(|text| !text.is_empty()) {
+        for mut entry in Entry::parse(text, "--cache-to")? {
+            let export = entry.export()?;
+            entry.none_left()?;
+            if exports
+                .iter()
+                .any(|other| is_same_place(&other.target, &export.target))
+            {
+                return Err(CacheError::Duplicate.into());
+            }
+            exports.push(export);
+        }
+    }
+    let inline = build_args
+        .get("BUILDKIT_INLINE_CACHE")
+        .and_then(|value| parse_bool(value));
+    if inline == Some(true) && !exports.iter().any(|export| export.target == CacheTarget::Inline) {
+        exports.push(CacheExport {
+            target: CacheTarget::Inline,
+            mode_max: false,
+            ignore_error: false,
+        });
+    }
+    Ok(exports)
+}
+
+/// The caches to read.
+///
+/// # Errors
+/// [`UsageError::Cache`], [`UsageError::NotSupported`].
+pub(super) fn sources(low: &LowBuild) -> Result<Vec<CacheSource>, UsageError> {
+    let mut sources = Vec::new();
+    for text in low.unserved.cache_from.iter().filter(|text| !text.is_empty()) {
+        for mut entry in Entry::parse(text, "--cache-from")? {
+            sources.push(entry.source()?);
+            entry.none_left()?;
+        }
+    }
+    Ok(sources)
+}
+
+fn is_same_place(one: &CacheTarget, other: &CacheTarget) -> bool {
+    match (one, other) {
+        (CacheTarget::Inline, CacheTarget::Inline) => true,
+        (CacheTarget::Registry(one, _), CacheTarget::Registry(other, _)) => one == other,
+        (
+            CacheTarget::Directory { dest, tag, .. },
+            CacheTarget::Directory {
+                dest: other,
+                tag: other_tag,
+                ..
+            },
+        ) => dest == other && tag == other_tag,
+        _ => false,
+    }
+}
+
+struct Entry {
+    flag: &'static str,
+    kind: String,
+    attrs: BTreeMap<String, String>,
+}
+
+impl Entry {
+    /// One entry; or one for each reference, if there are only those.
+    fn parse(text: &str, flag: &'static str) -> Result<Vec<Self>, CacheError> {
+        let fields = csv::fields(text).map_err(|error| CacheError::Csv {
+            text: text.to_owned(),
+            error,
+        })?;
+        if fields.iter().all(|field| !field.contains('=')) {
+            let one = |reference: String| Self {
+                flag,
+                kind: "registry".to_owned(),
+                attrs: [("ref".to_owned(), reference)].into(),
+            };
+            return Ok(fields.into_iter().map(one).collect());
+        }
+        let mut entry = Self {
+            flag,
+            kind: String::new(),
+            attrs: BTreeMap::new(),
+        };
+        for field in fields {
+            let Some((key, value)) = field.split_once('=') else {
+                return Err(CacheError::NoValue(field));
+            };
+            match key.trim().to_lowercase().as_str() {
+                "type" => value.clone_into(&mut entry.kind),
+                key => drop(entry.attrs.insert(key.to_owned(), value.to_owned())),
+            }
+        }
+        if entry.kind.is_empty() {
+            return Err(CacheError::NoType(text.to_owned()));
+        }
+        Ok(vec![entry])
+    }
+
+    fn export(&mut self) -> Result<CacheExport, UsageError> {
+        // Anything but `max` is `min` (`control/control.go`).
+        let mode_max = self.attrs.remove("mode").as_deref() == Some("max");
+        let ignore_error = self
+            .attrs
+            .remove("ignore-error")
+            .and_then(|text| parse_bool(&text))
+            .unwrap_or(false);
+        let target = match self.kind.as_str() {
+            "inline" => CacheTarget::Inline,
+            "registry" => CacheTarget::Registry(self.reference()?, self.form()?),
+            "local" => {
+                // Blobs that nothing names any more are left where they are; asking for that is harmless.
+                let dest = self.needed("local", "dest")?;
+                CacheTarget::Directory {
+                    dest: PathBuf::from(dest),
+                    tag: self.attrs.remove("tag").unwrap_or_else(|| "latest".to_owned()),
+                    form: self.form()?,
+                }
+            }
+            kind => return Err(self.unserved_kind(kind)),
+        };
+        Ok(CacheExport {
+            target,
+            mode_max,
+            ignore_error,
+        })
+    }
+
+    fn source(&mut self) -> Result<CacheSource, UsageError> {
+        match self.kind.as_str() {
+            "registry" => Ok(CacheSource::Registry(self.reference()?)),
+            "local" => {
+                let src = self.needed("local", "src")?;
+                let digest = self.attrs.remove("digest").map(|text| {
+                    Digest::parse(&text).map_err(|_| CacheError::Value {
+                        key: "digest",
+                        value: text,
+                    })
+                });
+                Ok(CacheSource::Directory {
+                    src: PathBuf::from(src),
+                    tag: self.attrs.remove("tag"),
+                    digest: digest.transpose()?,
+                })
+            }
+            kind => Err(self.unserved_kind(kind)),
+        }
+    }
+
+    fn unserved_kind(&self, kind: &str) -> UsageError {
+        UsageError::NotSupported(format!("{} type={kind}", self.flag))
+    }
+
+    fn reference(&mut self) -> Result<Reference, CacheError> {
+        let text = self.needed("registry", "ref")?;
+        match Reference::parse(&text) {
+            Ok(reference) => Ok(reference.or_latest()),
+            Err(_) => Err(CacheError::Value {
+                key: "ref",
+                value: text,
+            }),
+        }
+    }
+
+    fn form(&mut self) -> Result<CacheForm, CacheError> {
+        let oci_mediatypes = self.bool("oci-mediatypes")?.unwrap_or(true);
+        let compression = match self.attrs.remove("compression").as_deref() {
+            None | Some("" | "gzip") => LayerCompression::Gzip,
+            Some("zstd") => LayerCompression::Zstd,
+            Some("uncompressed") => LayerCompression::Uncompressed,
+            Some(other) => {
+                return Err(CacheError::Value {
+                    key: "compression",
+                    value: other.to_owned(),
+                });
+            }
+        };
+        let level = self
+            .attrs
+            .remove("compression-level")
+            .map(|text| match text.parse::<i32>() {
+                Ok(level) => Ok(level.clamp(0, 22)),
+                Err(_) => Err(CacheError::Value {
+                    key: "compression-level",
+                    value: text,
+                }),
+            });
+        Ok(CacheForm {
+            oci_mediatypes,
+            image_manifest: self.bool("image-manifest")?.unwrap_or(oci_mediatypes),
+            compression,
+            compression_level: level.transpose()?,
+            force_compression: self.bool("force-compression")?.unwrap_or(false),
+        })
+    }
+
+    fn needed(&mut self, kind: &'static str, key: &'static str) -> Result<String, CacheError> {
+        let found = self.attrs.remove(key).filter(|value| !value.is_empty());
+        found.ok_or(CacheError::Missing { kind, key })
+    }
+
+    fn bool(&mut self, key: &'static str) -> Result<Option<bool>, CacheError> {
+        let value = self.attrs.remove(key);
+        let parse = |value: String| parse_bool(&value).ok_or(CacheError::Value { key, value });
+        value.map(parse).transpose()
+    }
+
+    /// Refuses what asks for something that is not served; the rest says nothing, as with BuildKit.
+    fn none_left(&self) -> Result<(), UsageError> {
+        let insecure = self
+            .attrs
+            .get("registry.insecure")
+            .and_then(|text| parse_bool(text));
+        if insecure == Some(true) {
+            return Err(UsageError::NotSupported(format!(
+                "{} registry.insecure=true",
+                self.flag
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! What a build uses of a client's directories, so that no more is fetched (`filterPaths` of BuildKit's
+//! `dockerfile2llb/convert.go`). Known only when all instructions have been read, and then written into the sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rbuild_dockerfile::path;
+use rbuild_graph::{Edge, Graph, Op, VertexDigest};
+
+use crate::error::{FrontendError, FrontendErrorKind};
+use crate::lowering::json;
+
+/// The paths used of each directory that is watched.
+#[derive(Debug, Default)]
+pub(crate) struct LocalPaths(BTreeMap<VertexDigest, BTreeSet<String>>);
+
+impl LocalPaths {
+    /// From now on, counts what is used of the directory that `edge` is.
+    pub(crate) fn watch(&mut self, edge: &Edge) {
+        self.0.entry(edge.vertex.clone()).or_default();
+    }
+
+    /// `path` of `edge` is used; an edge that is no watched directory does not matter.
+    pub(crate) fn add(&mut self, edge: Option<&Edge>, path: String) {
+        if let Some(paths) = edge.and_then(|edge| self.0.get_mut(&edge.vertex)) {
+            paths.insert(path);
+        }
+    }
+
+    /// Makes the sources that `target` needs ask for what is used of them. Gives the new name of `target`.
+    pub(crate) fn follow(mut self, graph: &mut Graph, target: &Edge) -> Result<Edge, FrontendError> {
+        let whole = self.used_whole(graph, target)?;
+        self.0
+            .retain(|vertex, paths| !paths.is_empty() && !paths.contains("/") && !whole.contains(vertex));
+        if self.0.is_empty() {
+            return Ok(target.clone());
+        }
+        let change = |vertex: &VertexDigest, op: &mut Op| {
+            let (Some(paths), Op::Source(source)) = (self.0.get(vertex), op) else {
+                return;
+            };
+            let paths: Vec<String> = paths.iter().map(|used| path::join(&[".", used])).collect();
+            source.attrs.insert("local.followpaths".to_owned(), json(&paths));
+        };
+        let (rewritten, target) = graph
+            .rewritten(target, change)
+            .map_err(FrontendErrorKind::Input)?;
+        *graph = rewritten;
+        Ok(target)
+    }
+
+    /// Directories that are more than copied or mounted from: a root, or all there is.
+    fn used_whole(&self, graph: &Graph, target: &Edge) -> Result<BTreeSet<VertexDigest>, FrontendError> {
+        let needed = graph
+            .reachable(std::slice::from_ref(&target.vertex))
+            .map_err(FrontendErrorKind::Input)?;
+        let mut whole = BTreeSet::from([target.vertex.clone()]);
+        for vertex in needed.iter().filter_map(|digest| graph.get(digest)) {
+            let roots: Vec<Option<u32>> = match &vertex.op {
+                Op::Exec(exec) => {
+                    let roots = exec.mounts.iter().filter(|mount| mount.dest == "/");
+                    roots.map(|mount| mount.input).collect()
+                }
+                Op::File(file) => file.actions.iter().map(|action| action.input).collect(),
+                _ => (0..).take(vertex.inputs.len()).map(Some).collect(),
+            };
+            let roots = roots.into_iter().flatten();
+            let edges = roots.filter_map(|input| vertex.inputs.get(input as usize));
+            whole.extend(edges.map(|edge| edge.vertex.clone()));
+        }
+        Ok(whole)
+    }
+}

@@ -1,0 +1,145 @@
+//! Questions about a Dockerfile that build nothing (BuildKit `frontend/subrequests`): what can be asked, what lint
+//! finds, which parameters a target has, which targets there are.
+//!
+//! Each answer has the two forms BuildKit gives it, JSON and text, byte for byte. Every byte of both comes from a
+//! client, and both repeat lines of the Dockerfile once for each thing that is said of them, so a form that grows
+//! beyond [`FORM_BYTES_MAX`] is refused.
+//!
+//! Not answered: `frontend.convertllb`.
+
+mod bounded;
+mod describe;
+mod excerpt;
+mod lint;
+mod location;
+mod outline;
+mod tabs;
+mod targets;
+
+use std::collections::BTreeMap;
+
+pub use crate::subrequest::bounded::{FORM_BYTES_MAX, FormError};
+pub use crate::subrequest::lint::{LintFailure, LintResults};
+pub use crate::subrequest::location::Location;
+pub use crate::subrequest::outline::{Outline, OutlineArg, OutlineNeed};
+pub use crate::subrequest::targets::{Target, TargetList};
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subrequest {
+    /// What can be asked.
+    Describe,
+    /// The parameters of the target.
+    Outline,
+    /// The targets.
+    Targets,
+    /// What lint finds.
+    Lint,
+}
+
+impl Subrequest {
+    /// The question of that id (attribute `requestid`), if it is one that is answered.
+    #[must_use]
+    pub fn from_id(id: &str) -> Option<Self> {
+        [Self::Describe, Self::Outline, Self::Targets, Self::Lint]
+            .into_iter()
+            .find(|known| known.id() == id)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Describe => "frontend.subrequests.describe",
+            Self::Outline => "frontend.outline",
+            Self::Targets => "frontend.targets",
+            Self::Lint => "frontend.lint",
+        }
+    }
+
+    /// Version of the answer's form.
+    #[must_use]
+    pub const fn version(self) -> &'static str {
+        match self {
+            Self::Describe | Self::Outline | Self::Targets | Self::Lint => "1.0.0",
+        }
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubrequestAnswer {
+    /// To [`Subrequest::Describe`].
+    Describe,
+    /// To [`Subrequest::Outline`].
+    Outline(Outline),
+    /// To [`Subrequest::Targets`].
+    Targets(TargetList),
+    /// To [`Subrequest::Lint`].
+    Lint(LintResults),
+}
+
+impl SubrequestAnswer {
+    /// What was asked.
+    #[must_use]
+    pub const fn subrequest(&self) -> Subrequest {
+        match self {
+            Self::Describe => Subrequest::Describe,
+            Self::Outline(_) => Subrequest::Outline,
+            Self::Targets(_) => Subrequest::Targets,
+            Self::Lint(_) => Subrequest::Lint,
+        }
+    }
+
+    /// The answer as Go's `json.MarshalIndent` writes it (`result.json`).
+    ///
+    /// # Errors
+    /// [`FormError`].
+    pub fn json(&self) -> Result<Vec<u8>, FormError> {
+        match self {
+            Self::Describe => bounded::json(&describe::requests()),
+            Self::Outline(outline) => bounded::json(outline),
+            Self::Targets(list) => bounded::json(list),
+            Self::Lint(results) => bounded::json(results),
+        }
+    }
+
+    /// The answer for people (`result.txt`). Not made safe for a terminal.
+    ///
+    /// # Errors
+    /// [`FormError`].
+    pub fn text(&self) -> Result<Vec<u8>, FormError> {
+        match self {
+            Self::Describe => describe::text(),
+            Self::Outline(outline) => outline.text(),
+            Self::Targets(list) => list.text(),
+            Self::Lint(results) => results.text(&results.filename),
+        }
+    }
+
+    /// Exit status of a program that asks only this (`result.statuscode`); absent where an answer is no judgement.
+    #[must_use]
+    pub const fn status_code(&self) -> Option<u8> {
+        match self {
+            Self::Lint(results) => Some(!results.is_clean() as u8),
+            Self::Describe | Self::Outline(_) | Self::Targets(_) => None,
+        }
+    }
+
+    /// Everything of it, as the metadata of a result.
+    ///
+    /// # Errors
+    /// [`FormError`].
+    pub fn metadata(&self) -> Result<BTreeMap<String, Vec<u8>>, FormError> {
+        let version = self.subrequest().version().as_bytes().to_vec();
+        let mut metadata = BTreeMap::from([
+            ("result.json".to_owned(), self.json()?),
+            ("result.txt".to_owned(), self.text()?),
+            ("version".to_owned(), version),
+        ]);
+        if let Some(code) = self.status_code() {
+            metadata.insert("result.statuscode".to_owned(), code.to_string().into_bytes());
+        }
+        Ok(metadata)
+    }
+}

@@ -1,0 +1,43 @@
+//! Lines in answers, as `pb.Location` in Go's JSON: one range for each line, columns 0 and therefore left out.
+
+use rbuild_dockerfile::Span;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+
+/// Lines of the only source; none if the first line is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Location(pub Span);
+
+impl Serialize for Location {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let has_lines = self.0.start > 0;
+        let mut location = to.serialize_struct("Location", usize::from(has_lines))?;
+        if has_lines {
+            location.serialize_field("ranges", &Ranges(self.0))?;
+        }
+        location.end()
+    }
+}
+
+struct Ranges(Span);
+
+impl Serialize for Ranges {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        // One after the other into the writer: a span may be long, and there may be many of them.
+        to.collect_seq((self.0.start..=self.0.end).map(|line| Range {
+            start: Position { line },
+            end: Position { line },
+        }))
+    }
+}
+
+#[derive(Serialize)]
+struct Range {
+    start: Position,
+    end: Position,
+}
+
+#[derive(Serialize)]
+struct Position {
+    line: u32,
+}

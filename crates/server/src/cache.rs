@@ -1,0 +1,176 @@
+//! Caches of a request: what it imports and exports, in the engine's terms.
+
+use std::collections::BTreeMap;
+
+use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry};
+use rbuild_builder::cache_transfer::import;
+use rbuild_builder::job::Job;
+use rbuild_builder::request::{CacheExport, CacheForm, CacheSource, CacheTarget, LayerCompression};
+use rbuild_llb::attrs::cache_imports;
+use rbuild_llb::cache_options::{self, CacheImport, CacheOption, cache_exports, cache_import};
+use rbuild_llb::errors::sentence;
+use rbuild_llb::exporters::CompressionKind;
+use rbuild_oci::Digest;
+use rbuild_registry::RegistryConfig;
+use tonic::Status;
+
+/// Prefix of the ids of content stores that are directories of the client (`cache/remotecache/local`).
+const STORE_PREFIX: &str = "local:";
+
+/// The caches that a request writes.
+///
+/// # Errors
+/// `invalid_argument`, in BuildKit's words.
+pub fn exports(cache: Option<&CacheOptions>) -> Result<Vec<CacheExport>, Status> {
+    let entries = cache.map_or(&[][..], |cache| &cache.exports);
+    let options: Vec<CacheOption> = entries.iter().cloned().map(CacheOption::from).collect();
+    let found = cache_exports(&options).map_err(|error| Status::invalid_argument(sentence(&error)))?;
+    Ok(found.into_iter().map(export).collect())
+}
+
+fn export(export: cache_options::CacheExport) -> CacheExport {
+    let target = match export.target {
+        cache_options::CacheTarget::Inline => CacheTarget::Inline,
+        cache_options::CacheTarget::Registry { reference, form, .. } => {
+            CacheTarget::Registry(reference.or_latest(), self::form(&form))
+        }
+        cache_options::CacheTarget::Local { dest, form } => {
+            CacheTarget::Client(format!("{STORE_PREFIX}{dest}"), self::form(&form))
+        }
+    };
+    CacheExport {
+        target,
+        mode_max: export.mode_max,
+        ignore_error: export.ignore_error,
+    }
+}
+
+fn form(form: &cache_options::CacheForm) -> CacheForm {
+    let level = form.compression.level;
+    CacheForm {
+        oci_mediatypes: form.oci_mediatypes,
+        image_manifest: form.image_manifest,
+        compression: match form.compression.kind {
+            CompressionKind::Uncompressed => LayerCompression::Uncompressed,
+            CompressionKind::Gzip | CompressionKind::EStargz => LayerCompression::Gzip,
+            CompressionKind::Zstd => LayerCompression::Zstd,
+        },
+        compression_level: level.map(|level| i32::try_from(level.clamp(0, 22)).unwrap_or(0)),
+        force_compression: form.compression.force,
+    }
+}
+
+/// Makes the caches that a request or a front end names known to `job`: those of the call, and those of the options
+/// `cache-imports` and `cache-from`. One that is not known twice is read once; one that cannot be read is passed over.
+///
+/// # Errors
+/// `invalid_argument` for options that are malformed and kinds there are none of.
+pub async fn import(
+    job: &Job,
+    entries: &[CacheOptionsEntry],
+    attrs: &BTreeMap<String, String>,
+) -> Result<(), Status> {
+    let refuse = |error: &dyn std::error::Error| Status::invalid_argument(sentence(error));
+    let mut options: Vec<CacheOption> = entries.iter().cloned().map(CacheOption::from).collect();
+    options.extend(cache_imports(attrs).map_err(|error| refuse(&error))?);
+    let mut sources = Vec::new();
+    for option in &options {
+        let found = cache_import(option).map_err(|error| refuse(&error))?;
+        let source = match found {
+            CacheImport::Registry { reference, .. } => CacheSource::Registry(reference.or_latest()),
+            CacheImport::Local { src, digest } => CacheSource::Client {
+                store: format!("{STORE_PREFIX}{src}"),
+                digest: Digest::parse(&digest).map_err(|error| {
+                    Status::invalid_argument(format!("invalid digest {digest:?}: {error}"))
+                })?,
+            },
+        };
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    import::all(job, &sources).await;
+    Ok(())
+}
+
+/// Marks the registries as insecure that a cache of the request says so of.
+pub fn allow_insecure(registries: &mut RegistryConfig, cache: Option<&CacheOptions>) {
+    let Some(cache) = cache else { return };
+    for entry in cache.exports.iter().chain(&cache.imports) {
+        let insecure = entry
+            .attrs
+            .get("registry.insecure")
+            .is_some_and(|text| text == "true" || text == "1");
+        let reference = entry
+            .attrs
+            .get("ref")
+            .and_then(|text| rbuild_oci::Reference::parse(text).ok());
+        if let Some(reference) = reference.filter(|_| insecure) {
+            registries.set_insecure(reference.host());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: &str, attrs: &[(&str, &str)]) -> CacheOptionsEntry {
+        CacheOptionsEntry {
+            r#type: kind.to_owned(),
+            attrs: attrs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_client_exports_is_what_the_engine_is_told() {
+        let options = CacheOptions {
+            exports: vec![
+                entry("inline", &[]),
+                entry(
+                    "local",
+                    &[
+                        ("dest", "/home/me/cache"),
+                        ("mode", "max"),
+                        ("compression", "zstd"),
+                    ],
+                ),
+                entry(
+                    "registry",
+                    &[("ref", "localhost:5000/a"), ("ignore-error", "true")],
+                ),
+            ],
+            ..CacheOptions::default()
+        };
+        let found = exports(Some(&options)).unwrap();
+        assert_eq!(found[0].target, CacheTarget::Inline);
+        let zstd = CacheForm {
+            compression: LayerCompression::Zstd,
+            ..CacheForm::default()
+        };
+        assert_eq!(
+            found[1].target,
+            CacheTarget::Client("local:/home/me/cache".to_owned(), zstd)
+        );
+        assert!(found[1].mode_max && !found[1].ignore_error);
+        let CacheTarget::Registry(reference, form) = &found[2].target else {
+            panic!("a registry")
+        };
+        assert_eq!(
+            (reference.to_string().as_str(), *form),
+            ("localhost:5000/a:latest", CacheForm::default())
+        );
+        assert!(found[2].ignore_error && !found[2].mode_max);
+        let unknown = CacheOptions {
+            exports: vec![entry("floppy", &[])],
+            ..CacheOptions::default()
+        };
+        assert_eq!(
+            exports(Some(&unknown)).unwrap_err().code(),
+            tonic::Code::InvalidArgument
+        );
+    }
+}

@@ -1,0 +1,476 @@
+//! The client of a build, reached through its session: its directories, secrets, credentials, and the outputs it takes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use futures_util::future::BoxFuture;
+use rbuild_builder::client::{
+    Client, ClientBytes, ClientReadError, ClientStream, ClientTree, ContentPlace, LocalError, OutputError,
+};
+use rbuild_builder::ops::blocking;
+use rbuild_builder::secrets::{SecretError, SecretValue};
+use rbuild_builder::solve::Reporter;
+use rbuild_builder::ssh::{AgentStream, Agents, SshError};
+use rbuild_fileops::{LocalContext, SourceTree};
+use rbuild_graph::FileTime;
+use rbuild_oci::{Descriptor, Digest};
+use rbuild_registry::{Credential, CredentialProvider, Secret};
+use rbuild_session::{
+    BlockingSender, ContentStore, Differ, GetError, SendTree, Session, Sessions, SyncError, SyncRequest,
+    TreeSource,
+};
+use rbuild_store::{CacheMountGuard, Lease, MountError, MountOwner, MountRequest, MountSharing, Store};
+use rbuild_sys::{RootFd, RootFdError};
+use tokio::sync::OnceCell;
+use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
+
+/// How long a session may take to appear (`session/manager.go`).
+const SESSION_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Host of the files that clients offer (`session/upload/uploadprovider`).
+const UPLOAD_HOST: &str = "buildkit-session";
+
+/// Why a directory of the client is not here.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The client has no session.
+    #[error(transparent)]
+    Session(#[from] GetError),
+    /// There is no place to keep it.
+    #[error("make room for the files")]
+    Room(#[from] MountError),
+    /// The place could not be opened.
+    #[error(transparent)]
+    Open(#[from] RootFdError),
+    /// The transfer failed.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+}
+
+/// A build's client.
+#[derive(Debug)]
+pub struct SessionClient {
+    sessions: Sessions,
+    /// Id of its session.
+    id: String,
+    store: Store,
+    lease: Arc<Lease>,
+    cancel: CancellationToken,
+    /// What was fetched already, by what was asked.
+    fetched: Mutex<HashMap<Digest, Arc<OnceCell<Fetched>>>>,
+}
+
+/// A directory of the client, kept until the build is over.
+#[derive(Debug)]
+struct Fetched {
+    tree: Arc<SourceTree>,
+    /// A layer has it all.
+    layered: AtomicBool,
+    /// Nobody else writes to it.
+    guard: CacheMountGuard,
+}
+
+impl Drop for Fetched {
+    /// What a layer has is not kept twice, as BuildKit, whose layer it is, does not.
+    fn drop(&mut self) {
+        if !self.layered.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(self.guard.path()) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            // What stays is compared with the client's at the next transfer.
+            if is_dir {
+                std::fs::remove_dir_all(entry.path()).ok();
+            } else {
+                std::fs::remove_file(entry.path()).ok();
+            }
+        }
+    }
+}
+
+impl SessionClient {
+    /// The client whose session has this id.
+    #[must_use]
+    pub fn new(
+        sessions: Sessions,
+        id: String,
+        store: Store,
+        lease: Arc<Lease>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            sessions,
+            id,
+            store,
+            lease,
+            cancel,
+            fetched: Mutex::default(),
+        }
+    }
+
+    /// Its session, waited for.
+    ///
+    /// # Errors
+    /// [`GetError`].
+    pub async fn session(&self) -> Result<Session, GetError> {
+        self.sessions.get(&self.id, SESSION_WAIT).await
+    }
+
+    /// The session of this id; its own if there is none.
+    async fn session_or_own(&self, id: &str) -> Result<Session, GetError> {
+        let id = if id.is_empty() { &self.id } else { id };
+        self.sessions.get(id, SESSION_WAIT).await
+    }
+
+    async fn content_store(&self, place: &ContentPlace) -> Result<ContentStore, ClientReadError> {
+        let session = self.session_or_own(&place.session).await.map_err(unread)?;
+        Ok(session.content_store(&place.store))
+    }
+
+    async fn fetch(
+        &self,
+        name: &str,
+        attrs: &BTreeMap<String, String>,
+        reporter: &mut Reporter,
+    ) -> Result<Arc<SourceTree>, TransferError> {
+        let asked = Digest::sha256(format!("{name}\0{attrs:?}").as_bytes());
+        let cell = {
+            let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(fetched.entry(asked).or_default())
+        };
+        let was_here = cell.initialized();
+        reporter.start(None);
+        let fetched = cell
+            .get_or_try_init(|| self.transfer(name, attrs, reporter))
+            .await;
+        match &fetched {
+            Ok(_) if was_here => reporter.cached(),
+            Ok(_) => reporter.done(),
+            Err(error) => reporter.failed(error.to_string()),
+        }
+        Ok(Arc::clone(&fetched?.tree))
+    }
+
+    async fn transfer(
+        &self,
+        name: &str,
+        attrs: &BTreeMap<String, String>,
+        reporter: &Reporter,
+    ) -> Result<Fetched, TransferError> {
+        let id = attrs.get("local.session").map_or("", String::as_str);
+        let session = self.session_or_own(id).await?;
+        let hint = attrs.get("local.sharedkeyhint").map_or("", String::as_str);
+        // One directory for each of a client's directories, so that the next build fetches only what changed.
+        let place = format!("local {name}:{hint}:{}", session.shared_key());
+        let (store, lease, cancel) = (self.store.clone(), Arc::clone(&self.lease), self.cancel.clone());
+        let guard = blocking(move || {
+            let request = MountRequest {
+                id: &place,
+                sharing: MountSharing::Private,
+                owner: MountOwner::Builder,
+                fresh: false,
+            };
+            store.cache_mount(&lease, request, &|| cancel.is_cancelled(), &mut |_: &Path| Ok(()))
+        })
+        .await?;
+        let path = guard.path().to_owned();
+        let root = RootFd::open(&path)?;
+        let started = SystemTime::now();
+        let id = format!("transferring {name}:");
+        // All that came, the list of files too: a directory that has not changed was looked at all the same.
+        let came = AtomicU64::new(0);
+        let progress = |bytes| {
+            came.store(bytes, Ordering::Relaxed);
+            reporter.status(&id, bytes, 0, started, false);
+        };
+        session
+            .sync(
+                &request(name, attrs),
+                RootFd::open(&path)?,
+                progress,
+                &self.cancel,
+            )
+            .await?;
+        reporter.status(&id, came.load(Ordering::Relaxed), 0, started, true);
+        Ok(Fetched {
+            tree: Arc::new(SourceTree::Context(LocalContext::new(root, path, None))),
+            layered: AtomicBool::new(false),
+            guard,
+        })
+    }
+}
+
+/// What to ask the client for (`source/local/source.go`).
+fn request(name: &str, attrs: &BTreeMap<String, String>) -> SyncRequest {
+    let list = |key: &str| -> Vec<String> {
+        let text = attrs.get(key).map_or("[]", String::as_str);
+        serde_json::from_str(text).unwrap_or_default()
+    };
+    SyncRequest {
+        include_patterns: list("local.includepattern"),
+        exclude_patterns: list("local.excludepatterns"),
+        follow_paths: list("local.followpaths"),
+        differ: match attrs.get("local.differ").map(String::as_str) {
+            Some("none") => Differ::None,
+            _ => Differ::Metadata,
+        },
+        ..SyncRequest::new(name)
+    }
+}
+
+impl Client for SessionClient {
+    fn local<'a>(
+        &'a self,
+        name: &'a str,
+        attrs: &'a BTreeMap<String, String>,
+        reporter: &'a mut Reporter,
+    ) -> BoxFuture<'a, Result<Arc<SourceTree>, LocalError>> {
+        Box::pin(async move {
+            self.fetch(name, attrs, reporter)
+                .await
+                .map_err(|source| LocalError::Client {
+                    name: name.to_owned(),
+                    source: Box::new(source),
+                })
+        })
+    }
+
+    fn layered(&self, tree: &Arc<SourceTree>) {
+        let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = fetched.values().filter_map(|cell| cell.get());
+        for found in all.filter(|found| Arc::ptr_eq(&found.tree, tree)) {
+            found.layered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn secret<'a>(
+        &'a self,
+        id: &'a str,
+        optional: bool,
+    ) -> BoxFuture<'a, Result<Option<SecretValue>, SecretError>> {
+        Box::pin(async move {
+            let fail = |source| SecretError::Client {
+                id: id.to_owned(),
+                source,
+            };
+            let session = self.session().await.map_err(|e| fail(Box::new(e)))?;
+            match session.secret(id).await {
+                Ok(Some(value)) => Ok(Some(SecretValue::new(value.expose().to_vec()))),
+                Ok(None) if optional => Ok(None),
+                Ok(None) => Err(SecretError::NotFound(id.to_owned())),
+                Err(error) => Err(fail(Box::new(error))),
+            }
+        })
+    }
+
+    fn blob_size<'a>(
+        &'a self,
+        place: &'a ContentPlace,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<u64, ClientReadError>> {
+        Box::pin(async move {
+            let store = self.content_store(place).await?;
+            let info = store.info(digest).await.map_err(unread)?;
+            Ok(info.size)
+        })
+    }
+
+    fn blob<'a>(
+        &'a self,
+        place: &'a ContentPlace,
+        digest: &'a Digest,
+        bytes: u64,
+    ) -> BoxFuture<'a, Result<ClientBytes, ClientReadError>> {
+        Box::pin(async move {
+            let store = self.content_store(place).await?;
+            let reader = store.read(digest, 0, bytes, &self.cancel).await.map_err(unread)?;
+            let chunks = futures_util::stream::try_unfold(reader, |mut reader| async move {
+                let chunk = reader.next().await.map_err(io::Error::other)?;
+                Ok::<_, io::Error>(chunk.map(|chunk| (chunk, reader)))
+            });
+            Ok(Box::pin(StreamReader::new(Box::pin(chunks))) as ClientBytes)
+        })
+    }
+
+    fn put_blob<'a>(
+        &'a self,
+        place: &'a ContentPlace,
+        descriptor: &'a Descriptor,
+        file: std::fs::File,
+    ) -> BoxFuture<'a, Result<(), OutputError>> {
+        Box::pin(async move {
+            let session = self.session_or_own(&place.session).await.map_err(output)?;
+            let store = session.content_store(&place.store);
+            let written = store.write(&descriptor.digest, descriptor.size, file, &self.cancel);
+            written.await.map_err(output)
+        })
+    }
+
+    fn upload<'a>(
+        &'a self,
+        path: &'a str,
+        bytes_max: u64,
+    ) -> BoxFuture<'a, Result<ClientBytes, ClientReadError>> {
+        Box::pin(async move {
+            let session = self.session().await.map_err(unread)?;
+            let reader = session.upload(UPLOAD_HOST, path, bytes_max, &self.cancel).await;
+            Ok(Box::pin(reader.map_err(unread)?) as ClientBytes)
+        })
+    }
+
+    fn agents(&self) -> Arc<dyn Agents> {
+        Arc::new(SessionAgents {
+            sessions: self.sessions.clone(),
+            id: self.id.clone(),
+        })
+    }
+
+    fn stream<'a>(
+        &'a self,
+        exporter: u32,
+        metadata: &'a BTreeMap<String, String>,
+    ) -> BoxFuture<'a, Result<Box<dyn ClientStream>, OutputError>> {
+        Box::pin(async move {
+            let session = self.session().await.map_err(output)?;
+            let sender = session
+                .send_bytes(exporter, metadata, &self.cancel)
+                .map_err(output)?;
+            Ok(Box::new(ToClient(sender.into_blocking())) as Box<dyn ClientStream>)
+        })
+    }
+
+    fn trees<'a>(
+        &'a self,
+        exporter: u32,
+        trees: Vec<ClientTree>,
+        time: Option<FileTime>,
+    ) -> BoxFuture<'a, Result<(), OutputError>> {
+        Box::pin(async move {
+            let session = self.session().await.map_err(output)?;
+            let request = SendTree {
+                exporter,
+                trees: trees
+                    .into_iter()
+                    .map(|tree| TreeSource {
+                        prefix: tree.prefix,
+                        root: tree.root,
+                        extra: Vec::new(),
+                        mod_time: time_ns(time),
+                    })
+                    .collect(),
+                whole: true,
+            };
+            let sent = session.send_tree(request, |_| {}, &self.cancel).await;
+            sent.map(drop).map_err(output)
+        })
+    }
+}
+
+fn time_ns(time: Option<FileTime>) -> Option<i64> {
+    let time = time?;
+    Some(
+        time.seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(time.nanoseconds)),
+    )
+}
+
+fn unread(error: impl std::error::Error + Send + Sync + 'static) -> ClientReadError {
+    ClientReadError::Client(Box::new(error))
+}
+
+fn output(error: impl std::error::Error + Send + Sync + 'static) -> OutputError {
+    OutputError::Client(Box::new(error))
+}
+
+/// An exporter's stream.
+struct ToClient(BlockingSender);
+
+impl Write for ToClient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl ClientStream for ToClient {
+    fn finish(self: Box<Self>) -> Result<(), OutputError> {
+        self.0.finish().map_err(output)
+    }
+}
+
+/// The client's ssh agents.
+#[derive(Debug)]
+struct SessionAgents {
+    sessions: Sessions,
+    id: String,
+}
+
+impl Agents for SessionAgents {
+    fn has<'a>(&'a self, id: &'a str) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let Ok(session) = self.sessions.get(&self.id, SESSION_WAIT).await else {
+                return false;
+            };
+            session.check_agent(id).await.is_ok()
+        })
+    }
+
+    fn connect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Box<dyn AgentStream>, SshError>> {
+        Box::pin(async move {
+            let fail = |source| SshError::Client {
+                id: id.to_owned(),
+                source,
+            };
+            let session = self.sessions.get(&self.id, SESSION_WAIT).await;
+            let session = session.map_err(|error| fail(Box::new(error)))?;
+            let stream = session.forward_agent(id).map_err(|error| fail(Box::new(error)))?;
+            Ok(Box::new(stream) as Box<dyn AgentStream>)
+        })
+    }
+}
+
+/// A client's credentials for registries.
+#[derive(Debug)]
+pub struct SessionCredentials {
+    /// All sessions.
+    pub sessions: Sessions,
+    /// Id of the client's.
+    pub id: String,
+}
+
+impl CredentialProvider for SessionCredentials {
+    fn credential<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Credential>, String>> {
+        Box::pin(async move {
+            let session = self.sessions.get(&self.id, SESSION_WAIT).await;
+            let session = session.map_err(|error| error.to_string())?;
+            let found = session
+                .credentials(host)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok(found.map(|found| {
+                let secret = Secret::new(found.secret().to_owned());
+                // Docker's way to say that the secret is a refresh token (`auth.go`).
+                if found.username().is_empty() || found.username() == "<token>" {
+                    Credential::Identity(secret)
+                } else {
+                    Credential::Basic {
+                        username: found.username().to_owned(),
+                        password: secret,
+                    }
+                }
+            }))
+        })
+    }
+}

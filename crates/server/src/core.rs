@@ -1,0 +1,106 @@
+//! What all services of the server share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
+use bollard_buildkit_proto::pb;
+use rbuild_builder::engine::Engine;
+use rbuild_builder::request::Entitlement;
+use rbuild_oci::Platform;
+use rbuild_registry::RegistryConfig;
+use rbuild_session::Sessions;
+
+use crate::builds::Builds;
+use crate::history::History;
+
+/// Most sessions at once.
+const SESSIONS_MAX: usize = 1024;
+/// BuildKit's version whose API this is; clients compare it.
+const API_VERSION: &str = "v0.29.0";
+
+/// What the server is told when it starts.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// Labels of the worker.
+    pub labels: HashMap<String, String>,
+    /// What builds may be given (`insecure-entitlements`).
+    pub entitlements: Vec<Entitlement>,
+    /// Mirrors, certificates and insecure hosts.
+    pub registries: RegistryConfig,
+}
+
+/// The server's state.
+#[derive(Debug)]
+pub struct Core {
+    /// Store and sandbox. Its registry client has no credentials: each build has its client's.
+    pub engine: Arc<Engine>,
+    /// As it was started.
+    pub settings: Settings,
+    /// Clients that can be asked.
+    pub sessions: Sessions,
+    /// Builds that run.
+    pub builds: Builds,
+    /// Builds that ran.
+    pub history: History,
+    worker_id: String,
+}
+
+impl Core {
+    /// The state of a new server.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, settings: Settings) -> Self {
+        let place = engine.store.root().display().to_string();
+        let digest = rbuild_oci::Digest::sha256(place.as_bytes());
+        Self {
+            history: History::default(),
+            engine,
+            settings,
+            sessions: Sessions::new(SESSIONS_MAX),
+            builds: Builds::default(),
+            // The same for the same store, as BuildKit's worker id is kept in its root.
+            worker_id: digest.hex()[..25].to_owned(),
+        }
+    }
+
+    /// The only worker.
+    #[must_use]
+    pub fn worker(&self) -> WorkerRecord {
+        let mut labels = self.settings.labels.clone();
+        let mut put = |key: &str, value: &str| {
+            labels.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        };
+        put("org.mobyproject.buildkit.worker.executor", "rbuild");
+        put("org.mobyproject.buildkit.worker.snapshotter", "overlayfs");
+        put("org.mobyproject.buildkit.worker.network", "host");
+        WorkerRecord {
+            id: self.worker_id.clone(),
+            labels,
+            platforms: vec![platform(&Platform::host())],
+            buildkit_version: Some(version()),
+            ..WorkerRecord::default()
+        }
+    }
+}
+
+/// What this server says it is.
+#[must_use]
+pub fn version() -> BuildkitVersion {
+    BuildkitVersion {
+        package: "github.com/moby/buildkit".to_owned(),
+        version: API_VERSION.to_owned(),
+        revision: concat!("rbuild-", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+/// A platform as the API has it.
+#[must_use]
+pub fn platform(platform: &Platform) -> pb::Platform {
+    pb::Platform {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone().unwrap_or_default(),
+        os_version: platform.os_version.clone().unwrap_or_default(),
+        os_features: platform.os_features.clone(),
+    }
+}

@@ -1,0 +1,91 @@
+//! Failures as clients get them: a gRPC status with the words BuildKit would use.
+
+use bollard_buildkit_proto::google::rpc;
+use prost::Message as _;
+use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_graph::{Edge, Graph, Op, SourceOp, SourcePosition, SourceRange, Vertex, VertexMeta};
+use rbuild_llb::errors::{Detail, status_details};
+use tonic::{Code, Status};
+
+use crate::builds::BuildsError;
+
+/// A failed build, with the vertex and the lines it comes from.
+#[must_use]
+pub fn build_status(error: &BuildError) -> Status {
+    if error.is_canceled() {
+        return Status::cancelled("context canceled");
+    }
+    let message = error.message();
+    let message = message.strip_prefix("failed to build: ").unwrap_or(&message);
+    let message = message.strip_prefix("failed to solve: ").unwrap_or(message);
+    let mut details = Vec::new();
+    if let BuildError::Step {
+        vertex: Some(vertex), ..
+    } = error
+    {
+        details.push(Detail::Vertex(vertex.0.clone()));
+    }
+    if let Some(mut place) = error.place() {
+        place.source.definition = place.source.definition.or_else(dockerfile_definition);
+        let line = |line| SourcePosition {
+            line: i32::try_from(line).unwrap_or(0),
+            character: 0,
+        };
+        let (first, last) = place.lines;
+        details.push(Detail::Source {
+            text: place.source,
+            ranges: (first..=last)
+                .map(|number| SourceRange {
+                    start: line(number),
+                    end: line(number),
+                })
+                .collect(),
+        });
+    }
+    let bytes = status_details(rbuild_llb::errors::Code::Unknown, message, &details);
+    Status::with_details(Code::Unknown, message.to_owned(), bytes.into())
+}
+
+/// Where a Dockerfile comes from, for clients that want to know.
+fn dockerfile_definition() -> Option<Vec<u8>> {
+    let mut graph = Graph::default();
+    let op = Op::Source(SourceOp {
+        identifier: "local://dockerfile".to_owned(),
+        attrs: std::collections::BTreeMap::new(),
+    });
+    let vertex = graph
+        .add(Vertex {
+            op,
+            inputs: Vec::new(),
+            platform: None,
+            constraints: Vec::new(),
+            meta: VertexMeta::default(),
+        })
+        .ok()?;
+    let target = Edge { vertex, output: 0 };
+    let definition = rbuild_llb::encode(&graph, &target).ok()?;
+    Some(definition.encode_to_vec())
+}
+
+/// A definition that is refused.
+#[must_use]
+pub fn llb_status(error: &rbuild_llb::LlbError) -> Status {
+    Status::invalid_argument(chain_text(error))
+}
+
+/// A build that is not there.
+#[must_use]
+pub fn builds_status(error: &BuildsError) -> Status {
+    match error {
+        BuildsError::Unknown(_) => Status::not_found(error.to_string()),
+        BuildsError::Exists(_) => Status::already_exists(error.to_string()),
+        BuildsError::TooMany => Status::resource_exhausted(error.to_string()),
+    }
+}
+
+/// The failure that a client's front end returned, with everything it says of it.
+#[must_use]
+pub fn from_proto(error: rpc::Status) -> Status {
+    let details = error.encode_to_vec();
+    Status::with_details(Code::from_i32(error.code), error.message, details.into())
+}

@@ -1,0 +1,135 @@
+//! What a build says while it runs, kept for every client that asks: `Control/Status` may be called before the build
+//! begins, in the middle of it or several times, and each caller gets all of it from the start.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use rbuild_graph::progress::{Event, Sink};
+use tokio::sync::watch;
+
+/// Bytes of step output kept for callers that come late. Older output is dropped first; nothing else is.
+const LOG_BYTES_MAX: usize = 16 << 20;
+/// Events handed over at once.
+const BATCH_MAX: usize = 1000;
+
+/// The events of one build.
+#[derive(Debug)]
+pub struct EventLog {
+    state: Mutex<State>,
+    /// Number of events ever sent, and whether there will be more.
+    progress: watch::Sender<(u64, bool)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: VecDeque<(u64, Event)>,
+    next: u64,
+    log_bytes: usize,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            progress: watch::Sender::new((0, false)),
+        }
+    }
+}
+
+impl EventLog {
+    /// No more events will come.
+    pub fn close(&self) {
+        self.progress.send_modify(|progress| progress.1 = true);
+    }
+
+    /// The events from number `from` on, waiting for the first of them; and the number to go on with. `None` when
+    /// there are no more.
+    pub async fn next(&self, from: u64) -> Option<(Vec<Event>, u64)> {
+        let mut progress = self.progress.subscribe();
+        // The sender is a field of this very log.
+        let _seen = progress
+            .wait_for(|(count, closed)| *count > from || *closed)
+            .await;
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = state.events.partition_point(|(number, _)| *number < from);
+        let batch: Vec<&(u64, Event)> = state.events.range(start..).take(BATCH_MAX).collect();
+        let next = batch.last().map(|(number, _)| number + 1)?;
+        Some((batch.into_iter().map(|(_, event)| event.clone()).collect(), next))
+    }
+
+    /// Every event that is still kept.
+    pub fn all(&self) -> Vec<Event> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.events.iter().map(|(_, event)| event.clone()).collect()
+    }
+}
+
+impl Sink for EventLog {
+    fn send(&self, event: Event) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = state.next;
+        state.next += 1;
+        state.log_bytes += log_bytes(&event);
+        state.events.push_back((number, event));
+        while state.log_bytes > LOG_BYTES_MAX {
+            let Some(oldest) = state.events.iter().position(|(_, event)| log_bytes(event) > 0) else {
+                break;
+            };
+            if let Some((_, dropped)) = state.events.remove(oldest) {
+                state.log_bytes -= log_bytes(&dropped);
+            }
+        }
+        drop(state);
+        self.progress.send_modify(|progress| progress.0 = number + 1);
+    }
+}
+
+fn log_bytes(event: &Event) -> usize {
+    match event {
+        Event::Log(log) => log.data.len(),
+        Event::Vertex(_) | Event::Status(_) | Event::Warning(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rbuild_graph::progress::{Stream, VertexLog};
+    use rbuild_oci::Digest;
+    use std::time::SystemTime;
+
+    fn log(bytes: usize) -> Event {
+        Event::Log(VertexLog {
+            vertex: Digest::sha256(b"v"),
+            stream: Stream::Stdout,
+            data: vec![b'x'; bytes],
+            timestamp: SystemTime::UNIX_EPOCH,
+        })
+    }
+
+    #[tokio::test]
+    async fn every_reader_gets_all_of_it_and_then_the_end() {
+        let events = EventLog::default();
+        events.send(log(1));
+        let (first, next) = events.next(0).await.unwrap();
+        assert_eq!(first.len(), 1);
+        let (second, ()) = tokio::join!(events.next(next), async { events.send(log(2)) });
+        let (second, next) = second.unwrap();
+        assert!(matches!(&second[..], [Event::Log(log)] if log.data.len() == 2));
+        events.close();
+        assert!(events.next(next).await.is_none());
+        assert_eq!(events.next(0).await.unwrap().0.len(), 2, "a late reader");
+    }
+
+    #[tokio::test]
+    async fn old_output_is_dropped_when_there_is_too_much() {
+        let events = EventLog::default();
+        for _ in 0..40 {
+            events.send(log(1 << 20));
+        }
+        let kept = events.all().len();
+        assert_eq!(kept, LOG_BYTES_MAX >> 20);
+        let (batch, next) = events.next(0).await.unwrap();
+        assert_eq!((batch.len(), next), (kept, 40));
+    }
+}

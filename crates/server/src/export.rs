@@ -1,0 +1,270 @@
+//! Exporters: an answer becomes images, archives and directories.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use bollard_buildkit_proto::moby::buildkit::v1::Exporter;
+use rbuild_builder::build::common_history;
+use rbuild_builder::cache_transfer;
+use rbuild_builder::export::{self, BuildResult, PlatformSubject, Subject};
+use rbuild_builder::request::{
+    BuildOutcome, CacheExport, Destination, LayerCompression, LayoutDestination, Output, OutputKind,
+    TreeDestination,
+};
+use rbuild_builder::value::Chain;
+use rbuild_llb::errors::sentence;
+use rbuild_llb::exporters::{
+    ArchiveExporter, CompressionKind, Epoch, ExporterSpec, FilesExporter, ImageExporter, ImageOptions,
+};
+use rbuild_oci::{ImageConfig, Platform, Timestamp};
+use serde::Deserialize;
+use tonic::Status;
+
+use crate::answer::{Answer, BASE_CONFIG, BuildRef, CONFIG, EPOCH, PLATFORMS, Refs};
+use crate::errors::build_status;
+use crate::running::Running;
+
+/// An exporter, checked before anything is built.
+#[derive(Debug)]
+pub struct Planned {
+    output: Output,
+    epoch: Epoch,
+}
+
+/// What the exporters of a request are.
+///
+/// # Errors
+/// `invalid_argument` for kinds and values there are none of, in BuildKit's words.
+pub fn plan(exporters: &[Exporter]) -> Result<Vec<Planned>, Status> {
+    let mut planned = Vec::with_capacity(exporters.len());
+    for (number, exporter) in (0..).zip(exporters) {
+        let spec =
+            ExporterSpec::parse(exporter).map_err(|error| Status::invalid_argument(sentence(&error)))?;
+        planned.push(match spec {
+            ExporterSpec::Image(image) => of_image(image),
+            ExporterSpec::Archive(archive) => of_archive(number, archive)?,
+            ExporterSpec::Files(files) => of_files(number, &files),
+        });
+    }
+    Ok(planned)
+}
+
+fn of_image(exporter: ImageExporter) -> Planned {
+    let kind = OutputKind::Image {
+        push: exporter.push,
+        push_by_digest: exporter.push_by_digest,
+        insecure: exporter.insecure,
+    };
+    image_output(kind, exporter.image, true)
+}
+
+fn of_archive(number: u32, exporter: ArchiveExporter) -> Result<Planned, Status> {
+    if !exporter.tar {
+        return Err(Status::unimplemented(
+            "tar=false: image layouts in a content store of the client are not supported yet",
+        ));
+    }
+    let stream = LayoutDestination::Tar(Destination::Client(number));
+    let kind = if exporter.docker {
+        OutputKind::Docker(stream)
+    } else {
+        OutputKind::Oci(stream)
+    };
+    Ok(image_output(kind, exporter.image, !exporter.docker))
+}
+
+fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
+    let kind = if exporter.tar {
+        OutputKind::Tar(Destination::Client(number))
+    } else {
+        OutputKind::Local(TreeDestination::Client(number))
+    };
+    let mut planned = image_output(kind, ImageOptions::default(), true);
+    planned.epoch = exporter.epoch;
+    planned.output.platform_split = exporter.platform_split;
+    planned
+}
+
+fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
+    let level = options.compression.level;
+    Planned {
+        epoch: options.epoch,
+        output: Output {
+            kind,
+            names: options.names().map(str::to_owned).collect(),
+            compression: match options.compression.kind {
+                CompressionKind::Uncompressed => LayerCompression::Uncompressed,
+                // An estargz layer is a gzip layer with a table of contents that nobody has to read.
+                CompressionKind::Gzip | CompressionKind::EStargz => LayerCompression::Gzip,
+                CompressionKind::Zstd => LayerCompression::Zstd,
+            },
+            compression_level: level.map(|level| i32::try_from(level.clamp(0, 22)).unwrap_or(0)),
+            force_compression: options.compression.force,
+            oci_mediatypes: options.oci_mediatypes.unwrap_or(oci),
+            rewrite_timestamp: options.rewrite_timestamp,
+            platform_split: None,
+            annotations: rbuild_llb::exporters::for_platform(&options.annotations, None).manifest,
+        },
+    }
+}
+
+/// Runs every exporter, then those of the cache; gives what clients are told of the results.
+///
+/// # Errors
+/// The build's and the exporters'.
+pub async fn all(
+    running: &Arc<Running>,
+    answer: &Answer,
+    planned: &[Planned],
+    caches: &[CacheExport],
+) -> Result<HashMap<String, String>, Status> {
+    let result = result(running, answer).await?;
+    let mut outcome = BuildOutcome::default();
+    for planned in planned {
+        let exports = export::plan_output(&planned.output, &[])
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let result = with_epoch(result.clone(), planned.epoch, answer);
+        let done = export::all(&running.job, &result, vec![exports], &mut outcome).await;
+        done.map_err(|error| build_status(&error.into()))?;
+    }
+    let written = cache_transfer::export::all(&running.job, &result, caches).await;
+    if let Some(written) = written.map_err(|error| build_status(&error.into()))? {
+        outcome.note_cache(&written);
+    }
+    Ok(response(outcome, answer))
+}
+
+fn response(outcome: BuildOutcome, answer: &Answer) -> HashMap<String, String> {
+    let mut response = HashMap::new();
+    for (key, value) in outcome.metadata {
+        // Texts are told as they are, everything else as JSON in base64 (`ExporterImageDescriptorKey`).
+        let text = value.as_str().map_or_else(
+            || base64::engine::general_purpose::STANDARD.encode(value.to_string()),
+            str::to_owned,
+        );
+        response.insert(key, text);
+    }
+    for (key, value) in &answer.metadata {
+        if key.starts_with("frontend.") {
+            response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
+        }
+    }
+    response
+}
+
+/// The platforms of an answer.
+#[derive(Debug, Default, Deserialize)]
+struct Platforms {
+    #[serde(rename = "Platforms", default)]
+    list: Vec<PlatformEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PlatformEntry {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "Platform")]
+    platform: Platform,
+}
+
+/// Builds what the answer holds.
+async fn result(running: &Arc<Running>, answer: &Answer) -> Result<BuildResult, Status> {
+    let platforms = match answer.metadata.get(PLATFORMS) {
+        Some(text) => serde_json::from_slice(text).map_err(|error| {
+            Status::invalid_argument(format!("failed to parse platforms passed to exporter: {error}"))
+        })?,
+        None => Platforms::default(),
+    };
+    let (wanted, is_index) = match &answer.refs {
+        Refs::One(found) => {
+            let platform = platforms.list.into_iter().next().map(|entry| entry.platform);
+            (vec![(String::new(), platform, found.clone())], false)
+        }
+        Refs::Many(many) => {
+            if platforms.list.is_empty() && !many.is_empty() {
+                return Err(Status::invalid_argument(
+                    "unable to export multiple refs, missing platforms mapping",
+                ));
+            }
+            let mut wanted = Vec::with_capacity(platforms.list.len());
+            for entry in platforms.list {
+                let found = many.get(&entry.id).ok_or_else(|| {
+                    Status::invalid_argument(format!("failed to find ref for ID {}", entry.id))
+                })?;
+                wanted.push((format!("/{}", entry.id), Some(entry.platform), found.clone()));
+            }
+            (wanted, true)
+        }
+    };
+    let parts = wanted.into_iter().map(|(suffix, platform, found)| async move {
+        let chain = chain(running, found.as_deref()).await?;
+        let subject = subject(answer, &suffix, platform.as_ref(), chain)?;
+        Ok::<_, Status>(PlatformSubject { platform, subject })
+    });
+    let subjects = futures_util::future::try_join_all(parts).await?;
+    Ok(BuildResult { subjects, is_index })
+}
+
+async fn chain(running: &Running, found: Option<&BuildRef>) -> Result<Chain, Status> {
+    let Some(found) = found else {
+        return Ok(Chain::default());
+    };
+    let chain = found.chain(&running.job, &running.cancel).await;
+    chain.map_err(|error| build_status(&error))
+}
+
+fn subject(
+    answer: &Answer,
+    suffix: &str,
+    platform: Option<&Platform>,
+    chain: Chain,
+) -> Result<Subject, Status> {
+    let parse = |key: &str| -> Result<Option<ImageConfig>, Status> {
+        let bytes = answer.metadata.get(&format!("{key}{suffix}"));
+        let parsed = bytes.map(|bytes| ImageConfig::parse(bytes)).transpose();
+        parsed.map_err(|error| Status::unknown(format!("invalid image config: {error}")))
+    };
+    let config = parse(CONFIG)?.unwrap_or_else(|| empty_config(platform));
+    let base_history = parse(BASE_CONFIG)?.map_or(0, |base| common_history(&base, &config));
+    Ok(Subject {
+        chain,
+        config,
+        base_history,
+        epoch: None,
+    })
+}
+
+fn with_epoch(mut result: BuildResult, epoch: Epoch, answer: &Answer) -> BuildResult {
+    let said = || {
+        std::str::from_utf8(answer.metadata.get(EPOCH)?)
+            .ok()?
+            .parse()
+            .ok()
+    };
+    let seconds = match epoch {
+        Epoch::At(seconds) => Some(seconds),
+        Epoch::Unset => said(),
+        Epoch::Off => None,
+    };
+    let epoch = seconds.and_then(|seconds| Timestamp::from_unix(seconds, 0));
+    for part in &mut result.subjects {
+        part.subject.epoch = epoch;
+    }
+    result
+}
+
+/// The config of an image that no front end described (`exporter/containerimage/writer.go`, `defaultImageConfig`).
+fn empty_config(platform: Option<&Platform>) -> ImageConfig {
+    let platform = platform.cloned().unwrap_or_else(Platform::host);
+    let mut config = ImageConfig {
+        os: platform.os,
+        architecture: platform.architecture,
+        variant: platform.variant.unwrap_or_default(),
+        os_version: platform.os_version.unwrap_or_default(),
+        os_features: platform.os_features,
+        ..ImageConfig::default()
+    };
+    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    config
+}

@@ -1,0 +1,109 @@
+//! What is to be built: a definition as it is, or what a front end makes of the client's files.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::pb;
+use tonic::Status;
+
+use crate::answer::{Answer, BuildRef, Refs};
+use crate::caps;
+use crate::core::Core;
+use crate::errors::llb_status;
+use crate::running::Running;
+
+mod contexts;
+mod dockerfile;
+mod subrequest;
+
+/// Names of the Dockerfile front end that is part of this program.
+const DOCKERFILE: &str = "dockerfile.v0";
+/// The front end that runs others.
+const GATEWAY: &str = "gateway.v0";
+
+/// What a client asks to be built.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// A graph.
+    pub definition: Option<pb::Definition>,
+    /// Or the front end that makes one.
+    pub frontend: String,
+    /// Its options.
+    pub attrs: BTreeMap<String, String>,
+    /// Graphs that are given to it.
+    pub inputs: BTreeMap<String, pb::Definition>,
+}
+
+impl Asked {
+    /// Whether neither graph nor front end is named: the front end then runs in the client.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.frontend.is_empty() && self.definition.is_none()
+    }
+}
+
+/// The answer to what is asked. Nothing is built that the answer itself does not need.
+///
+/// # Errors
+/// Those of the front end, and `invalid_argument` for front ends there are none of.
+pub async fn answer(core: &Arc<Core>, running: &Arc<Running>, asked: Asked) -> Result<Answer, Status> {
+    if asked.frontend.is_empty() {
+        let Some(definition) = asked.definition else {
+            return Ok(Answer::empty());
+        };
+        return self::definition(definition).map(|found| Answer {
+            refs: Refs::One(found),
+            metadata: BTreeMap::new(),
+        });
+    }
+    if asked.definition.is_some() {
+        return Err(Status::invalid_argument(format!(
+            "invalid solve request: both a definition and frontend {} are given",
+            asked.frontend
+        )));
+    }
+    match asked.frontend.as_str() {
+        DOCKERFILE => dockerfile::answer(core, running, asked).await,
+        GATEWAY => match asked.attrs.get("source").map(String::as_str) {
+            Some(source) if is_dockerfile(source) => dockerfile::answer(core, running, asked).await,
+            Some(source) => Err(Status::unimplemented(format!(
+                "front ends that are images are not supported yet: {source}"
+            ))),
+            None => Err(Status::invalid_argument("no source specified for gateway")),
+        },
+        other => Err(Status::not_found(format!("invalid frontend: {other}"))),
+    }
+}
+
+/// Whether a front end's image is the Dockerfile front end that is part of this program.
+fn is_dockerfile(source: &str) -> bool {
+    if source == DOCKERFILE {
+        return true;
+    }
+    let Ok(reference) = rbuild_oci::Reference::parse(source) else {
+        return false;
+    };
+    matches!(
+        reference.name().as_str(),
+        "docker.io/docker/dockerfile" | "docker.io/docker/dockerfile-upstream"
+    )
+}
+
+/// A definition as a file system.
+///
+/// # Errors
+/// `invalid_argument`.
+pub fn definition(definition: pb::Definition) -> Result<Option<Arc<BuildRef>>, Status> {
+    let decoded = rbuild_llb::decode(&definition).map_err(|error| llb_status(&error))?;
+    let needed = decoded.caps.iter().map(String::as_str);
+    caps::check_definition(needed).map_err(|error| Status::unimplemented(error.to_string()))?;
+    let Some(target) = decoded.target else {
+        return Ok(None);
+    };
+    let graph = Arc::new(decoded.graph);
+    Ok(Some(Arc::new(BuildRef::new(
+        graph,
+        Some(target),
+        Some(definition),
+    ))))
+}

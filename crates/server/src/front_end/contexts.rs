@@ -1,0 +1,296 @@
+//! Contexts of the Dockerfile front end as API clients give them: graphs (`FrontendInputs`), repositories and archives
+//! behind addresses, and what the client's own directories are (`frontend/dockerui/context.go`, `config.go`).
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::pb;
+use rbuild_builder::error::chain_text;
+use rbuild_builder::ops::blocking;
+use rbuild_builder::solve::Reporter;
+use rbuild_frontend::{ClientContexts, InputGraph, RemoteContext};
+use rbuild_graph::{CopyAction, Edge, FileAction, FileActionKind, FileOp, Graph, Op, Vertex, VertexMeta};
+use rbuild_layer::{Compression, DecompressLimits};
+use rbuild_llb::attrs::{DockerfileAttrs, input_metadata};
+use rbuild_llb::errors::sentence;
+use rbuild_sys::RootFd;
+use rustix::fs::{Mode, OFlags};
+use tonic::Status;
+
+use crate::answer::{BuildRef, CONFIG};
+use crate::errors::llb_status;
+use crate::read_ref;
+use crate::running::Running;
+
+/// How much of it is looked at to tell an archive from a Dockerfile, bytes.
+const DETECT_BYTES: u64 = 1024;
+/// Name of the main context among inputs.
+const MAIN: &str = "context";
+
+/// Where a build's files come from.
+#[derive(Debug, Default)]
+pub(super) struct Contexts {
+    /// The main context, if it is no directory of the client.
+    pub(super) main: Option<InputGraph>,
+    /// Where the Dockerfile is, if it is in no directory of the client.
+    pub(super) dockerfile: Option<InputGraph>,
+    /// What names of the client refer to.
+    pub(super) clients: ClientContexts,
+}
+
+impl Contexts {
+    /// Finds out where the files are. A context that is one file and no archive is the Dockerfile: then `attrs` get its
+    /// name.
+    ///
+    /// # Errors
+    /// Those of decoding inputs and of fetching a context behind an address.
+    pub(super) async fn open(
+        running: &Running,
+        attrs: &mut DockerfileAttrs,
+        given: &BTreeMap<String, pb::Definition>,
+    ) -> Result<Self, Status> {
+        let inputs = inputs(given, &attrs.input_metadata)?;
+        let mut contexts = match &attrs.context.remote {
+            Some(address) => remote(running, address, attrs).await?,
+            None => None,
+        };
+        if let Some((_, Some(file))) = &contexts {
+            attrs.filename.clone_from(file);
+        }
+        let (mut main, mut dockerfile) = match contexts.take() {
+            Some((remote, _)) => (Some(remote.clone()), Some(remote)),
+            None => (
+                inputs.get(MAIN).cloned(),
+                inputs.get(&attrs.context.dockerfile_local).cloned(),
+            ),
+        };
+        if attrs.context.force_local_dockerfile {
+            dockerfile = None;
+        }
+        if let (Some(whole), Some(subdir)) = (&main, &attrs.context.subdir) {
+            main = Some(copied(whole, subdir_copy(subdir)));
+        }
+        Ok(Self {
+            main,
+            dockerfile,
+            clients: ClientContexts {
+                session_id: running.session.clone(),
+                local_session_ids: attrs.local_session_ids.clone(),
+                shared_keys: attrs.shared_keys.clone(),
+                inputs,
+            },
+        })
+    }
+}
+
+/// The graphs a client gives, with what it says of the images they are.
+fn inputs(
+    given: &BTreeMap<String, pb::Definition>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, InputGraph>, Status> {
+    let mut inputs = BTreeMap::new();
+    for (name, definition) in given {
+        // As BuildKit's `IsNil`: an absent definition and an empty one are the same message.
+        if definition.metadata.is_empty() {
+            return Err(Status::unknown(
+                "failed to get frontend inputs: invalid nil input definition to definition op",
+            ));
+        }
+        let decoded = rbuild_llb::decode(definition).map_err(|error| llb_status(&error))?;
+        let mut config = None;
+        if let Some(text) = metadata.get(name) {
+            let mut read = input_metadata(text).map_err(|error| Status::unknown(sentence(&error)))?;
+            config = read.remove(CONFIG);
+        }
+        let input = InputGraph {
+            graph: Arc::new(decoded.graph),
+            target: decoded.target,
+            config,
+        };
+        inputs.insert(name.clone(), input);
+    }
+    Ok(inputs)
+}
+
+/// The context behind an address, with the name of its file if that is no archive; `None` if it is no address.
+async fn remote(
+    running: &Running,
+    address: &str,
+    attrs: &DockerfileAttrs,
+) -> Result<Option<(InputGraph, Option<String>)>, Status> {
+    let keep_git_dir = attrs.context.keep_git_dir == Some(true);
+    let epoch = attrs.build_args.get("SOURCE_DATE_EPOCH");
+    let parsed = RemoteContext::parse(address, keep_git_dir, epoch.is_some_and(|text| !text.is_empty()));
+    let parsed = parsed.map_err(|error| Status::unknown(chain_text(&error)))?;
+    let Some(mut remote) = parsed else { return Ok(None) };
+    let Some(file) = remote.file else {
+        return Ok(Some((given(|graph| remote.add_to(graph)), None)));
+    };
+    let source = given(|graph| remote.add_source_to(graph));
+    let root = root(running, &source).await?;
+    remote.is_archive = blocking(move || is_archive(&root, file)).await?;
+    let name = (!remote.is_archive).then(|| file.to_owned());
+    Ok(Some((given(|graph| remote.add_to(graph)), name)))
+}
+
+/// Whether the file begins as an archive does: with the mark of a compression, or with a tar header.
+fn is_archive(root: &RootFd, file: &str) -> Result<bool, Status> {
+    let fail = |text: String| Status::unknown(format!("failed to read downloaded context: {text}"));
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = root.open_in(Path::new(file), flags, Mode::empty());
+    let opened = opened.map_err(|error| fail(chain_text(&error)))?;
+    let mut start = Vec::new();
+    let read = std::fs::File::from(opened)
+        .take(DETECT_BYTES)
+        .read_to_end(&mut start);
+    read.map_err(|error| fail(error.to_string()))?;
+    Ok(begins_as_archive(&start))
+}
+
+fn begins_as_archive(start: &[u8]) -> bool {
+    match Compression::detect(start) {
+        Compression::Gzip | Compression::Bzip2 | Compression::Xz => true,
+        Compression::Zstd => false,
+        Compression::None => rbuild_layer::is_archive(start, &DecompressLimits::default()),
+    }
+}
+
+/// The files of a graph, built if nobody has built them yet.
+///
+/// # Errors
+/// Those of building it.
+pub(super) async fn root(running: &Running, built: &InputGraph) -> Result<RootFd, Status> {
+    let found = BuildRef::new(Arc::clone(&built.graph), built.target.clone(), None);
+    read_ref::root(running, Some(&found)).await
+}
+
+/// Where warnings about a file of a graph belong: its target. `None` for an empty one.
+pub(super) fn reporter(running: &Running, built: &InputGraph) -> Option<Reporter> {
+    let target = &built.target.as_ref()?.vertex;
+    let vertex = built.graph.get(target)?;
+    Some(Reporter::of(&running.job.sink, target, vertex))
+}
+
+/// What `add` puts into a graph of its own.
+fn given(add: impl FnOnce(&mut Graph) -> Edge) -> InputGraph {
+    let mut graph = Graph::default();
+    let target = add(&mut graph);
+    InputGraph {
+        graph: Arc::new(graph),
+        target: Some(target),
+        config: None,
+    }
+}
+
+fn subdir_copy(subdir: &str) -> CopyAction {
+    CopyAction {
+        src: rbuild_dockerfile::path::join(&["/", subdir]),
+        dest: "/".to_owned(),
+        dir_copy_contents: true,
+        ..CopyAction::default()
+    }
+}
+
+/// An empty file system with what `copy` takes from `from`.
+fn copied(from: &InputGraph, copy: CopyAction) -> InputGraph {
+    let Some(target) = &from.target else {
+        return from.clone();
+    };
+    let mut graph = Graph::clone(&from.graph);
+    let name = format!("copy {} {}", copy.src, copy.dest);
+    let action = FileAction {
+        input: None,
+        secondary_input: Some(0),
+        output: Some(0),
+        kind: FileActionKind::Copy(copy),
+    };
+    let op = Op::File(FileOp {
+        actions: vec![action],
+    });
+    let vertex = Vertex {
+        op,
+        inputs: vec![target.clone()],
+        platform: None,
+        constraints: Vec::new(),
+        meta: VertexMeta {
+            name,
+            ..VertexMeta::default()
+        },
+    };
+    let target = match graph.add(vertex) {
+        Ok(vertex) => Edge { vertex, output: 0 },
+        Err(error) => unreachable!("the edge is of this graph: {error}"),
+    };
+    InputGraph {
+        graph: Arc::new(graph),
+        target: Some(target),
+        config: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rbuild_graph::SourceOp;
+
+    fn definition() -> pb::Definition {
+        let graph = given(|graph| {
+            let source = SourceOp {
+                identifier: "local://x".to_owned(),
+                attrs: BTreeMap::new(),
+            };
+            let vertex = Vertex {
+                op: Op::Source(source),
+                inputs: Vec::new(),
+                platform: None,
+                constraints: Vec::new(),
+                meta: VertexMeta::default(),
+            };
+            let vertex = graph.add(vertex).unwrap();
+            Edge { vertex, output: 0 }
+        });
+        rbuild_llb::encode(&graph.graph, graph.target.as_ref().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn inputs_are_graphs_with_the_config_the_client_gives() {
+        let given = BTreeMap::from([("base".to_owned(), definition())]);
+        let metadata = r#"{"containerimage.config":"e30="}"#.to_owned();
+        let metadata = BTreeMap::from([("base".to_owned(), metadata)]);
+        let found = inputs(&given, &metadata).unwrap().remove("base").unwrap();
+        assert_eq!(
+            (found.graph.len(), found.config.as_deref()),
+            (1, Some(&b"{}"[..]))
+        );
+        let sub = copied(&found, subdir_copy("a/../b"));
+        let target = sub.graph.get(&sub.target.unwrap().vertex).unwrap();
+        assert_eq!(target.meta.name, "copy /b /");
+    }
+
+    #[test]
+    fn row48_inputs_that_are_none_are_refused() {
+        let nil = BTreeMap::from([("context".to_owned(), pb::Definition::default())]);
+        let error = inputs(&nil, &BTreeMap::new()).unwrap_err();
+        let text = "failed to get frontend inputs: invalid nil input definition to definition op";
+        assert_eq!(error.message(), text);
+        let mut broken = definition();
+        broken.def[0] = b"\xff".to_vec();
+        assert!(inputs(&BTreeMap::from([("a".to_owned(), broken)]), &BTreeMap::new()).is_err());
+        let given = BTreeMap::from([("a".to_owned(), definition())]);
+        let metadata = BTreeMap::from([("a".to_owned(), "{".to_owned())]);
+        assert!(inputs(&given, &metadata).is_err());
+        assert!(inputs(&given, &BTreeMap::new()).is_ok());
+    }
+
+    #[test]
+    fn archives_are_told_from_dockerfiles_by_their_beginning() {
+        for start in [&b"\x1f\x8b\x08rest"[..], b"BZh9", b"\xfd7zXZ\0"] {
+            assert!(begins_as_archive(start), "{start:?}");
+        }
+        for start in [&b"FROM scratch\n"[..], b"", &[0; 1024]] {
+            assert!(!begins_as_archive(start), "{start:?}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! `dockerfile.v0`: the client's Dockerfile, lowered here (`frontend/dockerui`, `frontend/dockerfile/builder`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rbuild_builder::build::lower;
+use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_builder::ops::blocking;
+use rbuild_builder::solve::Reporter;
+use rbuild_fileops::SourceTree;
+use rbuild_frontend::{ContextOrigin, FrontendOptions, ImageResolveMode, LintWarning, Lowered, NoCache};
+use rbuild_llb::attrs::{DockerfileAttrs, NoCacheAttr, ResolveMode};
+use rbuild_oci::{Platform, Timestamp};
+use rbuild_sys::RootFd;
+use serde::Serialize;
+use tonic::Status;
+
+use super::contexts::{self, Contexts};
+use super::{Asked, subrequest};
+use crate::answer::{Answer, BASE_CONFIG, BuildRef, CONFIG, EPOCH, PLATFORMS, Refs};
+use crate::core::Core;
+use crate::errors::build_status;
+use crate::running::Running;
+
+/// Largest Dockerfile or ignore file.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
+
+/// Lowers the client's Dockerfile, for every platform asked for.
+///
+/// # Errors
+/// Those of reading and lowering it.
+pub(super) async fn answer(_: &Arc<Core>, running: &Arc<Running>, asked: Asked) -> Result<Answer, Status> {
+    let attrs = DockerfileAttrs::parse(&asked.attrs).map_err(|error| subrequest::attrs_status(&error))?;
+    if let Some(missing) = &attrs.forward.missing_cap {
+        return Err(subrequest::missing_cap(missing));
+    }
+    let mut attrs = attrs;
+    let contexts = Contexts::open(running, &mut attrs, &asked.inputs).await?;
+    let files = Files::load(running, &attrs, &contexts).await?;
+    if let Some(id) = &attrs.request_id {
+        let warn = |warnings: &[LintWarning]| files.warn(&attrs.filename, warnings);
+        return subrequest::answer(running, options(&attrs, &files, &contexts), id, &warn).await;
+    }
+    let mut platforms: Vec<Option<Platform>> = attrs.platforms.iter().cloned().map(Some).collect();
+    if platforms.is_empty() {
+        platforms.push(None);
+    }
+    let several = platforms.len() > 1 || attrs.multi_platform;
+    let mut lowered = Vec::with_capacity(platforms.len());
+    for (number, platform) in platforms.into_iter().enumerate() {
+        let options = FrontendOptions {
+            target_platform: platform.clone(),
+            multi_platform: several,
+            ..options(&attrs, &files, &contexts)
+        };
+        let done = lower(&running.job, &options, &running.cancel).await;
+        if number == 0 {
+            // The same file has the same faults for every platform.
+            files.warn(&attrs.filename, warnings(&done));
+        }
+        let done = done.map_err(|error| build_status(&error))?;
+        lowered.push((platform.unwrap_or_else(Platform::host), done));
+    }
+    Ok(combine(lowered, several))
+}
+
+fn options(attrs: &DockerfileAttrs, files: &Files, contexts: &Contexts) -> FrontendOptions {
+    FrontendOptions {
+        dockerfile: files.dockerfile.clone(),
+        filename: attrs.filename.clone(),
+        target: Some(attrs.target.clone()).filter(|target| !target.is_empty()),
+        build_args: attrs.build_args.clone(),
+        labels: attrs.labels.clone(),
+        main_context: contexts.main.clone(),
+        build_contexts: attrs.named_contexts.clone(),
+        context_origin: ContextOrigin::Client(Box::new(contexts.clients.clone())),
+        no_cache: match &attrs.no_cache {
+            NoCacheAttr::Off => NoCache::Off,
+            NoCacheAttr::All => NoCache::All,
+            NoCacheAttr::Stages(stages) => NoCache::Stages(stages.clone()),
+        },
+        extra_hosts: attrs.extra_hosts.clone(),
+        hostname: attrs.hostname.clone(),
+        network: attrs.network,
+        shm_size_bytes: u64::try_from(attrs.shm_size_bytes).unwrap_or(0),
+        ulimits: attrs.ulimits.clone(),
+        cgroup_parent: attrs.cgroup_parent.clone(),
+        source_date_epoch: attrs
+            .source_date_epoch
+            .and_then(|seconds| Timestamp::from_unix(seconds, 0)),
+        ignore_patterns: files.ignore_patterns.clone(),
+        image_resolve_mode: match attrs.image_resolve_mode {
+            ResolveMode::Default => ImageResolveMode::Default,
+            ResolveMode::ForcePull => ImageResolveMode::ForcePull,
+            ResolveMode::PreferLocal => ImageResolveMode::PreferLocal,
+        },
+        cache_id_namespace: attrs.cache_id_namespace.clone(),
+        ..FrontendOptions::default()
+    }
+}
+
+/// What lint found, also where the file cannot be lowered.
+fn warnings(done: &Result<Lowered, BuildError>) -> &[LintWarning] {
+    match done {
+        Ok(lowered) => &lowered.warnings,
+        Err(BuildError::Frontend { error, .. }) => &error.warnings,
+        Err(_) => &[],
+    }
+}
+
+/// The platforms of an answer, as exporters read them (`exptypes.Platforms`).
+#[derive(Serialize)]
+struct Platforms {
+    #[serde(rename = "Platforms")]
+    list: Vec<PlatformEntry>,
+}
+
+#[derive(Serialize)]
+struct PlatformEntry {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "Platform")]
+    platform: Platform,
+}
+
+/// `lowered` with the platforms asked for: a stage may be of another one.
+fn combine(lowered: Vec<(Platform, Lowered)>, several: bool) -> Answer {
+    let mut metadata = BTreeMap::new();
+    let mut refs = BTreeMap::new();
+    let mut list = Vec::with_capacity(lowered.len());
+    for (platform, part) in lowered {
+        if let Some(epoch) = part.epoch {
+            metadata.insert(EPOCH.to_owned(), epoch.unix_seconds().to_string().into_bytes());
+        }
+        let id = platform.to_string();
+        let suffix = if several { format!("/{id}") } else { String::new() };
+        metadata.insert(format!("{CONFIG}{suffix}"), part.image.to_bytes());
+        if let Some(base) = &part.base_image {
+            metadata.insert(format!("{BASE_CONFIG}{suffix}"), base.to_bytes());
+        }
+        list.push(PlatformEntry {
+            id: id.clone(),
+            platform,
+        });
+        let definition = part
+            .result
+            .as_ref()
+            .and_then(|target| rbuild_llb::encode(&part.graph, target).ok());
+        let graph = Arc::new(part.graph);
+        let found = part
+            .result
+            .map(|target| Arc::new(BuildRef::new(graph, Some(target), definition)));
+        refs.insert(id, found);
+    }
+    let platforms = serde_json::to_vec(&Platforms { list });
+    metadata.insert(PLATFORMS.to_owned(), platforms.unwrap_or_default());
+    let refs = match refs.pop_first() {
+        Some((_, only)) if !several => Refs::One(only),
+        Some((id, first)) => {
+            refs.insert(id, first);
+            Refs::Many(refs)
+        }
+        None => Refs::One(None),
+    };
+    Answer { refs, metadata }
+}
+
+/// The texts a build begins with.
+struct Files {
+    dockerfile: Vec<u8>,
+    ignore_patterns: Vec<String>,
+    /// The vertex that loaded the Dockerfile: warnings about it belong there.
+    load: Reporter,
+}
+
+impl Files {
+    fn warn(&self, filename: &str, warnings: &[LintWarning]) {
+        for warning in warnings {
+            let lines = vec![(warning.span.start, warning.span.end)];
+            self.load.warn(
+                warning.short(),
+                vec![warning.description.to_owned()],
+                warning.url.to_owned(),
+                Some((filename.to_owned(), lines)),
+            );
+        }
+    }
+
+    async fn load(running: &Running, attrs: &DockerfileAttrs, contexts: &Contexts) -> Result<Self, Status> {
+        let filename = attrs.filename.as_str();
+        let own_ignore = format!("{filename}.dockerignore");
+        let lower_case = Path::new(filename)
+            .with_file_name("dockerfile")
+            .display()
+            .to_string();
+        let title = format!("[internal] load build definition from {filename}");
+        let mut load = Reporter::internal(&running.job.sink, &title);
+        let tree: Arc<dyn Rooted> = match &contexts.dockerfile {
+            Some(built) => {
+                load = contexts::reporter(running, built).unwrap_or(load);
+                Arc::new(contexts::root(running, built).await?)
+            }
+            None => {
+                let wanted = [filename, own_ignore.as_str(), lower_case.as_str()];
+                let local = &attrs.context.dockerfile_local;
+                fetch(running, contexts, local, &wanted, &mut load).await?
+            }
+        };
+        let names = vec![filename.to_owned(), lower_case];
+        let dockerfile = read(&tree, names).await?.ok_or_else(|| {
+            Status::unknown(format!(
+                "failed to read dockerfile: open {filename}: no such file or directory"
+            ))
+        })?;
+        let mut ignore = read(&tree, vec![own_ignore]).await?;
+        if contexts.main.is_some() {
+            // What is built is taken as it is.
+            ignore = None;
+        } else if ignore.is_none() {
+            let mut reporter = Reporter::internal(&running.job.sink, "[internal] load .dockerignore");
+            let tree = fetch(running, contexts, "context", &[".dockerignore"], &mut reporter).await;
+            // A build that needs no context need not have one; one that does says so later.
+            if let Ok(tree) = tree {
+                ignore = read(&tree, vec![".dockerignore".to_owned()]).await?;
+            }
+        }
+        let patterns = rbuild_dockerfile::ignore::read_patterns(ignore.as_deref().unwrap_or_default())
+            .map_err(|error| Status::unknown(format!("failed parsing .dockerignore: {error}")))?;
+        Ok(Self {
+            dockerfile,
+            ignore_patterns: patterns,
+            load,
+        })
+    }
+}
+
+async fn fetch(
+    running: &Running,
+    contexts: &Contexts,
+    name: &str,
+    paths: &[&str],
+    reporter: &mut Reporter,
+) -> Result<Arc<dyn Rooted>, Status> {
+    let paths = serde_json::to_string(paths).unwrap_or_default();
+    let attrs = BTreeMap::from([
+        ("local.followpaths".to_owned(), paths),
+        ("local.sharedkeyhint".to_owned(), format!("{name} texts")),
+        ("local.differ".to_owned(), "none".to_owned()),
+        (
+            "local.session".to_owned(),
+            contexts.clients.session_of(name).to_owned(),
+        ),
+    ]);
+    let tree = running.job.client.local(name, &attrs, reporter).await;
+    let tree = tree.map_err(|error| Status::unknown(chain_text(&error)))?;
+    Ok(tree)
+}
+
+/// Files of a client, or of what was built.
+trait Rooted: Send + Sync {
+    fn files(&self) -> &RootFd;
+}
+
+impl Rooted for SourceTree {
+    fn files(&self) -> &RootFd {
+        self.root()
+    }
+}
+
+impl Rooted for RootFd {
+    fn files(&self) -> &RootFd {
+        self
+    }
+}
+
+/// The first of `names` that is there.
+async fn read(tree: &Arc<dyn Rooted>, names: Vec<String>) -> Result<Option<Vec<u8>>, Status> {
+    let tree = Arc::clone(tree);
+    blocking(move || {
+        let root = tree.files();
+        for name in names {
+            match root.read_file(Path::new(&name), TEXT_BYTES_MAX) {
+                Ok(text) => return Ok(Some(text)),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => {
+                    let text = chain_text(&error);
+                    return Err(Status::unknown(format!("failed to read dockerfile: {text}")));
+                }
+            }
+        }
+        Ok(None)
+    })
+    .await
+}

@@ -1,0 +1,31 @@
+//! BuildKit's API on rbuild's engine: what `buildctl`, `docker buildx` and other clients of `buildkitd` call.
+//!
+//! Level 4. One [`core::Core`] behind three services: [`control`] (builds, progress, cache, history), [`bridge`] (front
+//! ends that run in the client) and health. A client's directories, secrets and outputs are reached through its session
+//! ([`client`]); front ends are run and definitions are solved by [`front_end`], results leave by [`export`].
+//!
+//! Clients are not trusted: what they send is bounded, what they wait for ends with their connection, and one client's
+//! failure is an error for that client alone.
+#![forbid(unsafe_code)]
+
+pub mod answer;
+pub mod bridge;
+pub mod builds;
+pub mod cache;
+pub mod caps;
+pub mod client;
+pub mod control;
+pub mod core;
+pub mod errors;
+pub mod events;
+pub mod export;
+pub mod front_end;
+pub mod history;
+pub mod listen;
+pub mod meta;
+pub mod policy;
+pub mod read_ref;
+pub mod run;
+pub mod running;
+pub mod serve;
+pub mod usage;

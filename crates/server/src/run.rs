@@ -1,0 +1,175 @@
+//! One call of Solve: from the request to the exporters' response.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
+use rbuild_builder::error::chain_text;
+use rbuild_builder::job::{Job, Settings};
+use rbuild_builder::request::{CacheExport, CacheTarget, Entitlement};
+use rbuild_llb::request::modernize;
+use rbuild_registry::{Client as RegistryClient, Credentials};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::client::{SessionClient, SessionCredentials};
+use crate::core::Core;
+use crate::events::EventLog;
+use crate::front_end::{self, Asked};
+use crate::running::{Returned, Running};
+use crate::{cache, errors, export, policy};
+
+/// `User-Agent` for registries.
+const USER_AGENT: &str = concat!("rbuild/", env!("CARGO_PKG_VERSION"));
+
+/// Builds what `request` asks for. When the caller goes away, so that the future is dropped, the build is stopped.
+///
+/// # Errors
+/// The build's, as BuildKit words it.
+pub async fn solve(core: &Arc<Core>, mut request: SolveRequest) -> Result<SolveResponse, Status> {
+    if request.r#ref.is_empty() {
+        return Err(Status::invalid_argument("a build needs a ref"));
+    }
+    modernize(&mut request);
+    let cancel = CancellationToken::new();
+    let _stop = cancel.clone().drop_guard();
+    let core = Arc::clone(core);
+    // A task of its own: what has begun winds down in order even when nobody waits for it any more.
+    let task = tokio::spawn(async move { recorded(&core, request, cancel).await });
+    task.await
+        .map_err(|error| Status::internal(format!("the build ended without a result: {error}")))?
+}
+
+async fn recorded(
+    core: &Arc<Core>,
+    request: SolveRequest,
+    cancel: CancellationToken,
+) -> Result<SolveResponse, Status> {
+    let events = Arc::new(EventLog::default());
+    let exports = export::plan(&request.exporters)?;
+    let caches = cache::exports(request.cache.as_ref())?;
+    let job = job(core, &request, &caches, &events, &cancel)?;
+    let (running, returned) = Running::new(
+        request.r#ref.clone(),
+        Arc::clone(&events),
+        cancel,
+        job,
+        request.session.clone(),
+        request.frontend_inputs.clone(),
+    );
+    let running = Arc::new(running);
+    let listed = core
+        .builds
+        .add(Arc::clone(&running))
+        .map_err(|error| errors::builds_status(&error))?;
+    let keep = !request.internal;
+    if keep {
+        core.history.begin(&request);
+    }
+    let id = request.r#ref.clone();
+    let outcome = evaluate(core, &running, request, returned, (&exports, &caches)).await;
+    if keep {
+        core.history.end(&id, outcome.as_ref(), &events);
+    }
+    drop(listed);
+    Ok(SolveResponse {
+        exporter_response: outcome?,
+    })
+}
+
+fn job(
+    core: &Core,
+    request: &SolveRequest,
+    caches: &[CacheExport],
+    events: &Arc<EventLog>,
+    cancel: &CancellationToken,
+) -> Result<Arc<Job>, Status> {
+    let lease = core.engine.store.lease("solve");
+    let lease = Arc::new(lease.map_err(|error| Status::unavailable(chain_text(&error)))?);
+    let provider = SessionCredentials {
+        sessions: core.sessions.clone(),
+        id: request.session.clone(),
+    };
+    let credentials = Credentials::of_provider(Arc::new(provider));
+    let mut registries = core.settings.registries.clone();
+    cache::allow_insecure(&mut registries, request.cache.as_ref());
+    let registry = RegistryClient::new(registries, credentials, USER_AGENT);
+    let client = SessionClient::new(
+        core.sessions.clone(),
+        request.session.clone(),
+        core.engine.store.clone(),
+        Arc::clone(&lease),
+        cancel.clone(),
+    );
+    let settings = Settings {
+        entitlements: entitlements(core, &request.entitlements)?,
+        policies: Arc::new(policy::read(request.source_policy.clone())?),
+        // Builds of one client's directories are compared with each other when a miss is explained.
+        inline_cache: caches.iter().any(|cache| cache.target == CacheTarget::Inline),
+        site: format!(
+            "{} ",
+            request.frontend_attrs.get("context").map_or("", String::as_str)
+        ),
+        fresh_mounts: request
+            .frontend_attrs
+            .get("no-cache")
+            .is_some_and(String::is_empty),
+        ..Settings::default()
+    };
+    let engine = Arc::new(core.engine.with_client(registry));
+    Ok(Arc::new(Job::new(
+        engine,
+        lease,
+        Arc::new(client),
+        settings,
+        Arc::clone(events) as Arc<dyn rbuild_graph::progress::Sink>,
+    )))
+}
+
+/// What the request asks for, if the server grants it (`util/entitlements`).
+fn entitlements(core: &Core, asked: &[String]) -> Result<Vec<Entitlement>, Status> {
+    let mut granted = Vec::new();
+    for name in asked {
+        let entitlement = match name.as_str() {
+            "network.host" => Entitlement::NetworkHost,
+            "security.insecure" => Entitlement::SecurityInsecure,
+            _ => {
+                return Err(Status::invalid_argument(format!("unknown entitlement {name}")));
+            }
+        };
+        if !core.settings.entitlements.contains(&entitlement) {
+            return Err(Status::permission_denied(format!(
+                "entitlement {name} is not allowed"
+            )));
+        }
+        granted.push(entitlement);
+    }
+    Ok(granted)
+}
+
+async fn evaluate(
+    core: &Arc<Core>,
+    running: &Arc<Running>,
+    request: SolveRequest,
+    returned: tokio::sync::oneshot::Receiver<Returned>,
+    (exports, caches): (&[export::Planned], &[CacheExport]),
+) -> Result<HashMap<String, String>, Status> {
+    let asked = Asked {
+        definition: request.definition,
+        frontend: request.frontend,
+        attrs: request.frontend_attrs.into_iter().collect(),
+        inputs: request.frontend_inputs.into_iter().collect(),
+    };
+    let imports = request.cache.unwrap_or_default().imports;
+    cache::import(&running.job, &imports, &asked.attrs).await?;
+    let answer = if asked.is_nothing() {
+        // The front end runs in the client, which says here what it made.
+        tokio::select! {
+            returned = returned => returned.map_err(|_gone| Status::cancelled("context canceled"))??,
+            () = running.cancel.cancelled() => return Err(Status::cancelled("context canceled")),
+        }
+    } else {
+        front_end::answer(core, running, asked).await?
+    };
+    export::all(running, &answer, exports, caches).await
+}

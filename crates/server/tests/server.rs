@@ -1,0 +1,14 @@
+//! The API as its clients use it: services called in this process, clients of our own behind real sessions.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows them in #[test] functions only, and this is nothing but tests"
+)]
+
+#[path = "server/bench.rs"]
+mod bench;
+#[path = "server/builds.rs"]
+mod builds;
+#[path = "server/hostile.rs"]
+mod hostile;
+#[path = "server/listening.rs"]
+mod listening;

@@ -1,0 +1,156 @@
+//! Clients that are wrong or gone: an error for them, nothing for the others (security rows 48 and 49).
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::PingRequest;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge as _;
+use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
+use bollard_buildkit_proto::pb;
+use tonic::{Code, Request};
+
+use crate::bench::{Bench, dockerfile};
+use crate::builds::hello;
+
+fn llb(id: &str, definition: pb::Definition) -> SolveRequest {
+    SolveRequest {
+        r#ref: id.to_owned(),
+        session: "none".to_owned(),
+        definition: Some(definition),
+        ..SolveRequest::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_row48_malformed_definitions_are_errors_and_others_are_built() {
+    let bench = Bench::new();
+    let mut cut = hello("x");
+    cut.def[0].truncate(3);
+    let mut swapped = hello("x");
+    swapped.def.reverse();
+    let lonely = pb::Definition {
+        def: vec![vec![0xff; 64]],
+        ..pb::Definition::default()
+    };
+    for (number, bad) in [cut, swapped, lonely].into_iter().enumerate() {
+        let id = format!("bad{number}");
+        let (bad, good) = tokio::join!(
+            bench.solve(llb(&id, bad)),
+            bench.solve(llb(&format!("good{number}"), hello("twin"))),
+        );
+        assert_eq!(bad.unwrap_err().code(), Code::InvalidArgument, "{id}");
+        good.unwrap();
+    }
+    assert_eq!(bench.core.builds.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_row48_requests_for_nothing_are_named_errors() {
+    let bench = Bench::new();
+    let no_ref = bench.solve(SolveRequest::default()).await.unwrap_err();
+    assert_eq!(no_ref.code(), Code::InvalidArgument);
+    let unknown = SolveRequest {
+        frontend: "evil.v0".to_owned(),
+        ..llb("f", hello("x"))
+    };
+    let unknown = SolveRequest {
+        definition: None,
+        ..unknown
+    };
+    assert!(
+        bench
+            .solve(unknown)
+            .await
+            .unwrap_err()
+            .message()
+            .contains("evil.v0")
+    );
+    let exporter = SolveRequest {
+        exporters: vec![Exporter {
+            r#type: "evil".to_owned(),
+            ..Exporter::default()
+        }],
+        ..llb("e", hello("x"))
+    };
+    let error = bench.solve(exporter).await.unwrap_err();
+    assert!(
+        error.message().contains("exporter \"evil\" could not be found"),
+        "{error}"
+    );
+    let ping = bench.bridge.ping(Request::new(PingRequest {})).await.unwrap_err();
+    assert!(ping.message().contains("no buildid found in context"), "{ping}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_row48_a_client_that_goes_away_ends_its_build_alone() {
+    let bench = Bench::new();
+    // Nothing is named, so the build waits for the front end of a client that will never speak.
+    let waiting = SolveRequest {
+        r#ref: "waiting".to_owned(),
+        session: "none".to_owned(),
+        ..SolveRequest::default()
+    };
+    let gone = tokio::time::timeout(Duration::from_millis(300), bench.solve(waiting)).await;
+    assert!(gone.is_err(), "it waits");
+    let since = Instant::now();
+    while bench.core.builds.count() > 0 {
+        assert!(
+            since.elapsed() < Duration::from_secs(2),
+            "the build goes on without its client"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bench.solve(llb("after", hello("twin"))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_row48_ten_clients_at_once_do_not_meet() {
+    let bench = Bench::new();
+    let context = bench.files(
+        "context",
+        &[("Dockerfile", "FROM scratch\nCOPY a /b\n"), ("a", "text")],
+    );
+    let mut clients = Vec::new();
+    for number in 0..10 {
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let client = bench.client(&format!("s{number}"), &context, &out).await;
+        clients.push((client, out));
+    }
+    let solves = (0..10).map(|number| {
+        // Every third asks for a stage there is none of.
+        let target = if number % 3 == 0 { "absent" } else { "" };
+        bench.solve(dockerfile(
+            &format!("b{number}"),
+            &format!("s{number}"),
+            "tar",
+            &[("target", target)],
+        ))
+    });
+    let done = futures_util::future::join_all(solves).await;
+    for (number, (outcome, (_, out))) in done.iter().zip(&clients).enumerate() {
+        assert_eq!(outcome.is_err(), number % 3 == 0, "{number}: {outcome:?}");
+        assert_eq!(out.lock().unwrap().is_empty(), number % 3 == 0, "{number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_row49_what_the_server_does_not_grant_is_refused_before_anything_runs() {
+    let bench = Bench::new();
+    for name in ["network.host", "security.insecure"] {
+        let request = SolveRequest {
+            entitlements: vec![name.to_owned()],
+            ..llb(name, hello("x"))
+        };
+        let refused = bench.solve(request).await.unwrap_err();
+        assert!(
+            refused.message().contains(&format!("{name} is not allowed")),
+            "{refused}"
+        );
+    }
+    let unknown = SolveRequest {
+        entitlements: vec!["everything".to_owned()],
+        ..llb("u", hello("x"))
+    };
+    assert!(bench.solve(unknown).await.is_err());
+    bench.solve(llb("twin", hello("x"))).await.unwrap();
+}

@@ -1,0 +1,75 @@
+//! Several platforms in one build: one index, one directory for each, and what cannot hold more than one.
+
+use serde_json::Value;
+
+use crate::e2e::fixture::Fixture;
+
+const PLATFORMS: &str = "--platform=linux/amd64,linux/arm64";
+
+fn fixture() -> Fixture {
+    let fixture = Fixture::new("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /what\n");
+    fixture
+        .context
+        .file("amd64", "of amd64\n")
+        .file("arm64", "of arm64\n");
+    fixture
+}
+
+/// A JSON document of an archive.
+fn document(archive: &std::path::Path, name: &str) -> Value {
+    let mut archive = tar::Archive::new(std::fs::File::open(archive).unwrap());
+    let entry = archive
+        .entries()
+        .unwrap()
+        .map(Result::unwrap)
+        .find(|entry| entry.path().unwrap().as_os_str() == name)
+        .unwrap();
+    serde_json::from_reader(entry).unwrap()
+}
+
+fn blob(digest: &Value) -> String {
+    format!("blobs/{}", digest.as_str().unwrap().replace(':', "/"))
+}
+
+#[test]
+fn an_archive_of_two_platforms_is_an_index_that_others_read() {
+    let fixture = fixture();
+    let archive = fixture.archive();
+    let to = format!("--output=type=oci,dest={}", archive.display());
+    fixture.build().args([PLATFORMS, &to]).ok();
+    let top = &document(&archive, "index.json")["manifests"][0];
+    assert_eq!(top["mediaType"], "application/vnd.oci.image.index.v1+json");
+    let index = document(&archive, &blob(&top["digest"]));
+    for (entry, architecture) in index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(["amd64", "arm64"])
+    {
+        assert_eq!(entry["platform"]["architecture"], architecture);
+        let manifest = document(&archive, &blob(&entry["digest"]));
+        let config = document(&archive, &blob(&manifest["config"]["digest"]));
+        assert_eq!(config["architecture"], architecture);
+    }
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_directory_of_two_platforms_has_one_for_each() {
+    let fixture = fixture();
+    let out = fixture.home.work().join("out");
+    let to = format!("--output=type=local,dest={}", out.display());
+    fixture.build().args([PLATFORMS, &to]).ok();
+    for architecture in ["amd64", "arm64"] {
+        let text = std::fs::read_to_string(out.join(format!("linux_{architecture}/what"))).unwrap();
+        assert_eq!(text, format!("of {architecture}\n"));
+    }
+    // One alone needs no directory of its own.
+    let single = fixture.home.work().join("single");
+    let to = format!("--output=type=local,dest={}", single.display());
+    fixture.build().args(["--platform=linux/arm64", &to]).ok();
+    assert_eq!(
+        std::fs::read_to_string(single.join("what")).unwrap(),
+        "of arm64\n"
+    );
+}
