@@ -30,7 +30,7 @@ const GATEWAY: [&str; 21] = [
 ];
 
 /// Of build definitions, those that the engine does not have.
-const MISSING: [Disabled; 20] = [
+const MISSING: [Disabled; 18] = [
     off("cache.azblob"),
     off("cache.gha"),
     off("cache.s3"),
@@ -46,10 +46,8 @@ const MISSING: [Disabled; 20] = [
     off("source.git.mtime"),
     off("source.git.signatureverify"),
     off("source.http.signatureverify"),
-    off("source.image.layerlimit"),
     off("source.imageblob"),
     off("source.local.metadatatransfer"),
-    off("source.policy"),
     off("source.policy.session"),
 ];
 
