@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rbuild_graph::{ExecOp, Mount, NetMode, Op, SecurityMode};
+use rbuild_graph::{ExecOp, Mount, NetMode, SecurityMode};
 use rbuild_sandbox::{Network, OverlayPlan, Plan, Rlimit, RlimitResource, RootPlan, Security, Source};
 use rbuild_snapshotter::Workspace;
 use rbuild_sys::RootFd;
@@ -84,7 +84,7 @@ pub async fn run(
             workspace,
         });
     }
-    let count = Op::Exec(Box::new(exec.clone())).outputs();
+    let count = exec.outputs();
     blocking(move || commit(outputs, count)).await
 }
 

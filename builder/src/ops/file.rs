@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rbuild_fileops::{Owner, OwnerError, SourceTree, resolve_owner};
-use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, InputIndex, Op, UserOpt};
+use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, InputIndex, UserOpt};
 use rbuild_layer::DevicePolicy;
 use rbuild_sys::RootFd;
 
@@ -31,7 +31,7 @@ pub async fn run(
         reporter,
         results: vec![None; file.actions.len()],
     };
-    let mut outputs = vec![Chain::default(); Op::File(file.clone()).outputs()];
+    let mut outputs = vec![Chain::default(); file.outputs()];
     let mut at = 0;
     while at < file.actions.len() {
         let end = at + run_length(&file.actions[at..], at, inputs.len());

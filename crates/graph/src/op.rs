@@ -49,12 +49,8 @@ impl Op {
     #[must_use]
     pub fn outputs(&self) -> usize {
         match self {
-            Self::Exec(exec) => exec.mounts.iter().filter(|mount| mount.output.is_some()).count(),
-            Self::File(file) => file
-                .actions
-                .iter()
-                .filter(|action| action.output.is_some())
-                .count(),
+            Self::Exec(exec) => exec.outputs(),
+            Self::File(file) => file.outputs(),
             Self::Passthrough(passthrough) => passthrough.outputs.len(),
             Self::Source(_) | Self::Merge(_) | Self::Diff(_) | Self::Build(_) => 1,
         }

@@ -104,8 +104,8 @@ fn job(
     let settings = Settings {
         entitlements: entitlements(core, &request.entitlements)?,
         policies: Arc::new(policy::read(request.source_policy.clone())?),
-        // Builds of one client's directories are compared with each other when a miss is explained.
         inline_cache: caches.iter().any(|cache| cache.target == CacheTarget::Inline),
+        // Builds of one client's directories are compared with each other when a miss is explained.
         site: format!(
             "{} ",
             request.frontend_attrs.get("context").map_or("", String::as_str)

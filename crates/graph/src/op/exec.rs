@@ -21,6 +21,14 @@ pub struct ExecOp {
     pub cdi_devices: Vec<CdiDevice>,
 }
 
+impl ExecOp {
+    /// How many outputs an edge to this operation may name.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.mounts.iter().filter(|mount| mount.output.is_some()).count()
+    }
+}
+
 /// Process part of an exec.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ExecMeta {
@@ -78,6 +86,27 @@ pub struct Ulimit {
     pub soft: i64,
     /// Hard limit.
     pub hard: i64,
+}
+
+impl Ulimit {
+    /// Names that may be limited (`docker/go-units/ulimit.go`), `as` is not among them.
+    pub const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
 }
 
 /// A mount of an exec.

@@ -11,6 +11,17 @@ pub struct FileOp {
     pub actions: Vec<FileAction>,
 }
 
+impl FileOp {
+    /// How many outputs an edge to this operation may name.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.actions
+            .iter()
+            .filter(|action| action.output.is_some())
+            .count()
+    }
+}
+
 /// One action. Inputs are numbered: first the vertex's inputs, then the results of the actions in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileAction {

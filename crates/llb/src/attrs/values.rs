@@ -72,25 +72,6 @@ pub(super) fn hosts(text: &str) -> Result<Vec<HostIp>, HostsError> {
     csv::fields(text)?.into_iter().map(host).collect()
 }
 
-/// Limits of `setrlimit(2)` that may be set.
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
 /// Why `ulimit` is refused. Sentences are docker/go-units'.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UlimitError {
@@ -136,7 +117,7 @@ fn ulimit(text: &str) -> Result<Ulimit, UlimitError> {
     let (name, limits) = text
         .split_once('=')
         .ok_or_else(|| UlimitError::Argument(text.to_owned()))?;
-    if !ULIMITS.contains(&name) {
+    if !Ulimit::NAMES.contains(&name) {
         return Err(UlimitError::Name(name.to_owned()));
     }
     let parts: Vec<&str> = limits.split(':').collect();

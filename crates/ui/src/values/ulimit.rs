@@ -3,25 +3,6 @@
 
 use rbuild_graph::Ulimit;
 
-/// Names that may be limited, `as` is not among them.
-const NAMES: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
 /// Why a text is not a limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UlimitError {
@@ -55,7 +36,7 @@ pub fn parse(text: &str) -> Result<Ulimit, UlimitError> {
     let (name, limits) = text
         .split_once('=')
         .ok_or_else(|| UlimitError::NoValue(text.to_owned()))?;
-    if !NAMES.contains(&name) {
+    if !Ulimit::NAMES.contains(&name) {
         return Err(UlimitError::Name(name.to_owned()));
     }
     let number = |text: &str| {
