@@ -5,6 +5,7 @@
 
 mod credential_helper;
 mod file;
+pub mod keep;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -262,7 +263,7 @@ impl Credentials {
 }
 
 /// The address a host's credentials are stored under.
-fn address(host: &str) -> &str {
+pub(crate) fn address(host: &str) -> &str {
     if host == rbuild_oci::DEFAULT_HOST {
         HUB_ADDRESS
     } else {

@@ -16,6 +16,7 @@ mod error;
 mod escape;
 mod fetch;
 mod image;
+mod login;
 mod manifest;
 mod net;
 mod push_blob;
@@ -29,6 +30,7 @@ pub use client::{Client, ClientOptions};
 pub use config::{ConfigError, ConfigSources, Endpoint, RegistryConfig, SchemePolicy};
 pub use credentials::{
     Credential, CredentialProvider, CredentialSources, Credentials, FileError, Found, HelperError, Secret,
+    keep,
 };
 pub use error::{ApiError, ErrorClass, Refusal, RegistryError, ShownUrl};
 pub use escape::Excerpt;

@@ -29,6 +29,11 @@ const LIFE_SECONDS_MAX: u64 = 24 * 3600;
 pub(crate) struct Scope(Vec<String>);
 
 impl Scope {
+    /// Nothing: only who is asking.
+    pub(crate) const fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Reading a repository.
     pub(crate) fn pull(repository: &str) -> Self {
         Self(vec![format!("repository:{repository}:pull")])

@@ -109,34 +109,10 @@ impl Helper {
 
     /// Asks for the credential of `server`.
     pub(super) fn get(&self, server: &str, timeout: Duration) -> Result<Option<Credential>, HelperError> {
-        let mut command = Command::new(&self.program);
-        command
-            .arg("get")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let mut child = command.spawn().map_err(HelperError::Run)?;
-        let result = converse(&mut child, server, timeout);
-        if result.is_err() {
-            // Not waited for yet, so its id cannot be another's; whatever it started goes with it. An error means
-            // that nothing was left.
-            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                rustix::process::kill_process_group(group, Signal::KILL).ok();
-            }
-        }
-        child.wait().map_err(HelperError::Run)?;
-        let (status, output, errors) = result?;
-        if !status.success() {
-            let said = if output.is_empty() { errors } else { output };
-            if String::from_utf8_lossy(&said).trim() == NOT_FOUND {
-                return Ok(None);
-            }
-            return Err(HelperError::Failed {
-                status,
-                output: Excerpt::new(&said),
-            });
-        }
+        let output = match self.run("get", server.as_bytes(), timeout)? {
+            Outcome::Done(output) => output,
+            Outcome::NotFound => return Ok(None),
+        };
         let answer: Answer =
             serde_json::from_slice(&output).map_err(|e| HelperError::Malformed(FileError::Malformed(e)))?;
         if !answer.server_url.is_empty() && host_of(&answer.server_url) != host_of(server) {
@@ -152,18 +128,78 @@ impl Helper {
             }),
         })
     }
+
+    /// Gives it the credential of `server`.
+    pub(super) fn store(
+        &self,
+        server: &str,
+        username: &str,
+        secret: &Secret,
+        timeout: Duration,
+    ) -> Result<(), HelperError> {
+        let all = serde_json::json!({
+            "ServerURL": server, "Username": username, "Secret": secret.reveal(),
+        });
+        self.run("store", all.to_string().as_bytes(), timeout).map(drop)
+    }
+
+    /// Has it forget the credential of `server`, if it has one.
+    pub(super) fn erase(&self, server: &str, timeout: Duration) -> Result<(), HelperError> {
+        self.run("erase", server.as_bytes(), timeout).map(drop)
+    }
+
+    /// Runs one of its commands.
+    fn run(&self, verb: &str, input: &[u8], timeout: Duration) -> Result<Outcome, HelperError> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg(verb)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = command.spawn().map_err(HelperError::Run)?;
+        let result = converse(&mut child, input, timeout);
+        if result.is_err() {
+            // Not waited for yet, so its id cannot be another's; whatever it started goes with it. An error means
+            // that nothing was left.
+            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+                rustix::process::kill_process_group(group, Signal::KILL).ok();
+            }
+        }
+        child.wait().map_err(HelperError::Run)?;
+        let (status, output, errors) = result?;
+        if status.success() {
+            return Ok(Outcome::Done(output));
+        }
+        let said = if output.is_empty() { errors } else { output };
+        if String::from_utf8_lossy(&said).trim() == NOT_FOUND {
+            return Ok(Outcome::NotFound);
+        }
+        Err(HelperError::Failed {
+            status,
+            output: Excerpt::new(&said),
+        })
+    }
 }
 
-/// Writes the server's name, collects the output, waits for the end.
+/// How a helper's command ended.
+enum Outcome {
+    /// Well; this is what it printed.
+    Done(Vec<u8>),
+    /// It knows nothing of the server.
+    NotFound,
+}
+
+/// Writes the input, collects the output, waits for the end.
 fn converse(
     child: &mut Child,
-    server: &str,
+    input: &[u8],
     timeout: Duration,
 ) -> Result<(std::process::ExitStatus, Vec<u8>, Vec<u8>), HelperError> {
     let deadline = Instant::now() + timeout;
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that ends without reading breaks the pipe; its status tells more.
-        stdin.write_all(server.as_bytes()).ok();
+        stdin.write_all(input).ok();
     }
     let output = child.stdout.take().map(collect);
     let errors = child.stderr.take().map(collect);

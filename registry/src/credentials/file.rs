@@ -105,6 +105,19 @@ impl std::fmt::Debug for Auth {
 
 /// Reads a file if it is there.
 pub(super) fn read(path: &Path) -> Result<Option<AuthFile>, FileError> {
+    let bytes = read_bytes(path)?;
+    bytes
+        .map(|bytes| parse(&path.display().to_string(), &bytes))
+        .transpose()
+}
+
+/// The host that a key of `auths` is for.
+pub(super) fn host_of_key(key: &str) -> String {
+    Key::parse(key).host
+}
+
+/// The content of a file if it is there and not empty.
+pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     // NONBLOCK: opening a FIFO must not wait for a writer.
     let file = match rustix::fs::open(
         path,
@@ -132,7 +145,7 @@ pub(super) fn read(path: &Path) -> Result<Option<AuthFile>, FileError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    parse(&path.display().to_string(), &bytes).map(Some)
+    Ok(Some(bytes))
 }
 
 /// Reads the content of a file called `name`.
