@@ -22,7 +22,19 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::E
 /// # Errors
 /// As [`to_vec`].
 pub fn to_vec_indented<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    write(value, PrettyFormatter::with_indent(b"  "))
+    to_vec_indented_by(value, 2)
+}
+
+/// `value` as [`to_vec_indented`] gives it, with this many spaces; eight at most.
+///
+/// # Errors
+/// As [`to_vec`].
+pub fn to_vec_indented_by<T: Serialize + ?Sized>(
+    value: &T,
+    spaces: usize,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let indent = &b"        "[..spaces.min(8)];
+    write(value, PrettyFormatter::with_indent(indent))
 }
 
 /// Writes what [`to_vec_indented`] gives into `out`.

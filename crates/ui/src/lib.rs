@@ -9,6 +9,7 @@
 pub mod diagnostic;
 pub mod progress;
 pub mod table;
+pub mod template;
 pub mod text;
 pub mod units;
 pub mod values;
