@@ -3,8 +3,10 @@
 mod bad_input;
 mod cache;
 mod cache_transfer;
+mod docker_engine;
 mod fixture;
 mod hostile;
+mod images;
 mod killed;
 mod outputs;
 mod platforms;

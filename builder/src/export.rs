@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rbuild_oci::{Descriptor, ImageConfig, Reference};
 use rbuild_registry::RegistryError;
-use rbuild_store::{ImageError as StoreImageError, ImageRecord};
+use rbuild_store::{ImageError as StoreImageError, ImageRecord, Store};
 use serde_json::Value as Json;
 
 pub use image::{BuildResult, PlatformSubject, Subject};
@@ -20,8 +20,11 @@ pub use image::{BuildResult, PlatformSubject, Subject};
 use crate::error::RequestError;
 use crate::job::Job;
 use crate::ops::blocking;
-use crate::request::{BuildOutcome, BuildRequest, LayerCompression, LayoutDestination, Output, OutputKind};
+use crate::request::{
+    BuildOutcome, BuildRequest, Dangling, LayerCompression, LayoutDestination, Output, OutputKind,
+};
 use crate::solve::Reporter;
+use crate::stored;
 use crate::time::{now_ms, to_ms};
 use destination::{DestinationError, Writer};
 use image::{ImageExportError, assemble};
@@ -46,6 +49,9 @@ pub enum ExportError {
     /// The tree could not be written.
     #[error(transparent)]
     Tree(#[from] TreeExportError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] rbuild_store::StoreError),
     /// The name could not be kept.
     #[error("name image {name}")]
     Name {
@@ -147,6 +153,7 @@ fn store_output() -> Output {
         oci_mediatypes: true,
         rewrite_timestamp: false,
         platform_split: None,
+        dangling: Some(Dangling::unnamed()),
         annotations: BTreeMap::new(),
     }
 }
@@ -196,7 +203,7 @@ async fn one(
         } => {
             let image = assemble(job, result, &export.output, reporter).await?;
             note(&image, &export.names, outcome);
-            name_in_store(job, &image, &export.names, reporter)?;
+            name_in_store(job, &image, export, reporter)?;
             if *push {
                 push::image(job, &image, &export.names, *push_by_digest, reporter).await?;
             }
@@ -236,7 +243,7 @@ async fn layout_out(
     let created = epoch.or_else(|| crate::time::from_ms(now_ms() / 1000 * 1000));
     let created = created.map(|time| time.to_string()).unwrap_or_default();
     let _step = reporter.step("sending tarball");
-    let (open, names) = (opener(job), export.names.clone());
+    let (open, names) = (opener(&job.engine.store), export.names.clone());
     match to.clone() {
         LayoutDestination::Dir(dir) => {
             blocking(move || Ok(layout::write_dir(&image, &names, &created, open, &dir)?)).await
@@ -244,7 +251,11 @@ async fn layout_out(
         LayoutDestination::Tar(destination) => {
             let mut writer = Writer::to(&*job.client, &destination, &stream_metadata(outcome)).await?;
             blocking(move || {
-                layout::write_tar(&image, &names, flavor, &created, open, &mut writer)?;
+                let named = layout::Named {
+                    product: &image,
+                    names: &names,
+                };
+                layout::write_tar(&[named], flavor, &created, open, &mut writer)?;
                 Ok(writer.commit()?)
             })
             .await
@@ -253,8 +264,10 @@ async fn layout_out(
 }
 
 /// Opens blobs of the store.
-fn opener(job: &Job) -> impl Fn(&rbuild_oci::Digest) -> std::io::Result<std::fs::File> + Send + 'static {
-    let store = job.engine.store.clone();
+pub(crate) fn opener(
+    store: &Store,
+) -> impl Fn(&rbuild_oci::Digest) -> std::io::Result<std::fs::File> + Send + 'static {
+    let store = store.clone();
     move |digest| {
         let file = store.open_blob(digest).map_err(std::io::Error::other)?;
         file.ok_or_else(|| std::io::ErrorKind::NotFound.into())
@@ -268,10 +281,12 @@ fn stream_metadata(outcome: &BuildOutcome) -> BTreeMap<String, String> {
     entries.map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
+/// Names the image in the store. One without a name has to be found by its digest: the id that is printed must mean
+/// something to `tag`, `push`, `save` and `run`.
 fn name_in_store(
     job: &Job,
     product: &Product,
-    names: &[Reference],
+    export: &Export,
     reporter: &Reporter,
 ) -> Result<(), ExportError> {
     let created = product.images.first().and_then(|image| {
@@ -287,13 +302,25 @@ fn name_in_store(
         created_ms: created.map_or(0, to_ms),
         tagged_ms: now_ms(),
     };
-    for name in names {
+    let store = &job.engine.store;
+    let set = |name: String| {
+        let set = store.set_image(&name, &record);
+        set.map_err(|source| ExportError::Name { name, source })
+    };
+    for name in &export.names {
         let _step = reporter.step(&format!("naming to {name}"));
-        let text = name.to_string();
-        let set = job.engine.store.set_image(&text, &record);
-        set.map_err(|source| ExportError::Name { name: text, source })?;
+        set(name.to_string())?;
     }
-    Ok(())
+    let unnamed = stored::dangling_name(&record.digest);
+    if !export.names.is_empty() {
+        store.remove_image(&unnamed)?;
+    }
+    match &export.output.dangling {
+        Some(dangling) if export.names.is_empty() || !dangling.empty_only => {
+            set(format!("{}@{}", dangling.prefix, record.digest))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The config, of a single image.

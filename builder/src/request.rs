@@ -205,6 +205,28 @@ pub struct Output {
     pub platform_split: Option<bool>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// What the image is kept as in the store besides its names; not at all if absent.
+    pub dangling: Option<Dangling>,
+}
+
+/// A name in the store that says nothing but the digest: `prefix@digest` (`dangling-name-prefix`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dangling {
+    /// What stands before the digest.
+    pub prefix: String,
+    /// Only for an image that has no other name (`danging-name-empty-only`).
+    pub empty_only: bool,
+}
+
+impl Dangling {
+    /// The name that this program shows as no name at all: [`crate::stored::is_dangling`].
+    #[must_use]
+    pub fn unnamed() -> Self {
+        Self {
+            prefix: crate::stored::DANGLING.to_owned(),
+            empty_only: true,
+        }
+    }
 }
 
 /// Kinds of output.

@@ -3,19 +3,16 @@
 use std::sync::Arc;
 
 use rbuild_graph::progress::Sink;
-use rbuild_oci::{
-    Descriptor, Digest, Document, DocumentError, Manifest, Platform, Reference, ReferenceError,
-    parse_document,
-};
+use rbuild_oci::{Digest, Platform, Reference, ReferenceError};
 use rbuild_store::{DiskError, ImageError as StoreImageError, ImageRecord, IndexError, Lease, StoreError};
 
 use crate::engine::Engine;
 use crate::export::ExportError;
-use crate::export::layout::{Image, Product};
 use crate::export::push;
 use crate::images::{ImageError, Lookup};
 use crate::pull::PullError;
 use crate::solve::Reporter;
+use crate::stored::{self, ReadImageError};
 use crate::time::{now_ms, to_ms};
 
 /// Why an image was not transferred.
@@ -33,26 +30,9 @@ pub enum TransferError {
     /// The store has no such image.
     #[error("the store has no image {0}")]
     NotFound(String),
-    /// The image is not whole.
-    #[error("image {name}: {digest} is missing or damaged")]
-    Damaged {
-        /// The image.
-        name: String,
-        /// The blob.
-        digest: Digest,
-    },
-    /// A manifest of the store is not readable.
-    #[error("image {name}")]
-    Document {
-        /// The image.
-        name: String,
-        /// Why.
-        #[source]
-        source: DocumentError,
-    },
-    /// An index cannot be pushed yet.
-    #[error("image {0} is an index; pushing one is not supported yet")]
-    Index(String),
+    /// The image could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadImageError),
     /// It could not be resolved.
     #[error(transparent)]
     Image(Box<ImageError>),
@@ -169,7 +149,10 @@ pub async fn push(
 ) -> Result<(Reference, Digest), TransferError> {
     let reference = parse(text)?;
     let lease = engine.store.lease("push")?;
-    let image = load(engine, &lease, &reference)?;
+    let name = reference.to_string();
+    let record = engine.store.get_image(&name)?;
+    let record = record.ok_or_else(|| TransferError::NotFound(reference.familiar()))?;
+    let image = stored::read(&engine.store, &lease, &name, &record)?;
     let mut reporter = Reporter::internal(sink, &format!("push {reference}"));
     reporter.start(None);
     match push::to(&engine.store, &engine.images, &image, &reference, &reporter).await {
@@ -182,90 +165,6 @@ pub async fn push(
             Err(error.into())
         }
     }
-}
-
-fn load(engine: &Engine, lease: &Lease, reference: &Reference) -> Result<Product, TransferError> {
-    let name = reference.to_string();
-    let record = engine
-        .store
-        .get_image(&name)?
-        .ok_or_else(|| TransferError::NotFound(reference.familiar()))?;
-    let top = Descriptor::new(&record.media_type, record.digest, record.manifest_size);
-    let bytes = read(engine, lease, &name, &top)?;
-    match parse_top(&name, &top, &bytes)? {
-        Document::Manifest(manifest) => {
-            let image = load_image(engine, lease, &name, top, bytes, *manifest)?;
-            Ok(Product::of_image(image))
-        }
-        Document::Index(index) => {
-            let mut images = Vec::with_capacity(index.manifests.len());
-            for entry in index.manifests {
-                let bytes = read(engine, lease, &name, &entry)?;
-                let Document::Manifest(manifest) = parse_top(&name, &entry, &bytes)? else {
-                    return Err(TransferError::Index(reference.familiar()));
-                };
-                images.push(load_image(engine, lease, &name, entry, bytes, *manifest)?);
-            }
-            Ok(Product {
-                top,
-                index_bytes: Some(bytes),
-                images,
-            })
-        }
-    }
-}
-
-fn parse_top(name: &str, descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, TransferError> {
-    let document = parse_document(bytes, Some(&descriptor.media_type));
-    document.map_err(|source| TransferError::Document {
-        name: name.to_owned(),
-        source,
-    })
-}
-
-fn load_image(
-    engine: &Engine,
-    lease: &Lease,
-    name: &str,
-    manifest: Descriptor,
-    manifest_bytes: Vec<u8>,
-    parsed: Manifest,
-) -> Result<Image, TransferError> {
-    let config_bytes = read(engine, lease, name, &parsed.config)?;
-    for layer in &parsed.layers {
-        lease.hold_blob(&layer.digest)?;
-    }
-    Ok(Image {
-        manifest,
-        manifest_bytes,
-        config: parsed.config,
-        config_bytes,
-        layers: parsed.layers,
-    })
-}
-
-/// A small blob of the store, its digest checked.
-fn read(
-    engine: &Engine,
-    lease: &Lease,
-    name: &str,
-    descriptor: &Descriptor,
-) -> Result<Vec<u8>, TransferError> {
-    use std::io::Read as _;
-    let damaged = || TransferError::Damaged {
-        name: name.to_owned(),
-        digest: descriptor.digest.clone(),
-    };
-    lease.hold_blob(&descriptor.digest)?;
-    let file = engine.store.open_blob(&descriptor.digest)?.ok_or_else(damaged)?;
-    let mut bytes = Vec::new();
-    let limit = descriptor.size.min(rbuild_oci::CONFIG_BYTES_MAX as u64) + 1;
-    if file.take(limit).read_to_end(&mut bytes).is_err()
-        || descriptor.digest.algorithm().digest(&bytes) != descriptor.digest
-    {
-        return Err(damaged());
-    }
-    Ok(bytes)
 }
 
 fn parse(text: &str) -> Result<Reference, TransferError> {

@@ -2,6 +2,8 @@
 //! spelling and help; what the values mean is decided by the commands.
 
 mod build;
+mod image;
+mod login;
 mod serve;
 
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use rbuild_ui::values::scalar::parse_bool;
 
 pub(crate) use build::LowBuild;
+pub(crate) use image::{HistoryArgs, InspectArgs, LoadArgs, SaveArgs};
+pub(crate) use login::{LoginArgs, LogoutArgs};
 pub(crate) use serve::{Buildkitd, ServeArgs};
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
@@ -59,10 +63,22 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Remove images from the store
     Rmi(RmiArgs),
+    /// Show an image's config
+    Inspect(InspectArgs),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Write images into an archive
+    Save(SaveArgs),
+    /// Take the images of an archive
+    Load(LoadArgs),
     /// Pull images into the store
     Pull(PullArgs),
     /// Push images to their registries
     Push(PushArgs),
+    /// Store a credential for a registry, once it has taken it
+    Login(LoginArgs),
+    /// Remove the credential for a registry
+    Logout(LogoutArgs),
     /// Show what takes room in the store
     Du(DuArgs),
     /// Remove build cache
@@ -107,6 +123,14 @@ pub(crate) enum ImageCommand {
     /// Remove images from the store
     #[command(visible_alias = "remove")]
     Rm(RmiArgs),
+    /// Show an image's config
+    Inspect(InspectArgs),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Write images into an archive
+    Save(SaveArgs),
+    /// Take the images of an archive
+    Load(LoadArgs),
     /// Pull images into the store
     Pull(PullArgs),
     /// Push images to their registries
@@ -128,6 +152,10 @@ impl Command {
                 ImageCommand::Ls(args) => Self::Images(args),
                 ImageCommand::Tag(args) => Self::Tag(args),
                 ImageCommand::Rm(args) => Self::Rmi(args),
+                ImageCommand::Inspect(args) => Self::Inspect(args),
+                ImageCommand::History(args) => Self::History(args),
+                ImageCommand::Save(args) => Self::Save(args),
+                ImageCommand::Load(args) => Self::Load(args),
                 ImageCommand::Pull(args) => Self::Pull(args),
                 ImageCommand::Push(args) => Self::Push(args),
             },

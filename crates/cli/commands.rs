@@ -4,9 +4,14 @@
 mod build;
 mod call;
 mod du;
+mod history;
 mod images;
+mod inspect;
+mod load;
+mod login;
 mod prune;
 mod rmi;
+mod save;
 mod serve;
 mod tag;
 mod transfer;
@@ -78,8 +83,14 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Images(args) => images::run(&args, options, env, open),
         Command::Tag(args) => tag::run(&args, options, open),
         Command::Rmi(args) => rmi::run(&args, options, env, open),
+        Command::Save(args) => save::run(&args, options, env, open),
+        Command::Load(args) => load::run(&args, options, env, open),
+        Command::Inspect(args) => inspect::run(&args, options, env, open),
+        Command::History(args) => history::run(&args, options, env, open),
         Command::Pull(args) => transfer::pull(&args, options, env, open),
         Command::Push(args) => transfer::push(&args, options, env, open),
+        Command::Login(args) => login::login(&args, env),
+        Command::Logout(args) => login::logout(&args, env),
         Command::Du(args) => du::run(&args, options, env, open),
         Command::Prune(args) => prune::run(&args, options, env, open),
         Command::Serve(args) => serve::run(&args, options, open),

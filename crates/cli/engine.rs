@@ -2,14 +2,16 @@
 //! [`crate::native::Native`] is the only place that calls the other crates. Commands are tested against an engine of their own.
 
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest, Entitlement};
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
-use rbuild_oci::Digest;
+use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};
 use rbuild_ui::diagnostic::Diagnostic;
 
 /// Why the engine did not do what it was asked.
@@ -53,6 +55,28 @@ pub(crate) struct ImageRow {
     /// Compressed size of all its blobs.
     pub(crate) size_bytes: u64,
 }
+
+/// All there is to say of an image.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageDetails {
+    /// Image id: the config's digest, or the index's.
+    pub(crate) id: Digest,
+    /// Names it has in the store.
+    pub(crate) names: Vec<Reference>,
+    /// What the names stand for.
+    pub(crate) descriptor: Descriptor,
+    /// The config; of an index that of the platform asked for.
+    pub(crate) config: ImageConfig,
+    /// Its layers, compressed, bottom first.
+    pub(crate) layers: Vec<Descriptor>,
+    /// Compressed size of all its blobs.
+    pub(crate) size_bytes: u64,
+    /// When it was named last.
+    pub(crate) tagged: Option<SystemTime>,
+}
+
+/// Opens where an archive goes, once there is one to write.
+pub(crate) type OpenOutput<'a> = &'a mut dyn FnMut() -> io::Result<Box<dyn Write>>;
 
 /// One thing that takes room in the store.
 #[derive(Debug, Clone)]
@@ -148,6 +172,13 @@ pub(crate) trait Engine {
     fn tag(&self, source: &str, target: &str) -> Result<(), EngineError>;
     /// Takes a name, or an image with all its names (`force`), out of the store.
     fn remove_image(&self, name: &str, force: bool) -> Result<Removed, EngineError>;
+    /// All there is to say of an image, of an index of its image for `platform`.
+    fn image(&self, text: &str, platform: Option<&str>) -> Result<ImageDetails, EngineError>;
+    /// Writes images as one archive.
+    fn save(&self, names: &[String], open: OpenOutput<'_>) -> Result<(), EngineError>;
+    /// Takes the images of an archive.
+    fn load(&self, input: &mut (dyn Read + Send), platform: Option<&str>)
+    -> Result<Vec<Loaded>, EngineError>;
     /// What takes room.
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError>;
     /// Serves BuildKit's API until it is told to stop.

@@ -10,11 +10,13 @@ use std::path::PathBuf;
 pub(crate) struct Env {
     vars: BTreeMap<OsString, OsString>,
     /// Standard input.
-    pub(crate) stdin: Box<dyn Read>,
+    pub(crate) stdin: Box<dyn Read + Send>,
     /// Standard output: data.
     pub(crate) stdout: Box<dyn Write>,
     /// Standard error: everything else.
     pub(crate) stderr: Box<dyn Write>,
+    /// Nobody sends an archive through it.
+    pub(crate) stdin_is_terminal: bool,
     /// Archives must not be written there.
     pub(crate) stdout_is_terminal: bool,
     /// A live view is possible.
@@ -31,6 +33,7 @@ impl Env {
             stdin: Box::new(io::stdin()),
             stdout: Box::new(io::stdout()),
             stderr: Box::new(io::stderr()),
+            stdin_is_terminal: io::stdin().is_terminal(),
             stdout_is_terminal: io::stdout().is_terminal(),
             stderr_is_terminal: io::stderr().is_terminal(),
             own_platform: format!("linux/{}", oci_arch(std::env::consts::ARCH)),
@@ -108,6 +111,7 @@ pub(crate) mod testing {
             stdin: Box::new(io::Cursor::new(stdin.to_vec())),
             stdout: Box::new(stdout.clone()),
             stderr: Box::new(stderr.clone()),
+            stdin_is_terminal: false,
             stdout_is_terminal: false,
             stderr_is_terminal: false,
             own_platform: "linux/amd64".to_owned(),

@@ -12,6 +12,7 @@ mod result_files;
 mod serve_config;
 mod signals;
 mod stdin;
+mod terminal;
 mod view;
 
 use std::path::Path;

@@ -1,26 +1,32 @@
 //! The engine of this program: the only place where commands meet the crates that do the work.
 
+mod images;
+pub(crate) mod login;
+
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rbuild_builder::engine::{self as core, default_root};
 use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
 use rbuild_builder::transfer;
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
-use rbuild_oci::{Digest, Platform, Reference};
+use rbuild_oci::{Digest, Platform};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig};
 use rbuild_sandbox::Sandbox;
 use rbuild_server::core::{Core, Settings};
-use rbuild_store::{FormName, GcPolicy, ImageRecord, OpenOptions, Store, UsageEntry, UsageKind};
+use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
 use rbuild_sys::userns::{self, Rung};
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode, Source};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{
-    Engine, EngineError, EngineOptions, ImageRow, PruneRequest, Removed, ServeRequest, UsageFilter, UsageRow,
+    Engine, EngineError, EngineOptions, ImageDetails, ImageRow, OpenOutput, PruneRequest, Removed,
+    ServeRequest, UsageFilter, UsageRow,
 };
 use crate::signals;
 
@@ -113,23 +119,6 @@ impl Native {
             },
         }
     }
-
-    fn find(&self, text: &str) -> Result<(String, ImageRecord), EngineError> {
-        let store = &self.core.store;
-        if let Ok(reference) = Reference::parse(text) {
-            let name = reference.or_latest().to_string();
-            if let Some(record) = store.get_image(&name).map_err(failed)? {
-                return Ok((name, record));
-            }
-        }
-        let all = store.list_images().map_err(failed)?;
-        let is_id =
-            |digest: &Digest| digest.as_str() == text || (text.len() >= 4 && digest.hex().starts_with(text));
-        let found = all
-            .into_iter()
-            .find(|(_, record)| is_id(id_of(record)) || is_id(&record.digest));
-        found.ok_or_else(|| EngineError::failed(format!("no such image: {text}")))
-    }
 }
 
 /// Names the form and, below a user namespace, the ids it maps: layers of other maps have other owners on disk.
@@ -147,16 +136,19 @@ fn form_name(rung: Rung) -> Result<FormName, rbuild_store::NameError> {
     }
 }
 
+fn parse_platform(text: Option<&str>) -> Result<Platform, EngineError> {
+    match text {
+        None => Ok(Platform::host()),
+        Some(text) => Ok(Platform::parse(text).map_err(failed)?.normalized()),
+    }
+}
+
 fn failed(error: impl std::error::Error) -> EngineError {
     EngineError::failed(chain_text(&error))
 }
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn id_of(record: &ImageRecord) -> &Digest {
-    record.config.as_ref().unwrap_or(&record.digest)
 }
 
 fn from_ms(milliseconds: i64) -> Option<SystemTime> {
@@ -215,10 +207,7 @@ impl Engine for Native {
         platform: Option<&str>,
         sink: Arc<dyn Sink>,
     ) -> Result<Vec<(String, Digest)>, EngineError> {
-        let platform = match platform {
-            None => Platform::host(),
-            Some(text) => Platform::parse(text).map_err(failed)?.normalized(),
-        };
+        let platform = parse_platform(platform)?;
         let mut pulled = Vec::new();
         for name in names {
             let (reference, digest) = self.wait(transfer::pull(&self.core, name, &platform, &sink))?;
@@ -228,62 +217,31 @@ impl Engine for Native {
     }
 
     fn images(&self) -> Result<Vec<ImageRow>, EngineError> {
-        let all = self.core.store.list_images().map_err(failed)?;
-        let row = |(name, record): (String, ImageRecord)| {
-            let reference = Reference::parse(&name).ok();
-            ImageRow {
-                repository: reference
-                    .as_ref()
-                    .map(|reference| reference.repository().familiar()),
-                tag: reference
-                    .as_ref()
-                    .and_then(|reference| reference.tag().map(str::to_owned)),
-                id: id_of(&record).clone(),
-                created: from_ms(record.created_ms),
-                size_bytes: record.size,
-                digest: record.digest,
-            }
-        };
-        Ok(all.into_iter().map(row).collect())
+        images::rows(&self.core.store)
+    }
+
+    fn image(&self, text: &str, platform: Option<&str>) -> Result<ImageDetails, EngineError> {
+        images::details(&self.core.store, text, &parse_platform(platform)?)
     }
 
     fn tag(&self, source: &str, target: &str) -> Result<(), EngineError> {
-        let (_, record) = self.find(source)?;
-        let target = Reference::parse(target).map_err(failed)?.or_latest().to_string();
-        self.core.store.set_image(&target, &record).map_err(failed)
+        images::tag(&self.core.store, source, target)
     }
 
     fn remove_image(&self, name: &str, force: bool) -> Result<Removed, EngineError> {
-        let store = &self.core.store;
-        let (found, record) = self.find(name)?;
-        let all = store.list_images().map_err(failed)?;
-        let same: Vec<String> = all
-            .into_iter()
-            .filter(|(_, other)| other.digest == record.digest)
-            .map(|(name, _)| name)
-            .collect();
-        let by_name =
-            Reference::parse(name).is_ok_and(|reference| reference.or_latest().to_string() == found);
-        if !by_name && !force && same.len() > 1 {
-            return Err(EngineError::failed(format!(
-                "unable to remove {name} (must be forced): image is named {} times",
-                same.len()
-            )));
-        }
-        let gone = if by_name && !force {
-            vec![found]
-        } else {
-            same.clone()
-        };
-        let mut removed = Removed::default();
-        for name in gone {
-            store.remove_image(&name).map_err(failed)?;
-            removed.untagged.push(name);
-        }
-        if removed.untagged.len() == same.len() {
-            removed.deleted.push(record.digest);
-        }
-        Ok(removed)
+        images::remove(&self.core.store, name, force)
+    }
+
+    fn save(&self, names: &[String], open: OpenOutput<'_>) -> Result<(), EngineError> {
+        images::save(&self.core.store, names, open)
+    }
+
+    fn load(
+        &self,
+        input: &mut (dyn Read + Send),
+        platform: Option<&str>,
+    ) -> Result<Vec<Loaded>, EngineError> {
+        rbuild_builder::load::load(&self.core.store, input, &parse_platform(platform)?).map_err(failed)
     }
 
     fn serve(&self, request: ServeRequest) -> Result<(), EngineError> {
@@ -334,6 +292,12 @@ impl Engine for Native {
             });
         }
         let before = self.core.store.du().map_err(failed)?;
+        if kinds
+            .as_ref()
+            .is_none_or(|kinds| kinds.contains(&UsageKind::Blob))
+        {
+            images::forget_unnamed(&self.core.store, request.filter.unused_for)?;
+        }
         let policy = GcPolicy {
             max_bytes: request
                 .max_used_bytes

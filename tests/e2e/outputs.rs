@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::facts::{FileFacts, Kind, sha256_hex};
@@ -12,8 +11,8 @@ use rbuild_testkit::image::{OciLayout, entries};
 use rbuild_testkit::machine;
 use rbuild_testkit::run::Bundle;
 use rbuild_testkit::validate;
-use rustix::process::Signal;
 
+use crate::e2e::docker_engine::DockerEngine;
 use crate::e2e::fixture::{Fixture, is_root};
 
 const APP: &str = "FROM busybox
@@ -117,35 +116,12 @@ fn privileged_docker_load_takes_a_docker_archive() {
         .arg(format!("--iidfile={}", iid.display()))
         .arg(format!("--output=type=docker,dest={}", archive.display()))
         .ok();
-    let at = |name: &str| room.join(name).display().to_string();
-    let socket = format!("unix://{}", at("d.sock"));
-    let engine = tool("dockerd")
-        .args([
-            "--iptables=false",
-            "--ip6tables=false",
-            "--bridge=none",
-            "-H",
-            &socket,
-        ])
-        .args([
-            "--data-root",
-            &at("data"),
-            "--exec-root",
-            &at("exec"),
-            "--pidfile",
-            &at("pid"),
-        ])
-        .spawn();
-    let docker = |args: &[&str]| tool("docker").args(["-H", &socket]).args(args);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !docker(&["info"]).run().status.success() {
-        assert!(Instant::now() < deadline, "the engine does not come up");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    docker(&["load", "-i", &archive.display().to_string()]).ok();
-    let images = docker(&["images", "--no-trunc", "--quiet", "example.invalid/app:1"]).ok();
-    engine.signal(Signal::TERM);
-    drop(engine.wait());
+    let engine = DockerEngine::start(&room);
+    engine.docker(["load", "-i", &archive.display().to_string()]).ok();
+    let images = engine
+        .docker(["images", "--no-trunc", "--quiet", "example.invalid/app:1"])
+        .ok();
+    engine.stop();
     assert_eq!(images.stdout_text(), fs::read_to_string(iid).unwrap());
 }
 

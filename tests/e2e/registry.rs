@@ -2,6 +2,7 @@
 //! tested in the `registry` crate, with a registry that can misbehave on purpose.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::machine;
@@ -38,14 +39,11 @@ fn inspect(reference: &str) -> serde_json::Value {
     serde_json::from_slice(&ran.stdout).expect("a manifest")
 }
 
-/// Logs in by hand, as `docker login` leaves it.
-fn log_in(fixture: &Fixture, registry: &DockerRegistry) {
-    // base64 of "tester:opensesame".
-    let auth = "dGVzdGVyOm9wZW5zZXNhbWU=";
-    let dir = fixture.home.home().join(".docker");
-    fs::create_dir(&dir).unwrap();
-    let config = format!(r#"{{"auths": {{"{}": {{"auth": "{auth}"}}}}}}"#, registry.host());
-    fs::write(dir.join("config.json"), config).unwrap();
+/// Logs in with `password`, which `login` gets through its standard input.
+fn log_in(fixture: &Fixture, host: &str, password: &str) -> RbuildCommand {
+    fixture
+        .rbuild(["login", "--username", USER, "--password-stdin", host])
+        .stdin(format!("{password}\n"))
 }
 
 #[test]
@@ -90,8 +88,53 @@ fn credentials_are_used_and_their_absence_is_told() {
         refused.stderr.contains(&registry.host()),
         "which registry?\n{refused}"
     );
-    log_in(&fixture, &registry);
+    log_in(&fixture, &registry.host(), PASSWORD).ok();
     fixture.build().ok().never_says(PASSWORD);
+}
+
+#[test]
+fn only_what_the_registry_takes_is_stored_and_logout_removes_it() {
+    let registry = DockerRegistry::with_password().unwrap();
+    let host = registry.host();
+    let fixture = Fixture::new("FROM scratch\n");
+    let config = fixture.home.home().join(".docker/config.json");
+    let refused = log_in(&fixture, &host, "wrong").fails().never_says("wrong\n");
+    assert!(
+        refused.stderr.contains("401") || refused.stderr.contains("unauthorized"),
+        "{refused}"
+    );
+    assert!(!config.exists());
+    let done = log_in(&fixture, &host, PASSWORD).ok().never_says(PASSWORD);
+    assert_eq!(done.stdout_text(), "Login Succeeded");
+    assert!(done.stderr.contains("stored unencrypted"), "{done}");
+    assert_eq!(fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(
+        !fixture.home.store().join("index.db").exists(),
+        "a login opens no store"
+    );
+    // skopeo reads what we wrote.
+    RbuildCommand::new(machine::required("skopeo", "skopeo").expect("a tool of the tests"))
+        .args(["list-tags", "--tls-verify=false", "--authfile"])
+        .arg(&config)
+        .arg(format!("docker://{}", publish(&registry, "mine/base")))
+        .ok();
+    let gone = fixture.rbuild(["logout", &host]).ok().stdout_text();
+    assert_eq!(gone, format!("Removing login credentials for {host}"));
+    assert!(!fs::read_to_string(&config).unwrap().contains(&host));
+    let gone = fixture.rbuild(["logout", &host]).ok().stdout_text();
+    assert_eq!(gone, format!("Not logged in to {host}"));
+}
+
+#[test]
+fn a_login_without_anybody_to_ask_says_so() {
+    let fixture = Fixture::new("FROM scratch\n");
+    fixture
+        .rbuild(["login", "127.0.0.1:1"])
+        .fails()
+        .says("non TTY device");
+    let nobody = machine::free_port().unwrap();
+    let host = format!("127.0.0.1:{nobody}");
+    log_in(&fixture, &host, PASSWORD).fails().says(&host);
 }
 
 #[test]

@@ -200,6 +200,7 @@ fn output_of(form: &CacheForm) -> Output {
         oci_mediatypes: form.oci_mediatypes,
         rewrite_timestamp: false,
         platform_split: None,
+        dangling: None,
         annotations: BTreeMap::new(),
     }
 }

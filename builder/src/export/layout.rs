@@ -7,10 +7,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rbuild_oci::{
-    Descriptor, Digest, Document, DocumentError, Reference, go_json, media_type, parse_document,
+    Descriptor, Digest, Document, DocumentError, Platform, Reference, go_json, media_type, parse_document,
 };
 use serde::Serialize;
 use tar::{EntryType, Header};
+
+use crate::stored;
 
 /// An image that is complete: every document's bytes, and the layers' descriptors.
 #[derive(Debug, Clone)]
@@ -77,6 +79,15 @@ impl Product {
         let documents: usize = self.documents().values().map(|bytes| bytes.len()).sum();
         layers + documents as u64
     }
+}
+
+/// An image, and the names it has in a layout.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// The image.
+    pub product: &'a Product,
+    /// Its names; none is allowed.
+    pub names: &'a [Reference],
 }
 
 /// Which tool a layout is for.
@@ -164,37 +175,31 @@ fn index_file(manifests: &[Descriptor]) -> Result<Vec<u8>, LayoutError> {
     go_json::to_vec(&file).map_err(|e| LayoutError::Encode("index.json", e))
 }
 
-/// Writes `product` as a tar. `blob` opens a layer.
+/// Writes `images` as one tar. `blob` opens a layer.
 ///
 /// # Errors
 /// [`LayoutError`].
 pub fn write_tar(
-    product: &Product,
-    names: &[Reference],
+    images: &[Named<'_>],
     flavor: Flavor,
     created: &str,
     blob: impl Fn(&Digest) -> io::Result<File>,
     out: &mut dyn Write,
 ) -> Result<(), LayoutError> {
     let mut small: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    small.insert("oci-layout".to_owned(), OCI_LAYOUT.to_vec());
-    small.insert(
-        "index.json".to_owned(),
-        index_file(&entries(&product.top, names, created))?,
-    );
-    small.extend(
-        product
-            .documents()
-            .into_iter()
-            .map(|(path, bytes)| (path, bytes.to_vec())),
-    );
-    if flavor == Flavor::Docker {
-        small.insert(
-            "manifest.json".to_owned(),
-            docker_manifest(&product.images, names)?,
-        );
+    let mut layers: BTreeMap<String, &Descriptor> = BTreeMap::new();
+    let mut index = Vec::new();
+    for Named { product, names } in images {
+        index.extend(entries(&product.top, names, created));
+        let documents = product.documents().into_iter();
+        small.extend(documents.map(|(path, bytes)| (path, bytes.to_vec())));
+        layers.extend(product.layers());
     }
-    let layers = product.layers();
+    small.insert("oci-layout".to_owned(), OCI_LAYOUT.to_vec());
+    small.insert("index.json".to_owned(), index_file(&index)?);
+    if flavor == Flavor::Docker {
+        small.insert("manifest.json".to_owned(), docker_manifest(images)?);
+    }
     let mut dirs: Vec<String> = vec!["blobs/".to_owned()];
     let paths: Vec<&String> = small.keys().chain(layers.keys()).collect();
     for path in &paths {
@@ -364,17 +369,19 @@ pub fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-fn docker_manifest(images: &[Image], names: &[Reference]) -> Result<Vec<u8>, LayoutError> {
-    let entry = |image: &Image| DockerManifest {
-        config: blob_path(&image.config.digest),
-        repo_tags: names.iter().map(Reference::familiar).collect(),
-        layers: image
-            .layers
-            .iter()
-            .map(|layer| blob_path(&layer.digest))
-            .collect(),
+/// `manifest.json`, which knows one platform only: of an index, what runs on this machine is listed.
+fn docker_manifest(images: &[Named<'_>]) -> Result<Vec<u8>, LayoutError> {
+    let host = Platform::host();
+    let entry = |Named { product, names }: &Named<'_>| {
+        let image = stored::for_platform(product, &host)?;
+        let layers = image.layers.iter().map(|layer| blob_path(&layer.digest));
+        Some(DockerManifest {
+            config: blob_path(&image.config.digest),
+            repo_tags: names.iter().map(Reference::familiar).collect(),
+            layers: layers.collect(),
+        })
     };
-    let entries: Vec<DockerManifest> = images.iter().map(entry).collect();
+    let entries: Vec<DockerManifest> = images.iter().filter_map(entry).collect();
     go_json::to_vec(&entries).map_err(|e| LayoutError::Encode("manifest.json", e))
 }
 

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser as _;
+use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
 use rbuild_dockerfile::Span;
 use rbuild_frontend::subrequest::{LintFailure, LintResults, Subrequest, SubrequestAnswer, TargetList};
 use rbuild_frontend::{FrontendOptions, LintWarning, Rule};
 use rbuild_graph::progress::Sink;
-use rbuild_oci::Digest;
+use rbuild_oci::{Descriptor, Digest, History, ImageConfig, Reference, Timestamp};
 
 use super::*;
-use crate::engine::{ImageRow, PruneRequest, Removed, ServeRequest, UsageFilter, UsageRow};
+use crate::engine::{
+    ImageDetails, ImageRow, OpenOutput, PruneRequest, Removed, ServeRequest, UsageFilter, UsageRow,
+};
 use crate::env::testing::{Written, env};
 
 /// What the engine answers, and what it was asked.
@@ -89,6 +92,41 @@ impl Engine for Rc<RefCell<Fake>> {
         Ok(self.borrow().images.clone())
     }
 
+    fn image(&self, text: &str, platform: Option<&str>) -> Result<ImageDetails, EngineError> {
+        self.borrow().ask(format!("image {text} {platform:?}"));
+        match text {
+            "missing" => Err(EngineError::failed("no such image: missing")),
+            _ => Ok(details()),
+        }
+    }
+
+    fn save(&self, names: &[String], open: OpenOutput<'_>) -> Result<(), EngineError> {
+        self.borrow().ask(format!("save {names:?}"));
+        let mut out = open().map_err(|error| EngineError::failed(error.to_string()))?;
+        out.write_all(b"half").unwrap();
+        if names[0] == "broken" {
+            return Err(EngineError::failed("blob is gone"));
+        }
+        out.write_all(b" and half").unwrap();
+        out.flush().unwrap();
+        Ok(())
+    }
+
+    fn load(
+        &self,
+        input: &mut (dyn io::Read + Send),
+        platform: Option<&str>,
+    ) -> Result<Vec<Loaded>, EngineError> {
+        let mut text = String::new();
+        input.read_to_string(&mut text).unwrap();
+        self.borrow().ask(format!("load {text} {platform:?}"));
+        let named = |names: &[&str]| Loaded {
+            names: names.iter().map(|name| Reference::parse(name).unwrap()).collect(),
+            id: Digest::sha256(b"c"),
+        };
+        Ok(vec![named(&["a:1", "a:2"]), named(&[])])
+    }
+
     fn tag(&self, source: &str, target: &str) -> Result<(), EngineError> {
         self.borrow().ask(format!("tag {source} {target}"));
         Ok(())
@@ -129,6 +167,37 @@ impl Engine for Rc<RefCell<Fake>> {
     fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRow>, EngineError> {
         self.borrow().ask(format!("prune {request:?}"));
         Ok(self.borrow().usage.clone())
+    }
+}
+
+fn details() -> ImageDetails {
+    let step = |command: &str, empty_layer: bool| History {
+        created: Timestamp::from_unix(0, 0),
+        created_by: command.to_owned(),
+        comment: "buildkit.dockerfile.v0".to_owned(),
+        empty_layer,
+        ..History::default()
+    };
+    ImageDetails {
+        id: Digest::sha256(b"c"),
+        names: vec![Reference::parse("docker.io/library/a:1").unwrap()],
+        descriptor: Descriptor::of("m", b"m"),
+        config: ImageConfig {
+            architecture: "amd64".to_owned(),
+            os: "linux".to_owned(),
+            created: Timestamp::from_unix(0, 0),
+            history: vec![
+                step(
+                    "RUN a long command that is cut off here and not later # buildkit",
+                    false,
+                ),
+                step("CMD <x>", true),
+            ],
+            ..ImageConfig::default()
+        },
+        layers: vec![Descriptor::new("l", Digest::sha256(b"l"), 2_500_000)],
+        size_bytes: 2_500_100,
+        tagged: Some(SystemTime::UNIX_EPOCH),
     }
 }
 
@@ -670,4 +739,93 @@ fn a_daemon_that_cannot_be_is_refused_by_name() {
     let (done, asked) = buildkitd_with(&["--idle-timeout=5m", "--addr=unix:///a"]);
     done.unwrap();
     assert!(asked[1].contains("Some(300s)"), "{asked:?}");
+}
+
+#[test]
+fn inspect_prints_dockers_json() {
+    let ran = run_line(&["inspect", "a", "missing"]);
+    assert_eq!(ran.code, ExitCode::Failure, "one of them is not there");
+    assert_eq!(ran.stderr.text(), "ERROR: no such image: missing\n");
+    let text = ran.stdout.text();
+    assert!(text.starts_with("[\n    {\n        \"Id\": \"sha256:"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json[0]["RepoTags"], serde_json::json!(["a:1"]));
+    let digest = format!("a@{}", Digest::sha256(b"m"));
+    assert_eq!(json[0]["RepoDigests"], serde_json::json!([digest]));
+    assert_eq!(json[0]["Created"], "1970-01-01T00:00:00Z");
+    assert_eq!(json[0]["Comment"], "buildkit.dockerfile.v0");
+    assert_eq!(json[0]["Metadata"]["LastTagTime"], "1970-01-01T00:00:00Z");
+    assert_eq!(json[0]["Size"], 2_500_100);
+}
+
+#[test]
+fn inspect_takes_templates_and_says_what_it_does_not_understand() {
+    let ran = run_line(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", "a"]);
+    assert_eq!(ran.stdout.text(), "linux/amd64\n");
+    let ran = run_line(&["inspect", "--platform=linux/arm64", "-f", "{{slice .Id}}", "a"]);
+    assert_eq!(ran.code, ExitCode::Failure);
+    assert!(ran.stderr.text().contains("function \"slice\" is not supported"));
+    assert!(ran.asked.is_empty(), "the template is judged first");
+}
+
+#[test]
+fn history_is_a_table_newest_first() {
+    let ran = run_line(&["history", "a"]);
+    let text = ran.stdout.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with("IMAGE          CREATED        CREATED BY"),
+        "{text}"
+    );
+    assert!(lines[1].starts_with(&Digest::sha256(b"c").hex()[..12]) && lines[1].contains("CMD <x>   "));
+    assert!(lines[1].contains("   0B "));
+    assert!(
+        lines[2].contains("RUN a long command that is cut off here and …   2.5MB   buildkit.dockerfile.v0")
+    );
+    let ran = run_line(&["history", "-q", "--no-trunc", "a"]);
+    assert_eq!(
+        ran.stdout.text(),
+        format!("{}\n<missing>\n", Digest::sha256(b"c"))
+    );
+    let ran = run_line(&[
+        "history",
+        "--human=false",
+        "--format={{.Size}} {{.CreatedAt}}",
+        "a",
+    ]);
+    assert_eq!(
+        ran.stdout.text(),
+        "0 1970-01-01T00:00:00Z\n2500000 1970-01-01T00:00:00Z\n"
+    );
+}
+
+#[test]
+fn a_saved_file_appears_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.tar");
+    std::fs::write(&path, "old").unwrap();
+    let to = path.to_str().unwrap();
+    assert_eq!(run_line(&["save", "broken", "-o", to]).code, ExitCode::Failure);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(run_line(&["save", "a", "-o", to]).code, ExitCode::Success);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "half and half");
+    assert_eq!(run_line(&["save", "a"]).stdout.text(), "half and half");
+}
+
+#[test]
+fn load_prints_dockers_lines() {
+    let ran = run_with(Fake::default(), &["load"], b"archive");
+    assert_eq!(ran.asked, ["load archive None"]);
+    let id = Digest::sha256(b"c");
+    assert_eq!(
+        ran.stdout.text(),
+        format!("Loaded image: a:1\nLoaded image: a:2\nLoaded image ID: {id}\n")
+    );
+    let ran = run_line(&["load", "-i", "/nowhere/at/all"]);
+    assert_eq!(ran.code, ExitCode::Failure);
+    assert!(
+        ran.asked.is_empty(),
+        "the store is not opened for a file that is not there"
+    );
 }

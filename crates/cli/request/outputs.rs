@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rbuild_builder::request::{
-    Destination, LayerCompression, LayoutDestination, Output, OutputKind, TreeDestination,
+    Dangling, Destination, LayerCompression, LayoutDestination, Output, OutputKind, TreeDestination,
 };
 use rbuild_ui::values::export::ExportEntry;
 use rbuild_ui::values::key_value::{self, AnnotationType};
@@ -119,6 +119,7 @@ fn plain(kind: OutputKind) -> Output {
         oci_mediatypes: true,
         rewrite_timestamp: false,
         platform_split: None,
+        dangling: Some(Dangling::unnamed()),
         annotations: BTreeMap::new(),
     }
 }

@@ -9,8 +9,8 @@ use rbuild_builder::build::common_history;
 use rbuild_builder::cache_transfer;
 use rbuild_builder::export::{self, BuildResult, PlatformSubject, Subject};
 use rbuild_builder::request::{
-    BuildOutcome, CacheExport, Destination, LayerCompression, LayoutDestination, Output, OutputKind,
-    TreeDestination,
+    BuildOutcome, CacheExport, Dangling, Destination, LayerCompression, LayoutDestination, Output,
+    OutputKind, TreeDestination,
 };
 use rbuild_builder::value::Chain;
 use rbuild_llb::errors::sentence;
@@ -56,7 +56,13 @@ fn of_image(exporter: ImageExporter) -> Planned {
         push_by_digest: exporter.push_by_digest,
         insecure: exporter.insecure,
     };
-    image_output(kind, exporter.image, true)
+    let dangling = exporter.dangling_prefix.map(|prefix| Dangling {
+        prefix,
+        empty_only: exporter.dangling_empty_only,
+    });
+    let mut planned = image_output(kind, exporter.image, true);
+    planned.output.dangling = dangling;
+    planned
 }
 
 fn of_archive(number: u32, exporter: ArchiveExporter) -> Result<Planned, Status> {
@@ -104,6 +110,7 @@ fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
             oci_mediatypes: options.oci_mediatypes.unwrap_or(oci),
             rewrite_timestamp: options.rewrite_timestamp,
             platform_split: None,
+            dangling: None,
             annotations: rbuild_llb::exporters::for_platform(&options.annotations, None).manifest,
         },
     }

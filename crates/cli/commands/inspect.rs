@@ -1,0 +1,131 @@
+//! `rbuild inspect`: an image in docker's JSON, or as a template says.
+
+use std::collections::BTreeMap;
+
+use rbuild_oci::{ContainerConfig, Descriptor, DiffId, Digest, go_json};
+use rbuild_ui::template::Template;
+use rbuild_ui::text::lines;
+use rbuild_ui::units::rfc3339;
+use serde::Serialize;
+
+use super::{CommandError, Open};
+use crate::args::InspectArgs;
+use crate::engine::{EngineOptions, ImageDetails};
+use crate::env::Env;
+
+/// Docker's names and order (moby `api/types/image`, `InspectResponse`).
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ImageJson<'a> {
+    id: &'a Digest,
+    repo_tags: Vec<String>,
+    repo_digests: Vec<String>,
+    comment: &'a str,
+    created: String,
+    author: &'a str,
+    config: &'a ContainerConfig,
+    architecture: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    variant: &'a str,
+    os: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    os_version: &'a str,
+    size: u64,
+    #[serde(rename = "RootFS")]
+    root_fs: RootFs<'a>,
+    metadata: BTreeMap<&'static str, String>,
+    descriptor: &'a Descriptor,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct RootFs<'a> {
+    r#type: &'static str,
+    layers: &'a [DiffId],
+}
+
+impl<'a> ImageJson<'a> {
+    fn of(image: &'a ImageDetails) -> Self {
+        let config = &image.config;
+        let mut digests: Vec<String> = image
+            .names
+            .iter()
+            .map(|name| {
+                name.repository()
+                    .with_digest(image.descriptor.digest.clone())
+                    .familiar()
+            })
+            .collect();
+        digests.dedup();
+        Self {
+            id: &image.id,
+            repo_tags: image.names.iter().map(rbuild_oci::Reference::familiar).collect(),
+            repo_digests: digests,
+            comment: config.history.last().map_or("", |step| step.comment.as_str()),
+            created: config.created.map(|time| time.to_string()).unwrap_or_default(),
+            author: &config.author,
+            config: &config.config,
+            architecture: &config.architecture,
+            variant: &config.variant,
+            os: &config.os,
+            os_version: &config.os_version,
+            size: image.size_bytes,
+            root_fs: RootFs {
+                r#type: "layers",
+                layers: &config.rootfs.diff_ids,
+            },
+            metadata: image
+                .tagged
+                .map(|time| ("LastTagTime", rfc3339(time)))
+                .into_iter()
+                .collect(),
+            descriptor: &image.descriptor,
+        }
+    }
+}
+
+/// Inspects images. Those that are there are shown even when another is not.
+pub(super) fn run(
+    args: &InspectArgs,
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+) -> Result<(), CommandError> {
+    let template = match args.format.as_deref() {
+        None | Some("" | "json") => None,
+        Some(text) => Some(Template::parse(text).map_err(|error| CommandError::failed(&error))?),
+    };
+    let engine = open(options)?;
+    let mut failure = None;
+    let mut found = Vec::new();
+    for image in &args.images {
+        match engine.image(image, args.platform.as_deref()) {
+            Ok(details) => found.push(details),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    let found: Vec<ImageJson<'_>> = found.iter().map(ImageJson::of).collect();
+    match template {
+        Some(template) => {
+            for image in &found {
+                let data = serde_json::to_value(image).map_err(std::io::Error::from)?;
+                let text = template
+                    .render(&data)
+                    .map_err(|error| CommandError::failed(&error))?;
+                writeln!(env.stdout, "{}", lines(&text))?;
+            }
+        }
+        None if args.format.as_deref() == Some("json") => {
+            env.stdout
+                .write_all(&go_json::to_vec(&found).map_err(std::io::Error::from)?)?;
+            writeln!(env.stdout)?;
+        }
+        None => {
+            env.stdout
+                .write_all(&go_json::to_vec_indented_by(&found, 4).map_err(std::io::Error::from)?)?;
+            writeln!(env.stdout)?;
+        }
+    }
+    env.stdout.flush()?;
+    failure.map_or(Ok(()), |error| Err(error.into()))
+}

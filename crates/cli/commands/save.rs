@@ -1,0 +1,57 @@
+//! `rbuild save`: an archive that `docker load` reads. A file appears whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+
+use super::{CommandError, Open};
+use crate::args::SaveArgs;
+use crate::engine::EngineOptions;
+use crate::env::Env;
+
+/// Bytes gathered before they are written.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Saves images.
+pub(super) fn run(
+    args: &SaveArgs,
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+) -> Result<(), CommandError> {
+    let Some(path) = &args.output else {
+        if env.stdout_is_terminal {
+            return Err(CommandError::failed(
+                &"cowardly refusing to save to a terminal. Use the -o flag or redirect",
+            ));
+        }
+        let mut out = Some(std::mem::replace(&mut env.stdout, Box::new(io::sink())));
+        // Asked for once.
+        let mut take = || out.take().ok_or_else(|| io::ErrorKind::AlreadyExists.into());
+        return Ok(open(options)?.save(&args.images, &mut take)?);
+    };
+    // What is no file is written as it is: nothing can be put aside beside a pipe.
+    let is_plain = fs::metadata(path).map_or(true, |found| found.is_file());
+    let aside = if is_plain {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+    } else {
+        path.clone()
+    };
+    let mut create = || -> io::Result<Box<dyn Write>> {
+        let file = File::create(&aside)?;
+        Ok(Box::new(BufWriter::with_capacity(BUFFER_BYTES, file)))
+    };
+    let saved = open(options)?.save(&args.images, &mut create);
+    if !is_plain {
+        return Ok(saved?);
+    }
+    let renamed = saved.map_err(CommandError::from).and_then(|()| {
+        fs::rename(&aside, path)
+            .map_err(|error| CommandError::failed(&format!("cannot write {}: {error}", path.display())))
+    });
+    if renamed.is_err() {
+        // What failed is told; that the draft stays behind too would hide it.
+        let _draft = fs::remove_file(&aside);
+    }
+    renamed
+}

@@ -1,0 +1,68 @@
+//! A real engine (Debian's `dockerd`) without networks, for what it reads and writes.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rbuild_testkit::command::{RbuildCommand, Running};
+use rbuild_testkit::machine;
+use rustix::process::Signal;
+
+/// How long it may take to answer.
+const START: Duration = Duration::from_secs(60);
+
+/// The engine, until it is stopped.
+#[derive(Debug)]
+pub(crate) struct DockerEngine {
+    room: PathBuf,
+    process: Running,
+}
+
+impl DockerEngine {
+    /// Starts one that keeps everything below `room`.
+    #[track_caller]
+    pub(crate) fn start(room: &Path) -> Self {
+        let at = |name: &str| room.join(name).display().to_string();
+        let socket = socket(room);
+        let process = tool("dockerd")
+            .args([
+                "--iptables=false",
+                "--ip6tables=false",
+                "--bridge=none",
+                "-H",
+                &socket,
+            ])
+            .args(["--data-root", &at("data"), "--exec-root", &at("exec")])
+            .args(["--pidfile", &at("pid")])
+            .spawn();
+        let engine = Self {
+            room: room.to_owned(),
+            process,
+        };
+        let deadline = Instant::now() + START;
+        while !engine.docker(["info"]).run().status.success() {
+            assert!(Instant::now() < deadline, "the engine does not come up");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        engine
+    }
+
+    /// A command of its client.
+    pub(crate) fn docker<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> RbuildCommand {
+        tool("docker").args(["-H", &socket(&self.room)]).args(args)
+    }
+
+    /// Ends it, and waits for that.
+    pub(crate) fn stop(self) {
+        self.process.signal(Signal::TERM);
+        drop(self.process.wait());
+    }
+}
+
+fn socket(room: &Path) -> String {
+    format!("unix://{}", room.join("d.sock").display())
+}
+
+fn tool(name: &str) -> RbuildCommand {
+    RbuildCommand::new(machine::required(name, name).expect("a tool of the tests"))
+}
