@@ -5,6 +5,7 @@ pub mod destination;
 pub mod image;
 pub mod layout;
 pub mod push;
+pub mod store;
 pub mod tree;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,9 @@ pub enum ExportError {
     /// The file could not be written.
     #[error(transparent)]
     Destination(#[from] DestinationError),
+    /// The client's content store did not take it.
+    #[error(transparent)]
+    Store(#[from] store::StoreExportError),
     /// The tree could not be written.
     #[error(transparent)]
     Tree(#[from] TreeExportError),
@@ -237,17 +241,27 @@ async fn layout_out(
     if flavor == Flavor::Docker && result.is_index {
         return Err(ExportError::DockerIndex);
     }
-    let image = assemble(job, result, &export.output, reporter).await?;
+    let mut image = assemble(job, result, &export.output, reporter).await?;
+    let created = created(result);
+    image
+        .top
+        .annotations
+        .insert(layout::CREATED.to_owned(), created.clone());
+    if let [only] = result.subjects.as_slice() {
+        image.top.platform = only.platform.clone().filter(|_| !result.is_index);
+    }
     note(&image, &export.names, outcome);
-    let epoch = result.subjects.iter().find_map(|part| part.subject.epoch);
-    let created = epoch.or_else(|| crate::time::from_ms(now_ms() / 1000 * 1000));
-    let created = created.map(|time| time.to_string()).unwrap_or_default();
+    if let LayoutDestination::Store(place) = to {
+        let _step = reporter.step("sending blobs");
+        return Ok(store::write(job, &image, place).await?);
+    }
     let _step = reporter.step("sending tarball");
     let (open, names) = (opener(&job.engine.store), export.names.clone());
     match to.clone() {
         LayoutDestination::Dir(dir) => {
             blocking(move || Ok(layout::write_dir(&image, &names, &created, open, &dir)?)).await
         }
+        LayoutDestination::Store(_) => Ok(()),
         LayoutDestination::Tar(destination) => {
             let mut writer = Writer::to(&*job.client, &destination, &stream_metadata(outcome)).await?;
             blocking(move || {
@@ -261,6 +275,13 @@ async fn layout_out(
             .await
         }
     }
+}
+
+/// When the image was made, to the second.
+fn created(result: &BuildResult) -> String {
+    let epoch = result.subjects.iter().find_map(|part| part.subject.epoch);
+    let created = epoch.or_else(|| crate::time::from_ms(now_ms() / 1000 * 1000));
+    created.map(|time| time.to_string()).unwrap_or_default()
 }
 
 /// Opens blobs of the store.

@@ -9,6 +9,7 @@ use rbuild_graph::{HostIp, NetMode, Ulimit};
 use rbuild_oci::Digest;
 
 pub use crate::cache_transfer::{CacheExport, CacheForm, CacheSource, CacheTarget};
+use crate::client::ContentPlace;
 
 /// Everything one build needs to know, with the environment already read.
 #[derive(Debug, Clone, Default)]
@@ -53,8 +54,6 @@ pub struct BuildRequest {
     pub entitlements: Vec<Entitlement>,
     /// `--host-ca`: steps see the host's CA bundle, no layer does.
     pub host_ca: bool,
-    /// `SOURCE_DATE_EPOCH`, seconds.
-    pub source_date_epoch: Option<i64>,
     /// Most steps at once; the number of processors if absent.
     pub jobs: Option<usize>,
     /// `--cache-to`.
@@ -260,6 +259,8 @@ pub enum LayoutDestination {
     Tar(Destination),
     /// A directory.
     Dir(PathBuf),
+    /// Blobs into a content store of the client, which is told what they are and names it.
+    Store(ContentPlace),
 }
 
 /// What a successful build made.

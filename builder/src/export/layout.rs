@@ -1,7 +1,7 @@
 //! Image layouts as one tar: what `-o type=oci` and `type=docker` write. The entries are those of containerd's
 //! archive exporter (`images/archive/exporter.go`): sorted, owned by nobody, no times, so equal images are equal files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -72,6 +72,16 @@ impl Product {
         layers.map(|layer| (blob_path(&layer.digest), layer)).collect()
     }
 
+    /// Every blob once, and each behind those it names.
+    pub(super) fn blobs(&self) -> Vec<&Descriptor> {
+        let mut seen = BTreeSet::new();
+        let layers = self.images.iter().flat_map(|image| &image.layers);
+        let configs = self.images.iter().map(|image| &image.config);
+        let manifests = self.images.iter().map(|image| &image.manifest);
+        let all = layers.chain(configs).chain(manifests).chain([&self.top]);
+        all.filter(|blob| seen.insert(&blob.digest)).collect()
+    }
+
     /// Bytes of everything.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
@@ -119,6 +129,9 @@ pub enum LayoutError {
     Encode(&'static str, #[source] serde_json::Error),
 }
 
+/// Annotation with the time an image was made.
+pub const CREATED: &str = "org.opencontainers.image.created";
+
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 #[derive(Serialize)]
@@ -146,7 +159,7 @@ fn entries(manifest: &Descriptor, names: &[Reference], created: &str) -> Vec<Des
         let mut entry = manifest.clone();
         entry
             .annotations
-            .insert("org.opencontainers.image.created".to_owned(), created.to_owned());
+            .insert(CREATED.to_owned(), created.to_owned());
         if let Some(name) = name {
             entry
                 .annotations

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use bollard_buildkit_proto::moby::buildkit::v1::Exporter;
 use rbuild_builder::build::common_history;
 use rbuild_builder::cache_transfer;
+use rbuild_builder::client::ContentPlace;
 use rbuild_builder::export::{self, BuildResult, PlatformSubject, Subject};
 use rbuild_builder::request::{
     BuildOutcome, CacheExport, Dangling, Destination, LayerCompression, LayoutDestination, Output,
@@ -24,6 +25,9 @@ use tonic::Status;
 use crate::answer::{Answer, BASE_CONFIG, BuildRef, CONFIG, EPOCH, PLATFORMS, Refs};
 use crate::errors::build_status;
 use crate::running::Running;
+
+/// The client's content store for image layouts (`client/solve.go`; there is one, whichever exporter asks).
+const EXPORT_STORE: &str = "export";
 
 /// An exporter, checked before anything is built.
 #[derive(Debug)]
@@ -43,7 +47,7 @@ pub fn plan(exporters: &[Exporter]) -> Result<Vec<Planned>, Status> {
             ExporterSpec::parse(exporter).map_err(|error| Status::invalid_argument(sentence(&error)))?;
         planned.push(match spec {
             ExporterSpec::Image(image) => of_image(image),
-            ExporterSpec::Archive(archive) => of_archive(number, archive)?,
+            ExporterSpec::Archive(archive) => of_archive(number, archive),
             ExporterSpec::Files(files) => of_files(number, &files),
         });
     }
@@ -65,19 +69,21 @@ fn of_image(exporter: ImageExporter) -> Planned {
     planned
 }
 
-fn of_archive(number: u32, exporter: ArchiveExporter) -> Result<Planned, Status> {
-    if !exporter.tar {
-        return Err(Status::unimplemented(
-            "tar=false: image layouts in a content store of the client are not supported yet",
-        ));
-    }
-    let stream = LayoutDestination::Tar(Destination::Client(number));
-    let kind = if exporter.docker {
-        OutputKind::Docker(stream)
+fn of_archive(number: u32, exporter: ArchiveExporter) -> Planned {
+    let to = if exporter.tar {
+        LayoutDestination::Tar(Destination::Client(number))
     } else {
-        OutputKind::Oci(stream)
+        LayoutDestination::Store(ContentPlace {
+            session: String::new(),
+            store: EXPORT_STORE.to_owned(),
+        })
     };
-    Ok(image_output(kind, exporter.image, !exporter.docker))
+    let kind = if exporter.docker {
+        OutputKind::Docker(to)
+    } else {
+        OutputKind::Oci(to)
+    };
+    image_output(kind, exporter.image, !exporter.docker)
 }
 
 fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
@@ -131,7 +137,7 @@ pub async fn all(
     for planned in planned {
         let exports = export::plan_output(&planned.output, &[])
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let result = with_epoch(result.clone(), planned.epoch, answer);
+        let result = with_epoch(result.clone(), planned.epoch);
         let done = export::all(&running.job, &result, vec![exports], &mut outcome).await;
         done.map_err(|error| build_status(&error.into()))?;
     }
@@ -238,23 +244,35 @@ fn subject(
         chain,
         config,
         base_history,
-        epoch: None,
+        epoch: said_epoch(answer, suffix)?,
     })
 }
 
-fn with_epoch(mut result: BuildResult, epoch: Epoch, answer: &Answer) -> BuildResult {
-    let said = || {
-        std::str::from_utf8(answer.metadata.get(EPOCH)?)
-            .ok()?
-            .parse()
-            .ok()
+/// What the front end says that no time is after: for all platforms, or for this one.
+fn said_epoch(answer: &Answer, suffix: &str) -> Result<Option<Timestamp>, Status> {
+    let said = answer.metadata.get(EPOCH);
+    let Some(said) = said.or_else(|| answer.metadata.get(&format!("{EPOCH}{suffix}"))) else {
+        return Ok(None);
     };
-    let seconds = match epoch {
-        Epoch::At(seconds) => Some(seconds),
-        Epoch::Unset => said(),
+    let text = String::from_utf8_lossy(said);
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let time = text
+        .parse()
+        .ok()
+        .and_then(|seconds| Timestamp::from_unix(seconds, 0));
+    let wrong = || Status::invalid_argument(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}"));
+    time.map(Some).ok_or_else(wrong)
+}
+
+/// `result` with the time that the exporter asks for instead of the front end's.
+fn with_epoch(mut result: BuildResult, epoch: Epoch) -> BuildResult {
+    let epoch = match epoch {
+        Epoch::Unset => return result,
+        Epoch::At(seconds) => Timestamp::from_unix(seconds, 0),
         Epoch::Off => None,
     };
-    let epoch = seconds.and_then(|seconds| Timestamp::from_unix(seconds, 0));
     for part in &mut result.subjects {
         part.subject.epoch = epoch;
     }
