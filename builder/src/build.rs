@@ -6,7 +6,7 @@ use rbuild_fileops::SourceTree;
 use rbuild_frontend::{FrontendOptions, ImageResolveMode, LintWarning, Lowered};
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{Edge, Graph, NetMode, SourceText};
-use rbuild_oci::{Digest, ImageConfig, Platform, Timestamp};
+use rbuild_oci::{Digest, ImageConfig, Platform};
 use rbuild_store::Lease;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ use crate::secrets::Secrets;
 use crate::solve::{SolveError, solve};
 use crate::ssh::SshAgents;
 use crate::start_check;
-use crate::value::Chain;
+use crate::value::{Chain, Value};
 
 /// Builds what `request` asks for.
 ///
@@ -81,14 +81,13 @@ pub async fn build(
 pub(crate) struct Prepared {
     request: Arc<BuildRequest>,
     opened: Opened,
-    epoch: Option<Timestamp>,
     pub(crate) job: Arc<Job>,
 }
 
 impl Prepared {
     /// What the front end is to know for one platform; `None` is the own one.
     pub(crate) fn options(&self, platform: Option<Platform>) -> FrontendOptions {
-        frontend_options(&self.request, &self.opened, self.epoch, platform)
+        frontend_options(&self.request, &self.opened, platform)
     }
 
     /// Sends the front end's warnings.
@@ -104,7 +103,6 @@ pub(crate) async fn prepare(
     sink: Arc<dyn Sink>,
     cancel: &CancellationToken,
 ) -> Result<Prepared, BuildError> {
-    let epoch = epoch(&request)?;
     let lease = Arc::new(engine.store.lease("build")?);
     let (job, opened) = match &request.context {
         ContextSource::Remote(url) => {
@@ -126,7 +124,6 @@ pub(crate) async fn prepare(
     Ok(Prepared {
         request,
         opened,
-        epoch,
         job,
     })
 }
@@ -171,11 +168,11 @@ fn platforms(request: &BuildRequest) -> Result<Vec<Option<Platform>>, RequestErr
 /// # Errors
 /// [`BuildError::Frontend`], [`BuildError::Canceled`].
 pub async fn lower(
-    job: &Job,
+    job: &Arc<Job>,
     options: &FrontendOptions,
     cancel: &CancellationToken,
 ) -> Result<Lowered, BuildError> {
-    let resolver = Resolver::new(job);
+    let resolver = Resolver::new(job, cancel);
     let lowering = rbuild_frontend::lower(options, &resolver);
     tokio::select! {
         lowered = lowering => lowered.map_err(|error| BuildError::Frontend {
@@ -211,18 +208,9 @@ pub async fn subject(
     })
 }
 
-fn epoch(request: &BuildRequest) -> Result<Option<Timestamp>, BuildError> {
-    let Some(seconds) = request.source_date_epoch else {
-        return Ok(None);
-    };
-    let time = Timestamp::from_unix(seconds, 0).ok_or(RequestError::Epoch(seconds))?;
-    Ok(Some(time))
-}
-
 fn frontend_options(
     request: &BuildRequest,
     opened: &Opened,
-    epoch: Option<Timestamp>,
     target_platform: Option<Platform>,
 ) -> FrontendOptions {
     FrontendOptions {
@@ -245,7 +233,6 @@ fn frontend_options(
         shm_size_bytes: request.shm_size_bytes.unwrap_or(0),
         ulimits: request.ulimits.clone(),
         cgroup_parent: request.cgroup_parent.clone().unwrap_or_default(),
-        source_date_epoch: epoch,
         ignore_patterns: opened.ignore_patterns.clone(),
         image_resolve_mode: if request.pull {
             ImageResolveMode::ForcePull
@@ -330,21 +317,46 @@ pub fn common_history(base: &ImageConfig, image: &ImageConfig) -> usize {
         .count()
 }
 
-/// Solves one edge of `graph`.
+fn outside(error: OpError) -> BuildError {
+    BuildError::Step {
+        vertex: None,
+        place: None,
+        error: Box::new(error),
+    }
+}
+
+/// Solves one edge of `graph`, to layers: a directory of the client is copied into one.
 ///
 /// # Errors
-/// [`BuildError::Step`] with the lines of the Dockerfile it comes from, [`BuildError::Canceled`].
+/// Those of [`solve_value`].
 pub async fn solve_edge(
     job: &Arc<Job>,
     graph: &Arc<Graph>,
     target: Edge,
     cancel: CancellationToken,
 ) -> Result<Chain, BuildError> {
-    let outside = |error| BuildError::Step {
-        vertex: None,
-        place: None,
-        error: Box::new(error),
-    };
+    let value = solve_value(job, graph, target, cancel).await?;
+    to_chain(job, &value).await
+}
+
+/// The layers of a value; a directory of the client is copied into one.
+///
+/// # Errors
+/// [`BuildError::Step`] without a vertex.
+pub async fn to_chain(job: &Job, value: &Value) -> Result<Chain, BuildError> {
+    local::chain(job, value).await.map_err(outside)
+}
+
+/// Solves one edge of `graph`.
+///
+/// # Errors
+/// [`BuildError::Step`] with the lines of the Dockerfile it comes from, [`BuildError::Canceled`].
+pub async fn solve_value(
+    job: &Arc<Job>,
+    graph: &Arc<Graph>,
+    target: Edge,
+    cancel: CancellationToken,
+) -> Result<Value, BuildError> {
     let rewritten = job.settings.policies.rewrite(graph, &target);
     let (graph, target) = match rewritten.map_err(|error| outside(error.into()))? {
         Some((graph, target)) => (Arc::new(graph), target),
@@ -362,6 +374,5 @@ pub async fn solve_edge(
         SolveError::Graph(_) => outside(OpError::NoSuchInput(None)),
     })?;
     let value = values.into_iter().next();
-    let value = value.ok_or_else(|| outside(OpError::NoSuchInput(None)))?;
-    local::chain(job, &value).await.map_err(outside)
+    value.ok_or_else(|| outside(OpError::NoSuchInput(None)))
 }

@@ -92,9 +92,6 @@ pub enum RequestError {
         #[source]
         source: rbuild_oci::ReferenceError,
     },
-    /// A time no document can name.
-    #[error("SOURCE_DATE_EPOCH {0} is out of range")]
-    Epoch(i64),
     /// A push without a name.
     #[error("tag is needed when pushing to registry")]
     PushWithoutName,

@@ -23,6 +23,7 @@ pub mod resolve;
 pub mod save;
 pub mod secrets;
 pub mod solve;
+pub mod source_meta;
 pub mod source_policy;
 pub mod ssh;
 mod start_check;

@@ -9,6 +9,7 @@ pub mod local;
 pub mod network_files;
 pub mod source;
 pub mod stack;
+pub mod view;
 
 use rbuild_fileops::{ActionError, HashError, MissingSource};
 use rbuild_graph::InputIndex;

@@ -16,7 +16,7 @@ use crate::build::solve_edge;
 use crate::context::{self, OpenContextError, Opened};
 use crate::error::BuildError;
 use crate::job::Job;
-use crate::ops::{OpError, blocking};
+use crate::ops::{blocking, view};
 use crate::request::{BuildRequest, DockerfileSource};
 use crate::solve::Reporter;
 use crate::value::Chain;
@@ -104,18 +104,13 @@ impl Opening<'_> {
     }
 
     async fn root(&self, chain: &Chain) -> Result<Arc<RootFd>, BuildError> {
-        let (engine, lease, chain) = (
-            Arc::clone(&self.job.engine),
-            Arc::clone(&self.job.lease),
-            chain.clone(),
-        );
-        let view = blocking(move || engine.snapshotter.view(&lease, chain.layers())).await;
-        let view = view.map_err(|error| BuildError::Step {
+        let root = view::root(self.job, chain).await;
+        let root = root.map_err(|error| BuildError::Step {
             vertex: None,
             place: None,
-            error: Box::new(OpError::from(error)),
+            error: Box::new(error),
         })?;
-        Ok(Arc::new(view.into_root()))
+        Ok(Arc::new(root))
     }
 }
 

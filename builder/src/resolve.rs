@@ -6,41 +6,33 @@ use std::sync::Arc;
 
 use rbuild_frontend::{
     IgnoreFilePlace, IgnoreFileRequest, ImageRequest, ImageResolveMode, LayoutPlace, LayoutRequest,
-    MetaResolver, NotAnImage, ResolveError, ResolvedImage,
+    MetaResolver, NotAnImage, ResolveError, ResolvedImage, SourceTimeRequest,
 };
 use rbuild_graph::SourceOp;
-use rbuild_graph::progress::Sink;
-use rbuild_store::Lease;
+use rbuild_oci::Timestamp;
 use rbuild_sys::{RootFd, RootFdError};
+use tokio_util::sync::CancellationToken;
 
-use crate::client::{Client, ContentPlace};
-use crate::engine::Engine;
+use crate::client::ContentPlace;
 use crate::images::layout::LayoutRef;
 use crate::images::session::SessionStore;
 use crate::images::{self, ImageError, Lookup};
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::solve::Reporter;
-use crate::source_policy::SourcePolicies;
+use crate::source_meta;
 
 /// What identifiers of images begin with.
 const IMAGE: &str = "docker-image://";
 /// Largest ignore file of a named context, bytes.
 const IGNORE_BYTES_MAX: u64 = 1 << 20;
 
-/// The engine as the front end sees it.
+/// A build as the front end sees it.
 #[derive(Clone)]
 pub struct Resolver {
-    /// Images and store.
-    pub engine: Arc<Engine>,
-    /// Keeps what is found.
-    pub lease: Arc<Lease>,
-    /// Has the directories and stores of named contexts.
-    pub client: Arc<dyn Client>,
-    /// Rules for images.
-    pub policies: Arc<SourcePolicies>,
-    /// Where progress goes.
-    pub sink: Arc<dyn Sink>,
+    job: Arc<Job>,
+    /// Stops what was asked for when nobody waits for it any more.
+    cancel: CancellationToken,
 }
 
 impl std::fmt::Debug for Resolver {
@@ -50,15 +42,12 @@ impl std::fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// What `job` can reach.
+    /// What `job` can reach, until `cancel`.
     #[must_use]
-    pub fn new(job: &Job) -> Self {
+    pub fn new(job: &Arc<Job>, cancel: &CancellationToken) -> Self {
         Self {
-            engine: Arc::clone(&job.engine),
-            lease: Arc::clone(&job.lease),
-            client: Arc::clone(&job.client),
-            policies: Arc::clone(&job.settings.policies),
-            sink: Arc::clone(&job.sink),
+            job: Arc::clone(job),
+            cancel: cancel.clone(),
         }
     }
 
@@ -67,7 +56,7 @@ impl Resolver {
         name: &str,
         work: impl Future<Output = Result<Arc<images::ResolvedImage>, ImageError>>,
     ) -> Result<ResolvedImage, ResolveError> {
-        let mut reporter = Reporter::internal(&self.sink, name);
+        let mut reporter = Reporter::internal(&self.job.sink, name);
         reporter.start(None);
         match work.await {
             Ok(image) => {
@@ -92,7 +81,7 @@ impl MetaResolver for Resolver {
             identifier: format!("{IMAGE}{}", request.reference),
             attrs: BTreeMap::new(),
         };
-        let replaced = self.policies.apply(&asked);
+        let replaced = self.job.settings.policies.apply(&asked);
         let replaced = replaced.map_err(|error| ResolveError(Box::new(error)))?;
         let identifier = replaced.map_or(asked.identifier, |source| source.identifier);
         let Some(reference) = identifier.strip_prefix(IMAGE) else {
@@ -105,7 +94,7 @@ impl MetaResolver for Resolver {
             platform: &request.platform,
             pull: request.mode == ImageResolveMode::ForcePull,
         };
-        let work = self.engine.images.resolve_name(&self.lease, reference, &lookup);
+        let work = self.job.engine.images.resolve_name(&self.job.lease, reference, &lookup);
         self.shown(&request.log_name, work).await
     }
 
@@ -114,7 +103,7 @@ impl MetaResolver for Resolver {
             platform: &request.platform,
             pull: false,
         };
-        let (images, lease, name) = (&self.engine.images, &self.lease, &request.name);
+        let (images, lease, name) = (&self.job.engine.images, &self.job.lease, &request.name);
         match &request.place {
             LayoutPlace::Directory {
                 directory,
@@ -135,7 +124,7 @@ impl MetaResolver for Resolver {
                 digest,
             } => {
                 let store = SessionStore {
-                    client: Arc::clone(&self.client),
+                    client: Arc::clone(&self.job.client),
                     place: ContentPlace {
                         session: session.clone(),
                         store: format!("oci:{store}"),
@@ -161,12 +150,18 @@ impl MetaResolver for Resolver {
                 attrs,
                 log_name,
             } => {
-                let mut reporter = Reporter::internal(&self.sink, log_name);
-                let tree = self.client.local(name, attrs, &mut reporter).await;
+                let mut reporter = Reporter::internal(&self.job.sink, log_name);
+                let tree = self.job.client.local(name, attrs, &mut reporter).await;
                 let tree = tree.map_err(|error| ResolveError(Box::new(error)))?;
                 blocking(move || ignore_file(tree.root())).await
             }
         }
+    }
+
+    async fn source_time(&self, request: &SourceTimeRequest) -> Result<Option<Timestamp>, ResolveError> {
+        let (source, title) = (&request.source, &request.log_name);
+        let found = source_meta::time(&self.job, source, title, &self.cancel).await;
+        found.map_err(|error| ResolveError(Box::new(error)))
     }
 }
 

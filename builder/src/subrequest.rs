@@ -39,7 +39,7 @@ pub async fn call(
 /// # Errors
 /// [`BuildError::Frontend`] unless the question is what is wrong with the Dockerfile, and [`BuildError::Canceled`].
 pub async fn ask(
-    job: &Job,
+    job: &Arc<Job>,
     mut options: FrontendOptions,
     subrequest: Subrequest,
     warn: &Warn<'_>,
@@ -72,7 +72,7 @@ pub async fn ask(
 }
 
 async fn lint(
-    job: &Job,
+    job: &Arc<Job>,
     options: &FrontendOptions,
     cancel: &CancellationToken,
 ) -> Result<LintResults, BuildError> {

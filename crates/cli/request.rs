@@ -233,9 +233,6 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         .map_err(UsageError::ShmSize)?;
     // Standard input is read last: everything else is known to be right.
     let inputs = inputs::of(&low, env)?;
-    let source_date_epoch = build_args
-        .get("SOURCE_DATE_EPOCH")
-        .and_then(|text| text.parse().ok());
     let request = BuildRequest {
         context: inputs.context,
         dockerfile: inputs.dockerfile,
@@ -261,7 +258,6 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         cgroup_parent: low.cgroup_parent.filter(|path| !path.is_empty()),
         entitlements,
         host_ca: low.host_ca.unwrap_or_default(),
-        source_date_epoch,
         jobs: low.jobs,
         cache_to,
         cache_from,

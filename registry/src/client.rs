@@ -35,7 +35,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
-            user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+            user_agent: concat!("buildkit/v0.29 rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             attempts: 5,

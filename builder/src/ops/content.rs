@@ -7,7 +7,7 @@ use rbuild_fileops::{ContentHash, SourceTree};
 use rbuild_oci::Digest;
 
 use super::define::Selector;
-use super::{OpError, blocking};
+use super::{OpError, blocking, view};
 use crate::job::Job;
 use crate::value::Value;
 
@@ -76,11 +76,6 @@ async fn hash(job: &Job, selector: Selector, tree: Arc<SourceTree>) -> Result<Co
 pub async fn tree(job: &Job, value: &Value) -> Result<Arc<SourceTree>, OpError> {
     match value {
         Value::Context(context) => Ok(Arc::clone(&context.tree)),
-        Value::Chain(chain) => {
-            let chain = job.unpack_chain(chain).await?;
-            let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
-            let view = blocking(move || engine.snapshotter.view(&lease, chain.layers())).await?;
-            Ok(Arc::new(SourceTree::Snapshot(view.into_root())))
-        }
+        Value::Chain(chain) => Ok(Arc::new(SourceTree::Snapshot(view::root(job, chain).await?))),
     }
 }

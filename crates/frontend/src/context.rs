@@ -97,10 +97,19 @@ impl<'a> NamedContexts<'a> {
         platform: &Platform,
         span: Span,
     ) -> Result<Option<NamedContext>, FrontendError> {
+        self.named(name, platform).map_err(|error| error.or_at(span))
+    }
+
+    /// The context called `name`, for `platform`.
+    pub(crate) fn named(
+        &self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Option<NamedContext>, FrontendError> {
         if name.eq_ignore_ascii_case(SCRATCH) || name.eq_ignore_ascii_case("context") {
             return Ok(None);
         }
-        let name = familiar(name).map_err(|error| error.or_at(span))?;
+        let name = familiar(name)?;
         let for_platform = format!("{name}::{}", platform.normalized());
         match self {
             Self::Host(contexts) => Ok(contexts
@@ -114,7 +123,6 @@ impl<'a> NamedContexts<'a> {
                 found
                     .map(|(key, value)| client::read(clients, &name, key, value))
                     .transpose()
-                    .map_err(|error| error.or_at(span))
             }
         }
     }

@@ -2,6 +2,7 @@
 //! stage the target needs is dispatched in the order of the file.
 
 mod args;
+mod epoch;
 mod links;
 mod resolve;
 
@@ -16,6 +17,7 @@ use rbuild_oci::{ImageConfig, Platform, Timestamp};
 
 use crate::budget::Budget;
 use crate::context::NamedContexts;
+pub use crate::convert::epoch::EpochError;
 pub(crate) use crate::convert::resolve::shown;
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::lint::{LintWarning, Linter};
@@ -128,7 +130,7 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
             .clone()
             .unwrap_or_else(|| options.build_platform.clone()),
         implicit_target: options.target_platform.is_none(),
-        epoch: options.source_date_epoch,
+        epoch: None,
         proxy: args::proxy(&options.build_args),
         ignore,
         context_paths: BTreeSet::new(),
@@ -152,7 +154,7 @@ async fn run<R: MetaResolver>(
     let defaults = args::defaults(lowering, &target_name);
     validate::bases_with_defaults(lowering, dockerfile, &defaults);
     lowering.global_args = args::global(lowering, &dockerfile.global_args, defaults, true)?;
-    args::resolve_epoch(lowering)?;
+    epoch::resolve(lowering, dockerfile, resolver).await?;
     links::add_stages(lowering, dockerfile)?;
     let target = links::target(lowering)?;
     links::link(lowering)?;

@@ -294,7 +294,7 @@ pub enum FrontendErrorKind {
     /// Lint found something, and the Dockerfile says that this is an error.
     #[error("lint violation found for rules: {}", .0.join(", "))]
     Lint(Vec<&'static str>),
-    /// `SOURCE_DATE_EPOCH` that is no number.
-    #[error("invalid SOURCE_DATE_EPOCH: {0}")]
-    Epoch(String),
+    /// `SOURCE_DATE_EPOCH` that is no time.
+    #[error(transparent)]
+    Epoch(crate::convert::EpochError),
 }

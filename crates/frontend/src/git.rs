@@ -6,6 +6,7 @@ use rbuild_dockerfile::csv;
 use rbuild_dockerfile::path;
 use rbuild_dockerfile::quote::quote;
 use rbuild_graph::SourceOp;
+use rbuild_oci::{Digest, DigestError};
 
 /// A repository, and what of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -139,6 +140,21 @@ pub(crate) fn parse_context(text: &str) -> Option<Result<GitUrl, GitUrlError>> {
 /// Whether `text` is the URL of a file.
 pub(crate) fn is_http_file(text: &str) -> bool {
     (text.starts_with("http://") || text.starts_with("https://")) && !matches!(parse(text), Some(Ok(_)))
+}
+
+/// The source that is the file behind `url`; `checksum` is empty if none was given.
+///
+/// # Errors
+/// Those of a checksum that is none.
+pub(crate) fn http_source(url: &str, checksum: &str) -> Result<SourceOp, DigestError> {
+    let mut attrs = BTreeMap::from([("http.filename".to_owned(), http_file_name(url))]);
+    if !checksum.is_empty() {
+        attrs.insert("http.checksum".to_owned(), Digest::parse(checksum)?.to_string());
+    }
+    Ok(SourceOp {
+        identifier: url.to_owned(),
+        attrs,
+    })
 }
 
 /// The name of the file behind a URL: the end of its path.

@@ -25,7 +25,7 @@ mod stage;
 pub mod subrequest;
 mod validate;
 
-pub use convert::{LANGUAGE, Lowered, StageInfo, lower};
+pub use convert::{EpochError, LANGUAGE, Lowered, StageInfo, lower};
 pub use dispatch::PortError;
 pub use error::{FrontendError, FrontendErrorKind};
 pub use git::GitUrlError;
@@ -35,5 +35,5 @@ pub use options::{FrontendOptions, ImageResolveMode, NoCache};
 pub use remote::{RemoteContext, redact_credentials};
 pub use resolver::{
     IgnoreFilePlace, IgnoreFileRequest, ImageRequest, LayoutPlace, LayoutRequest, MetaResolver, NotAnImage,
-    ResolveError, ResolvedImage,
+    ResolveError, ResolvedImage, SourceTimeRequest,
 };

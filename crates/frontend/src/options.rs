@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rbuild_graph::{HostIp, NetMode, Ulimit};
-use rbuild_oci::{Platform, Timestamp};
+use rbuild_oci::Platform;
 
 use crate::input::{ContextOrigin, InputGraph};
 use crate::remote::RemoteContext;
@@ -49,8 +49,6 @@ pub struct FrontendOptions {
     pub ulimits: Vec<Ulimit>,
     /// Parent cgroup of steps.
     pub cgroup_parent: String,
-    /// `SOURCE_DATE_EPOCH` when it is a number: time of history entries and made directories.
-    pub source_date_epoch: Option<Timestamp>,
     /// Patterns of the main context's ignore file.
     pub ignore_patterns: Vec<String>,
     /// Where base images may come from.
@@ -85,7 +83,6 @@ impl Default for FrontendOptions {
             shm_size_bytes: 0,
             ulimits: Vec::new(),
             cgroup_parent: String::new(),
-            source_date_epoch: None,
             ignore_patterns: Vec::new(),
             image_resolve_mode: ImageResolveMode::Default,
             cache_id_namespace: String::new(),

@@ -12,6 +12,9 @@ use crate::git::{self, GitUrlError};
 /// Stands for a user or password (BuildKit `util/urlutil`).
 const MASK: &str = "xxxxx";
 
+/// What the file behind a URL is called when it is a context.
+const CONTEXT_FILE: &str = "context";
+
 /// Where the files of a main context come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteContext {
@@ -52,12 +55,9 @@ impl RemoteContext {
         }
         let is_http = text.starts_with("http://") || text.starts_with("https://");
         Ok(is_http.then(|| Self {
-            source: SourceOp {
-                identifier: text.to_owned(),
-                attrs: BTreeMap::from([("http.filename".to_owned(), "context".to_owned())]),
-            },
+            source: context_file(text),
             name: "[internal] load remote build context".to_owned(),
-            file: Some("context"),
+            file: Some(CONTEXT_FILE),
             is_archive: false,
             subdirectory: None,
         }))
@@ -95,6 +95,14 @@ impl RemoteContext {
             edge = add_copy(graph, edge, copy);
         }
         edge
+    }
+}
+
+/// The source that is the file behind `url`, as a context.
+pub(crate) fn context_file(url: &str) -> SourceOp {
+    SourceOp {
+        identifier: url.to_owned(),
+        attrs: BTreeMap::from([("http.filename".to_owned(), CONTEXT_FILE.to_owned())]),
     }
 }
 

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use rbuild_oci::{Digest, Platform};
+use rbuild_graph::SourceOp;
+use rbuild_oci::{Digest, Platform, Timestamp};
 
 use crate::options::ImageResolveMode;
 
@@ -27,6 +28,22 @@ pub trait MetaResolver: Sync {
         &self,
         request: &IgnoreFileRequest,
     ) -> impl Future<Output = Result<Option<Vec<u8>>, ResolveError>> + Send;
+
+    /// The time of a source from the network: of its commit, the one its server tells, or that of the newest file in the
+    /// archive that it is. `None` if it has none of them.
+    fn source_time(
+        &self,
+        request: &SourceTimeRequest,
+    ) -> impl Future<Output = Result<Option<Timestamp>, ResolveError>> + Send;
+}
+
+/// Question for the time of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceTimeRequest {
+    /// The source: a git repository, or a file behind a URL.
+    pub source: SourceOp,
+    /// What to show while it is looked for.
+    pub log_name: String,
 }
 
 /// Question for an image config.

@@ -69,8 +69,6 @@ pub struct DockerfileAttrs {
     pub cache_id_namespace: String,
     /// Attestations to make.
     pub attestations: Attestations,
-    /// `build-arg:SOURCE_DATE_EPOCH` if it is a number: seconds since 1970. Words are in the build arguments.
-    pub source_date_epoch: Option<i64>,
     /// `requestid`: a subrequest such as `frontend.outline` instead of a build.
     pub request_id: Option<String>,
     /// What speaks for another front end.
@@ -290,9 +288,6 @@ impl DockerfileAttrs {
                 .unwrap_or_default()
                 .to_owned(),
             attestations,
-            source_date_epoch: opts
-                .build_arg("SOURCE_DATE_EPOCH")
-                .and_then(|text| go::int(text).ok()),
             request_id: opts.get("requestid").map(str::to_owned),
             forward: ForwardAttrs {
                 source: opts.get("source").map(str::to_owned),

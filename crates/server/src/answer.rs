@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
-use rbuild_builder::build::solve_edge;
+use rbuild_builder::build::{solve_value, to_chain};
 use rbuild_builder::error::BuildError;
 use rbuild_builder::job::Job;
-use rbuild_builder::value::Chain;
+use rbuild_builder::value::{Chain, Value};
 use rbuild_graph::{Edge, Graph};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ pub const CONFIG: &str = "containerimage.config";
 /// Metadata: config of the base image, likewise.
 pub const BASE_CONFIG: &str = "containerimage.base.config";
 /// Metadata: seconds since 1970 that no time of the result is after.
-pub const EPOCH: &str = "source-date-epoch";
+pub const EPOCH: &str = "source.date.epoch";
 /// Metadata: the platforms of the answer, in order.
 pub const PLATFORMS: &str = "refs.platforms";
 
@@ -30,6 +30,7 @@ pub struct BuildRef {
     target: Option<Edge>,
     /// The same as the client's language has it.
     definition: Option<pb::Definition>,
+    value: OnceCell<Value>,
     chain: OnceCell<Chain>,
 }
 
@@ -41,19 +42,29 @@ impl BuildRef {
             graph,
             target,
             definition,
+            value: OnceCell::new(),
             chain: OnceCell::new(),
         }
     }
 
-    /// Its layers. The first caller has them built.
+    /// What it is. The first caller has it built.
+    ///
+    /// # Errors
+    /// The build's.
+    pub async fn value(&self, job: &Arc<Job>, cancel: &CancellationToken) -> Result<Value, BuildError> {
+        let Some(target) = &self.target else {
+            return Ok(Value::Chain(Chain::default()));
+        };
+        let build = || solve_value(job, &self.graph, target.clone(), cancel.clone());
+        self.value.get_or_try_init(build).await.cloned()
+    }
+
+    /// Its layers: a directory of the client becomes one.
     ///
     /// # Errors
     /// The build's.
     pub async fn chain(&self, job: &Arc<Job>, cancel: &CancellationToken) -> Result<Chain, BuildError> {
-        let Some(target) = &self.target else {
-            return Ok(Chain::default());
-        };
-        let build = || solve_edge(job, &self.graph, target.clone(), cancel.clone());
+        let build = async || to_chain(job, &self.value(job, cancel).await?).await;
         self.chain.get_or_try_init(build).await.cloned()
     }
 

@@ -11,12 +11,12 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     EvaluateRequest, EvaluateResponse, ExecMessage, InputsRequest, InputsResponse, NewContainerRequest,
     NewContainerResponse, PingRequest, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest,
     ReadFileResponse, Ref, RefMap, ReleaseContainerRequest, ReleaseContainerResponse,
-    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceImageResponse,
-    ResolveSourceMetaRequest, ResolveSourceMetaResponse, Result as GatewayResult, ReturnRequest,
+    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse, Result as GatewayResult, ReturnRequest,
     ReturnResponse, SolveRequest, SolveResponse, StatFileRequest, StatFileResponse, WarnRequest,
     WarnResponse, result,
 };
 use futures_util::Stream;
+use rbuild_fileops::SourceTree;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::answer::{Answer, BuildRef, Refs};
@@ -24,7 +24,7 @@ use crate::core::Core;
 use crate::errors::{self, build_status};
 use crate::front_end::{self, Asked};
 use crate::running::Running;
-use crate::{cache, caps, meta, read_ref};
+use crate::{cache, caps, meta, read_ref, source_meta};
 
 /// Metadata key that names the build of a call.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -44,9 +44,9 @@ impl Bridge {
             .map_err(|error| errors::builds_status(&error))
     }
 
-    async fn file(&self, running: &Running, id: &str) -> Result<rbuild_sys::RootFd, Status> {
+    async fn tree(&self, running: &Running, id: &str) -> Result<Arc<SourceTree>, Status> {
         let found = running.find(id)?;
-        read_ref::root(running, found.as_deref()).await
+        read_ref::tree(running, found.as_deref()).await
     }
 }
 
@@ -138,7 +138,7 @@ impl LlbBridge for Bridge {
         if request.evaluate {
             for (_, found) in answer.all() {
                 if let Some(found) = found {
-                    let built = found.chain(&running.job, &running.cancel).await;
+                    let built = found.value(&running.job, &running.cancel).await;
                     built.map_err(|error| build_status(&error))?;
                 }
             }
@@ -174,7 +174,7 @@ impl LlbBridge for Bridge {
     ) -> Result<Response<EvaluateResponse>, Status> {
         let running = self.running(&request).await?;
         if let Some(found) = running.find(&request.into_inner().r#ref)? {
-            let built = found.chain(&running.job, &running.cancel).await;
+            let built = found.value(&running.job, &running.cancel).await;
             built.map_err(|error| build_status(&error))?;
         }
         Ok(Response::new(EvaluateResponse {}))
@@ -186,17 +186,17 @@ impl LlbBridge for Bridge {
     ) -> Result<Response<ReadFileResponse>, Status> {
         let running = self.running(&request).await?;
         let request = request.into_inner();
-        let root = self.file(&running, &request.r#ref).await?;
+        let tree = self.tree(&running, &request.r#ref).await?;
         let range = request.range.map(|range| (range.offset, range.length));
-        let data = read_ref::file(root, request.file_path, range).await?;
+        let data = read_ref::file(tree, request.file_path, range).await?;
         Ok(Response::new(ReadFileResponse { data }))
     }
 
     async fn read_dir(&self, request: Request<ReadDirRequest>) -> Result<Response<ReadDirResponse>, Status> {
         let running = self.running(&request).await?;
         let request = request.into_inner();
-        let root = self.file(&running, &request.r#ref).await?;
-        let entries = read_ref::dir(root, request.dir_path, request.include_pattern).await?;
+        let tree = self.tree(&running, &request.r#ref).await?;
+        let entries = read_ref::dir(tree, request.dir_path, request.include_pattern).await?;
         Ok(Response::new(ReadDirResponse { entries }))
     }
 
@@ -206,8 +206,8 @@ impl LlbBridge for Bridge {
     ) -> Result<Response<StatFileResponse>, Status> {
         let running = self.running(&request).await?;
         let request = request.into_inner();
-        let root = self.file(&running, &request.r#ref).await?;
-        let stat = read_ref::stat(root, request.path).await?;
+        let tree = self.tree(&running, &request.r#ref).await?;
+        let stat = read_ref::stat(tree, request.path).await?;
         Ok(Response::new(StatFileResponse { stat: Some(stat) }))
     }
 
@@ -236,36 +236,8 @@ impl LlbBridge for Bridge {
         request: Request<ResolveSourceMetaRequest>,
     ) -> Result<Response<ResolveSourceMetaResponse>, Status> {
         let running = self.running(&request).await?;
-        let request = request.into_inner();
-        let source = request
-            .source
-            .ok_or_else(|| Status::invalid_argument("no source to resolve"))?;
-        let mut response = ResolveSourceMetaResponse {
-            source: Some(source.clone()),
-            ..ResolveSourceMetaResponse::default()
-        };
-        if let Some(reference) = source.identifier.strip_prefix("docker-image://") {
-            let asked = meta::Image {
-                reference: reference.to_owned(),
-                platform: request.platform.clone(),
-                resolve_mode: request.resolve_mode,
-                log_name: request.log_name.clone(),
-            };
-            let found = meta::image(&running, asked).await?;
-            response.image = Some(ResolveSourceImageResponse {
-                digest: found.digest.to_string(),
-                config: found.config,
-                attestation_chain: None,
-            });
-        } else if source.identifier.starts_with("oci-layout://") {
-            let found = meta::layout(&running, &source, request.platform, request.log_name).await?;
-            response.image = Some(ResolveSourceImageResponse {
-                digest: found.digest.to_string(),
-                config: found.config,
-                attestation_chain: None,
-            });
-        }
-        Ok(Response::new(response))
+        let answer = source_meta::answer(&running, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Result<Response<WarnResponse>, Status> {

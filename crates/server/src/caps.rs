@@ -30,7 +30,7 @@ const GATEWAY: [&str; 21] = [
 ];
 
 /// Of build definitions, those that the engine does not have.
-const MISSING: [Disabled; 18] = [
+const MISSING: [Disabled; 16] = [
     off("cache.azblob"),
     off("cache.gha"),
     off("cache.s3"),
@@ -42,8 +42,6 @@ const MISSING: [Disabled; 18] = [
     off("passthroughop"),
     off("source.git.bundle"),
     off("source.git.checkoutbundle"),
-    off("source.git.fetchbycommit"),
-    off("source.git.mtime"),
     off("source.git.signatureverify"),
     off("source.http.signatureverify"),
     off("source.imageblob"),

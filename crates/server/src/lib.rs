@@ -28,4 +28,5 @@ pub mod read_ref;
 pub mod run;
 pub mod running;
 pub mod serve;
+pub mod source_meta;
 pub mod usage;

@@ -7,6 +7,7 @@ use rbuild_builder::resolve::Resolver;
 use rbuild_frontend::{
     ImageRequest, ImageResolveMode, LayoutPlace, LayoutRequest, MetaResolver as _, ResolvedImage,
 };
+use rbuild_graph::SourceOp;
 use rbuild_graph::progress::{Event, Sink as _, Warning};
 use rbuild_oci::{Digest, Platform, Reference};
 use tonic::Status;
@@ -44,7 +45,7 @@ pub async fn image(running: &Running, asked: Image) -> Result<ResolvedImage, Sta
     } else {
         asked.log_name
     };
-    let resolver = Resolver::new(&running.job);
+    let resolver = Resolver::new(&running.job, &running.cancel);
     let request = ImageRequest {
         reference: reference.to_string(),
         platform,
@@ -65,7 +66,7 @@ pub async fn image(running: &Running, asked: Image) -> Result<ResolvedImage, Sta
 /// `invalid_argument` for a name without digest, others as the client says.
 pub async fn layout(
     running: &Running,
-    source: &pb::SourceOp,
+    source: &SourceOp,
     platform: Option<pb::Platform>,
     log_name: String,
 ) -> Result<ResolvedImage, Status> {
@@ -89,7 +90,8 @@ pub async fn layout(
             log_name
         },
     };
-    let found = Resolver::new(&running.job).layout_config(&request).await;
+    let resolver = Resolver::new(&running.job, &running.cancel);
+    let found = resolver.layout_config(&request).await;
     found.map_err(|error| Status::unknown(chain_text(&error)))
 }
 

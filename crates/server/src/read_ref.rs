@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bollard_buildkit_proto::fsutil::types::Stat;
-use rbuild_builder::ops::blocking;
-use rbuild_sys::{RootFd, RootFdError};
+use rbuild_builder::ops::{blocking, content};
+use rbuild_builder::value::{Chain, Value};
+use rbuild_fileops::SourceTree;
+use rbuild_sys::RootFdError;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use tonic::Status;
 
@@ -21,38 +23,33 @@ const FILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::
 /// Most names of a directory given to a client.
 const NAMES_MAX: usize = 100_000;
 
-/// The file system as a mounted root.
+/// The file system, mounted; a directory of the client where it is.
 ///
 /// # Errors
 /// Those of building it.
-pub async fn root(running: &Running, found: Option<&BuildRef>) -> Result<RootFd, Status> {
+pub async fn tree(running: &Running, found: Option<&BuildRef>) -> Result<Arc<SourceTree>, Status> {
     let job = &running.job;
-    let chain = match found {
+    let value = match found {
         Some(found) => found
-            .chain(job, &running.cancel)
+            .value(job, &running.cancel)
             .await
             .map_err(|error| build_status(&error))?,
-        None => rbuild_builder::value::Chain::default(),
+        None => Value::Chain(Chain::default()),
     };
-    let chain = job
-        .unpack_chain(&chain)
-        .await
-        .map_err(|error| Status::unknown(rbuild_builder::error::chain_text(&error)))?;
-    let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
-    let view = blocking(move || engine.snapshotter.view(&lease, chain.layers())).await;
-    let view = view.map_err(|error| Status::unknown(rbuild_builder::error::chain_text(&error)))?;
-    Ok(view.into_root())
+    let tree = content::tree(job, &value).await;
+    tree.map_err(|error| Status::unknown(rbuild_builder::error::chain_text(&error)))
 }
 
 /// The content of a file, or a part of it.
 ///
 /// # Errors
 /// `not_found`, and `out_of_range` for more than fits into a message.
-pub async fn file(root: RootFd, path: String, range: Option<(i64, i64)>) -> Result<Vec<u8>, Status> {
+pub async fn file(tree: Arc<SourceTree>, path: String, range: Option<(i64, i64)>) -> Result<Vec<u8>, Status> {
     blocking(move || {
         use std::io::{Read as _, Seek as _};
         let shown = Path::new(&path);
-        let opened = root
+        let opened = tree
+            .root()
             .open_in(shown, FILE_FLAGS, Mode::empty())
             .map_err(|error| path_status("open", &path, &error))?;
         let mut file = std::fs::File::from(opened);
@@ -81,9 +78,10 @@ pub async fn file(root: RootFd, path: String, range: Option<(i64, i64)>) -> Resu
 ///
 /// # Errors
 /// `not_found`.
-pub async fn dir(root: RootFd, path: String, pattern: String) -> Result<Vec<Stat>, Status> {
+pub async fn dir(tree: Arc<SourceTree>, path: String, pattern: String) -> Result<Vec<Stat>, Status> {
     blocking(move || {
-        let dir = root
+        let dir = tree
+            .root()
             .open_in(
                 Path::new(&path),
                 OFlags::RDONLY | OFlags::DIRECTORY,
@@ -117,9 +115,10 @@ pub async fn dir(root: RootFd, path: String, pattern: String) -> Result<Vec<Stat
 ///
 /// # Errors
 /// `not_found`.
-pub async fn stat(root: RootFd, path: String) -> Result<Stat, Status> {
+pub async fn stat(tree: Arc<SourceTree>, path: String) -> Result<Stat, Status> {
     blocking(move || {
-        let found = root
+        let found = tree
+            .root()
             .stat(Path::new(&path))
             .map_err(|error| path_status("stat", &path, &error))?;
         let name = Path::new(&path)

@@ -19,6 +19,7 @@ use rbuild_sys::{RootFdError, TreeError};
 use tokio_util::sync::CancellationToken;
 
 use self::identifier::{Identifier, IdentifierError};
+use self::repository::Repository;
 use crate::git::{Git, GitError, Ssh};
 use crate::job::Job;
 use crate::ops::{OpError, blocking};
@@ -133,6 +134,21 @@ pub(super) struct Resolved {
     commit: Option<String>,
 }
 
+/// What is known of a repository without a step that needs its files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GitMeta {
+    /// The ref, in full where the remote was asked.
+    pub reference: String,
+    /// The commit, or the annotated tag.
+    pub checksum: String,
+    /// The commit of an annotated tag.
+    pub commit_checksum: Option<String>,
+    /// The commit itself, if it was asked for.
+    pub commit_object: Vec<u8>,
+    /// The annotated tag itself, if there is one and it was asked for.
+    pub tag_object: Option<Vec<u8>>,
+}
+
 /// The key of a source.
 pub(super) async fn define(
     job: &Job,
@@ -140,21 +156,52 @@ pub(super) async fn define(
     reporter: &mut Reporter,
 ) -> Result<Definition<Value>, OpError> {
     let id = Arc::new(Identifier::of(source).map_err(GitSourceError::from)?);
-    let resolved = match id.pinned().map_err(GitSourceError::from)? {
-        Some(resolved) => resolved,
-        None => {
-            let cell = job.sources.git(&id.question());
-            let found = cell.get_or_try_init(|| ask(job, &id, reporter)).await?.clone();
-            id.check(&found)?;
-            found
-        }
-    };
+    let resolved = asked(job, &id, reporter).await?;
     Ok(Definition {
         ingredients: id.ingredients(&resolved),
         content: Vec::new(),
         values: None,
         volatile: false,
     })
+}
+
+/// What the ref of `id` is: the remote is asked once in a build, if it has to be.
+async fn asked(job: &Job, id: &Arc<Identifier>, reporter: &mut Reporter) -> Result<Resolved, OpError> {
+    if let Some(pinned) = id.pinned().map_err(GitSourceError::from)? {
+        return Ok(pinned);
+    }
+    let cell = job.sources.git(&id.question());
+    let found = cell.get_or_try_init(|| ask(job, id, reporter)).await?.clone();
+    id.check(&found)?;
+    Ok(found)
+}
+
+/// What is known of the repository; with `objects`, also the commit and the tag themselves, for which it is fetched.
+pub(crate) async fn meta(
+    job: &Job,
+    source: &SourceOp,
+    objects: bool,
+    reporter: &mut Reporter,
+) -> Result<GitMeta, OpError> {
+    let id = Arc::new(Identifier::of(source).map_err(GitSourceError::from)?);
+    let resolved = asked(job, &id, reporter).await?;
+    let meta = GitMeta {
+        reference: resolved.reference.clone(),
+        checksum: resolved.object.clone(),
+        commit_checksum: resolved.commit.clone(),
+        ..GitMeta::default()
+    };
+    if !objects {
+        return Ok(meta);
+    }
+    // As in `ask`: git is told by the guard that nobody waits any more.
+    let cancel = CancellationToken::new();
+    let _guard = cancel.clone().drop_guard();
+    let remote = Arc::clone(&id);
+    with_fetched(job, id, resolved, reporter, &cancel, move |git, repository| {
+        Ok(repository::objects(&git.on(repository.dir()), &remote, meta)?)
+    })
+    .await
 }
 
 /// Fetches the commit and makes a layer of its files.
@@ -165,28 +212,38 @@ pub(super) async fn run(
     cancel: &CancellationToken,
 ) -> Result<Chain, OpError> {
     let id = Arc::new(Identifier::of(source).map_err(GitSourceError::from)?);
-    let resolved = match id.pinned().map_err(GitSourceError::from)? {
-        Some(resolved) => resolved,
-        None => {
-            let cell = job.sources.git(&id.question());
-            let mut again = reporter.clone();
-            cell.get_or_try_init(|| ask(job, &id, &mut again)).await?.clone()
-        }
-    };
+    let resolved = asked(job, &id, &mut reporter.clone()).await?;
+    let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
+    let (from, of) = (Arc::clone(&id), resolved.clone());
+    let committed = with_fetched(job, id, resolved, reporter, cancel, move |git, repository| {
+        let workspace = engine.snapshotter.workspace(&lease, &[])?;
+        checkout::write(&lease, git, &from, &of, &repository, workspace.upper())?;
+        drop(repository);
+        Ok(workspace.commit()?)
+    })
+    .await?;
+    Ok(Chain::new(vec![committed.id]))
+}
+
+/// Fetches the commit, and does `work` with the repository that has it.
+async fn with_fetched<T: Send + 'static>(
+    job: &Job,
+    id: Arc<Identifier>,
+    resolved: Resolved,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+    work: impl FnOnce(&Git<'_>, Repository) -> Result<T, OpError> + Send + 'static,
+) -> Result<T, OpError> {
     let access = Access::of(job, &id).await?;
     let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
     let (reporter, cancel) = (reporter.clone(), cancel.clone());
-    let committed = blocking(move || {
+    blocking(move || {
         let git = access.git(&engine.sandbox, &reporter, &cancel)?;
         let repository = repository::fetch(&engine.store, &lease, &git, &id, &resolved, &cancel)?;
-        let workspace = engine.snapshotter.workspace(&lease, &[])?;
-        checkout::write(&lease, &git, &id, &resolved, &repository, workspace.upper())?;
-        drop(repository);
-        Ok::<_, OpError>(workspace.commit()?)
+        work(&git, repository)
     })
     .await
-    .map_err(canceled)?;
-    Ok(Chain::new(vec![committed.id]))
+    .map_err(canceled)
 }
 
 /// A command that was stopped is no failure of git's.

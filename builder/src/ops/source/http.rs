@@ -145,20 +145,65 @@ pub(super) async fn define(
         let name = wanted.file_name(None);
         return Ok(definition(wanted.ingredients(&name, checksum, None), None));
     }
+    let fetched = asked(job, vertex, &wanted, reporter).await?;
+    let ingredients = wanted.ingredients(&fetched.name, &fetched.digest, fetched.modified);
+    Ok(definition(ingredients, Some(vec![Value::Chain(fetched.chain)])))
+}
+
+/// What is known of a file without a step that needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpMeta {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its name, which comes from the front end, the server or the URL.
+    pub name: String,
+    /// When it was last changed, in seconds since 1970; `None` if the server does not say, or was not asked.
+    pub modified: Option<i64>,
+}
+
+/// What is known of the file. One whose checksum was given is not asked for.
+pub(crate) async fn meta(
+    job: &Job,
+    vertex: &Vertex,
+    source: &SourceOp,
+    reporter: &mut Reporter,
+) -> Result<HttpMeta, OpError> {
+    let wanted = Wanted::of(source)?;
+    if let Some(checksum) = &wanted.checksum {
+        return Ok(HttpMeta {
+            digest: checksum.clone(),
+            name: wanted.file_name(None),
+            modified: None,
+        });
+    }
+    let fetched = asked(job, vertex, &wanted, reporter).await?;
+    Ok(HttpMeta {
+        digest: fetched.digest,
+        name: fetched.name,
+        modified: fetched.modified,
+    })
+}
+
+/// What the server answers, once in a build.
+async fn asked(
+    job: &Job,
+    vertex: &Vertex,
+    wanted: &Wanted,
+    reporter: &mut Reporter,
+) -> Result<Fetched, OpError> {
     let cell = job.sources.http(&wanted.name());
     let mut asked = false;
     let fetched = cell
         .get_or_try_init(|| {
             asked = true;
-            resolve(job, vertex, &wanted, reporter)
+            resolve(job, vertex, wanted, reporter)
         })
         .await?
         .clone();
     if !asked {
         reporter.cached();
     }
-    let ingredients = wanted.ingredients(&fetched.name, &fetched.digest, fetched.modified);
-    Ok(definition(ingredients, Some(vec![Value::Chain(fetched.chain)])))
+    Ok(fetched)
 }
 
 /// Fetches a file whose checksum was given.

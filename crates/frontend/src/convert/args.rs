@@ -1,12 +1,10 @@
-//! Arguments that hold before any stage: the platform's, those in front of the first FROM, proxies, the epoch.
+//! Arguments that hold before any stage: the platform's, those in front of the first FROM, proxies.
 
 use std::collections::BTreeSet;
 
 use rbuild_dockerfile::directive::{self, DirectiveName};
-use rbuild_dockerfile::shell::Variables as _;
 use rbuild_dockerfile::{Dockerfile, Instruction, InstructionKind};
 use rbuild_graph::ProxyEnv;
-use rbuild_oci::Timestamp;
 
 use crate::convert::Values;
 use crate::env::Env;
@@ -104,31 +102,6 @@ pub(super) fn declared(dockerfile: &Dockerfile) -> BTreeSet<String> {
         }
     }
     names
-}
-
-/// Takes `SOURCE_DATE_EPOCH` from the arguments. `context` is the time of the main context, which a directory has
-/// not, so it is unset then, as in BuildKit.
-pub(super) fn resolve_epoch(lowering: &mut Lowering<'_>) -> Result<(), FrontendError> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let given = lowering.build_args.get(NAME).cloned();
-    let global = lowering
-        .global_args
-        .get(NAME)
-        .filter(|value| !value.is_empty())
-        .map(str::to_owned);
-    let Some(value) = given.or(global) else {
-        return Ok(());
-    };
-    if value.is_empty() || value == "context" {
-        lowering.epoch = None;
-        lowering.build_args.remove(NAME);
-        lowering.global_args.remove(NAME);
-        return Ok(());
-    }
-    let seconds = value.parse().ok();
-    let time = seconds.and_then(|seconds| Timestamp::from_unix(seconds, 0));
-    lowering.epoch = Some(time.ok_or(FrontendErrorKind::Epoch(value))?);
-    Ok(())
 }
 
 /// Proxies among the build arguments, in either case; the later name in byte order wins.

@@ -445,11 +445,7 @@ fn context_base(
         }
         (ContextSource::Http(url), _) => {
             vertex.name = format!("[context {name}] {}", redact_credentials(url));
-            let attrs = BTreeMap::from([("http.filename".to_owned(), "context".to_owned())]);
-            SourceOp {
-                identifier: url.clone(),
-                attrs,
-            }
+            remote::context_file(url)
         }
         (ContextSource::Scratch, _) => return Ok((None, None)),
         _ => unreachable!("each kind of context gets the answer to its own question"),

@@ -1,12 +1,9 @@
 //! COPY and ADD: one file operation with an action for each source.
 
-use std::collections::BTreeMap;
-
 use rbuild_dockerfile::shell::Lexer;
 use rbuild_dockerfile::{Add, Copy, InlineFile, SourcesAndDestination, glob, path};
 use rbuild_graph::progress::ProgressGroup;
 use rbuild_graph::{ChownOpt, CopyAction, Edge, FileAction, FileActionKind, FileOp, MergeOp, Op, SourceOp};
-use rbuild_oci::Digest;
 
 use crate::dispatch::mode::{self, Mode};
 use crate::dispatch::{Site, workdir};
@@ -216,15 +213,7 @@ fn from_path(
             return Err(FrontendErrorKind::CopyUrl.into());
         }
         let file = git::http_file_name(source);
-        let mut attrs = BTreeMap::from([("http.filename".to_owned(), file.clone())]);
-        if !request.checksum.is_empty() {
-            let checksum = Digest::parse(&request.checksum).map_err(FrontendErrorKind::Checksum)?;
-            attrs.insert("http.checksum".to_owned(), checksum.to_string());
-        }
-        let op = SourceOp {
-            identifier: source.to_owned(),
-            attrs,
-        };
+        let op = git::http_source(source, &request.checksum).map_err(FrontendErrorKind::Checksum)?;
         let vertex = NewVertex {
             name: name.to_owned(),
             // BuildKit's have none, and then a wrong URL is told without its line.

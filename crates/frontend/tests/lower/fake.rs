@@ -5,14 +5,16 @@ use std::sync::Mutex;
 
 use rbuild_frontend::{
     FrontendError, FrontendOptions, IgnoreFilePlace, IgnoreFileRequest, ImageRequest, LayoutPlace,
-    LayoutRequest, Lowered, MetaResolver, ResolveError, ResolvedImage, lower,
+    LayoutRequest, Lowered, MetaResolver, ResolveError, ResolvedImage, SourceTimeRequest, lower,
 };
-use rbuild_oci::{Digest, Platform};
+use rbuild_graph::SourceOp;
+use rbuild_oci::{Digest, Platform, Timestamp};
 
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
     images: BTreeMap<String, String>,
     ignore_files: BTreeMap<String, String>,
+    times: BTreeMap<String, i64>,
     pub(crate) asked: Mutex<Vec<String>>,
 }
 
@@ -34,6 +36,11 @@ impl Fake {
 
     pub(crate) fn ignore_file(mut self, context: &str, text: &str) -> Self {
         self.ignore_files.insert(context.to_owned(), text.to_owned());
+        self
+    }
+
+    pub(crate) fn time(mut self, identifier: &str, seconds: i64) -> Self {
+        self.times.insert(identifier.to_owned(), seconds);
         self
     }
 
@@ -102,6 +109,14 @@ impl MetaResolver for Fake {
         };
         self.asked.lock().unwrap().push(asked);
         Ok(self.ignore_files.get(name).map(|text| text.clone().into_bytes()))
+    }
+
+    async fn source_time(&self, request: &SourceTimeRequest) -> Result<Option<Timestamp>, ResolveError> {
+        let SourceOp { identifier, attrs } = &request.source;
+        let asked = format!("time {identifier} {attrs:?} as {}", request.log_name);
+        self.asked.lock().unwrap().push(asked);
+        let seconds = self.times.get(identifier);
+        Ok(seconds.and_then(|seconds| Timestamp::from_unix(*seconds, 0)))
     }
 }
 

@@ -13,6 +13,7 @@ mod copy;
 #[cfg(test)]
 mod dump;
 #[cfg(test)]
+mod epoch;
 mod errors;
 #[cfg(test)]
 mod fake;

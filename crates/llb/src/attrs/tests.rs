@@ -72,7 +72,7 @@ fn what_buildx_sends_is_read() {
         "what the front end reads stays an argument: {:?}",
         read.build_args
     );
-    assert_eq!(read.source_date_epoch, Some(1_700_000_000));
+    assert_eq!(read.build_args["SOURCE_DATE_EPOCH"], "1700000000");
     assert_eq!(read.cache_id_namespace, "ns");
     assert_eq!(read.labels, attrs(&[("l", "v")]));
     assert_eq!(read.no_cache, NoCacheAttr::Stages(vec!["a".into(), "b".into()]));

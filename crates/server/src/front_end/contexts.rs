@@ -10,6 +10,7 @@ use bollard_buildkit_proto::pb;
 use rbuild_builder::error::chain_text;
 use rbuild_builder::ops::blocking;
 use rbuild_builder::solve::Reporter;
+use rbuild_fileops::SourceTree;
 use rbuild_frontend::{ClientContexts, InputGraph, RemoteContext};
 use rbuild_graph::{CopyAction, Edge, FileAction, FileActionKind, FileOp, Graph, Op, Vertex, VertexMeta};
 use rbuild_layer::{Compression, DecompressLimits};
@@ -129,8 +130,8 @@ async fn remote(
         return Ok(Some((given(|graph| remote.add_to(graph)), None)));
     };
     let source = given(|graph| remote.add_source_to(graph));
-    let root = root(running, &source).await?;
-    remote.is_archive = blocking(move || is_archive(&root, file)).await?;
+    let tree = tree(running, &source).await?;
+    remote.is_archive = blocking(move || is_archive(tree.root(), file)).await?;
     let name = (!remote.is_archive).then(|| file.to_owned());
     Ok(Some((given(|graph| remote.add_to(graph)), name)))
 }
@@ -161,9 +162,9 @@ fn begins_as_archive(start: &[u8]) -> bool {
 ///
 /// # Errors
 /// Those of building it.
-pub(super) async fn root(running: &Running, built: &InputGraph) -> Result<RootFd, Status> {
+pub(super) async fn tree(running: &Running, built: &InputGraph) -> Result<Arc<SourceTree>, Status> {
     let found = BuildRef::new(Arc::clone(&built.graph), built.target.clone(), None);
-    read_ref::root(running, Some(&found)).await
+    read_ref::tree(running, Some(&found)).await
 }
 
 /// Where warnings about a file of a graph belong: its target. `None` for an empty one.

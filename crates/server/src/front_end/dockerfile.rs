@@ -11,8 +11,7 @@ use rbuild_builder::solve::Reporter;
 use rbuild_fileops::SourceTree;
 use rbuild_frontend::{ContextOrigin, FrontendOptions, ImageResolveMode, LintWarning, Lowered, NoCache};
 use rbuild_llb::attrs::{DockerfileAttrs, NoCacheAttr, ResolveMode};
-use rbuild_oci::{Platform, Timestamp};
-use rbuild_sys::RootFd;
+use rbuild_oci::Platform;
 use serde::Serialize;
 use tonic::Status;
 
@@ -86,9 +85,6 @@ fn options(attrs: &DockerfileAttrs, files: &Files, contexts: &Contexts) -> Front
         shm_size_bytes: u64::try_from(attrs.shm_size_bytes).unwrap_or(0),
         ulimits: attrs.ulimits.clone(),
         cgroup_parent: attrs.cgroup_parent.clone(),
-        source_date_epoch: attrs
-            .source_date_epoch
-            .and_then(|seconds| Timestamp::from_unix(seconds, 0)),
         ignore_patterns: files.ignore_patterns.clone(),
         image_resolve_mode: match attrs.image_resolve_mode {
             ResolveMode::Default => ImageResolveMode::Default,
@@ -130,11 +126,12 @@ fn combine(lowered: Vec<(Platform, Lowered)>, several: bool) -> Answer {
     let mut refs = BTreeMap::new();
     let mut list = Vec::with_capacity(lowered.len());
     for (platform, part) in lowered {
-        if let Some(epoch) = part.epoch {
-            metadata.insert(EPOCH.to_owned(), epoch.unix_seconds().to_string().into_bytes());
-        }
         let id = platform.to_string();
         let suffix = if several { format!("/{id}") } else { String::new() };
+        if let Some(epoch) = part.epoch {
+            let seconds = epoch.unix_seconds().to_string();
+            metadata.insert(format!("{EPOCH}{suffix}"), seconds.into_bytes());
+        }
         metadata.insert(format!("{CONFIG}{suffix}"), part.image.to_bytes());
         if let Some(base) = &part.base_image {
             metadata.insert(format!("{BASE_CONFIG}{suffix}"), base.to_bytes());
@@ -196,10 +193,10 @@ impl Files {
             .to_string();
         let title = format!("[internal] load build definition from {filename}");
         let mut load = Reporter::internal(&running.job.sink, &title);
-        let tree: Arc<dyn Rooted> = match &contexts.dockerfile {
+        let tree: Arc<SourceTree> = match &contexts.dockerfile {
             Some(built) => {
                 load = contexts::reporter(running, built).unwrap_or(load);
-                Arc::new(contexts::root(running, built).await?)
+                contexts::tree(running, built).await?
             }
             None => {
                 let wanted = [filename, own_ignore.as_str(), lower_case.as_str()];
@@ -241,7 +238,7 @@ async fn fetch(
     name: &str,
     paths: &[&str],
     reporter: &mut Reporter,
-) -> Result<Arc<dyn Rooted>, Status> {
+) -> Result<Arc<SourceTree>, Status> {
     let paths = serde_json::to_string(paths).unwrap_or_default();
     let attrs = BTreeMap::from([
         ("local.followpaths".to_owned(), paths),
@@ -253,32 +250,14 @@ async fn fetch(
         ),
     ]);
     let tree = running.job.client.local(name, &attrs, reporter).await;
-    let tree = tree.map_err(|error| Status::unknown(chain_text(&error)))?;
-    Ok(tree)
-}
-
-/// Files of a client, or of what was built.
-trait Rooted: Send + Sync {
-    fn files(&self) -> &RootFd;
-}
-
-impl Rooted for SourceTree {
-    fn files(&self) -> &RootFd {
-        self.root()
-    }
-}
-
-impl Rooted for RootFd {
-    fn files(&self) -> &RootFd {
-        self
-    }
+    tree.map_err(|error| Status::unknown(chain_text(&error)))
 }
 
 /// The first of `names` that is there.
-async fn read(tree: &Arc<dyn Rooted>, names: Vec<String>) -> Result<Option<Vec<u8>>, Status> {
+async fn read(tree: &Arc<SourceTree>, names: Vec<String>) -> Result<Option<Vec<u8>>, Status> {
     let tree = Arc::clone(tree);
     blocking(move || {
-        let root = tree.files();
+        let root = tree.root();
         for name in names {
             match root.read_file(Path::new(&name), TEXT_BYTES_MAX) {
                 Ok(text) => return Ok(Some(text)),

@@ -10,7 +10,7 @@ use rbuild_store::{CacheMountGuard, Lease, MountOwner, MountRequest, MountSharin
 use tokio_util::sync::CancellationToken;
 
 use super::identifier::{Identifier, check_ref, is_commit};
-use super::{GitSourceError, Resolved};
+use super::{GitMeta, GitSourceError, Resolved};
 use crate::git::{Git, GitError};
 
 /// Lies in a repository that is in use. Found by the next user, it says that the last one was killed.
@@ -264,6 +264,35 @@ fn check(git: &Git<'_>, id: &Identifier, resolved: &Resolved) -> Result<(), GitS
         expected: id.checksum.clone(),
         found: resolved.object.clone(),
     })
+}
+
+/// `meta` with the commit and the tag themselves. A ref that is an id may be either's.
+pub(super) fn objects(git: &Git<'_>, id: &Identifier, mut meta: GitMeta) -> Result<GitMeta, GitSourceError> {
+    let wrong = failed(id, "failed to read objects of");
+    let cat = |kind: &str, object: &str| git.run(&["cat-file", kind, object]).map_err(&wrong);
+    let is_tag = match git
+        .text(&["cat-file", "-t", &meta.checksum])
+        .map_err(&wrong)?
+        .as_str()
+    {
+        "tag" => true,
+        "commit" => false,
+        _ => return Err(GitSourceError::NoCommit(meta.checksum)),
+    };
+    meta.commit_checksum = match meta.commit_checksum.take() {
+        _ if !is_tag => None,
+        Some(known) => Some(known),
+        None => {
+            let commit = format!("{}^{{commit}}", meta.checksum);
+            Some(git.text(&["rev-parse", "--verify", &commit]).map_err(&wrong)?)
+        }
+    };
+    if is_tag {
+        meta.tag_object = Some(cat("tag", &meta.checksum)?);
+    }
+    let commit = meta.commit_checksum.as_ref().unwrap_or(&meta.checksum);
+    meta.commit_object = cat("commit", commit)?;
+    Ok(meta)
 }
 
 /// The ref is something else now: what it was when the key was made is looked for.

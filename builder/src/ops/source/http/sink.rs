@@ -156,11 +156,14 @@ impl Write for Writer {
     }
 }
 
-/// A date in any of the three forms of RFC 9110, section 5.6.7, as seconds since 1970.
+/// A date in any of the three forms of RFC 9110, section 5.6.7, as seconds since 1970. Zones are GMT there; Go's servers
+/// and clients (`http.ParseTime`) know it as UTC too.
 fn http_time(text: &str) -> Option<i64> {
+    let text = text.strip_suffix("UTC").unwrap_or(text);
+    let text = text.strip_suffix("GMT").unwrap_or(text).trim_end();
     [
-        "%a, %d %b %Y %H:%M:%S GMT",
-        "%A, %d-%b-%y %H:%M:%S GMT",
+        "%a, %d %b %Y %H:%M:%S",
+        "%A, %d-%b-%y %H:%M:%S",
         "%a %b %e %H:%M:%S %Y",
     ]
     .iter()
@@ -180,6 +183,7 @@ mod tests {
         for text in [
             "Sun, 06 Nov 1994 08:49:37 GMT",
             "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 UTC",
             "Sun Nov  6 08:49:37 1994",
         ] {
             assert_eq!(http_time(text), Some(784_111_777), "{text}");
