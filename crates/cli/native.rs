@@ -15,7 +15,7 @@ use rbuild_builder::transfer;
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::{Digest, Platform};
-use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig};
+use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig, USER_AGENT};
 use rbuild_sandbox::Sandbox;
 use rbuild_server::core::{Core, Settings};
 use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
@@ -72,7 +72,7 @@ impl Native {
         let config = RegistryConfig::load(&ConfigSources::from_process())
             .map_err(|error| EngineError::failed(chain_text(&error)))?;
         let credentials = Credentials::load(&CredentialSources::from_process());
-        let client = Client::new(config, credentials, concat!("rbuild/", env!("CARGO_PKG_VERSION")));
+        let client = Client::new(config, credentials, USER_AGENT);
         let workers = options.jobs.unwrap_or(usize::MAX).min(processors()).max(1);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)

@@ -13,6 +13,9 @@ use crate::token::Tokens;
 use crate::transport::Base;
 use crate::{Credentials, Endpoint, ErrorClass, Excerpt, RegistryConfig, RegistryError};
 
+/// `User-Agent` of rbuild. Servers know BuildKit (`version/ua.go`) and let it in, so it is named first.
+pub const USER_AGENT: &str = concat!("buildkit/v0.29 rbuild/", env!("CARGO_PKG_VERSION"));
+
 /// Limits and names; [`Default`] is what programs want.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -35,7 +38,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
-            user_agent: concat!("buildkit/v0.29 rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+            user_agent: USER_AGENT.to_owned(),
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             attempts: 5,

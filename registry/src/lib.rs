@@ -26,7 +26,7 @@ mod token;
 mod transport;
 
 pub use blob::{BlobSink, Progress};
-pub use client::{Client, ClientOptions};
+pub use client::{Client, ClientOptions, USER_AGENT};
 pub use config::{ConfigError, ConfigSources, Endpoint, RegistryConfig, SchemePolicy};
 pub use credentials::{
     Credential, CredentialProvider, CredentialSources, Credentials, FileError, Found, HelperError, Secret,

@@ -1,7 +1,7 @@
 //! Asking a registry whether it takes a credential.
 
 use rbuild_builder::error::chain_text;
-use rbuild_registry::{Client, ConfigSources, Credential, Credentials, RegistryConfig, Secret};
+use rbuild_registry::{Client, ConfigSources, Credential, Credentials, RegistryConfig, Secret, USER_AGENT};
 
 /// Whether `host` takes these.
 ///
@@ -15,7 +15,7 @@ pub(crate) fn check(host: &str, username: &str, password: &Secret) -> Result<(),
         password: password.clone(),
     };
     let credentials = Credentials::one(host, credential);
-    let client = Client::new(config, credentials, concat!("rbuild/", env!("CARGO_PKG_VERSION")));
+    let client = Client::new(config, credentials, USER_AGENT);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start threads: {error}"))?;
     runtime

@@ -8,7 +8,7 @@ use rbuild_builder::error::chain_text;
 use rbuild_builder::job::{Job, Settings};
 use rbuild_builder::request::{CacheExport, CacheTarget, Entitlement};
 use rbuild_llb::request::modernize;
-use rbuild_registry::{Client as RegistryClient, Credentials};
+use rbuild_registry::{Client as RegistryClient, Credentials, USER_AGENT};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -18,9 +18,6 @@ use crate::events::EventLog;
 use crate::front_end::{self, Asked};
 use crate::running::{Returned, Running};
 use crate::{cache, errors, export, policy};
-
-/// `User-Agent` for registries.
-const USER_AGENT: &str = concat!("rbuild/", env!("CARGO_PKG_VERSION"));
 
 /// Builds what `request` asks for. When the caller goes away, so that the future is dropped, the build is stopped.
 ///

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rbuild_oci::media_type::OCI_LAYER;
 use rbuild_oci::{Descriptor, Digest, Platform, Reference};
-use rbuild_registry::{Client, Credentials, ErrorClass, Progress, RegistryError};
+use rbuild_registry::{Client, Credentials, ErrorClass, Progress, RegistryError, USER_AGENT};
 use rbuild_testkit::registry::{Fault, FaultAction, ImageSpec, TestRegistry};
 
 use super::setup::{client, content, options, quiet, reference, registries_conf};
@@ -54,7 +54,7 @@ async fn an_image_is_resolved_and_pulled() {
         .requests()
         .into_iter()
         .map(|r| r.header("user-agent").unwrap_or_default().to_owned());
-    assert!(agents.into_iter().all(|agent| agent.starts_with("rbuild/")));
+    assert!(agents.into_iter().all(|agent| agent == USER_AGENT));
 }
 
 #[tokio::test]
