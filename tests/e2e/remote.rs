@@ -1,6 +1,7 @@
 //! Sources from the network: files behind URLs, git repositories, contexts that are either, and ssh agents.
 
 mod context;
+mod epoch;
 mod git;
 mod http;
 mod ssh;

@@ -11,9 +11,9 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     EvaluateRequest, EvaluateResponse, ExecMessage, InputsRequest, InputsResponse, NewContainerRequest,
     NewContainerResponse, PingRequest, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest,
     ReadFileResponse, Ref, RefMap, ReleaseContainerRequest, ReleaseContainerResponse,
-    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse, Result as GatewayResult, ReturnRequest,
-    ReturnResponse, SolveRequest, SolveResponse, StatFileRequest, StatFileResponse, WarnRequest,
-    WarnResponse, result,
+    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceMetaRequest,
+    ResolveSourceMetaResponse, Result as GatewayResult, ReturnRequest, ReturnResponse, SolveRequest,
+    SolveResponse, StatFileRequest, StatFileResponse, WarnRequest, WarnResponse, result,
 };
 use futures_util::Stream;
 use rbuild_fileops::SourceTree;

@@ -191,8 +191,10 @@ async fn result(running: &Arc<Running>, answer: &Answer) -> Result<BuildResult, 
     };
     let (wanted, is_index) = match &answer.refs {
         Refs::One(found) => {
-            let platform = platforms.list.into_iter().next().map(|entry| entry.platform);
-            (vec![(String::new(), platform, found.clone())], false)
+            let only = platforms.list.into_iter().next();
+            let suffix = only.as_ref().map(|entry| format!("/{}", entry.id));
+            let platform = only.map(|entry| entry.platform);
+            (vec![(suffix.unwrap_or_default(), platform, found.clone())], false)
         }
         Refs::Many(many) => {
             if platforms.list.is_empty() && !many.is_empty() {
@@ -234,7 +236,8 @@ fn subject(
     chain: Chain,
 ) -> Result<Subject, Status> {
     let parse = |key: &str| -> Result<Option<ImageConfig>, Status> {
-        let bytes = answer.metadata.get(&format!("{key}{suffix}"));
+        let of_platform = answer.metadata.get(&format!("{key}{suffix}"));
+        let bytes = of_platform.or_else(|| answer.metadata.get(key));
         let parsed = bytes.map(|bytes| ImageConfig::parse(bytes)).transpose();
         parsed.map_err(|error| Status::unknown(format!("invalid image config: {error}")))
     };

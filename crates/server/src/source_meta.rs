@@ -29,7 +29,9 @@ pub async fn answer(
     let missing = || Status::invalid_argument("source is required");
     let asked = request.source.ok_or_else(missing)?;
     if request.http.is_some_and(|http| http.checksum_request.is_some()) {
-        return Err(Status::unimplemented("digests of another kind are not supported yet"));
+        return Err(Status::unimplemented(
+            "digests of another kind are not supported yet",
+        ));
     }
     let asked = SourceOp {
         identifier: asked.identifier,

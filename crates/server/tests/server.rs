@@ -10,5 +10,9 @@ mod bench;
 mod builds;
 #[path = "server/hostile.rs"]
 mod hostile;
+#[path = "server/layouts.rs"]
+mod layouts;
 #[path = "server/listening.rs"]
 mod listening;
+#[path = "server/sources.rs"]
+mod sources;

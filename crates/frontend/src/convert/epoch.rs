@@ -139,10 +139,7 @@ fn place(
             log_name: "[internal] resolve main build context metadata".to_owned(),
         }));
     }
-    if let Some(context) = lowering
-        .contexts
-        .named(value, &lowering.options.build_platform)?
-    {
+    if let Some(context) = lowering.contexts.named(value, &lowering.options.build_platform)? {
         let source = match context.source {
             ContextSource::Git { url, .. } => Some(url.to_source()),
             ContextSource::Http(url) => Some(remote::context_file(&url)),
@@ -175,10 +172,7 @@ fn main_source(lowering: &Lowering<'_>) -> Option<SourceOp> {
 /// The source of a graph that has one.
 fn only_source(input: &InputGraph) -> Option<&SourceOp> {
     let target = input.target.as_ref()?;
-    let needed = input
-        .graph
-        .reachable(std::slice::from_ref(&target.vertex))
-        .ok()?;
+    let needed = input.graph.reachable(std::slice::from_ref(&target.vertex)).ok()?;
     let mut sources = needed
         .iter()
         .filter_map(|vertex| match &input.graph.get(vertex)?.op {
@@ -217,11 +211,7 @@ fn stage_source(lowering: &mut Lowering<'_>, stage: &Stage) -> Result<SourceOp, 
     found.ok_or_else(|| fail(EpochError::Adds))
 }
 
-fn set_args(
-    lowering: &mut Lowering<'_>,
-    list: &[ArgDefinition],
-    env: &mut Env,
-) -> Result<(), FrontendError> {
+fn set_args(lowering: &mut Lowering<'_>, list: &[ArgDefinition], env: &mut Env) -> Result<(), FrontendError> {
     for arg in list {
         let value = match (lowering.build_args.get(&arg.key), &arg.value) {
             (Some(given), _) => given.clone(),

@@ -13,7 +13,9 @@ const TIME: i64 = 1_700_000_402;
 
 fn with_epoch(dockerfile: &str, value: &str) -> FrontendOptions {
     let mut options = options(dockerfile);
-    options.build_args.insert("SOURCE_DATE_EPOCH".into(), value.into());
+    options
+        .build_args
+        .insert("SOURCE_DATE_EPOCH".into(), value.into());
     options
 }
 
@@ -53,10 +55,11 @@ fn a_stage_that_is_one_remote_add_has_the_time_of_what_it_adds() {
 
 #[test]
 fn a_repository_is_asked_for_as_add_would_ask() {
-    let dockerfile = "FROM scratch AS src\nADD --keep-git-dir --checksum=abc https://h/r.git#v1:dir /\nFROM alpine\n";
+    let dockerfile =
+        "FROM scratch AS SRC\nADD --keep-git-dir --checksum=abc https://h/r.git#v1:dir /\nFROM alpine\n";
     let fake = Fake::new().time("git://h/r.git#v1:dir", TIME);
     assert_eq!(
-        seconds(&lower_with(&with_epoch(dockerfile, "SRC"), &fake).unwrap()),
+        seconds(&lower_with(&with_epoch(dockerfile, "src"), &fake).unwrap()),
         Some(TIME)
     );
     let asked = fake.asked();
