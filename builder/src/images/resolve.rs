@@ -1,0 +1,177 @@
+//! From a name to a manifest and config: in the store, in a registry, in a layout.
+
+use std::sync::Arc;
+
+use rbuild_oci::{
+    Descriptor, Digest, Document, INDEX_DEPTH_MAX, ImageConfig, Manifest, Platform, Reference, parse_document,
+};
+use rbuild_store::{Lease, StoreError};
+
+use super::document::Kind;
+use super::layout::LayoutRef;
+use super::{ImageError, Images, Origin, ResolvedImage};
+
+/// What to look up.
+#[derive(Debug, Clone)]
+pub struct Lookup<'a> {
+    /// The platform wanted.
+    pub platform: &'a Platform,
+    /// Ask the registry even if the store has the name.
+    pub pull: bool,
+}
+
+impl Images {
+    /// Resolves a name: in the store, else in its registry.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub async fn resolve_name(
+        &self,
+        lease: &Arc<Lease>,
+        text: &str,
+        lookup: &Lookup<'_>,
+    ) -> Result<Arc<ResolvedImage>, ImageError> {
+        let reference = Reference::parse(text)
+            .map_err(|source| ImageError::Reference {
+                text: text.to_owned(),
+                source,
+            })?
+            .or_latest();
+        let name = reference.to_string();
+        if !lookup.pull
+            && let Some(record) = self.store.get_image(&name).map_err(StoreError::from)?
+        {
+            let top = Descriptor::new(&record.media_type, record.digest, record.manifest_size);
+            let image = self
+                .resolve_top(lease, &reference.to_string(), top, Origin::Store, lookup.platform)
+                .await;
+            // A named image whose blobs are damaged is not worse than one that is not there.
+            if let Ok(image) = image {
+                return Ok(image);
+            }
+        }
+        let fail = |source| ImageError::Registry {
+            name: name.clone(),
+            source,
+        };
+        let top = match reference.digest() {
+            Some(digest) if let Some(size) = self.store.has_blob(digest)? => {
+                Descriptor::new("", digest.clone(), size)
+            }
+            _ => self.client.resolve(&reference).await.map_err(fail)?.descriptor,
+        };
+        let origin = Origin::Registry(reference.clone());
+        self.resolve_top(lease, &reference.to_string(), top, origin, lookup.platform)
+            .await
+    }
+
+    /// Resolves an image of a layout directory; `name` is what the build calls it.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub async fn resolve_layout(
+        &self,
+        lease: &Arc<Lease>,
+        name: &str,
+        place: &LayoutRef,
+        lookup: &Lookup<'_>,
+    ) -> Result<Arc<ResolvedImage>, ImageError> {
+        let top = place.resolve()?;
+        self.resolve_top(
+            lease,
+            name,
+            top,
+            Origin::Layout(place.dir.clone()),
+            lookup.platform,
+        )
+        .await
+    }
+
+    pub(super) async fn resolve_top(
+        &self,
+        lease: &Arc<Lease>,
+        name: &str,
+        top: Descriptor,
+        origin: Origin,
+        platform: &Platform,
+    ) -> Result<Arc<ResolvedImage>, ImageError> {
+        let digest = top.digest.clone();
+        let (manifest_descriptor, manifest) = self.manifest(lease, name, top, &origin, platform).await?;
+        let descriptor = &manifest.config;
+        let config_bytes = self
+            .document(lease, name, descriptor, &origin, Kind::Config)
+            .await?;
+        let refuse = |source| ImageError::Config {
+            name: name.to_owned(),
+            digest: descriptor.digest.clone(),
+            source,
+        };
+        let config = ImageConfig::parse(&config_bytes).map_err(refuse)?;
+        config.check_layers(manifest.layers.len()).map_err(refuse)?;
+        let key = with_digest(name, &digest);
+        let image = Arc::new(ResolvedImage {
+            name: name.to_owned(),
+            digest,
+            manifest_descriptor,
+            manifest,
+            config,
+            config_bytes,
+            origin,
+        });
+        self.remember(key, platform.to_string(), &image);
+        Ok(image)
+    }
+
+    /// Goes from the top document through indexes to the manifest for `platform`.
+    async fn manifest(
+        &self,
+        lease: &Arc<Lease>,
+        name: &str,
+        top: Descriptor,
+        origin: &Origin,
+        platform: &Platform,
+    ) -> Result<(Descriptor, Manifest), ImageError> {
+        let mut descriptor = top;
+        for _ in 0..=INDEX_DEPTH_MAX {
+            let bytes = self
+                .document(lease, name, &descriptor, origin, Kind::Manifest)
+                .await?;
+            let media_type = Some(descriptor.media_type.as_str()).filter(|text| !text.is_empty());
+            let document = parse_document(&bytes, media_type).map_err(|source| ImageError::Document {
+                name: name.to_owned(),
+                digest: descriptor.digest.clone(),
+                source,
+            })?;
+            let index = match document {
+                Document::Manifest(manifest) => {
+                    manifest.media_type.clone_into(&mut descriptor.media_type);
+                    return Ok((descriptor, *manifest));
+                }
+                Document::Index(index) => index,
+            };
+            let candidates = || index.manifests.iter().map(|entry| entry.platform.as_ref());
+            let chosen = platform.choose(candidates()).or_else(|| {
+                let untold = index.manifests.len() == 1 && index.manifests[0].platform.is_none();
+                untold.then_some(0)
+            });
+            descriptor = match chosen {
+                Some(at) => index.manifests[at].clone(),
+                None => {
+                    let found: Vec<String> = candidates().flatten().map(ToString::to_string).collect();
+                    return Err(ImageError::NoPlatform {
+                        name: name.to_owned(),
+                        wanted: platform.to_string(),
+                        found: found.join(", "),
+                    });
+                }
+            };
+        }
+        Err(ImageError::TooDeep(name.to_owned()))
+    }
+}
+
+/// `name` with `digest`, once.
+fn with_digest(name: &str, digest: &Digest) -> String {
+    let base = name.split_once('@').map_or(name, |(base, _)| base);
+    format!("{base}@{digest}")
+}
