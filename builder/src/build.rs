@@ -121,11 +121,7 @@ pub(crate) async fn prepare(
             (job, opened)
         }
     };
-    Ok(Prepared {
-        request,
-        opened,
-        job,
-    })
+    Ok(Prepared { request, opened, job })
 }
 
 /// The build that `request` asks for, whose main context is `context` if it is of this machine.

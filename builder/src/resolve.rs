@@ -94,7 +94,11 @@ impl MetaResolver for Resolver {
             platform: &request.platform,
             pull: request.mode == ImageResolveMode::ForcePull,
         };
-        let work = self.job.engine.images.resolve_name(&self.job.lease, reference, &lookup);
+        let work = self
+            .job
+            .engine
+            .images
+            .resolve_name(&self.job.lease, reference, &lookup);
         self.shown(&request.log_name, work).await
     }
 

@@ -157,9 +157,7 @@ struct DockerManifest {
 fn entries(manifest: &Descriptor, names: &[Reference], created: &str) -> Vec<Descriptor> {
     let entry = |name: Option<&Reference>| {
         let mut entry = manifest.clone();
-        entry
-            .annotations
-            .insert(CREATED.to_owned(), created.to_owned());
+        entry.annotations.insert(CREATED.to_owned(), created.to_owned());
         if let Some(name) = name {
             entry
                 .annotations

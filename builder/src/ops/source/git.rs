@@ -7,6 +7,7 @@
 
 mod checkout;
 mod identifier;
+mod remote;
 mod repository;
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use rbuild_sys::{RootFd, TreeEntry, TreeError, walk_tree};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 
 use super::identifier::{Identifier, is_commit};
-use super::repository::{Repository, failed, format_option, shallow};
+use super::repository::{Repository, failed, format_option, init_bare, shallow};
 use super::{GitSourceError, Resolved};
 use crate::git::Git;
 
@@ -59,16 +59,7 @@ fn files(
 ) -> Result<(), GitSourceError> {
     let wrong = failed(id, "failed to checkout remote");
     let own = lease.new_dir("git-index")?;
-    let path = own.to_string_lossy();
-    git.run(&[
-        "init",
-        "-q",
-        "--bare",
-        format_option(&resolved.object),
-        "--",
-        &path,
-    ])
-    .map_err(&wrong)?;
+    init_bare(git, &resolved.object, &own).map_err(&wrong)?;
     let objects = format!("{}\n", repository.dir().join("objects").display());
     fs::create_dir_all(own.join("objects/info"))
         .and_then(|()| fs::write(own.join("objects/info/alternates"), objects))

@@ -161,18 +161,7 @@ fn take(
         sharing: MountSharing::Locked,
         fresh,
     };
-    let mut init = |dir: &Path| {
-        let path = dir.to_string_lossy();
-        let made = git.run(&[
-            "init",
-            "-q",
-            "--bare",
-            format_option(&resolved.object),
-            "--",
-            &path,
-        ]);
-        made.map(drop).map_err(io::Error::other)
-    };
+    let mut init = |dir: &Path| init_bare(git, &resolved.object, dir).map_err(io::Error::other);
     let mut mount = |fresh| store.cache_mount(lease, request(fresh), &|| cancel.is_cancelled(), &mut init);
     let mut guard = mount(fresh)?;
     if guard.path().join(BUSY).exists() {
@@ -188,6 +177,13 @@ fn take(
         source,
     })?;
     Ok(repository)
+}
+
+/// Makes a bare repository for objects such as `object`.
+pub(super) fn init_bare(git: &Git<'_>, object: &str, dir: &Path) -> Result<(), GitError> {
+    let path = dir.to_string_lossy();
+    let made = git.run(&["init", "-q", "--bare", format_option(object), "--", &path]);
+    made.map(drop)
 }
 
 /// The option that makes a repository for such objects.
@@ -227,13 +223,14 @@ fn fetch_into(
         let by_name = format!("{wanted}:{target}");
         if is_commit(wanted) && !id.fetch_by_commit {
             fetch_commit(git, repository, &url, wanted)
-        } else if is_commit(&resolved.name) {
-            shallow(git, &["fetch", "--depth=1", "--no-tags", "--", &url, wanted])
         } else {
-            shallow(
-                git,
-                &["fetch", "--depth=1", "--no-tags", "--force", "--", &url, &by_name],
-            )
+            let (force, what): (&[&str], &str) = if is_commit(&resolved.name) {
+                (&[], wanted)
+            } else {
+                (&["--force"], &by_name)
+            };
+            let args = [&["fetch", "--depth=1", "--no-tags"], force, &["--", &url, what]];
+            shallow(git, &args.concat())
         }
         .map_err(&wrong)?;
         let found = git.text(&["rev-parse", "--verify", wanted]).map_err(&wrong)?;
