@@ -38,13 +38,11 @@ impl Control for ControlService {
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
         let id = request.into_inner().r#ref;
-        let events = match self.0.history.events(&id) {
-            Some(events) => events,
-            None => {
-                let running = self.0.builds.get(&id).await;
-                Arc::clone(&running.map_err(|error| errors::builds_status(&error))?.events)
-            }
-        };
+        if let Some(messages) = self.0.history.logs(&id).await? {
+            return Ok(timestamped(messages));
+        }
+        let running = self.0.builds.get(&id).await;
+        let events = Arc::clone(&running.map_err(|error| errors::builds_status(&error))?.events);
         Ok(timestamped(status_stream(events)))
     }
 
@@ -98,7 +96,7 @@ impl Control for ControlService {
         &self,
         request: Request<BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
-        let stream = self.0.history.listen(request.into_inner())?;
+        let stream = self.0.history.listen(request.into_inner()).await?;
         Ok(timestamped(stream.map(Ok)))
     }
 
@@ -106,7 +104,7 @@ impl Control for ControlService {
         &self,
         request: Request<UpdateBuildHistoryRequest>,
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
-        self.0.history.update(&request.into_inner())?;
+        self.0.history.update(request.into_inner()).await?;
         Ok(Response::new(UpdateBuildHistoryResponse {}))
     }
 }

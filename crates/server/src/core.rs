@@ -53,7 +53,7 @@ impl Core {
         let place = engine.store.root().display().to_string();
         let digest = rbuild_oci::Digest::sha256(place.as_bytes());
         Self {
-            history: History::default(),
+            history: History::new(engine.store.clone(), crate::history::Limits::default()),
             engine,
             settings,
             sessions: Sessions::new(SESSIONS_MAX),

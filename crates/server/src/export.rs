@@ -1,6 +1,6 @@
 //! Exporters: an answer becomes images, archives and directories.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -18,16 +18,19 @@ use rbuild_llb::errors::sentence;
 use rbuild_llb::exporters::{
     ArchiveExporter, CompressionKind, Epoch, ExporterSpec, FilesExporter, ImageExporter, ImageOptions,
 };
-use rbuild_oci::{ImageConfig, Platform, Timestamp};
+use rbuild_oci::{Descriptor, ImageConfig, Platform, Timestamp};
 use serde::Deserialize;
 use tonic::Status;
 
 use crate::answer::{Answer, BASE_CONFIG, BuildRef, CONFIG, EPOCH, PLATFORMS, Refs};
 use crate::errors::build_status;
+use crate::history::Exported;
 use crate::running::Running;
 
 /// The client's content store for image layouts (`client/solve.go`; there is one, whichever exporter asks).
 const EXPORT_STORE: &str = "export";
+/// Key under which an exporter tells of the image it made.
+const DESCRIPTOR: &str = "containerimage.descriptor";
 
 /// An exporter, checked before anything is built.
 #[derive(Debug)]
@@ -131,21 +134,33 @@ pub async fn all(
     answer: &Answer,
     planned: &[Planned],
     caches: &[CacheExport],
-) -> Result<HashMap<String, String>, Status> {
+) -> Result<Exported, Status> {
     let result = result(running, answer).await?;
     let mut outcome = BuildOutcome::default();
-    for planned in planned {
+    let mut results = BTreeMap::new();
+    for (number, planned) in (0..).zip(planned) {
         let exports = export::plan_output(&planned.output, &[])
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let result = with_epoch(result.clone(), planned.epoch);
+        let earlier = outcome.metadata.remove(DESCRIPTOR);
         let done = export::all(&running.job, &result, vec![exports], &mut outcome).await;
         done.map_err(|error| build_status(&error.into()))?;
+        let made = outcome.metadata.get(DESCRIPTOR).cloned();
+        if let Some(made) = made.and_then(|made| serde_json::from_value::<Descriptor>(made).ok()) {
+            results.insert(number, made);
+        } else if let Some(earlier) = earlier {
+            outcome.metadata.insert(DESCRIPTOR.to_owned(), earlier);
+        }
     }
     let written = cache_transfer::export::all(&running.job, &result, caches).await;
     if let Some(written) = written.map_err(|error| build_status(&error.into()))? {
         outcome.note_cache(&written);
     }
-    Ok(response(outcome, answer))
+    Ok(Exported {
+        response: response(outcome, answer),
+        results,
+        attestations: Vec::new(),
+    })
 }
 
 fn response(outcome: BuildOutcome, answer: &Answer) -> HashMap<String, String> {

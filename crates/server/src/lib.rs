@@ -1,7 +1,7 @@
 //! BuildKit's API on rbuild's engine: what `buildctl`, `docker buildx` and other clients of `buildkitd` call.
 //!
-//! Level 4. One [`core::Core`] behind three services: [`control`] (builds, progress, cache, history), [`bridge`] (front
-//! ends that run in the client) and health. A client's directories, secrets and outputs are reached through its session
+//! Level 4. One [`core::Core`] behind four services: [`control`] (builds, progress, cache, history), [`bridge`] (front
+//! ends that run in the client), [`content`] (blobs of the history) and health. A client's directories, secrets and outputs are reached through its session
 //! ([`client`]); front ends are run and definitions are solved by [`front_end`], results leave by [`export`].
 //!
 //! Clients are not trusted: what they send is bounded, what they wait for ends with their connection, and one client's
@@ -14,11 +14,13 @@ pub mod builds;
 pub mod cache;
 pub mod caps;
 pub mod client;
+pub mod content;
 pub mod control;
 pub mod core;
 pub mod errors;
 pub mod events;
 pub mod export;
+pub mod filter;
 pub mod front_end;
 pub mod history;
 pub mod listen;

@@ -1,6 +1,5 @@
 //! One call of Solve: from the request to the exporters' response.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
@@ -16,6 +15,7 @@ use crate::client::{SessionClient, SessionCredentials};
 use crate::core::Core;
 use crate::events::EventLog;
 use crate::front_end::{self, Asked};
+use crate::history::Exported;
 use crate::running::{Returned, Running};
 use crate::{cache, errors, export, policy};
 
@@ -65,12 +65,17 @@ async fn recorded(
     }
     let id = request.r#ref.clone();
     let outcome = evaluate(core, &running, request, returned, (&exports, &caches)).await;
-    if keep {
-        core.history.end(&id, outcome.as_ref(), &events);
-    }
+    // Listeners of its progress are told that it ended before it is written down, clients of the build only then.
+    events.close();
+    let kept = match keep {
+        true => core.history.end(&id, outcome.as_ref(), &events).await,
+        false => Ok(()),
+    };
     drop(listed);
+    let exported = outcome?;
+    kept?;
     Ok(SolveResponse {
-        exporter_response: outcome?,
+        exporter_response: exported.response,
     })
 }
 
@@ -150,7 +155,7 @@ async fn evaluate(
     request: SolveRequest,
     returned: tokio::sync::oneshot::Receiver<Returned>,
     (exports, caches): (&[export::Planned], &[CacheExport]),
-) -> Result<HashMap<String, String>, Status> {
+) -> Result<Exported, Status> {
     let asked = Asked {
         definition: request.definition,
         frontend: request.frontend,

@@ -16,6 +16,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use crate::bridge::Bridge;
+use crate::content::ContentService;
 use crate::control::ControlService;
 use crate::core::Core;
 use crate::listen::Listening;
@@ -51,6 +52,7 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(control)
         .add_service(bridge)
+        .add_service(ContentService::new(core.history.clone()))
         .add_service(HealthServer::new(Serving));
     let over = {
         let (core, stop) = (Arc::clone(&core), stop.clone());

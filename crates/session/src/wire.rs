@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use bollard_buildkit_proto::google::protobuf::Timestamp;
 pub use prost::bytes::Bytes;
 
 /// A chunk of a stream of bytes: `BytesMessage` of FileSend, SSH and Upload.
@@ -160,7 +161,7 @@ pub struct InfoResponse {
     pub info: Option<Info>,
 }
 
-/// `containerd.services.content.v1.Info`, times left out.
+/// `containerd.services.content.v1.Info`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Info {
     /// The blob's digest.
@@ -169,9 +170,31 @@ pub struct Info {
     /// Its bytes.
     #[prost(int64, tag = "2")]
     pub size: i64,
+    /// When it was written.
+    #[prost(message, optional, tag = "3")]
+    pub created_at: Option<Timestamp>,
+    /// When its labels changed last.
+    #[prost(message, optional, tag = "4")]
+    pub updated_at: Option<Timestamp>,
     /// Labels.
     #[prost(map = "string, string", tag = "5")]
     pub labels: HashMap<String, String>,
+}
+
+/// `containerd.services.content.v1.ListContentRequest`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ListContentRequest {
+    /// Which blobs: those for which one of these is true; all if there is none.
+    #[prost(string, repeated, tag = "1")]
+    pub filters: Vec<String>,
+}
+
+/// `containerd.services.content.v1.ListContentResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListContentResponse {
+    /// Some of the blobs.
+    #[prost(message, repeated, tag = "1")]
+    pub info: Vec<Info>,
 }
 
 /// `containerd.services.content.v1.ReadContentRequest`.

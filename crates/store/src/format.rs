@@ -9,6 +9,7 @@
 //!   mounts/<hex>[.<n>]/            cache mounts; <hex> is the SHA-256 of the mount's id, <n> a private sibling
 //!   tmp/<lease id>/                scratch of one lease; an flock(2) on the directory says that the lease lives
 //!   trash/<random>/                what is being deleted; nothing refers to it
+//!   history/<hex>/                 one build that ran; <hex> is the SHA-256 of its id. `record`, and its blobs as `<algorithm>-<hex>`
 //!   locks/key-<hex>                flock(2) files of cache keys, present only while wanted
 //!   locks/mount-<hex>[.<n>]        flock(2) files of cache mounts
 //!   index.db  -wal -shm -journal   SQLite: what the files are, how they were made, when they were used last
@@ -49,7 +50,7 @@ pub(crate) const MARKER_WORD: &str = "rbuild-store";
 /// `oci-layout`, byte for byte as other tools write it (image-spec, image-layout.md).
 pub(crate) const OCI_LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
 /// Directories of a store.
-pub(crate) const DIRS: [&str; 8] = [
+pub(crate) const DIRS: [&str; 9] = [
     "blobs",
     "blobs/sha256",
     "blobs/sha512",
@@ -58,6 +59,7 @@ pub(crate) const DIRS: [&str; 8] = [
     "tmp",
     "trash",
     "locks",
+    "history",
 ];
 /// Everything else at the top of a store.
 pub(crate) const FILES: [&str; 7] = [

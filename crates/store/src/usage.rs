@@ -23,7 +23,7 @@ pub enum UsageKind {
     CacheMount,
     /// Scratch of running builds, and what is being deleted.
     Scratch,
-    /// The index, the locks and the directories that hold the rest.
+    /// The index, the locks, what is kept of builds that ran, and the directories that hold the rest.
     Index,
 }
 
@@ -128,6 +128,10 @@ impl Store {
             |file| format!("locks/{file}"),
             &Notes::new(),
         )?;
+        if top("history").is_dir() {
+            let name = |file: &str| format!("history/{file}");
+            meter.children(&top("history"), UsageKind::Index, name, &Notes::new())?;
+        }
         for dir in ["blobs", "layers"] {
             meter.add(&top(dir), UsageKind::Index, dir.to_owned(), None, Depth::Itself)?;
         }

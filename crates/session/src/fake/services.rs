@@ -127,7 +127,7 @@ impl FakeClient {
                 let info = Info {
                     digest: q.digest,
                     size: i64::try_from(blob.len()).unwrap_or(i64::MAX),
-                    labels: HashMap::new(),
+                    ..Info::default()
                 };
                 Ok(InfoResponse { info: Some(info) })
             },
