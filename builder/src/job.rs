@@ -1,6 +1,6 @@
 //! One build at work: what the solver's executor needs to define, find, lock, run and remember vertices.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -174,16 +174,22 @@ impl Job {
         let inputs = input_keys(parts);
         let identity = self.identity(key, stored);
         let created = crate::time::from_ms(record.created_ms);
+        let outputs = outputs.into_iter().map(Some).collect();
         Some(self.loaded(key, identity, inputs, outputs, created))
     }
 
-    /// The result of `key` that an imported cache has. Its layers are fetched when something needs them.
-    fn load_imported(&self, key: &Key, count: usize) -> Option<Cached<Value>> {
-        let Found { cache, known } = self.book.find(&key.0, count)?;
+    /// The result of `key` that an imported cache has: these outputs of `count`. Its layers are fetched when something
+    /// needs them.
+    fn load_imported(&self, key: &Key, count: usize, wanted: &BTreeSet<u32>) -> Option<Cached<Value>> {
+        let Found { cache, known } = self.book.find(&key.0, count, wanted)?;
         let mut outputs = Vec::with_capacity(count);
         for stack in &known.outputs {
+            let Some(stack) = stack else {
+                outputs.push(None);
+                continue;
+            };
             let mut layers: Vec<LayerId> = Vec::new();
-            for blob in stack.as_ref()? {
+            for blob in stack {
                 let layer = self.engine.snapshotter.layer_id(&blob.diff_id, &layers).ok()?;
                 let remote = RemoteLayer {
                     descriptor: blob.descriptor.clone(),
@@ -200,26 +206,27 @@ impl Job {
             if !self.is_complete(&layers) {
                 return None;
             }
-            outputs.push(layers);
+            outputs.push(Some(layers));
         }
         let identity = known.identity.map_or_else(|| key.clone(), Key);
         Some(self.loaded(key, identity, known.inputs, outputs, known.created))
     }
 
+    /// Notes what was found. An output that is not known is empty: nothing of this graph looks at it.
     fn loaded(
         &self,
         key: &Key,
         identity: Key,
         inputs: Vec<Digest>,
-        outputs: Vec<Vec<LayerId>>,
+        outputs: Vec<Option<Vec<LayerId>>>,
         created: Option<Timestamp>,
     ) -> Cached<Value> {
-        let chains: Vec<Chain> = outputs.into_iter().map(Chain::new).collect();
         self.book
-            .note(&key.0, &identity.0, inputs, chains.iter().cloned(), created);
+            .note(&key.0, &identity.0, inputs, outputs.clone(), created);
+        let chains = outputs.into_iter().map(Option::unwrap_or_default);
         Cached {
             identity,
-            values: chains.into_iter().map(Value::Chain).collect(),
+            values: chains.map(|layers| Value::Chain(Chain::new(layers))).collect(),
         }
     }
 
@@ -261,7 +268,7 @@ impl Job {
             &miss.key.0,
             &identity.0,
             input_keys(parts),
-            outputs.iter().cloned(),
+            outputs.iter().map(|chain| Some(chain.layers().to_vec())).collect(),
             crate::time::from_ms(created_ms),
         );
         store.put_record(&Record {
@@ -317,14 +324,14 @@ impl Executor for Job {
         ops::content::digest(self, &need.selector, value).await
     }
 
-    async fn load(&self, vertex: &Vertex, key: &Key) -> Option<Cached<Value>> {
+    async fn load(&self, vertex: &Vertex, key: &Key, wanted: &BTreeSet<u32>) -> Option<Cached<Value>> {
         let outputs = vertex.op.outputs();
         if let Some(found) = self.load_stored(key, &key.0, outputs) {
             return Some(found);
         }
         let built_on_imports = self.book.imported_key(&key.0)?;
         let found = self.load_stored(key, &built_on_imports, outputs);
-        let found = found.or_else(|| self.load_imported(key, outputs));
+        let found = found.or_else(|| self.load_imported(key, outputs, wanted));
         if found.is_some() {
             self.book.mark_used();
         }

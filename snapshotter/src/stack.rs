@@ -1,5 +1,6 @@
 //! Stacks of layers: ids to directories, and directories to mounts. Refuses a stack with a hole in it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -85,14 +86,20 @@ impl Snapshotter {
         })
     }
 
-    /// The directories of `layers` (bottom first), top first, held by the lease.
+    /// The directories of `layers` (bottom first), top first, held by the lease. A layer that a merge has several times
+    /// is there once, where it is topmost: all it shows and hides further down, it shows and hides there too, and the
+    /// kernel stacks no directory twice (`ELOOP`).
     ///
     /// # Errors
     /// [`StackError::Missing`] for a layer that is not in the store.
     pub fn lowers(&self, lease: &Lease, layers: &[LayerId]) -> Result<Vec<PathBuf>, StackError> {
         let found = lease.hold_layers(self.form_name(), layers)?;
         let mut lowers = Vec::with_capacity(layers.len());
+        let mut seen = HashSet::with_capacity(layers.len());
         for (id, dir) in layers.iter().zip(found).rev() {
+            if !seen.insert(id) {
+                continue;
+            }
             lowers.push(dir.ok_or_else(|| StackError::Missing(id.clone()))?);
         }
         Ok(lowers)

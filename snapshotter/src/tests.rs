@@ -122,6 +122,29 @@ fn privileged_steps_stack_hide_and_replace() {
 }
 
 #[test]
+fn privileged_a_layer_that_a_merge_has_twice_is_stacked_once_on_top() {
+    let bench = Bench::new();
+    let base = bench.step(&[], |root| std::fs::write(root.join("a"), "base").unwrap());
+    let edit = bench.step(std::slice::from_ref(&base), |root| {
+        std::fs::write(root.join("a"), "edit").unwrap();
+    });
+    let remove = bench.step(&[base.clone(), edit.clone()], |root| {
+        std::fs::remove_file(root.join("a")).unwrap();
+    });
+    let shows = |layers: &[&LayerId]| {
+        let layers: Vec<LayerId> = layers.iter().map(|id| (*id).clone()).collect();
+        let view = bench.snapshotter.view(&bench.lease, &layers).unwrap();
+        read(view.root(), "a")
+    };
+    assert_eq!(shows(&[&base, &edit, &base]).as_deref(), Some("base"));
+    assert_eq!(shows(&[&base, &edit, &base, &edit]).as_deref(), Some("edit"));
+    assert_eq!(shows(&[&base, &remove, &edit, &remove]), None);
+    let workspace = bench.snapshotter.workspace(&bench.lease, &[edit.clone(), base, edit]);
+    let root = workspace.unwrap().mount().unwrap();
+    assert_eq!(read(&root, "a").as_deref(), Some("edit"));
+}
+
+#[test]
 fn privileged_a_workspace_that_is_not_committed_leaves_nothing() {
     let bench = Bench::new();
     let workspace = bench.snapshotter.workspace(&bench.lease, &[]).unwrap();

@@ -15,7 +15,6 @@ use sha2::{Digest as _, Sha256};
 use super::chains::{Keys, Known, LayerBlob, ReadCache};
 use crate::images::Origin;
 use crate::solve::SharedVertex;
-use crate::value::Chain;
 
 /// Keys of the store that are not those of this program's own results.
 const SPACE: &[u8] = b"rbuild built on imported caches 1\0";
@@ -72,12 +71,12 @@ impl Book {
             .clone()
     }
 
-    /// What the imported caches know of `key`; the first that knows it wins.
+    /// What the imported caches know of `key`, which has so many outputs; the first that knows the wanted ones wins.
     #[must_use]
-    pub fn find(&self, key: &Digest, outputs: usize) -> Option<Found> {
+    pub fn find(&self, key: &Digest, outputs: usize, wanted: &BTreeSet<u32>) -> Option<Found> {
         let mut caches = self.imported().into_iter();
         caches.find_map(|cache| {
-            let known = cache.cache.find(key, outputs)?;
+            let known = cache.cache.find(key, outputs, wanted)?;
             Some(Found { cache, known })
         })
     }
@@ -121,22 +120,19 @@ impl Book {
         Some(Digest::from_sha256(hasher.finalize().into()))
     }
 
-    /// Notes what `key` made.
+    /// Notes what `key` made: the layers of each output that is known.
     pub fn note(
         &self,
         key: &Digest,
         identity: &Digest,
         inputs: Vec<Digest>,
-        outputs: impl IntoIterator<Item = Chain>,
+        outputs: Vec<Option<Vec<LayerId>>>,
         created: Option<Timestamp>,
     ) {
         let known = Known {
             identity: (identity != key).then(|| identity.clone()),
             inputs,
-            outputs: outputs
-                .into_iter()
-                .map(|chain| Some(chain.layers().to_vec()))
-                .collect(),
+            outputs,
             created,
         };
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);

@@ -97,10 +97,10 @@ impl PlaceLayers<LayerBlob> for Stacks {
     }
 }
 
-/// The records of a config for `keys`, their layers placed by `layers`. Records without a result that nothing links to
-/// are left out, since they could not be used. The same keys always make the same records.
+/// The records of a config for `keys`, their layers placed by `layers`. Keys of which no output can be had are left out,
+/// since they could not be used. The same keys always make the same records.
 pub fn write<L>(keys: &Keys<L>, layers: &mut impl PlaceLayers<L>) -> Vec<CacheRecord> {
-    let usable = |known: &Known<L>| !known.outputs.is_empty() && known.outputs.iter().all(Option::is_some);
+    let usable = |known: &Known<L>| known.outputs.iter().any(Option::is_some);
     let kept: BTreeMap<&Digest, &Known<L>> = keys.records.iter().filter(|(_, known)| usable(known)).collect();
     // Every digest that will be a record, so that links can be numbers.
     let mut digests: BTreeSet<Digest> = BTreeSet::new();
@@ -108,7 +108,9 @@ pub fn write<L>(keys: &Keys<L>, layers: &mut impl PlaceLayers<L>) -> Vec<CacheRe
         digests.insert((*key).clone());
         digests.extend(known.inputs.iter().cloned());
         digests.extend(known.identity.clone());
-        digests.extend((1..known.outputs.len()).map(|output| output_digest(key, output)));
+        let further = known.outputs.iter().enumerate().skip(1);
+        let further = further.filter(|(_, output)| output.is_some());
+        digests.extend(further.map(|(number, _)| output_digest(key, number)));
     }
     let aliases = || {
         keys.aliases
@@ -283,18 +285,26 @@ impl ReadCache {
         self.aliases.get(name)
     }
 
-    /// What `key` made, if that is `outputs` outputs and all of their layers can be had.
+    /// What `key` made, of `outputs` outputs, if the wanted ones are among it and all of their layers can be had.
     #[must_use]
-    pub fn find(&self, key: &Digest, outputs: usize) -> Option<Known<LayerBlob>> {
+    pub fn find(&self, key: &Digest, outputs: usize, wanted: &BTreeSet<u32>) -> Option<Known<LayerBlob>> {
         let numbers = self.outputs.get(key)?;
+        let record = |output: &usize| Some(&self.config.records[*numbers.get(output)?]);
         let mut found = Vec::with_capacity(outputs.min(OUTPUTS_MAX));
         for output in 0..outputs {
-            found.push(Some(self.stack(&self.config.records[*numbers.get(&output)?])?));
+            let stack = record(&output).and_then(|record| self.stack(record));
+            let is_wanted = u32::try_from(output).is_ok_and(|output| wanted.contains(&output));
+            if is_wanted && stack.is_none() {
+                return None;
+            }
+            found.push(stack);
         }
-        let first = &self.config.records[*numbers.get(&0)?];
-        let created = first.results.first().map(|result| result.created_at);
-        let created = created.or_else(|| first.chains.first().map(|chain| chain.created_at));
-        let inputs = first.inputs.iter().filter_map(|input| {
+        let created = (0..outputs).filter_map(|output| record(&output)).find_map(|record| {
+            let whole = record.results.first().map(|result| result.created_at);
+            whole.or_else(|| record.chains.first().map(|chain| chain.created_at))
+        });
+        let inputs = record(&0).into_iter().flat_map(|first| &first.inputs);
+        let inputs = inputs.filter_map(|input| {
             let link = usize::try_from(input.first()?.link).ok()?;
             Some(self.config.records.get(link)?.digest.clone())
         });
@@ -378,6 +388,10 @@ mod tests {
         }
     }
 
+    fn all(outputs: u32) -> BTreeSet<u32> {
+        (0..outputs).collect()
+    }
+
     fn keys() -> Keys<LayerBlob> {
         let mut keys = Keys::default();
         keys.records
@@ -394,7 +408,8 @@ mod tests {
         };
         keys.records.insert(digest("forced"), forced);
         keys.records
-            .insert(digest("gone"), known(&[], &[Some(&["y"]), None]));
+            .insert(digest("half"), known(&[], &[None, Some(&["y"])]));
+        keys.records.insert(digest("gone"), known(&[], &[None]));
         keys.aliases.insert(digest("name of more"), digest("more"));
         keys.aliases.insert(digest("name of gone"), digest("gone"));
         keys
@@ -416,31 +431,37 @@ mod tests {
         let cache = read(&config, &layers);
         for name in ["run", "more", "forced"] {
             assert_eq!(
-                cache.find(&digest(name), 1).as_ref(),
+                cache.find(&digest(name), 1, &all(1)).as_ref(),
                 keys.records.get(&digest(name)),
                 "{name}"
             );
         }
         assert_eq!(
-            cache.find(&digest("two"), 2).as_ref(),
+            cache.find(&digest("two"), 2, &all(2)).as_ref(),
             keys.records.get(&digest("two"))
         );
-        assert_eq!(cache.find(&digest("two"), 3), None, "an output too many");
+        assert_eq!(cache.find(&digest("two"), 3, &all(3)), None, "an output too many");
         assert_eq!(cache.alias(&digest("name of more")), Some(&digest("more")));
-        assert_eq!(cache.find(&digest("gone"), 2), None, "half of a result is none");
+        assert_eq!(cache.find(&digest("half"), 2, &all(2)), None, "an output that is not known");
+        assert_eq!(
+            cache.find(&digest("half"), 2, &BTreeSet::from([1])).as_ref(),
+            keys.records.get(&digest("half")),
+            "the other one is enough where nobody looks at the first"
+        );
+        assert_eq!(cache.find(&digest("gone"), 1, &all(0)), None);
         assert_eq!(cache.alias(&digest("name of gone")), None);
         assert_eq!(
-            cache.find(&digest("image"), 1),
+            cache.find(&digest("image"), 1, &all(1)),
             None,
             "the key of an input without a result"
         );
-        assert_eq!(cache.find(&digest("fresh"), 1), None, "an identity is no key");
+        assert_eq!(cache.find(&digest("fresh"), 1, &all(1)), None, "an identity is no key");
     }
 
     #[test]
     fn layers_are_shared_and_sorted_and_the_same_keys_make_the_same_bytes() {
         let (config, layers) = write_config(&keys());
-        assert_eq!(config.layers.len(), 5, "base, run, more, x, f");
+        assert_eq!(config.layers.len(), 6, "base, run, more, x, f, y");
         let order: Vec<_> = config
             .layers
             .iter()
@@ -458,10 +479,10 @@ mod tests {
         // What a build that had all of it from this cache knows makes the same records again.
         let cache = read(&config, &layers);
         let mut again = Keys::default();
-        for (name, outputs) in [("run", 1), ("more", 1), ("two", 2), ("forced", 1)] {
+        for (name, outputs) in [("run", 1), ("more", 1), ("two", 2), ("half", 2), ("forced", 1)] {
             again
                 .records
-                .insert(digest(name), cache.find(&digest(name), outputs).unwrap());
+                .insert(digest(name), cache.find(&digest(name), outputs, &all(0)).unwrap());
         }
         again.aliases.insert(digest("name of more"), digest("more"));
         assert_eq!(write_config(&again).0, config);
@@ -472,9 +493,9 @@ mod tests {
         let (config, mut layers) = write_config(&keys());
         layers.retain(|layer| *layer != blob("run"));
         let cache = read(&config, &layers);
-        assert_eq!(cache.find(&digest("more"), 1), None);
+        assert_eq!(cache.find(&digest("more"), 1, &all(1)), None);
         assert!(
-            cache.find(&digest("forced"), 1).is_some(),
+            cache.find(&digest("forced"), 1, &all(1)).is_some(),
             "others are not affected"
         );
     }
@@ -490,8 +511,8 @@ mod tests {
         );
         let cache = ReadCache::new(CacheConfig::parse(text.as_bytes()).unwrap(), &HashMap::new()).unwrap();
         assert_eq!(cache.len(), 2);
-        assert_eq!(cache.find(&digest("run"), 1), None);
-        assert_eq!(cache.find(&digest("k1"), 1), None);
+        assert_eq!(cache.find(&digest("run"), 1, &all(1)), None);
+        assert_eq!(cache.find(&digest("k1"), 1, &all(1)), None);
     }
 
     #[test]

@@ -101,6 +101,7 @@ pub fn read(manifest: &Manifest, config: &ImageConfig) -> Result<Option<ReadCach
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use crate::cache_transfer::chains::Known;
     use rbuild_oci::{Descriptor, RootFs};
 
@@ -157,7 +158,7 @@ mod tests {
         let (manifest, config) = image(&["a", "b", "c"], value);
         let cache = read(&manifest, &config).unwrap().unwrap();
         let stack = |key: &str| -> Option<Vec<DiffId>> {
-            let found = cache.find(&digest(key), 1)?;
+            let found = cache.find(&digest(key), 1, &BTreeSet::from([0]))?;
             Some(
                 found.outputs[0]
                     .as_ref()?

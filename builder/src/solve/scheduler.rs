@@ -1,6 +1,6 @@
 //! The scheduler: one task for each vertex, keys forward, demand backward.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_graph::progress::Sink;
@@ -85,8 +85,14 @@ pub trait Executor: Send + Sync + 'static {
         value: &Self::Value,
     ) -> impl Future<Output = Result<Digest, Self::Error>> + Send;
 
-    /// The result of `vertex` kept under `key`, if all of it is still there.
-    fn load(&self, vertex: &Vertex, key: &Key) -> impl Future<Output = Option<Cached<Self::Value>>> + Send;
+    /// The result of `vertex` kept under `key`, if these of its outputs are still there. The others are never looked at,
+    /// and may be anything.
+    fn load(
+        &self,
+        vertex: &Vertex,
+        key: &Key,
+        outputs: &BTreeSet<u32>,
+    ) -> impl Future<Output = Option<Cached<Self::Value>>> + Send;
 
     /// The key by content that was found for a key by definition.
     fn alias(&self, definition: &Key) -> impl Future<Output = Option<Key>> + Send;
@@ -147,8 +153,11 @@ pub async fn solve<E: Executor>(
 ) -> Result<Vec<E::Value>, SolveError<E::Error>> {
     let digests: Vec<VertexDigest> = targets.iter().map(|edge| edge.vertex.clone()).collect();
     let order = graph.reachable(&digests)?;
-    let nodes: HashMap<VertexDigest, Node<E::Value>> =
-        order.iter().map(|d| (d.clone(), Node::new())).collect();
+    let mut outputs = used_outputs(&graph, &order, targets);
+    let nodes: HashMap<VertexDigest, Node<E::Value>> = order
+        .iter()
+        .map(|digest| (digest.clone(), Node::new(outputs.remove(digest).unwrap_or_default())))
+        .collect();
     let run = Arc::new(Run {
         graph,
         nodes,
@@ -194,7 +203,24 @@ pub async fn solve<E: Executor>(
     Ok(values)
 }
 
+/// The outputs of each vertex that another one or a target is made of.
+fn used_outputs(
+    graph: &Graph,
+    order: &[VertexDigest],
+    targets: &[Edge],
+) -> HashMap<VertexDigest, BTreeSet<u32>> {
+    let inputs = order.iter().filter_map(|digest| graph.get(digest));
+    let edges = inputs.flat_map(|vertex| &vertex.inputs).chain(targets);
+    let mut used: HashMap<VertexDigest, BTreeSet<u32>> = HashMap::new();
+    for edge in edges {
+        used.entry(edge.vertex.clone()).or_default().insert(edge.output);
+    }
+    used
+}
+
 struct Node<V> {
+    /// What of it is used.
+    outputs: BTreeSet<u32>,
     demanded: watch::Sender<bool>,
     /// Its key is not known before something has run: what follows may just as well begin with its other inputs.
     stalled: watch::Sender<bool>,
@@ -209,8 +235,9 @@ struct NodeKey {
 }
 
 impl<V: Clone> Node<V> {
-    fn new() -> Self {
+    fn new(outputs: BTreeSet<u32>) -> Self {
         Self {
+            outputs,
             demanded: watch::Sender::new(false),
             stalled: watch::Sender::new(false),
             key: watch::Sender::new(None),
@@ -316,7 +343,7 @@ impl<E: Executor> Run<E> {
             return Ok(());
         }
         if !vertex.meta.ignore_cache
-            && let Some(cached) = self.executor.load(vertex, &key).await
+            && let Some(cached) = self.executor.load(vertex, &key, &node.outputs).await
         {
             reporter.cached();
             publish(node, cached);
@@ -340,7 +367,7 @@ impl<E: Executor> Run<E> {
             () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
         if !vertex.meta.ignore_cache
-            && let Some(cached) = self.executor.load(vertex, &key).await
+            && let Some(cached) = self.executor.load(vertex, &key, &node.outputs).await
         {
             reporter.cached();
             publish(node, cached);
@@ -458,7 +485,7 @@ impl<E: Executor> Run<E> {
         if !volatile
             && !vertex.meta.ignore_cache
             && let Some(key) = self.executor.alias(&definition_key).await
-            && self.executor.load(vertex, &key).await.is_some()
+            && self.executor.load(vertex, &key, &node.outputs).await.is_some()
         {
             return Ok((key, ingredients));
         }

@@ -76,6 +76,13 @@ pub enum Detail {
     Solve(Box<SolveDetail>),
     /// How a process of a gateway container ended.
     Exit(u32),
+    /// Where the error was made into an answer. Clients print it when they are asked for all they know.
+    Stack {
+        /// Of the program.
+        version: String,
+        /// The code.
+        place: &'static std::panic::Location<'static>,
+    },
 }
 
 /// What failed while a vertex was solved.
@@ -139,6 +146,11 @@ impl Detail {
             ),
             Self::Subrequest(name) => ("errdefs.Subrequest", json!({ "name": name })),
             Self::Solve(solve) => ("errdefs.Solve", solve_json(solve)),
+            Self::Stack { version, place } => {
+                let frame = json!({ "Name": "rbuild", "File": place.file(), "Line": place.line() });
+                let stack = json!({ "frames": [frame], "version": version, "pid": std::process::id() });
+                ("stack.Stack", stack)
+            }
             Self::Exit(code) => ("gatewayapi.ExitMessage", json!({ "Code": code })),
         };
         Any {

@@ -11,6 +11,7 @@ use crate::builds::BuildsError;
 
 /// A failed build, with the vertex and the lines it comes from.
 #[must_use]
+#[track_caller]
 pub fn build_status(error: &BuildError) -> Status {
     if error.is_canceled() {
         return Status::cancelled("context canceled");
@@ -18,7 +19,10 @@ pub fn build_status(error: &BuildError) -> Status {
     let message = error.message();
     let message = message.strip_prefix("failed to build: ").unwrap_or(&message);
     let message = message.strip_prefix("failed to solve: ").unwrap_or(message);
-    let mut details = Vec::new();
+    let mut details = vec![Detail::Stack {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        place: std::panic::Location::caller(),
+    }];
     if let BuildError::Step {
         vertex: Some(vertex), ..
     } = error

@@ -90,7 +90,7 @@ impl Executor for Fake {
         Ok(Digest::sha256(value.as_bytes()))
     }
 
-    async fn load(&self, _: &Vertex, key: &Key) -> Option<Cached<String>> {
+    async fn load(&self, _: &Vertex, key: &Key, _: &BTreeSet<u32>) -> Option<Cached<String>> {
         self.records.lock().unwrap().get(key).cloned()
     }
 

@@ -1,6 +1,7 @@
 //! What earlier answers said of a URL: a file is fetched only if the server's `ETag` is none of them, and is a new layer
 //! only if it is another file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rbuild_graph::Vertex;
@@ -203,7 +204,7 @@ impl Wanted {
     }
 
     async fn stored(&self, job: &Job, vertex: &Vertex, known: &Known) -> Option<Chain> {
-        match job.load(vertex, &self.key(known)).await?.values.pop() {
+        match job.load(vertex, &self.key(known), &BTreeSet::from([0])).await?.values.pop() {
             Some(Value::Chain(chain)) => Some(chain),
             _ => None,
         }
