@@ -25,6 +25,7 @@ use crate::request::{
 use crate::resolve::Resolver;
 use crate::secrets::Secrets;
 use crate::solve::{SolveError, solve};
+use crate::source_policy::{self, SourcePolicies};
 use crate::ssh::SshAgents;
 use crate::start_check;
 use crate::value::{Chain, Value};
@@ -168,7 +169,7 @@ pub async fn lower(
     options: &FrontendOptions,
     cancel: &CancellationToken,
 ) -> Result<Lowered, BuildError> {
-    let resolver = Resolver::new(job, cancel);
+    let resolver = Resolver { job, cancel };
     let lowering = rbuild_frontend::lower(options, &resolver);
     tokio::select! {
         lowered = lowering => lowered.map_err(|error| BuildError::Frontend {
@@ -324,14 +325,15 @@ fn outside(error: OpError) -> BuildError {
 /// Solves one edge of `graph`, to layers: a directory of the client is copied into one.
 ///
 /// # Errors
-/// Those of [`solve_value`].
+/// Those of [`solve_value_by`].
 pub async fn solve_edge(
     job: &Arc<Job>,
     graph: &Arc<Graph>,
     target: Edge,
     cancel: CancellationToken,
 ) -> Result<Chain, BuildError> {
-    let value = solve_value(job, graph, target, cancel).await?;
+    let policies = Arc::clone(&job.settings.policies);
+    let value = solve_value_by(job, graph, target, &policies, cancel).await?;
     to_chain(job, &value).await
 }
 
@@ -343,17 +345,21 @@ pub async fn to_chain(job: &Job, value: &Value) -> Result<Chain, BuildError> {
     local::chain(job, value).await.map_err(outside)
 }
 
-/// Solves one edge of `graph`.
+/// Solves one edge of `graph`, whose sources have to follow `policies`.
 ///
 /// # Errors
 /// [`BuildError::Step`] with the lines of the Dockerfile it comes from, [`BuildError::Canceled`].
-pub async fn solve_value(
+pub async fn solve_value_by(
     job: &Arc<Job>,
     graph: &Arc<Graph>,
     target: Edge,
+    policies: &SourcePolicies,
     cancel: CancellationToken,
 ) -> Result<Value, BuildError> {
-    let rewritten = job.settings.policies.rewrite(graph, &target);
+    let rewritten = tokio::select! {
+        rewritten = source_policy::rewrite(job, policies, graph, &target) => rewritten,
+        () = cancel.cancelled() => return Err(BuildError::Canceled),
+    };
     let (graph, target) = match rewritten.map_err(|error| outside(error.into()))? {
         Some((graph, target)) => (Arc::new(graph), target),
         None => (Arc::clone(graph), target),

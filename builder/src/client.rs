@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use rbuild_fileops::{IgnoreRules, IgnoreRulesError, LocalContext, SourceTree};
-use rbuild_graph::FileTime;
-use rbuild_oci::{Descriptor, Digest};
+use rbuild_graph::{FileTime, SourceOp};
+use rbuild_oci::{Descriptor, Digest, Platform};
 use rbuild_sys::{RootFd, RootFdError};
 use tokio::io::AsyncRead;
 
 use crate::secrets::{SecretError, SecretValue, Secrets};
 use crate::solve::Reporter;
+use crate::source_meta::{MetaQuestion, SourceMeta};
 use crate::ssh::{Agents, SshAgents};
 
 /// Why a local directory could not be had.
@@ -106,6 +107,35 @@ pub enum ClientReadError {
     Client(Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// A source that the client is to decide on.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceQuestion<'a> {
+    /// It.
+    pub source: &'a SourceOp,
+    /// What it is for.
+    pub platform: Option<&'a Platform>,
+    /// What the client asked for before it would decide.
+    pub known: Option<&'a SourceMeta>,
+}
+
+/// What a client decides on a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceAnswer {
+    /// It may be used.
+    Allow,
+    /// It may not.
+    Deny {
+        /// The client's word for it.
+        action: String,
+        /// Why, for people.
+        messages: Vec<String>,
+    },
+    /// Another one is to be used, if that may be.
+    Convert(SourceOp),
+    /// It wants to know more first.
+    Ask(MetaQuestion),
+}
+
 /// Answers a build.
 pub trait Client: Send + Sync + std::fmt::Debug {
     /// The directory behind `local://name`. `attrs` are those of the source operation (`solver/pb/attr.go`): which of
@@ -162,6 +192,19 @@ pub trait Client: Send + Sync + std::fmt::Debug {
         _path: &'a str,
         _bytes_max: u64,
     ) -> BoxFuture<'a, Result<ClientBytes, ClientReadError>> {
+        Box::pin(async { Err(ClientReadError::NoClient) })
+    }
+
+    /// Whether it wants to decide on every source that is used.
+    fn checks_sources(&self) -> bool {
+        false
+    }
+
+    /// Decides on a source; asked only if [`Client::checks_sources`].
+    fn check_source<'a>(
+        &'a self,
+        _question: SourceQuestion<'a>,
+    ) -> BoxFuture<'a, Result<SourceAnswer, ClientReadError>> {
         Box::pin(async { Err(ClientReadError::NoClient) })
     }
 

@@ -53,9 +53,9 @@ pub enum ExportError {
     /// The tree could not be written.
     #[error(transparent)]
     Tree(#[from] TreeExportError),
-    /// The store.
+    /// A name could not be taken away.
     #[error(transparent)]
-    Store(#[from] rbuild_store::StoreError),
+    Unname(#[from] rbuild_store::StoreError),
     /// The name could not be kept.
     #[error("name image {name}")]
     Name {

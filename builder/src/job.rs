@@ -268,7 +268,10 @@ impl Job {
             &miss.key.0,
             &identity.0,
             input_keys(parts),
-            outputs.iter().map(|chain| Some(chain.layers().to_vec())).collect(),
+            outputs
+                .iter()
+                .map(|chain| Some(chain.layers().to_vec()))
+                .collect(),
             crate::time::from_ms(created_ms),
         );
         store.put_record(&Record {

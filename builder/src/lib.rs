@@ -25,6 +25,7 @@ pub mod secrets;
 pub mod solve;
 pub mod source_meta;
 pub mod source_policy;
+pub mod source_time;
 pub mod ssh;
 mod start_check;
 pub mod stored;

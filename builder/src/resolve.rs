@@ -20,37 +20,24 @@ use crate::images::{self, ImageError, Lookup};
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::solve::Reporter;
-use crate::source_meta;
+use crate::source_policy;
+use crate::source_time;
 
 /// What identifiers of images begin with.
 const IMAGE: &str = "docker-image://";
 /// Largest ignore file of a named context, bytes.
 const IGNORE_BYTES_MAX: u64 = 1 << 20;
 
-/// A build as the front end sees it.
-#[derive(Clone)]
-pub struct Resolver {
-    job: Arc<Job>,
+/// A build as its front end sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolver<'a> {
+    /// The build.
+    pub job: &'a Arc<Job>,
     /// Stops what was asked for when nobody waits for it any more.
-    cancel: CancellationToken,
+    pub cancel: &'a CancellationToken,
 }
 
-impl std::fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Resolver").finish_non_exhaustive()
-    }
-}
-
-impl Resolver {
-    /// What `job` can reach, until `cancel`.
-    #[must_use]
-    pub fn new(job: &Arc<Job>, cancel: &CancellationToken) -> Self {
-        Self {
-            job: Arc::clone(job),
-            cancel: cancel.clone(),
-        }
-    }
-
+impl Resolver<'_> {
     async fn shown(
         &self,
         name: &str,
@@ -75,14 +62,15 @@ impl Resolver {
     }
 }
 
-impl MetaResolver for Resolver {
+impl MetaResolver for Resolver<'_> {
     async fn image_config(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
         let asked = SourceOp {
             identifier: format!("{IMAGE}{}", request.reference),
             attrs: BTreeMap::new(),
         };
-        let replaced = self.job.settings.policies.apply(&asked);
-        let replaced = replaced.map_err(|error| ResolveError(Box::new(error)))?;
+        let policies = &self.job.settings.policies;
+        let replaced = source_policy::judge(self.job, policies, &asked, Some(&request.platform));
+        let replaced = replaced.await.map_err(|error| ResolveError(Box::new(error)))?;
         let identifier = replaced.map_or(asked.identifier, |source| source.identifier);
         let Some(reference) = identifier.strip_prefix(IMAGE) else {
             return Err(ResolveError(Box::new(NotAnImage {
@@ -164,7 +152,7 @@ impl MetaResolver for Resolver {
 
     async fn source_time(&self, request: &SourceTimeRequest) -> Result<Option<Timestamp>, ResolveError> {
         let (source, title) = (&request.source, &request.log_name);
-        let found = source_meta::time(&self.job, source, title, &self.cancel).await;
+        let found = source_time::of(self.job, source, title, self.cancel).await;
         found.map_err(|error| ResolveError(Box::new(error)))
     }
 }

@@ -1,115 +1,142 @@
-//! What is known of a source without having its files: the commit behind a ref, the digest and time of a file behind a URL
-//! (`ResolveSourceMetadata` of BuildKit's workers), and the time that `SOURCE_DATE_EPOCH` takes from a source
-//! (`frontend/dockerfile/dockerfile2llb/epoch.go`). What is learnt holds for the rest of the build.
+//! What is known of a source before anything is built of it: an image's digest and config, the commit behind a ref, the
+//! digest of a file behind a URL (`client/llb/sourceresolver`). What is asked here means the same for the whole build.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use rbuild_graph::{Op, SourceOp, Vertex, VertexMeta};
+use rbuild_oci::{Digest, Platform};
 
-use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
-use rbuild_layer::{DecompressLimits, EntryKind, Limits, TarReader, Time, decompress_detected};
-use rbuild_oci::Timestamp;
-use rbuild_sys::{RootFd, RootFdError};
-use rustix::fs::{Mode, OFlags};
-use tokio_util::sync::CancellationToken;
-
-pub use crate::ops::source::git::GitMeta;
-pub use crate::ops::source::http::HttpMeta;
-
-use crate::build::solve_edge;
-use crate::error::{BuildError, chain_text};
+use crate::images::source::Asker;
 use crate::job::Job;
-use crate::ops::source::{git, http, upload};
-use crate::ops::{OpError, blocking, view};
+use crate::ops::OpError;
+use crate::ops::source::{git, http};
 use crate::solve::Reporter;
-use crate::source_policy::PolicyError;
 
-/// What is known of a source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceMeta {
+/// A question for a source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetaQuestion {
+    /// For which platform; the host's if absent.
+    pub platform: Option<Platform>,
+    /// Ask the registry even if the image is known.
+    pub pull: bool,
+    /// An image's config is not wanted.
+    pub no_config: bool,
+    /// The commit and tag themselves are wanted.
+    pub git_objects: bool,
+    /// What is shown meanwhile; a text of our own if empty.
+    pub log_name: String,
+}
+
+/// What is known of a source: one of these, or nothing for sources there is nothing to ask of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceMeta {
+    /// Of an image.
+    pub image: Option<ImageMeta>,
     /// Of a repository.
-    Git(GitMeta),
+    pub git: Option<GitMeta>,
     /// Of a file behind a URL.
-    Http(HttpMeta),
-    /// Nothing: it is of another kind.
-    Other,
+    pub http: Option<HttpMeta>,
 }
 
-/// Why a source has no time.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceTimeError {
-    /// The build may not have it.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    /// It could not be asked.
-    #[error(transparent)]
-    Source(#[from] OpError),
-    /// It could not be brought.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// A commit says of no time when it was made.
-    #[error("commit {0} has no committer")]
-    Committer(String),
-    /// The file is not where it was put.
-    #[error("open {file}")]
-    File {
-        /// Its name.
-        file: String,
-        /// Why.
-        #[source]
-        source: RootFdError,
-    },
+/// Of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageMeta {
+    /// Of what its name leads to: an index, or the manifest.
+    pub digest: Digest,
+    /// Its config; empty if it was not wanted.
+    pub config: Vec<u8>,
 }
 
-/// What is known of `source`; with `objects`, the commit and tag of a repository too. Shown as `title`.
+/// Of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GitMeta {
+    /// The commit or the annotated tag.
+    pub checksum: String,
+    /// The ref in full.
+    pub reference: String,
+    /// The commit that an annotated tag names.
+    pub commit_checksum: Option<String>,
+    /// The commit itself.
+    pub commit_object: Vec<u8>,
+    /// The annotated tag itself.
+    pub tag_object: Vec<u8>,
+}
+
+/// Of a file behind a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpMeta {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// What it is called.
+    pub filename: String,
+    /// When it changed, as the server says; seconds since 1970.
+    pub modified: Option<i64>,
+}
+
+/// Finds out what `question` asks of `source`.
 ///
 /// # Errors
-/// Those of its kind: [`OpError::Git`], [`OpError::Http`].
-pub async fn ask(job: &Job, source: &SourceOp, objects: bool, title: &str) -> Result<SourceMeta, OpError> {
-    let mut reporter = Reporter::internal(&job.sink, title);
-    let asked = match source.identifier.split_once("://") {
-        Some(("http", rest)) if rest.starts_with(upload::HOST) => Ok(SourceMeta::Other),
-        Some(("http" | "https", _)) => {
-            let found = http::meta(job, &vertex(source, title), source, &mut reporter).await;
-            found.map(SourceMeta::Http)
-        }
-        Some(("git", _)) => {
-            let found = git::meta(job, source, objects, &mut reporter).await;
-            found.map(SourceMeta::Git)
-        }
-        _ => Ok(SourceMeta::Other),
+/// Those of the source.
+pub async fn resolve(job: &Job, source: &SourceOp, question: &MetaQuestion) -> Result<SourceMeta, OpError> {
+    let name = if question.log_name.is_empty() {
+        let shown = rbuild_frontend::redact_credentials(&source.identifier);
+        format!("resolve source metadata for {shown}")
+    } else {
+        question.log_name.clone()
     };
-    asked.inspect_err(|error| reporter.failed(chain_text(error)))
-}
-
-/// The time of `source`: of its commit, the one its server tells, or that of the newest file in the archive that it is.
-/// `None` if it has none of them.
-///
-/// # Errors
-/// [`SourceTimeError`].
-pub async fn time(
-    job: &Arc<Job>,
-    source: &SourceOp,
-    title: &str,
-    cancel: &CancellationToken,
-) -> Result<Option<Timestamp>, SourceTimeError> {
-    let replaced = job.settings.policies.apply(source)?;
-    let source = replaced.as_ref().unwrap_or(source);
-    match ask(job, source, true, title).await? {
-        SourceMeta::Git(found) => {
-            let seconds = committed_at(&found.commit_object);
-            let seconds = seconds.ok_or_else(|| SourceTimeError::Committer(found.checksum.clone()))?;
-            Ok(Timestamp::from_unix(seconds, 0))
-        }
-        SourceMeta::Http(HttpMeta {
-            modified: Some(seconds),
-            ..
-        }) => Ok(Timestamp::from_unix(seconds, 0)),
-        SourceMeta::Http(_) => archive_time(job, source, title, cancel).await,
-        SourceMeta::Other => Ok(None),
+    let mut reporter = Reporter::internal(&job.sink, &name);
+    reporter.start(None);
+    let found = Box::pin(one(job, source, question, &mut reporter)).await;
+    match &found {
+        Ok(_) => reporter.done(),
+        Err(error) => reporter.failed(crate::error::chain_text(error)),
     }
+    found
 }
 
-fn vertex(source: &SourceOp, title: &str) -> Vertex {
+async fn one(
+    job: &Job,
+    source: &SourceOp,
+    question: &MetaQuestion,
+    reporter: &mut Reporter,
+) -> Result<SourceMeta, OpError> {
+    let mut meta = SourceMeta::default();
+    match source.identifier.split_once("://") {
+        Some(("docker-image" | "oci-layout", _)) => {
+            let mut asked = source.clone();
+            if question.pull {
+                asked
+                    .attrs
+                    .insert("image.resolvemode".to_owned(), "pull".to_owned());
+            }
+            let asker = Asker {
+                lease: &job.lease,
+                client: &job.client,
+            };
+            let images = &job.engine.images;
+            let found = images
+                .of_source(asker, &asked, question.platform.as_ref())
+                .await?;
+            let config = if question.no_config {
+                Vec::new()
+            } else {
+                found.image.config_bytes.clone()
+            };
+            meta.image = Some(ImageMeta {
+                digest: found.image.digest.clone(),
+                config,
+            });
+        }
+        Some(("git", _)) => meta.git = Some(git::meta(job, source, question.git_objects, reporter).await?),
+        Some(("http" | "https", _)) => {
+            let vertex = vertex(source, &question.log_name);
+            meta.http = Some(http::meta(job, &vertex, source, reporter).await?);
+        }
+        _ => {}
+    }
+    Ok(meta)
+}
+
+/// A source as a vertex that nothing stands on.
+pub(crate) fn vertex(source: &SourceOp, title: &str) -> Vertex {
     Vertex {
         op: Op::Source(source.clone()),
         inputs: Vec::new(),
@@ -119,131 +146,5 @@ fn vertex(source: &SourceOp, title: &str) -> Vertex {
             name: title.to_owned(),
             ..VertexMeta::default()
         },
-    }
-}
-
-/// Seconds since 1970 of the committer's line of a commit: `committer name <address> seconds zone`.
-fn committed_at(commit: &[u8]) -> Option<i64> {
-    let text = String::from_utf8_lossy(commit);
-    let headers = text.lines().take_while(|line| !line.is_empty());
-    let committer = headers
-        .filter_map(|line| line.strip_prefix("committer "))
-        .next()?;
-    let (_, time) = committer.rsplit_once('>')?;
-    time.split_whitespace().next()?.parse().ok()
-}
-
-async fn archive_time(
-    job: &Arc<Job>,
-    source: &SourceOp,
-    title: &str,
-    cancel: &CancellationToken,
-) -> Result<Option<Timestamp>, SourceTimeError> {
-    let Some(file) = source.attrs.get("http.filename").filter(|name| !name.is_empty()) else {
-        return Ok(None);
-    };
-    let mut graph = Graph::default();
-    let target = match graph.add(vertex(source, title)) {
-        Ok(vertex) => Edge { vertex, output: 0 },
-        Err(error) => unreachable!("a vertex without inputs misses none: {error}"),
-    };
-    let chain = solve_edge(job, &Arc::new(graph), target, cancel.clone()).await?;
-    let root = view::root(job, &chain).await?;
-    let (file, cancel) = (PathBuf::from(file), cancel.clone());
-    blocking(move || newest(&root, &file, &cancel)).await
-}
-
-/// The time of the newest file of an archive; `None` for what is no archive, as in BuildKit, whole or not.
-fn newest(
-    root: &RootFd,
-    file: &Path,
-    cancel: &CancellationToken,
-) -> Result<Option<Timestamp>, SourceTimeError> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = root
-        .open_in(file, flags, Mode::empty())
-        .map_err(|source| SourceTimeError::File {
-            file: file.display().to_string(),
-            source,
-        })?;
-    let Ok((_, stream)) = decompress_detected(std::fs::File::from(opened), &DecompressLimits::default())
-    else {
-        return Ok(None);
-    };
-    let mut reader = TarReader::new(stream, Limits::default());
-    let mut newest: Option<Time> = None;
-    loop {
-        if cancel.is_cancelled() {
-            return Err(BuildError::Canceled.into());
-        }
-        match reader.next_entry() {
-            Ok(Some(entry)) => {
-                if matches!(entry.kind, EntryKind::File { .. } | EntryKind::HardLink { .. }) {
-                    newest = newest.max(Some(entry.mtime));
-                }
-            }
-            Ok(None) => break,
-            Err(_) => return Ok(None),
-        }
-    }
-    Ok(newest.and_then(|time| Timestamp::from_unix(time.seconds, time.nanoseconds)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn archive(times: &[(tar::EntryType, u64)]) -> Vec<u8> {
-        let mut tar = tar::Builder::new(Vec::new());
-        for (number, (kind, time)) in times.iter().enumerate() {
-            let mut header = tar::Header::new_ustar();
-            header.set_entry_type(*kind);
-            header.set_size(0);
-            header.set_mtime(*time);
-            header.set_cksum();
-            tar.append_data(&mut header, number.to_string(), std::io::empty())
-                .unwrap();
-        }
-        tar.into_inner().unwrap()
-    }
-
-    fn newest_of(bytes: &[u8]) -> Option<i64> {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("context"), bytes).unwrap();
-        let root = RootFd::open(dir.path()).unwrap();
-        let found = newest(&root, Path::new("context"), &CancellationToken::new()).unwrap();
-        found.map(Timestamp::unix_seconds)
-    }
-
-    #[test]
-    fn an_archive_is_as_old_as_its_newest_file() {
-        use tar::EntryType::{Directory, Regular};
-        let times = [(Regular, 1_700_000_000), (Regular, 1_700_000_009), (Regular, 5)];
-        assert_eq!(newest_of(&archive(&times)), Some(1_700_000_009));
-        let with_directory = [(Directory, 1_800_000_000), (Regular, 1_700_000_000)];
-        assert_eq!(newest_of(&archive(&with_directory)), Some(1_700_000_000));
-        assert_eq!(newest_of(&archive(&[(Directory, 1_800_000_000)])), None);
-    }
-
-    #[test]
-    fn row49_what_is_no_archive_has_no_time() {
-        let whole = archive(&[(tar::EntryType::Regular, 1_700_000_000); 3]);
-        assert_eq!(newest_of(&whole), Some(1_700_000_000));
-        for broken in [&b"FROM scratch\n"[..], b"", b"\x1f\x8b\x08garbage", &whole[..700]] {
-            assert_eq!(newest_of(broken), None, "{broken:?}");
-        }
-    }
-
-    #[test]
-    fn a_commit_was_made_when_its_committer_says() {
-        let commit = b"tree 1\nauthor a <a@b> 5 +0000\ncommitter c > d <c@d> 1700000101 +0200\n\ncommitter x <y> 9 +0000\n";
-        assert_eq!(committed_at(commit), Some(1_700_000_101));
-        for broken in [
-            &b"tree 1\n\ncommitter x <y> 9 +0000\n"[..],
-            b"",
-            b"committer x <y> soon",
-        ] {
-            assert_eq!(committed_at(broken), None);
-        }
     }
 }

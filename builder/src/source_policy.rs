@@ -2,13 +2,22 @@
 //! client's; patterns are compiled with a bound, and replacing ends.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use rbuild_graph::{Edge, Graph, GraphError, Op, SourceOp, VertexDigest};
-use rbuild_oci::Reference;
+use rbuild_oci::{Platform, Reference};
 use regex::{Regex, RegexBuilder};
+
+use crate::client::{ClientReadError, SourceAnswer, SourceQuestion};
+use crate::job::Job;
+use crate::ops::OpError;
+use crate::source_meta;
 
 /// Most replacements of one source.
 const REPLACED_MAX: usize = 20;
+/// Most questions that a client is asked about one source, and asks back.
+const QUESTIONS_MAX: usize = 10;
 /// Largest compiled pattern, bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
@@ -85,6 +94,25 @@ pub enum PolicyError {
         #[source]
         source: regex::Error,
     },
+    /// The client says no.
+    #[error("source {source_name:?} not allowed by policy: action {action}")]
+    Refused {
+        /// The source.
+        source_name: String,
+        /// What the client answered.
+        action: String,
+        /// Why, for people.
+        messages: Vec<String>,
+    },
+    /// The client always answers with something to do first.
+    #[error("too many policy requests")]
+    TooMany,
+    /// The client could not be asked, or answered with an error.
+    #[error(transparent)]
+    Client(ClientReadError),
+    /// What the client wants to know of a source could not be found out.
+    #[error("error resolving source metadata from policy request")]
+    Meta(#[source] Box<OpError>),
     /// The graph lacks a part of itself.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -100,8 +128,8 @@ struct Compiled {
 }
 
 /// The policies of a build, in their order.
-#[derive(Debug, Default)]
-pub struct SourcePolicies(Vec<Vec<Compiled>>);
+#[derive(Debug, Clone, Default)]
+pub struct SourcePolicies(Vec<Arc<Vec<Compiled>>>);
 
 impl SourcePolicies {
     /// Compiles policies, each a list of rules.
@@ -109,16 +137,25 @@ impl SourcePolicies {
     /// # Errors
     /// [`PolicyError::Wildcard`], [`PolicyError::Regex`].
     pub fn new(policies: Vec<Vec<Rule>>) -> Result<Self, PolicyError> {
-        let compiled = policies
-            .into_iter()
-            .map(|rules| rules.into_iter().map(Compiled::new).collect());
+        let compile = |rules: Vec<Rule>| {
+            let compiled = rules.into_iter().map(Compiled::new);
+            compiled.collect::<Result<_, _>>().map(Arc::new)
+        };
+        let compiled = policies.into_iter().map(compile);
         Ok(Self(compiled.collect::<Result<_, _>>()?))
+    }
+
+    /// These, and then those of `later`.
+    #[must_use]
+    pub fn before(mut self, later: &Self) -> Self {
+        self.0.extend(later.0.iter().cloned());
+        self
     }
 
     /// Whether there is no rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Vec::is_empty)
+        self.0.iter().all(|rules| rules.is_empty())
     }
 
     /// What is to be used for `source`; `None` if it is to be used as it is.
@@ -129,10 +166,7 @@ impl SourcePolicies {
         if self.is_empty() {
             return Ok(None);
         }
-        let mut current = SourceOp {
-            identifier: normalized(&source.identifier),
-            attrs: source.attrs.clone(),
-        };
+        let mut current = normalized(source);
         let mut replaced = false;
         for _ in 0..=REPLACED_MAX {
             match self.once(&current)? {
@@ -164,33 +198,104 @@ impl SourcePolicies {
         }
         Ok(None)
     }
+}
 
-    /// The graph of what `target` needs with the policies followed, and `target` in it; `None` if they change nothing.
-    ///
-    /// # Errors
-    /// [`PolicyError`].
-    pub fn rewrite(&self, graph: &Graph, target: &Edge) -> Result<Option<(Graph, Edge)>, PolicyError> {
-        let mut replaced: BTreeMap<VertexDigest, SourceOp> = BTreeMap::new();
-        if self.is_empty() {
-            return Ok(None);
+/// What is to be used for `source`, by the rules and by what the client decides; `None` if it is to be used as it is.
+///
+/// # Errors
+/// [`PolicyError`].
+pub fn judge<'a>(
+    job: &'a Job,
+    rules: &'a SourcePolicies,
+    source: &'a SourceOp,
+    platform: Option<&'a Platform>,
+) -> BoxFuture<'a, Result<Option<SourceOp>, PolicyError>> {
+    Box::pin(judged(job, rules, source, platform))
+}
+
+async fn judged(
+    job: &Job,
+    rules: &SourcePolicies,
+    source: &SourceOp,
+    platform: Option<&Platform>,
+) -> Result<Option<SourceOp>, PolicyError> {
+    let mut current = normalized(source);
+    let mut replaced = false;
+    let mut left = QUESTIONS_MAX;
+    'replaced: loop {
+        if let Some(next) = rules.apply(&current)? {
+            (current, replaced) = (next, true);
         }
-        for digest in graph.reachable(std::slice::from_ref(&target.vertex))? {
-            if let Some(Op::Source(source)) = graph.get(&digest).map(|vertex| &vertex.op)
-                && let Some(other) = self.apply(source)?
-            {
-                replaced.insert(digest, other);
+        let mut known = None;
+        loop {
+            let question = SourceQuestion {
+                source: &current,
+                platform,
+                known: known.as_ref(),
+            };
+            if !job.client.checks_sources() {
+                return Ok(replaced.then_some(current));
+            }
+            left = left.checked_sub(1).ok_or(PolicyError::TooMany)?;
+            let answer = job.client.check_source(question).await;
+            match answer.map_err(PolicyError::Client)? {
+                SourceAnswer::Allow => return Ok(replaced.then_some(current)),
+                SourceAnswer::Deny { action, messages } => {
+                    return Err(PolicyError::Refused {
+                        source_name: current.identifier,
+                        action,
+                        messages,
+                    });
+                }
+                SourceAnswer::Convert(next) => {
+                    (current, replaced) = (normalized(&next), true);
+                    continue 'replaced;
+                }
+                SourceAnswer::Ask(question) => {
+                    let found = source_meta::resolve(job, &current, &question).await;
+                    known = Some(found.map_err(|error| PolicyError::Meta(Box::new(error)))?);
+                }
             }
         }
-        if replaced.is_empty() {
-            return Ok(None);
-        }
-        let rewritten = graph.rewritten(target, |digest, op| {
-            if let Some(source) = replaced.remove(digest) {
-                *op = Op::Source(source);
-            }
-        })?;
-        Ok(Some(rewritten))
     }
+}
+
+/// The graph of what `target` needs with the policies followed, and `target` in it; `None` if they change nothing.
+///
+/// # Errors
+/// [`PolicyError`].
+pub async fn rewrite(
+    job: &Job,
+    rules: &SourcePolicies,
+    graph: &Graph,
+    target: &Edge,
+) -> Result<Option<(Graph, Edge)>, PolicyError> {
+    if rules.is_empty() && !job.client.checks_sources() {
+        return Ok(None);
+    }
+    let needed = graph.reachable(std::slice::from_ref(&target.vertex))?;
+    let sources = needed.into_iter().filter_map(|digest| {
+        let vertex = graph.get(&digest)?;
+        match &vertex.op {
+            Op::Source(source) => Some((digest, source, vertex.platform.as_ref())),
+            _ => None,
+        }
+    });
+    let judged = sources.map(|(digest, source, platform)| async move {
+        let other = judge(job, rules, source, platform).await?;
+        Ok::<_, PolicyError>(other.map(|other| (digest, other)))
+    });
+    let judged = futures_util::future::try_join_all(judged).await?;
+    let mut replaced: BTreeMap<VertexDigest, SourceOp> = judged.into_iter().flatten().collect();
+    if replaced.is_empty() {
+        return Ok(None);
+    }
+    let rewritten = graph.rewritten(target, |digest, op| {
+        if let Some(source) = replaced.remove(digest) {
+            *op = Op::Source(source);
+        }
+    })?;
+    Ok(Some(rewritten))
 }
 
 impl Compiled {
@@ -260,15 +365,17 @@ fn compile(pattern: &str) -> Result<Regex, PolicyError> {
     })
 }
 
-/// Rules are written for full references.
-fn normalized(identifier: &str) -> String {
-    let reference = identifier
+/// Policies are written for full references.
+fn normalized(source: &SourceOp) -> SourceOp {
+    let mut source = source.clone();
+    let reference = source
+        .identifier
         .strip_prefix("docker-image://")
         .and_then(|text| Reference::parse(text).ok());
-    reference.map_or_else(
-        || identifier.to_owned(),
-        |reference| format!("docker-image://{}", reference.or_latest()),
-    )
+    if let Some(reference) = reference {
+        source.identifier = format!("docker-image://{}", reference.or_latest());
+    }
+    source
 }
 
 #[cfg(test)]

@@ -139,7 +139,9 @@ fn privileged_a_layer_that_a_merge_has_twice_is_stacked_once_on_top() {
     assert_eq!(shows(&[&base, &edit, &base]).as_deref(), Some("base"));
     assert_eq!(shows(&[&base, &edit, &base, &edit]).as_deref(), Some("edit"));
     assert_eq!(shows(&[&base, &remove, &edit, &remove]), None);
-    let workspace = bench.snapshotter.workspace(&bench.lease, &[edit.clone(), base, edit]);
+    let workspace = bench
+        .snapshotter
+        .workspace(&bench.lease, &[edit.clone(), base, edit]);
     let root = workspace.unwrap().mount().unwrap();
     assert_eq!(read(&root, "a").as_deref(), Some("edit"));
 }

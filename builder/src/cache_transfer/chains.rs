@@ -299,10 +299,12 @@ impl ReadCache {
             }
             found.push(stack);
         }
-        let created = (0..outputs).filter_map(|output| record(&output)).find_map(|record| {
-            let whole = record.results.first().map(|result| result.created_at);
-            whole.or_else(|| record.chains.first().map(|chain| chain.created_at))
-        });
+        let created = (0..outputs)
+            .filter_map(|output| record(&output))
+            .find_map(|record| {
+                let whole = record.results.first().map(|result| result.created_at);
+                whole.or_else(|| record.chains.first().map(|chain| chain.created_at))
+            });
         let inputs = record(&0).into_iter().flat_map(|first| &first.inputs);
         let inputs = inputs.filter_map(|input| {
             let link = usize::try_from(input.first()?.link).ok()?;
@@ -442,7 +444,11 @@ mod tests {
         );
         assert_eq!(cache.find(&digest("two"), 3, &all(3)), None, "an output too many");
         assert_eq!(cache.alias(&digest("name of more")), Some(&digest("more")));
-        assert_eq!(cache.find(&digest("half"), 2, &all(2)), None, "an output that is not known");
+        assert_eq!(
+            cache.find(&digest("half"), 2, &all(2)),
+            None,
+            "an output that is not known"
+        );
         assert_eq!(
             cache.find(&digest("half"), 2, &BTreeSet::from([1])).as_ref(),
             keys.records.get(&digest("half")),
@@ -455,7 +461,11 @@ mod tests {
             None,
             "the key of an input without a result"
         );
-        assert_eq!(cache.find(&digest("fresh"), 1, &all(1)), None, "an identity is no key");
+        assert_eq!(
+            cache.find(&digest("fresh"), 1, &all(1)),
+            None,
+            "an identity is no key"
+        );
     }
 
     #[test]

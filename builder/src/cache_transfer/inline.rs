@@ -101,9 +101,9 @@ pub fn read(manifest: &Manifest, config: &ImageConfig) -> Result<Option<ReadCach
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use crate::cache_transfer::chains::Known;
     use rbuild_oci::{Descriptor, RootFs};
+    use std::collections::BTreeSet;
 
     fn digest(text: &str) -> Digest {
         Digest::sha256(text.as_bytes())

@@ -39,7 +39,7 @@ pub enum StoreExportError {
 pub async fn write(job: &Job, product: &Product, place: &ContentPlace) -> Result<(), StoreExportError> {
     for descriptor in product.blobs() {
         let digest = &descriptor.digest;
-        let open = super::opener(job);
+        let open = super::opener(&job.engine.store);
         let wanted = digest.clone();
         let file = blocking(move || open(&wanted)).await;
         let file = file.map_err(|source| StoreExportError::Blob {

@@ -156,7 +156,12 @@ pub async fn solve<E: Executor>(
     let mut outputs = used_outputs(&graph, &order, targets);
     let nodes: HashMap<VertexDigest, Node<E::Value>> = order
         .iter()
-        .map(|digest| (digest.clone(), Node::new(outputs.remove(digest).unwrap_or_default())))
+        .map(|digest| {
+            (
+                digest.clone(),
+                Node::new(outputs.remove(digest).unwrap_or_default()),
+            )
+        })
         .collect();
     let run = Arc::new(Run {
         graph,

@@ -13,6 +13,7 @@ use rbuild_oci::Digest;
 
 use crate::limits::{LimitExceeded, Limits};
 use crate::name::default_name;
+use crate::platform::decode_platform;
 use crate::wire;
 
 mod convert;
@@ -275,7 +276,7 @@ fn add(
     let mut vertex = Vertex {
         op: kind,
         inputs,
-        platform: op.platform.as_ref().map(metadata::platform),
+        platform: op.platform.as_ref().map(decode_platform),
         constraints: op
             .constraints
             .as_ref()

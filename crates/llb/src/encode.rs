@@ -11,11 +11,12 @@ use rbuild_graph::{
     Edge, Graph, GraphError, InputIndex, LinuxResources, Op, SourceLocation, SourceText, Vertex,
     VertexDigest, VertexMeta,
 };
-use rbuild_oci::{Digest, Platform};
+use rbuild_oci::Digest;
 
 use crate::caps;
 use crate::decode::CUSTOM_NAME;
 use crate::name::default_name;
+use crate::platform::encode_platform;
 use crate::wire::{self, OpKind};
 
 mod exec;
@@ -226,7 +227,7 @@ fn op(vertex: &Vertex, digests: &BTreeMap<VertexDigest, Digest>) -> Result<wire:
     Ok(wire::Op {
         inputs: vertex.inputs.iter().map(|edge| input(edge, digests)).collect(),
         op: Some(kind),
-        platform: vertex.platform.as_ref().map(platform),
+        platform: vertex.platform.as_ref().map(encode_platform),
         // BuildKit's client always writes them.
         constraints: Some(pb::WorkerConstraints {
             filter: vertex.constraints.clone(),
@@ -236,16 +237,6 @@ fn op(vertex: &Vertex, digests: &BTreeMap<VertexDigest, Digest>) -> Result<wire:
 
 fn index(index: InputIndex) -> i64 {
     index.map_or(-1, i64::from)
-}
-
-fn platform(platform: &Platform) -> pb::Platform {
-    pb::Platform {
-        architecture: platform.architecture.clone(),
-        os: platform.os.clone(),
-        variant: platform.variant.clone().unwrap_or_default(),
-        os_version: platform.os_version.clone().unwrap_or_default(),
-        os_features: platform.os_features.clone(),
-    }
 }
 
 fn metadata(graph: &Graph, vertex: &Vertex) -> wire::OpMetadata {

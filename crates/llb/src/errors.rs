@@ -15,6 +15,9 @@ use crate::wire;
 
 mod op_json;
 
+/// `moby.buildkit.v1.sourcepolicy.PolicyAction.DENY`.
+const POLICY_DENY: i32 = 1;
+
 /// Codes of gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
@@ -76,6 +79,8 @@ pub enum Detail {
     Solve(Box<SolveDetail>),
     /// How a process of a gateway container ended.
     Exit(u32),
+    /// The client's own policy said no, for these reasons.
+    Denied(Vec<String>),
     /// Where the error was made into an answer. Clients print it when they are asked for all they know.
     Stack {
         /// Of the program.
@@ -146,6 +151,14 @@ impl Detail {
             ),
             Self::Subrequest(name) => ("errdefs.Subrequest", json!({ "name": name })),
             Self::Solve(solve) => ("errdefs.Solve", solve_json(solve)),
+            Self::Denied(messages) => {
+                let messages = messages.iter().map(|message| json!({ "message": message }));
+                let messages: Vec<Value> = messages.collect();
+                (
+                    "policysession.DecisionResponse",
+                    json!({ "action": POLICY_DENY, "denyMessages": messages }),
+                )
+            }
             Self::Stack { version, place } => {
                 let frame = json!({ "Name": "rbuild", "File": place.file(), "Line": place.line() });
                 let stack = json!({ "frames": [frame], "version": version, "pid": std::process::id() });

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
-use rbuild_builder::build::{solve_value, to_chain};
+use rbuild_builder::build::{solve_value_by, to_chain};
 use rbuild_builder::error::BuildError;
 use rbuild_builder::job::Job;
+use rbuild_builder::source_policy::SourcePolicies;
 use rbuild_builder::value::{Chain, Value};
 use rbuild_graph::{Edge, Graph};
 use tokio::sync::OnceCell;
@@ -30,6 +31,8 @@ pub struct BuildRef {
     target: Option<Edge>,
     /// The same as the client's language has it.
     definition: Option<pb::Definition>,
+    /// Rules for its sources, beside those of the build.
+    policies: SourcePolicies,
     value: OnceCell<Value>,
     chain: OnceCell<Chain>,
 }
@@ -42,9 +45,17 @@ impl BuildRef {
             graph,
             target,
             definition,
+            policies: SourcePolicies::default(),
             value: OnceCell::new(),
             chain: OnceCell::new(),
         }
+    }
+
+    /// The same, of sources that `policies` allow too.
+    #[must_use]
+    pub fn with_policies(mut self, policies: SourcePolicies) -> Self {
+        self.policies = policies;
+        self
     }
 
     /// What it is. The first caller has it built.
@@ -55,7 +66,8 @@ impl BuildRef {
         let Some(target) = &self.target else {
             return Ok(Value::Chain(Chain::default()));
         };
-        let build = || solve_value(job, &self.graph, target.clone(), cancel.clone());
+        let policies = self.policies.clone().before(&job.settings.policies);
+        let build = || solve_value_by(job, &self.graph, target.clone(), &policies, cancel.clone());
         self.value.get_or_try_init(build).await.cloned()
     }
 

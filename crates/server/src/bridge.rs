@@ -16,7 +16,9 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     SolveResponse, StatFileRequest, StatFileResponse, WarnRequest, WarnResponse, result,
 };
 use futures_util::Stream;
+use rbuild_builder::source_meta::MetaQuestion;
 use rbuild_fileops::SourceTree;
+use rbuild_llb::decode_platform;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::answer::{Answer, BuildRef, Refs};
@@ -24,10 +26,13 @@ use crate::core::Core;
 use crate::errors::{self, build_status};
 use crate::front_end::{self, Asked};
 use crate::running::Running;
-use crate::{cache, caps, meta, read_ref, source_meta};
+use crate::{cache, caps, meta, policy, read_ref};
 
 /// Metadata key that names the build of a call.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
+
+/// Resolve mode of an image that the registry is asked for in any case.
+const PULL: &str = "pull";
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -132,6 +137,7 @@ impl LlbBridge for Bridge {
             frontend: request.frontend,
             attrs: request.frontend_opt.into_iter().collect(),
             inputs: request.frontend_inputs.into_iter().collect(),
+            policies: policy::read(request.source_policies)?,
         };
         cache::import(&running.job, &imports, &asked.attrs).await?;
         let answer = front_end::answer(&self.0, &running, asked).await?;
@@ -217,17 +223,24 @@ impl LlbBridge for Bridge {
     ) -> Result<Response<ResolveImageConfigResponse>, Status> {
         let running = self.running(&request).await?;
         let request = request.into_inner();
-        let asked = meta::Image {
-            reference: request.r#ref,
-            platform: request.platform,
-            resolve_mode: request.resolve_mode,
-            log_name: request.log_name,
+        let asked = meta::Asked {
+            source: meta::image_source(&request.r#ref)?,
+            question: MetaQuestion {
+                platform: request.platform.as_ref().map(decode_platform),
+                pull: request.resolve_mode == PULL,
+                log_name: request.log_name,
+                ..MetaQuestion::default()
+            },
+            policies: policy::read(request.source_policies)?,
         };
-        let found = meta::image(&running, asked).await?;
+        let (source, meta) = meta::resolve(&running, asked).await?;
+        let Some(image) = meta.image else {
+            return Err(meta::not_an_image(&request.r#ref, &source));
+        };
         Ok(Response::new(ResolveImageConfigResponse {
-            digest: found.digest.to_string(),
-            config: found.config,
-            r#ref: found.canonical_reference,
+            digest: image.digest.to_string(),
+            config: image.config,
+            r#ref: meta::reference(&source).to_owned(),
         }))
     }
 
@@ -236,8 +249,9 @@ impl LlbBridge for Bridge {
         request: Request<ResolveSourceMetaRequest>,
     ) -> Result<Response<ResolveSourceMetaResponse>, Status> {
         let running = self.running(&request).await?;
-        let answer = source_meta::answer(&running, request.into_inner()).await?;
-        Ok(Response::new(answer))
+        let asked = meta::Asked::of(request.into_inner())?;
+        let (source, meta) = meta::resolve(&running, asked).await?;
+        Ok(Response::new(meta::response(&source, meta)))
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Result<Response<WarnResponse>, Status> {

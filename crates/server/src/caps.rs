@@ -30,7 +30,7 @@ const GATEWAY: [&str; 21] = [
 ];
 
 /// Of build definitions, those that the engine does not have.
-const MISSING: [Disabled; 16] = [
+const MISSING: [Disabled; 15] = [
     off("cache.azblob"),
     off("cache.gha"),
     off("cache.s3"),
@@ -46,7 +46,6 @@ const MISSING: [Disabled; 16] = [
     off("source.http.signatureverify"),
     off("source.imageblob"),
     off("source.local.metadatatransfer"),
-    off("source.policy.session"),
 ];
 
 const fn off(name: &'static str) -> Disabled {

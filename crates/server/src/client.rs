@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use rbuild_builder::client::{
     Client, ClientBytes, ClientReadError, ClientStream, ClientTree, ContentPlace, LocalError, OutputError,
+    SourceAnswer, SourceQuestion,
 };
 use rbuild_builder::ops::blocking;
 use rbuild_builder::secrets::{SecretError, SecretValue};
@@ -61,6 +62,8 @@ pub struct SessionClient {
     store: Store,
     lease: Arc<Lease>,
     cancel: CancellationToken,
+    /// Session that decides on sources; none if empty.
+    policy_session: String,
     /// What was fetched already, by what was asked.
     fetched: Mutex<HashMap<Digest, Arc<OnceCell<Fetched>>>>,
 }
@@ -112,8 +115,16 @@ impl SessionClient {
             store,
             lease,
             cancel,
+            policy_session: String::new(),
             fetched: Mutex::default(),
         }
+    }
+
+    /// The same, whose sources the session of this id decides on; nobody if it is empty.
+    #[must_use]
+    pub fn with_policy_session(mut self, id: String) -> Self {
+        self.policy_session = id;
+        self
     }
 
     /// Its session, waited for.
@@ -323,6 +334,23 @@ impl Client for SessionClient {
             let session = self.session().await.map_err(unread)?;
             let reader = session.upload(UPLOAD_HOST, path, bytes_max, &self.cancel).await;
             Ok(Box::pin(reader.map_err(unread)?) as ClientBytes)
+        })
+    }
+
+    fn checks_sources(&self) -> bool {
+        !self.policy_session.is_empty()
+    }
+
+    fn check_source<'a>(
+        &'a self,
+        question: SourceQuestion<'a>,
+    ) -> BoxFuture<'a, Result<SourceAnswer, ClientReadError>> {
+        Box::pin(async move {
+            let session = self.sessions.get(&self.policy_session, SESSION_WAIT).await;
+            let session = session.map_err(unread)?;
+            crate::policy_session::ask(&session, question)
+                .await
+                .map_err(unread)
         })
     }
 

@@ -94,9 +94,10 @@ impl ContentService {
     ) -> Result<impl Stream<Item = Result<ReadContentResponse, Status>> + Send + use<>, Status> {
         let (file, blob) = self.open(&question.digest).await?;
         let start = u64::try_from(question.offset).unwrap_or(0);
-        let left = blob.size.checked_sub(start).ok_or_else(|| {
-            Status::out_of_range(format!("read past object length {} bytes", blob.size))
-        })?;
+        let left = blob
+            .size
+            .checked_sub(start)
+            .ok_or_else(|| Status::out_of_range(format!("read past object length {} bytes", blob.size)))?;
         let size = u64::try_from(question.size).ok().filter(|size| *size > 0);
         let end = start + size.map_or(left, |size| size.min(left));
         let state = Some((file, start));

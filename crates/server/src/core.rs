@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
-use bollard_buildkit_proto::pb;
 use rbuild_builder::engine::Engine;
 use rbuild_builder::request::Entitlement;
+use rbuild_llb::encode_platform;
 use rbuild_oci::Platform;
 use rbuild_registry::RegistryConfig;
 use rbuild_session::Sessions;
@@ -76,7 +76,7 @@ impl Core {
         WorkerRecord {
             id: self.worker_id.clone(),
             labels,
-            platforms: vec![platform(&Platform::host())],
+            platforms: vec![encode_platform(&Platform::host())],
             buildkit_version: Some(version()),
             ..WorkerRecord::default()
         }
@@ -90,17 +90,5 @@ pub fn version() -> BuildkitVersion {
         package: "github.com/moby/buildkit".to_owned(),
         version: API_VERSION.to_owned(),
         revision: concat!("rbuild-", env!("CARGO_PKG_VERSION")).to_owned(),
-    }
-}
-
-/// A platform as the API has it.
-#[must_use]
-pub fn platform(platform: &Platform) -> pb::Platform {
-    pb::Platform {
-        architecture: platform.architecture.clone(),
-        os: platform.os.clone(),
-        variant: platform.variant.clone().unwrap_or_default(),
-        os_version: platform.os_version.clone().unwrap_or_default(),
-        os_features: platform.os_features.clone(),
     }
 }

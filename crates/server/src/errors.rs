@@ -3,6 +3,8 @@
 use bollard_buildkit_proto::google::rpc;
 use prost::Message as _;
 use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_builder::ops::OpError;
+use rbuild_builder::source_policy::PolicyError;
 use rbuild_graph::{Edge, Graph, Op, SourceOp, SourcePosition, SourceRange, Vertex, VertexMeta};
 use rbuild_llb::errors::{Detail, status_details};
 use tonic::{Code, Status};
@@ -29,6 +31,11 @@ pub fn build_status(error: &BuildError) -> Status {
     {
         details.push(Detail::Vertex(vertex.0.clone()));
     }
+    if let BuildError::Step { error, .. } = error
+        && let OpError::Policy(PolicyError::Refused { messages, .. }) = &**error
+    {
+        details.push(Detail::Denied(messages.clone()));
+    }
     if let Some(mut place) = error.place() {
         place.source.definition = place.source.definition.or_else(dockerfile_definition);
         let line = |line| SourcePosition {
@@ -48,6 +55,17 @@ pub fn build_status(error: &BuildError) -> Status {
     }
     let bytes = status_details(rbuild_llb::errors::Code::Unknown, message, &details);
     Status::with_details(Code::Unknown, message.to_owned(), bytes.into())
+}
+
+/// A failure of an operation that is no vertex.
+#[must_use]
+#[track_caller]
+pub fn op_status(error: OpError) -> Status {
+    build_status(&BuildError::Step {
+        vertex: None,
+        place: None,
+        error: Box::new(error),
+    })
 }
 
 /// Where a Dockerfile comes from, for clients that want to know.

@@ -196,14 +196,33 @@ struct PlatformEntry {
     platform: Platform,
 }
 
+/// What the answer says of its platforms (`exptypes.ParsePlatforms`); nothing if it says nothing.
+fn platforms(answer: &Answer) -> Result<Platforms, Status> {
+    let refuse = |text: String| Err(Status::invalid_argument(text));
+    let Some(text) = answer.metadata.get(PLATFORMS) else {
+        return Ok(Platforms::default());
+    };
+    let platforms: Option<Platforms> = serde_json::from_slice(text).map_err(|error| {
+        Status::invalid_argument(format!("failed to parse platforms passed to exporter: {error}"))
+    })?;
+    let platforms = platforms.unwrap_or_default();
+    if platforms.list.is_empty() {
+        return refuse("invalid empty platforms index for exporter".to_owned());
+    }
+    for entry in &platforms.list {
+        if entry.id.is_empty() {
+            return refuse("invalid empty platform key for exporter".to_owned());
+        }
+        if entry.platform.os.is_empty() || entry.platform.architecture.is_empty() {
+            return refuse(format!("invalid platform value {} for exporter", entry.platform));
+        }
+    }
+    Ok(platforms)
+}
+
 /// Builds what the answer holds.
 async fn result(running: &Arc<Running>, answer: &Answer) -> Result<BuildResult, Status> {
-    let platforms = match answer.metadata.get(PLATFORMS) {
-        Some(text) => serde_json::from_slice(text).map_err(|error| {
-            Status::invalid_argument(format!("failed to parse platforms passed to exporter: {error}"))
-        })?,
-        None => Platforms::default(),
-    };
+    let platforms = platforms(answer)?;
     let (wanted, is_index) = match &answer.refs {
         Refs::One(found) => {
             let only = platforms.list.into_iter().next();
@@ -253,10 +272,18 @@ fn subject(
     let parse = |key: &str| -> Result<Option<ImageConfig>, Status> {
         let of_platform = answer.metadata.get(&format!("{key}{suffix}"));
         let bytes = of_platform.or_else(|| answer.metadata.get(key));
+        if bytes.is_some_and(|bytes| bytes.trim_ascii() == b"null") {
+            return Err(Status::unknown("invalid null image config for export"));
+        }
         let parsed = bytes.map(|bytes| ImageConfig::parse(bytes)).transpose();
         parsed.map_err(|error| Status::unknown(format!("invalid image config: {error}")))
     };
     let config = parse(CONFIG)?.unwrap_or_else(|| empty_config(platform));
+    if platform.is_none() && config.os.is_empty() != config.architecture.is_empty() {
+        return Err(Status::unknown(
+            "invalid image config: os and architecture must be specified together",
+        ));
+    }
     let base_history = parse(BASE_CONFIG)?.map_or(0, |base| common_history(&base, &config));
     Ok(Subject {
         chain,

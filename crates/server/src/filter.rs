@@ -123,7 +123,9 @@ fn selector<'t>(
         let test = Test::Present;
         return Ok((Selector { field, test }, rest));
     }
-    let operator = rest.get(..2).filter(|operator| ["==", "!=", "~="].contains(operator));
+    let operator = rest
+        .get(..2)
+        .filter(|operator| ["==", "!=", "~="].contains(operator));
     let operator = operator.ok_or_else(|| fail(r#"expected an operator ("=="|"!="|"~=")"#))?;
     let (value, rest) = value(&rest[2..], operator == "~=")
         .ok_or_else(|| fail("expected value or quoted"))?
@@ -156,7 +158,11 @@ fn word(text: &str, is_part: impl Fn(char) -> bool) -> Word<'_> {
 
 fn value(text: &str, is_pattern: bool) -> Word<'_> {
     // Patterns are full of quotes and backslashes: `/` and `|` quote them too.
-    if let Some(quote) = text.chars().next().filter(|c| is_pattern && matches!(c, '/' | '|')) {
+    if let Some(quote) = text
+        .chars()
+        .next()
+        .filter(|c| is_pattern && matches!(c, '/' | '|'))
+    {
         return Some(quoted(&text[1..], quote));
     }
     word(text, |c| !c.is_whitespace() && c != ',')
@@ -223,14 +229,31 @@ mod tests {
 
     #[test]
     fn row48_malformed_and_costly_filters_are_refused() {
-        for text in ["ref+foo", "=", "id==", "id==a b", "id==\"a", "id=a", ",", "id,", "a..b", "id==\"\\q\""] {
+        for text in [
+            "ref+foo",
+            "=",
+            "id==",
+            "id==a b",
+            "id==\"a",
+            "id=a",
+            ",",
+            "id,",
+            "a..b",
+            "id==\"\\q\"",
+        ] {
             let error = Filter::parse(text).unwrap_err();
             assert!(error.to_string().contains("parse error"), "{text}: {error}");
         }
         for text in ["id~=(", "id~=(a{1000}){1000}"] {
-            assert!(matches!(Filter::parse(text), Err(FilterError::Pattern(_))), "{text}");
+            assert!(
+                matches!(Filter::parse(text), Err(FilterError::Pattern(_))),
+                "{text}"
+            );
         }
-        assert!(matches!(Filter::parse(&"a".repeat(5000)), Err(FilterError::TooMany)));
+        assert!(matches!(
+            Filter::parse(&"a".repeat(5000)),
+            Err(FilterError::TooMany)
+        ));
         let many = vec![String::new(); FILTERS_MAX + 1];
         assert!(matches!(parse_all(&many), Err(FilterError::TooMany)));
     }

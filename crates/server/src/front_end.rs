@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
+use rbuild_builder::source_policy::SourcePolicies;
 use tonic::Status;
 
 use crate::answer::{Answer, BuildRef, Refs};
@@ -32,6 +33,8 @@ pub struct Asked {
     pub attrs: BTreeMap<String, String>,
     /// Graphs that are given to it.
     pub inputs: BTreeMap<String, pb::Definition>,
+    /// Rules for the sources of the graph, beside those of the build.
+    pub policies: SourcePolicies,
 }
 
 impl Asked {
@@ -51,7 +54,8 @@ pub async fn answer(core: &Arc<Core>, running: &Arc<Running>, asked: Asked) -> R
         let Some(definition) = asked.definition else {
             return Ok(Answer::empty());
         };
-        return self::definition(definition).map(|found| Answer {
+        let found = self::definition(definition, asked.policies)?;
+        return Ok(Answer {
             refs: Refs::One(found),
             metadata: BTreeMap::new(),
         });
@@ -93,7 +97,10 @@ fn is_dockerfile(source: &str) -> bool {
 ///
 /// # Errors
 /// `invalid_argument`.
-pub fn definition(definition: pb::Definition) -> Result<Option<Arc<BuildRef>>, Status> {
+pub fn definition(
+    definition: pb::Definition,
+    policies: SourcePolicies,
+) -> Result<Option<Arc<BuildRef>>, Status> {
     let decoded = rbuild_llb::decode(&definition).map_err(|error| llb_status(&error))?;
     let needed = decoded.caps.iter().map(String::as_str);
     caps::check_definition(needed).map_err(|error| Status::unimplemented(error.to_string()))?;
@@ -101,9 +108,6 @@ pub fn definition(definition: pb::Definition) -> Result<Option<Arc<BuildRef>>, S
         return Ok(None);
     };
     let graph = Arc::new(decoded.graph);
-    Ok(Some(Arc::new(BuildRef::new(
-        graph,
-        Some(target),
-        Some(definition),
-    ))))
+    let found = BuildRef::new(graph, Some(target), Some(definition));
+    Ok(Some(Arc::new(found.with_policies(policies))))
 }

@@ -143,7 +143,9 @@ impl History {
             let blobs = record::complete(&mut record, outcome.as_ref(), &events, &inner.store);
             let lease = inner.store.lease("history")?;
             let bytes = record.encode_to_vec();
-            let kept = inner.store.put_history(&lease, &record.r#ref, &bytes, &blobs.list);
+            let kept = inner
+                .store
+                .put_history(&lease, &record.r#ref, &bytes, &blobs.list);
             inner.lock().active.remove(&record.r#ref);
             kept?;
             inner.tell(BuildHistoryEventType::Complete, record);
@@ -235,7 +237,9 @@ impl History {
             let mut kept = kept.map_err(|error| disk_status(&error))?;
             kept.retain(|record| wanted.matches(record));
             if limit > 0 {
-                kept.sort_by_key(|record| std::cmp::Reverse(record.created_at.as_ref().and_then(system_time)));
+                kept.sort_by_key(|record| {
+                    std::cmp::Reverse(record.created_at.as_ref().and_then(system_time))
+                });
                 kept.truncate(limit);
             }
             let kept = kept.into_iter();
@@ -393,7 +397,11 @@ impl Inner {
                 Some(record) if record.pinned => {}
                 Some(record) => {
                     let completed = record.completed_at.as_ref().and_then(system_time);
-                    records.push((completed.unwrap_or(SystemTime::UNIX_EPOCH), record.r#ref, entry.bytes));
+                    records.push((
+                        completed.unwrap_or(SystemTime::UNIX_EPOCH),
+                        record.r#ref,
+                        entry.bytes,
+                    ));
                 }
                 // Of another version, or damaged: it cannot be listed, so it cannot be asked to go.
                 None => {}

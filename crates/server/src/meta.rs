@@ -1,112 +1,174 @@
 //! What a client's front end wants to know of images, and what it wants to have said.
 
-use bollard_buildkit_proto::moby::buildkit::v1::frontend::WarnRequest;
-use bollard_buildkit_proto::pb;
-use rbuild_builder::error::chain_text;
-use rbuild_builder::resolve::Resolver;
-use rbuild_frontend::{
-    ImageRequest, ImageResolveMode, LayoutPlace, LayoutRequest, MetaResolver as _, ResolvedImage,
+use std::collections::BTreeMap;
+
+use bollard_buildkit_proto::google::protobuf::Timestamp;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
+    ResolveSourceGitResponse, ResolveSourceHttpResponse, ResolveSourceImageResponse,
+    ResolveSourceMetaRequest, ResolveSourceMetaResponse, WarnRequest,
 };
+use bollard_buildkit_proto::pb;
+use rbuild_builder::ops::OpError;
+use rbuild_builder::source_meta::{self, MetaQuestion, SourceMeta};
+use rbuild_builder::source_policy::{self, SourcePolicies};
+use rbuild_frontend::NotAnImage;
 use rbuild_graph::SourceOp;
 use rbuild_graph::progress::{Event, Sink as _, Warning};
-use rbuild_oci::{Digest, Platform, Reference};
+use rbuild_llb::decode_platform;
+use rbuild_oci::{Digest, Reference};
 use tonic::Status;
 
+use crate::errors::op_status;
 use crate::running::Running;
 
-/// A question for an image.
-#[derive(Debug, Clone)]
-pub struct Image {
-    /// Its name.
-    pub reference: String,
-    /// For which platform; the host's if absent.
-    pub platform: Option<pb::Platform>,
-    /// `pull`, `local`, `default`.
-    pub resolve_mode: String,
-    /// What is shown meanwhile.
-    pub log_name: String,
+/// Scheme of images.
+const IMAGE: &str = "docker-image://";
+
+/// A question for a source.
+#[derive(Debug)]
+pub struct Asked {
+    /// Which.
+    pub source: SourceOp,
+    /// What of it.
+    pub question: MetaQuestion,
+    /// Rules for it, beside those of the build.
+    pub policies: SourcePolicies,
 }
 
-/// Finds an image.
-///
-/// # Errors
-/// `invalid_argument` for a name that is none, `not_found` and others as the registry says.
-pub async fn image(running: &Running, asked: Image) -> Result<ResolvedImage, Status> {
-    let reference = Reference::parse(&asked.reference)
-        .map(Reference::or_latest)
-        .map_err(|error| {
-            Status::invalid_argument(format!("could not parse reference {}: {error}", asked.reference))
-        })?;
-    let platform = asked
-        .platform
-        .map_or_else(Platform::host, |found| own_platform(&found));
-    let log_name = if asked.log_name.is_empty() {
-        format!("resolve image config for {reference}")
-    } else {
-        asked.log_name
-    };
-    let resolver = Resolver::new(&running.job, &running.cancel);
-    let request = ImageRequest {
-        reference: reference.to_string(),
-        platform,
-        mode: if asked.resolve_mode == "pull" {
-            ImageResolveMode::ForcePull
-        } else {
-            ImageResolveMode::Default
-        },
-        log_name,
-    };
-    let found = resolver.image_config(&request).await;
-    found.map_err(|error| Status::unknown(chain_text(&error)))
-}
-
-/// Finds an image of a client's content store, which `source` names.
-///
-/// # Errors
-/// `invalid_argument` for a name without digest, others as the client says.
-pub async fn layout(
-    running: &Running,
-    source: &SourceOp,
-    platform: Option<pb::Platform>,
-    log_name: String,
-) -> Result<ResolvedImage, Status> {
-    let name = source.identifier.split_once("://").map_or("", |(_, name)| name);
-    let digest = name.rsplit_once('@').map_or("", |(_, digest)| digest);
-    let digest = Digest::parse(digest).map_err(|error| {
-        Status::invalid_argument(format!("could not parse oci-layout reference {name:?}: {error}"))
-    })?;
-    let attr = |name: &str| source.attrs.get(name).cloned().unwrap_or_default();
-    let request = LayoutRequest {
-        name: name.to_owned(),
-        place: LayoutPlace::Store {
-            session: attr("oci.session"),
-            store: attr("oci.store"),
-            digest,
-        },
-        platform: platform.map_or_else(Platform::host, |found| own_platform(&found)),
-        log_name: if log_name.is_empty() {
-            format!("resolve image config for {name}")
-        } else {
-            log_name
-        },
-    };
-    let resolver = Resolver::new(&running.job, &running.cancel);
-    let found = resolver.layout_config(&request).await;
-    found.map_err(|error| Status::unknown(chain_text(&error)))
-}
-
-/// A platform of the API.
-#[must_use]
-pub fn own_platform(found: &pb::Platform) -> Platform {
-    let set = |text: &String| (!text.is_empty()).then(|| text.clone());
-    Platform {
-        os: found.os.clone(),
-        architecture: found.architecture.clone(),
-        variant: set(&found.variant),
-        os_version: set(&found.os_version),
-        os_features: found.os_features.clone(),
+impl Asked {
+    /// Reads a question.
+    ///
+    /// # Errors
+    /// `invalid_argument` without a source, `unimplemented` for what is not found out here.
+    pub fn of(request: ResolveSourceMetaRequest) -> Result<Self, Status> {
+        let policies = crate::policy::read(request.source_policies.clone())?;
+        let source = request.source.clone();
+        let source = source.ok_or_else(|| Status::invalid_argument("no source to resolve"))?;
+        Ok(Self {
+            source: own_source(source),
+            question: question(&request)?,
+            policies,
+        })
     }
-    .normalized()
+}
+
+/// What a client wants to know.
+///
+/// # Errors
+/// `unimplemented` for what is not found out here.
+pub fn question(request: &ResolveSourceMetaRequest) -> Result<MetaQuestion, Status> {
+    let missing = |what: &str| Status::unimplemented(format!("{what} of sources is not supported yet"));
+    let image = request.image.clone().unwrap_or_default();
+    if image.attestation_chain || !image.resolve_attestations.is_empty() {
+        return Err(missing("the attestation chain"));
+    }
+    if request
+        .http
+        .as_ref()
+        .is_some_and(|http| http.checksum_request.is_some())
+    {
+        return Err(missing("a checksum with a suffix"));
+    }
+    Ok(MetaQuestion {
+        platform: request.platform.as_ref().map(decode_platform),
+        pull: request.resolve_mode == "pull",
+        no_config: image.no_config,
+        git_objects: request.git.as_ref().is_some_and(|git| git.return_object),
+        log_name: request.log_name.clone(),
+    })
+}
+
+/// An image as a source.
+///
+/// # Errors
+/// `invalid_argument` for a name that is none.
+pub fn image_source(reference: &str) -> Result<SourceOp, Status> {
+    let parsed = Reference::parse(reference).map(Reference::or_latest);
+    let parsed = parsed.map_err(|error| {
+        Status::invalid_argument(format!("could not parse reference {reference}: {error}"))
+    })?;
+    Ok(SourceOp {
+        identifier: format!("{IMAGE}{parsed}"),
+        attrs: BTreeMap::new(),
+    })
+}
+
+/// The reference of a source that is an image.
+#[must_use]
+pub fn reference(source: &SourceOp) -> &str {
+    source
+        .identifier
+        .strip_prefix(IMAGE)
+        .unwrap_or(&source.identifier)
+}
+
+/// An image that a policy made something else.
+#[must_use]
+pub fn not_an_image(reference: &str, updated: &SourceOp) -> Status {
+    let error = NotAnImage {
+        reference: reference.to_owned(),
+        updated: updated.identifier.clone(),
+    };
+    Status::unknown(error.to_string())
+}
+
+/// Finds out what is asked, of the source that the policies make of the one that is named.
+///
+/// # Errors
+/// Those of the policies and of the source.
+pub async fn resolve(running: &Running, asked: Asked) -> Result<(SourceOp, SourceMeta), Status> {
+    let job = &running.job;
+    let policies = asked.policies.before(&job.settings.policies);
+    let platform = asked.question.platform.as_ref();
+    let found = async {
+        let judged = source_policy::judge(job, &policies, &asked.source, platform).await;
+        let source = judged.map_err(OpError::from)?.unwrap_or(asked.source);
+        let meta = source_meta::resolve(job, &source, &asked.question).await?;
+        Ok((source, meta))
+    };
+    tokio::select! {
+        found = found => found.map_err(op_status),
+        () = running.cancel.cancelled() => Err(Status::cancelled("context canceled")),
+    }
+}
+
+/// What was found out, for the client.
+#[must_use]
+pub fn response(source: &SourceOp, meta: SourceMeta) -> ResolveSourceMetaResponse {
+    let time = |seconds: i64| Timestamp { seconds, nanos: 0 };
+    ResolveSourceMetaResponse {
+        source: Some(pb::SourceOp {
+            identifier: source.identifier.clone(),
+            attrs: source.attrs.clone().into_iter().collect(),
+        }),
+        image: meta.image.map(|image| ResolveSourceImageResponse {
+            digest: image.digest.to_string(),
+            config: image.config,
+            attestation_chain: None,
+        }),
+        git: meta.git.map(|git| ResolveSourceGitResponse {
+            checksum: git.checksum,
+            r#ref: git.reference,
+            commit_checksum: git.commit_checksum.unwrap_or_default(),
+            commit_object: git.commit_object,
+            tag_object: git.tag_object,
+        }),
+        http: meta.http.map(|http| ResolveSourceHttpResponse {
+            checksum: http.digest.to_string(),
+            filename: http.filename,
+            last_modified: http.modified.map(time),
+            checksum_response: None,
+        }),
+    }
+}
+
+/// A source of the API.
+#[must_use]
+pub fn own_source(source: pb::SourceOp) -> SourceOp {
+    SourceOp {
+        identifier: source.identifier,
+        attrs: source.attrs.into_iter().collect(),
+    }
 }
 
 /// Shows a warning of the client's front end.

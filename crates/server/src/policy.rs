@@ -32,7 +32,8 @@ pub fn read(policies: impl IntoIterator<Item = pb::Policy>) -> Result<SourcePoli
 
 fn rule(rule: pb::Rule) -> Result<Rule, Status> {
     let refuse = |text: String| Status::invalid_argument(format!("source policy: {text}"));
-    let selector = rule.selector.unwrap_or_default();
+    let selector = rule.selector;
+    let selector = selector.ok_or_else(|| Status::invalid_argument("invalid nil selector in policy"))?;
     let action = match pb::PolicyAction::try_from(rule.action) {
         Ok(pb::PolicyAction::Allow) => Action::Allow,
         Ok(pb::PolicyAction::Deny) => Action::Deny,
@@ -44,7 +45,10 @@ fn rule(rule: pb::Rule) -> Result<Rule, Status> {
                 attrs: update.attrs.into_iter().collect(),
             }
         }
-        Err(_) => return Err(refuse(format!("unknown action {}", rule.action))),
+        Err(_) => {
+            let text = format!("rule {} {}: unknown type", rule.action, selector.identifier);
+            return Err(refuse(text));
+        }
     };
     let match_kind = match pb::MatchType::try_from(selector.match_type) {
         Ok(pb::MatchType::Wildcard) => MatchKind::Wildcard,
@@ -120,6 +124,9 @@ mod tests {
         assert!(read([many]).is_ok());
         let mut unknown = policy(pb::PolicyAction::Allow, None);
         unknown.rules[0].action = 9;
+        assert!(read([unknown.clone()]).is_err());
+        unknown.rules[0].action = pb::PolicyAction::Allow.into();
+        unknown.rules[0].selector = None;
         assert!(read([unknown]).is_err());
     }
 }

@@ -6,6 +6,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
 use rbuild_builder::error::chain_text;
 use rbuild_builder::job::{Job, Settings};
 use rbuild_builder::request::{CacheExport, CacheTarget, Entitlement};
+use rbuild_builder::source_policy::SourcePolicies;
 use rbuild_llb::request::modernize;
 use rbuild_registry::{Client as RegistryClient, Credentials, USER_AGENT};
 use tokio_util::sync::CancellationToken;
@@ -102,7 +103,8 @@ fn job(
         core.engine.store.clone(),
         Arc::clone(&lease),
         cancel.clone(),
-    );
+    )
+    .with_policy_session(request.source_policy_session.clone());
     let settings = Settings {
         entitlements: entitlements(core, &request.entitlements)?,
         policies: Arc::new(policy::read(request.source_policy.clone())?),
@@ -161,6 +163,7 @@ async fn evaluate(
         frontend: request.frontend,
         attrs: request.frontend_attrs.into_iter().collect(),
         inputs: request.frontend_inputs.into_iter().collect(),
+        policies: SourcePolicies::default(),
     };
     let imports = request.cache.unwrap_or_default().imports;
     cache::import(&running.job, &imports, &asked.attrs).await?;

@@ -1,12 +1,13 @@
 //! The cache as clients see and clear it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{DiskUsageRequest, PruneRequest, UsageRecord};
 use rbuild_builder::error::chain_text;
 use rbuild_builder::ops::blocking;
+use rbuild_llb::progress::timestamp;
 use rbuild_store::{GcPolicy, UsageEntry, UsageKind};
 use tonic::Status;
 
@@ -89,8 +90,8 @@ fn record(entry: &UsageEntry) -> UsageRecord {
         id: entry.name.clone(),
         mutable: entry.kind == UsageKind::CacheMount,
         size: i64::try_from(entry.bytes).unwrap_or(i64::MAX),
-        created_at: timestamp(entry.created_ms),
-        last_used_at: timestamp(entry.used_ms),
+        created_at: time(entry.created_ms),
+        last_used_at: time(entry.used_ms),
         usage_count: i64::from(entry.used_ms > 0),
         description: entry.description.clone(),
         record_type: kind.to_owned(),
@@ -125,9 +126,8 @@ fn filtered(records: Vec<UsageRecord>, filters: &[String]) -> Result<Vec<UsageRe
         .collect())
 }
 
-fn timestamp(ms: i64) -> Option<Timestamp> {
-    (ms > 0).then(|| Timestamp {
-        seconds: ms.div_euclid(1000),
-        nanos: i32::try_from(ms.rem_euclid(1000) * 1_000_000).unwrap_or(0),
-    })
+/// Nothing for what was not recorded.
+fn time(ms: i64) -> Option<Timestamp> {
+    let since = u64::try_from(ms).ok().filter(|ms| *ms > 0)?;
+    Some(timestamp(UNIX_EPOCH + Duration::from_millis(since)))
 }

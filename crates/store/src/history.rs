@@ -270,12 +270,18 @@ mod tests {
         assert!(gone.unwrap().parts.is_empty(), "history is not garbage");
         let kept: u64 = store.history().unwrap().iter().map(|entry| entry.bytes).sum();
         assert_eq!((store.history().unwrap().len(), kept), (2, 1 + 3 + 5 + 1 + 3));
-        assert_eq!(store.history_record("../two").unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(
+            store.history_record("../two").unwrap().as_deref(),
+            Some(&b"2"[..])
+        );
         assert_eq!(store.history_blobs().unwrap().len(), 2, "each once");
         assert!(store.change_history("one", b"changed").unwrap());
         assert!(!store.change_history("three", b"changed").unwrap());
         let again = Store::open(&dir.path().join("store"), &crate::OpenOptions::default()).unwrap();
-        assert_eq!(again.history_record("one").unwrap().as_deref(), Some(&b"changed"[..]));
+        assert_eq!(
+            again.history_record("one").unwrap().as_deref(),
+            Some(&b"changed"[..])
+        );
         assert!(again.fsck(FsckOptions::default()).unwrap().is_empty());
         assert!(store.remove_history("one").unwrap());
         assert!(!store.remove_history("one").unwrap());

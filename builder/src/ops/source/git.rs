@@ -26,6 +26,7 @@ use crate::job::Job;
 use crate::ops::{OpError, blocking};
 use crate::secrets::SecretError;
 use crate::solve::{Definition, Ingredient, Reporter};
+use crate::source_meta::GitMeta;
 use crate::ssh::{AgentSocket, SocketOwner, SshError};
 use crate::value::{Chain, Value};
 
@@ -133,21 +134,6 @@ pub(super) struct Resolved {
     object: String,
     /// The commit that an annotated tag names.
     commit: Option<String>,
-}
-
-/// What is known of a repository without a step that needs its files.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GitMeta {
-    /// The ref, in full where the remote was asked.
-    pub reference: String,
-    /// The commit, or the annotated tag.
-    pub checksum: String,
-    /// The commit of an annotated tag.
-    pub commit_checksum: Option<String>,
-    /// The commit itself, if it was asked for.
-    pub commit_object: Vec<u8>,
-    /// The annotated tag itself, if there is one and it was asked for.
-    pub tag_object: Option<Vec<u8>>,
 }
 
 /// The key of a source.

@@ -20,6 +20,7 @@ use crate::job::Job;
 use crate::ops::OpError;
 use crate::secrets::SecretError;
 use crate::solve::{Definition, Reporter};
+use crate::source_meta::HttpMeta;
 use crate::value::{Chain, Value};
 
 /// Why there is no file.
@@ -110,17 +111,6 @@ pub(super) async fn define(
     Ok(definition(ingredients, Some(vec![Value::Chain(fetched.chain)])))
 }
 
-/// What is known of a file without a step that needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpMeta {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its name, which comes from the front end, the server or the URL.
-    pub name: String,
-    /// When it was last changed, in seconds since 1970; `None` if the server does not say, or was not asked.
-    pub modified: Option<i64>,
-}
-
 /// What is known of the file. One whose checksum was given is not asked for.
 pub(crate) async fn meta(
     job: &Job,
@@ -132,14 +122,14 @@ pub(crate) async fn meta(
     if let Some(checksum) = &wanted.checksum {
         return Ok(HttpMeta {
             digest: checksum.clone(),
-            name: wanted.file_name(None),
+            filename: wanted.file_name(None),
             modified: None,
         });
     }
     let fetched = asked(job, vertex, &wanted, reporter).await?;
     Ok(HttpMeta {
         digest: fetched.digest,
-        name: fetched.name,
+        filename: fetched.name,
         modified: fetched.modified,
     })
 }

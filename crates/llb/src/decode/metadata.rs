@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bollard_buildkit_proto::pb;
 use rbuild_graph::progress::ProgressGroup;
 use rbuild_graph::{LinuxResources, SourceLocation, SourcePosition, SourceRange, SourceText, VertexMeta};
-use rbuild_oci::{Digest, Platform};
+use rbuild_oci::Digest;
 
 use super::LlbError;
 use crate::wire;
@@ -117,17 +117,5 @@ fn resources(resources: &wire::LinuxResources) -> LinuxResources {
         cpu_quota: resources.cpu_quota,
         cpuset_cpus: resources.cpuset_cpus.clone(),
         cpuset_mems: resources.cpuset_mems.clone(),
-    }
-}
-
-/// As the client wrote it: what is the normal form is asked where platforms are compared.
-pub(super) fn platform(platform: &pb::Platform) -> Platform {
-    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    Platform {
-        architecture: platform.architecture.clone(),
-        os: platform.os.clone(),
-        os_version: given(&platform.os_version),
-        os_features: platform.os_features.clone(),
-        variant: given(&platform.variant),
     }
 }

@@ -219,11 +219,19 @@ mod tests {
     use super::*;
     use rbuild_llb::progress::timestamp;
 
-    fn record(id: &str, attrs: &[(&str, &str)], started: SystemTime, lasted: Option<u64>) -> BuildHistoryRecord {
+    fn record(
+        id: &str,
+        attrs: &[(&str, &str)],
+        started: SystemTime,
+        lasted: Option<u64>,
+    ) -> BuildHistoryRecord {
         let completed = lasted.map(|seconds| timestamp(started + Duration::from_secs(seconds)));
         BuildHistoryRecord {
             r#ref: id.to_owned(),
-            frontend_attrs: attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            frontend_attrs: attrs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
             created_at: Some(timestamp(started)),
             completed_at: completed,
             ..BuildHistoryRecord::default()
@@ -236,7 +244,12 @@ mod tests {
         let hours = |n: u64| now - Duration::from_secs(n * 3600);
         let records = [
             record("foo123", &[], hours(24), Some(60)),
-            record("bar456", &[("context", "https://github.com/user/repo.git#abcdef123")], hours(23), None),
+            record(
+                "bar456",
+                &[("context", "https://github.com/user/repo.git#abcdef123")],
+                hours(23),
+                None,
+            ),
             record("foo789", &[("vcs:source", "testrepo")], hours(22), Some(600)),
         ];
         let found = |filters: &[&str]| -> Vec<&str> {
@@ -248,15 +261,24 @@ mod tests {
         assert_eq!(found(&["ref==foo"]), Vec::<&str>::new());
         assert_eq!(found(&["ref~=foo"]), ["foo123", "foo789"]);
         assert_eq!(found(&["repository!=testrepo"]), ["foo123", "bar456"]);
-        assert_eq!(found(&["repository==https://github.com/user/repo.git"]), ["bar456"]);
+        assert_eq!(
+            found(&["repository==https://github.com/user/repo.git"]),
+            ["bar456"]
+        );
         assert_eq!(found(&["repository!=testrepo,ref~=foo"]), ["foo123"]);
         assert_eq!(found(&["completedAt>23h"]), ["foo789"]);
         assert_eq!(found(&["startedAt<23h"]), ["foo123"]);
         assert_eq!(found(&["startedAt<=23h"]), ["foo123", "bar456"]);
         assert_eq!(found(&["duration>5m"]), ["foo789"]);
         assert_eq!(found(&["startedAt>24h,completedAt>22h"]), ["foo789"]);
-        assert_eq!(found(&["startedAt>=23h", "completedAt>22h"]), ["bar456", "foo789"]);
-        assert_eq!(found(&["startedAt>2020-01-01T00:00:00Z,status==running"]), ["bar456"]);
+        assert_eq!(
+            found(&["startedAt>=23h", "completedAt>22h"]),
+            ["bar456", "foo789"]
+        );
+        assert_eq!(
+            found(&["startedAt>2020-01-01T00:00:00Z,status==running"]),
+            ["bar456"]
+        );
         assert_eq!(found(&[]).len(), 3);
     }
 
@@ -268,6 +290,9 @@ mod tests {
         assert!(matches!(refuse("duration<x"), HistoryFilterError::Duration(_)));
         assert!(matches!(refuse("\"a"), HistoryFilterError::Csv(_)));
         let many = vec![String::new(); FILTERS_MAX + 1];
-        assert!(matches!(Wanted::parse(&many, UNIX_EPOCH), Err(HistoryFilterError::TooMany)));
+        assert!(matches!(
+            Wanted::parse(&many, UNIX_EPOCH),
+            Err(HistoryFilterError::TooMany)
+        ));
     }
 }

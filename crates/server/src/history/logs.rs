@@ -73,7 +73,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let events: Vec<Event> = (0..EVENTS_MAX + 1).map(|number| log(&number.to_string())).collect();
+        let events: Vec<Event> = (0..EVENTS_MAX + 1)
+            .map(|number| log(&number.to_string()))
+            .collect();
         let blob = encode(&events);
         let mut reader = &blob[..];
         let first = next(&mut reader).unwrap().unwrap();

@@ -176,7 +176,9 @@ fn documents(store: &Store, top: Digest, blobs: &mut Blobs) {
             return;
         }
         // A build may name in its manifest what it did not make: that is not kept.
-        let Ok(Some(file)) = store.open_blob(&digest) else { continue };
+        let Ok(Some(file)) = store.open_blob(&digest) else {
+            continue;
+        };
         let mut bytes = Vec::new();
         let read = file.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes);
         if read.is_err() || bytes.len() as u64 > DOCUMENT_BYTES_MAX {
@@ -278,7 +280,9 @@ mod tests {
         ));
         let index = put(&format!(r#"{{"manifests":[{{"digest":"{manifest}"}}]}}"#));
         let mut exported = Exported::default();
-        exported.results.insert(1, rbuild_oci::Descriptor::new("index", index.clone(), 9));
+        exported
+            .results
+            .insert(1, rbuild_oci::Descriptor::new("index", index.clone(), 9));
         let mut record = BuildHistoryRecord::default();
         let blobs = complete(&mut record, Ok(&exported), &[], &store);
         let info = record.result.unwrap();
@@ -306,7 +310,11 @@ mod tests {
         let error = record.error.unwrap();
         assert_eq!((error.message.as_str(), error.details.len()), ("bad", 0));
         let external = record.external_error.unwrap();
-        let (_, bytes) = blobs.list.iter().find(|(digest, _)| digest.to_string() == external.digest).unwrap();
+        let (_, bytes) = blobs
+            .list
+            .iter()
+            .find(|(digest, _)| digest.to_string() == external.digest)
+            .unwrap();
         assert_eq!(rpc::Status::decode(&bytes[..]).unwrap(), full);
         assert!(record.result.is_none());
     }
@@ -315,13 +323,19 @@ mod tests {
     fn row48_a_record_is_small_whatever_the_client_says_of_its_build() {
         let (_dir, store) = store();
         let mut record = BuildHistoryRecord::default();
-        record.frontend_attrs.insert("long".to_owned(), "x".repeat(8 << 20));
-        record.frontend_attrs.insert("target".to_owned(), "app".to_owned());
+        record
+            .frontend_attrs
+            .insert("long".to_owned(), "x".repeat(8 << 20));
+        record
+            .frontend_attrs
+            .insert("target".to_owned(), "app".to_owned());
         complete(&mut record, Ok(&Exported::default()), &[], &store);
         assert!(record.encoded_len() < RECORD_BYTES_MAX);
         assert_eq!(record.frontend_attrs["target"], "app", "what is short stays");
         for number in 0..100_000 {
-            record.frontend_attrs.insert(format!("key {number}"), "value".to_owned());
+            record
+                .frontend_attrs
+                .insert(format!("key {number}"), "value".to_owned());
         }
         shorten(&mut record);
         assert!(record.encoded_len() < RECORD_BYTES_MAX);

@@ -12,7 +12,10 @@ async fn build(history: &History, id: &str) {
         ..SolveRequest::default()
     });
     let exported = Exported::default();
-    history.end(id, Ok(&exported), &EventLog::default()).await.unwrap();
+    history
+        .end(id, Ok(&exported), &EventLog::default())
+        .await
+        .unwrap();
 }
 
 async fn listed(history: &History, request: BuildHistoryRequest) -> Vec<String> {
@@ -59,7 +62,10 @@ async fn a_build_is_there_while_it_runs_when_it_ran_and_after_a_restart() {
     assert_eq!(listed(&history, active.clone()).await, ["one"]);
     assert!(history.logs("one").await.unwrap().is_none(), "it is not over");
     let status = Status::unknown("it failed");
-    history.end("one", Err(&status), &EventLog::default()).await.unwrap();
+    history
+        .end("one", Err(&status), &EventLog::default())
+        .await
+        .unwrap();
     assert!(listed(&history, active).await.is_empty());
     drop(history);
     let history = History::new(store(&dir), Limits::default());
@@ -123,8 +129,14 @@ async fn a_record_somebody_listens_to_is_hidden_at_once_and_goes_afterwards() {
     let mut changes = history.listen(changes).await.unwrap();
     history.update(delete("one")).await.unwrap();
     assert!(listed(&history, all()).await.is_empty());
-    assert!(!history.blobs().await.unwrap().is_empty(), "what it was told of is still there");
-    assert_eq!(history.listen(request).await.err().unwrap().code(), Code::NotFound);
+    assert!(
+        !history.blobs().await.unwrap().is_empty(),
+        "what it was told of is still there"
+    );
+    assert_eq!(
+        history.listen(request).await.err().unwrap().code(),
+        Code::NotFound
+    );
     drop(listener);
     let gone = changes.next().await.unwrap();
     assert_eq!(gone.r#type(), BuildHistoryEventType::Deleted);

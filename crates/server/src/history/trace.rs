@@ -92,9 +92,7 @@ struct Span<'a> {
 
 impl Span<'_> {
     fn json(&self, trace: &str, children: usize) -> Json {
-        let context = |span: &str, trace: &str, flags: &str| {
-            json!({"TraceID": trace, "SpanID": span, "TraceFlags": flags, "TraceState": "", "Remote": false})
-        };
+        let context = |span: &str, trace: &str, flags: &str| json!({"TraceID": trace, "SpanID": span, "TraceFlags": flags, "TraceState": "", "Remote": false});
         let parent = match self.parent {
             Some(parent) => context(parent, trace, "01"),
             None => context(&"0".repeat(16), &"0".repeat(32), "00"),
@@ -172,6 +170,9 @@ mod tests {
         assert_eq!(ran["Name"], "ran");
         assert_eq!(ran["Parent"]["SpanID"], root["SpanContext"]["SpanID"]);
         assert_eq!(ran["SpanContext"]["TraceID"], root["SpanContext"]["TraceID"]);
-        assert_eq!((&ran["StartTime"], &ran["EndTime"]), (&json!("1970-01-01T00:00:02Z"), &json!("1970-01-01T00:00:03Z")));
+        assert_eq!(
+            (&ran["StartTime"], &ran["EndTime"]),
+            (&json!("1970-01-01T00:00:02Z"), &json!("1970-01-01T00:00:03Z"))
+        );
     }
 }

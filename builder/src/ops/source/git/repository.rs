@@ -285,7 +285,7 @@ pub(super) fn objects(git: &Git<'_>, id: &Identifier, mut meta: GitMeta) -> Resu
         }
     };
     if is_tag {
-        meta.tag_object = Some(cat("tag", &meta.checksum)?);
+        meta.tag_object = cat("tag", &meta.checksum)?;
     }
     let commit = meta.commit_checksum.as_ref().unwrap_or(&meta.checksum);
     meta.commit_object = cat("commit", commit)?;

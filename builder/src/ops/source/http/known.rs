@@ -204,7 +204,12 @@ impl Wanted {
     }
 
     async fn stored(&self, job: &Job, vertex: &Vertex, known: &Known) -> Option<Chain> {
-        match job.load(vertex, &self.key(known), &BTreeSet::from([0])).await?.values.pop() {
+        match job
+            .load(vertex, &self.key(known), &BTreeSet::from([0]))
+            .await?
+            .values
+            .pop()
+        {
             Some(Value::Chain(chain)) => Some(chain),
             _ => None,
         }
