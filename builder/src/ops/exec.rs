@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rbuild_graph::{ExecOp, Mount, NetMode, SecurityMode};
-use rbuild_sandbox::{Network, OverlayPlan, Plan, Rlimit, RlimitResource, RootPlan, Security, Source};
+use rbuild_graph::{ExecMeta, ExecOp, Mount, NetMode, SecurityMode};
+use rbuild_sandbox::{
+    MountPlan, Network, OverlayPlan, Plan, Process, Rlimit, RlimitResource, RootPlan, Security, Source,
+};
 use rbuild_snapshotter::Workspace;
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +19,11 @@ use crate::request::Entitlement;
 use crate::solve::Reporter;
 use crate::value::{Chain, Value};
 
-mod mounts;
-mod output;
+pub(crate) mod mounts;
+pub(crate) mod output;
 pub mod user;
 
-use mounts::{MountOutput, Mounts};
+use mounts::MountOutput;
 
 /// `PATH` of a step whose image sets none (BuildKit `util/system/path.go`).
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -67,7 +69,12 @@ pub async fn run(
         }
         None => None,
     };
-    let plan = plan(job, exec, &workspace, &view, &mounts, host_ca.as_ref())?;
+    let process = process(&exec.meta, &view, &mounts.secret_variables(), host_ca.is_some())?;
+    let mut overlay = overlay_of(&workspace);
+    if let Some(host_ca) = &host_ca {
+        overlay.lowers.insert(0, host_ca.lower().to_owned());
+    }
+    let plan = plan(job, exec, overlay, process, mounts.plans())?;
     drop(view);
     let exit = run_plan(job, exec, plan, reporter, cancel).await;
     let mut outputs = mounts.take_outputs();
@@ -101,7 +108,8 @@ fn commit(outputs: Vec<MountOutput>, count: usize) -> Result<Vec<Chain>, OpError
     Ok(chains)
 }
 
-fn check_entitlements(job: &Job, exec: &ExecOp) -> Result<(), OpError> {
+/// Refuses what the build was not allowed. Every sandbox is made by [`plan`], which asks this first.
+pub(crate) fn check_entitlements(job: &Job, exec: &ExecOp) -> Result<(), OpError> {
     if exec.network == NetMode::Host && !job.may(Entitlement::NetworkHost) {
         return Err(OpError::Entitlement("network.host", Entitlement::NetworkHost));
     }
@@ -114,50 +122,65 @@ fn check_entitlements(job: &Job, exec: &ExecOp) -> Result<(), OpError> {
     Ok(())
 }
 
-fn plan(
-    job: &Job,
-    exec: &ExecOp,
-    workspace: &Workspace,
+/// What a process of `meta` starts with. `view` shows the image's users.
+pub(crate) fn process(
+    meta: &ExecMeta,
     view: &RootFd,
-    mounts: &Mounts,
-    host_ca: Option<&HostCa>,
-) -> Result<Plan, OpError> {
-    let meta = &exec.meta;
+    secrets: &[OsString],
+    host_ca: bool,
+) -> Result<Process, OpError> {
     let user = user::lookup(view, &meta.user).map_err(|source| OpError::User {
         user: meta.user.clone(),
         source,
     })?;
-    let mut lowers: Vec<PathBuf> = workspace.lowers().to_vec();
-    if let Some(host_ca) = host_ca {
-        lowers.insert(0, host_ca.lower().to_owned());
+    let mut process = Process::new(meta.args.iter().map(OsString::from).collect());
+    process.env = environment(meta, &user.home, host_ca);
+    process.env.extend_from_slice(secrets);
+    if !meta.cwd.is_empty() {
+        process.cwd = PathBuf::from(&meta.cwd);
     }
-    let root = OverlayPlan {
-        form: job.engine.form,
-        lowers,
-        upper: Some(workspace.upper().to_owned()),
-        work: Some(workspace.work().to_owned()),
-        volatile: true,
-    };
+    process.ids = user.ids;
+    process.rlimits = meta.ulimit.iter().filter_map(rlimit).collect();
+    Ok(process)
+}
+
+/// The layers of a workspace, and the place of what is written, as a mount of the sandbox.
+pub(crate) fn overlay_of(workspace: &Workspace) -> OverlayPlan {
+    let spec = workspace.spec();
+    let (upper, work) = spec.upper_work.unzip();
+    OverlayPlan {
+        form: spec.form,
+        lowers: spec.lowers,
+        upper,
+        work,
+        volatile: spec.volatile,
+    }
+}
+
+/// The sandbox of `exec` with its first process.
+///
+/// # Errors
+/// [`OpError::Entitlement`], and those of reading the host's network files.
+pub(crate) fn plan(
+    job: &Job,
+    exec: &ExecOp,
+    root: OverlayPlan,
+    process: Process,
+    mounts: Vec<MountPlan>,
+) -> Result<Plan, OpError> {
+    check_entitlements(job, exec)?;
+    let meta = &exec.meta;
     let readonly = exec
         .mounts
         .iter()
         .any(|mount| mount.dest == "/" && mount.readonly);
-    let args = meta.args.iter().map(OsString::from).collect();
-    let mut plan = Plan::new(
-        RootPlan {
-            source: Source::Overlay(root),
-            readonly,
-        },
-        args,
-    );
-    plan.mounts = mounts.plans();
-    plan.env = environment(exec, &user.home, mounts, host_ca.is_some());
-    plan.cwd = if meta.cwd.is_empty() {
-        PathBuf::from("/")
-    } else {
-        PathBuf::from(&meta.cwd)
+    let root = RootPlan {
+        source: Source::Overlay(root),
+        readonly,
     };
-    plan.ids = user.ids;
+    let mut plan = Plan::new(root, Vec::new());
+    plan.process = process;
+    plan.mounts = mounts;
     if !meta.hostname.is_empty() {
         plan.hostname.clone_from(&meta.hostname);
     }
@@ -178,7 +201,6 @@ fn plan(
     plan.resolv_conf = Some(resolv_conf);
     plan.hosts = Some(network_files::hosts(&meta.hostname, &meta.extra_hosts));
     plan.shm_size_bytes = job.settings.shm_size_bytes;
-    plan.rlimits = meta.ulimit.iter().filter_map(rlimit).collect();
     plan.cgroup_parent = Some(&meta.cgroup_parent)
         .filter(|path| !path.is_empty())
         .map(PathBuf::from);
@@ -195,9 +217,8 @@ fn rlimit(limit: &rbuild_graph::Ulimit) -> Option<Rlimit> {
     })
 }
 
-/// The whole environment: the image's and the Dockerfile's, proxies, secrets, and what every process needs.
-fn environment(exec: &ExecOp, home: &Path, mounts: &Mounts, host_ca: bool) -> Vec<OsString> {
-    let meta = &exec.meta;
+/// The whole environment but secrets: the image's and the Dockerfile's, proxies, and what every process needs.
+fn environment(meta: &ExecMeta, home: &Path, host_ca: bool) -> Vec<OsString> {
     let mut env: Vec<OsString> = meta.env.iter().map(OsString::from).collect();
     if let Some(proxy) = &meta.proxy_env {
         let named = [
@@ -228,7 +249,6 @@ fn environment(exec: &ExecOp, home: &Path, mounts: &Mounts, host_ca: bool) -> Ve
     if host_ca {
         env.extend(HostCa::variables(&meta.env).into_iter().map(OsString::from));
     }
-    env.extend(mounts.secret_variables());
     env
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::plan::Plan;
+use crate::plan::Process;
 use crate::wire::{FailureKind, SetupError};
 
 /// The program in the forms `execve` wants, made while allocation failures can still be told.
@@ -18,8 +18,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn of(plan: &Plan) -> Result<Self, SetupError> {
-        let shown = PathBuf::from(plan.args.first().cloned().unwrap_or_default());
+    pub(crate) fn of(process: &Process) -> Result<Self, SetupError> {
+        let shown = PathBuf::from(process.args.first().cloned().unwrap_or_default());
         let wrong = |text: &str| SetupError {
             kind: FailureKind::Exec,
             what: "run",
@@ -27,7 +27,7 @@ impl Program {
             text: text.to_owned(),
             source: None,
         };
-        let name = plan
+        let name = process
             .args
             .first()
             .filter(|name| !name.is_empty())
@@ -38,12 +38,12 @@ impl Program {
         let candidates = if name.as_bytes().contains(&b'/') {
             vec![name.clone()]
         } else {
-            in_path(name, &plan.env)
+            in_path(name, &process.env)
         };
         Ok(Self {
             candidates: candidates.iter().map(c).collect::<Result<_, _>>()?,
-            args: plan.args.iter().map(c).collect::<Result<_, _>>()?,
-            env: plan.env.iter().map(c).collect::<Result<_, _>>()?,
+            args: process.args.iter().map(c).collect::<Result<_, _>>()?,
+            env: process.env.iter().map(c).collect::<Result<_, _>>()?,
             shown: shown.clone(),
         })
     }

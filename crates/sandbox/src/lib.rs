@@ -6,6 +6,8 @@
 //! caller (threads) ── posix_spawn of its own binary, read-only ──> supervisor ── clone3 ──> step, pid 1
 //!        └───────────────────── one socket: plan in, reports out ─────┘
 //! ```
+//! More processes join a sandbox the same way, each with a supervisor of its own; they end with its first process.
+//!
 //! The supervisor stays outside the step's namespaces. It kills the whole pid namespace when told to and when the
 //! socket closes, which it does however the caller ends; the step has no process of ours beside it. Every mount is
 //! made in the step's own mount namespace or attached nowhere, so nothing stays mounted either.
@@ -17,24 +19,29 @@
 
 mod cgroup;
 mod devices;
+mod enter;
 mod exec;
 mod host;
 mod mounts;
 mod plan;
 mod privileges;
 mod program;
+mod running;
 mod seccomp;
 mod spawn;
 mod step;
 mod stubs;
 mod supervisor;
 mod system;
+mod terminal;
 mod wire;
 
 pub use host::CANNOT_START;
 pub use plan::{
-    Ids, MountKind, MountPlan, Network, OverlayPlan, Plan, Rlimit, RlimitResource, RootPlan, Security, Source,
+    Ids, MountKind, MountPlan, Network, OverlayPlan, Plan, Process, Rlimit, RlimitResource, RootPlan,
+    Security, Source, Stdio,
 };
 pub use program::ProgramError;
-pub use spawn::{Exit, ExitStatus, Running, Sandbox, SandboxError, SpawnError, WaitError};
+pub use running::{Entrance, Exit, ExitStatus, Ready, Running, WaitError};
+pub use spawn::{Sandbox, SandboxError, SpawnError};
 pub use supervisor::init_if_requested;

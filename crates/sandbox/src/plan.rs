@@ -20,17 +20,8 @@ pub struct Plan {
     /// at the place of a usual one (`/dev/shm`, `/etc/hosts`) takes its place; on or below `/proc` and `/sys`
     /// none is accepted.
     pub mounts: Vec<MountPlan>,
-    /// Program and arguments. A program without `/` is looked for in the `PATH` of `env`, inside the root.
-    #[serde(with = "wire::os_strings")]
-    pub args: Vec<OsString>,
-    /// The whole environment, as `NAME=value`; nothing is added.
-    #[serde(with = "wire::os_strings")]
-    pub env: Vec<OsString>,
-    /// Working directory inside the root. Made if it is missing, owned by `ids` (as BuildKit's executor does).
-    #[serde(with = "wire::path")]
-    pub cwd: PathBuf,
-    /// Who the process is.
-    pub ids: Ids,
+    /// What runs in there.
+    pub process: Process,
     /// The host name of its uts namespace. BuildKit's default is `buildkitsandbox`.
     pub hostname: String,
     /// What it can reach.
@@ -45,8 +36,6 @@ pub struct Plan {
     pub hosts: Option<Vec<u8>>,
     /// Size of `/dev/shm` in bytes; `None` is Docker's 64 MiB.
     pub shm_size_bytes: Option<u64>,
-    /// Resource limits that differ from the caller's own. Core dumps are off unless named here.
-    pub rlimits: Vec<Rlimit>,
     /// Put the step into a cgroup of its own below this path of the unified hierarchy (cgroup v2).
     #[serde(with = "wire::optional_path")]
     pub cgroup_parent: Option<PathBuf>,
@@ -59,6 +48,43 @@ impl Plan {
         Self {
             root,
             mounts: Vec::new(),
+            process: Process::new(args),
+            hostname: "buildkitsandbox".to_owned(),
+            network: Network::None,
+            security: Security::Sandbox,
+            resolv_conf: None,
+            hosts: None,
+            shm_size_bytes: None,
+            cgroup_parent: None,
+        }
+    }
+}
+
+/// A program and what it starts with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Process {
+    /// Program and arguments. A program without `/` is looked for in the `PATH` of `env`, inside the root.
+    #[serde(with = "wire::os_strings")]
+    pub args: Vec<OsString>,
+    /// The whole environment, as `NAME=value`; nothing is added.
+    #[serde(with = "wire::os_strings")]
+    pub env: Vec<OsString>,
+    /// Working directory inside the root. Made if it is missing, owned by `ids` (as BuildKit's executor does).
+    #[serde(with = "wire::path")]
+    pub cwd: PathBuf,
+    /// Who the process is.
+    pub ids: Ids,
+    /// Resource limits that differ from the caller's own. Core dumps are off unless named here.
+    pub rlimits: Vec<Rlimit>,
+    /// Its standard streams.
+    pub stdio: Stdio,
+}
+
+impl Process {
+    /// `args` as root in `/`, with no environment and nothing to read.
+    #[must_use]
+    pub fn new(args: Vec<OsString>) -> Self {
+        Self {
             args,
             env: Vec::new(),
             cwd: PathBuf::from("/"),
@@ -67,16 +93,23 @@ impl Plan {
                 gid: 0,
                 groups: vec![0],
             },
-            hostname: "buildkitsandbox".to_owned(),
-            network: Network::None,
-            security: Security::Sandbox,
-            resolv_conf: None,
-            hosts: None,
-            shm_size_bytes: None,
             rlimits: Vec::new(),
-            cgroup_parent: None,
+            stdio: Stdio::Pipes { stdin: None },
         }
     }
+}
+
+/// The standard streams of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdio {
+    /// Output and errors are read from [`crate::Running`].
+    Pipes {
+        /// The n-th of the descriptors given to `Sandbox::spawn` is its input; without one there is nothing to read.
+        stdin: Option<usize>,
+    },
+    /// All three are a new terminal of the sandbox's own, which controls the process; the caller's end of it comes with
+    /// [`crate::Ready`].
+    Terminal,
 }
 
 /// The root of a step.
@@ -121,7 +154,9 @@ pub struct OverlayPlan {
 }
 
 impl OverlayPlan {
-    pub(crate) fn spec(&self) -> OverlaySpec {
+    /// The same, to be mounted by the caller.
+    #[must_use]
+    pub fn spec(&self) -> OverlaySpec {
         OverlaySpec {
             form: self.form,
             lowers: self.lowers.clone(),

@@ -9,7 +9,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit as KernelRlimit};
 use rustix::thread::CapabilitySet;
 
-use crate::plan::{Plan, Rlimit, RlimitResource, Security};
+use crate::plan::{Ids, Process, Rlimit, RlimitResource, Security};
 use crate::wire::{During as _, Explained as _, SetupError};
 
 /// Docker's default capabilities (containerd, pkg/oci/spec.go, `defaultUnixCaps`).
@@ -29,9 +29,9 @@ const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE);
 
 /// Applies the limits; gives a warning for each that had to be lowered.
-pub(crate) fn limit(plan: &Plan) -> Result<Vec<String>, SetupError> {
+pub(crate) fn limit(process: &Process) -> Result<Vec<String>, SetupError> {
     let mut warnings = Vec::new();
-    if !plan
+    if !process
         .rlimits
         .iter()
         .any(|limit| limit.resource == RlimitResource::Core)
@@ -43,7 +43,7 @@ pub(crate) fn limit(plan: &Plan) -> Result<Vec<String>, SetupError> {
         };
         rustix::process::setrlimit(Resource::Core, none).during("set limit", "core")?;
     }
-    for limit in &plan.rlimits {
+    for limit in &process.rlimits {
         warnings.extend(set_limit(limit)?);
     }
     Ok(warnings)
@@ -108,26 +108,25 @@ impl SetupError {
 }
 
 /// Gives up everything the plan does not grant. After this only `execve` is left to do.
-pub(crate) fn drop_rights(plan: &Plan, filter: &[Instruction]) -> Result<(), SetupError> {
+pub(crate) fn drop_rights(ids: &Ids, security: Security, filter: &[Instruction]) -> Result<(), SetupError> {
     let nowhere = Path::new("");
     rustix::process::umask(Mode::from_raw_mode(0o022));
     match process::join_new_session_keyring() {
         // No keys in this kernel, or none allowed to this user: nothing to find either, since a step's own system
         // calls on keys are filtered.
-        Err(error) if plan.security == Security::Sandbox || error.raw_os_error() == Some(libc::ENOSYS) => {}
+        Err(error) if security == Security::Sandbox || error.raw_os_error() == Some(libc::ENOSYS) => {}
         done => done.during("join session keyring", nowhere)?,
     }
-    let granted = match plan.security {
+    let granted = match security {
         Security::Sandbox => DEFAULT,
         Security::Insecure => CapabilitySet::from_bits_retain(u64::MAX),
     };
     process::limit_bounding_set(granted).during("limit capabilities", nowhere)?;
-    if plan.security == Security::Sandbox {
+    if security == Security::Sandbox {
         // Before the rights go: loading needs CAP_SYS_ADMIN, since no_new_privs stays off. The profile allows all
         // that follows.
         rbuild_sys::seccomp::load(filter).explained("load seccomp profile", nowhere)?;
     }
-    let ids = &plan.ids;
     process::become_user(ids.uid, ids.gid, &ids.groups)
         .during("become user", format!("{}:{}", ids.uid, ids.gid))?;
     process::set_capabilities(granted).during("limit capabilities", nowhere)?;

@@ -8,59 +8,49 @@ use std::path::{Path, PathBuf};
 use rbuild_sys::RootFd;
 use rbuild_sys::mount_attr::MountAttr;
 use rbuild_sys::process;
-use rbuild_sys::seccomp::Instruction;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::devices::stage;
-use crate::exec::Program;
+use crate::enter::Passage;
 use crate::mounts::{
     self, Tree, attach, clone_tree, mount_id, new_filesystem, open_part, open_target, restrict,
 };
 use crate::plan::{MountKind, Network, Plan, Security};
 use crate::stubs::StubKind;
-use crate::wire::{During as _, Explained as _, FailureKind, SetupError};
-use crate::{privileges, system};
+use crate::system;
+use crate::wire::{During as _, FailureKind, SetupError};
 
 /// What the supervisor prepared: trees in the order of [`ordered`].
 pub(crate) struct Prepared<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) root: OwnedFd,
     pub(crate) trees: Vec<Option<Tree>>,
-    /// The seccomp program.
-    pub(crate) filter: &'a [Instruction],
 }
 
 const HARDENED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Builds the sandbox and becomes the step. Returns only with what went wrong.
-pub(crate) fn become_step(prepared: Prepared<'_>, warn: impl Fn(String)) -> SetupError {
-    let (plan, filter) = (prepared.plan, prepared.filter);
-    let run = || -> Result<SetupError, SetupError> {
+pub(crate) fn become_step(prepared: Prepared<'_>, passage: &Passage<'_>) -> SetupError {
+    let plan = prepared.plan;
+    let build = || -> Result<(), SetupError> {
         rustix::system::sethostname(plan.hostname.as_bytes()).during("set host name", &plan.hostname)?;
         if plan.network == Network::None {
             process::loopback_up().during("bring up loopback", "lo")?;
         }
         let null = build_root(prepared)?;
-        rustix::stdio::dup2_stdin(&null).during("open", "/dev/null")?;
-        drop(null);
-        privileges::limit(plan)?.into_iter().for_each(&warn);
-        enter_cwd(plan)?;
-        let program = Program::of(plan)?;
-        privileges::drop_rights(plan, filter)?;
-        Ok(program.exec())
+        rustix::stdio::dup2_stdin(&null).during("open", "/dev/null")
     };
-    match run() {
-        Ok(error) | Err(error) => error,
+    match build() {
+        Ok(()) => passage.enter(&plan.process),
+        Err(error) => error,
     }
 }
 
 /// Mounts everything and makes the new root the root. Gives the step's null device.
 fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
-    let Prepared {
-        plan, root, trees, ..
-    } = prepared;
+    let Prepared { plan, root, trees } = prepared;
     let secure = plan.security == Security::Sandbox;
     rustix::process::umask(Mode::empty());
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -280,32 +270,4 @@ fn pivot(root: &RootFd) -> Result<(), SetupError> {
             ": it is still there",
         ))
     }
-}
-
-/// Enters the working directory, making it if need be. Magic links are not followed, and the directory must be
-/// reachable from the root (CVE-2024-21626).
-fn enter_cwd(plan: &Plan) -> Result<(), SetupError> {
-    let root = RootFd::open(Path::new("/")).explained("open", "/")?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = match root.open_in(&plan.cwd, flags, Mode::empty()) {
-        Err(error) if error.is_not_found() => {
-            let (uid, gid) = (Uid::from_raw(plan.ids.uid), Gid::from_raw(plan.ids.gid));
-            root.create_dir_all(&plan.cwd, Mode::from_raw_mode(0o755), |made, _| {
-                use rustix::fs::{AtFlags, chownat};
-                chownat(made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(Into::into)
-            })
-        }
-        done => done,
-    };
-    let dir = dir.explained("enter working directory", &plan.cwd)?;
-    rustix::process::fchdir(&dir).during("enter working directory", &plan.cwd)?;
-    let cwd = rustix::process::getcwd(Vec::new()).during("enter working directory", &plan.cwd)?;
-    if !cwd.as_bytes().starts_with(b"/") {
-        return Err(SetupError::refused(
-            "enter working directory",
-            &plan.cwd,
-            ": it is outside the root",
-        ));
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rbuild_sys::RootFd;
-use rbuild_sys::process::{self, Forked, Namespaces};
+use rbuild_sys::process::{self, ForkError, Forked, Namespaces};
 use rbuild_sys::seccomp::Instruction;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -18,13 +18,14 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use crate::cgroup::Cgroup;
+use crate::enter::Passage;
 use crate::mounts::{self, Tree};
-use crate::plan::{MountKind, Network, Plan};
+use crate::plan::{MountKind, Network, Plan, Security};
 use crate::seccomp;
-use crate::spawn::{FDS_MAX, OWN_FDS, PLAN_MAX_BYTES};
+use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
 use crate::step::{Prepared, become_step, ordered};
 use crate::stubs::{StubKind, Stubs};
-use crate::wire::{During as _, Explained as _, Report, SetupError};
+use crate::wire::{self, During as _, Explained as _, Joining, Report, SetupError, Task, Word};
 
 /// `argv[0]` that asks for the hidden mode. Not reachable by a command line: the one argument must be this and
 /// standard input a socket.
@@ -57,7 +58,10 @@ fn supervise() -> bool {
         .during("hide", "")
         .and_then(|()| rustix::process::setsid().during("leave session", ""))
         .and_then(|_| receive(control.as_fd()))
-        .and_then(|order| run(&order, &control));
+        .and_then(|order| match &order.task {
+            Task::Run(plan) => run(plan, &order, &control),
+            Task::Join(joining) => join(joining, &order, &control),
+        });
     match outcome {
         Ok(report) => send(control.as_fd(), &report),
         Err(error) => send(control.as_fd(), &error.into_report()),
@@ -74,9 +78,20 @@ fn take_control() -> Result<OwnedFd, Errno> {
 
 /// What the caller sent.
 struct Order {
-    plan: Plan,
+    task: Task,
     filter: Vec<Instruction>,
     fds: Vec<OwnedFd>,
+}
+
+impl Order {
+    fn passage<'a>(&'a self, security: Security, control: &'a OwnedFd) -> Passage<'a> {
+        Passage {
+            security,
+            filter: &self.filter,
+            fds: &self.fds,
+            control: control.as_fd(),
+        }
+    }
 }
 
 fn receive(control: BorrowedFd<'_>) -> Result<Order, SetupError> {
@@ -94,17 +109,17 @@ fn receive(control: BorrowedFd<'_>) -> Result<Order, SetupError> {
         })
         .flatten()
         .collect();
-    if fds.len() < OWN_FDS {
+    if fds.len() < 2 {
         return Err(SetupError::refused(
             "receive plan",
             Path::new(""),
             ": the caller went away",
         ));
     }
-    let plan = serde_json::from_slice(&read(&fds[0])?).explained("read plan", "")?;
+    let task = serde_json::from_slice(&read(&fds[0])?).explained("read plan", "")?;
     let filter = seccomp::decode(&read(&fds[1])?);
-    fds.drain(..OWN_FDS);
-    Ok(Order { plan, filter, fds })
+    fds.drain(..2);
+    Ok(Order { task, filter, fds })
 }
 
 /// Reads a memory file without its offset, which other supervisors share.
@@ -125,8 +140,9 @@ fn read(memory: &OwnedFd) -> Result<Vec<u8>, SetupError> {
     Ok(bytes)
 }
 
-fn run(order: &Order, control: &OwnedFd) -> Result<Report, SetupError> {
-    let Order { plan, filter, fds } = order;
+/// Makes a sandbox and runs its first process.
+fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupError> {
+    let fds = &order.fds;
     rustix::process::umask(rustix::fs::Mode::empty());
     let root = mounts::open_source(&plan.root.source, Path::new("/"), fds)?.fd;
     let mut trees = Vec::new();
@@ -140,36 +156,69 @@ fn run(order: &Order, control: &OwnedFd) -> Result<Report, SetupError> {
     let kept = RootFd::from_fd(root.try_clone().during("open", "/")?);
     let mut stubs = Stubs::default();
     let outcome = make_stubs(&mut stubs, &kept, plan, &trees).and_then(|()| {
-        let (watch, watched) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("watch", "")?;
         let namespaces = Namespaces {
             network: plan.network == Network::None,
         };
         let group = cgroup.as_ref().map(Cgroup::as_fd);
-        match process::fork_into(namespaces, group).explained("start step", "")? {
-            Forked::Child => {
-                drop(watched);
-                child(
-                    Prepared {
-                        plan,
-                        root,
-                        trees,
-                        filter,
-                    },
-                    &watch,
-                    control,
+        let status = bring_up(
+            control,
+            || process::fork_into(namespaces, group),
+            || {
+                become_step(
+                    Prepared { plan, root, trees },
+                    &order.passage(plan.security, control),
                 )
-            }
-            Forked::Parent { pid, pidfd } => {
-                drop((root, trees, watch));
-                let status = attend(pid, &pidfd, control)?;
-                drop(watched);
-                Ok(report(status, cgroup.as_ref()))
-            }
-        }
+            },
+        )?;
+        Ok(report(status, cgroup.as_ref()))
     });
     stubs.remove();
     outcome
+}
+
+/// Runs one more process in a sandbox.
+fn join(joining: &Joining, order: &Order, control: &OwnedFd) -> Result<Report, SetupError> {
+    let (home, fds) = order
+        .fds
+        .split_first()
+        .ok_or(Errno::BADF)
+        .during("join", "sandbox")?;
+    let namespaces = Namespaces {
+        network: joining.network == Network::None,
+    };
+    let passage = Passage {
+        fds,
+        ..order.passage(joining.security, control)
+    };
+    let status = bring_up(
+        control,
+        || process::fork_beside(home.as_fd(), namespaces),
+        || passage.enter(&joining.process),
+    )?;
+    Ok(report(status, None))
+}
+
+/// Forks, and stays with the child until it ends.
+fn bring_up(
+    control: &OwnedFd,
+    fork: impl FnOnce() -> Result<Forked, ForkError>,
+    become_program: impl FnOnce() -> SetupError,
+) -> Result<WaitStatus, SetupError> {
+    let (watch, watched) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("watch", "")?;
+    match fork().explained("start step", "")? {
+        Forked::Child => {
+            drop(watched);
+            child(become_program, &watch, control)
+        }
+        Forked::Parent { pid, pidfd } => {
+            // What the child has of these is its own copy; here they would keep file systems busy.
+            drop((become_program, watch));
+            wire::send_with(control.as_fd(), &Report::Forked, pidfd.as_fd()).during("tell", "caller")?;
+            let status = attend(pid, &pidfd, control)?;
+            drop(watched);
+            Ok(status)
+        }
+    }
 }
 
 /// Makes the mountpoints that belong to the root itself; those inside other mounts are made once these exist.
@@ -210,12 +259,10 @@ fn make_stubs(
 }
 
 /// The new process, until it is the step. Ends the process if it cannot become it.
-fn child(prepared: Prepared<'_>, watch: &OwnedFd, control: &OwnedFd) -> ! {
+fn child(become_program: impl FnOnce() -> SetupError, watch: &OwnedFd, control: &OwnedFd) -> ! {
     let failed = match process::die_with_parent().during("tie to parent", "") {
         Ok(()) if gone(watch) => SetupError::refused("start step", Path::new(""), ": the supervisor is gone"),
-        Ok(()) => become_step(prepared, |text| {
-            send(control.as_fd(), &Report::Warning(text));
-        }),
+        Ok(()) => become_program(),
         Err(error) => error,
     };
     send(control.as_fd(), &failed.into_report());
@@ -232,13 +279,12 @@ fn gone(watch: &OwnedFd) -> bool {
     rustix::event::poll(&mut [PollFd::new(watch, PollFlags::empty())], Some(&now)) != Ok(0)
 }
 
-/// Waits for the step; kills it on the first word, or the end, of the caller.
+/// Waits for the step; does what the caller says, and kills it at the end of the caller.
 fn attend(pid: Pid, pidfd: &OwnedFd, control: &OwnedFd) -> Result<WaitStatus, SetupError> {
-    // The pipes must close when the step's own processes have closed them.
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());
-    let null = null.during("open", "/dev/null")?;
-    rustix::stdio::dup2_stdout(&null).during("close output", "")?;
-    rustix::stdio::dup2_stderr(&null).during("close output", "")?;
+    // The pipes must close when the step's own processes have closed them. Standard input is the null device.
+    let null = rustix::stdio::stdin();
+    rustix::stdio::dup2_stdout(null).during("close output", "")?;
+    rustix::stdio::dup2_stderr(null).during("close output", "")?;
     loop {
         let mut polled = [
             PollFd::new(pidfd, PollFlags::IN),
@@ -248,13 +294,21 @@ fn attend(pid: Pid, pidfd: &OwnedFd, control: &OwnedFd) -> Result<WaitStatus, Se
             Err(Errno::INTR) => continue,
             done => done.during("wait for step", "")?,
         };
-        let ended = !polled[0].revents().is_empty();
-        if !ended && !polled[1].revents().is_empty() {
-            // Killing pid 1 kills all of its namespace, and it can be waited for only when they are gone.
-            rustix::process::pidfd_send_signal(pidfd, Signal::KILL).during("kill step", "")?;
-        }
-        if ended || !polled[1].revents().is_empty() {
+        if !polled[0].revents().is_empty() {
             break;
+        }
+        match hear(control) {
+            Word::Kill => {
+                // Killing pid 1 kills all of its namespace, and it can be waited for only when they are gone.
+                rustix::process::pidfd_send_signal(pidfd, Signal::KILL).during("kill step", "")?;
+                break;
+            }
+            Word::Signal(number) => {
+                // A number that is no signal has no effect, nor has one that comes too late.
+                if let Some(signal) = Signal::from_named_raw(number) {
+                    rustix::process::pidfd_send_signal(pidfd, signal).ok();
+                }
+            }
         }
     }
     loop {
@@ -263,6 +317,14 @@ fn attend(pid: Pid, pidfd: &OwnedFd, control: &OwnedFd) -> Result<WaitStatus, Se
             Ok(None) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).during("wait for step", ""),
         }
+    }
+}
+
+fn hear(control: &OwnedFd) -> Word {
+    let mut message = [0_u8; 8];
+    match rustix::net::recv(control, &mut message[..], RecvFlags::empty()) {
+        Ok((len, _)) => Word::decode(&message[..len]),
+        Err(_) => Word::Kill,
     }
 }
 

@@ -2,18 +2,29 @@
 //! one character per byte. Both ends are the same binary, so there is no version.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use rbuild_sys::overlay::Form;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::plan::{Network, Plan, Process, Security};
 
 /// What the processes of a sandbox tell the caller. One message each on a `SOCK_SEQPACKET` socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// Something was done otherwise than the plan says, and the step runs.
     Warning(String),
+    /// The process is there, and on its way in; with a descriptor that means it.
+    Forked,
+    /// The process has a terminal; with the master of it.
+    Terminal,
+    /// Everything is in place but the program itself.
+    Ready,
     /// The step could not be started.
     Failed(Failure),
     /// The step ended by itself.
@@ -30,6 +41,77 @@ pub(crate) enum Report {
         /// Processes of its cgroup were killed for want of memory.
         oom: Option<bool>,
     },
+}
+
+/// What a supervisor is started for.
+#[derive(Debug, Deserialize)]
+pub(crate) enum Task {
+    /// A sandbox.
+    Run(Plan),
+    /// One more process in the sandbox of the process that the first descriptor means.
+    Join(Joining),
+}
+
+/// The same, to be written.
+#[derive(Debug, Serialize)]
+pub(crate) enum TaskRef<'a> {
+    Run(&'a Plan),
+    Join(&'a Joining),
+}
+
+/// A process that joins a sandbox.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Joining {
+    pub(crate) process: Process,
+    /// Those of the sandbox.
+    pub(crate) security: Security,
+    pub(crate) network: Network,
+}
+
+/// What the caller tells a supervisor, one message each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// Kill the process, and all of its sandbox if it is the first one there.
+    Kill,
+    /// Send it this signal.
+    Signal(i32),
+}
+
+impl Word {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        match self {
+            Self::Kill => b"k".to_vec(),
+            Self::Signal(number) => [b"s", number.to_ne_bytes().as_slice()].concat(),
+        }
+    }
+
+    /// The end of the caller, and anything that is not understood, is the word to kill.
+    pub(crate) fn decode(message: &[u8]) -> Self {
+        match message.split_first() {
+            Some((b's', number)) => number
+                .try_into()
+                .map_or(Self::Kill, |number| Self::Signal(i32::from_ne_bytes(number))),
+            _ => Self::Kill,
+        }
+    }
+}
+
+/// Sends a report with a descriptor.
+pub(crate) fn send_with(control: BorrowedFd<'_>, report: &Report, fd: BorrowedFd<'_>) -> io::Result<()> {
+    let bytes = serde_json::to_vec(report).map_err(io::Error::other)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let sent = rustix::net::sendmsg(
+        control,
+        &[IoSlice::new(&bytes)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    );
+    sent.map(drop).map_err(io::Error::from)
 }
 
 /// Longest message in bytes: a path, a name and a kernel log fit.
@@ -215,7 +297,7 @@ codec!(form, Form, bool, |v| *v == Form::User, |t| Ok(if t {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{MountKind, MountPlan, OverlayPlan, Plan, RootPlan, Source};
+    use crate::plan::{MountKind, MountPlan, OverlayPlan, RootPlan, Source};
 
     #[test]
     fn a_plan_survives_the_wire_byte_for_byte() {
@@ -232,7 +314,7 @@ mod tests {
             readonly: false,
         };
         let mut plan = Plan::new(root, vec![odd(b"\xf0\x28\x8c"), odd("ä€".as_bytes())]);
-        plan.env = vec![odd(b"A=\xfe"), odd(b"")];
+        plan.process.env = vec![odd(b"A=\xfe"), odd(b"")];
         let all: Vec<u8> = (0..=255).collect();
         plan.mounts = vec![MountPlan {
             dest: "/s".into(),
@@ -248,5 +330,15 @@ mod tests {
         let back: Plan = serde_json::from_slice(&text).unwrap();
         assert_eq!(format!("{plan:?}"), format!("{back:?}"));
         assert_eq!(text, serde_json::to_vec(&back).unwrap());
+    }
+
+    #[test]
+    fn words_survive_the_wire_and_everything_else_kills() {
+        for word in [Word::Kill, Word::Signal(15), Word::Signal(-1)] {
+            assert_eq!(Word::decode(&word.encode()), word);
+        }
+        for message in [&b""[..], b"s", b"s123", b"s12345", b"x"] {
+            assert_eq!(Word::decode(message), Word::Kill, "{message:?}");
+        }
     }
 }

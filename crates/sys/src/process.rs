@@ -38,6 +38,9 @@ pub enum ForkError {
     /// The thread count could not be read.
     #[error("read /proc/self/task")]
     Tasks(#[source] io::Error),
+    /// The namespaces of another process could not be entered.
+    #[error("enter namespaces")]
+    Enter(#[source] io::Error),
     /// The kernel refused.
     #[error("clone3")]
     Clone(#[source] io::Error),
@@ -49,15 +52,8 @@ pub enum ForkError {
 /// # Errors
 /// The process has more than one thread, or the kernel's refusal (`EPERM` without `CAP_SYS_ADMIN`).
 pub fn fork_into(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, ForkError> {
-    let threads = std::fs::read_dir("/proc/self/task")
-        .map_err(ForkError::Tasks)?
-        .count();
-    if threads != 1 {
-        return Err(ForkError::Threads(threads));
-    }
-    let mut pidfd: RawFd = -1;
-    let mut flags = libc::CLONE_PIDFD
-        | libc::CLONE_NEWNS
+    single_threaded()?;
+    let mut flags = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
@@ -65,7 +61,36 @@ pub fn fork_into(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Resu
     if namespaces.network {
         flags |= libc::CLONE_NEWNET;
     }
-    let mut wide_flags = u64::from(flags.cast_unsigned());
+    clone(flags, cgroup)
+}
+
+/// Enters the namespaces of the process `pidfd` means, its mount namespace's root included, and forks there. `namespaces`
+/// are those it does not share with the caller; its pid namespace is the child's only, so that nothing in there sees
+/// the caller.
+///
+/// # Errors
+/// The process has more than one thread, or the kernel's refusal: `ESRCH` when that process is gone, `EPERM` without
+/// `CAP_SYS_ADMIN`.
+pub fn fork_beside(pidfd: BorrowedFd<'_>, namespaces: Namespaces) -> Result<Forked, ForkError> {
+    use rustix::thread::ThreadNameSpaceType;
+    // Before the namespaces are entered: `/proc` is another one there.
+    single_threaded()?;
+    let mut entered = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    if namespaces.network {
+        entered |= ThreadNameSpaceType::NETWORK;
+    }
+    rustix::thread::move_into_thread_name_spaces(pidfd, entered).map_err(|e| ForkError::Enter(e.into()))?;
+    clone(0, None)
+}
+
+/// `clone3(2)` of a process with one thread.
+fn clone(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, ForkError> {
+    let mut pidfd: RawFd = -1;
+    let mut wide_flags = u64::from((flags | libc::CLONE_PIDFD).cast_unsigned());
     let mut cgroup_fd = 0;
     if let Some(cgroup) = cgroup {
         wide_flags |= CLONE_INTO_CGROUP;

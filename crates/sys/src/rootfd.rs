@@ -144,17 +144,7 @@ impl RootFd {
     /// Not found, not regular, too large, or the kernel's.
     pub fn read_file(&self, path: &Path, max_bytes: u64) -> Result<Vec<u8>, RootFdError> {
         use std::io::Read as _;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let probe = self.open_in(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let stat = rustix::fs::fstat(&probe).map_err(|e| io_error("stat", path, e))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(RootFdError::NotRegular(path.to_owned()));
-        }
-        let fd = self.open_in(path, flags, Mode::empty())?;
-        let again = rustix::fs::fstat(&fd).map_err(|e| io_error("stat", path, e))?;
-        if (again.st_dev, again.st_ino) != (stat.st_dev, stat.st_ino) {
-            return Err(RootFdError::NotRegular(path.to_owned()));
-        }
+        let fd = self.open_regular(path)?;
         let mut bytes = Vec::new();
         let mut reader = std::fs::File::from(fd).take(max_bytes.saturating_add(1));
         reader.read_to_end(&mut bytes).map_err(|source| RootFdError::Io {
@@ -169,6 +159,26 @@ impl RootFd {
             });
         }
         Ok(bytes)
+    }
+
+    /// Opens a regular file for reading. A FIFO, device or directory is refused without being read: it might be a disk
+    /// of the host, or never end.
+    ///
+    /// # Errors
+    /// Not found, not regular, or the kernel's.
+    pub fn open_regular(&self, path: &Path) -> Result<OwnedFd, RootFdError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let probe = self.open_in(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = rustix::fs::fstat(&probe).map_err(|e| io_error("stat", path, e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(RootFdError::NotRegular(path.to_owned()));
+        }
+        let fd = self.open_in(path, flags, Mode::empty())?;
+        let again = rustix::fs::fstat(&fd).map_err(|e| io_error("stat", path, e))?;
+        if (again.st_dev, again.st_ino) != (stat.st_dev, stat.st_ino) {
+            return Err(RootFdError::NotRegular(path.to_owned()));
+        }
+        Ok(fd)
     }
 
     /// Makes `path` and its missing parents as directories and opens the last one. Links on the way are followed

@@ -213,7 +213,7 @@ impl Maps {
         let caller = rustix::process::getpid();
         let forked = crate::process::fork().map_err(|error| match error {
             ForkError::Threads(threads) => UsernsError::Threads(threads),
-            ForkError::Tasks(source) | ForkError::Clone(source) => {
+            ForkError::Tasks(source) | ForkError::Enter(source) | ForkError::Clone(source) => {
                 UsernsError::Kernel { step: "fork", source }
             }
         })?;

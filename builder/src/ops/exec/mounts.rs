@@ -29,7 +29,7 @@ use crate::value::{Chain, Value};
 
 /// The prepared mounts of one step.
 #[derive(Debug, Default)]
-pub(super) struct Mounts {
+pub(crate) struct Mounts {
     plans: Vec<MountPlan>,
     /// Held while the step runs, each id once: two mounts of one locked directory in a step share it, as in BuildKit.
     caches: HashMap<String, CacheMountGuard>,
@@ -42,7 +42,7 @@ pub(super) struct Mounts {
 
 /// What becomes of a mount when the step has run.
 #[derive(Debug)]
-pub(super) struct MountOutput {
+pub(crate) struct MountOutput {
     /// Which output.
     pub(super) index: u32,
     /// What was mounted.
@@ -52,16 +52,16 @@ pub(super) struct MountOutput {
 }
 
 impl Mounts {
-    pub(super) fn take_outputs(&mut self) -> Vec<MountOutput> {
+    pub(crate) fn take_outputs(&mut self) -> Vec<MountOutput> {
         std::mem::take(&mut self.outputs)
     }
 
-    pub(super) fn plans(&self) -> Vec<MountPlan> {
+    pub(crate) fn plans(&self) -> Vec<MountPlan> {
         self.plans.clone()
     }
 
     /// `NAME=value` of secrets given as variables.
-    pub(super) fn secret_variables(&self) -> Vec<OsString> {
+    pub(crate) fn secret_variables(&self) -> Vec<OsString> {
         let variable = |(name, value): &(String, SecretValue)| {
             let mut text = format!("{name}=").into_bytes();
             text.extend_from_slice(value.expose());
@@ -72,7 +72,7 @@ impl Mounts {
 }
 
 /// Makes every mount of `exec` ready.
-pub(super) async fn prepare(
+pub(crate) async fn prepare(
     job: &Job,
     exec: &ExecOp,
     inputs: &[Value],

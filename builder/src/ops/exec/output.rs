@@ -69,7 +69,7 @@ fn pump(mut out: impl Read + Send + 'static, stream: Stream, reporter: &Reporter
 
 /// How a step failed, in BuildKit's words, and what may help; `None` if it did not. `valid` are the exit codes that
 /// are no failure; 0 alone if there are none (`executor/…`, `ValidExitCodes`).
-pub(super) fn failure(exit: &Exit, valid: &[i32]) -> Option<(String, Option<String>)> {
+pub(crate) fn failure(exit: &Exit, valid: &[i32]) -> Option<(String, Option<String>)> {
     match exit.status {
         ExitStatus::Code(code) if valid.contains(&code) => None,
         ExitStatus::Code(0) if valid.is_empty() => None,

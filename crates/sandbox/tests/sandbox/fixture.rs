@@ -85,7 +85,7 @@ impl Fixture {
             readonly: false,
         };
         let mut plan = Plan::new(root, ["sh", "-c", script].map(OsString::from).to_vec());
-        plan.env = vec!["PATH=/bin".into()];
+        plan.process.env = vec!["PATH=/bin".into()];
         plan
     }
 

@@ -48,15 +48,15 @@ fn privileged_row23_no_foreign_descriptors_and_no_way_out_by_cwd() {
     ]);
     for cwd in dirs {
         let mut plan = fixture.plan("cat ../../../../etc/hostname; pwd -P");
-        plan.cwd = cwd.clone().into();
+        plan.process.cwd = cwd.clone().into();
         let done = run(&plan);
         assert!(done.exit.is_err(), "{cwd}: {}{}", done.stdout, done.stderr);
         let text = done.error();
         assert!(text.contains("working directory"), "{cwd}: {text}");
     }
     let mut plan = fixture.plan("pwd -P; stat -c %u:%g .");
-    plan.cwd = "/made/for/me".into();
-    plan.ids = Ids {
+    plan.process.cwd = "/made/for/me".into();
+    plan.process.ids = Ids {
         uid: 1000,
         gid: 7,
         groups: vec![7],
@@ -84,7 +84,7 @@ fn privileged_row24_our_binary_is_out_of_reach() {
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     for program in ["/bin/evil", "/proc/self/exe"] {
         let mut plan = fixture.plan("");
-        plan.args = vec![program.into()];
+        plan.process.args = vec![program.into()];
         let done = run(&plan);
         assert!(
             done.exit.is_err() || done.stderr.contains("usage"),
@@ -125,7 +125,7 @@ fn privileged_row26_capabilities_and_groups_are_exact() {
     );
 
     let mut plan = fixture.plan("cat /proc/self/status; id -u; id -g; id -G; umask");
-    plan.ids = Ids {
+    plan.process.ids = Ids {
         uid: 1000,
         gid: 50,
         groups: vec![50, 60],
@@ -138,7 +138,7 @@ fn privileged_row26_capabilities_and_groups_are_exact() {
         }
         assert!(status.ends_with("1000\n50\n50 60\n0022\n"), "{status}");
     }
-    plan.ids = Ids {
+    plan.process.ids = Ids {
         uid: 0,
         gid: 0,
         groups: vec![0],
@@ -164,13 +164,13 @@ fn privileged_row26_a_group_may_not_be_shed() {
     std::os::unix::fs::chown(&file, Some(0), Some(50)).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o604)).unwrap();
     let mut plan = fixture.plan("cat /etc/only-others");
-    plan.ids = Ids {
+    plan.process.ids = Ids {
         uid: 1000,
         gid: 50,
         groups: vec![50],
     };
     assert_ne!(run(&plan).code(), 0, "the group is denied");
-    plan.ids = Ids {
+    plan.process.ids = Ids {
         uid: 1000,
         gid: 51,
         groups: vec![51],
@@ -273,7 +273,7 @@ fn privileged_row30_the_environment_is_exactly_the_plan_s() {
     let Some(fixture) = Fixture::new() else { return };
     let mut plan = fixture
         .plan("env | sort; cat /proc/*/environ /proc/*/cmdline | grep -c CANARY; ulimit -c; kill -SEGV $$");
-    plan.env = vec!["PATH=/bin".into(), "A=b=c".into(), "ODD NAME=1".into()];
+    plan.process.env = vec!["PATH=/bin".into(), "A=b=c".into(), "ODD NAME=1".into()];
     let file = fixture.path("plan.json");
     std::fs::write(&file, serde_json::to_vec(&plan).unwrap()).unwrap();
     let output = std::process::Command::new(probe())

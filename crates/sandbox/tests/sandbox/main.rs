@@ -10,6 +10,7 @@
 mod fixture;
 mod host;
 mod isolation;
+mod joining;
 mod mounts;
 mod rootless;
 mod running;

@@ -135,7 +135,7 @@ fn rootless_ids_owners_and_capabilities() {
     );
     let mut plan = rootless
         .plan("id -u; id -g; id -G; grep -E 'Cap(Prm|Inh|Amb)' /proc/self/status | sort -u -k 2 | wc -l");
-    plan.ids = Ids {
+    plan.process.ids = Ids {
         uid: 1000,
         gid: 50,
         groups: vec![50, 60],
@@ -192,7 +192,7 @@ fn rootless_row30_secrets_mounts_and_environment() {
         },
     ];
     assert_eq!(rootless.ok(&plan), "s3cr3t\nm\n0\n");
-    plan.ids = Ids {
+    plan.process.ids = Ids {
         uid: 1001,
         gid: 1001,
         groups: vec![1001],
@@ -229,7 +229,7 @@ fn rootless_row22_read_only_binds_hold() {
     }];
     assert_eq!(rootless.ok(&plan), "context");
     plan.security = Security::Insecure;
-    plan.args[2] = "cat /ctx/f; grep Seccomp: /proc/self/status".into();
+    plan.process.args[2] = "cat /ctx/f; grep Seccomp: /proc/self/status".into();
     assert_eq!(rootless.ok(&plan), "contextSeccomp:\t0\n");
 }
 
@@ -249,7 +249,7 @@ fn rootless_row24_the_user_s_own_binary_is_out_of_reach() {
     std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
     own(&script, rootless.uid);
     let mut plan = rootless.plan("");
-    plan.args = vec!["/bin/evil".into()];
+    plan.process.args = vec!["/bin/evil".into()];
     rootless.run(&plan);
     rootless.ok(&rootless.plan("for p in /proc/[0-9]*; do (echo x > $p/exe) 2>/dev/null; done; true"));
     assert_eq!(std::fs::read(rootless.fixture.path("probe")).unwrap(), before);

@@ -29,8 +29,8 @@ fn privileged_programs_are_found_in_the_steps_path_only() {
     let Some(fixture) = Fixture::new() else { return };
     let with = |program: &str, path: &str| {
         let mut plan = fixture.plan("");
-        plan.args = vec![program.into(), "hello".into()];
-        plan.env = vec![format!("PATH={path}").into()];
+        plan.process.args = vec![program.into(), "hello".into()];
+        plan.process.env = vec![format!("PATH={path}").into()];
         run(&plan)
     };
     assert_eq!(with("echo", "/nowhere:/bin").ok(), "hello\n");
@@ -56,7 +56,7 @@ fn privileged_programs_are_found_in_the_steps_path_only() {
         }
     }
     let mut empty = fixture.plan("");
-    empty.args.clear();
+    empty.process.args.clear();
     assert!(run(&empty).error().contains("no program is named"));
 }
 
@@ -164,7 +164,7 @@ fn privileged_limits_asked_for_are_set_or_refused_by_name() {
     let Some(fixture) = Fixture::new() else { return };
     let with = |resource, soft, hard, required| {
         let mut plan = fixture.plan("ulimit -S -n; ulimit -H -n; ulimit -S -c; ulimit -H -c");
-        plan.rlimits = vec![Rlimit {
+        plan.process.rlimits = vec![Rlimit {
             resource,
             soft,
             hard,

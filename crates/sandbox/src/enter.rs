@@ -1,0 +1,100 @@
+//! The last part of the way into a sandbox, the same for its first process and for those that join it: streams, limits,
+//! working directory, rights, and then the program.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rbuild_sys::RootFd;
+use rbuild_sys::seccomp::Instruction;
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use crate::exec::Program;
+use crate::plan::{Process, Security, Stdio};
+use crate::wire::{self, During as _, Explained as _, Report, SetupError};
+use crate::{privileges, terminal};
+
+/// What the way in needs beside the process.
+pub(crate) struct Passage<'a> {
+    pub(crate) security: Security,
+    /// The seccomp program.
+    pub(crate) filter: &'a [Instruction],
+    /// The descriptors of the plan.
+    pub(crate) fds: &'a [OwnedFd],
+    /// The caller.
+    pub(crate) control: BorrowedFd<'a>,
+}
+
+impl Passage<'_> {
+    /// Becomes the program of `process`. The calling process is in the namespaces already, and the root is the sandbox's.
+    /// Returns only with what went wrong.
+    pub(crate) fn enter(&self, process: &Process) -> SetupError {
+        let run = || -> Result<SetupError, SetupError> {
+            self.streams(process)?;
+            for text in privileges::limit(process)? {
+                self.tell(&Report::Warning(text));
+            }
+            enter_cwd(process)?;
+            let program = Program::of(process)?;
+            privileges::drop_rights(&process.ids, self.security, self.filter)?;
+            self.tell(&Report::Ready);
+            Ok(program.exec())
+        };
+        match run() {
+            Ok(error) | Err(error) => error,
+        }
+    }
+
+    fn streams(&self, process: &Process) -> Result<(), SetupError> {
+        match process.stdio {
+            Stdio::Pipes { stdin: None } => Ok(()),
+            Stdio::Pipes { stdin: Some(index) } => {
+                let stdin = self.fds.get(index).ok_or(Errno::BADF).during("open", "stdin")?;
+                rustix::stdio::dup2_stdin(stdin).during("open", "stdin")
+            }
+            Stdio::Terminal => {
+                let master = terminal::attach(process.ids.uid)?;
+                wire::send_with(self.control, &Report::Terminal, master.as_fd())
+                    .during("hand over", "terminal")
+            }
+        }
+    }
+
+    fn tell(&self, report: &Report) {
+        // A caller that is gone has this process killed; there is nobody else to tell.
+        drop(
+            serde_json::to_vec(report)
+                .map(|bytes| rustix::net::send(self.control, &bytes, SendFlags::NOSIGNAL)),
+        );
+    }
+}
+
+/// Enters the working directory, making it if need be. Magic links are not followed, and the directory must be
+/// reachable from the root (CVE-2024-21626).
+fn enter_cwd(process: &Process) -> Result<(), SetupError> {
+    let root = RootFd::open(Path::new("/")).explained("open", "/")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = match root.open_in(&process.cwd, flags, Mode::empty()) {
+        Err(error) if error.is_not_found() => {
+            let (uid, gid) = (Uid::from_raw(process.ids.uid), Gid::from_raw(process.ids.gid));
+            root.create_dir_all(&process.cwd, Mode::from_raw_mode(0o755), |made, _| {
+                use rustix::fs::{AtFlags, chownat};
+                chownat(made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(io::Error::from)
+            })
+        }
+        done => done,
+    };
+    let dir = dir.explained("enter working directory", &process.cwd)?;
+    rustix::process::fchdir(&dir).during("enter working directory", &process.cwd)?;
+    let cwd = rustix::process::getcwd(Vec::new()).during("enter working directory", &process.cwd)?;
+    if !cwd.as_bytes().starts_with(b"/") {
+        return Err(SetupError::refused(
+            "enter working directory",
+            &process.cwd,
+            ": it is outside the root",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! A started process, as the caller sees it: its streams, its end, and the words that kill it or send it a signal. Used from
+//! many threads at once.
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, ChildStdout};
+use std::sync::Mutex;
+
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown};
+
+use crate::plan::{Network, Security};
+use crate::wire::{Failure, FailureKind, REPORT_MAX, Report, Word};
+
+/// Why it is not known how a step ended, or why it never ran.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// The sandbox could not be made.
+    #[error("{what} {path:?}{text}")]
+    Setup {
+        /// What was tried.
+        what: String,
+        /// On what: a path inside the step's root, of the caller, or a name.
+        path: PathBuf,
+        /// More words, with their own punctuation; may be empty.
+        text: String,
+        /// The kernel's answer, if it was asked.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// The sandbox is there, but the program cannot be run in it.
+    #[error("run {program:?}{text}")]
+    Exec {
+        /// The program as the plan names it.
+        program: PathBuf,
+        /// More words; may be empty.
+        text: String,
+        /// The kernel's answer.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// The supervisor ended without a word; somebody killed it. The step is dead too.
+    #[error("the supervisor of the step was killed")]
+    Lost,
+    /// The socket failed.
+    #[error("read from the supervisor")]
+    Receive(#[source] io::Error),
+    /// The supervisor said what this version does not understand.
+    #[error("decode the supervisor's report")]
+    Decode(#[source] serde_json::Error),
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// By itself or by a signal.
+    pub status: ExitStatus,
+    /// Whether processes of the step were killed for want of memory; `None` if not known (no cgroup of its own).
+    pub oom: Option<bool>,
+    /// What was done otherwise than planned, for the user to read.
+    pub warnings: Vec<String>,
+}
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It returned this, 0 to 255.
+    Code(i32),
+    /// This signal ended it; 9 also after [`Running::kill`].
+    Signal(i32),
+}
+
+/// A started step. Dropping it kills the step and waits until that is done.
+#[derive(Debug)]
+pub struct Running {
+    control: OwnedFd,
+    supervisor: Mutex<Option<Child>>,
+    stdout: Mutex<Option<ChildStdout>>,
+    stderr: Mutex<Option<ChildStderr>>,
+    heard: Mutex<Heard>,
+    way: (Security, Network),
+}
+
+/// What a supervisor has said so far.
+#[derive(Debug, Default)]
+struct Heard {
+    warnings: Vec<String>,
+    outcome: Option<Result<(ExitStatus, Option<bool>), WaitError>>,
+    process: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    ready: bool,
+}
+
+/// A process that is about to run its program: its sandbox is complete.
+#[derive(Debug)]
+pub struct Ready {
+    /// Where others join it.
+    pub entrance: Entrance,
+    /// The caller's end of its terminal, if it has one; it does not block.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// The way into a sandbox that runs.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Means its first process, however pids are reused.
+    pub(crate) process: OwnedFd,
+    pub(crate) security: Security,
+    pub(crate) network: Network,
+}
+
+impl Running {
+    pub(crate) fn new(control: OwnedFd, mut supervisor: Child, way: (Security, Network)) -> Self {
+        Self {
+            control,
+            stdout: Mutex::new(supervisor.stdout.take()),
+            stderr: Mutex::new(supervisor.stderr.take()),
+            supervisor: Mutex::new(Some(supervisor)),
+            heard: Mutex::default(),
+            way,
+        }
+    }
+
+    pub(crate) fn control(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
+    }
+
+    /// The step's standard output, once. It ends when no process of the step holds it any more.
+    pub fn take_stdout(&self) -> Option<ChildStdout> {
+        lock(&self.stdout).take()
+    }
+
+    /// The step's standard error, once.
+    pub fn take_stderr(&self) -> Option<ChildStderr> {
+        lock(&self.stderr).take()
+    }
+
+    /// Kills the step and every process it left behind, at once. May be called from any thread, any number of
+    /// times, also after the end.
+    pub fn kill(&self) {
+        self.say(Word::Kill);
+    }
+
+    /// Sends the process a signal, from any thread. The kernel keeps from the first process of a sandbox what it has
+    /// no handler for, except `SIGKILL` and `SIGSTOP` (pid_namespaces(7)).
+    pub fn signal(&self, number: i32) {
+        self.say(Word::Signal(number));
+    }
+
+    fn say(&self, word: Word) {
+        // A supervisor that is gone already has nothing left to do.
+        rustix::net::send(&self.control, &word.encode(), SendFlags::NOSIGNAL).ok();
+    }
+
+    /// Waits until the process is about to run its program. `None` if it does not come to that: [`Running::wait`] knows
+    /// why. Call it once, if at all, before [`Running::wait`].
+    pub fn ready(&self) -> Option<Ready> {
+        let mut heard = lock(&self.heard);
+        while !(heard.ready && heard.process.is_some()) {
+            match self.listen(&mut heard) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => {
+                    heard.outcome.get_or_insert(Err(error));
+                    return None;
+                }
+            }
+        }
+        let (security, network) = self.way;
+        Some(Ready {
+            entrance: Entrance {
+                process: heard.process.take()?,
+                security,
+                network,
+            },
+            terminal: heard.terminal.take(),
+        })
+    }
+
+    /// Waits for the end of the step. All its processes are dead then, and its layer is free of mountpoints. Output
+    /// must be read meanwhile by others, or the step waits for it. Call it once.
+    ///
+    /// # Errors
+    /// The step never ran, or its supervisor was killed.
+    pub fn wait(&self) -> Result<Exit, WaitError> {
+        let mut heard = lock(&self.heard);
+        while self.listen(&mut heard)? {}
+        self.reap();
+        let (status, oom) = heard.outcome.take().unwrap_or(Err(WaitError::Lost))?;
+        Ok(Exit {
+            status,
+            oom,
+            warnings: std::mem::take(&mut heard.warnings),
+        })
+    }
+
+    /// Takes one message in; `false` when there will be no more.
+    fn listen(&self, heard: &mut Heard) -> Result<bool, WaitError> {
+        let mut buffer = vec![0_u8; REPORT_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [IoSliceMut::new(&mut buffer)];
+        let received = rustix::net::recvmsg(&self.control, parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+        let len = match received {
+            Ok(message) => message.bytes,
+            // A supervisor that ends with our word to kill unread resets the socket. The kernel says that once,
+            // and then gives what was sent before.
+            Err(Errno::INTR | Errno::CONNRESET) => return Ok(true),
+            Err(errno) => return Err(WaitError::Receive(errno.into())),
+        };
+        let fd = ancillary
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+                _ => None,
+            })
+            .flatten()
+            .next();
+        if len == 0 {
+            return Ok(false);
+        }
+        let end = match serde_json::from_slice(&buffer[..len]).map_err(WaitError::Decode)? {
+            Report::Warning(text) => {
+                heard.warnings.push(text);
+                return Ok(true);
+            }
+            Report::Forked => {
+                heard.process = fd;
+                return Ok(true);
+            }
+            Report::Terminal => {
+                heard.terminal = fd;
+                return Ok(true);
+            }
+            Report::Ready => {
+                heard.ready = true;
+                return Ok(true);
+            }
+            Report::Failed(failure) => Err(failure.into()),
+            Report::Exited { code, oom } => Ok((ExitStatus::Code(code), oom)),
+            Report::Signaled { signal, oom } => Ok((ExitStatus::Signal(signal), oom)),
+        };
+        // A child that could not become the step tells why before its own exit is reported.
+        heard.outcome.get_or_insert(end);
+        Ok(true)
+    }
+
+    fn reap(&self) {
+        if let Some(mut child) = lock(&self.supervisor).take() {
+            // Its end is known by the socket; this only takes its entry out of the process table.
+            drop(child.wait());
+        }
+    }
+}
+
+impl From<Failure> for WaitError {
+    fn from(failure: Failure) -> Self {
+        let source = failure.errno.map(io::Error::from_raw_os_error);
+        let (path, text) = (failure.path, failure.text);
+        match failure.kind {
+            FailureKind::Setup => Self::Setup {
+                what: failure.what,
+                path,
+                text,
+                source,
+            },
+            FailureKind::Exec => Self::Exec {
+                program: path,
+                text,
+                source,
+            },
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        rustix::net::shutdown(&self.control, Shutdown::Both).ok();
+        self.reap();
+    }
+}
+
+/// The values behind these locks are single moves, whole whatever panicked meanwhile.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,50 @@
+//! A terminal of the sandbox's own (pty(7)), made inside it and steered from outside: the process has its slave as all
+//! three streams, the caller its master.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rbuild_sys::RootFd;
+use rustix::fs::{Mode, OFlags, Uid};
+use rustix::pty::OpenptFlags;
+
+use crate::wire::{During as _, Explained as _, SetupError};
+
+/// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
+const DEVPTS_MAGIC: i64 = 0x1cd1;
+const SHOWN: &str = "/dev/pts/ptmx";
+
+/// Makes a terminal in the sandbox this process is in, and makes it the one that controls this process; it belongs to
+/// user `uid`. Gives its master.
+pub(crate) fn attach(uid: u32) -> Result<OwnedFd, SetupError> {
+    let root = RootFd::open(Path::new("/")).explained("open", "/")?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // Looked at before it is opened: whatever a mount put there might do something when it is.
+    let place = root.open_in(
+        Path::new("/dev/pts"),
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let place = place.explained("open", "/dev/pts")?;
+    let magic = rustix::fs::fstatfs(&place).during("stat", "/dev/pts")?.f_type;
+    if magic != DEVPTS_MAGIC {
+        return Err(SetupError::refused(
+            "open terminal",
+            Path::new(SHOWN),
+            ": it is not on a file system of terminals",
+        ));
+    }
+    let master = rustix::fs::openat(&place, "ptmx", flags | OFlags::NOFOLLOW, Mode::empty());
+    let master = master.during("open terminal", SHOWN)?;
+    rustix::pty::unlockpt(&master).during("unlock terminal", SHOWN)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    // By the master and not by its number: names in there are the sandbox's.
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).during("open terminal", SHOWN)?;
+    rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None).during("own terminal", SHOWN)?;
+    rustix::process::setsid().during("leave session", SHOWN)?;
+    rustix::process::ioctl_tiocsctty(&slave).during("take terminal", SHOWN)?;
+    rustix::stdio::dup2_stdin(&slave).during("use terminal", SHOWN)?;
+    rustix::stdio::dup2_stdout(&slave).during("use terminal", SHOWN)?;
+    rustix::stdio::dup2_stderr(&slave).during("use terminal", SHOWN)?;
+    Ok(master)
+}
