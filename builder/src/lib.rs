@@ -6,6 +6,7 @@
 pub mod build;
 pub mod cache_transfer;
 pub mod client;
+pub mod container;
 pub mod context;
 pub mod engine;
 pub mod error;

@@ -17,7 +17,7 @@ use crate::platform::decode_platform;
 use crate::wire;
 
 mod convert;
-mod exec;
+pub(crate) mod exec;
 mod file;
 mod metadata;
 mod order;

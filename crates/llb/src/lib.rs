@@ -22,6 +22,7 @@
 pub mod attrs;
 pub mod cache_options;
 pub mod caps;
+pub mod container;
 mod decode;
 mod encode;
 pub mod errors;

@@ -1,5 +1,5 @@
-//! The gateway (`moby.buildkit.v1.frontend.LLBBridge`): what a front end that runs in the client asks of its build.
-//! Which build is meant stands in the metadata of each call (`control/gateway`).
+//! The gateway (`moby.buildkit.v1.frontend.LLBBridge`): what a front end asks of its build. Of one that runs in a client
+//! the metadata of each call say which build is meant (`control/gateway`); one that is an image has a service of its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
@@ -17,16 +17,18 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 };
 use futures_util::Stream;
 use rbuild_builder::source_meta::MetaQuestion;
-use rbuild_fileops::SourceTree;
 use rbuild_llb::decode_platform;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::answer::{Answer, BuildRef, Refs};
 use crate::core::Core;
 use crate::errors::{self, build_status};
+use crate::forwarder::Forwarder;
 use crate::front_end::{self, Asked};
+use crate::read_ref::Files;
 use crate::running::Running;
-use crate::{cache, caps, meta, policy, read_ref};
+use crate::{cache, caps, container, meta, policy, read_ref};
 
 /// Metadata key that names the build of a call.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -36,33 +38,66 @@ const PULL: &str = "pull";
 
 /// The service.
 #[derive(Debug, Clone)]
-pub struct Bridge(pub Arc<Core>);
+pub struct Bridge {
+    core: Arc<Core>,
+    caller: Option<Caller>,
+}
+
+/// A front end of a build.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// The build.
+    pub(crate) running: Arc<Running>,
+    /// What the front end holds of it.
+    pub(crate) forwarder: Arc<Forwarder>,
+}
 
 impl Bridge {
-    async fn running<T>(&self, request: &Request<T>) -> Result<Arc<Running>, Status> {
-        let id = request.metadata().get(BUILD_ID).and_then(|id| id.to_str().ok());
-        let id = id.ok_or_else(|| Status::invalid_argument("no buildid found in context"))?;
-        self.0
-            .builds
-            .get(id)
-            .await
-            .map_err(|error| errors::builds_status(&error))
+    /// For front ends in clients.
+    #[must_use]
+    pub const fn new(core: Arc<Core>) -> Self {
+        Self { core, caller: None }
     }
 
-    async fn tree(&self, running: &Running, id: &str) -> Result<Arc<SourceTree>, Status> {
-        let found = running.find(id)?;
-        read_ref::tree(running, found.as_deref()).await
+    /// For one front end.
+    pub(crate) const fn of(core: Arc<Core>, caller: Caller) -> Self {
+        Self {
+            core,
+            caller: Some(caller),
+        }
+    }
+
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        if let Some(caller) = &self.caller {
+            return Ok(caller.clone());
+        }
+        let id = request.metadata().get(BUILD_ID).and_then(|id| id.to_str().ok());
+        let id = id.ok_or_else(|| Status::invalid_argument("no buildid found in context"))?;
+        let running = self.core.builds.get(id).await;
+        let running = running.map_err(|error| errors::builds_status(&error))?;
+        Ok(Caller {
+            forwarder: Arc::clone(&running.forwarder),
+            running,
+        })
+    }
+}
+
+impl Caller {
+    async fn files(&self, id: &str) -> Result<Files, Status> {
+        let found = self.forwarder.find(id)?;
+        let tree = read_ref::tree(&self.running, found.as_deref()).await?;
+        Ok(Files::Tree(tree))
     }
 }
 
 /// The proto form of an answer, its file systems kept by the build.
-fn to_proto(running: &Running, answer: &Answer) -> Result<GatewayResult, Status> {
+fn to_proto(forwarder: &Forwarder, answer: &Answer) -> Result<GatewayResult, Status> {
     let one = |found: Option<&Arc<BuildRef>>| -> Result<Ref, Status> {
         let Some(found) = found else {
             return Ok(Ref::default());
         };
         Ok(Ref {
-            id: running.keep(found)?,
+            id: forwarder.keep(found)?,
             def: found.definition().cloned(),
         })
     };
@@ -84,22 +119,22 @@ fn to_proto(running: &Running, answer: &Answer) -> Result<GatewayResult, Status>
 }
 
 /// What a client returns, as the build has it.
-fn from_proto(running: &Running, returned: GatewayResult) -> Result<Answer, Status> {
+fn from_proto(forwarder: &Forwarder, returned: GatewayResult) -> Result<Answer, Status> {
     let refs = match returned.result {
         None => Refs::One(None),
-        Some(result::Result::Ref(one)) => Refs::One(running.find(&one.id)?),
-        Some(result::Result::RefDeprecated(id)) => Refs::One(running.find(&id)?),
+        Some(result::Result::Ref(one)) => Refs::One(forwarder.find(&one.id)?),
+        Some(result::Result::RefDeprecated(id)) => Refs::One(forwarder.find(&id)?),
         Some(result::Result::Refs(map)) => {
             let mut many = BTreeMap::new();
             for (key, one) in map.refs {
-                many.insert(key, running.find(&one.id)?);
+                many.insert(key, forwarder.find(&one.id)?);
             }
             Refs::Many(many)
         }
         Some(result::Result::RefsDeprecated(map)) => {
             let mut many = BTreeMap::new();
             for (key, id) in map.refs {
-                many.insert(key, running.find(&id)?);
+                many.insert(key, forwarder.find(&id)?);
             }
             Refs::Many(many)
         }
@@ -113,16 +148,16 @@ fn from_proto(running: &Running, returned: GatewayResult) -> Result<Answer, Stat
 #[tonic::async_trait]
 impl LlbBridge for Bridge {
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PongResponse>, Status> {
-        self.running(&request).await?;
+        self.caller(&request).await?;
         Ok(Response::new(PongResponse {
             frontend_api_caps: caps::gateway(),
             llb_caps: caps::definition(),
-            workers: vec![self.0.worker()],
+            workers: vec![self.core.worker()],
         }))
     }
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
-        let running = self.running(&request).await?;
+        let Caller { running, forwarder } = self.caller(&request).await?;
         let request = request.into_inner();
         let imports: Vec<CacheOptionsEntry> = request
             .cache_imports
@@ -140,7 +175,7 @@ impl LlbBridge for Bridge {
             policies: policy::read(request.source_policies)?,
         };
         cache::import(&running.job, &imports, &asked.attrs).await?;
-        let answer = front_end::answer(&self.0, &running, asked).await?;
+        let answer = front_end::answer(&self.core, &running, &forwarder, asked).await?;
         if request.evaluate {
             for (_, found) in answer.all() {
                 if let Some(found) = found {
@@ -151,26 +186,26 @@ impl LlbBridge for Bridge {
         }
         Ok(Response::new(SolveResponse {
             r#ref: String::new(),
-            result: Some(to_proto(&running, &answer)?),
+            result: Some(to_proto(&forwarder, &answer)?),
         }))
     }
 
     async fn r#return(&self, request: Request<ReturnRequest>) -> Result<Response<ReturnResponse>, Status> {
-        let running = self.running(&request).await?;
+        let Caller { forwarder, .. } = self.caller(&request).await?;
         let request = request.into_inner();
         let returned = match (request.error, request.result) {
             (Some(error), _) => Err(errors::from_proto(error)),
-            (None, Some(result)) => from_proto(&running, result),
+            (None, Some(result)) => from_proto(&forwarder, result),
             (None, None) => Ok(Answer::empty()),
         };
-        running.take_return(returned);
+        forwarder.take_return(returned)?;
         Ok(Response::new(ReturnResponse {}))
     }
 
     async fn inputs(&self, request: Request<InputsRequest>) -> Result<Response<InputsResponse>, Status> {
-        let running = self.running(&request).await?;
+        let Caller { forwarder, .. } = self.caller(&request).await?;
         Ok(Response::new(InputsResponse {
-            definitions: running.inputs.clone(),
+            definitions: forwarder.inputs.clone(),
         }))
     }
 
@@ -178,8 +213,8 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<EvaluateRequest>,
     ) -> Result<Response<EvaluateResponse>, Status> {
-        let running = self.running(&request).await?;
-        if let Some(found) = running.find(&request.into_inner().r#ref)? {
+        let Caller { running, forwarder } = self.caller(&request).await?;
+        if let Some(found) = forwarder.find(&request.into_inner().r#ref)? {
             let built = found.value(&running.job, &running.cancel).await;
             built.map_err(|error| build_status(&error))?;
         }
@@ -190,19 +225,19 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<ReadFileRequest>,
     ) -> Result<Response<ReadFileResponse>, Status> {
-        let running = self.running(&request).await?;
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let tree = self.tree(&running, &request.r#ref).await?;
+        let files = caller.files(&request.r#ref).await?;
         let range = request.range.map(|range| (range.offset, range.length));
-        let data = read_ref::file(tree, request.file_path, range).await?;
+        let data = read_ref::file(files, request.file_path, range).await?;
         Ok(Response::new(ReadFileResponse { data }))
     }
 
     async fn read_dir(&self, request: Request<ReadDirRequest>) -> Result<Response<ReadDirResponse>, Status> {
-        let running = self.running(&request).await?;
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let tree = self.tree(&running, &request.r#ref).await?;
-        let entries = read_ref::dir(tree, request.dir_path, request.include_pattern).await?;
+        let files = caller.files(&request.r#ref).await?;
+        let entries = read_ref::dir(files, request.dir_path, request.include_pattern).await?;
         Ok(Response::new(ReadDirResponse { entries }))
     }
 
@@ -210,10 +245,10 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<StatFileRequest>,
     ) -> Result<Response<StatFileResponse>, Status> {
-        let running = self.running(&request).await?;
+        let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let tree = self.tree(&running, &request.r#ref).await?;
-        let stat = read_ref::stat(tree, request.path).await?;
+        let files = caller.files(&request.r#ref).await?;
+        let stat = read_ref::stat(files, request.path).await?;
         Ok(Response::new(StatFileResponse { stat: Some(stat) }))
     }
 
@@ -221,7 +256,7 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<ResolveImageConfigRequest>,
     ) -> Result<Response<ResolveImageConfigResponse>, Status> {
-        let running = self.running(&request).await?;
+        let Caller { running, .. } = self.caller(&request).await?;
         let request = request.into_inner();
         let asked = meta::Asked {
             source: meta::image_source(&request.r#ref)?,
@@ -248,63 +283,79 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<ResolveSourceMetaRequest>,
     ) -> Result<Response<ResolveSourceMetaResponse>, Status> {
-        let running = self.running(&request).await?;
+        let Caller { running, .. } = self.caller(&request).await?;
         let asked = meta::Asked::of(request.into_inner())?;
         let (source, meta) = meta::resolve(&running, asked).await?;
         Ok(Response::new(meta::response(&source, meta)))
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Result<Response<WarnResponse>, Status> {
-        let running = self.running(&request).await?;
+        let Caller { running, .. } = self.caller(&request).await?;
         meta::warn(&running, request.into_inner())?;
         Ok(Response::new(WarnResponse {}))
     }
 
     async fn new_container(
         &self,
-        _: Request<NewContainerRequest>,
+        request: Request<NewContainerRequest>,
     ) -> Result<Response<NewContainerResponse>, Status> {
-        Err(containers_missing())
+        let Caller { running, forwarder } = self.caller(&request).await?;
+        container::create(&running, &forwarder, request.into_inner()).await?;
+        Ok(Response::new(NewContainerResponse {}))
     }
 
     async fn release_container(
         &self,
-        _: Request<ReleaseContainerRequest>,
+        request: Request<ReleaseContainerRequest>,
     ) -> Result<Response<ReleaseContainerResponse>, Status> {
-        Err(containers_missing())
+        let Caller { forwarder, .. } = self.caller(&request).await?;
+        let id = request.into_inner().container_id;
+        forwarder.containers.release(&id).await?;
+        Ok(Response::new(ReleaseContainerResponse {}))
     }
 
     type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<ExecMessage, Status>> + Send>>;
 
     async fn exec_process(
         &self,
-        _: Request<Streaming<ExecMessage>>,
+        request: Request<Streaming<ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
-        Err(containers_missing())
+        let Caller { forwarder, .. } = self.caller(&request).await?;
+        let answers = container::exec::serve(forwarder, request.into_inner());
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
     async fn read_file_container(
         &self,
-        _: Request<ReadFileRequest>,
+        request: Request<ReadFileRequest>,
     ) -> Result<Response<ReadFileResponse>, Status> {
-        Err(containers_missing())
+        let Caller { forwarder, .. } = self.caller(&request).await?;
+        let request = request.into_inner();
+        let root = forwarder.containers.files(&request.r#ref, request.mount_index)?;
+        let range = request.range.map(|range| (range.offset, range.length));
+        let data = read_ref::file(Files::Root(root), request.file_path, range).await?;
+        Ok(Response::new(ReadFileResponse { data }))
     }
 
     async fn read_dir_container(
         &self,
-        _: Request<ReadDirRequest>,
+        request: Request<ReadDirRequest>,
     ) -> Result<Response<ReadDirResponse>, Status> {
-        Err(containers_missing())
+        let Caller { forwarder, .. } = self.caller(&request).await?;
+        let request = request.into_inner();
+        let root = forwarder.containers.files(&request.r#ref, request.mount_index)?;
+        let entries = read_ref::dir(Files::Root(root), request.dir_path, request.include_pattern).await?;
+        Ok(Response::new(ReadDirResponse { entries }))
     }
 
     async fn stat_file_container(
         &self,
-        _: Request<StatFileRequest>,
+        request: Request<StatFileRequest>,
     ) -> Result<Response<StatFileResponse>, Status> {
-        Err(containers_missing())
+        let Caller { forwarder, .. } = self.caller(&request).await?;
+        let request = request.into_inner();
+        let root = forwarder.containers.files(&request.r#ref, request.mount_index)?;
+        let stat = read_ref::stat(Files::Root(root), request.path).await?;
+        Ok(Response::new(StatFileResponse { stat: Some(stat) }))
     }
-}
-
-fn containers_missing() -> Status {
-    Status::unimplemented("containers of the gateway are not supported yet")
 }

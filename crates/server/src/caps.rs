@@ -5,7 +5,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use rbuild_llb::caps::{CapError, Disabled, advertise, check};
 
 /// Of the gateway.
-const GATEWAY: [&str; 21] = [
+const GATEWAY: [&str; 25] = [
     "solve.base",
     "solve.inlinereturn",
     "resolveimage",
@@ -26,7 +26,11 @@ const GATEWAY: [&str; 21] = [
     "gateway.warnings",
     "reference.attestations",
     "source.metaresolver",
+    "gateway.exec",
     "gateway.exec.extrahosts",
+    "gateway.exec.secretenv",
+    "gateway.exec.signals",
+    "gateway.exec.filesystem",
 ];
 
 /// Of build definitions, those that the engine does not have.

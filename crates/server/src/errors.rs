@@ -5,7 +5,7 @@ use prost::Message as _;
 use rbuild_builder::error::{BuildError, chain_text};
 use rbuild_builder::ops::OpError;
 use rbuild_builder::source_policy::PolicyError;
-use rbuild_graph::{Edge, Graph, Op, SourceOp, SourcePosition, SourceRange, Vertex, VertexMeta};
+use rbuild_graph::{Edge, Graph, Op, SourceOp, SourcePosition, SourceRange, SourceText, Vertex, VertexMeta};
 use rbuild_llb::errors::{Detail, status_details};
 use tonic::{Code, Status};
 
@@ -103,6 +103,56 @@ pub fn builds_status(error: &BuildsError) -> Status {
         BuildsError::Exists(_) => Status::already_exists(error.to_string()),
         BuildsError::TooMany => Status::resource_exhausted(error.to_string()),
     }
+}
+
+/// The same failure with more that is known of it, behind what it says itself.
+#[must_use]
+pub fn annotated(status: &Status, more: &[Detail]) -> Status {
+    let mut told = rpc::Status::decode(status.details()).unwrap_or_default();
+    told.code = status.code().into();
+    told.message = status.message().to_owned();
+    let more = status_details(rbuild_llb::errors::Code::Unknown, "", more);
+    told.details
+        .extend(rpc::Status::decode(more.as_slice()).unwrap_or_default().details);
+    Status::with_details(status.code(), told.message.clone(), told.encode_to_vec().into())
+}
+
+/// The same failure with words before it.
+#[must_use]
+pub fn prefixed(status: &Status, words: &str) -> Status {
+    let text = format!("{words}: {}", status.message());
+    let told = Status::with_details(status.code(), text, status.details().to_vec().into());
+    annotated(&told, &[])
+}
+
+/// The same failure at a line of a Dockerfile, unless it names a place already.
+#[must_use]
+pub fn at_line(status: &Status, filename: &str, dockerfile: &[u8], line: u32) -> Status {
+    let told = rpc::Status::decode(status.details()).unwrap_or_default();
+    if told
+        .details
+        .iter()
+        .any(|detail| detail.type_url.contains("errdefs.Source+"))
+    {
+        return status.clone();
+    }
+    let line = SourcePosition {
+        line: i32::try_from(line).unwrap_or(0),
+        character: 0,
+    };
+    let source = Detail::Source {
+        text: SourceText {
+            filename: filename.to_owned(),
+            text: dockerfile.to_vec(),
+            language: "Dockerfile".to_owned(),
+            definition: dockerfile_definition(),
+        },
+        ranges: vec![SourceRange {
+            start: line,
+            end: line,
+        }],
+    };
+    annotated(status, &[source])
 }
 
 /// The failure that a client's front end returned, with everything it says of it.

@@ -11,10 +11,12 @@ use crate::answer::{Answer, BuildRef, Refs};
 use crate::caps;
 use crate::core::Core;
 use crate::errors::llb_status;
+use crate::forwarder::Forwarder;
 use crate::running::Running;
 
 mod contexts;
 mod dockerfile;
+mod gateway;
 mod subrequest;
 
 /// Names of the Dockerfile front end that is part of this program.
@@ -49,7 +51,12 @@ impl Asked {
 ///
 /// # Errors
 /// Those of the front end, and `invalid_argument` for front ends there are none of.
-pub async fn answer(core: &Arc<Core>, running: &Arc<Running>, asked: Asked) -> Result<Answer, Status> {
+pub async fn answer(
+    core: &Arc<Core>,
+    running: &Arc<Running>,
+    caller: &Arc<Forwarder>,
+    asked: Asked,
+) -> Result<Answer, Status> {
     if asked.frontend.is_empty() {
         let Some(definition) = asked.definition else {
             return Ok(Answer::empty());
@@ -67,12 +74,10 @@ pub async fn answer(core: &Arc<Core>, running: &Arc<Running>, asked: Asked) -> R
         )));
     }
     match asked.frontend.as_str() {
-        DOCKERFILE => dockerfile::answer(core, running, asked).await,
+        DOCKERFILE => dockerfile::answer(core, running, caller, asked).await,
         GATEWAY => match asked.attrs.get("source").map(String::as_str) {
-            Some(source) if is_dockerfile(source) => dockerfile::answer(core, running, asked).await,
-            Some(source) => Err(Status::unimplemented(format!(
-                "front ends that are images are not supported yet: {source}"
-            ))),
+            Some(source) if is_dockerfile(source) => dockerfile::answer(core, running, caller, asked).await,
+            Some(_) => gateway::answer(core, running, caller, asked).await,
             None => Err(Status::invalid_argument("no source specified for gateway")),
         },
         other => Err(Status::not_found(format!("invalid frontend: {other}"))),

@@ -8,7 +8,7 @@ use bollard_buildkit_proto::fsutil::types::Stat;
 use rbuild_builder::ops::{blocking, content};
 use rbuild_builder::value::{Chain, Value};
 use rbuild_fileops::SourceTree;
-use rbuild_sys::RootFdError;
+use rbuild_sys::{RootFd, RootFdError};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use tonic::Status;
 
@@ -18,10 +18,26 @@ use crate::running::Running;
 
 /// Largest file given to a client: what fits into one message.
 const FILE_BYTES_MAX: u64 = 15 << 20;
-/// Nothing blocks: a FIFO of an image has nobody at its other end.
-const FILE_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 /// Most names of a directory given to a client.
 const NAMES_MAX: usize = 100_000;
+
+/// What can be read of.
+#[derive(Debug, Clone)]
+pub enum Files {
+    /// A result of the build.
+    Tree(Arc<SourceTree>),
+    /// A directory, of a container's mounts.
+    Root(Arc<RootFd>),
+}
+
+impl Files {
+    fn root(&self) -> &RootFd {
+        match self {
+            Self::Tree(tree) => tree.root(),
+            Self::Root(root) => root,
+        }
+    }
+}
 
 /// The file system, mounted; a directory of the client where it is.
 ///
@@ -44,13 +60,13 @@ pub async fn tree(running: &Running, found: Option<&BuildRef>) -> Result<Arc<Sou
 ///
 /// # Errors
 /// `not_found`, and `out_of_range` for more than fits into a message.
-pub async fn file(tree: Arc<SourceTree>, path: String, range: Option<(i64, i64)>) -> Result<Vec<u8>, Status> {
+pub async fn file(files: Files, path: String, range: Option<(i64, i64)>) -> Result<Vec<u8>, Status> {
     blocking(move || {
         use std::io::{Read as _, Seek as _};
         let shown = Path::new(&path);
-        let opened = tree
+        let opened = files
             .root()
-            .open_in(shown, FILE_FLAGS, Mode::empty())
+            .open_regular(shown)
             .map_err(|error| path_status("open", &path, &error))?;
         let mut file = std::fs::File::from(opened);
         let fail = |error: std::io::Error| Status::unknown(format!("read {path}: {error}"));
@@ -78,9 +94,9 @@ pub async fn file(tree: Arc<SourceTree>, path: String, range: Option<(i64, i64)>
 ///
 /// # Errors
 /// `not_found`.
-pub async fn dir(tree: Arc<SourceTree>, path: String, pattern: String) -> Result<Vec<Stat>, Status> {
+pub async fn dir(files: Files, path: String, pattern: String) -> Result<Vec<Stat>, Status> {
     blocking(move || {
-        let dir = tree
+        let dir = files
             .root()
             .open_in(
                 Path::new(&path),
@@ -115,9 +131,9 @@ pub async fn dir(tree: Arc<SourceTree>, path: String, pattern: String) -> Result
 ///
 /// # Errors
 /// `not_found`.
-pub async fn stat(tree: Arc<SourceTree>, path: String) -> Result<Stat, Status> {
+pub async fn stat(files: Files, path: String) -> Result<Stat, Status> {
     blocking(move || {
-        let found = tree
+        let found = files
             .root()
             .stat(Path::new(&path))
             .map_err(|error| path_status("stat", &path, &error))?;

@@ -15,9 +15,10 @@ use tonic::Status;
 use crate::client::{SessionClient, SessionCredentials};
 use crate::core::Core;
 use crate::events::EventLog;
+use crate::forwarder::{Forwarder, Returned};
 use crate::front_end::{self, Asked};
 use crate::history::Exported;
-use crate::running::{Returned, Running};
+use crate::running::Running;
 use crate::{cache, errors, export, policy};
 
 /// Builds what `request` asks for. When the caller goes away, so that the future is dropped, the build is stopped.
@@ -47,15 +48,15 @@ async fn recorded(
     let exports = export::plan(&request.exporters)?;
     let caches = cache::exports(request.cache.as_ref())?;
     let job = job(core, &request, &caches, &events, &cancel)?;
-    let (running, returned) = Running::new(
+    let (forwarder, returned) = Forwarder::new(request.r#ref.clone(), request.frontend_inputs.clone(), 0);
+    let running = Arc::new(Running::new(
         request.r#ref.clone(),
         Arc::clone(&events),
         cancel,
         job,
         request.session.clone(),
-        request.frontend_inputs.clone(),
-    );
-    let running = Arc::new(running);
+        Arc::new(forwarder),
+    ));
     let listed = core
         .builds
         .add(Arc::clone(&running))
@@ -66,6 +67,8 @@ async fn recorded(
     }
     let id = request.r#ref.clone();
     let outcome = evaluate(core, &running, request, returned, (&exports, &caches)).await;
+    // Nobody calls the gateway of a build that is over, and what its containers mounted is gone when its client hears so.
+    running.forwarder.containers.release_all().await;
     // Listeners of its progress are told that it ended before it is written down, clients of the build only then.
     events.close();
     let kept = match keep {
@@ -174,7 +177,7 @@ async fn evaluate(
             () = running.cancel.cancelled() => return Err(Status::cancelled("context canceled")),
         }
     } else {
-        front_end::answer(core, running, asked).await?
+        front_end::answer(core, running, &running.forwarder, asked).await?
     };
     export::all(running, &answer, exports, caches).await
 }

@@ -22,7 +22,7 @@ use crate::core::Core;
 use crate::listen::Listening;
 
 /// Largest message in either direction, as BuildKit's (`util/grpcutil`, `defaults.DefaultMaxRecvMsgSize`).
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Streams one connection may have open.
 const STREAMS_MAX: u32 = 1000;
 /// How often an idle server looks whether it still is.
@@ -45,7 +45,7 @@ pub async fn serve(
     let control = ControlServer::new(ControlService(Arc::clone(&core)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let bridge = LlbBridgeServer::new(Bridge(Arc::clone(&core)))
+    let bridge = LlbBridgeServer::new(Bridge::new(Arc::clone(&core)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let server = Server::builder()
@@ -53,7 +53,7 @@ pub async fn serve(
         .add_service(control)
         .add_service(bridge)
         .add_service(ContentService::new(core.history.clone()))
-        .add_service(HealthServer::new(Serving));
+        .add_service(health());
     let over = {
         let (core, stop) = (Arc::clone(&core), stop.clone());
         async move {
@@ -96,7 +96,12 @@ async fn idle_for(core: &Core, idle: Option<Duration>) {
 
 /// `grpc.health.v1.Health`: a server that answers serves.
 #[derive(Debug)]
-struct Serving;
+pub(crate) struct Serving;
+
+/// The service of that.
+pub(crate) fn health() -> HealthServer<Serving> {
+    HealthServer::new(Serving)
+}
 
 fn serving() -> HealthCheckResponse {
     HealthCheckResponse {

@@ -20,11 +20,6 @@ pub(super) fn exec(exec: &pb::ExecOp, inputs: usize) -> Result<ExecOp, OpError> 
     if !exec.mounts.iter().any(|mount| mount.dest == "/") {
         return Err(OpError::ExecRoot);
     }
-    let secret = |secret: &pb::SecretEnv| SecretEnv {
-        id: secret.id.clone(),
-        name: secret.name.clone(),
-        optional: secret.optional,
-    };
     let device = |device: &pb::CdiDevice| CdiDevice {
         name: device.name.clone(),
         optional: device.optional,
@@ -36,27 +31,43 @@ pub(super) fn exec(exec: &pb::ExecOp, inputs: usize) -> Result<ExecOp, OpError> 
             .iter()
             .map(|one| mount(one, inputs, exec.mounts.len()))
             .collect::<Result<_, _>>()?,
-        network: match pb::NetMode::try_from(exec.network) {
-            Ok(pb::NetMode::Unset) => NetMode::Unset,
-            Ok(pb::NetMode::Host) => NetMode::Host,
-            Ok(pb::NetMode::None) => NetMode::None,
-            Err(_) => return Err(unknown("network mode", exec.network)),
-        },
-        security: match pb::SecurityMode::try_from(exec.security) {
-            Ok(pb::SecurityMode::Sandbox) => SecurityMode::Sandbox,
-            Ok(pb::SecurityMode::Insecure) => SecurityMode::Insecure,
-            Err(_) => return Err(unknown("security mode", exec.security)),
-        },
+        network: network(exec.network)?,
+        security: security(exec.security)?,
         secret_env: exec.secretenv.iter().map(secret).collect(),
         cdi_devices: exec.cdi_devices.iter().map(device).collect(),
     })
+}
+
+pub(crate) fn network(value: i32) -> Result<NetMode, OpError> {
+    match pb::NetMode::try_from(value) {
+        Ok(pb::NetMode::Unset) => Ok(NetMode::Unset),
+        Ok(pb::NetMode::Host) => Ok(NetMode::Host),
+        Ok(pb::NetMode::None) => Ok(NetMode::None),
+        Err(_) => Err(unknown("network mode", value)),
+    }
+}
+
+pub(crate) fn security(value: i32) -> Result<SecurityMode, OpError> {
+    match pb::SecurityMode::try_from(value) {
+        Ok(pb::SecurityMode::Sandbox) => Ok(SecurityMode::Sandbox),
+        Ok(pb::SecurityMode::Insecure) => Ok(SecurityMode::Insecure),
+        Err(_) => Err(unknown("security mode", value)),
+    }
+}
+
+pub(crate) fn secret(secret: &pb::SecretEnv) -> SecretEnv {
+    SecretEnv {
+        id: secret.id.clone(),
+        name: secret.name.clone(),
+        optional: secret.optional,
+    }
 }
 
 const fn unknown(what: &'static str, value: i32) -> OpError {
     OpError::Value { what, value }
 }
 
-fn process(meta: &pb::Meta) -> ExecMeta {
+pub(crate) fn process(meta: &pb::Meta) -> ExecMeta {
     let host = |host: &pb::HostIp| HostIp {
         host: host.host.clone(),
         ip: host.ip.clone(),
@@ -88,7 +99,7 @@ fn process(meta: &pb::Meta) -> ExecMeta {
     }
 }
 
-fn mount(mount: &pb::Mount, inputs: usize, mounts: usize) -> Result<Mount, OpError> {
+pub(crate) fn mount(mount: &pb::Mount, inputs: usize, mounts: usize) -> Result<Mount, OpError> {
     let output = match mount.output {
         -1 => None,
         index => {

@@ -16,10 +16,11 @@ use serde::Serialize;
 use tonic::Status;
 
 use super::contexts::{self, Contexts};
-use super::{Asked, subrequest};
+use super::{Asked, gateway, subrequest};
 use crate::answer::{Answer, BASE_CONFIG, BuildRef, CONFIG, EPOCH, PLATFORMS, Refs};
 use crate::core::Core;
-use crate::errors::build_status;
+use crate::errors::{self, build_status};
+use crate::forwarder::Forwarder;
 use crate::running::Running;
 
 /// Largest Dockerfile or ignore file.
@@ -29,14 +30,24 @@ const TEXT_BYTES_MAX: u64 = 16 << 20;
 ///
 /// # Errors
 /// Those of reading and lowering it.
-pub(super) async fn answer(_: &Arc<Core>, running: &Arc<Running>, asked: Asked) -> Result<Answer, Status> {
-    let attrs = DockerfileAttrs::parse(&asked.attrs).map_err(|error| subrequest::attrs_status(&error))?;
+pub(super) async fn answer(
+    core: &Arc<Core>,
+    running: &Arc<Running>,
+    caller: &Arc<Forwarder>,
+    asked: Asked,
+) -> Result<Answer, Status> {
+    let mut attrs = DockerfileAttrs::parse(&asked.attrs).map_err(|error| subrequest::attrs_status(&error))?;
+    let contexts = Contexts::open(running, &mut attrs, &asked.inputs).await?;
+    let files = Files::load(running, &attrs, &contexts).await?;
+    if let Some(wish) = Wish::of(&attrs, &files.dockerfile)
+        && let Some(foreign) = gateway::forwarded(&wish.line)
+    {
+        let answered = gateway::forward(core, running, caller, asked, foreign).await;
+        return answered.map_err(|status| wish.explain(&status, &attrs.filename, &files.dockerfile));
+    }
     if let Some(missing) = &attrs.forward.missing_cap {
         return Err(subrequest::missing_cap(missing));
     }
-    let mut attrs = attrs;
-    let contexts = Contexts::open(running, &mut attrs, &asked.inputs).await?;
-    let files = Files::load(running, &attrs, &contexts).await?;
     if let Some(id) = &attrs.request_id {
         let warn = |warnings: &[LintWarning]| files.warn(&attrs.filename, warnings);
         return subrequest::answer(running, options(&attrs, &files, &contexts), id, &warn).await;
@@ -62,6 +73,43 @@ pub(super) async fn answer(_: &Arc<Core>, running: &Arc<Running>, asked: Asked) 
         lowered.push((platform.unwrap_or_else(Platform::host), done));
     }
     Ok(combine(lowered, several))
+}
+
+/// The front end that the build argument `BUILDKIT_SYNTAX`, or the Dockerfile itself, wants to be read by.
+struct Wish {
+    /// Its image, and arguments.
+    line: String,
+    /// Line of the Dockerfile that says so.
+    place: Option<u32>,
+}
+
+impl Wish {
+    /// `None` also where it was followed already.
+    fn of(attrs: &DockerfileAttrs, dockerfile: &[u8]) -> Option<Self> {
+        if attrs.forward.cmdline.is_some() {
+            return None;
+        }
+        if let Some(line) = &attrs.forward.syntax {
+            let line = line.clone();
+            return Some(Self { line, place: None });
+        }
+        let (_, directive) = rbuild_dockerfile::directive::detect_syntax(dockerfile)?;
+        Some(Self {
+            line: directive.value,
+            place: Some(directive.span.start),
+        })
+    }
+
+    /// An error of that front end, with where it was asked for.
+    fn explain(&self, status: &Status, filename: &str, dockerfile: &[u8]) -> Status {
+        match self.place {
+            Some(line) => errors::at_line(status, filename, dockerfile, line),
+            None => {
+                let text = format!("failed with build-arg:BUILDKIT_SYNTAX = {}", self.line);
+                errors::prefixed(status, &text)
+            }
+        }
+    }
 }
 
 fn options(attrs: &DockerfileAttrs, files: &Files, contexts: &Contexts) -> FrontendOptions {

@@ -38,7 +38,7 @@ impl Bench {
         Self {
             dir,
             control: ControlService(Arc::clone(&core)),
-            bridge: Bridge(Arc::clone(&core)),
+            bridge: Bridge::new(Arc::clone(&core)),
             core,
         }
     }

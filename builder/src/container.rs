@@ -1,0 +1,414 @@
+//! Containers of front ends: a root, mounts, and processes that come and go (`frontend/gateway/container`). The first process is
+//! pid 1; the others join it, and end with it. As in BuildKit, a process that fails ends its container.
+//!
+//! What a container may do is asked for here, where its sandbox is made, and not by whoever passes the request on.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rbuild_graph::{ExecMeta, ExecOp, MountKind, SecretEnv, SecurityMode};
+use rbuild_sandbox::{Entrance, MountKind as MountAs, MountPlan, SpawnError, Stdio};
+use rbuild_sandbox::{OverlayPlan, Process, Running, Source};
+use rbuild_snapshotter::Workspace;
+use rbuild_sys::overlay::OverlayError;
+use rbuild_sys::{RootFd, RootFdError};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::job::Job;
+use crate::ops::exec::mounts::{self, Mounts};
+use crate::ops::{OpError, blocking, chain_of, exec};
+use crate::value::Value;
+
+mod process;
+mod streams;
+
+pub use process::{ContainerProcess, ProcessFailure, ProcessHandle, Streams, UNKNOWN_EXIT_STATUS};
+pub use streams::{Input, Output};
+
+/// Most processes of a container at once.
+const PROCESSES_MAX: usize = 128;
+
+/// Why a container, or a process of it, could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// No mount is at `/`.
+    #[error("a container needs a mount at /")]
+    NoRoot,
+    /// What is at `/` is no file system of the build.
+    #[error("invalid mount type for /")]
+    RootKind,
+    /// A mount, an image's user, an entitlement.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// The layers could not be mounted.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// A mount could not be opened.
+    #[error(transparent)]
+    Open(#[from] RootFdError),
+    /// The kernel refused a pipe or a mount.
+    #[error("{verb}")]
+    Kernel {
+        /// What was tried.
+        verb: &'static str,
+        /// Its answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The process could not be started.
+    #[error("start process")]
+    Spawn(#[from] SpawnError),
+    /// It has ended, or was released.
+    #[error("container has stopped")]
+    Stopped,
+    /// Too many processes.
+    #[error("more than {PROCESSES_MAX} processes in a container")]
+    Processes,
+    /// There is no such mount.
+    #[error("mount index {index} is out of bounds ({count} available)")]
+    NoSuchMount {
+        /// As asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// It has no files to be read from here: a secret, an agent, memory.
+    #[error("mountable {0} not found")]
+    NoFiles(usize),
+}
+
+/// A process to be started.
+#[derive(Debug, Clone)]
+pub struct ProcessRequest {
+    /// Program, environment, directory, user.
+    pub meta: ExecMeta,
+    /// Secrets it has as variables.
+    pub secret_env: Vec<SecretEnv>,
+    /// Whether the sandbox is lifted. Those who join have what the first process has.
+    pub security: SecurityMode,
+    /// Its streams.
+    pub streams: Streams,
+}
+
+/// A file that a container shows and nobody writes.
+#[derive(Debug, Clone)]
+pub struct ShownFile {
+    /// Where.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub content: Vec<u8>,
+    /// Permission bits; it belongs to root.
+    pub mode: u32,
+}
+
+/// A container. [`Container::release`] ends it in order; dropped, it ends too.
+#[derive(Debug)]
+pub struct Container {
+    job: Arc<Job>,
+    exec: ExecOp,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// The first process that failed.
+    failed: Arc<Mutex<Option<ProcessFailure>>>,
+    stage: tokio::sync::Mutex<Stage>,
+    held: Mutex<Option<Held>>,
+    _stop: DropGuard,
+}
+
+/// Where a container is in its life.
+#[derive(Debug)]
+enum Stage {
+    New,
+    Runs(Entrance),
+    Over,
+}
+
+/// What a container has while it lives. Mounts before what they are made of.
+#[derive(Debug)]
+struct Held {
+    /// Mounts of this process, detached: the sandbox shows the same ones.
+    trees: Vec<OwnedFd>,
+    root: OverlayPlan,
+    plans: Vec<MountPlan>,
+    /// Of each mount asked for, its files.
+    files: Vec<Option<Arc<RootFd>>>,
+    _mounts: Mounts,
+    _workspace: Workspace,
+}
+
+impl Container {
+    /// Makes the mounts of a container ready. `exec` says what they are, in terms of `inputs`, and what the network is; its
+    /// process part counts only for host name and extra hosts.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub async fn create(
+        job: &Arc<Job>,
+        exec: ExecOp,
+        inputs: &[Value],
+        shown: &[ShownFile],
+        cancel: &CancellationToken,
+    ) -> Result<Self, ContainerError> {
+        let root = exec.mounts.iter().find(|mount| mount.dest == "/");
+        let root = root.ok_or(ContainerError::NoRoot)?;
+        if root.kind != MountKind::Bind {
+            return Err(ContainerError::RootKind);
+        }
+        let stop = cancel.child_token();
+        let base = chain_of(job, root.input, inputs).await?;
+        let base = job.unpack_chain(&base).await.map_err(OpError::from)?;
+        let mounts = mounts::prepare(job, &exec, inputs, &stop).await?;
+        let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
+        let wanted: Vec<String> = exec.mounts.iter().map(|mount| mount.dest.clone()).collect();
+        let shown: Vec<MountPlan> = shown.iter().map(ShownFile::plan).collect();
+        let held = blocking(move || {
+            let workspace = engine
+                .snapshotter
+                .workspace(&lease, base.layers())
+                .map_err(OpError::from)?;
+            let mut held = Held::mount(workspace, mounts, &wanted)?;
+            held.plans.extend(shown);
+            Ok::<_, ContainerError>(held)
+        })
+        .await?;
+        Ok(Self {
+            job: Arc::clone(job),
+            exec,
+            _stop: stop.clone().drop_guard(),
+            stop,
+            tasks: TaskTracker::new(),
+            failed: Arc::default(),
+            stage: tokio::sync::Mutex::new(Stage::New),
+            held: Mutex::new(Some(held)),
+        })
+    }
+
+    /// Starts a process. That it cannot run is told by its end, as BuildKit does.
+    ///
+    /// # Errors
+    /// [`ContainerError`] for what the build was not allowed, a user the image does not know, and a container that is over.
+    pub async fn start(&self, request: ProcessRequest) -> Result<ContainerProcess, ContainerError> {
+        if self.tasks.len() >= PROCESSES_MAX {
+            return Err(ContainerError::Processes);
+        }
+        let secrets = self.secrets(&request.secret_env).await?;
+        let exec = ExecOp {
+            meta: ExecMeta {
+                hostname: self.exec.meta.hostname.clone(),
+                extra_hosts: self.exec.meta.extra_hosts.clone(),
+                ..request.meta
+            },
+            security: request.security,
+            ..self.exec.clone()
+        };
+        exec::check_entitlements(&self.job, &exec)?;
+        let root = self.files(self.root_index())?;
+        let meta = exec.meta.clone();
+        let made = blocking(move || exec::process(&meta, &root, &secrets, false)).await;
+        let mut process = made?;
+        let input = process::input(request.streams).map_err(kernel("make a pipe"))?;
+        let mut stage = self.stage.lock().await;
+        if self.stop.is_cancelled() {
+            return Err(ContainerError::Stopped);
+        }
+        let running = match &*stage {
+            Stage::Over => return Err(ContainerError::Stopped),
+            Stage::New => self.first(&exec, process, request.streams, input.as_ref())?,
+            Stage::Runs(entrance) => {
+                process.stdio = stdio(request.streams, 0);
+                let sandbox = &self.job.engine.sandbox;
+                sandbox.join(entrance, &process, &process::given(&[], input.as_ref()))?
+            }
+        };
+        let running = Arc::new(running);
+        let waiter = Arc::clone(&running);
+        let stop = self.stop.clone();
+        let ready = blocking(move || waiter.ready());
+        let mut ready = tokio::select! {
+            ready = ready => ready,
+            () = stop.cancelled() => {
+                running.kill();
+                None
+            }
+        };
+        let end = self.watch(&running);
+        let stdin = input.map(|(_, write)| write);
+        let process = process::attach(running, ready.as_mut(), stdin, end).map_err(kernel("read a process"));
+        if matches!(*stage, Stage::New) {
+            *stage = ready.map_or(Stage::Over, |ready| Stage::Runs(ready.entrance));
+        }
+        process
+    }
+
+    /// Spawns pid 1.
+    fn first(
+        &self,
+        exec: &ExecOp,
+        mut process: Process,
+        streams: Streams,
+        input: Option<&(OwnedFd, OwnedFd)>,
+    ) -> Result<Running, ContainerError> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = held.as_ref().ok_or(ContainerError::Stopped)?;
+        process.stdio = stdio(streams, held.trees.len());
+        let mut plan = exec::plan(&self.job, exec, held.root.clone(), process, held.plans.clone())?;
+        plan.root.source = Source::Fd(0);
+        let fds = process::given(&held.trees, input);
+        Ok(self.job.engine.sandbox.spawn(&plan, &fds)?)
+    }
+
+    /// Follows a process to its end; ends the container with one that fails, and each with the container.
+    fn watch(&self, running: &Arc<Running>) -> watch::Receiver<Option<Result<(), ProcessFailure>>> {
+        let (tell, end) = watch::channel(None);
+        let (running, stop, failed) = (Arc::clone(running), self.stop.clone(), Arc::clone(&self.failed));
+        self.tasks.spawn(async move {
+            let waiter = Arc::clone(&running);
+            let mut wait = std::pin::pin!(blocking(move || waiter.wait()));
+            let exit = tokio::select! {
+                exit = &mut wait => exit,
+                () = stop.cancelled() => {
+                    running.kill();
+                    wait.await
+                }
+            };
+            let end = process::judge(exit, stop.is_cancelled());
+            if let Err(failure) = &end {
+                let mut first = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert_with(|| failure.clone());
+                stop.cancel();
+            }
+            tell.send_replace(Some(end));
+        });
+        end
+    }
+
+    async fn secrets(&self, wanted: &[SecretEnv]) -> Result<Vec<OsString>, ContainerError> {
+        let mut variables = Vec::with_capacity(wanted.len());
+        for secret in wanted {
+            let value = self.job.client.secret(&secret.id, secret.optional).await;
+            let mut text = format!("{}=", secret.name).into_bytes();
+            if let Some(value) = value.map_err(OpError::from)? {
+                text.extend_from_slice(value.expose());
+            }
+            variables.push(OsString::from_vec(text));
+        }
+        Ok(variables)
+    }
+
+    fn root_index(&self) -> usize {
+        let root = self.exec.mounts.iter().position(|mount| mount.dest == "/");
+        root.unwrap_or_default()
+    }
+
+    /// The files of a mount as they are now.
+    ///
+    /// # Errors
+    /// [`ContainerError::NoSuchMount`], [`ContainerError::NoFiles`], [`ContainerError::Stopped`].
+    pub fn files(&self, index: usize) -> Result<Arc<RootFd>, ContainerError> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = &held.as_ref().ok_or(ContainerError::Stopped)?.files;
+        let count = files.len();
+        let found = files
+            .get(index)
+            .ok_or(ContainerError::NoSuchMount { index, count })?;
+        found.clone().ok_or(ContainerError::NoFiles(index))
+    }
+
+    /// Ends all processes, waits for that, and gives everything back.
+    ///
+    /// # Errors
+    /// The first process that failed, one that was ended here among them.
+    pub async fn release(&self) -> Result<(), ProcessFailure> {
+        self.stop.cancel();
+        // Whoever starts a process now has seen the stop, or is waited for.
+        *self.stage.lock().await = Stage::Over;
+        self.tasks.close();
+        self.tasks.wait().await;
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        blocking(move || drop(held)).await;
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+impl ShownFile {
+    fn plan(&self) -> MountPlan {
+        MountPlan {
+            dest: self.path.clone(),
+            kind: MountAs::File {
+                content: self.content.clone(),
+                uid: 0,
+                gid: 0,
+                mode: self.mode,
+            },
+        }
+    }
+}
+
+impl Held {
+    fn mount(workspace: Workspace, mounts: Mounts, wanted: &[String]) -> Result<Self, ContainerError> {
+        let root = exec::overlay_of(&workspace);
+        let mut trees = vec![root.spec().mount()?];
+        let mut plans = mounts.plans();
+        let mut opened = vec![("/".to_owned(), files(&trees[0])?)];
+        for plan in &mut plans {
+            let MountAs::Bind { source, .. } = &mut plan.kind else {
+                continue;
+            };
+            let place = match source {
+                Source::Overlay(overlay) => {
+                    let tree = overlay.spec().mount()?;
+                    let place = files(&tree)?;
+                    *source = Source::Fd(trees.len());
+                    trees.push(tree);
+                    Some(place)
+                }
+                // A directory of a cache. An agent's socket has no files.
+                Source::Path(path) if path.is_dir() => Some(Arc::new(RootFd::open(path)?)),
+                Source::Path(_) | Source::Fd(_) => None,
+            };
+            if let Some(place) = place {
+                opened.push((plan.dest.display().to_string(), place));
+            }
+        }
+        let files = wanted
+            .iter()
+            .map(|dest| {
+                let found = opened.iter().find(|(at, _)| at == dest);
+                found.map(|(_, place)| Arc::clone(place))
+            })
+            .collect();
+        Ok(Self {
+            trees,
+            root,
+            plans,
+            files,
+            _mounts: mounts,
+            _workspace: workspace,
+        })
+    }
+}
+
+fn files(tree: &OwnedFd) -> Result<Arc<RootFd>, ContainerError> {
+    let copy = tree.try_clone().map_err(kernel("open a mount"))?;
+    Ok(Arc::new(RootFd::from_fd(copy)))
+}
+
+/// `given` descriptors come before its input.
+const fn stdio(streams: Streams, given: usize) -> Stdio {
+    match streams {
+        Streams::Pipes { stdin: true } => Stdio::Pipes { stdin: Some(given) },
+        Streams::Pipes { stdin: false } => Stdio::Pipes { stdin: None },
+        Streams::Terminal => Stdio::Terminal,
+    }
+}
+
+fn kernel(verb: &'static str) -> impl Fn(io::Error) -> ContainerError {
+    move |source| ContainerError::Kernel { verb, source }
+}
