@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::engine::Engine;
 use crate::images::RemoteLayer;
 use crate::ops::define;
+pub use crate::ops::network_files::Dns;
 use crate::ops::{self, OpError};
 use crate::request::Entitlement;
 use crate::solve::{
@@ -51,6 +52,10 @@ pub struct Settings {
     pub site: String,
     /// Most steps at once; a number of our own if absent.
     pub jobs: Option<usize>,
+    /// Places for steps that several builds share, instead of a number for this one.
+    pub steps: Option<Arc<Semaphore>>,
+    /// What steps are told of name servers instead of what the host's file says.
+    pub dns: Dns,
     /// Images hold the cache that made them.
     pub inline_cache: bool,
 }
@@ -76,7 +81,7 @@ pub struct Job {
     /// Files of the client, each fetched once.
     pub uploads: ops::source::upload::Uploads,
     /// Limits steps that run at once.
-    pub steps: Semaphore,
+    pub steps: Arc<Semaphore>,
     /// Limits work of our own that keeps a processor busy.
     pub processors: Semaphore,
     /// Where progress goes.
@@ -108,7 +113,10 @@ impl Job {
             fetches: Mutex::default(),
             book: Book::default(),
             uploads: ops::source::upload::Uploads::default(),
-            steps: Semaphore::new(settings.jobs.unwrap_or(STEPS_MAX).clamp(1, STEPS_MAX)),
+            steps: settings.steps.clone().unwrap_or_else(|| {
+                let most = settings.jobs.unwrap_or(STEPS_MAX);
+                Arc::new(Semaphore::new(most.clamp(1, STEPS_MAX)))
+            }),
             processors: Semaphore::new(processors),
             engine,
             lease,

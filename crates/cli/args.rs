@@ -274,6 +274,13 @@ pub(crate) struct PruneArgs {
     pub(crate) verbose: bool,
 }
 
+/// What the program says it is where BuildKit's programs are expected: clients split it into package, version and
+/// revision.
+pub(crate) fn api_version() -> String {
+    let version = rbuild_server::core::version();
+    format!("{} {} {}", version.package, version.version, version.revision)
+}
+
 /// What Go's flag package takes for a bool.
 pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
     parse_bool(text).ok_or_else(|| format!("{text:?} is not a bool"))

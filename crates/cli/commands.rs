@@ -93,7 +93,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Logout(args) => login::logout(&args, env),
         Command::Du(args) => du::run(&args, options, env, open),
         Command::Prune(args) => prune::run(&args, options, env, open),
-        Command::Serve(args) => serve::run(&args, options, open),
+        Command::Serve(args) => serve::run(&args, debug, options, env, open),
         Command::Version => version::run(env),
         Command::Buildx(_) | Command::Image(_) | Command::Builder(_) => {
             unreachable!("flatten() leaves no longer spelling")
@@ -105,13 +105,8 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
 ///
 /// # Errors
 /// [`CommandError`].
-pub(crate) fn buildkitd(args: &Buildkitd, open: Open<'_>) -> Result<(), CommandError> {
-    let options = EngineOptions {
-        // BuildKit's clients and tests keep other things in that directory too.
-        root: args.root.as_ref().map(|root| root.join("rbuild")),
-        jobs: None,
-    };
-    serve::run(&args.serve, options, open)
+pub(crate) fn buildkitd(args: &Buildkitd, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
+    serve::run_buildkitd(args, env, open)
 }
 
 /// Tells the user what went wrong and says how the program ends.

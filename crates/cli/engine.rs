@@ -7,12 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rbuild_builder::job::Dns;
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest, Entitlement};
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};
+use rbuild_server::core::FrontEnds;
+use rbuild_server::gc::Rules;
+use rbuild_server::listen::TlsFiles;
 use rbuild_ui::diagnostic::Diagnostic;
+
+use crate::serve_log::ServeLog;
 
 /// Why the engine did not do what it was asked.
 #[derive(Debug)]
@@ -132,10 +138,14 @@ pub(crate) struct Removed {
 /// What is served, and to whom.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ServeRequest {
-    /// `unix://` addresses.
+    /// Addresses to listen on.
     pub(crate) addresses: Vec<String>,
+    /// Owner of the unix sockets.
+    pub(crate) uid: Option<u32>,
     /// Group that may use the sockets.
     pub(crate) gid: Option<u32>,
+    /// What clients on TCP see and must show; nothing listens there without.
+    pub(crate) tls: Option<TlsFiles>,
     /// When to end by itself.
     pub(crate) idle: Option<Duration>,
     /// What builds may be given.
@@ -144,6 +154,16 @@ pub(crate) struct ServeRequest {
     pub(crate) labels: HashMap<String, String>,
     /// Configuration file, for what it says of registries.
     pub(crate) config: Option<PathBuf>,
+    /// What is collected by itself.
+    pub(crate) gc: Rules,
+    /// Most steps at once, of all builds together.
+    pub(crate) steps_max: Option<usize>,
+    /// What steps are told of name servers.
+    pub(crate) dns: Dns,
+    /// Front ends that may not be used.
+    pub(crate) front_ends: FrontEnds,
+    /// Where the server says what it does.
+    pub(crate) log: ServeLog,
 }
 
 /// What the commands need.

@@ -10,6 +10,7 @@ mod native;
 mod request;
 mod result_files;
 mod serve_config;
+mod serve_log;
 mod signals;
 mod stdin;
 mod terminal;
@@ -44,6 +45,6 @@ fn buildkitd() -> ExitCode {
         Err(error) => return args::report(&error),
     };
     let mut env = env::Env::of_process();
-    let done = commands::buildkitd(&args, &native::Native::open);
+    let done = commands::buildkitd(&args, &mut env, &native::Native::open);
     ExitCode::from(commands::report(done, &mut env).code())
 }

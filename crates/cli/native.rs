@@ -18,6 +18,7 @@ use rbuild_oci::{Digest, Platform};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig, USER_AGENT};
 use rbuild_sandbox::Sandbox;
 use rbuild_server::core::{Core, Settings};
+use rbuild_server::listen::{Access, listen};
 use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
 use rbuild_sys::userns::{self, Rung};
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode, Source};
@@ -28,6 +29,7 @@ use crate::engine::{
     Engine, EngineError, EngineOptions, ImageDetails, ImageRow, OpenOutput, PruneRequest, Removed,
     ServeRequest, UsageFilter, UsageRow,
 };
+use crate::serve_log::Level;
 use crate::signals;
 
 /// No core dumps and no tracing: the memory of this process may hold credentials and secrets.
@@ -250,19 +252,34 @@ impl Engine for Native {
             let path = config.display().to_string();
             sources.env.insert("BUILDKITD_CONFIG".to_owned(), path);
         }
+        let access = Access {
+            uid: request.uid,
+            gid: request.gid,
+            tls: request
+                .tls
+                .map(|files| files.load())
+                .transpose()
+                .map_err(failed)?,
+        };
         let settings = Settings {
             labels: request.labels,
             entitlements: request.entitlements,
             registries: RegistryConfig::load(&sources).map_err(failed)?,
+            gc: request.gc,
+            steps_max: request.steps_max,
+            dns: request.dns,
+            front_ends: request.front_ends,
         };
         let server = Arc::new(Core::new(Arc::clone(&self.core), settings));
         self.runtime.block_on(async {
-            let listening: Result<Vec<_>, _> = request
-                .addresses
-                .iter()
-                .map(|address| rbuild_server::listen::listen(address, request.gid))
-                .collect();
-            let listening = listening.map_err(failed)?;
+            let mut listening = Vec::new();
+            for address in &request.addresses {
+                listening.extend(listen(address, &access).map_err(failed)?);
+            }
+            for one in &listening {
+                let line = format!("running server on {}", one.address());
+                request.log.write(&mut std::io::stderr(), Level::Info, &line);
+            }
             let served =
                 rbuild_server::serve::serve(server, listening, request.idle, self.cancel.clone()).await;
             served.map_err(failed)

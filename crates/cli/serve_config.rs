@@ -1,10 +1,16 @@
 //! `buildkitd.toml` as far as the server itself reads it (`cmd/buildkitd/config/config.go`); what it says of registries
-//! is read by the registry client. Keys that are not served yet are accepted: the file describes another program.
+//! is read by the registry client. Every key of BuildKit's is known. Those that promise protection which rbuild does not
+//! give are refused; those without a meaning here, and those nobody knows, are named in a warning.
 
-use std::collections::HashMap;
+mod values;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::Value;
+
+pub(crate) use values::{DiskSpace, Time};
 
 /// Largest configuration file.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -30,20 +36,57 @@ pub(crate) enum ServeConfigError {
         #[source]
         source: Box<toml::de::Error>,
     },
+    /// It asks for what would not be done.
+    #[error("{path:?}: {key}: {why}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is missing.
+        why: &'static str,
+    },
 }
+
+/// Keys of a table that are not read.
+type Rest = BTreeMap<String, Value>;
 
 /// What is read.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[serde(default)]
 pub(crate) struct ServeConfig {
     /// Directory of everything that is kept.
     pub(crate) root: Option<PathBuf>,
+    /// Old spelling of `log.level`.
+    pub(crate) debug: bool,
+    pub(crate) trace: bool,
     /// What builds may be given.
+    #[serde(rename = "insecure-entitlements")]
     pub(crate) insecure_entitlements: Vec<String>,
+    #[serde(rename = "proxyNetwork")]
+    proxy_network: bool,
+    pub(crate) log: Log,
     /// Sockets.
     pub(crate) grpc: Grpc,
     /// Workers.
     pub(crate) worker: Workers,
+    pub(crate) dns: Dns,
+    pub(crate) frontend: Frontends,
+    /// Read by the registry client.
+    #[serde(rename = "registry")]
+    _registry: Rest,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// `[log]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Log {
+    pub(crate) format: String,
+    pub(crate) level: String,
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 /// `[grpc]`.
@@ -51,7 +94,22 @@ pub(crate) struct ServeConfig {
 #[serde(default)]
 pub(crate) struct Grpc {
     pub(crate) address: Vec<String>,
+    pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
+    pub(crate) tls: Tls,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// `[grpc.tls]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Tls {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) ca: PathBuf,
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 /// `[worker]`.
@@ -59,21 +117,108 @@ pub(crate) struct Grpc {
 #[serde(default)]
 pub(crate) struct Workers {
     pub(crate) oci: Worker,
+    containerd: Containerd,
 }
 
 /// `[worker.oci]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Worker {
+    enabled: Option<bool>,
     pub(crate) labels: HashMap<String, String>,
+    #[serde(rename = "max-parallelism")]
+    pub(crate) max_parallelism: usize,
+    pub(crate) gc: Option<bool>,
+    pub(crate) gckeepstorage: DiskSpace,
+    #[serde(rename = "reservedSpace")]
+    pub(crate) reserved_space: DiskSpace,
+    #[serde(rename = "maxUsedSpace")]
+    pub(crate) max_used_space: DiskSpace,
+    #[serde(rename = "minFreeSpace")]
+    pub(crate) min_free_space: DiskSpace,
+    pub(crate) gcpolicy: Vec<GcPolicy>,
+    #[serde(rename = "networkMode")]
+    network_mode: String,
+    #[serde(rename = "userRemapUnsupported")]
+    user_remap: String,
+    #[serde(rename = "apparmor-profile")]
+    apparmor_profile: String,
+    selinux: bool,
+    /// Does not matter: the sandbox is the same with and without.
+    #[serde(rename = "rootless")]
+    _rootless: bool,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// `[[worker.oci.gcpolicy]]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct GcPolicy {
+    pub(crate) all: bool,
+    pub(crate) filters: Vec<String>,
+    #[serde(rename = "keepDuration")]
+    pub(crate) keep_duration: Time,
+    #[serde(rename = "keepBytes")]
+    pub(crate) keep_bytes: DiskSpace,
+    #[serde(rename = "reservedSpace")]
+    pub(crate) reserved_space: DiskSpace,
+    #[serde(rename = "maxUsedSpace")]
+    pub(crate) max_used_space: DiskSpace,
+    #[serde(rename = "minFreeSpace")]
+    pub(crate) min_free_space: DiskSpace,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// `[worker.containerd]`: only whether it is wanted matters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Containerd {
+    enabled: Option<bool>,
+}
+
+/// `[dns]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Dns {
+    pub(crate) nameservers: Vec<std::net::IpAddr>,
+    pub(crate) options: Vec<String>,
+    #[serde(rename = "searchDomains")]
+    pub(crate) search_domains: Vec<String>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// `[frontend]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Frontends {
+    #[serde(rename = "dockerfile.v0")]
+    pub(crate) dockerfile: Frontend,
+    #[serde(rename = "gateway.v0")]
+    pub(crate) gateway: Frontend,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// `[frontend."gateway.v0"]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Frontend {
+    pub(crate) enabled: Option<bool>,
+    #[serde(rename = "allowedRepositories")]
+    pub(crate) allowed_repositories: Vec<String>,
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 impl ServeConfig {
-    /// Reads `path`; a file that is not there says nothing.
+    /// Reads `path`; a file that is not there says nothing. Also gives the keys that have no effect.
     ///
     /// # Errors
     /// [`ServeConfigError`].
-    pub(crate) fn read(path: &Path) -> Result<Self, ServeConfigError> {
+    pub(crate) fn read(path: &Path) -> Result<(Self, Vec<String>), ServeConfigError> {
         use std::io::Read as _;
         let fail = |source| ServeConfigError::Read {
             path: path.to_owned(),
@@ -81,44 +226,102 @@ impl ServeConfig {
         };
         let file = match std::fs::File::open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default().judged()),
             Err(error) => return Err(fail(error)),
         };
         let mut text = String::new();
         file.take(CONFIG_BYTES_MAX)
             .read_to_string(&mut text)
             .map_err(fail)?;
-        toml::from_str(&text).map_err(|source| ServeConfigError::Toml {
+        let read: Self = toml::from_str(&text).map_err(|source| ServeConfigError::Toml {
             path: path.to_owned(),
             source: Box::new(source),
-        })
+        })?;
+        if let Some((key, why)) = read.refused() {
+            return Err(ServeConfigError::Refused {
+                path: path.to_owned(),
+                key,
+                why,
+            });
+        }
+        Ok(read.judged())
+    }
+
+    fn judged(self) -> (Self, Vec<String>) {
+        let idle = self.without_effect();
+        (self, idle)
+    }
+
+    /// The first key that asks for what would not be done, and what is missing.
+    fn refused(&self) -> Option<(&'static str, &'static str)> {
+        let oci = &self.worker.oci;
+        let network = oci.network_mode.as_str();
+        let refusals = [
+            (
+                self.proxy_network,
+                "proxyNetwork",
+                "rbuild has no proxy for the network of builds",
+            ),
+            (
+                oci.enabled == Some(false),
+                "worker.oci.enabled",
+                "rbuild has no other worker",
+            ),
+            (
+                self.worker.containerd.enabled == Some(true),
+                "worker.containerd.enabled",
+                "rbuild has no containerd worker",
+            ),
+            (
+                !matches!(network, "" | "auto" | "host"),
+                "worker.oci.networkMode",
+                "steps have the network of the host, or none",
+            ),
+            (
+                !oci.apparmor_profile.is_empty(),
+                "worker.oci.apparmor-profile",
+                "rbuild does not apply AppArmor profiles",
+            ),
+            (
+                oci.selinux,
+                "worker.oci.selinux",
+                "rbuild does not apply SELinux labels",
+            ),
+            (
+                !oci.user_remap.is_empty(),
+                "worker.oci.userRemapUnsupported",
+                "run rbuild without root instead",
+            ),
+        ];
+        let found = refusals.into_iter().find(|(is_asked, ..)| *is_asked);
+        found.map(|(_, key, why)| (key, why))
+    }
+
+    /// Keys that were given and change nothing here.
+    fn without_effect(&self) -> Vec<String> {
+        let oci = &self.worker.oci;
+        let tables = [
+            ("", &self.rest),
+            ("log.", &self.log.rest),
+            ("grpc.", &self.grpc.rest),
+            ("grpc.tls.", &self.grpc.tls.rest),
+            ("worker.oci.", &oci.rest),
+            ("dns.", &self.dns.rest),
+            ("frontend.", &self.frontend.rest),
+            ("frontend.\"dockerfile.v0\".", &self.frontend.dockerfile.rest),
+            ("frontend.\"gateway.v0\".", &self.frontend.gateway.rest),
+        ];
+        let policies = oci
+            .gcpolicy
+            .iter()
+            .map(|policy| ("worker.oci.gcpolicy.", &policy.rest));
+        tables
+            .into_iter()
+            .chain(policies)
+            .flat_map(|(table, rest)| rest.keys().map(move |key| format!("{table}{key}")))
+            .collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_parts_that_count_are_read_and_others_accepted() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("buildkitd.toml");
-        let text = "insecure-entitlements = [\"network.host\"]\n[registry.\"docker.io\"]\nmirrors=[\"localhost:1\"]\n\
-                    [otel]\n  socketPath = \"/x\"\n[grpc]\naddress = [\"unix:///a\"]\ngid = 7\n[worker.oci]\nlabels = {a = \"b\"}\n";
-        std::fs::write(&path, text).unwrap();
-        let config = ServeConfig::read(&path).unwrap();
-        assert_eq!(config.insecure_entitlements, ["network.host"]);
-        assert_eq!((config.grpc.address.len(), config.grpc.gid), (1, Some(7)));
-        assert_eq!(config.worker.oci.labels["a"], "b");
-    }
-
-    #[test]
-    fn a_missing_file_says_nothing_and_a_broken_one_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.toml");
-        assert_eq!(ServeConfig::read(&path).unwrap().root, None);
-        std::fs::write(&path, "grpc = 3").unwrap();
-        let error = ServeConfig::read(&path).unwrap_err();
-        assert!(error.to_string().contains("x.toml"), "{error}");
-    }
-}
+mod tests;

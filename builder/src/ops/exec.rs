@@ -194,10 +194,11 @@ pub(crate) fn plan(
         SecurityMode::Insecure => Security::Insecure,
     };
     let host_network = plan.network == Network::Host;
-    let resolv_conf = network_files::resolv_conf(host_network).map_err(|source| OpError::Host {
-        path: "/etc/resolv.conf".into(),
-        source,
-    })?;
+    let resolv_conf =
+        network_files::resolv_conf(host_network, &job.settings.dns).map_err(|source| OpError::Host {
+            path: "/etc/resolv.conf".into(),
+            source,
+        })?;
     plan.resolv_conf = Some(resolv_conf);
     plan.hosts = Some(network_files::hosts(&meta.hostname, &meta.extra_hosts));
     plan.shm_size_bytes = job.settings.shm_size_bytes;

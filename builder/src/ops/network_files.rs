@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::IpAddr;
 use std::path::Path;
 
 use rbuild_graph::HostIp;
@@ -34,15 +35,54 @@ pub fn hosts(hostname: &str, extra: &[HostIp]) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// What a server's configuration says of name servers; an empty list says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// Name servers.
+    pub servers: Vec<IpAddr>,
+    /// Domains that short names are looked up in.
+    pub search: Vec<String>,
+    /// Options of the resolver.
+    pub options: Vec<String>,
+}
+
+impl Dns {
+    /// The resolver file with these instead of its own lines of their kind.
+    fn apply(&self, text: &[u8]) -> Vec<u8> {
+        use std::fmt::Write as _;
+        let text = String::from_utf8_lossy(text);
+        let said = |word: Option<&str>| match word {
+            Some("nameserver") => !self.servers.is_empty(),
+            Some("search" | "domain") => !self.search.is_empty(),
+            Some("options") => !self.options.is_empty(),
+            _ => false,
+        };
+        let kept = text.lines().filter(|line| !said(line.split_whitespace().next()));
+        let mut text: String = kept.flat_map(|line| [line, "\n"]).collect();
+        for server in &self.servers {
+            // Writing to a string cannot fail.
+            let written = writeln!(text, "nameserver {server}");
+            debug_assert!(written.is_ok());
+        }
+        for (word, list) in [("search", &self.search), ("options", &self.options)] {
+            if !list.is_empty() {
+                let written = writeln!(text, "{word} {}", list.join(" "));
+                debug_assert!(written.is_ok());
+            }
+        }
+        text.into_bytes()
+    }
+}
+
 /// The resolver file of a step. With the host's network it is the host's own, since a resolver on loopback is
 /// reachable there; otherwise servers on loopback are of no use and left out.
 ///
 /// # Errors
 /// The kernel's, when the host's file is there and cannot be read.
-pub fn resolv_conf(host_network: bool) -> io::Result<Vec<u8>> {
+pub fn resolv_conf(host_network: bool, dns: &Dns) -> io::Result<Vec<u8>> {
     let own = read(Path::new(RESOLV_CONF))?;
     if host_network {
-        return Ok(own);
+        return Ok(dns.apply(&own));
     }
     let only_stub = servers(&own) == ["127.0.0.53"];
     let upstream = Path::new(RESOLV_CONF_UPSTREAM);
@@ -51,7 +91,7 @@ pub fn resolv_conf(host_network: bool) -> io::Result<Vec<u8>> {
     } else {
         own
     };
-    Ok(without_loopback(&text))
+    Ok(without_loopback(&dns.apply(&text)))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -111,6 +151,29 @@ mod tests {
             String::from_utf8(hosts("box", &[]))
                 .unwrap()
                 .starts_with("127.0.0.1\tlocalhost box\n")
+        );
+    }
+
+    #[test]
+    fn what_the_configuration_says_takes_the_place_of_the_hosts_lines() {
+        let host = b"# host\nsearch lan\nnameserver 10.0.0.1\noptions ndots:1\n";
+        assert_eq!(Dns::default().apply(host), host);
+        let dns = Dns {
+            servers: vec!["1.1.1.1".parse().unwrap(), "2606:4700::1".parse().unwrap()],
+            search: vec!["example.com".into(), "example.org".into()],
+            options: vec!["edns0".into()],
+        };
+        assert_eq!(
+            String::from_utf8(dns.apply(host)).unwrap(),
+            "# host\nnameserver 1.1.1.1\nnameserver 2606:4700::1\nsearch example.com example.org\noptions edns0\n"
+        );
+        let servers_only = Dns {
+            servers: vec!["1.1.1.1".parse().unwrap()],
+            ..Dns::default()
+        };
+        assert_eq!(
+            String::from_utf8(servers_only.apply(host)).unwrap(),
+            "# host\nsearch lan\noptions ndots:1\nnameserver 1.1.1.1\n"
         );
     }
 

@@ -1,16 +1,16 @@
 //! `rbuild serve`, which is also what the program does when it is called as `buildkitd`: the flags that daemon takes.
 //! Those that choose among what it has several of (workers, snapshotters) are accepted where their value is what this
-//! program does, and refused by name otherwise.
+//! program does, and refused by name otherwise; so are those that promise protection that it does not give.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
 
-use super::go_bool;
+use super::{api_version, go_bool};
 
 /// Serves BuildKit's API on rbuild's engine.
 #[derive(Debug, Parser)]
-#[command(name = "buildkitd", version, args_override_self = true)]
+#[command(name = "buildkitd", version = api_version(), args_override_self = true)]
 pub(crate) struct Buildkitd {
     /// Directory of everything that is kept
     #[arg(long, value_name = "DIR")]
@@ -24,9 +24,18 @@ pub(crate) struct Buildkitd {
 
 #[derive(Debug, Args, Default)]
 pub(crate) struct ServeArgs {
-    /// Address to listen on, unix://PATH; may be given several times
-    #[arg(long, value_name = "ADDR", env = "BUILDKIT_HOST")]
+    /// Address to listen on: unix://PATH, tcp://HOST:PORT with TLS, fd://; may be given several times
+    #[arg(long, value_name = "ADDR")]
     pub(crate) addr: Vec<String>,
+    /// Authority of the certificates that clients on TCP must show
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlscacert: Option<PathBuf>,
+    /// Certificate shown to clients on TCP
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlscert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlskey: Option<PathBuf>,
     /// Configuration file, as of buildkitd
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -42,6 +51,27 @@ pub(crate) struct ServeArgs {
     /// Labels of the worker
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) oci_worker_labels: Vec<String>,
+    /// Most steps at once, of all builds together
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) oci_max_parallelism: Option<usize>,
+    /// How much cache is kept, in MB
+    #[arg(long, value_name = "RESERVED[,FREE[,MAXIMUM]]")]
+    pub(crate) oci_worker_gc_keepstorage: Option<String>,
+    /// How log lines look: text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// What is logged: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", env = "BUILDKITD_LOG_LEVEL")]
+    pub(crate) log_level: Option<String>,
+    #[command(flatten)]
+    pub(crate) only: OnlyOne,
+    #[command(flatten)]
+    pub(crate) _idle: WithoutEffect,
+}
+
+/// Flags that choose what there is only one of here.
+#[derive(Debug, Args, Default)]
+pub(crate) struct OnlyOne {
     /// Whether there is the worker that runs steps itself
     #[arg(long, value_name = "auto|true|false", default_value = "auto", hide = true)]
     pub(crate) oci_worker: String,
@@ -58,8 +88,56 @@ pub(crate) struct ServeArgs {
     /// How layers are kept
     #[arg(long, value_name = "auto|overlayfs", default_value = "auto", value_parser = ["auto", "overlayfs"], hide = true)]
     pub(crate) oci_worker_snapshotter: String,
-    /// Without root
+    /// Protection by profile
+    #[arg(long, value_name = "PROFILE", default_value = "", hide = true)]
+    pub(crate) oci_worker_apparmor_profile: String,
+    /// Protection by label
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", hide = true)]
-    pub(crate) rootless: Option<bool>,
+    pub(crate) oci_worker_selinux: Option<bool>,
+    /// Protection of the network
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", hide = true)]
+    pub(crate) proxy_network: Option<bool>,
+}
+
+/// Flags of buildkitd for parts that this program does not have, or does not need to be told of.
+#[derive(Debug, Args, Default)]
+pub(crate) struct WithoutEffect {
+    /// The same sandbox with and without root
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", hide = true)]
+    rootless: Option<bool>,
+    /// The same
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", hide = true)]
+    oci_worker_rootless: Option<bool>,
+    /// Steps have a process namespace always
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", hide = true)]
+    oci_worker_no_process_sandbox: Option<bool>,
+    /// Steps are run by this program itself
+    #[arg(long, value_name = "FILE", hide = true)]
+    oci_worker_binary: Option<String>,
+    /// Devices are not given to steps
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", hide = true)]
+    cdi_disabled: Option<bool>,
+    /// The same
+    #[arg(long, value_name = "DIR", hide = true)]
+    cdi_spec_dir: Vec<String>,
+    /// No traces are collected
+    #[arg(long, value_name = "PATH", hide = true)]
+    otel_socket_path: Option<String>,
+    /// No profiles are served
+    #[arg(long, value_name = "ADDR", hide = true)]
+    debugaddr: Option<String>,
+    /// Misses name their cause anyway
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", hide = true)]
+    save_cache_debug: Option<bool>,
+    /// Old spelling of --log-level=trace
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", hide = true)]
+    trace: Option<bool>,
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
 use rbuild_dockerfile::Span;
@@ -161,6 +161,8 @@ impl Engine for Rc<RefCell<Fake>> {
         self.borrow()
             .ask(format!("serve {addresses:?} {gid:?} {idle:?} {entitlements:?}"));
         self.borrow().ask(format!("labels {:?}", request.labels));
+        self.borrow().ask(format!("tls {:?}", request.tls));
+        self.borrow().ask(format!("gc {:?}", request.gc));
         Ok(())
     }
 
@@ -685,7 +687,8 @@ fn buildkitd_with(line: &[&str]) -> (Result<(), CommandError>, Vec<String>) {
         fake.borrow().ask(format!("root {:?}", options.root));
         Ok(Box::new(Rc::clone(&fake)))
     };
-    let done = buildkitd(&args, &open);
+    let (mut env, _, _) = env(&[("HOME", "/home/u")], b"");
+    let done = buildkitd(&args, &mut env, &open);
     let asked = asked.borrow().clone();
     (done, asked)
 }
@@ -725,6 +728,13 @@ fn a_daemon_that_cannot_be_is_refused_by_name() {
         (&["--allow-insecure-entitlement=everything"], "everything"),
         (&["--oci-worker-labels=alone"], "alone"),
         (&["--group=no such group"], "no such group"),
+        (&["--tlscert=/c", "--tlskey=/k"], "--tlscacert"),
+        (&["--tlscacert=/a"], "--tlscert"),
+        (&["--oci-worker-selinux"], "SELinux"),
+        (&["--oci-worker-apparmor-profile=p"], "AppArmor"),
+        (&["--proxy-network"], "proxy"),
+        (&["--oci-worker-gc-keepstorage=much"], "much"),
+        (&["--log-level=loud"], "loud"),
     ] {
         let (done, asked) = buildkitd_with(line);
         let Err(CommandError::Failed(diagnostic)) = done else {
@@ -739,6 +749,82 @@ fn a_daemon_that_cannot_be_is_refused_by_name() {
     let (done, asked) = buildkitd_with(&["--idle-timeout=5m", "--addr=unix:///a"]);
     done.unwrap();
     assert!(asked[1].contains("Some(300s)"), "{asked:?}");
+}
+
+#[test]
+fn buildkitd_takes_what_drivers_of_buildx_pass() {
+    let (done, asked) = buildkitd_with(&[
+        "--allow-insecure-entitlement=network.host",
+        "--oci-worker-no-process-sandbox",
+        "--tlscacert=/a",
+        "--tlscert=/c",
+        "--tlskey=/k",
+        "--oci-worker-gc-keepstorage=10,20,30",
+        "--addr=tcp://0.0.0.0:1234",
+        "--addr=fd://",
+    ]);
+    done.unwrap();
+    assert!(
+        asked[1].contains("[\"tcp://0.0.0.0:1234\", \"fd://\"]"),
+        "{asked:?}"
+    );
+    assert!(asked[1].contains("[NetworkHost]"), "{asked:?}");
+    assert_eq!(
+        asked[3],
+        "tls Some(TlsFiles { ca: \"/a\", cert: \"/c\", key: \"/k\" })"
+    );
+    assert_eq!(
+        asked[4],
+        "gc Standard(Some(Limits { reserved: Bytes(10000000), max_used: Bytes(30000000), min_free: Bytes(20000000) }))"
+    );
+}
+
+#[test]
+fn what_the_configuration_says_is_served_and_flags_win() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("buildkitd.toml");
+    let text = "root = \"/kept\"\ninsecure-entitlements = [\"network.host\"]\n[grpc]\naddress = [\"unix:///a\"]\n\
+                [grpc.tls]\nca = \"/a\"\ncert = \"/c\"\nkey = \"/k\"\n[worker.oci]\n[[worker.oci.gcpolicy]]\nkeepBytes = 5\n";
+    std::fs::write(&path, text).unwrap();
+    let config = format!("--config={}", path.display());
+    let (done, asked) = buildkitd_with(&[&config]);
+    done.unwrap();
+    assert_eq!(asked[0], "root Some(\"/kept/rbuild\")");
+    assert_eq!(asked[1], "serve [\"unix:///a\"] None None [NetworkHost]");
+    assert!(asked[3].contains("\"/c\""), "{asked:?}");
+    assert!(
+        asked[4].starts_with("gc Listed([") && asked[4].contains("reserved: Bytes(5)"),
+        "{asked:?}"
+    );
+    let (done, asked) = buildkitd_with(&[
+        &config,
+        "--allow-insecure-entitlement=security.insecure",
+        "--addr=unix:///b",
+        "--oci-worker-gc=false",
+    ]);
+    done.unwrap();
+    assert_eq!(asked[1], "serve [\"unix:///b\"] None None [SecurityInsecure]");
+    assert_eq!(asked[4], "gc Off");
+}
+
+#[test]
+fn a_daemon_keeps_its_store_where_buildkitd_does() {
+    let (done, asked) = buildkitd_with(&["--addr=unix:///a"]);
+    done.unwrap();
+    let expected = if rustix::process::geteuid().is_root() {
+        "/var/lib/buildkit/rbuild"
+    } else {
+        "/home/u/.local/share/buildkit/rbuild"
+    };
+    assert_eq!(asked[0], format!("root Some({expected:?})"));
+}
+
+#[test]
+fn drivers_of_buildx_find_the_version_at_its_place() {
+    let shown = Buildkitd::command().render_version();
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    assert_eq!(words.len(), 4, "{shown}");
+    assert!(words[2].starts_with('v'), "{shown}");
 }
 
 #[test]

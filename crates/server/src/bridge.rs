@@ -18,7 +18,6 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 use futures_util::Stream;
 use rbuild_builder::source_meta::MetaQuestion;
 use rbuild_llb::decode_platform;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::answer::{Answer, BuildRef, Refs};
@@ -322,7 +321,10 @@ impl LlbBridge for Bridge {
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
         let Caller { forwarder, .. } = self.caller(&request).await?;
         let answers = container::exec::serve(forwarder, request.into_inner());
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+        let stream = futures_util::stream::unfold(answers, |mut answers| async move {
+            answers.recv().await.map(|answer| (answer, answers))
+        });
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn read_file_container(

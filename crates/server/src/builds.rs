@@ -33,6 +33,7 @@ pub enum BuildsError {
 pub struct Builds {
     running: Mutex<HashMap<String, Arc<Running>>>,
     added: Notify,
+    ended: Notify,
 }
 
 /// Takes a build off the list when it is over.
@@ -49,6 +50,7 @@ impl Drop for Listed<'_> {
             running.cancel.cancel();
             running.events.close();
         }
+        self.builds.ended.notify_one();
     }
 }
 
@@ -97,6 +99,11 @@ impl Builds {
         tokio::time::timeout(WAIT, found)
             .await
             .map_err(|_elapsed| BuildsError::Unknown(id.to_owned()))
+    }
+
+    /// Waits for the end of a build, unless one ended since this was waited for.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
     }
 
     /// Stops every build.

@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
+use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, GcPolicy, WorkerRecord};
 use rbuild_builder::engine::Engine;
+use rbuild_builder::job::Dns;
 use rbuild_builder::request::Entitlement;
 use rbuild_llb::encode_platform;
-use rbuild_oci::Platform;
+use rbuild_oci::{Platform, Reference};
 use rbuild_registry::RegistryConfig;
 use rbuild_session::Sessions;
+use tokio::sync::Semaphore;
 
 use crate::builds::Builds;
+use crate::gc;
 use crate::history::History;
 
 /// Most sessions at once.
@@ -28,6 +31,35 @@ pub struct Settings {
     pub entitlements: Vec<Entitlement>,
     /// Mirrors, certificates and insecure hosts.
     pub registries: RegistryConfig,
+    /// What is collected by itself.
+    pub gc: gc::Rules,
+    /// Most steps at once, of all builds together; each build has a limit of its own if absent.
+    pub steps_max: Option<usize>,
+    /// What the host's resolver file says otherwise.
+    pub dns: Dns,
+    /// Front ends that may not be used.
+    pub front_ends: FrontEnds,
+}
+
+/// What `[frontend]` of the configuration refuses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FrontEnds {
+    /// The built-in Dockerfile front end is switched off.
+    pub no_dockerfile: bool,
+    /// Images are never front ends.
+    pub no_gateway: bool,
+    /// Repositories whose images may be front ends, as the file spells them; all if there are none.
+    pub repositories: Vec<String>,
+}
+
+impl FrontEnds {
+    /// Whether the image `reference` may be run as a front end.
+    #[must_use]
+    pub fn allow(&self, reference: &Reference) -> bool {
+        let name = reference.name();
+        let same = |text: &String| Reference::parse(text).is_ok_and(|allowed| allowed.name() == name);
+        !self.no_gateway && (self.repositories.is_empty() || self.repositories.iter().any(same))
+    }
 }
 
 /// The server's state.
@@ -43,6 +75,10 @@ pub struct Core {
     pub builds: Builds,
     /// Builds that ran.
     pub history: History,
+    /// What is collected by itself.
+    pub gc: Vec<GcPolicy>,
+    /// A place for each step that may run.
+    pub steps: Option<Arc<Semaphore>>,
     worker_id: String,
 }
 
@@ -54,6 +90,8 @@ impl Core {
         let digest = rbuild_oci::Digest::sha256(place.as_bytes());
         Self {
             history: History::new(engine.store.clone(), crate::history::Limits::default()),
+            gc: settings.gc.policies(engine.store.root()),
+            steps: settings.steps_max.map(|most| Arc::new(Semaphore::new(most))),
             engine,
             settings,
             sessions: Sessions::new(SESSIONS_MAX),
@@ -78,6 +116,7 @@ impl Core {
             labels,
             platforms: vec![encode_platform(&Platform::host())],
             buildkit_version: Some(version()),
+            gc_policy: self.gc.clone(),
             ..WorkerRecord::default()
         }
     }

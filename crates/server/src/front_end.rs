@@ -73,15 +73,26 @@ pub async fn answer(
             asked.frontend
         )));
     }
+    let allowed = &core.settings.front_ends;
     match asked.frontend.as_str() {
+        DOCKERFILE if allowed.no_dockerfile => Err(switched_off(DOCKERFILE)),
+        GATEWAY if allowed.no_gateway => Err(switched_off(GATEWAY)),
         DOCKERFILE => dockerfile::answer(core, running, caller, asked).await,
         GATEWAY => match asked.attrs.get("source").map(String::as_str) {
+            Some(source) if !may_run(core, source) => Err(Status::unknown(format!(
+                "'{source}' is not an allowed gateway source"
+            ))),
             Some(source) if is_dockerfile(source) => dockerfile::answer(core, running, caller, asked).await,
             Some(_) => gateway::answer(core, running, caller, asked).await,
             None => Err(Status::invalid_argument("no source specified for gateway")),
         },
         other => Err(Status::not_found(format!("invalid frontend: {other}"))),
     }
+}
+
+/// A front end that the configuration forbids is one that there is not.
+fn switched_off(name: &str) -> Status {
+    Status::not_found(format!("invalid frontend: {name}"))
 }
 
 /// Whether a front end's image is the Dockerfile front end that is part of this program.
@@ -96,6 +107,11 @@ fn is_dockerfile(source: &str) -> bool {
         reference.name().as_str(),
         "docker.io/docker/dockerfile" | "docker.io/docker/dockerfile-upstream"
     )
+}
+
+/// Whether the configuration lets `source` be a front end; what is no image's name is judged later.
+fn may_run(core: &Core, source: &str) -> bool {
+    rbuild_oci::Reference::parse(source).map_or(true, |reference| core.settings.front_ends.allow(&reference))
 }
 
 /// A definition as a file system.

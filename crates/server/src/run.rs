@@ -121,6 +121,8 @@ fn job(
             .frontend_attrs
             .get("no-cache")
             .is_some_and(String::is_empty),
+        steps: core.steps.clone(),
+        dns: core.settings.dns.clone(),
         ..Settings::default()
     };
     let engine = Arc::new(core.engine.with_client(registry));
@@ -145,8 +147,8 @@ fn entitlements(core: &Core, asked: &[String]) -> Result<Vec<Entitlement>, Statu
             }
         };
         if !core.settings.entitlements.contains(&entitlement) {
-            return Err(Status::permission_denied(format!(
-                "entitlement {name} is not allowed"
+            return Err(Status::unknown(format!(
+                "granting entitlement {name} is not allowed by build daemon configuration"
             )));
         }
         granted.push(entitlement);

@@ -10,7 +10,6 @@ use bollard_buildkit_proto::health::{
 use bollard_buildkit_proto::moby::buildkit::v1::control_server::ControlServer;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
 use futures_util::stream::{BoxStream, StreamExt as _};
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -19,7 +18,9 @@ use crate::bridge::Bridge;
 use crate::content::ContentService;
 use crate::control::ControlService;
 use crate::core::Core;
+use crate::gc;
 use crate::listen::Listening;
+use crate::notify::{READY, STOPPING, notify};
 
 /// Largest message in either direction, as BuildKit's (`util/grpcutil`, `defaults.DefaultMaxRecvMsgSize`).
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -41,7 +42,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let (sockets, _files): (Vec<_>, Vec<_>) = listening.into_iter().map(Listening::split).unzip();
-    let incoming = futures_util::stream::select_all(sockets.into_iter().map(UnixListenerStream::new));
+    let incoming = futures_util::stream::select_all(sockets).map(Ok::<_, std::convert::Infallible>);
+    let collected = Arc::clone(&core);
     let control = ControlServer::new(ControlService(Arc::clone(&core)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -61,17 +63,21 @@ pub async fn serve(
                 () = stop.cancelled() => {}
                 () = idle_for(&core, idle) => stop.cancel(),
             }
+            notify(STOPPING);
             core.builds.cancel_all();
             core.sessions.close_all();
         }
     };
+    notify(READY);
     let serving = server.serve_with_incoming_shutdown(incoming, over);
+    let collecting = gc::keep_collecting(collected);
     let too_long = async {
         stop.cancelled().await;
         tokio::time::sleep(GOODBYE).await;
     };
     tokio::select! {
         served = serving => served,
+        () = collecting => Ok(()),
         // A client that keeps its connection open does not keep the server.
         () = too_long => Ok(()),
     }

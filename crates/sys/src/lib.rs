@@ -7,6 +7,7 @@
     reason = "the one home of unsafe code: syscalls without a safe wrapper elsewhere"
 )]
 
+pub mod activation;
 pub mod mount_attr;
 pub mod namespace;
 pub mod overlay;
