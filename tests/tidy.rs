@@ -14,7 +14,7 @@ const PACKAGES_MAX: usize = 400;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
-const DIRECTIONS: [(&str, &[&str]); 18] = [
+const DIRECTIONS: [(&str, &[&str]); 20] = [
     ("rbuild-oci", &[]),
     ("rbuild-dockerfile", &[]),
     ("rbuild-sys", &[]),
@@ -43,6 +43,8 @@ const DIRECTIONS: [(&str, &[&str]); 18] = [
         "rbuild-snapshotter",
         &["rbuild-layer", "rbuild-oci", "rbuild-store", "rbuild-sys"],
     ),
+    ("rbuild-tls", &[]),
+    ("rbuild-client", &["rbuild-tls"]),
     ("rbuild-testkit", &["rbuild-oci"]),
     ("rbuild-ui", &["rbuild-graph", "rbuild-oci"]),
     ("xtask", &["rbuild-testkit"]),
@@ -77,6 +79,7 @@ const DIRECTIONS: [(&str, &[&str]); 18] = [
             "rbuild-session",
             "rbuild-store",
             "rbuild-sys",
+            "rbuild-tls",
         ],
     ),
 ];

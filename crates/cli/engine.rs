@@ -15,7 +15,7 @@ use rbuild_graph::progress::Sink;
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};
 use rbuild_server::core::FrontEnds;
 use rbuild_server::gc::Rules;
-use rbuild_server::listen::TlsFiles;
+use rbuild_tls::ServerFiles;
 use rbuild_ui::diagnostic::Diagnostic;
 
 use crate::serve_log::ServeLog;
@@ -145,7 +145,7 @@ pub(crate) struct ServeRequest {
     /// Group that may use the sockets.
     pub(crate) gid: Option<u32>,
     /// What clients on TCP see and must show; nothing listens there without.
-    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) tls: Option<ServerFiles>,
     /// When to end by itself.
     pub(crate) idle: Option<Duration>,
     /// What builds may be given.

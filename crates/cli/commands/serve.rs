@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rbuild_builder::request::Entitlement;
 use rbuild_server::core::FrontEnds;
 use rbuild_server::gc::{Limits, Rule, Rules, Space};
-use rbuild_server::listen::TlsFiles;
+use rbuild_tls::{Pair, ServerFiles};
 use rbuild_ui::values::scalar::parse_duration;
 
 use super::{CommandError, Open};
@@ -210,7 +210,7 @@ fn gid(args: &ServeArgs, config: &ServeConfig) -> Result<Option<u32>, CommandErr
 }
 
 /// All three files or none: half a TLS would be none.
-fn tls(args: &ServeArgs, config: &ServeConfig) -> Result<Option<TlsFiles>, CommandError> {
+fn tls(args: &ServeArgs, config: &ServeConfig) -> Result<Option<ServerFiles>, CommandError> {
     let file = |flag: &Option<PathBuf>, key: &Path| {
         let given = flag.clone().unwrap_or_else(|| key.to_owned());
         Some(given).filter(|path| !path.as_os_str().is_empty())
@@ -223,7 +223,10 @@ fn tls(args: &ServeArgs, config: &ServeConfig) -> Result<Option<TlsFiles>, Comma
     );
     match files {
         (None, None, None) => Ok(None),
-        (Some(ca), Some(cert), Some(key)) => Ok(Some(TlsFiles { ca, cert, key })),
+        (Some(ca), Some(cert), Some(key)) => Ok(Some(ServerFiles {
+            ca,
+            own: Pair { cert, key },
+        })),
         _ => Err(CommandError::failed(
             &"TLS needs --tlscacert, --tlscert and --tlskey together: clients without a certificate are never served",
         )),

@@ -771,7 +771,7 @@ fn buildkitd_takes_what_drivers_of_buildx_pass() {
     assert!(asked[1].contains("[NetworkHost]"), "{asked:?}");
     assert_eq!(
         asked[3],
-        "tls Some(TlsFiles { ca: \"/a\", cert: \"/c\", key: \"/k\" })"
+        "tls Some(ServerFiles { ca: \"/a\", own: Pair { cert: \"/c\", key: \"/k\" } })"
     );
     assert_eq!(
         asked[4],

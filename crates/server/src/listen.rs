@@ -18,7 +18,6 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 pub use connection::Connection;
-pub use tls::{TlsError, TlsFiles};
 pub use unix::SocketFile;
 
 /// After an error of accept, such as too many open files: asking again at once would only burn a processor.
@@ -195,4 +194,38 @@ fn keep_alive(socket: &TcpStream) {
     socket.set_nodelay(true).ok();
     sockopt::set_socket_keepalive(socket, true).ok();
     sockopt::set_tcp_keepidle(socket, KEEP_ALIVE).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_that_were_handed_over_are_served_by_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let access = Access::default();
+        let unix = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        let served = handed(0, unix.into(), &access).unwrap();
+        let (mut connections, file) = served.split();
+        assert!(file.is_none(), "its file belongs to whoever made it");
+        let _client = tokio::net::UnixStream::connect(dir.path().join("s"))
+            .await
+            .unwrap();
+        assert!(matches!(connections.next().await, Some(Connection::Unix(_))));
+    }
+
+    #[tokio::test]
+    async fn row48_a_tcp_socket_that_was_handed_over_needs_certificates_too() {
+        let access = Access::default();
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(matches!(
+            handed(0, tcp.into(), &access),
+            Err(ListenError::Plain(_))
+        ));
+        let (pair, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(matches!(
+            handed(1, pair.into(), &access),
+            Err(ListenError::Handed(1))
+        ));
+    }
 }

@@ -16,3 +16,5 @@ mod layouts;
 mod listening;
 #[path = "server/sources.rs"]
 mod sources;
+#[path = "server/tls.rs"]
+mod tls;
