@@ -3,6 +3,7 @@
 mod bad_input;
 mod cache;
 mod cache_transfer;
+mod daemon;
 mod docker_engine;
 mod fixture;
 mod hostile;

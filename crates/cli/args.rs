@@ -2,6 +2,7 @@
 //! spelling and help; what the values mean is decided by the commands.
 
 mod build;
+mod buildctl;
 mod image;
 mod login;
 mod serve;
@@ -13,6 +14,9 @@ use clap::{Args, Parser, Subcommand};
 use rbuild_ui::values::scalar::parse_bool;
 
 pub(crate) use build::LowBuild;
+pub(crate) use buildctl::{
+    Buildctl, BuildctlCommand, ClearArgs, DebugCommand, ServerArgs, UsageArgs, WorkersArgs,
+};
 pub(crate) use image::{HistoryArgs, InspectArgs, LoadArgs, SaveArgs};
 pub(crate) use login::{LoginArgs, LogoutArgs};
 pub(crate) use serve::{Buildkitd, ServeArgs};

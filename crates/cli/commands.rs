@@ -2,6 +2,7 @@
 //! no registry. What goes wrong ends here as a [`Diagnostic`] and an exit code.
 
 mod build;
+mod buildctl;
 mod call;
 mod du;
 mod history;
@@ -22,7 +23,7 @@ use std::io;
 
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode};
 
-use crate::args::{Buildkitd, Cli, Command};
+use crate::args::{Buildctl, Buildkitd, Cli, Command};
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::env::Env;
 
@@ -107,6 +108,14 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
 /// [`CommandError`].
 pub(crate) fn buildkitd(args: &Buildkitd, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
     serve::run_buildkitd(args, env, open)
+}
+
+/// Runs the program under the name `buildctl`.
+///
+/// # Errors
+/// [`CommandError`].
+pub(crate) fn buildctl(args: &Buildctl, env: &mut Env) -> Result<(), CommandError> {
+    buildctl::run(args, env)
 }
 
 /// Tells the user what went wrong and says how the program ends.

@@ -16,6 +16,7 @@ mod stdin;
 mod terminal;
 mod view;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,8 +27,10 @@ fn main() -> ExitCode {
     rbuild_sandbox::init_if_requested();
     native::harden();
     let name = std::env::args_os().next().unwrap_or_default();
-    if Path::new(&name).file_name() == Some("buildkitd".as_ref()) {
-        return buildkitd();
+    match Path::new(&name).file_name().and_then(OsStr::to_str) {
+        Some("buildkitd") => return buildkitd(),
+        Some("buildctl") => return buildctl(),
+        _ => {}
     }
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
@@ -46,5 +49,16 @@ fn buildkitd() -> ExitCode {
     };
     let mut env = env::Env::of_process();
     let done = commands::buildkitd(&args, &mut env, &native::Native::open);
+    ExitCode::from(commands::report(done, &mut env).code())
+}
+
+/// The program under the name of BuildKit's client.
+fn buildctl() -> ExitCode {
+    let args = match args::Buildctl::try_parse() {
+        Ok(args) => args,
+        Err(error) => return args::report(&error),
+    };
+    let mut env = env::Env::of_process();
+    let done = commands::buildctl(&args, &mut env);
     ExitCode::from(commands::report(done, &mut env).code())
 }
