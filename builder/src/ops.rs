@@ -124,6 +124,9 @@ pub enum OpError {
     /// A source may not be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A policy's say on a source that is only asked about, in BuildKit's words (`solver/llbsolver/bridge.go`).
+    #[error("could not resolve image due to policy")]
+    PolicyOfMeta(#[source] PolicyError),
     /// A file that the client offers.
     #[error(transparent)]
     Upload(#[from] source::upload::UploadError),

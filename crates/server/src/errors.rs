@@ -32,7 +32,8 @@ pub fn build_status(error: &BuildError) -> Status {
         details.push(Detail::Vertex(vertex.0.clone()));
     }
     if let BuildError::Step { error, .. } = error
-        && let OpError::Policy(PolicyError::Refused { messages, .. }) = &**error
+        && let OpError::Policy(PolicyError::Refused { messages, .. })
+        | OpError::PolicyOfMeta(PolicyError::Refused { messages, .. }) = &**error
     {
         details.push(Detail::Denied(messages.clone()));
     }

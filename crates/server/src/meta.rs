@@ -43,7 +43,7 @@ impl Asked {
     pub fn of(request: ResolveSourceMetaRequest) -> Result<Self, Status> {
         let policies = crate::policy::read(request.source_policies.clone())?;
         let source = request.source.clone();
-        let source = source.ok_or_else(|| Status::invalid_argument("no source to resolve"))?;
+        let source = source.ok_or_else(|| Status::invalid_argument("source is required"))?;
         Ok(Self {
             source: own_source(source),
             question: question(&request)?,
@@ -122,7 +122,7 @@ pub async fn resolve(running: &Running, asked: Asked) -> Result<(SourceOp, Sourc
     let platform = asked.question.platform.as_ref();
     let found = async {
         let judged = source_policy::judge(job, &policies, &asked.source, platform).await;
-        let source = judged.map_err(OpError::from)?.unwrap_or(asked.source);
+        let source = judged.map_err(OpError::PolicyOfMeta)?.unwrap_or(asked.source);
         let meta = source_meta::resolve(job, &source, &asked.question).await?;
         Ok((source, meta))
     };
