@@ -1,3 +1,5 @@
+//! What a configuration means, and what is refused of it.
+
 use std::time::Duration;
 
 use rbuild_server::gc::Space;

@@ -1,3 +1,5 @@
+//! Containers as clients ask for them, legal and hostile.
+
 use rbuild_graph::{MountKind, NetMode};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Records across a restart, their blobs, and what listeners are told.
+
 use super::*;
 use rbuild_store::OpenOptions;
 use tonic::Code;
