@@ -9,6 +9,7 @@ mod fixture;
 mod hostile;
 mod images;
 mod killed;
+mod mounts;
 mod outputs;
 mod platforms;
 mod printed;

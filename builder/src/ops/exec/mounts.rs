@@ -218,6 +218,11 @@ async fn bind(job: &Job, mount: &Mount, inputs: &[Value], mounts: &mut Mounts) -
         Value::Context(context) => {
             // What a step sees of a context belongs to root and knows the ignore rules, so it is a copy.
             let dir = job.lease.new_dir("context").map_err(StoreError::from)?;
+            // As in BuildKit the top is everyone's to enter: steps run as other users too.
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).map_err(|source| OpError::Host {
+                path: dir.clone(),
+                source,
+            })?;
             let (made, select) = (dir.clone(), mount.selector.clone());
             let devices = DevicePolicy::for_form(job.engine.form);
             blocking(move || {
