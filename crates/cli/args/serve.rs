@@ -66,7 +66,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) only: OnlyOne,
     #[command(flatten)]
-    pub(crate) _idle: WithoutEffect,
+    pub(crate) idle: WithoutEffect,
 }
 
 /// Flags that choose what there is only one of here.
@@ -107,37 +107,37 @@ pub(crate) struct WithoutEffect {
     /// The same sandbox with and without root
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", hide = true)]
-    rootless: Option<bool>,
+    _rootless: Option<bool>,
     /// The same
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", hide = true)]
-    oci_worker_rootless: Option<bool>,
+    _oci_worker_rootless: Option<bool>,
     /// Steps have a process namespace always
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", hide = true)]
-    oci_worker_no_process_sandbox: Option<bool>,
+    pub(crate) oci_worker_no_process_sandbox: Option<bool>,
     /// Steps are run by this program itself
     #[arg(long, value_name = "FILE", hide = true)]
-    oci_worker_binary: Option<String>,
+    _oci_worker_binary: Option<String>,
     /// Devices are not given to steps
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", hide = true)]
-    cdi_disabled: Option<bool>,
+    _cdi_disabled: Option<bool>,
     /// The same
     #[arg(long, value_name = "DIR", hide = true)]
-    cdi_spec_dir: Vec<String>,
+    _cdi_spec_dir: Vec<String>,
     /// No traces are collected
     #[arg(long, value_name = "PATH", hide = true)]
-    otel_socket_path: Option<String>,
+    _otel_socket_path: Option<String>,
     /// No profiles are served
     #[arg(long, value_name = "ADDR", hide = true)]
-    debugaddr: Option<String>,
+    _debugaddr: Option<String>,
     /// Misses name their cause anyway
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", hide = true)]
-    save_cache_debug: Option<bool>,
+    _save_cache_debug: Option<bool>,
     /// Old spelling of --log-level=trace
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", hide = true)]
-    trace: Option<bool>,
+    _trace: Option<bool>,
 }

@@ -246,7 +246,13 @@ fn asked<T>(answer: Result<Response<T>, Status>) -> Result<T, CommandError> {
 }
 
 fn told(status: &Status) -> CommandError {
-    CommandError::failed(&status.message())
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    CommandError::failed(&text)
 }
 
 async fn all<T>(mut stream: Streaming<T>) -> Result<Vec<T>, CommandError> {

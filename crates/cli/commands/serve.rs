@@ -19,6 +19,9 @@ use crate::serve_log::{Level, ServeLog};
 
 /// Directory below BuildKit's that is ours: its clients and tests keep other things there too.
 const OWN: &str = "rbuild";
+/// What is told to whoever asks for steps among the processes of the host.
+const NO_PROCESS_SANDBOX: &str = "--oci-worker-no-process-sandbox has no effect: steps always have a process namespace of \
+                                  their own; in a container rbuild needs /proc unmasked for them";
 /// The unit of `--oci-worker-gc-keepstorage`.
 const MEGABYTE: u64 = 1_000_000;
 
@@ -73,6 +76,9 @@ fn serve(
             path.clone().unwrap_or_default().display()
         );
         log.write(&mut env.stderr, Level::Warning, &message);
+    }
+    if args.idle.oci_worker_no_process_sandbox == Some(true) {
+        log.write(&mut env.stderr, Level::Warning, NO_PROCESS_SANDBOX);
     }
     options.root = options.root.or_else(|| root(&config, name, env, is_root));
     let request = ServeRequest {
