@@ -163,7 +163,7 @@ impl Container {
         let stop = cancel.child_token();
         let base = chain_of(job, root.input, inputs).await?;
         let base = job.unpack_chain(&base).await.map_err(OpError::from)?;
-        let mounts = mounts::prepare(job, &exec, inputs, &stop).await?;
+        let mounts = mounts::prepare(job, &exec, inputs, false, &stop).await?;
         let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
         let wanted: Vec<String> = exec.mounts.iter().map(|mount| mount.dest.clone()).collect();
         let shown: Vec<MountPlan> = shown.iter().map(ShownFile::plan).collect();

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use rbuild_fileops::MissingSource;
 use rbuild_frontend::FrontendError;
-use rbuild_graph::{Graph, SourceText, VertexDigest};
+use rbuild_graph::{Graph, SourceRange, SourceText, VertexDigest};
 use rbuild_store::{DiskError, IndexError, StoreError};
 
 use crate::cache_transfer::export::CacheExportError;
@@ -104,6 +104,9 @@ pub struct Place {
     pub source: SourceText,
     /// First and last line, 1-based.
     pub lines: (u32, u32),
+    /// All that is known of it: texts, and the places in each, in the order in which they were given. Empty for a place
+    /// that is lines of one text.
+    pub all: Vec<(SourceText, Vec<SourceRange>)>,
 }
 
 impl Place {
@@ -112,9 +115,15 @@ impl Place {
     pub fn of(graph: &Graph, vertex: &VertexDigest) -> Option<Self> {
         let span = graph.get(vertex)?.meta.span()?;
         let source = graph.sources.get(span.source)?.clone();
+        let locations = &graph.get(vertex)?.meta.locations;
+        let all = locations.iter().filter_map(|location| {
+            let text = graph.sources.get(location.source)?.clone();
+            Some((text, location.ranges.clone()))
+        });
         Some(Self {
             source,
             lines: (span.start, span.end),
+            all: all.collect(),
         })
     }
 }
@@ -169,6 +178,7 @@ impl BuildError {
                 Some(Place {
                     source: source_text.clone(),
                     lines: (span.start, span.end),
+                    all: Vec::new(),
                 })
             }
             _ => None,

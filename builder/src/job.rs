@@ -1,6 +1,6 @@
 //! One build at work: what the solver's executor needs to define, find, lock, run and remember vertices.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +78,8 @@ pub struct Job {
     pub fetches: Mutex<HashMap<LayerId, Arc<OnceCell<LayerId>>>>,
     /// What is known of keys, for caches that are exported, and from caches that were imported.
     pub book: Book,
+    /// Cache mounts that were begun anew in this build.
+    pub begun_mounts: Mutex<HashSet<String>>,
     /// Files of the client, each fetched once.
     pub uploads: ops::source::upload::Uploads,
     /// Limits steps that run at once.
@@ -112,6 +114,7 @@ impl Job {
             remotes: Mutex::default(),
             fetches: Mutex::default(),
             book: Book::default(),
+            begun_mounts: Mutex::default(),
             uploads: ops::source::upload::Uploads::default(),
             steps: settings.steps.clone().unwrap_or_else(|| {
                 let most = settings.jobs.unwrap_or(STEPS_MAX);
@@ -418,7 +421,10 @@ impl Executor for Job {
         cancel: &CancellationToken,
     ) -> Result<Cached<Value>, OpError> {
         let outputs = match &miss.vertex.op {
-            Op::Exec(exec) => ops::exec::run(self, exec, &inputs, reporter, cancel).await?,
+            Op::Exec(exec) => {
+                let fresh = miss.vertex.meta.ignore_cache;
+                ops::exec::run(self, exec, &inputs, fresh, reporter, cancel).await?
+            }
             Op::File(file) => ops::file::run(self, file, &inputs, reporter).await?,
             Op::Merge(merge) => vec![ops::stack::merge(self, merge, &inputs).await?],
             Op::Diff(diff) => vec![ops::stack::diff(self, diff, &inputs).await?],

@@ -11,6 +11,10 @@ use super::document::Kind;
 use super::layout::LayoutRef;
 use super::{ImageError, Images, Origin, ResolvedImage};
 
+/// Table of the store with the documents that registries said they have, and most of its entries.
+const PLACES: &str = "image digest";
+const PLACES_MAX: usize = 10_000;
+
 /// What to look up.
 #[derive(Debug, Clone)]
 pub struct Lookup<'a> {
@@ -55,14 +59,40 @@ impl Images {
             source,
         };
         let top = match reference.digest() {
-            Some(digest) if let Some(size) = self.store.has_blob(digest)? => {
+            Some(digest)
+                if let Some(size) = self.store.has_blob(digest)?
+                    && self.is_of(&reference, digest)? =>
+            {
                 Descriptor::new("", digest.clone(), size)
             }
-            _ => self.client.resolve(&reference).await.map_err(fail)?.descriptor,
+            _ => {
+                let found = self.client.resolve(&reference).await.map_err(fail)?.descriptor;
+                let place = place_key(&reference, &found.digest);
+                self.store.put_kv(PLACES, &place, &[]).map_err(StoreError::from)?;
+                self.store
+                    .prune_kv(PLACES, PLACES_MAX)
+                    .map_err(StoreError::from)?;
+                found
+            }
         };
         let origin = Origin::Registry(reference.clone());
         self.resolve_top(lease, &reference.to_string(), top, origin, lookup.platform)
             .await
+    }
+
+    /// Whether a document of the store is known to be of the reference's repository: an image there has it, or the
+    /// registry said so. Somebody's digest under another's name is not believed.
+    fn is_of(&self, reference: &Reference, digest: &Digest) -> Result<bool, ImageError> {
+        let found = self.store.kv(PLACES, &place_key(reference, digest));
+        if found.map_err(StoreError::from)?.is_some() {
+            return Ok(true);
+        }
+        let images = self.store.list_images().map_err(StoreError::from)?;
+        let name = reference.name();
+        let same = |text: &str| Reference::parse(text).is_ok_and(|other| other.name() == name);
+        Ok(images
+            .iter()
+            .any(|(text, image)| image.digest == *digest && same(text)))
     }
 
     /// Resolves an image of a layout directory; `name` is what the build calls it.
@@ -168,6 +198,10 @@ impl Images {
         }
         Err(ImageError::TooDeep(name.to_owned()))
     }
+}
+
+fn place_key(reference: &Reference, digest: &Digest) -> String {
+    format!("{}@{digest}", reference.name())
 }
 
 /// `name` with `digest`, once.

@@ -28,7 +28,8 @@ use mounts::MountOutput;
 /// `PATH` of a step whose image sets none (BuildKit `util/system/path.go`).
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs `exec` and gives its outputs: what became of the mounts that have one.
+/// Runs `exec` and gives its outputs: what became of the mounts that have one. With `fresh`, its cache mounts begin anew
+/// where this build has not begun them.
 ///
 /// # Errors
 /// [`OpError::Process`] when the process fails; those of its mounts and inputs.
@@ -36,6 +37,7 @@ pub async fn run(
     job: &Job,
     exec: &ExecOp,
     inputs: &[Value],
+    fresh: bool,
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Vec<Chain>, OpError> {
@@ -50,7 +52,7 @@ pub async fn run(
         .ok_or(OpError::NoSuchInput(None))?;
     let base = chain_of(job, root.input, inputs).await?;
     let base = job.unpack_chain(&base).await?;
-    let mut mounts = mounts::prepare(job, exec, inputs, cancel).await?;
+    let mut mounts = mounts::prepare(job, exec, inputs, fresh, cancel).await?;
     let _slot = job.steps.acquire().await;
     let (engine, lease, lowers) = (Arc::clone(&job.engine), Arc::clone(&job.lease), base.clone());
     let (workspace, view) = blocking(move || {

@@ -10,7 +10,8 @@ use rbuild_builder::error::BuildError;
 use rbuild_builder::job::Job;
 use rbuild_builder::source_policy::SourcePolicies;
 use rbuild_builder::value::{Chain, Value};
-use rbuild_graph::{Edge, Graph};
+use rbuild_graph::{Edge, Graph, VertexDigest};
+use rbuild_llb::ClientDigests;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,8 @@ pub struct BuildRef {
     definition: Option<pb::Definition>,
     /// Rules for its sources, beside those of the build.
     policies: SourcePolicies,
+    /// What the client calls its vertices.
+    digests: ClientDigests,
     value: OnceCell<Value>,
     chain: OnceCell<Chain>,
 }
@@ -46,6 +49,7 @@ impl BuildRef {
             target,
             definition,
             policies: SourcePolicies::default(),
+            digests: ClientDigests::default(),
             value: OnceCell::new(),
             chain: OnceCell::new(),
         }
@@ -58,17 +62,39 @@ impl BuildRef {
         self
     }
 
+    /// The same, whose vertices the client calls so.
+    #[must_use]
+    pub fn with_digests(mut self, digests: ClientDigests) -> Self {
+        self.digests = digests;
+        self
+    }
+
     /// What it is. The first caller has it built.
     ///
     /// # Errors
-    /// The build's.
+    /// The build's, which name vertices as the client does.
     pub async fn value(&self, job: &Arc<Job>, cancel: &CancellationToken) -> Result<Value, BuildError> {
         let Some(target) = &self.target else {
             return Ok(Value::Chain(Chain::default()));
         };
         let policies = self.policies.clone().before(&job.settings.policies);
         let build = || solve_value_by(job, &self.graph, target.clone(), &policies, cancel.clone());
-        self.value.get_or_try_init(build).await.cloned()
+        let built = self.value.get_or_try_init(build).await.cloned();
+        built.map_err(|error| match error {
+            BuildError::Step {
+                vertex: Some(ours),
+                place,
+                error,
+            } => {
+                let client = self.digests.client(&ours).cloned();
+                BuildError::Step {
+                    vertex: Some(client.map_or(ours, VertexDigest)),
+                    place,
+                    error,
+                }
+            }
+            error => error,
+        })
     }
 
     /// Its layers: a directory of the client becomes one.

@@ -21,8 +21,8 @@ use rbuild_graph::FileTime;
 use rbuild_oci::{Descriptor, Digest};
 use rbuild_registry::{Credential, CredentialProvider, Secret};
 use rbuild_session::{
-    BlockingSender, ContentStore, Differ, GetError, SendTree, Session, Sessions, SyncError, SyncRequest,
-    TreeSource,
+    BlockingSender, ContentStore, Differ, GetError, SendError, SendTree, Session, Sessions, SyncError,
+    SyncRequest, TreeSource,
 };
 use rbuild_store::{CacheMountGuard, Lease, MountError, MountOwner, MountRequest, MountSharing, Store};
 use rbuild_sys::{RootFd, RootFdError};
@@ -371,7 +371,10 @@ impl Client for SessionClient {
             let sender = session
                 .send_bytes(exporter, metadata, &self.cancel)
                 .map_err(output)?;
-            Ok(Box::new(ToClient(sender.into_blocking())) as Box<dyn ClientStream>)
+            let stream = ToClient {
+                sender: Some(sender.into_blocking()),
+            };
+            Ok(Box::new(stream) as Box<dyn ClientStream>)
         })
     }
 
@@ -420,21 +423,53 @@ fn output(error: impl std::error::Error + Send + Sync + 'static) -> OutputError 
 }
 
 /// An exporter's stream.
-struct ToClient(BlockingSender);
+struct ToClient {
+    /// Nothing once the client said that it has what is written.
+    sender: Option<BlockingSender>,
+}
+
+impl ToClient {
+    fn pass<T>(
+        &mut self,
+        otherwise: T,
+        work: impl FnOnce(&mut BlockingSender) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let Some(sender) = &mut self.sender else {
+            return Ok(otherwise);
+        };
+        let done = work(sender);
+        let is_there = |error: &io::Error| {
+            let inner = error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<SendError>());
+            inner.is_some_and(SendError::is_already_there)
+        };
+        match done {
+            Err(error) if is_there(&error) => {
+                self.sender = None;
+                Ok(otherwise)
+            }
+            done => done,
+        }
+    }
+}
 
 impl Write for ToClient {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        self.pass(bytes.len(), |sender| sender.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.pass((), |sender| sender.flush())
     }
 }
 
 impl ClientStream for ToClient {
     fn finish(self: Box<Self>) -> Result<(), OutputError> {
-        self.0.finish().map_err(output)
+        match self.sender.map(BlockingSender::finish) {
+            Some(Err(error)) if !error.is_already_there() => Err(output(error)),
+            _ => Ok(()),
+        }
     }
 }
 

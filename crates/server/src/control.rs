@@ -10,7 +10,6 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
     StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
 use futures_util::{Stream, StreamExt as _};
-use rbuild_llb::progress::StatusWriter;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -123,7 +122,7 @@ fn timestamped<T>(stream: impl Stream<Item = Result<T, Status>> + Send + 'static
 fn status_stream(events: Arc<EventLog>) -> impl Stream<Item = Result<StatusResponse, Status>> + Send {
     let batches = futures_util::stream::unfold((events, 0), |(events, from)| async move {
         let (batch, next) = events.next(from).await?;
-        let responses = StatusWriter::default().responses(batch);
+        let responses = events.responses(batch);
         Some((
             futures_util::stream::iter(responses.into_iter().map(Ok)),
             (events, next),

@@ -5,11 +5,16 @@ use prost::Message as _;
 use rbuild_builder::error::{BuildError, chain_text};
 use rbuild_builder::ops::OpError;
 use rbuild_builder::source_policy::PolicyError;
-use rbuild_graph::{Edge, Graph, Op, SourceOp, SourcePosition, SourceRange, SourceText, Vertex, VertexMeta};
+use rbuild_graph::{
+    Edge, Graph, Op, SourceLocation, SourceOp, SourcePosition, SourceRange, SourceText, Vertex, VertexMeta,
+};
 use rbuild_llb::errors::{Detail, status_details};
 use tonic::{Code, Status};
 
 use crate::builds::BuildsError;
+
+/// Most lines of an instruction that are named one by one.
+const LINES_MAX: i32 = 10_000;
 
 /// A failed build, with the vertex and the lines it comes from.
 #[must_use]
@@ -37,25 +42,40 @@ pub fn build_status(error: &BuildError) -> Status {
     {
         details.push(Detail::Denied(messages.clone()));
     }
-    if let Some(mut place) = error.place() {
-        place.source.definition = place.source.definition.or_else(dockerfile_definition);
-        let line = |line| SourcePosition {
-            line: i32::try_from(line).unwrap_or(0),
-            character: 0,
-        };
+    if let Some(place) = error.place() {
         let (first, last) = place.lines;
-        details.push(Detail::Source {
-            text: place.source,
-            ranges: (first..=last)
-                .map(|number| SourceRange {
-                    start: line(number),
-                    end: line(number),
-                })
-                .collect(),
-        });
+        let lines = || vec![(place.source.clone(), SourceLocation::lines(0, first, last).ranges)];
+        let all = if place.all.is_empty() {
+            lines()
+        } else {
+            place.all.clone()
+        };
+        details.extend(all.into_iter().map(source_detail));
     }
     let bytes = status_details(rbuild_llb::errors::Code::Unknown, message, &details);
     Status::with_details(Code::Unknown, message.to_owned(), bytes.into())
+}
+
+/// A text and the places in it. Of a Dockerfile every line is a place of its own, and it is known where it comes from.
+fn source_detail((mut text, ranges): (SourceText, Vec<SourceRange>)) -> Detail {
+    if text.language != rbuild_frontend::LANGUAGE {
+        return Detail::Source { text, ranges };
+    }
+    text.definition = text.definition.or_else(dockerfile_definition);
+    let lines = ranges.into_iter().flat_map(|range| {
+        let last = range
+            .end
+            .line
+            .clamp(range.start.line, range.start.line.saturating_add(LINES_MAX));
+        (range.start.line..=last).map(|line| SourceRange {
+            start: SourcePosition { line, character: 0 },
+            end: SourcePosition { line, character: 0 },
+        })
+    });
+    Detail::Source {
+        ranges: lines.collect(),
+        text,
+    }
 }
 
 /// A failure of an operation that is no vertex.

@@ -4,7 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use bollard_buildkit_proto::moby::buildkit::v1::StatusResponse;
+use rbuild_graph::SourceText;
 use rbuild_graph::progress::{Event, Sink};
+use rbuild_llb::ClientDigests;
+use rbuild_llb::progress::StatusWriter;
 use tokio::sync::watch;
 
 /// Bytes of step output kept for callers that come late. Older output is dropped first; nothing else is.
@@ -16,6 +20,8 @@ const BATCH_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct EventLog {
     state: Mutex<State>,
+    /// Knows what the client calls vertices and texts.
+    writer: Mutex<StatusWriter>,
     /// Number of events ever sent, and whether there will be more.
     progress: watch::Sender<(u64, bool)>,
 }
@@ -31,12 +37,32 @@ impl Default for EventLog {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
+            writer: Mutex::default(),
             progress: watch::Sender::new((0, false)),
         }
     }
 }
 
 impl EventLog {
+    /// Vertices of a client's definition are called by the client's digests from now on.
+    pub fn name_vertices(&self, digests: &ClientDigests) {
+        self.lock_writer().name_vertices(digests);
+    }
+
+    /// Warnings about a text are sent with it from now on.
+    pub fn add_source(&self, text: &SourceText) {
+        self.lock_writer().add_source(text);
+    }
+
+    /// Events as the client gets them.
+    pub fn responses(&self, events: impl IntoIterator<Item = Event>) -> Vec<StatusResponse> {
+        self.lock_writer().responses(events)
+    }
+
+    fn lock_writer(&self) -> std::sync::MutexGuard<'_, StatusWriter> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// No more events will come.
     pub fn close(&self) {
         self.progress.send_modify(|progress| progress.1 = true);

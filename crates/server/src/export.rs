@@ -29,6 +29,10 @@ use crate::running::Running;
 
 /// The client's content store for image layouts (`client/solve.go`; there is one, whichever exporter asks).
 const EXPORT_STORE: &str = "export";
+/// Metadata: names of the image, comma between them.
+const IMAGE_NAME: &str = "image.name";
+/// Most names that a front end gives.
+const NAMES_MAX: usize = 1000;
 /// Key under which an exporter tells of the image it made.
 const DESCRIPTOR: &str = "containerimage.descriptor";
 
@@ -44,8 +48,17 @@ pub struct Planned {
 /// # Errors
 /// `invalid_argument` for kinds and values there are none of, in BuildKit's words.
 pub fn plan(exporters: &[Exporter]) -> Result<Vec<Planned>, Status> {
+    plan_from(0, exporters)
+}
+
+/// The same of exporters that come after `first` others.
+///
+/// # Errors
+/// As of [`plan`].
+pub fn plan_from(first: usize, exporters: &[Exporter]) -> Result<Vec<Planned>, Status> {
     let mut planned = Vec::with_capacity(exporters.len());
-    for (number, exporter) in (0..).zip(exporters) {
+    let first = u32::try_from(first).unwrap_or(u32::MAX);
+    for (number, exporter) in (first..).zip(exporters) {
         let spec =
             ExporterSpec::parse(exporter).map_err(|error| Status::invalid_argument(sentence(&error)))?;
         planned.push(match spec {
@@ -86,7 +99,7 @@ fn of_archive(number: u32, exporter: ArchiveExporter) -> Planned {
     } else {
         OutputKind::Oci(to)
     };
-    image_output(kind, exporter.image, !exporter.docker)
+    image_output(kind, exporter.image, true)
 }
 
 fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
@@ -132,15 +145,16 @@ fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
 pub async fn all(
     running: &Arc<Running>,
     answer: &Answer,
-    planned: &[Planned],
+    planned: impl IntoIterator<Item = &Planned>,
     caches: &[CacheExport],
 ) -> Result<Exported, Status> {
     let result = result(running, answer).await?;
     let mut outcome = BuildOutcome::default();
     let mut results = BTreeMap::new();
     for (number, planned) in (0..).zip(planned) {
-        let exports = export::plan_output(&planned.output, &[])
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let output = named(planned.output.clone(), answer);
+        let exports =
+            export::plan_output(&output, &[]).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let result = with_epoch(result.clone(), planned.epoch);
         let earlier = outcome.metadata.remove(DESCRIPTOR);
         let done = export::all(&running.job, &result, vec![exports], &mut outcome).await;
@@ -163,6 +177,19 @@ pub async fn all(
     })
 }
 
+/// An output named `*` has the names that the front end gave.
+fn named(mut output: Output, answer: &Answer) -> Output {
+    if output.names.len() == 1
+        && output.names[0] == "*"
+        && let Some(names) = answer.metadata.get(IMAGE_NAME)
+    {
+        let names = String::from_utf8_lossy(names);
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+        output.names = names.take(NAMES_MAX).map(str::to_owned).collect();
+    }
+    output
+}
+
 fn response(outcome: BuildOutcome, answer: &Answer) -> HashMap<String, String> {
     let mut response = HashMap::new();
     for (key, value) in outcome.metadata {
@@ -183,21 +210,21 @@ fn response(outcome: BuildOutcome, answer: &Answer) -> HashMap<String, String> {
 
 /// The platforms of an answer.
 #[derive(Debug, Default, Deserialize)]
-struct Platforms {
+pub(crate) struct Platforms {
     #[serde(rename = "Platforms", default)]
-    list: Vec<PlatformEntry>,
+    pub(crate) list: Vec<PlatformEntry>,
 }
 
 #[derive(Debug, Deserialize)]
-struct PlatformEntry {
+pub(crate) struct PlatformEntry {
     #[serde(rename = "ID")]
     id: String,
     #[serde(rename = "Platform")]
-    platform: Platform,
+    pub(crate) platform: Platform,
 }
 
 /// What the answer says of its platforms (`exptypes.ParsePlatforms`); nothing if it says nothing.
-fn platforms(answer: &Answer) -> Result<Platforms, Status> {
+pub(crate) fn platforms(answer: &Answer) -> Result<Platforms, Status> {
     let refuse = |text: String| Err(Status::invalid_argument(text));
     let Some(text) = answer.metadata.get(PLATFORMS) else {
         return Ok(Platforms::default());

@@ -61,7 +61,7 @@ pub async fn answer(
         let Some(definition) = asked.definition else {
             return Ok(Answer::empty());
         };
-        let found = self::definition(definition, asked.policies)?;
+        let found = self::definition(running, definition, asked.policies)?;
         return Ok(Answer {
             refs: Refs::One(found),
             metadata: BTreeMap::new(),
@@ -119,6 +119,7 @@ fn may_run(core: &Core, source: &str) -> bool {
 /// # Errors
 /// `invalid_argument`.
 pub fn definition(
+    running: &Running,
     definition: pb::Definition,
     policies: SourcePolicies,
 ) -> Result<Option<Arc<BuildRef>>, Status> {
@@ -128,7 +129,9 @@ pub fn definition(
     let Some(target) = decoded.target else {
         return Ok(None);
     };
+    running.events.name_vertices(&decoded.digests);
     let graph = Arc::new(decoded.graph);
     let found = BuildRef::new(graph, Some(target), Some(definition));
-    Ok(Some(Arc::new(found.with_policies(policies))))
+    let found = found.with_policies(policies).with_digests(decoded.digests);
+    Ok(Some(Arc::new(found)))
 }

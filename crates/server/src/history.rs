@@ -129,11 +129,11 @@ impl History {
         &self,
         id: &str,
         outcome: Result<&Exported, &Status>,
-        events: &EventLog,
+        events: &Arc<EventLog>,
     ) -> Result<(), Status> {
         let record = self.0.lock().active.get(id).cloned();
         let Some(mut record) = record else { return Ok(()) };
-        let (inner, events, id) = (Arc::clone(&self.0), events.all(), id.to_owned());
+        let (inner, events, id) = (Arc::clone(&self.0), Arc::clone(events), id.to_owned());
         // What the exporters left is small; it is read where it may block.
         let outcome = match outcome {
             Ok(exported) => Ok(exported.clone()),

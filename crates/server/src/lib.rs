@@ -35,4 +35,6 @@ pub mod read_ref;
 pub mod run;
 pub mod running;
 pub mod serve;
+pub mod session_export;
 pub mod usage;
+pub mod verify;

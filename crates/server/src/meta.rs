@@ -12,8 +12,8 @@ use rbuild_builder::ops::OpError;
 use rbuild_builder::source_meta::{self, MetaQuestion, SourceMeta};
 use rbuild_builder::source_policy::{self, SourcePolicies};
 use rbuild_frontend::NotAnImage;
-use rbuild_graph::SourceOp;
 use rbuild_graph::progress::{Event, Sink as _, Warning};
+use rbuild_graph::{SourceOp, SourceText};
 use rbuild_llb::decode_platform;
 use rbuild_oci::{Digest, Reference};
 use tonic::Status;
@@ -182,6 +182,14 @@ pub fn warn(running: &Running, request: WarnRequest) -> Result<(), Status> {
     let line = |position: Option<pb::Position>| {
         position.map_or(0, |position| u32::try_from(position.line).unwrap_or(0))
     };
+    if let Some(info) = &request.info {
+        running.events.add_source(&SourceText {
+            filename: info.filename.clone(),
+            text: info.data.clone(),
+            language: info.language.clone(),
+            definition: None,
+        });
+    }
     let ranges: Vec<(u32, u32)> = request
         .ranges
         .iter()

@@ -19,7 +19,7 @@ use crate::forwarder::{Forwarder, Returned};
 use crate::front_end::{self, Asked};
 use crate::history::Exported;
 use crate::running::Running;
-use crate::{cache, errors, export, policy};
+use crate::{cache, errors, export, policy, session_export, verify};
 
 /// Builds what `request` asks for. When the caller goes away, so that the future is dropped, the build is stopped.
 ///
@@ -170,6 +170,10 @@ async fn evaluate(
         inputs: request.frontend_inputs.into_iter().collect(),
         policies: SourcePolicies::default(),
     };
+    let (platform, chooses) = (
+        asked.attrs.get("platform").cloned(),
+        request.enable_session_exporter,
+    );
     let imports = request.cache.unwrap_or_default().imports;
     cache::import(&running.job, &imports, &asked.attrs).await?;
     let answer = if asked.is_nothing() {
@@ -181,5 +185,15 @@ async fn evaluate(
     } else {
         front_end::answer(core, running, &running.forwarder, asked).await?
     };
-    export::all(running, &answer, exports, caches).await
+    verify::platforms(platform.as_deref(), &answer, &running.events);
+    if !chooses {
+        return export::all(running, &answer, exports, caches).await;
+    }
+    let chosen = session_export::find(&core.sessions, running, &answer).await?;
+    // What is chosen later is numbered after what the request names.
+    let chosen = export::plan_from(exports.len(), &chosen)?;
+    let exports: Vec<&export::Planned> = exports.iter().chain(&chosen).collect();
+    let exported = export::all(running, &answer, exports, caches).await?;
+    session_export::finalize(&core.sessions, running, &exported.response).await?;
+    Ok(exported)
 }

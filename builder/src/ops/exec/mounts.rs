@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rbuild_fileops::SourceTree;
 use rbuild_graph::{CacheSharing, ExecOp, Mount, MountKind};
@@ -30,6 +30,10 @@ use crate::value::{Chain, Value};
 /// The prepared mounts of one step.
 #[derive(Debug, Default)]
 pub(crate) struct Mounts {
+    /// Cache mounts begin anew.
+    fresh: bool,
+    /// Where mounts with a relative place are.
+    cwd: PathBuf,
     plans: Vec<MountPlan>,
     /// Held while the step runs, each id once: two mounts of one locked directory in a step share it, as in BuildKit.
     caches: HashMap<String, CacheMountGuard>,
@@ -76,9 +80,14 @@ pub(crate) async fn prepare(
     job: &Job,
     exec: &ExecOp,
     inputs: &[Value],
+    fresh: bool,
     cancel: &CancellationToken,
 ) -> Result<Mounts, OpError> {
-    let mut mounts = Mounts::default();
+    let mut mounts = Mounts {
+        fresh,
+        cwd: PathBuf::from("/").join(&exec.meta.cwd),
+        ..Mounts::default()
+    };
     for mount in extra_mounts(exec) {
         let prepared = prepare_one(job, mount, inputs, cancel, &mut mounts).await;
         prepared.map_err(|source| OpError::Mount {
@@ -151,7 +160,7 @@ async fn prepare_one(
         }
     };
     mounts.plans.push(MountPlan {
-        dest: PathBuf::from(&mount.dest),
+        dest: mounts.cwd.join(&mount.dest),
         kind,
     });
     Ok(())
@@ -290,7 +299,12 @@ async fn cache(
         CacheSharing::Private => MountSharing::Private,
         CacheSharing::Locked => MountSharing::Locked,
     };
-    let fresh = job.settings.fresh_mounts && seed.is_some();
+    // What a step that must run again finds is not what earlier builds left, but what this one did.
+    let first = || {
+        let mut begun = job.begun_mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.insert(id.clone())
+    };
+    let fresh = (job.settings.fresh_mounts && seed.is_some()) || (mounts.fresh && first());
     if !mounts.caches.contains_key(&id) {
         let (store, lease, stop, name) = (
             job.engine.store.clone(),

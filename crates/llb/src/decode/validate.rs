@@ -40,7 +40,7 @@ pub enum OpError {
     #[error("invalid tmpfs size {size} of mount {dest}")]
     TmpfsSize { dest: String, size: i64 },
     /// A number that stands for nothing.
-    #[error("unknown {what} {value}")]
+    #[error("invalid {what} {value}")]
     Value { what: &'static str, value: i32 },
     /// No action.
     #[error("invalid file op with no actions")]

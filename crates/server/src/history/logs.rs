@@ -5,8 +5,8 @@ use std::io::{self, Read};
 
 use bollard_buildkit_proto::moby::buildkit::v1::StatusResponse;
 use prost::Message as _;
-use rbuild_graph::progress::Event;
-use rbuild_llb::progress::StatusWriter;
+
+use crate::events::EventLog;
 
 /// Type of the blob.
 pub(super) const MEDIA_TYPE: &str = "application/vnd.buildkit.status.v0";
@@ -15,13 +15,12 @@ const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 /// Events of one message at most.
 const EVENTS_MAX: usize = 1000;
 
-/// The blob of these events.
+/// The blob of what a build said.
 #[must_use]
-pub(super) fn encode(events: &[Event]) -> Vec<u8> {
+pub(super) fn encode(log: &EventLog) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let writer = StatusWriter::default();
-    for batch in events.chunks(EVENTS_MAX) {
-        for response in writer.responses(batch.iter().cloned()) {
+    for batch in log.all().chunks(EVENTS_MAX) {
+        for response in log.responses(batch.iter().cloned()) {
             // A response holds less than a client takes in one message.
             let size = u32::try_from(response.encoded_len()).unwrap_or(u32::MAX);
             bytes.extend(size.to_le_bytes());
@@ -58,37 +57,38 @@ pub(super) fn next(reader: &mut impl Read) -> io::Result<Option<StatusResponse>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rbuild_graph::progress::{Stream, VertexLog};
+    use rbuild_graph::progress::{Event, Sink as _, Stream, VertexLog};
     use rbuild_oci::Digest;
     use std::time::SystemTime;
 
-    fn log(text: &str) -> Event {
-        Event::Log(VertexLog {
-            vertex: Digest::sha256(b"v"),
-            stream: Stream::Stdout,
-            data: text.as_bytes().to_vec(),
-            timestamp: SystemTime::UNIX_EPOCH,
-        })
+    fn log(texts: impl IntoIterator<Item = String>) -> EventLog {
+        let log = EventLog::default();
+        for text in texts {
+            log.send(Event::Log(VertexLog {
+                vertex: Digest::sha256(b"v"),
+                stream: Stream::Stdout,
+                data: text.into_bytes(),
+                timestamp: SystemTime::UNIX_EPOCH,
+            }));
+        }
+        log
     }
 
     #[test]
     fn what_is_written_is_read_again() {
-        let events: Vec<Event> = (0..EVENTS_MAX + 1)
-            .map(|number| log(&number.to_string()))
-            .collect();
-        let blob = encode(&events);
+        let blob = encode(&log((0..=EVENTS_MAX).map(|number| number.to_string())));
         let mut reader = &blob[..];
         let first = next(&mut reader).unwrap().unwrap();
         let second = next(&mut reader).unwrap().unwrap();
         assert_eq!((first.logs.len(), second.logs.len()), (EVENTS_MAX, 1));
         assert_eq!(second.logs[0].msg, EVENTS_MAX.to_string().into_bytes());
         assert!(next(&mut reader).unwrap().is_none());
-        assert!(encode(&[]).is_empty());
+        assert!(encode(&log([])).is_empty());
     }
 
     #[test]
     fn a_damaged_blob_is_an_error_and_no_panic() {
-        let blob = encode(&[log("x")]);
+        let blob = encode(&log(["x".to_owned()]));
         assert!(next(&mut &blob[..blob.len() - 1]).is_err(), "cut");
         assert!(next(&mut &[255, 255, 255, 255, 0][..]).is_err(), "too large");
         assert!(next(&mut &[1, 0, 0, 0, 255][..]).is_err(), "no message");

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tonic::Status;
 
 use super::{logs, trace};
+use crate::events::EventLog;
 
 /// Type of the blob that says how a build failed; BuildKit misspells it too.
 const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
@@ -85,14 +86,15 @@ impl Blobs {
 pub(super) fn complete(
     record: &mut BuildHistoryRecord,
     outcome: Result<&Exported, &Status>,
-    events: &[Event],
+    log: &EventLog,
     store: &Store,
 ) -> Blobs {
     let mut blobs = Blobs::default();
     let now = SystemTime::now();
     record.completed_at = Some(timestamp(now));
-    Counts::of(events).note(record);
-    record.logs = Some(blobs.add(logs::MEDIA_TYPE, logs::encode(events)));
+    let events = log.all();
+    Counts::of(&events).note(record);
+    record.logs = Some(blobs.add(logs::MEDIA_TYPE, logs::encode(log)));
     match outcome {
         Ok(exported) => {
             record.exporter_response.clone_from(&exported.response);
@@ -102,7 +104,7 @@ pub(super) fn complete(
     }
     let started = record.created_at.as_ref().and_then(system_time).unwrap_or(now);
     let error = record.error.as_ref().map(|error| error.message.as_str());
-    let spans = trace::encode(&record.r#ref, error, (started, now), events);
+    let spans = trace::encode(&record.r#ref, error, (started, now), &events);
     record.trace = Some(blobs.add(trace::MEDIA_TYPE, spans));
     shorten(record);
     blobs
@@ -284,7 +286,7 @@ mod tests {
             .results
             .insert(1, rbuild_oci::Descriptor::new("index", index.clone(), 9));
         let mut record = BuildHistoryRecord::default();
-        let blobs = complete(&mut record, Ok(&exported), &[], &store);
+        let blobs = complete(&mut record, Ok(&exported), &EventLog::default(), &store);
         let info = record.result.unwrap();
         assert_eq!(info.results[&1].digest, index.to_string());
         assert_eq!(info.result_deprecated.as_ref(), Some(&info.results[&1]));
@@ -306,7 +308,7 @@ mod tests {
         };
         let status = Status::with_details(tonic::Code::Unknown, "bad", full.encode_to_vec().into());
         let mut record = BuildHistoryRecord::default();
-        let blobs = complete(&mut record, Err(&status), &[], &store);
+        let blobs = complete(&mut record, Err(&status), &EventLog::default(), &store);
         let error = record.error.unwrap();
         assert_eq!((error.message.as_str(), error.details.len()), ("bad", 0));
         let external = record.external_error.unwrap();
@@ -329,7 +331,12 @@ mod tests {
         record
             .frontend_attrs
             .insert("target".to_owned(), "app".to_owned());
-        complete(&mut record, Ok(&Exported::default()), &[], &store);
+        complete(
+            &mut record,
+            Ok(&Exported::default()),
+            &EventLog::default(),
+            &store,
+        );
         assert!(record.encoded_len() < RECORD_BYTES_MAX);
         assert_eq!(record.frontend_attrs["target"], "app", "what is short stays");
         for number in 0..100_000 {

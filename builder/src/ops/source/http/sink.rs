@@ -156,14 +156,21 @@ impl Write for Writer {
     }
 }
 
-/// A date in any of the three forms of RFC 9110, section 5.6.7, as seconds since 1970. Zones are GMT there; Go's servers
-/// and clients (`http.ParseTime`) know it as UTC too.
+/// A date in any of the three forms of RFC 9110, section 5.6.7, as seconds since 1970.
 fn http_time(text: &str) -> Option<i64> {
-    let text = text.strip_suffix("UTC").unwrap_or(text);
-    let text = text.strip_suffix("GMT").unwrap_or(text).trim_end();
+    // Of the second form Go reads every name of a zone, as if it were GMT.
+    let zone = |(_, zone): &(&str, &str)| {
+        matches!(zone.len(), 3 | 4) && zone.bytes().all(|b| b.is_ascii_uppercase())
+    };
+    let as_gmt = text
+        .rsplit_once(' ')
+        .filter(zone)
+        .filter(|(before, _)| before.contains("day, "))
+        .map(|(before, _)| format!("{before} GMT"));
+    let text = as_gmt.as_deref().unwrap_or(text);
     [
-        "%a, %d %b %Y %H:%M:%S",
-        "%A, %d-%b-%y %H:%M:%S",
+        "%a, %d %b %Y %H:%M:%S GMT",
+        "%A, %d-%b-%y %H:%M:%S GMT",
         "%a %b %e %H:%M:%S %Y",
     ]
     .iter()
@@ -192,6 +199,8 @@ mod tests {
             "",
             "yesterday",
             "Sun, 06 Nov 1994 08:49:37 +0200",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sunday, 06-Nov-94 08:49:37 gmt+2",
             "1994-11-06T08:49:37Z",
         ] {
             assert_eq!(http_time(text), None, "{text}");

@@ -124,6 +124,8 @@ impl Wanted {
             source,
         };
         let mut request = UrlRequest::new(&self.url).map_err(wrong)?;
+        // Such a body is decoded as it lands.
+        request = request.with_header("accept-encoding", "gzip").map_err(wrong)?;
         for (name, value) in &self.headers {
             request = request.with_header(name, value).map_err(wrong)?;
         }
