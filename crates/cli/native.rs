@@ -326,6 +326,7 @@ impl Engine for Native {
             kinds,
             all: request.all,
             dry_run: false,
+            ..GcPolicy::default()
         };
         let collected = self.core.store.gc(&policy).map_err(failed)?;
         let row = |(kind, name, bytes): (UsageKind, String, u64)| {
@@ -341,6 +342,7 @@ impl Engine for Native {
                 created_ms: 0,
                 used_ms: 0,
                 description: String::new(),
+                in_use: false,
             };
             usage_row(&UsageEntry {
                 bytes,

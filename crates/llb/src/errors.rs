@@ -50,7 +50,7 @@ pub enum Code {
 pub enum Detail {
     /// The vertex that failed, by the client's digest.
     Vertex(Digest),
-    /// Lines it comes from. One for each text: a client shows the last first.
+    /// Places it comes from, in one text. A client shows the first first.
     Source {
         /// The text.
         text: SourceText,

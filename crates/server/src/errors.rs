@@ -50,7 +50,8 @@ pub fn build_status(error: &BuildError) -> Status {
         } else {
             place.all.clone()
         };
-        details.extend(all.into_iter().map(source_detail));
+        // Clients take the first for the outermost.
+        details.extend(all.into_iter().rev().map(source_detail));
     }
     let bytes = status_details(rbuild_llb::errors::Code::Unknown, message, &details);
     Status::with_details(Code::Unknown, message.to_owned(), bytes.into())

@@ -40,6 +40,8 @@ const DESCRIPTOR: &str = "containerimage.descriptor";
 #[derive(Debug)]
 pub struct Planned {
     output: Output,
+    /// Its names are those that the front end gives.
+    named_by_answer: bool,
     epoch: Epoch,
 }
 
@@ -117,6 +119,7 @@ fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
 fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
     let level = options.compression.level;
     Planned {
+        named_by_answer: options.name == "*",
         epoch: options.epoch,
         output: Output {
             kind,
@@ -152,7 +155,7 @@ pub async fn all(
     let mut outcome = BuildOutcome::default();
     let mut results = BTreeMap::new();
     for (number, planned) in (0..).zip(planned) {
-        let output = named(planned.output.clone(), answer);
+        let output = named(planned, answer);
         let exports =
             export::plan_output(&output, &[]).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let result = with_epoch(result.clone(), planned.epoch);
@@ -177,10 +180,10 @@ pub async fn all(
     })
 }
 
-/// An output named `*` has the names that the front end gave.
-fn named(mut output: Output, answer: &Answer) -> Output {
-    if output.names.len() == 1
-        && output.names[0] == "*"
+/// The output with its names.
+fn named(planned: &Planned, answer: &Answer) -> Output {
+    let mut output = planned.output.clone();
+    if planned.named_by_answer
         && let Some(names) = answer.metadata.get(IMAGE_NAME)
     {
         let names = String::from_utf8_lossy(names);

@@ -1,5 +1,7 @@
 //! The cache as clients see and clear it.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -12,20 +14,19 @@ use rbuild_store::{GcPolicy, UsageEntry, UsageKind};
 use tonic::Status;
 
 use crate::core::Core;
+use crate::filter::{self, Filter};
 
 /// What takes room and can be cleared.
 ///
 /// # Errors
-/// The store's.
+/// The store's, and filters that cannot be understood.
 pub async fn records(core: &Arc<Core>, request: &DiskUsageRequest) -> Result<Vec<UsageRecord>, Status> {
-    let store = core.engine.store.clone();
-    let usage = blocking(move || store.du()).await;
-    let usage = usage.map_err(|error| Status::unknown(chain_text(&error)))?;
+    let filters = parse(&request.filter)?;
     let least = u64::try_from(request.age_limit).map_or(Duration::ZERO, Duration::from_nanos);
-    let records = usage.entries.iter().filter(|entry| is_cache(entry.kind));
-    let old = records.filter(|entry| least.is_zero() || unused_for(entry) >= least);
-    let records: Vec<UsageRecord> = old.map(record).collect();
-    filtered(records, &request.filter)
+    let mut entries = entries(core).await?;
+    entries.retain(|entry| least.is_zero() || unused_for(entry) >= least);
+    let records = entries.iter().map(record);
+    Ok(records.filter(|record| matches(&filters, record)).collect())
 }
 
 /// Clears what `request` says; gives what is gone.
@@ -33,40 +34,48 @@ pub async fn records(core: &Arc<Core>, request: &DiskUsageRequest) -> Result<Vec
 /// # Errors
 /// The store's, and filters that cannot be understood.
 pub async fn prune(core: &Arc<Core>, request: &PruneRequest) -> Result<Vec<UsageRecord>, Status> {
-    if !request.filter.is_empty() {
-        return Err(Status::unimplemented("prune does not take filters yet"));
-    }
+    let filters = parse(&request.filter)?;
+    let known = entries(core).await?;
+    let wanted = known.iter().filter(|entry| matches(&filters, &record(entry)));
+    let only = (!filters.is_empty()).then(|| wanted.map(|entry| entry.name.clone()).collect());
     let bytes = |limit: i64| u64::try_from(limit).ok().filter(|limit| *limit > 0);
+    let (used, reserved) = (bytes(request.max_used_space), bytes(request.reserved_space));
+    let free = bytes(request.min_free_space);
     let policy = GcPolicy {
-        max_bytes: bytes(request.max_used_space)
-            .into_iter()
-            .chain(bytes(request.reserved_space))
-            .max(),
-        min_free_bytes: bytes(request.min_free_space),
+        // What is reserved is the bound where there is no other.
+        max_bytes: used.or(reserved.filter(|_| free.is_none())),
+        min_free_bytes: free,
+        reserved_bytes: reserved,
         unused_for: u64::try_from(request.keep_duration)
             .ok()
             .filter(|nanoseconds| *nanoseconds > 0)
             .map(Duration::from_nanos),
         kinds: None,
+        only,
         all: request.all,
         dry_run: false,
     };
     let store = core.engine.store.clone();
     let collected = blocking(move || store.gc(&policy)).await;
     let collected = collected.map_err(|error| Status::unknown(chain_text(&error)))?;
-    let gone = collected.parts.into_iter().filter(|(kind, ..)| is_cache(*kind));
-    Ok(gone
-        .map(|(kind, name, bytes)| {
-            record(&UsageEntry {
-                kind,
-                name,
-                bytes,
-                created_ms: 0,
-                used_ms: 0,
-                description: String::new(),
-            })
-        })
-        .collect())
+    let gone: HashSet<(UsageKind, &str)> = collected
+        .parts
+        .iter()
+        .map(|(kind, name, _)| (*kind, name.as_str()))
+        .collect();
+    let known = known.iter();
+    let gone = known.filter(|entry| gone.contains(&(entry.kind, entry.name.as_str())));
+    Ok(gone.map(record).collect())
+}
+
+async fn entries(core: &Arc<Core>) -> Result<Vec<UsageEntry>, Status> {
+    let store = core.engine.store.clone();
+    let usage = blocking(move || store.du()).await;
+    let mut entries = usage
+        .map_err(|error| Status::unknown(chain_text(&error)))?
+        .entries;
+    entries.retain(|entry| is_cache(entry.kind));
+    Ok(entries)
 }
 
 /// Blobs belong to images, which the API does not show.
@@ -94,40 +103,69 @@ fn record(entry: &UsageEntry) -> UsageRecord {
         last_used_at: time(entry.used_ms),
         usage_count: i64::from(entry.used_ms > 0),
         description: entry.description.clone(),
+        in_use: entry.in_use,
         record_type: kind.to_owned(),
         ..UsageRecord::default()
     }
 }
 
-/// Keeps what any of the filters matches (`field==value`, containerd's syntax); all if there are none.
-fn filtered(records: Vec<UsageRecord>, filters: &[String]) -> Result<Vec<UsageRecord>, Status> {
-    if filters.is_empty() {
-        return Ok(records);
-    }
-    let mut wanted = Vec::new();
-    for filter in filters {
-        let (field, value) = filter
-            .split_once("==")
-            .ok_or_else(|| Status::invalid_argument(format!("filter {filter:?} is not field==value")))?;
-        wanted.push((field.trim(), value.trim().trim_matches('"')));
-    }
-    let matches = |record: &UsageRecord, (field, value): (&str, &str)| match field {
-        "id" => record.id == value,
-        "type" => record.record_type == value,
-        "description" => record.description == value,
-        "mutable" => record.mutable.to_string() == value,
-        "inuse" => record.in_use.to_string() == value,
-        "shared" => record.shared.to_string() == value,
-        _ => false,
-    };
-    Ok(records
-        .into_iter()
-        .filter(|record| wanted.iter().any(|pair| matches(record, *pair)))
-        .collect())
+fn parse(filters: &[String]) -> Result<Vec<Filter>, Status> {
+    filter::parse_all(filters).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+/// Fields as BuildKit's cache has them (`cache/manager.go`, `adaptUsageInfo`).
+fn matches(filters: &[Filter], record: &UsageRecord) -> bool {
+    let text = |text: &'_ String| (!text.is_empty()).then(|| Cow::Owned(text.clone()));
+    let flag = |is: bool| is.then_some(Cow::Borrowed(""));
+    filter::any(filters, |field| match field {
+        "id" => text(&record.id),
+        "description" => text(&record.description),
+        "type" => text(&record.record_type),
+        "inuse" => flag(record.in_use),
+        "mutable" => flag(record.mutable),
+        "immutable" => flag(!record.mutable),
+        "shared" => flag(record.shared),
+        "private" => flag(!record.shared),
+        _ => None,
+    })
 }
 
 /// Nothing for what was not recorded.
 fn time(ms: i64) -> Option<Timestamp> {
     let since = u64::try_from(ms).ok().filter(|ms| *ms > 0)?;
     Some(timestamp(UNIX_EPOCH + Duration::from_millis(since)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_found_by_buildkits_fields() {
+        let entry = UsageEntry {
+            kind: UsageKind::CacheMount,
+            name: "abc".to_owned(),
+            bytes: 1,
+            created_ms: 1,
+            used_ms: 1,
+            description: "local source for context".to_owned(),
+            in_use: true,
+        };
+        let record = record(&entry);
+        for (filter, expected) in [
+            ("type==source.local", true),
+            ("type==regular", false),
+            ("id~=^ab", true),
+            ("mutable", true),
+            ("immutable", false),
+            ("inuse,private", true),
+            ("shared", false),
+            ("parents", false),
+        ] {
+            let filters = parse(&[filter.to_owned()]).unwrap();
+            assert_eq!(matches(&filters, &record), expected, "{filter}");
+        }
+        assert!(matches(&[], &record));
+        assert!(parse(&["type=x".to_owned()]).is_err());
+    }
 }

@@ -31,6 +31,10 @@ pub struct GcPolicy {
     pub unused_for: Option<Duration>,
     /// Only these kinds; `Blob`, `Layer` and `CacheMount` are collected.
     pub kinds: Option<Vec<UsageKind>>,
+    /// Least bytes that are left, whatever the bounds say.
+    pub reserved_bytes: Option<u64>,
+    /// Only these parts, by their names.
+    pub only: Option<HashSet<String>>,
     /// Also the unpacked layers of named images, which can be unpacked again from their blobs, and kept values.
     pub all: bool,
     /// Only say what would go.
@@ -77,6 +81,9 @@ impl Store {
                 over.max(free.map_or(0, |free| free.saturating_sub(self.free_bytes())))
             }
         };
+        if let Some(reserved) = policy.reserved_bytes.filter(|_| excess != u64::MAX) {
+            excess = excess.min(total.saturating_sub(reserved));
+        }
         let sizes = usage
             .entries
             .into_iter()
@@ -192,7 +199,13 @@ impl Store {
             Ok(())
         })?;
         let limit = cutoff(self.now(), policy.unused_for);
-        found.retain(|candidate| candidate.used <= limit);
+        found.retain(|candidate| {
+            let named = policy
+                .only
+                .as_ref()
+                .is_none_or(|only| only.contains(&candidate.name));
+            named && candidate.used <= limit
+        });
         found.sort_by(|a, b| {
             a.used
                 .cmp(&b.used)
@@ -278,8 +291,10 @@ impl Store {
     /// Removes rows that mean nothing any more.
     fn collect_rows(&self, policy: &GcPolicy) -> Result<(), IndexError> {
         let limit = cutoff(self.now(), policy.unused_for);
-        let everything =
-            policy.max_bytes.is_none() && policy.min_free_bytes.is_none() && policy.kinds.is_none();
+        let everything = policy.max_bytes.is_none()
+            && policy.min_free_bytes.is_none()
+            && policy.kinds.is_none()
+            && policy.only.is_none();
         self.index().write("collect rows", |tables| {
             if everything {
                 let sql = "SELECT key FROM record WHERE layers = '[]' AND used <= ?1";
