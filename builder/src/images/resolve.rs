@@ -67,17 +67,26 @@ impl Images {
             }
             _ => {
                 let found = self.client.resolve(&reference).await.map_err(fail)?.descriptor;
-                let place = place_key(&reference, &found.digest);
-                self.store.put_kv(PLACES, &place, &[]).map_err(StoreError::from)?;
-                self.store
-                    .prune_kv(PLACES, PLACES_MAX)
-                    .map_err(StoreError::from)?;
+                self.note_place(&reference, &found.digest)?;
                 found
             }
         };
         let origin = Origin::Registry(reference.clone());
         self.resolve_top(lease, &reference.to_string(), top, origin, lookup.platform)
             .await
+    }
+
+    /// Remembers that the registry says the reference's repository has `digest`; written once, for most builds ask for
+    /// what they asked for before.
+    fn note_place(&self, reference: &Reference, digest: &Digest) -> Result<(), ImageError> {
+        let key = place_key(reference, digest);
+        if self.store.kv(PLACES, &key).map_err(StoreError::from)?.is_none() {
+            self.store.put_kv(PLACES, &key, &[]).map_err(StoreError::from)?;
+            self.store
+                .prune_kv(PLACES, PLACES_MAX)
+                .map_err(StoreError::from)?;
+        }
+        Ok(())
     }
 
     /// Whether a document of the store is known to be of the reference's repository: an image there has it, or the

@@ -8,12 +8,16 @@
 mod bench;
 #[path = "server/builds.rs"]
 mod builds;
+#[path = "server/history.rs"]
+mod history;
 #[path = "server/hostile.rs"]
 mod hostile;
 #[path = "server/layouts.rs"]
 mod layouts;
 #[path = "server/listening.rs"]
 mod listening;
+#[path = "server/session_policy.rs"]
+mod session_policy;
 #[path = "server/sources.rs"]
 mod sources;
 #[path = "server/tls.rs"]
