@@ -16,6 +16,7 @@ use crate::context::{self, Opened};
 use crate::engine::Engine;
 use crate::error::{BuildError, Place, RequestError};
 use crate::export::{self, BuildResult, PlatformSubject, Subject};
+use crate::front_ends::{self, FrontEnds, SYNTAX_ARG, Syntax};
 use crate::job::{Job, Settings};
 use crate::ops::{OpError, blocking, host_ca, local};
 use crate::remote_context;
@@ -30,7 +31,7 @@ use crate::ssh::SshAgents;
 use crate::start_check;
 use crate::value::{Chain, Value};
 
-/// Builds what `request` asks for.
+/// Builds what `request` asks for. A Dockerfile that names a front end which is an image is given to `front_ends`.
 ///
 /// # Errors
 /// [`BuildError`], with the lines of the Dockerfile where there are any.
@@ -39,33 +40,18 @@ pub async fn build(
     request: BuildRequest,
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
+    front_ends: Arc<dyn FrontEnds>,
 ) -> Result<BuildOutcome, BuildError> {
     let request = Arc::new(request);
     let plan = export::plan(&request)?;
     let prepared = prepare(engine, Arc::clone(&request), sink, &cancel).await?;
     let job = &prepared.job;
     cache_transfer::import::all(job, &request.cache_from).await;
-    let platforms = platforms(&request)?;
-    let is_index = platforms.len() > 1;
     let mut outcome = BuildOutcome::default();
-    let mut parts = Vec::with_capacity(platforms.len());
-    for platform in platforms {
-        let mut options = prepared.options(platform);
-        options.multi_platform = is_index;
-        let lowered = lower(job, &options, &cancel).await?;
-        if parts.is_empty() {
-            // The same file has the same faults for every platform.
-            outcome.warnings = warn(&lowered.warnings, &prepared.opened);
-        }
-        parts.push(lowered);
-    }
-    let solving = parts.into_iter().map(|lowered| async {
-        let platform = Some(lowered.platform.clone());
-        let subject = subject(job, lowered, &cancel).await?;
-        Ok::<_, BuildError>(PlatformSubject { platform, subject })
-    });
-    let subjects = futures_util::future::try_join_all(solving).await?;
-    let result = BuildResult { subjects, is_index };
+    let result = match foreign(&request, &prepared.opened) {
+        Some(syntax) => prepared.answer_of(&syntax, &*front_ends, &cancel).await?,
+        None => prepared.own_answer(&mut outcome, &cancel).await?,
+    };
     export::all(job, &result, plan, &mut outcome).await?;
     if let Some(written) = cache_transfer::export::all(job, &result, &request.cache_to).await? {
         outcome.note_cache(&written);
@@ -91,6 +77,63 @@ impl Prepared {
         frontend_options(&self.request, &self.opened, platform)
     }
 
+    /// What another front end makes of the request.
+    async fn answer_of(
+        &self,
+        syntax: &Syntax,
+        front_ends: &dyn FrontEnds,
+        cancel: &CancellationToken,
+    ) -> Result<BuildResult, BuildError> {
+        let attrs = front_ends::attrs(&self.request, &base_name(&self.opened.filename), syntax);
+        let answered = front_ends.answer(&self.job, attrs, cancel).await;
+        if cancel.is_cancelled() {
+            return Err(BuildError::Canceled);
+        }
+        answered.map_err(|source| BuildError::ForeignFrontEnd {
+            image: syntax.image().to_owned(),
+            source,
+            place: syntax.place.map(|line| Place {
+                source: SourceText {
+                    filename: self.opened.filename.clone(),
+                    text: self.opened.dockerfile.clone(),
+                    language: rbuild_frontend::LANGUAGE.to_owned(),
+                    definition: None,
+                },
+                lines: (line, line),
+                all: Vec::new(),
+            }),
+        })
+    }
+
+    /// What the front end in this program makes of it.
+    async fn own_answer(
+        &self,
+        outcome: &mut BuildOutcome,
+        cancel: &CancellationToken,
+    ) -> Result<BuildResult, BuildError> {
+        let job = &self.job;
+        let platforms = platforms(&self.request)?;
+        let is_index = platforms.len() > 1;
+        let mut parts = Vec::with_capacity(platforms.len());
+        for platform in platforms {
+            let mut options = self.options(platform);
+            options.multi_platform = is_index;
+            let lowered = lower(job, &options, cancel).await?;
+            if parts.is_empty() {
+                // The same file has the same faults for every platform.
+                outcome.warnings = warn(&lowered.warnings, &self.opened);
+            }
+            parts.push(lowered);
+        }
+        let solving = parts.into_iter().map(|lowered| async {
+            let platform = Some(lowered.platform.clone());
+            let subject = subject(job, lowered, cancel).await?;
+            Ok::<_, BuildError>(PlatformSubject { platform, subject })
+        });
+        let subjects = futures_util::future::try_join_all(solving).await?;
+        Ok(BuildResult { subjects, is_index })
+    }
+
     /// Sends the front end's warnings.
     pub(crate) fn warn(&self, warnings: &[LintWarning]) {
         warn(warnings, &self.opened);
@@ -107,7 +150,7 @@ pub(crate) async fn prepare(
     let lease = Arc::new(engine.store.lease("build")?);
     let (job, opened) = match &request.context {
         ContextSource::Remote(url) => {
-            let job = Arc::new(job(engine, lease, &request, None, sink)?);
+            let job = Arc::new(job(engine, lease, &request, None, None, sink)?);
             let opened = remote_context::open(&job, &request, url, cancel).await?;
             (job, opened)
         }
@@ -118,7 +161,13 @@ pub(crate) async fn prepare(
                 blocking(move || context::open(&lease, form, &request.context, &request.dockerfile, &sink))
                     .await?
             };
-            let job = Arc::new(job(engine, lease, &request, opened.context.clone(), sink)?);
+            let given = foreign(&request, &opened).map(|_| {
+                let filename = base_name(&opened.filename);
+                front_ends::given_dockerfile(&lease, &filename, &opened.dockerfile, &opened.ignore_patterns)
+            });
+            let given = given.transpose()?;
+            let context = opened.context.clone();
+            let job = Arc::new(job(engine, lease, &request, context, given, sink)?);
             (job, opened)
         }
     };
@@ -131,15 +180,32 @@ fn job(
     lease: Arc<Lease>,
     request: &BuildRequest,
     context: Option<Arc<SourceTree>>,
+    dockerfile: Option<Arc<SourceTree>>,
     sink: Arc<dyn Sink>,
 ) -> Result<Job, BuildError> {
     let client = Arc::new(HostClient {
         context,
+        dockerfile,
         directories: request.build_contexts.clone(),
         secrets: Secrets::new(&request.secrets),
         ssh: Arc::new(SshAgents::new(&request.ssh)),
     });
     Ok(Job::new(engine, lease, client, settings(request)?, sink))
+}
+
+/// The front end that is to read the Dockerfile, if it is not the one in this program.
+fn foreign(request: &BuildRequest, opened: &Opened) -> Option<Syntax> {
+    let argument = request.build_args.get(SYNTAX_ARG).map(String::as_str);
+    Syntax::foreign(argument, &opened.dockerfile)
+}
+
+/// The last part of a path as it was given.
+fn base_name(filename: &str) -> String {
+    let name = std::path::Path::new(filename).file_name();
+    name.map_or_else(
+        || "Dockerfile".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// The platforms asked for; `None` is the own one.

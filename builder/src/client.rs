@@ -23,6 +23,9 @@ pub enum LocalError {
     /// The build was not given one of this name.
     #[error("no local directory {0:?} was given to this build")]
     Unknown(String),
+    /// A front end wants a part of it by patterns, which only clients can apply.
+    #[error("a part of local directory {0:?} by include patterns is not supported on the command line")]
+    Include(String),
     /// A directory given as a named context cannot be opened.
     #[error("build context {name:?}")]
     Open {
@@ -232,6 +235,8 @@ pub trait Client: Send + Sync + std::fmt::Debug {
 pub struct HostClient {
     /// The main context, as it was opened, if it is of this machine.
     pub context: Option<Arc<SourceTree>>,
+    /// The Dockerfile, for a front end that asks for it.
+    pub dockerfile: Option<Arc<SourceTree>>,
     /// `--build-context` by name, values as written.
     pub directories: BTreeMap<String, String>,
     /// The secrets of the request.
@@ -242,10 +247,18 @@ pub struct HostClient {
 
 impl HostClient {
     fn open(&self, name: &str, attrs: &BTreeMap<String, String>) -> Result<Arc<SourceTree>, LocalError> {
+        if attrs.get("local.includepattern").is_some_and(|list| list != "[]") {
+            return Err(LocalError::Include(name.to_owned()));
+        }
         if name == "context"
             && let Some(context) = &self.context
         {
             return Ok(Arc::clone(context));
+        }
+        if name == "dockerfile"
+            && let Some(dockerfile) = &self.dockerfile
+        {
+            return Ok(Arc::clone(dockerfile));
         }
         let named = name.strip_prefix("context:");
         let found = named.and_then(|name| Some((name.to_owned(), self.directories.get(name)?)));

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_graph::{ExecMeta, ExecOp, MountKind, SecretEnv, SecurityMode};
@@ -118,6 +119,8 @@ pub struct Container {
     failed: Arc<Mutex<Option<ProcessFailure>>>,
     stage: tokio::sync::Mutex<Stage>,
     held: Mutex<Option<Held>>,
+    /// Its first process has ended.
+    over: Arc<AtomicBool>,
     _stop: DropGuard,
 }
 
@@ -186,6 +189,7 @@ impl Container {
             failed: Arc::default(),
             stage: tokio::sync::Mutex::new(Stage::New),
             held: Mutex::new(Some(held)),
+            over: Arc::default(),
         })
     }
 
@@ -214,9 +218,10 @@ impl Container {
         let mut process = made?;
         let input = process::input(request.streams).map_err(kernel("make a pipe"))?;
         let mut stage = self.stage.lock().await;
-        if self.stop.is_cancelled() {
+        if self.stop.is_cancelled() || self.over.load(Ordering::Relaxed) {
             return Err(ContainerError::Stopped);
         }
+        let is_first = matches!(*stage, Stage::New);
         let running = match &*stage {
             Stage::Over => return Err(ContainerError::Stopped),
             Stage::New => self.first(&exec, process, request.streams, input.as_ref())?,
@@ -237,10 +242,10 @@ impl Container {
                 None
             }
         };
-        let end = self.watch(&running);
+        let end = self.watch(&running, is_first);
         let stdin = input.map(|(_, write)| write);
         let process = process::attach(running, ready.as_mut(), stdin, end).map_err(kernel("read a process"));
-        if matches!(*stage, Stage::New) {
+        if is_first {
             *stage = ready.map_or(Stage::Over, |ready| Stage::Runs(ready.entrance));
         }
         process
@@ -264,8 +269,13 @@ impl Container {
     }
 
     /// Follows a process to its end; ends the container with one that fails, and each with the container.
-    fn watch(&self, running: &Arc<Running>) -> watch::Receiver<Option<Result<(), ProcessFailure>>> {
+    fn watch(
+        &self,
+        running: &Arc<Running>,
+        is_first: bool,
+    ) -> watch::Receiver<Option<Result<(), ProcessFailure>>> {
         let (tell, end) = watch::channel(None);
+        let over = is_first.then(|| Arc::clone(&self.over));
         let (running, stop, failed) = (Arc::clone(running), self.stop.clone(), Arc::clone(&self.failed));
         self.tasks.spawn(async move {
             let waiter = Arc::clone(&running);
@@ -277,6 +287,9 @@ impl Container {
                     wait.await
                 }
             };
+            if let Some(over) = over {
+                over.store(true, Ordering::Relaxed);
+            }
             let end = process::judge(exit, stop.is_cancelled());
             if let Err(failure) = &end {
                 let mut first = failed.lock().unwrap_or_else(PoisonError::into_inner);

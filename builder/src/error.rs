@@ -11,6 +11,7 @@ use rbuild_store::{DiskError, IndexError, StoreError};
 use crate::cache_transfer::export::CacheExportError;
 use crate::context::OpenContextError;
 use crate::export::ExportError;
+use crate::front_ends::{FrontEndFailed, GivenDockerfileError};
 use crate::ops::OpError;
 
 /// Why a build failed.
@@ -28,6 +29,20 @@ pub enum BuildError {
         /// The Dockerfile.
         source_text: SourceText,
     },
+    /// A front end that is an image failed.
+    #[error("front end {image}")]
+    ForeignFrontEnd {
+        /// Its image.
+        image: String,
+        /// What it says.
+        #[source]
+        source: FrontEndFailed,
+        /// The line that asks for it.
+        place: Option<Place>,
+    },
+    /// The Dockerfile could not be put where front ends look for it.
+    #[error(transparent)]
+    GivenDockerfile(#[from] GivenDockerfileError),
     /// A step failed.
     #[error("{error}")]
     Step {
@@ -163,6 +178,7 @@ impl BuildError {
             Self::Frontend { error, .. } => {
                 format!("failed to build: failed to solve: {}", chain_text(error))
             }
+            Self::ForeignFrontEnd { source, .. } => format!("failed to build: failed to solve: {source}"),
             Self::Canceled => "failed to build: failed to solve: context canceled".to_owned(),
             other => format!("failed to build: {}", chain_text(other)),
         }
@@ -172,7 +188,7 @@ impl BuildError {
     #[must_use]
     pub fn place(&self) -> Option<Place> {
         match self {
-            Self::Step { place, .. } => place.clone(),
+            Self::Step { place, .. } | Self::ForeignFrontEnd { place, .. } => place.clone(),
             Self::Frontend { error, source_text } => {
                 let span = error.span?;
                 Some(Place {

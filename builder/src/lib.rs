@@ -11,6 +11,7 @@ pub mod context;
 pub mod engine;
 pub mod error;
 pub mod export;
+pub mod front_ends;
 pub mod git;
 pub mod images;
 pub mod job;

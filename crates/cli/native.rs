@@ -18,6 +18,7 @@ use rbuild_oci::{Digest, Platform};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig, USER_AGENT};
 use rbuild_sandbox::Sandbox;
 use rbuild_server::core::{Core, Settings};
+use rbuild_server::front_end::local::LocalFrontEnds;
 use rbuild_server::listen::{Access, listen};
 use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
 use rbuild_sys::userns::{self, Rung};
@@ -177,7 +178,10 @@ fn diagnostic(error: &BuildError) -> EngineError {
 
 impl Engine for Native {
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError> {
-        let build = rbuild_builder::build::build(Arc::clone(&self.core), request, sink, self.cancel.clone());
+        let server = Core::new(Arc::clone(&self.core), Settings::default());
+        let front_ends = Arc::new(LocalFrontEnds(Arc::new(server)));
+        let engine = Arc::clone(&self.core);
+        let build = rbuild_builder::build::build(engine, request, sink, self.cancel.clone(), front_ends);
         self.run(build)
     }
 

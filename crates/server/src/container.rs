@@ -22,7 +22,7 @@ pub mod exec;
 
 /// `PATH` of a process that is given none (`util/system/path.go`).
 const PATH_UNIX: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const PATH_WINDOWS: &str = "c:\\Windows\\System32;c:\\Windows";
+const PATH_WINDOWS: &str = "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
 
 /// A container of a front end.
 #[derive(Debug)]

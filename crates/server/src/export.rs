@@ -251,7 +251,10 @@ pub(crate) fn platforms(answer: &Answer) -> Result<Platforms, Status> {
 }
 
 /// Builds what the answer holds.
-async fn result(running: &Arc<Running>, answer: &Answer) -> Result<BuildResult, Status> {
+///
+/// # Errors
+/// The build's, and `invalid_argument` for an answer that does not fit together.
+pub async fn result(running: &Arc<Running>, answer: &Answer) -> Result<BuildResult, Status> {
     let platforms = platforms(answer)?;
     let (wanted, is_index) = match &answer.refs {
         Refs::One(found) => {

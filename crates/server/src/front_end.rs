@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
+use rbuild_builder::front_ends;
 use rbuild_builder::source_policy::SourcePolicies;
 use tonic::Status;
 
@@ -17,6 +18,7 @@ use crate::running::Running;
 mod contexts;
 mod dockerfile;
 mod gateway;
+pub mod local;
 mod subrequest;
 
 /// Names of the Dockerfile front end that is part of this program.
@@ -82,7 +84,9 @@ pub async fn answer(
             Some(source) if !may_run(core, source) => Err(Status::unknown(format!(
                 "'{source}' is not an allowed gateway source"
             ))),
-            Some(source) if is_dockerfile(source) => dockerfile::answer(core, running, caller, asked).await,
+            Some(source) if front_ends::is_own(source) => {
+                dockerfile::answer(core, running, caller, asked).await
+            }
             Some(_) => gateway::answer(core, running, caller, asked).await,
             None => Err(Status::invalid_argument("no source specified for gateway")),
         },
@@ -93,20 +97,6 @@ pub async fn answer(
 /// A front end that the configuration forbids is one that there is not.
 fn switched_off(name: &str) -> Status {
     Status::not_found(format!("invalid frontend: {name}"))
-}
-
-/// Whether a front end's image is the Dockerfile front end that is part of this program.
-fn is_dockerfile(source: &str) -> bool {
-    if source == DOCKERFILE {
-        return true;
-    }
-    let Ok(reference) = rbuild_oci::Reference::parse(source) else {
-        return false;
-    };
-    matches!(
-        reference.name().as_str(),
-        "docker.io/docker/dockerfile" | "docker.io/docker/dockerfile-upstream"
-    )
 }
 
 /// Whether the configuration lets `source` be a front end; what is no image's name is judged later.

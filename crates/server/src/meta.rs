@@ -12,7 +12,7 @@ use rbuild_builder::ops::OpError;
 use rbuild_builder::source_meta::{self, MetaQuestion, SourceMeta};
 use rbuild_builder::source_policy::{self, SourcePolicies};
 use rbuild_frontend::NotAnImage;
-use rbuild_graph::progress::{Event, Sink as _, Warning};
+use rbuild_graph::progress::{Event, Warning};
 use rbuild_graph::{SourceOp, SourceText};
 use rbuild_llb::decode_platform;
 use rbuild_oci::{Digest, Reference};
@@ -195,7 +195,7 @@ pub fn warn(running: &Running, request: WarnRequest) -> Result<(), Status> {
         .iter()
         .map(|range| (line(range.start), line(range.end)))
         .collect();
-    running.events.send(Event::Warning(Warning {
+    running.job.sink.send(Event::Warning(Warning {
         vertex,
         level: u32::try_from(request.level).unwrap_or(0),
         short: text(request.short),

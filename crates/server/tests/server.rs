@@ -8,6 +8,8 @@
 mod bench;
 #[path = "server/builds.rs"]
 mod builds;
+#[path = "server/gateway.rs"]
+mod gateway;
 #[path = "server/history.rs"]
 mod history;
 #[path = "server/hostile.rs"]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rbuild_builder::build::lower;
 use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_builder::front_ends::{SYNTAX_ARG, Syntax};
 use rbuild_builder::ops::blocking;
 use rbuild_builder::solve::Reporter;
 use rbuild_fileops::SourceTree;
@@ -39,11 +40,12 @@ pub(super) async fn answer(
     let mut attrs = DockerfileAttrs::parse(&asked.attrs).map_err(|error| subrequest::attrs_status(&error))?;
     let contexts = Contexts::open(running, &mut attrs, &asked.inputs).await?;
     let files = Files::load(running, &attrs, &contexts).await?;
-    if let Some(wish) = Wish::of(&attrs, &files.dockerfile)
-        && let Some(foreign) = gateway::forwarded(&wish.line)
+    // Whoever has a command line was forwarded to already.
+    if attrs.forward.cmdline.is_none()
+        && let Some(syntax) = Syntax::foreign(attrs.forward.syntax.as_deref(), &files.dockerfile)
     {
-        let answered = gateway::forward(core, running, caller, asked, foreign).await;
-        return answered.map_err(|status| wish.explain(&status, &attrs.filename, &files.dockerfile));
+        let answered = gateway::forward(core, running, caller, asked, &syntax).await;
+        return answered.map_err(|status| explained(&status, &syntax, &attrs.filename, &files.dockerfile));
     }
     if let Some(missing) = &attrs.forward.missing_cap {
         return Err(subrequest::missing_cap(missing));
@@ -75,39 +77,13 @@ pub(super) async fn answer(
     Ok(combine(lowered, several))
 }
 
-/// The front end that the build argument `BUILDKIT_SYNTAX`, or the Dockerfile itself, wants to be read by.
-struct Wish {
-    /// Its image, and arguments.
-    line: String,
-    /// Line of the Dockerfile that says so.
-    place: Option<u32>,
-}
-
-impl Wish {
-    /// `None` also where it was followed already.
-    fn of(attrs: &DockerfileAttrs, dockerfile: &[u8]) -> Option<Self> {
-        if attrs.forward.cmdline.is_some() {
-            return None;
-        }
-        if let Some(line) = &attrs.forward.syntax {
-            let line = line.clone();
-            return Some(Self { line, place: None });
-        }
-        let (_, directive) = rbuild_dockerfile::directive::detect_syntax(dockerfile)?;
-        Some(Self {
-            line: directive.value,
-            place: Some(directive.span.start),
-        })
-    }
-
-    /// An error of that front end, with where it was asked for.
-    fn explain(&self, status: &Status, filename: &str, dockerfile: &[u8]) -> Status {
-        match self.place {
-            Some(line) => errors::at_line(status, filename, dockerfile, line),
-            None => {
-                let text = format!("failed with build-arg:BUILDKIT_SYNTAX = {}", self.line);
-                errors::prefixed(status, &text)
-            }
+/// An error of another front end, with where it was asked for.
+fn explained(status: &Status, syntax: &Syntax, filename: &str, dockerfile: &[u8]) -> Status {
+    match syntax.place {
+        Some(line) => errors::at_line(status, filename, dockerfile, line),
+        None => {
+            let text = format!("failed with build-arg:{SYNTAX_ARG} = {}", syntax.line);
+            errors::prefixed(status, &text)
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
 use rbuild_builder::error::chain_text;
+use rbuild_builder::front_ends::Syntax;
 use rbuild_builder::source_meta::MetaQuestion;
 use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
 use rbuild_llb::errors::Detail;
@@ -171,14 +172,6 @@ fn check_caps(config: &ImageConfig, asked: &Asked) -> Result<(), Status> {
     }
 }
 
-/// The reference and the whole command line of the front end that a Dockerfile, or its build argument, asks for, if that is not the one
-/// in this program.
-pub(super) fn forwarded<'a>(text: &'a str) -> Option<(&'a str, &'a str)> {
-    let line = text.trim();
-    let reference = line.split(' ').next().unwrap_or_default();
-    (!reference.is_empty() && !super::is_dockerfile(reference)).then_some((reference, line))
-}
-
 /// Hands the whole build over to another front end (`frontend/dockerfile/builder`, `forwardGateway`).
 ///
 /// # Errors
@@ -188,10 +181,10 @@ pub(super) async fn forward(
     running: &Arc<Running>,
     caller: &Arc<Forwarder>,
     mut asked: Asked,
-    (reference, line): (&str, &str),
+    syntax: &Syntax,
 ) -> Result<Answer, Status> {
-    asked.attrs.insert("cmdline".to_owned(), line.to_owned());
-    asked.attrs.insert("source".to_owned(), reference.to_owned());
+    asked.attrs.insert("cmdline".to_owned(), syntax.line.clone());
+    asked.attrs.insert("source".to_owned(), syntax.image().to_owned());
     asked.frontend = GATEWAY.to_owned();
     Box::pin(answer(core, running, caller, asked)).await
 }
@@ -226,18 +219,5 @@ mod tests {
         };
         check_caps(&image("a"), &with_inputs).unwrap_err();
         check_caps(&image(CAP_INPUTS), &with_inputs).unwrap();
-    }
-
-    #[test]
-    fn only_foreign_front_ends_are_forwarded_to() {
-        assert_eq!(forwarded(" a/b:c  x y "), Some(("a/b:c", "a/b:c  x y")));
-        for own in [
-            "docker/dockerfile:1",
-            "docker/dockerfile-upstream:master x",
-            "dockerfile.v0",
-            " ",
-        ] {
-            assert_eq!(forwarded(own), None, "{own}");
-        }
     }
 }

@@ -29,11 +29,16 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with_sandbox(Sandbox::new().unwrap())
+    }
+
+    /// One that can run processes, which a sandbox started by this test program cannot.
+    pub(crate) fn with_sandbox(sandbox: Sandbox) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), &OpenOptions::default()).unwrap();
         let client = Client::new(RegistryConfig::default(), Credentials::anonymous(), "test");
         let form = FormName::parse("root").unwrap();
-        let engine = Engine::new(store, client, Sandbox::new().unwrap(), Form::Trusted, form);
+        let engine = Engine::new(store, client, sandbox, Form::Trusted, form);
         let core = Arc::new(Core::new(Arc::new(engine), Settings::default()));
         Self {
             dir,

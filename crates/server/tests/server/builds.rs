@@ -22,7 +22,7 @@ use tonic::Request;
 use crate::bench::{Bench, dockerfile};
 
 /// The files of a tar, by name.
-fn files(tar: &[u8]) -> BTreeMap<String, String> {
+pub(crate) fn files(tar: &[u8]) -> BTreeMap<String, String> {
     let mut archive = tar::Archive::new(tar);
     let mut found = BTreeMap::new();
     for entry in archive.entries().unwrap() {

@@ -162,7 +162,7 @@ async fn converse(
     let mut ended = std::pin::pin!(handle.wait());
     let mut result = None;
     let end = tokio::select! {
-        end = &mut ended => end,
+        end = &mut ended => Some(end),
         // What it returned is kept; it has a moment to end by itself.
         done = &mut returned => {
             result = done.ok();
@@ -181,18 +181,25 @@ async fn converse(
 async fn finish(
     container: &Container,
     ended: Pin<&mut impl Future<Output = Result<(), ProcessFailure>>>,
-) -> Result<(), ProcessFailure> {
-    match tokio::time::timeout(GOODBYE, ended).await {
-        Ok(end) => end,
-        Err(_elapsed) => container.release().await,
+) -> Option<Result<(), ProcessFailure>> {
+    let end = tokio::time::timeout(GOODBYE, ended).await;
+    if end.is_err() {
+        // Its end is ours and says nothing of it.
+        container.release().await.ok();
     }
+    end.ok()
 }
 
-/// What comes of a front end: the error it returned before the way it ended, and that before an answer.
-fn judge(result: Option<Returned>, end: Result<(), ProcessFailure>, stderr: &str) -> Result<Answer, Status> {
+/// What comes of a front end: the error it returned before the way it ended, and that before an answer. `None` is one that
+/// had to be ended.
+fn judge(
+    result: Option<Returned>,
+    end: Option<Result<(), ProcessFailure>>,
+    stderr: &str,
+) -> Result<Answer, Status> {
     match (result, end) {
         (Some(Err(status)), _) => Err(status),
-        (_, Err(failure)) => {
+        (_, Some(Err(failure))) => {
             let mut text = failure.text;
             if !stderr.trim().is_empty() {
                 text = format!("{text}: {}", stderr.trim());
@@ -201,8 +208,9 @@ fn judge(result: Option<Returned>, end: Result<(), ProcessFailure>, stderr: &str
                 "frontend ended without a result: {text}"
             )))
         }
-        (Some(Ok(answer)), Ok(())) => Ok(answer),
-        (None, Ok(())) => Err(Status::unknown("no result for incomplete build")),
+        (Some(Ok(answer)), _) => Ok(answer),
+        (None, None) => Err(Status::unknown("frontend grpc server closed unexpectedly")),
+        (None, Some(Ok(()))) => Err(Status::unknown("no result for incomplete build")),
     }
 }
 
@@ -282,11 +290,11 @@ impl AsyncWrite for Connection {
 mod tests {
     use super::*;
 
-    fn died() -> Result<(), ProcessFailure> {
-        Err(ProcessFailure {
+    fn died() -> Option<Result<(), ProcessFailure>> {
+        Some(Err(ProcessFailure {
             code: 1,
             text: "exit code: 1".to_owned(),
-        })
+        }))
     }
 
     #[test]
@@ -304,8 +312,12 @@ mod tests {
                 "frontend ended without a result: exit code: 1: no luck"
             );
         }
-        judge(Some(Ok(Answer::empty())), Ok(()), "noise").unwrap();
-        let nothing = judge(None, Ok(()), "").unwrap_err();
+        for end in [Some(Ok(())), None] {
+            judge(Some(Ok(Answer::empty())), end, "noise").unwrap();
+        }
+        let nothing = judge(None, Some(Ok(())), "").unwrap_err();
         assert_eq!(nothing.message(), "no result for incomplete build");
+        let closed = judge(None, None, "").unwrap_err();
+        assert_eq!(closed.message(), "frontend grpc server closed unexpectedly");
     }
 }

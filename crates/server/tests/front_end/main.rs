@@ -1,0 +1,269 @@
+//! A front end for tests: speaks the gateway over its standard input and output, as those in images do. What it does is said by
+//! the option `do`; what it found out is the file `/found` of its answer. Also the hidden mode of the sandbox.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a program for tests: what goes wrong in it is a failed test"
+)]
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bollard_buildkit_proto::google::rpc;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
+    InputsRequest, PingRequest, Ref, Result as GatewayResult, ReturnRequest, SolveRequest, result,
+};
+use bollard_buildkit_proto::pb;
+use hyper_util::rt::TokioIo;
+use rbuild_graph::{Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, Vertex, VertexMeta};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tonic::codegen::Service;
+use tonic::transport::{Channel, Endpoint};
+
+mod containers;
+
+type Client = LlbBridgeClient<Channel>;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn serve() {
+    let options = options();
+    let what = options.get("do").map_or("", String::as_str);
+    match what {
+        "die" => {
+            eprintln!("no luck");
+            std::process::exit(3);
+        }
+        "garbage" => {
+            println!("this is not HTTP/2 {}", "x".repeat(1 << 16));
+            std::future::pending::<()>().await;
+        }
+        "silence" => std::future::pending::<()>().await,
+        _ => {}
+    }
+    let mut client = connect().await;
+    let found = match what {
+        "look" => look(&mut client, &options).await,
+        "containers" => containers::all(&mut client).await,
+        "forbidden" => containers::forbidden(&mut client).await,
+        "leave" => containers::leave(&mut client).await,
+        "call-itself" => Ok(call_itself(&mut client, &options).await),
+        "error" => Err("the front end says no".to_owned()),
+        other => Err(format!("nothing is known of {other:?}")),
+    };
+    let answer = match found {
+        Ok(text) => ReturnRequest {
+            result: Some(made(&mut client, &text).await),
+            error: None,
+        },
+        Err(message) => ReturnRequest {
+            result: None,
+            error: Some(rpc::Status {
+                code: 2,
+                message,
+                details: Vec::new(),
+            }),
+        },
+    };
+    client.r#return(answer).await.unwrap();
+    if what == "leave" {
+        // A front end that does not end although it has answered.
+        std::future::pending::<()>().await;
+    }
+}
+
+fn main() {
+    rbuild_sandbox::init_if_requested();
+    serve();
+}
+
+/// The options it was started with.
+fn options() -> HashMap<String, String> {
+    let pair = |(name, value): (String, String)| {
+        name.starts_with("BUILDKIT_FRONTEND_OPT_")
+            .then(|| {
+                value
+                    .split_once('=')
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            })
+            .flatten()
+    };
+    std::env::vars().filter_map(pair).collect()
+}
+
+/// What it finds itself in.
+async fn look(client: &mut Client, options: &HashMap<String, String>) -> Result<String, String> {
+    let mut lines = Vec::new();
+    let pong = client.ping(PingRequest {}).await.unwrap().into_inner();
+    let has = |id: &str| {
+        pong.frontend_api_caps
+            .iter()
+            .any(|cap| cap.id == id && cap.enabled)
+    };
+    lines.push(format!(
+        "exec {}",
+        has("gateway.exec") && has("gateway.exec.filesystem")
+    ));
+    for name in ["BUILDKIT_SESSION_ID", "BUILDKIT_EXPORTEDPRODUCT", "OF_IMAGE"] {
+        lines.push(format!("{name}={}", std::env::var(name).unwrap_or_default()));
+    }
+    lines.push(format!(
+        "option {}",
+        options.get("build-arg:A").map_or("", String::as_str)
+    ));
+    lines.push(format!("cwd {}", std::env::current_dir().unwrap().display()));
+    let definition = std::fs::read("/run/config/buildkit/metadata/frontend.bin").unwrap();
+    let definition: pb::Definition = prost::Message::decode(definition.as_slice()).unwrap();
+    lines.push(format!("definition of {} operations", definition.def.len()));
+    let inputs = client.inputs(InputsRequest {}).await.unwrap().into_inner();
+    let mut inputs: Vec<_> = inputs.definitions.into_keys().collect();
+    inputs.sort();
+    lines.push(format!("inputs {}", inputs.join(",")));
+    let interfaces = std::fs::read_dir("/sys/class/net").unwrap().count();
+    lines.push(format!("interfaces {interfaces}"));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    lines.push(format!(
+        "pid {}, host in mounts {}",
+        std::process::id(),
+        mounts.contains("/home/")
+    ));
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    lines.extend(
+        status
+            .lines()
+            .filter(|line| line.starts_with("Seccomp:"))
+            .map(str::to_owned),
+    );
+    Ok(lines.join("\n"))
+}
+
+/// Asks for the same front end again, until it is told no. Gives what it was told.
+async fn call_itself(client: &mut Client, options: &HashMap<String, String>) -> String {
+    let inputs = client.inputs(InputsRequest {}).await.unwrap().into_inner();
+    let request = SolveRequest {
+        frontend: "gateway.v0".to_owned(),
+        frontend_opt: options.clone(),
+        frontend_inputs: inputs.definitions,
+        ..SolveRequest::default()
+    };
+    match client.solve(request).await {
+        Ok(_) => "answered".to_owned(),
+        Err(status) => status.message().to_owned(),
+    }
+}
+
+/// A result with `text` in its only file.
+async fn made(client: &mut Client, text: &str) -> GatewayResult {
+    let mut graph = Graph::default();
+    let action = FileAction {
+        input: None,
+        secondary_input: None,
+        output: Some(0),
+        kind: FileActionKind::MkFile(MkFileAction {
+            path: "/found".to_owned(),
+            mode: 0o644,
+            data: text.as_bytes().to_vec(),
+            owner: None,
+            time: None,
+        }),
+    };
+    let vertex = graph.add(Vertex {
+        op: Op::File(FileOp {
+            actions: vec![action],
+        }),
+        inputs: Vec::new(),
+        platform: None,
+        constraints: Vec::new(),
+        meta: VertexMeta::default(),
+    });
+    let target = Edge {
+        vertex: vertex.unwrap(),
+        output: 0,
+    };
+    let request = SolveRequest {
+        definition: Some(rbuild_llb::encode(&graph, &target).unwrap()),
+        ..SolveRequest::default()
+    };
+    client.solve(request).await.unwrap().into_inner().result.unwrap()
+}
+
+/// The id of an input of the build, solved.
+async fn input(client: &mut Client, name: &str) -> String {
+    let inputs = client.inputs(InputsRequest {}).await.unwrap().into_inner();
+    let request = SolveRequest {
+        definition: inputs.definitions.get(name).cloned(),
+        ..SolveRequest::default()
+    };
+    let solved = client.solve(request).await.unwrap().into_inner().result.unwrap();
+    match solved.result {
+        Some(result::Result::Ref(Ref { id, .. })) => id,
+        other => unreachable!("one file system was asked for, not {other:?}"),
+    }
+}
+
+async fn connect() -> Client {
+    let endpoint = Endpoint::from_static("http://front.end");
+    let channel = endpoint.connect_with_connector(Connector(Some(Streams {
+        input: Receiver::from_owned_fd(duplicate(rustix::stdio::stdin())).unwrap(),
+        output: Sender::from_owned_fd(duplicate(rustix::stdio::stdout())).unwrap(),
+    })));
+    let client = LlbBridgeClient::new(channel.await.unwrap());
+    client.max_decoding_message_size(64 << 20)
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> OwnedFd {
+    fd.try_clone_to_owned().unwrap()
+}
+
+/// Standard input and output as one stream.
+struct Streams {
+    input: Receiver,
+    output: Sender,
+}
+
+struct Connector(Option<Streams>);
+
+impl Service<http::Uri> for Connector {
+    type Response = TokioIo<Streams>;
+    type Error = io::Error;
+    type Future = std::future::Ready<io::Result<TokioIo<Streams>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let streams = self.0.take().ok_or_else(|| io::ErrorKind::NotConnected.into());
+        std::future::ready(streams.map(TokioIo::new))
+    }
+}
+
+impl AsyncRead for Streams {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.input).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Streams {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.output).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.output).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.output).poll_shutdown(cx)
+    }
+}
