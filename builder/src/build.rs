@@ -89,10 +89,9 @@ impl Prepared {
         if cancel.is_cancelled() {
             return Err(BuildError::Canceled);
         }
-        answered.map_err(|source| BuildError::ForeignFrontEnd {
-            image: syntax.image().to_owned(),
-            source,
-            place: syntax.place.map(|line| Place {
+        let named = || {
+            let line = syntax.place?;
+            Some(Place {
                 source: SourceText {
                     filename: self.opened.filename.clone(),
                     text: self.opened.dockerfile.clone(),
@@ -101,7 +100,12 @@ impl Prepared {
                 },
                 lines: (line, line),
                 all: Vec::new(),
-            }),
+            })
+        };
+        answered.map_err(|source| BuildError::ForeignFrontEnd {
+            image: syntax.image().to_owned(),
+            place: source.place.clone().or_else(named),
+            source,
         })
     }
 

@@ -16,6 +16,7 @@ use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::LocalError;
+use crate::error::Place;
 use crate::export::BuildResult;
 use crate::job::Job;
 use crate::request::{BuildRequest, ContextSource, NoCache};
@@ -75,9 +76,14 @@ pub fn is_own(source: &str) -> bool {
 }
 
 /// A front end failed, in its own words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct FrontEndFailed(pub String);
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct FrontEndFailed {
+    /// What it says.
+    pub text: String,
+    /// Where, if it says that.
+    pub place: Option<Place>,
+}
 
 /// Runs front ends that are images.
 pub trait FrontEnds: Send + Sync + std::fmt::Debug {

@@ -33,6 +33,7 @@ mod name;
 mod platform;
 pub mod progress;
 pub mod request;
+mod resend;
 pub mod wire;
 
 pub use bollard_buildkit_proto::pb;
@@ -42,3 +43,4 @@ pub use errors::sentence;
 pub use go::ValueError;
 pub use limits::{LimitExceeded, Limits};
 pub use platform::{decode_platform, encode_platform};
+pub use resend::sendable;

@@ -95,9 +95,11 @@ fn to_proto(forwarder: &Forwarder, answer: &Answer) -> Result<GatewayResult, Sta
         let Some(found) = found else {
             return Ok(Ref::default());
         };
+        let mut def = found.definition().cloned();
+        def.iter_mut().for_each(rbuild_llb::sendable);
         Ok(Ref {
             id: forwarder.keep(found)?,
-            def: found.definition().cloned(),
+            def,
         })
     };
     let result = match &answer.refs {

@@ -1,14 +1,16 @@
 //! Failures as clients get them: a gRPC status with the words BuildKit would use.
 
+use base64::Engine as _;
 use bollard_buildkit_proto::google::rpc;
 use prost::Message as _;
-use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_builder::error::{BuildError, Place, chain_text};
 use rbuild_builder::ops::OpError;
 use rbuild_builder::source_policy::PolicyError;
 use rbuild_graph::{
     Edge, Graph, Op, SourceLocation, SourceOp, SourcePosition, SourceRange, SourceText, Vertex, VertexMeta,
 };
 use rbuild_llb::errors::{Detail, status_details};
+use serde::Deserialize;
 use tonic::{Code, Status};
 
 use crate::builds::BuildsError;
@@ -177,9 +179,89 @@ pub fn at_line(status: &Status, filename: &str, dockerfile: &[u8], line: u32) ->
     annotated(status, &[source])
 }
 
+/// A place as details of a failure tell it (`errdefs.Source`, as JSON).
+#[derive(Deserialize)]
+struct ToldSource {
+    info: ToldInfo,
+    ranges: Vec<ToldRange>,
+}
+
+#[derive(Deserialize)]
+struct ToldInfo {
+    #[serde(default)]
+    filename: String,
+    /// Base64.
+    #[serde(default)]
+    data: String,
+    #[serde(default)]
+    language: String,
+}
+
+#[derive(Deserialize)]
+struct ToldRange {
+    start: ToldPosition,
+    end: ToldPosition,
+}
+
+#[derive(Deserialize)]
+struct ToldPosition {
+    #[serde(default)]
+    line: u32,
+}
+
+/// The lines that a failure names, if it names any.
+#[must_use]
+pub fn place(status: &Status) -> Option<Place> {
+    let told = rpc::Status::decode(status.details()).ok()?;
+    let is_source = |url: &str| url.ends_with("errdefs.Source+json");
+    let detail = told.details.iter().find(|detail| is_source(&detail.type_url))?;
+    let told: ToldSource = serde_json::from_slice(&detail.value).ok()?;
+    let text = base64::engine::general_purpose::STANDARD
+        .decode(told.info.data)
+        .ok()?;
+    let first = told.ranges.iter().map(|range| range.start.line).min()?;
+    let last = told.ranges.iter().map(|range| range.end.line).max()?;
+    Some(Place {
+        source: SourceText {
+            filename: told.info.filename,
+            text,
+            language: told.info.language,
+            definition: None,
+        },
+        lines: (first, last.max(first)),
+        all: Vec::new(),
+    })
+}
+
 /// The failure that a client's front end returned, with everything it says of it.
 #[must_use]
 pub fn from_proto(error: rpc::Status) -> Status {
     let details = error.encode_to_vec();
     Status::with_details(Code::from_i32(error.code), error.message, details.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_goes_through_a_failure_and_the_first_stays() {
+        let plain = Status::unknown("no");
+        assert!(place(&plain).is_none());
+        let told = at_line(&plain, "Dockerfile", b"a\nb\n", 2);
+        let found = place(&told).unwrap();
+        assert_eq!(
+            (found.lines, found.source.text.as_slice()),
+            ((2, 2), &b"a\nb\n"[..])
+        );
+        let again = at_line(&told, "other", b"", 1);
+        assert_eq!(place(&again).unwrap().source.filename, "Dockerfile");
+        let worded = prefixed(&told, "before");
+        assert_eq!(
+            (worded.message(), place(&worded).unwrap().lines),
+            ("before: no", (2, 2))
+        );
+        let broken = Status::with_details(Code::Unknown, "x", b"\xff\xff".to_vec().into());
+        assert!(place(&broken).is_none());
+    }
 }

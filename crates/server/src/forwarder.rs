@@ -40,9 +40,10 @@ impl Forwarder {
     #[must_use]
     pub fn new(
         prefix: String,
-        inputs: HashMap<String, pb::Definition>,
+        mut inputs: HashMap<String, pb::Definition>,
         depth: usize,
     ) -> (Self, oneshot::Receiver<Returned>) {
+        inputs.values_mut().for_each(rbuild_llb::sendable);
         let (returned, receiver) = oneshot::channel();
         let forwarder = Self {
             inputs,

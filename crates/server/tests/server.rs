@@ -18,6 +18,8 @@ mod hostile;
 mod layouts;
 #[path = "server/listening.rs"]
 mod listening;
+#[path = "server/local.rs"]
+mod local;
 #[path = "server/session_policy.rs"]
 mod session_policy;
 #[path = "server/sources.rs"]

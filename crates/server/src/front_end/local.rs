@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::{Asked, GATEWAY};
 use crate::core::Core;
+use crate::errors;
 use crate::events::EventLog;
 use crate::export;
 use crate::forwarder::Forwarder;
@@ -31,7 +32,10 @@ impl FrontEnds for LocalFrontEnds {
     ) -> BoxFuture<'a, Result<BuildResult, FrontEndFailed>> {
         Box::pin(async move {
             let answered = self.built(job, attrs, cancel).await;
-            answered.map_err(|status| FrontEndFailed(status.message().to_owned()))
+            answered.map_err(|status| FrontEndFailed {
+                text: status.message().to_owned(),
+                place: errors::place(&status),
+            })
         })
     }
 }

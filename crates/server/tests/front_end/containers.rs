@@ -168,13 +168,13 @@ pub(crate) async fn all(client: &mut Client) -> Result<String, String> {
         "second {:?} {} {:?} {:?} {}",
         second.order, second.ends, second.out, second.err, second.exit.code
     ));
+    files(client, &mut exec, &mut lines).await;
     exec.write("one", "through", true).await;
     let first = exec.follow("one", None).await;
     lines.push(format!(
         "first {:?} {} {:?} {}",
         first.order, first.ends, first.out, first.exit.code
     ));
-    files(client, &mut lines).await;
     let late = exec.run("c", "late", "true").await;
     lines.push(format!(
         "late {} {}",
@@ -197,7 +197,7 @@ fn release(id: &str) -> ReleaseContainerRequest {
     }
 }
 
-async fn files(client: &mut Client, lines: &mut Vec<String>) {
+async fn files(client: &mut Client, exec: &mut Exec, lines: &mut Vec<String>) {
     let read = |index, path: &str| ReadFileRequest {
         r#ref: "c".to_owned(),
         file_path: path.to_owned(),
@@ -239,6 +239,14 @@ async fn files(client: &mut Client, lines: &mut Vec<String>) {
         .stat
         .unwrap();
     lines.push(format!("stat {}", stat.size));
+    let made = exec
+        .run("c", "special", "mknod /extra/disk b 7 0 && mknod /extra/zero c 1 5 && mkfifo /extra/pipe && ln -s /file /extra/link")
+        .await;
+    lines.push(format!("special files made {}", made.exit.code));
+    for name in ["disk", "zero", "pipe", "link"] {
+        let read = client.read_file_container(read(1, name)).await;
+        lines.push(format!("read {name} {}", read.is_ok()));
+    }
     for index in [2, 7, -1] {
         let missing = client.read_file_container(read(index, "/file")).await;
         lines.push(format!("mount {index} {}", missing.is_err()));

@@ -8,7 +8,7 @@
     reason = "a program for tests: what goes wrong in it is a failed test"
 )]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -17,11 +17,14 @@ use std::task::{Context, Poll};
 use bollard_buildkit_proto::google::rpc;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
-    InputsRequest, PingRequest, Ref, Result as GatewayResult, ReturnRequest, SolveRequest, result,
+    InputsRequest, PingRequest, ReadDirRequest, ReadFileRequest, Ref, Result as GatewayResult, ReturnRequest,
+    SolveRequest, result,
 };
 use bollard_buildkit_proto::pb;
 use hyper_util::rt::TokioIo;
-use rbuild_graph::{Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, Vertex, VertexMeta};
+use rbuild_graph::{
+    Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, SourceOp, Vertex, VertexMeta,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tonic::codegen::Service;
@@ -34,7 +37,8 @@ type Client = LlbBridgeClient<Channel>;
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn serve() {
     let options = options();
-    let what = options.get("do").map_or("", String::as_str);
+    let what = options.get("do").or_else(|| options.get("build-arg:DO"));
+    let what = what.map_or("", String::as_str);
     match what {
         "die" => {
             eprintln!("no luck");
@@ -50,6 +54,7 @@ async fn serve() {
     let mut client = connect().await;
     let found = match what {
         "look" => look(&mut client, &options).await,
+        "read" => read(&mut client, &options).await,
         "containers" => containers::all(&mut client).await,
         "forbidden" => containers::forbidden(&mut client).await,
         "leave" => containers::leave(&mut client).await,
@@ -143,6 +148,63 @@ async fn look(client: &mut Client, options: &HashMap<String, String>) -> Result<
     Ok(lines.join("\n"))
 }
 
+/// The Dockerfile, and what the context shows.
+async fn read(client: &mut Client, options: &HashMap<String, String>) -> Result<String, String> {
+    let dockerfile = solve(client, Some(local("dockerfile"))).await;
+    let name = options.get("filename").cloned().unwrap_or_default();
+    let request = ReadFileRequest {
+        r#ref: dockerfile,
+        file_path: name.clone(),
+        ..ReadFileRequest::default()
+    };
+    let text = client
+        .read_file(request)
+        .await
+        .map_err(|status| status.to_string())?;
+    let text = String::from_utf8(text.into_inner().data).unwrap();
+    let request = ReadDirRequest {
+        r#ref: solve(client, Some(local("context"))).await,
+        dir_path: "/".to_owned(),
+        ..ReadDirRequest::default()
+    };
+    let entries = client
+        .read_dir(request)
+        .await
+        .map_err(|status| status.to_string())?;
+    let names: Vec<String> = entries
+        .into_inner()
+        .entries
+        .into_iter()
+        .map(|entry| entry.path)
+        .collect();
+    let line = options.get("cmdline").cloned().unwrap_or_default();
+    Ok(format!(
+        "{name} {} lines\n{line}\n{}",
+        text.lines().count(),
+        names.join(" ")
+    ))
+}
+
+/// A local directory as a definition.
+fn local(name: &str) -> pb::Definition {
+    let mut graph = Graph::default();
+    let vertex = graph.add(Vertex {
+        op: Op::Source(SourceOp {
+            identifier: format!("local://{name}"),
+            attrs: BTreeMap::new(),
+        }),
+        inputs: Vec::new(),
+        platform: None,
+        constraints: Vec::new(),
+        meta: VertexMeta::default(),
+    });
+    let target = Edge {
+        vertex: vertex.unwrap(),
+        output: 0,
+    };
+    rbuild_llb::encode(&graph, &target).unwrap()
+}
+
 /// Asks for the same front end again, until it is told no. Gives what it was told.
 async fn call_itself(client: &mut Client, options: &HashMap<String, String>) -> String {
     let inputs = client.inputs(InputsRequest {}).await.unwrap().into_inner();
@@ -196,8 +258,13 @@ async fn made(client: &mut Client, text: &str) -> GatewayResult {
 /// The id of an input of the build, solved.
 async fn input(client: &mut Client, name: &str) -> String {
     let inputs = client.inputs(InputsRequest {}).await.unwrap().into_inner();
+    solve(client, inputs.definitions.get(name).cloned()).await
+}
+
+/// The id of what a definition makes.
+async fn solve(client: &mut Client, definition: Option<pb::Definition>) -> String {
     let request = SolveRequest {
-        definition: inputs.definitions.get(name).cloned(),
+        definition,
         ..SolveRequest::default()
     };
     let solved = client.solve(request).await.unwrap().into_inner().result.unwrap();

@@ -22,7 +22,7 @@ use crate::builds::files;
 const CAPS: &str = r#""moby.buildkit.frontend.caps":"moby.buildkit.frontend.inputs""#;
 
 /// The front end's program, which is built with these tests.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let here = std::env::current_exe().unwrap();
     let profile = here.parent().and_then(Path::parent).unwrap();
     let program = profile.join("examples/test-front-end");
@@ -64,6 +64,7 @@ impl Stage {
         copy(busybox, &root.join("bin/busybox"));
         for name in [
             "sh", "cat", "ls", "grep", "tr", "test", "echo", "hostname", "pidof", "true", "sleep", "stty",
+            "mknod", "mkfifo", "ln",
         ] {
             symlink("busybox", root.join("bin").join(name)).unwrap();
         }
@@ -141,7 +142,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// What the dynamic linker loads for a program, itself included.
-fn libraries(program: &Path) -> Vec<PathBuf> {
+pub(crate) fn libraries(program: &Path) -> Vec<PathBuf> {
     let listed = Command::new("ldd").arg(program).output().unwrap();
     let text = String::from_utf8(listed.stdout).unwrap();
     let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
@@ -256,13 +257,19 @@ async fn privileged_containers_have_processes_streams_files_and_terminals() {
         [
             r#"first ["started"] 0 "inside\n10.1.2.3 far\n/bin\n""#,
             r#"second ["started", "exit", "done"] 2 "1\n" "err\n" 0"#,
-            r#"first ["exit", "done"] 2 "through" 0"#,
             r#"file "text\n""#,
             r#"list ["file"]"#,
             "stat 5",
+            // The node is made, and no disk of the host is read by it.
+            "special files made 0",
+            "read disk false",
+            "read zero false",
+            "read pipe false",
+            "read link true",
             "mount 2 true",
             "mount 7 true",
             "mount -1 true",
+            r#"first ["exit", "done"] 2 "through" 0"#,
             "late 255 container has stopped",
             "released true",
             "again NotFound",
