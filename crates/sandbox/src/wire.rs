@@ -47,7 +47,7 @@ pub(crate) enum Report {
 #[derive(Debug, Deserialize)]
 pub(crate) enum Task {
     /// A sandbox.
-    Run(Plan),
+    Run(Box<Plan>),
     /// One more process in the sandbox of the process that the first descriptor means.
     Join(Joining),
 }

@@ -2,13 +2,14 @@
 //!
 //! `sandbox-probe bench PLAN.json N` prints how long N steps take, and N bare starts of the host program `PROBE_BARE`.
 //! `sandbox-probe run PLAN.json` runs a plan; output goes to its own, the outcome to the last line of standard error.
+//! `sandbox-probe join PLAN.json` has its process join a sandbox whose first process sleeps at a terminal.
 //! Without root rights it enters a user namespace first, as rbuild does.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "a test program that reports to its tests")]
 
 use std::process::ExitCode;
 
-use rbuild_sandbox::{ExitStatus, Plan, Sandbox};
+use rbuild_sandbox::{ExitStatus, Plan, Process, Sandbox, Stdio};
 
 fn main() -> ExitCode {
     rbuild_sandbox::init_if_requested();
@@ -30,8 +31,8 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut args = std::env::args_os().skip(1);
     let mode = args.next().unwrap_or_default();
-    if mode != "run" && mode != "bench" {
-        return Err("usage: sandbox-probe run PLAN.json | bench PLAN.json N".into());
+    if mode != "run" && mode != "bench" && mode != "join" {
+        return Err("usage: sandbox-probe run PLAN.json | join PLAN.json | bench PLAN.json N".into());
     }
     let plan: Plan = serde_json::from_slice(&std::fs::read(args.next().unwrap_or_default())?)?;
     let rung = rbuild_sys::userns::enter()?;
@@ -39,7 +40,26 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     if mode == "bench" {
         return bench(&plan, args.next().unwrap_or_default().to_string_lossy().parse()?);
     }
-    let running = Sandbox::new()?.spawn(&plan, &[])?;
+    let sandbox = Sandbox::new()?;
+    let (mut home, mut entered) = (None, None);
+    let running = if mode == "join" {
+        let mut first = plan.clone();
+        first.process = Process::new(["sleep", "600"].map(Into::into).to_vec());
+        first.process.env.clone_from(&plan.process.env);
+        first.process.stdio = Stdio::Terminal;
+        let sleeper = home.insert(sandbox.spawn(&first, &[])?);
+        let Some(ready) = sleeper.ready() else {
+            return Err(sleeper.wait().err().map_or("it ended".into(), Into::into));
+        };
+        if ready.terminal.is_none() {
+            return Err("there is no terminal".into());
+        }
+        // The terminal is there as long as somebody holds this end of it.
+        let ready = entered.insert(ready);
+        sandbox.join(&ready.entrance, &plan.process, &[])?
+    } else {
+        sandbox.spawn(&plan, &[])?
+    };
     let relay = |from: Option<Box<dyn std::io::Read + Send>>, to: fn() -> Box<dyn std::io::Write>| {
         std::thread::spawn(move || from.map(|mut from| std::io::copy(&mut from, &mut to())))
     };

@@ -50,13 +50,17 @@ impl Rootless {
     }
 
     fn run(&self, plan: &Plan) -> Output {
+        self.probe("run", plan)
+    }
+
+    fn probe(&self, mode: &str, plan: &Plan) -> Output {
         let path = self.fixture.path("plan.json");
         std::fs::write(&path, serde_json::to_vec(plan).unwrap()).unwrap();
         let id = self.uid.to_string();
         Command::new("/usr/bin/setpriv")
             .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
             .arg(self.fixture.path("probe"))
-            .arg("run")
+            .arg(mode)
             .arg(path)
             .env_clear()
             .env("CANARY_ENV", "CANARY")
@@ -65,7 +69,10 @@ impl Rootless {
     }
 
     fn ok(&self, plan: &Plan) -> String {
-        let output = self.run(plan);
+        Self::text_of(self.run(plan))
+    }
+
+    fn text_of(output: Output) -> String {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
@@ -145,6 +152,20 @@ fn rootless_ids_owners_and_capabilities() {
         "1000\n50\n50 60\n1\n",
         "all three sets are equal, and empty"
     );
+}
+
+#[test]
+fn rootless_a_process_joins_one_at_a_terminal() {
+    let Some(rootless) = Rootless::new() else { return };
+    let script = "id -u; cat /proc/1/cmdline | tr '\\0' ' '; grep -E 'CapEff|Seccomp:' /proc/self/status | tr '\\t' ' '; \
+        readlink /proc/1/fd/0; ls /sys/class/net";
+    let mut plan = rootless.plan(script);
+    plan.network = Network::None;
+    let expected = "0\nsleep 600 CapEff: 00000000a80425fb\nSeccomp: 2\n/dev/pts/0\nlo\n";
+    assert_eq!(Rootless::text_of(rootless.probe("join", &plan)), expected);
+    plan.network = Network::Host;
+    let seen = Rootless::text_of(rootless.probe("join", &plan));
+    assert!(seen.starts_with(expected.trim_end_matches("lo\n")), "{seen}");
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Local {
             rewrite_timestamp: false,
             platform_split: None,
             annotations: std::collections::BTreeMap::new(),
+            dangling: None,
         };
         let request = BuildRequest {
             context: ContextSource::Dir(dir.join("context")),
