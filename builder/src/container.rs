@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_graph::{ExecMeta, ExecOp, MountKind, SecretEnv, SecurityMode};
 use rbuild_sandbox::{Entrance, MountKind as MountAs, MountPlan, SpawnError, Stdio};
-use rbuild_sandbox::{OverlayPlan, Process, Running, Source};
+use rbuild_sandbox::{OverlayPlan, Process, Running, Source, WaitError};
 use rbuild_snapshotter::Workspace;
 use rbuild_sys::overlay::OverlayError;
 use rbuild_sys::{RootFd, RootFdError};
@@ -32,8 +32,8 @@ mod streams;
 pub use process::{ContainerProcess, ProcessFailure, ProcessHandle, Streams, UNKNOWN_EXIT_STATUS};
 pub use streams::{Input, Output};
 
-/// Most processes of a container at once.
-const PROCESSES_MAX: usize = 128;
+/// Most processes of a container at once: each has a supervisor and a thread that waits for it.
+const PROCESSES_MAX: usize = 32;
 
 /// Why a container, or a process of it, could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +118,7 @@ pub struct Container {
     /// The first process that failed.
     failed: Arc<Mutex<Option<ProcessFailure>>>,
     stage: tokio::sync::Mutex<Stage>,
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<Arc<Held>>>,
     /// Its first process has ended.
     over: Arc<AtomicBool>,
     _stop: DropGuard,
@@ -128,7 +128,7 @@ pub struct Container {
 #[derive(Debug)]
 enum Stage {
     New,
-    Runs(Entrance),
+    Runs(Arc<Entrance>),
     Over,
 }
 
@@ -188,7 +188,7 @@ impl Container {
             tasks: TaskTracker::new(),
             failed: Arc::default(),
             stage: tokio::sync::Mutex::new(Stage::New),
-            held: Mutex::new(Some(held)),
+            held: Mutex::new(Some(Arc::new(held))),
             over: Arc::default(),
         })
     }
@@ -215,22 +215,15 @@ impl Container {
         let root = self.files(self.root_index())?;
         let meta = exec.meta.clone();
         let made = blocking(move || exec::process(&meta, &root, &secrets, false)).await;
-        let mut process = made?;
-        let input = process::input(request.streams).map_err(kernel("make a pipe"))?;
+        let process = made?;
+        let pipe = process::input(request.streams).map_err(kernel("make a pipe"))?;
+        let (theirs, ours) = pipe.unzip();
         let mut stage = self.stage.lock().await;
         if self.stop.is_cancelled() || self.over.load(Ordering::Relaxed) {
             return Err(ContainerError::Stopped);
         }
         let is_first = matches!(*stage, Stage::New);
-        let running = match &*stage {
-            Stage::Over => return Err(ContainerError::Stopped),
-            Stage::New => self.first(&exec, process, request.streams, input.as_ref())?,
-            Stage::Runs(entrance) => {
-                process.stdio = stdio(request.streams, 0);
-                let sandbox = &self.job.engine.sandbox;
-                sandbox.join(entrance, &process, &process::given(&[], input.as_ref()))?
-            }
-        };
+        let running = self.spawn(&stage, exec, process, request.streams, theirs).await?;
         let running = Arc::new(running);
         let waiter = Arc::clone(&running);
         let stop = self.stop.clone();
@@ -243,29 +236,51 @@ impl Container {
             }
         };
         let end = self.watch(&running, is_first);
-        let stdin = input.map(|(_, write)| write);
-        let process = process::attach(running, ready.as_mut(), stdin, end).map_err(kernel("read a process"));
+        let process = process::attach(running, ready.as_mut(), ours, end).map_err(kernel("read a process"));
         if is_first {
-            *stage = ready.map_or(Stage::Over, |ready| Stage::Runs(ready.entrance));
+            *stage = ready.map_or(Stage::Over, |ready| Stage::Runs(Arc::new(ready.entrance)));
         }
         process
     }
 
-    /// Spawns pid 1.
-    fn first(
+    /// Starts pid 1, or one that joins it.
+    async fn spawn(
         &self,
-        exec: &ExecOp,
+        stage: &Stage,
+        exec: ExecOp,
         mut process: Process,
         streams: Streams,
-        input: Option<&(OwnedFd, OwnedFd)>,
+        input: Option<OwnedFd>,
     ) -> Result<Running, ContainerError> {
+        let job = Arc::clone(&self.job);
+        match stage {
+            Stage::Over => Err(ContainerError::Stopped),
+            Stage::New => {
+                let held = self.held()?;
+                process.stdio = stdio(streams, held.trees.len());
+                blocking(move || {
+                    let mut plan = exec::plan(&job, &exec, held.root.clone(), process, held.plans.clone())?;
+                    plan.root.source = Source::Fd(0);
+                    let fds = process::given(&held.trees, input.as_ref());
+                    Ok(job.engine.sandbox.spawn(&plan, &fds)?)
+                })
+                .await
+            }
+            Stage::Runs(entrance) => {
+                let entrance = Arc::clone(entrance);
+                process.stdio = stdio(streams, 0);
+                blocking(move || {
+                    let fds = process::given(&[], input.as_ref());
+                    Ok(job.engine.sandbox.join(&entrance, &process, &fds)?)
+                })
+                .await
+            }
+        }
+    }
+
+    fn held(&self) -> Result<Arc<Held>, ContainerError> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = held.as_ref().ok_or(ContainerError::Stopped)?;
-        process.stdio = stdio(streams, held.trees.len());
-        let mut plan = exec::plan(&self.job, exec, held.root.clone(), process, held.plans.clone())?;
-        plan.root.source = Source::Fd(0);
-        let fds = process::given(&held.trees, input);
-        Ok(self.job.engine.sandbox.spawn(&plan, &fds)?)
+        held.clone().ok_or(ContainerError::Stopped)
     }
 
     /// Follows a process to its end; ends the container with one that fails, and each with the container.
@@ -277,16 +292,17 @@ impl Container {
         let (tell, end) = watch::channel(None);
         let over = is_first.then(|| Arc::clone(&self.over));
         let (running, stop, failed) = (Arc::clone(running), self.stop.clone(), Arc::clone(&self.failed));
+        let mut ended = process::wait_on_thread(&running);
         self.tasks.spawn(async move {
-            let waiter = Arc::clone(&running);
-            let mut wait = std::pin::pin!(blocking(move || waiter.wait()));
             let exit = tokio::select! {
-                exit = &mut wait => exit,
+                exit = &mut ended => exit,
                 () = stop.cancelled() => {
                     running.kill();
-                    wait.await
+                    ended.await
                 }
             };
+            // Without a thread to wait on, the process is not waited for; it ends with what is dropped here.
+            let exit = exit.unwrap_or(Err(WaitError::Lost));
             if let Some(over) = over {
                 over.store(true, Ordering::Relaxed);
             }
@@ -324,10 +340,10 @@ impl Container {
     /// # Errors
     /// [`ContainerError::NoSuchMount`], [`ContainerError::NoFiles`], [`ContainerError::Stopped`].
     pub fn files(&self, index: usize) -> Result<Arc<RootFd>, ContainerError> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = &held.as_ref().ok_or(ContainerError::Stopped)?.files;
-        let count = files.len();
-        let found = files
+        let held = self.held()?;
+        let count = held.files.len();
+        let found = held
+            .files
             .get(index)
             .ok_or(ContainerError::NoSuchMount { index, count })?;
         found.clone().ok_or(ContainerError::NoFiles(index))

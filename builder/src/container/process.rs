@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rbuild_sandbox::{Exit, ExitStatus, Ready, Running};
+use rbuild_sandbox::{Exit, ExitStatus, Ready, Running, WaitError};
 use rustix::termios::Winsize;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::streams::{Input, Output};
 use crate::error::chain_text;
@@ -138,16 +138,26 @@ fn pipe(end: Option<impl Into<OwnedFd>>) -> io::Result<Option<Output>> {
 }
 
 /// The descriptors a plan counts in.
-pub(super) fn given<'a>(fds: &'a [OwnedFd], input: Option<&'a (OwnedFd, OwnedFd)>) -> Vec<BorrowedFd<'a>> {
-    let own = input.map(|(read, _)| read.as_fd());
-    fds.iter().map(OwnedFd::as_fd).chain(own).collect()
+pub(super) fn given<'a>(fds: &'a [OwnedFd], input: Option<&'a OwnedFd>) -> Vec<BorrowedFd<'a>> {
+    fds.iter().chain(input).map(OwnedFd::as_fd).collect()
+}
+
+/// Waits for the end of a process, as long as that takes: not on a thread that others need.
+pub(super) fn wait_on_thread(running: &Arc<Running>) -> oneshot::Receiver<Result<Exit, WaitError>> {
+    let (tell, ended) = oneshot::channel();
+    let running = Arc::clone(running);
+    let wait = move || drop(tell.send(running.wait()));
+    // A thread that cannot be made drops the sender, which is an answer too.
+    drop(
+        std::thread::Builder::new()
+            .name("container".to_owned())
+            .spawn(wait),
+    );
+    ended
 }
 
 /// What the end of a process means. `stopped` says that its container was told to end.
-pub(super) fn judge(
-    exit: Result<Exit, rbuild_sandbox::WaitError>,
-    stopped: bool,
-) -> Result<(), ProcessFailure> {
+pub(super) fn judge(exit: Result<Exit, WaitError>, stopped: bool) -> Result<(), ProcessFailure> {
     let mut failed = match exit {
         Ok(exit) => match (failure(&exit, &[]), exit.status) {
             (None, _) => return Ok(()),

@@ -79,15 +79,15 @@ pub async fn answer(
     match asked.frontend.as_str() {
         DOCKERFILE if allowed.no_dockerfile => Err(switched_off(DOCKERFILE)),
         GATEWAY if allowed.no_gateway => Err(switched_off(GATEWAY)),
-        DOCKERFILE => dockerfile::answer(core, running, caller, asked).await,
+        DOCKERFILE => Box::pin(dockerfile::answer(core, running, caller, asked)).await,
         GATEWAY => match asked.attrs.get("source").map(String::as_str) {
             Some(source) if !may_run(core, source) => Err(Status::unknown(format!(
                 "'{source}' is not an allowed gateway source"
             ))),
             Some(source) if front_ends::is_own(source) => {
-                dockerfile::answer(core, running, caller, asked).await
+                Box::pin(dockerfile::answer(core, running, caller, asked)).await
             }
-            Some(_) => gateway::answer(core, running, caller, asked).await,
+            Some(_) => Box::pin(gateway::answer(core, running, caller, asked)).await,
             None => Err(Status::invalid_argument("no source specified for gateway")),
         },
         other => Err(Status::not_found(format!("invalid frontend: {other}"))),

@@ -10,7 +10,7 @@ use crate::events::EventLog;
 use crate::forwarder::Forwarder;
 
 /// Most containers that the front ends of a build have at once, themselves included: each is a tree of processes and mounts.
-const CONTAINERS_MAX: usize = 64;
+const CONTAINERS_MAX: usize = 32;
 
 /// A build that runs.
 #[derive(Debug)]

@@ -186,7 +186,7 @@ pub(super) async fn forward(
     asked.attrs.insert("cmdline".to_owned(), syntax.line.clone());
     asked.attrs.insert("source".to_owned(), syntax.image().to_owned());
     asked.frontend = GATEWAY.to_owned();
-    Box::pin(answer(core, running, caller, asked)).await
+    answer(core, running, caller, asked).await
 }
 
 #[cfg(test)]
