@@ -4,7 +4,6 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    clippy::disallowed_methods,
     reason = "a program for tests: what goes wrong in it is a failed test"
 )]
 
@@ -12,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
+use std::process::ExitCode;
 use std::task::{Context, Poll};
 
 use bollard_buildkit_proto::google::rpc;
@@ -35,14 +35,14 @@ mod containers;
 type Client = LlbBridgeClient<Channel>;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn serve() {
+async fn serve() -> ExitCode {
     let options = options();
     let what = options.get("do").or_else(|| options.get("build-arg:DO"));
     let what = what.map_or("", String::as_str);
     match what {
         "die" => {
             eprintln!("no luck");
-            std::process::exit(3);
+            return ExitCode::from(3);
         }
         "garbage" => {
             println!("this is not HTTP/2 {}", "x".repeat(1 << 16));
@@ -81,11 +81,12 @@ async fn serve() {
         // A front end that does not end although it has answered.
         std::future::pending::<()>().await;
     }
+    ExitCode::SUCCESS
 }
 
-fn main() {
+fn main() -> ExitCode {
     rbuild_sandbox::init_if_requested();
-    serve();
+    serve()
 }
 
 /// The options it was started with.
