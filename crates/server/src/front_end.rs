@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
+use futures_util::future::BoxFuture;
 use rbuild_builder::front_ends;
 use rbuild_builder::source_policy::SourcePolicies;
 use tonic::Status;
@@ -53,7 +54,17 @@ impl Asked {
 ///
 /// # Errors
 /// Those of the front end, and `invalid_argument` for front ends there are none of.
-pub async fn answer(
+pub fn answer<'a>(
+    core: &'a Arc<Core>,
+    running: &'a Arc<Running>,
+    caller: &'a Arc<Forwarder>,
+    asked: Asked,
+) -> BoxFuture<'a, Result<Answer, Status>> {
+    // A front end may ask for another one: the type has to end somewhere.
+    Box::pin(answer_now(core, running, caller, asked))
+}
+
+async fn answer_now(
     core: &Arc<Core>,
     running: &Arc<Running>,
     caller: &Arc<Forwarder>,
