@@ -14,6 +14,7 @@ mod blob;
 mod stack;
 #[cfg(test)]
 mod tests;
+mod unchanged;
 mod workspace;
 
 pub use blob::{BlobInfo, PackLayerError, PackLayerOptions, UnpackBlobError};

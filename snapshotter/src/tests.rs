@@ -147,6 +147,55 @@ fn privileged_a_layer_that_a_merge_has_twice_is_stacked_once_on_top() {
 }
 
 #[test]
+fn privileged_directories_that_are_as_they_were_are_left_out_of_a_layer() {
+    let bench = Bench::new();
+    let base = bench.step(&[], |root| {
+        for dir in ["etc", "etc/deep", "opaque", "changed", "kept"] {
+            std::fs::create_dir(root.join(dir)).unwrap();
+        }
+        std::fs::write(root.join("opaque/hidden"), "").unwrap();
+    });
+    let below = std::slice::from_ref(&base);
+    let view = bench.snapshotter.view(&bench.lease, below).unwrap();
+    let workspace = bench.snapshotter.workspace(&bench.lease, below).unwrap();
+    let root = workspace.mount().unwrap();
+    let path = path_of(&root);
+    let touch = |dir: &str| {
+        let dir = path.join(dir);
+        let before = std::fs::metadata(&dir).unwrap().modified().unwrap();
+        std::fs::write(dir.join("stub"), "").unwrap();
+        std::fs::remove_file(dir.join("stub")).unwrap();
+        let times = std::fs::FileTimes::new().set_modified(before);
+        std::fs::File::open(&dir).unwrap().set_times(times).unwrap();
+    };
+    touch("etc/deep");
+    touch("kept");
+    std::fs::remove_dir_all(path.join("opaque")).unwrap();
+    std::fs::create_dir(path.join("opaque")).unwrap();
+    std::fs::set_permissions(path.join("changed"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    drop(root);
+    let places = ["/etc/deep", "/opaque", "/changed", "/absent/x"].map(Path::new);
+    workspace.drop_unchanged(view.root(), places).unwrap();
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        names(workspace.upper()),
+        ["changed", "kept", "opaque"],
+        "kept was not asked about"
+    );
+    let layer = workspace.commit().unwrap().id;
+    let view = bench.snapshotter.view(&bench.lease, &[base, layer]).unwrap();
+    assert!(path_of(view.root()).join("etc/deep").is_dir());
+    assert!(!path_of(view.root()).join("opaque/hidden").exists());
+}
+
+#[test]
 fn privileged_a_workspace_that_is_not_committed_leaves_nothing() {
     let bench = Bench::new();
     let workspace = bench.snapshotter.workspace(&bench.lease, &[]).unwrap();

@@ -9,7 +9,7 @@ use rbuild_sandbox::{
     MountPlan, Network, OverlayPlan, Plan, Process, Rlimit, RlimitResource, RootPlan, Security, Source,
 };
 use rbuild_snapshotter::Workspace;
-use rbuild_sys::RootFd;
+use rbuild_sys::{RootFd, clean};
 use tokio_util::sync::CancellationToken;
 
 use super::host_ca::HostCa;
@@ -77,7 +77,6 @@ pub async fn run(
         overlay.lowers.insert(0, host_ca.lower().to_owned());
     }
     let plan = plan(job, exec, overlay, process, mounts.plans())?;
-    drop(view);
     let exit = run_plan(job, exec, plan, reporter, cancel).await;
     let mut outputs = mounts.take_outputs();
     drop(mounts);
@@ -85,6 +84,13 @@ pub async fn run(
     if let Some(host_ca) = &host_ca {
         host_ca.scrub(workspace.upper())?;
     }
+    let places = mounts_in(exec);
+    let workspace = blocking(move || {
+        let dirs = places.iter().filter_map(|place| place.parent());
+        workspace.drop_unchanged(&view, dirs)?;
+        Ok::<_, OpError>(workspace)
+    })
+    .await?;
     if let Some(index) = root.output {
         let workspace = (!root.readonly).then_some(workspace);
         outputs.push(MountOutput {
@@ -282,6 +288,14 @@ async fn run_plan(
         None => Ok(()),
         Some((exit, hint)) => Err(OpError::Process { command, exit, hint }),
     }
+}
+
+/// Where something was mounted for the step, and a place for it may have been made.
+fn mounts_in(exec: &ExecOp) -> Vec<PathBuf> {
+    let cwd = PathBuf::from("/").join(&exec.meta.cwd);
+    let own = extra_mounts(exec).map(|mount| clean(&cwd.join(&mount.dest)));
+    own.chain(["/etc/hosts".into(), network_files::RESOLV_CONF.into()])
+        .collect()
 }
 
 /// The mounts of an exec that are not its root.

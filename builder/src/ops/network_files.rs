@@ -10,7 +10,8 @@ use rbuild_graph::HostIp;
 /// Host name of a step that was given none.
 pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where a step looks for name servers.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What systemd-resolved knows of the real name servers.
 const RESOLV_CONF_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 const RESOLV_CONF_BYTES_MAX: u64 = 64 * 1024;

@@ -1,0 +1,137 @@
+//! Directories that came into a layer only because something was made in them and is gone again: mountpoints. BuildKit
+//! leaves out of a layer what is as it was below (`util/overlay`).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rbuild_sys::RootFd;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use crate::Workspace;
+use crate::stack::StackError;
+
+/// Longest list of names of attributes, and longest value, that are compared; what has more is kept.
+const XATTR_BYTES_MAX: usize = 64 << 10;
+
+impl Workspace {
+    /// Takes those of `dirs` (absolute paths) and of the directories they are in out of what was written, that are empty
+    /// here and in `below` as they are here. The caller has closed the mount.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn drop_unchanged<'d>(
+        &self,
+        below: &RootFd,
+        dirs: impl IntoIterator<Item = &'d Path>,
+    ) -> Result<(), StackError> {
+        let mut all: Vec<PathBuf> = Vec::new();
+        for dir in dirs {
+            let ancestors = dir.ancestors().filter(|dir| dir.parent().is_some());
+            all.extend(ancestors.map(Path::to_owned));
+        }
+        // What is in a directory goes before it.
+        all.sort_by_key(|dir| (std::cmp::Reverse(dir.components().count()), dir.clone()));
+        all.dedup();
+        let upper = RootFd::open(self.upper()).map_err(|error| StackError::Io {
+            verb: "open",
+            path: self.upper().to_owned(),
+            source: std::io::Error::other(error),
+        })?;
+        for dir in all {
+            let dropped = drop_one(&upper, below, &dir, self.spec().form.xattr_prefix());
+            dropped.map_err(|error| StackError::Io {
+                verb: "compare with the layers below",
+                path: self.upper().join(dir.strip_prefix("/").unwrap_or(&dir)),
+                source: error.into(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn drop_one(upper: &RootFd, below: &RootFd, dir: &Path, overlay: &str) -> Result<(), Errno> {
+    let Ok((parent, name)) = upper.parent(dir) else {
+        return Ok(());
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let here = match rustix::fs::openat(&parent, &name, flags, Mode::empty()) {
+        Ok(here) => here,
+        // It was never written to, or is no directory.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let Ok(there) = below.open_in(dir, flags, Mode::empty()) else {
+        return Ok(());
+    };
+    if !is_empty(&here)? || !is_same(&rustix::fs::fstat(&here)?, &rustix::fs::fstat(&there)?) {
+        return Ok(());
+    }
+    if xattrs(here.as_fd(), overlay)? != xattrs(there.as_fd(), overlay)? || is_opaque(here.as_fd(), overlay)?
+    {
+        return Ok(());
+    }
+    // Times are set through a descriptor that is open for reading.
+    let parent = rustix::fs::openat(&parent, ".", flags, Mode::empty())?;
+    let before = rustix::fs::fstat(&parent)?;
+    rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR)?;
+    // The directory it was in was not changed by the step.
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.cast_signed(),
+    };
+    rustix::fs::futimens(
+        &parent,
+        &Timestamps {
+            last_access: time(before.st_atime, before.st_atime_nsec),
+            last_modification: time(before.st_mtime, before.st_mtime_nsec),
+        },
+    )
+}
+
+fn is_empty(dir: &OwnedFd) -> Result<bool, Errno> {
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_same(here: &Stat, there: &Stat) -> bool {
+    FileType::from_raw_mode(there.st_mode) == FileType::Directory
+        && (here.st_mode, here.st_uid, here.st_gid) == (there.st_mode, there.st_uid, there.st_gid)
+        && (here.st_mtime, here.st_mtime_nsec) == (there.st_mtime, there.st_mtime_nsec)
+}
+
+/// Whether a directory hides what is below it.
+fn is_opaque(dir: BorrowedFd<'_>, overlay: &str) -> Result<bool, Errno> {
+    let mut value = [0; 16];
+    match rustix::fs::fgetxattr(dir, format!("{overlay}opaque"), &mut value[..]) {
+        Ok(size) => Ok(size > 0),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Extended attributes but overlayfs's own.
+fn xattrs(dir: BorrowedFd<'_>, overlay: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    let mut names = vec![0; XATTR_BYTES_MAX];
+    let size = match rustix::fs::flistxattr(dir, &mut names[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        size => size?,
+    };
+    let mut found = Vec::new();
+    for name in names[..size].split(|byte| *byte == 0) {
+        if name.is_empty() || name.starts_with(overlay.as_bytes()) {
+            continue;
+        }
+        let mut value = vec![0; XATTR_BYTES_MAX];
+        let size = rustix::fs::fgetxattr(dir, name, &mut value[..])?;
+        value.truncate(size);
+        found.push((name.to_vec(), value));
+    }
+    found.sort();
+    Ok(found)
+}
