@@ -115,8 +115,11 @@ fn is_opaque(dir: BorrowedFd<'_>, overlay: &str) -> Result<bool, Errno> {
     }
 }
 
+/// Name and value.
+type Xattr = (Vec<u8>, Vec<u8>);
+
 /// Extended attributes but overlayfs's own.
-fn xattrs(dir: BorrowedFd<'_>, overlay: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn xattrs(dir: BorrowedFd<'_>, overlay: &str) -> Result<Vec<Xattr>, Errno> {
     let mut names = vec![0; XATTR_BYTES_MAX];
     let size = match rustix::fs::flistxattr(dir, &mut names[..]) {
         Err(Errno::OPNOTSUPP) => 0,

@@ -119,7 +119,7 @@ impl Every {
     fn matches(&self, record: &BuildHistoryRecord) -> bool {
         self.times.iter().all(|test| test.matches(record))
             && self.fields.matches(|field| match field {
-                "ref" => (!record.r#ref.is_empty()).then(|| Cow::Borrowed(record.r#ref.as_str())),
+                "ref" => (!record.r#ref.is_empty()).then_some(Cow::Borrowed(record.r#ref.as_str())),
                 "status" => Some(status(record).into()),
                 "repository" => repository(record).map(Cow::Owned),
                 _ => None,
