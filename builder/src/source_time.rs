@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn row49_what_is_no_archive_has_no_time() {
+    fn what_is_no_archive_has_no_time() {
         let whole = archive(&[(tar::EntryType::Regular, 1_700_000_000); 3]);
         assert_eq!(newest_of(&whole), Some(1_700_000_000));
         for broken in [&b"FROM scratch\n"[..], b"", b"\x1f\x8b\x08garbage", &whole[..700]] {
