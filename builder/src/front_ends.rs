@@ -239,10 +239,11 @@ mod tests {
             platforms: vec!["linux/amd64".to_owned(), "linux/arm64".to_owned()],
             no_cache: NoCache::Stages(vec!["x".to_owned(), "y".to_owned()]),
             network: Some(NetMode::None),
-            source_date_epoch: Some(7),
             ..BuildRequest::default()
         };
-        request.build_args.insert("A".to_owned(), "1=2".to_owned());
+        for (name, value) in [("A", "1=2"), ("SOURCE_DATE_EPOCH", "7")] {
+            request.build_args.insert(name.to_owned(), value.to_owned());
+        }
         request
             .build_contexts
             .insert("near".to_owned(), "./dir".to_owned());

@@ -218,3 +218,54 @@ fn with_digest(name: &str, digest: &Digest) -> String {
     let base = name.split_once('@').map_or(name, |(base, _)| base);
     format!("{base}@{digest}")
 }
+
+#[cfg(test)]
+mod tests {
+    use rbuild_registry::{Client, Credentials, RegistryConfig};
+    use rbuild_store::{ImageRecord, OpenOptions, Store};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn row46_a_digest_is_believed_only_under_the_name_it_came_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store"), &OpenOptions::default()).unwrap();
+        let lease = Arc::new(store.lease("test").unwrap());
+        let put = |text: &str| store.put_blob(&lease, text.as_bytes()).unwrap();
+        let config = put(r#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}"#);
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = put(&format!(
+            r#"{{"schemaVersion":2,"mediaType":"{media_type}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[]}}"#,
+            config.digest, config.size
+        ));
+        let record = ImageRecord {
+            digest: manifest.digest.clone(),
+            media_type: media_type.to_owned(),
+            manifest_size: manifest.size,
+            config: Some(config.digest),
+            size: 0,
+            created_ms: 0,
+            tagged_ms: 0,
+        };
+        // Nothing listens on that port: what is found is found in the store.
+        store.set_image("localhost:1/mine:latest", &record).unwrap();
+        let client = Client::new(RegistryConfig::default(), Credentials::anonymous(), "test");
+        let images = Images::new(store.clone(), client);
+        let host = Platform::host();
+        let find = async |name: &str| {
+            let lookup = Lookup {
+                platform: &host,
+                pull: false,
+            };
+            let text = format!("localhost:1/{name}@{}", manifest.digest);
+            images.resolve_name(&lease, &text, &lookup).await
+        };
+        assert_eq!(find("mine").await.unwrap().digest, manifest.digest);
+        assert!(find("other").await.is_err(), "the registry would have to say so");
+        let other = Reference::parse("localhost:1/other").unwrap();
+        store
+            .put_kv(PLACES, &place_key(&other, &manifest.digest), &[])
+            .unwrap();
+        assert!(find("other").await.is_ok(), "it has said so before");
+    }
+}

@@ -116,10 +116,7 @@ async fn privileged_row48_policies_decide_before_anything_is_asked() {
             request.source_policies = vec![policy(PolicyAction::Deny, None)];
         });
         let denied = denied.await.unwrap_err();
-        assert!(
-            denied.message().contains("source denied by policy"),
-            "{denied:?}"
-        );
+        assert!(denied.message().contains("source denied by policy"), "{denied:?}");
         assert!(server.asked().is_empty());
         let converted = ask(&bench, &asked, |request| {
             request.source_policies = vec![policy(PolicyAction::Convert, Some(server.url("/f")))];
