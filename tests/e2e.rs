@@ -1,5 +1,6 @@
 //! Promises about the program as a whole. What all of them use is [`fixture`].
 
+mod attestations;
 mod bad_input;
 mod cache;
 mod cache_transfer;

@@ -1,5 +1,8 @@
 //! A build from request to outcome: open, lower, solve, export.
 
+mod attestations;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rbuild_fileops::SourceTree;
@@ -19,6 +22,7 @@ use crate::export::{self, BuildResult, PlatformSubject, Subject};
 use crate::front_ends::{self, FrontEnds, SYNTAX_ARG, Syntax};
 use crate::job::{Job, Settings};
 use crate::ops::{OpError, blocking, host_ca, local};
+use crate::provenance::capture::ImageSource;
 use crate::remote_context;
 use crate::request::{
     BuildOutcome, BuildRequest, CacheTarget, ContextSource, DockerfileSource, Entitlement, NoCache,
@@ -30,6 +34,9 @@ use crate::source_policy::{self, SourcePolicies};
 use crate::ssh::SshAgents;
 use crate::start_check;
 use crate::value::{Chain, Value};
+
+pub use attestations::AttestError;
+use attestations::{Attester, Source};
 
 /// Builds what `request` asks for. A Dockerfile that names a front end which is an image is given to `front_ends`.
 ///
@@ -118,22 +125,27 @@ impl Prepared {
         let job = &self.job;
         let platforms = platforms(&self.request)?;
         let is_index = platforms.len() > 1;
+        let resolver = Resolver::new(job, cancel);
         let mut parts = Vec::with_capacity(platforms.len());
         for platform in platforms {
             let mut options = self.options(platform);
             options.multi_platform = is_index;
-            let lowered = lower(job, &options, cancel).await?;
+            let lowered = lower(&resolver, &options, cancel).await?;
             if parts.is_empty() {
                 // The same file has the same faults for every platform.
                 outcome.warnings = warn(&lowered.warnings, &self.opened);
             }
             parts.push(lowered);
         }
-        let solving = parts.into_iter().map(|lowered| async {
-            let platform = Some(lowered.platform.clone());
-            let subject = subject(job, lowered, cancel).await?;
-            Ok::<_, BuildError>(PlatformSubject { platform, subject })
-        });
+        let attester = Attester::new(&self.request, &resolver).await?;
+        let images = resolver.looked_at();
+        let build = Solving {
+            job,
+            attester: &attester,
+            images: &images,
+            cancel,
+        };
+        let solving = parts.into_iter().map(|lowered| build.part(lowered));
         let subjects = futures_util::future::try_join_all(solving).await?;
         Ok(BuildResult { subjects, is_index })
     }
@@ -230,17 +242,16 @@ fn platforms(request: &BuildRequest) -> Result<Vec<Option<Platform>>, RequestErr
     request.platforms.iter().map(parse).collect()
 }
 
-/// Makes a graph of a Dockerfile, asking registries and the client of `job` what the front end wants to know.
+/// Makes a graph of a Dockerfile, asking registries and the client of a build what the front end wants to know.
 ///
 /// # Errors
 /// [`BuildError::Frontend`], [`BuildError::Canceled`].
 pub async fn lower(
-    job: &Arc<Job>,
+    resolver: &Resolver<'_>,
     options: &FrontendOptions,
     cancel: &CancellationToken,
 ) -> Result<Lowered, BuildError> {
-    let resolver = Resolver { job, cancel };
-    let lowering = rbuild_frontend::lower(options, &resolver);
+    let lowering = rbuild_frontend::lower(options, resolver);
     tokio::select! {
         lowered = lowering => lowered.map_err(|error| BuildError::Frontend {
             error,
@@ -250,17 +261,46 @@ pub async fn lower(
     }
 }
 
+/// What all results of a build are solved with.
+struct Solving<'a> {
+    job: &'a Arc<Job>,
+    attester: &'a Attester<'a>,
+    images: &'a BTreeSet<ImageSource>,
+    cancel: &'a CancellationToken,
+}
+
+impl Solving<'_> {
+    async fn part(&self, mut lowered: Lowered) -> Result<PlatformSubject, BuildError> {
+        let graph = Arc::new(std::mem::take(&mut lowered.graph));
+        let platform = Some(lowered.platform.clone());
+        let subject = subject(self.job, &lowered, &graph, self.cancel).await?;
+        let mut part = PlatformSubject::new(platform, subject);
+        let source = Source {
+            graph: &graph,
+            target: lowered.result.as_ref(),
+            extras: &lowered.scan_targets,
+            ignore_cache: lowered.ignore_cache,
+            images: self.images,
+        };
+        self.attester
+            .add(self.job, &mut part, &source, self.cancel)
+            .await?;
+        Ok(part)
+    }
+}
+
 /// Solves what the front end made: an image but for its layers' blobs.
 ///
 /// # Errors
 /// Those of [`solve_edge`].
-pub async fn subject(
+async fn subject(
     job: &Arc<Job>,
-    lowered: Lowered,
+    lowered: &Lowered,
+    graph: &Arc<Graph>,
     cancel: &CancellationToken,
 ) -> Result<Subject, BuildError> {
-    let chain = match lowered.result {
-        Some(target) => solve_edge(job, &Arc::new(lowered.graph), target, cancel.clone()).await?,
+    let chain = match &lowered.result {
+        Some(target) => solve_edge(job, graph, target.clone(), cancel.clone()).await?,
         None => Chain::default(),
     };
     let base_history = lowered
@@ -269,7 +309,7 @@ pub async fn subject(
         .map_or(0, |base| common_history(base, &lowered.image));
     Ok(Subject {
         chain,
-        config: lowered.image,
+        config: lowered.image.clone(),
         base_history,
         epoch: lowered.epoch,
     })
@@ -395,15 +435,16 @@ fn outside(error: OpError) -> BuildError {
 /// Solves one edge of `graph`, to layers: a directory of the client is copied into one.
 ///
 /// # Errors
-/// Those of [`solve_value_by`].
+/// Those of [`ruled`] and [`solve_value`].
 pub async fn solve_edge(
     job: &Arc<Job>,
     graph: &Arc<Graph>,
     target: Edge,
     cancel: CancellationToken,
 ) -> Result<Chain, BuildError> {
-    let policies = Arc::clone(&job.settings.policies);
-    let value = solve_value_by(job, graph, target, &policies, cancel).await?;
+    let policies = &job.settings.policies;
+    let (graph, target) = ruled(job, graph, target, policies, &cancel).await?;
+    let value = solve_value(job, &graph, target, cancel).await?;
     to_chain(job, &value).await
 }
 
@@ -415,25 +456,37 @@ pub async fn to_chain(job: &Job, value: &Value) -> Result<Chain, BuildError> {
     local::chain(job, value).await.map_err(outside)
 }
 
-/// Solves one edge of `graph`, whose sources have to follow `policies`.
+/// One edge of `graph` as it is when its sources follow `policies`.
 ///
 /// # Errors
-/// [`BuildError::Step`] with the lines of the Dockerfile it comes from, [`BuildError::Canceled`].
-pub async fn solve_value_by(
-    job: &Arc<Job>,
+/// [`BuildError::Step`] without a vertex for what they refuse, [`BuildError::Canceled`].
+pub async fn ruled(
+    job: &Job,
     graph: &Arc<Graph>,
     target: Edge,
     policies: &SourcePolicies,
-    cancel: CancellationToken,
-) -> Result<Value, BuildError> {
+    cancel: &CancellationToken,
+) -> Result<(Arc<Graph>, Edge), BuildError> {
     let rewritten = tokio::select! {
         rewritten = source_policy::rewrite(job, policies, graph, &target) => rewritten,
         () = cancel.cancelled() => return Err(BuildError::Canceled),
     };
-    let (graph, target) = match rewritten.map_err(|error| outside(error.into()))? {
+    Ok(match rewritten.map_err(|error| outside(error.into()))? {
         Some((graph, target)) => (Arc::new(graph), target),
         None => (Arc::clone(graph), target),
-    };
+    })
+}
+
+/// Solves one edge of `graph`, in which the rules for sources were followed.
+///
+/// # Errors
+/// [`BuildError::Step`] with the lines of the Dockerfile it comes from, [`BuildError::Canceled`].
+pub async fn solve_value(
+    job: &Arc<Job>,
+    graph: &Arc<Graph>,
+    target: Edge,
+    cancel: CancellationToken,
+) -> Result<Value, BuildError> {
     let sink = Arc::clone(&job.sink);
     let solved = solve(Arc::clone(&graph), &[target], Arc::clone(job), sink, cancel).await;
     let values = solved.map_err(|error| match error {

@@ -8,6 +8,7 @@ use rbuild_frontend::FrontendError;
 use rbuild_graph::{Graph, SourceRange, SourceText, VertexDigest};
 use rbuild_store::{DiskError, IndexError, StoreError};
 
+use crate::build::AttestError;
 use crate::cache_transfer::export::CacheExportError;
 use crate::context::OpenContextError;
 use crate::export::ExportError;
@@ -66,6 +67,9 @@ pub enum BuildError {
     /// The host's certificates.
     #[error(transparent)]
     HostCa(#[from] crate::ops::host_ca::HostCaError),
+    /// Nothing can be said of the result.
+    #[error(transparent)]
+    Attest(Box<AttestError>),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -77,6 +81,12 @@ pub enum BuildError {
 impl From<ExportError> for BuildError {
     fn from(error: ExportError) -> Self {
         Self::Export(Box::new(error))
+    }
+}
+
+impl From<AttestError> for BuildError {
+    fn from(error: AttestError) -> Self {
+        Self::Attest(Box::new(error))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Exporters: what is made of a solved result. One file for each place an image or a tree can go.
 
+mod attest;
+pub mod attested_tree;
 pub mod config;
 pub mod destination;
 pub mod image;
@@ -21,9 +23,7 @@ pub use image::{BuildResult, PlatformSubject, Subject};
 use crate::error::RequestError;
 use crate::job::Job;
 use crate::ops::blocking;
-use crate::request::{
-    BuildOutcome, BuildRequest, Dangling, LayerCompression, LayoutDestination, Output, OutputKind,
-};
+use crate::request::{BuildOutcome, BuildRequest, Dangling, LayoutDestination, Output, OutputKind};
 use crate::solve::Reporter;
 use crate::stored;
 use crate::time::{now_ms, to_ms};
@@ -93,8 +93,8 @@ pub enum ExportError {
 /// One export, checked before anything is built.
 #[derive(Debug)]
 pub struct Export {
-    output: Output,
-    names: Vec<Reference>,
+    pub(crate) output: Output,
+    pub(crate) names: Vec<Reference>,
 }
 
 /// What a request exports: its outputs, and its tags into the store where no image output has names of its own.
@@ -144,22 +144,13 @@ fn references(names: &[String]) -> Result<Vec<Reference>, RequestError> {
 }
 
 fn store_output() -> Output {
-    Output {
-        kind: OutputKind::Image {
-            push: false,
-            push_by_digest: false,
-            insecure: false,
-        },
-        names: Vec::new(),
-        compression: LayerCompression::Gzip,
-        compression_level: None,
-        force_compression: false,
-        oci_mediatypes: true,
-        rewrite_timestamp: false,
-        platform_split: None,
-        dangling: Some(Dangling::unnamed()),
-        annotations: BTreeMap::new(),
-    }
+    let mut output = Output::new(OutputKind::Image {
+        push: false,
+        push_by_digest: false,
+        insecure: false,
+    });
+    output.dangling = Some(Dangling::unnamed());
+    output
 }
 
 /// Runs every export in order and notes what was made.
@@ -205,7 +196,7 @@ async fn one(
         OutputKind::Image {
             push, push_by_digest, ..
         } => {
-            let image = assemble(job, result, &export.output, reporter).await?;
+            let image = assemble(job, result, export, reporter).await?;
             note(&image, &export.names, outcome);
             name_in_store(job, &image, export, reporter)?;
             if *push {
@@ -219,11 +210,11 @@ async fn one(
         }
         OutputKind::Local(destination) => {
             let _step = reporter.step("copying files");
-            Ok(tree::to_place(job, result, destination, export.output.platform_split).await?)
+            Ok(tree::to_place(job, result, destination, &export.output).await?)
         }
         OutputKind::Tar(destination) => {
             let _step = reporter.step("sending tarball");
-            Ok(tree::to_tar(job, result, destination, export.output.platform_split).await?)
+            Ok(tree::to_tar(job, result, destination, &export.output).await?)
         }
         OutputKind::CacheOnly => Ok(()),
     }
@@ -238,17 +229,17 @@ async fn layout_out(
     reporter: &Reporter,
     outcome: &mut BuildOutcome,
 ) -> Result<(), ExportError> {
-    if flavor == Flavor::Docker && result.is_index {
+    if flavor == Flavor::Docker && image::needs_index(result, &export.output) {
         return Err(ExportError::DockerIndex);
     }
-    let mut image = assemble(job, result, &export.output, reporter).await?;
+    let mut image = assemble(job, result, export, reporter).await?;
     let created = created(result);
     image
         .top
         .annotations
         .insert(layout::CREATED.to_owned(), created.clone());
     if let [only] = result.subjects.as_slice() {
-        image.top.platform = only.platform.clone().filter(|_| !result.is_index);
+        image.top.platform = only.platform.clone().filter(|_| image.index_bytes.is_none());
     }
     note(&image, &export.names, outcome);
     if let LayoutDestination::Store(place) = to {

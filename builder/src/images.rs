@@ -2,6 +2,7 @@
 //! image can come from, one way through them.
 
 mod blob;
+pub mod chain;
 mod document;
 pub mod layout;
 mod resolve;

@@ -1,5 +1,7 @@
 //! One build at work: what the solver's executor needs to define, find, lock, run and remember vertices.
 
+mod results;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +26,8 @@ use crate::solve::{
 };
 use crate::source_policy::SourcePolicies;
 use crate::value::{Chain, Value};
+
+pub use results::{Invocation, Results};
 
 /// Records of one site that are compared to explain a miss.
 const NEAREST_MAX: usize = 8;
@@ -58,6 +62,8 @@ pub struct Settings {
     pub dns: Dns,
     /// Images hold the cache that made them.
     pub inline_cache: bool,
+    /// What the administrator adds to provenance.
+    pub provenance_keys: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One build: what all the graphs it solves share.
@@ -80,6 +86,10 @@ pub struct Job {
     pub book: Book,
     /// Cache mounts that were begun anew in this build.
     pub begun_mounts: Mutex<HashSet<String>>,
+    /// What its vertices turned out to be.
+    pub results: Results,
+    /// Names it in provenance.
+    pub invocation: Invocation,
     /// Files of the client, each fetched once.
     pub uploads: ops::source::upload::Uploads,
     /// Limits steps that run at once.
@@ -115,6 +125,8 @@ impl Job {
             fetches: Mutex::default(),
             book: Book::default(),
             begun_mounts: Mutex::default(),
+            results: Results::default(),
+            invocation: Invocation::of(lease.dir()),
             uploads: ops::source::upload::Uploads::default(),
             steps: settings.steps.clone().unwrap_or_else(|| {
                 let most = settings.jobs.unwrap_or(STEPS_MAX);
@@ -388,6 +400,10 @@ impl Executor for Job {
                 () = cancel.cancelled() => return None,
             }
         }
+    }
+
+    fn solved(&self, digest: &VertexDigest, values: &[Value]) {
+        self.results.note(digest, values);
     }
 
     async fn explain(&self, vertex: &Vertex, ingredients: &[Ingredient]) -> Option<String> {

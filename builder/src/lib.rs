@@ -3,6 +3,7 @@
 //! Level 3. The only crate that joins images, files and processes. Async here, blocking work on bounded threads.
 #![forbid(unsafe_code)]
 
+pub mod attestation;
 pub mod build;
 pub mod cache_transfer;
 pub mod client;

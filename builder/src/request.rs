@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 pub use rbuild_frontend::NoCache;
 use rbuild_graph::{HostIp, NetMode, Ulimit};
+pub use rbuild_llb::attrs::{Attestations, attestations};
 use rbuild_oci::Digest;
 
 pub use crate::cache_transfer::{CacheExport, CacheForm, CacheSource, CacheTarget};
@@ -60,6 +61,8 @@ pub struct BuildRequest {
     pub cache_to: Vec<CacheExport>,
     /// `--cache-from`.
     pub cache_from: Vec<CacheSource>,
+    /// `--attest`, `--provenance`, `--sbom`.
+    pub attestations: Attestations,
 }
 
 /// Main context.
@@ -204,8 +207,36 @@ pub struct Output {
     pub platform_split: Option<bool>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// Attestations are artifacts that refer to their image; only with OCI media types.
+    pub oci_artifact: bool,
+    /// Attestations that are only for exporters of images are exported too.
+    pub inline_attestations: bool,
+    /// `local` and `tar`: what names of attestations begin with.
+    pub attestation_prefix: String,
     /// What the image is kept as in the store besides its names; not at all if absent.
     pub dangling: Option<Dangling>,
+}
+
+impl Output {
+    /// An output with BuildKit's defaults.
+    #[must_use]
+    pub fn new(kind: OutputKind) -> Self {
+        Self {
+            inline_attestations: matches!(kind, OutputKind::Image { .. }),
+            kind,
+            names: Vec::new(),
+            compression: LayerCompression::default(),
+            compression_level: None,
+            force_compression: false,
+            oci_mediatypes: true,
+            rewrite_timestamp: false,
+            platform_split: None,
+            annotations: BTreeMap::new(),
+            oci_artifact: true,
+            attestation_prefix: String::new(),
+            dangling: None,
+        }
+    }
 }
 
 /// A name in the store that says nothing but the digest: `prefix@digest` (`dangling-name-prefix`).

@@ -1,15 +1,15 @@
 //! Answers the front end's questions about images and other contexts, each asked once, and shows that it looks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_frontend::{
     IgnoreFilePlace, IgnoreFileRequest, ImageRequest, ImageResolveMode, LayoutPlace, LayoutRequest,
     MetaResolver, NotAnImage, ResolveError, ResolvedImage, SourceTimeRequest,
 };
 use rbuild_graph::SourceOp;
-use rbuild_oci::Timestamp;
+use rbuild_oci::{Platform, Timestamp};
 use rbuild_sys::{RootFd, RootFdError};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,8 @@ use crate::images::session::SessionStore;
 use crate::images::{self, ImageError, Lookup};
 use crate::job::Job;
 use crate::ops::blocking;
+use crate::provenance::capture::ImageSource;
+use crate::provenance::purl::Kind;
 use crate::solve::Reporter;
 use crate::source_policy;
 use crate::source_time;
@@ -29,15 +31,41 @@ const IMAGE: &str = "docker-image://";
 const IGNORE_BYTES_MAX: u64 = 1 << 20;
 
 /// A build as its front end sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Resolver<'a> {
     /// The build.
-    pub job: &'a Arc<Job>,
+    job: &'a Arc<Job>,
     /// Stops what was asked for when nobody waits for it any more.
-    pub cancel: &'a CancellationToken,
+    cancel: &'a CancellationToken,
+    /// Images that were asked for, for provenance.
+    looked_at: Mutex<BTreeSet<ImageSource>>,
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
+    /// What `job` can reach, until `cancel`.
+    #[must_use]
+    pub fn new(job: &'a Arc<Job>, cancel: &'a CancellationToken) -> Self {
+        Self {
+            job,
+            cancel,
+            looked_at: Mutex::default(),
+        }
+    }
+
+    /// The images that were asked for so far.
+    #[must_use]
+    pub fn looked_at(&self) -> BTreeSet<ImageSource> {
+        let looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        looked_at.clone()
+    }
+
+    fn note(&self, kind: Kind, name: &str, platform: &Platform, found: &ResolvedImage) {
+        let digest = Some(found.digest.clone());
+        let image = ImageSource::of(kind, name, Some(platform), digest);
+        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        looked_at.extend(image);
+    }
+
     async fn shown(
         &self,
         name: &str,
@@ -87,7 +115,9 @@ impl MetaResolver for Resolver<'_> {
             .engine
             .images
             .resolve_name(&self.job.lease, reference, &lookup);
-        self.shown(&request.log_name, work).await
+        let found = self.shown(&request.log_name, work).await?;
+        self.note(Kind::Docker, reference, &request.platform, &found);
+        Ok(found)
     }
 
     async fn layout_config(&self, request: &LayoutRequest) -> Result<ResolvedImage, ResolveError> {
@@ -96,7 +126,7 @@ impl MetaResolver for Resolver<'_> {
             pull: false,
         };
         let (images, lease, name) = (&self.job.engine.images, &self.job.lease, &request.name);
-        match &request.place {
+        let found = match &request.place {
             LayoutPlace::Directory {
                 directory,
                 tag,
@@ -125,7 +155,9 @@ impl MetaResolver for Resolver<'_> {
                 let work = images.resolve_store(lease, name, store, digest, &lookup);
                 self.shown(&request.log_name, work).await
             }
-        }
+        }?;
+        self.note(Kind::Oci, name, &request.platform, &found);
+        Ok(found)
     }
 
     async fn context_ignore_file(

@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, chain_text};
 use crate::job::Job;
 use crate::request::BuildRequest;
+use crate::resolve::Resolver;
 
 /// Takes warnings that are no part of an answer.
 pub type Warn<'a> = dyn Fn(&[LintWarning]) + Send + Sync + 'a;
@@ -53,11 +54,13 @@ pub async fn ask(
             .map_err(|error| frontend_error(&options, error)),
         Subrequest::Outline => {
             options.outline = true;
-            let lowered = lower(job, &options, cancel).await.inspect_err(|error| {
-                if let BuildError::Frontend { error, .. } = error {
-                    warn(&error.warnings);
-                }
-            })?;
+            let lowered = lower(&Resolver::new(job, cancel), &options, cancel)
+                .await
+                .inspect_err(|error| {
+                    if let BuildError::Frontend { error, .. } = error {
+                        warn(&error.warnings);
+                    }
+                })?;
             warn(&lowered.warnings);
             match lowered.outline {
                 Some(outline) => Ok(SubrequestAnswer::Outline(outline)),
@@ -76,7 +79,7 @@ async fn lint(
     options: &FrontendOptions,
     cancel: &CancellationToken,
 ) -> Result<LintResults, BuildError> {
-    let (warnings, failure) = match lower(job, options, cancel).await {
+    let (warnings, failure) = match lower(&Resolver::new(job, cancel), options, cancel).await {
         Ok(lowered) => (lowered.warnings, None),
         Err(BuildError::Frontend { mut error, .. }) => {
             let warnings = std::mem::take(&mut error.warnings);

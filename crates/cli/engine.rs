@@ -164,6 +164,8 @@ pub(crate) struct ServeRequest {
     pub(crate) front_ends: FrontEnds,
     /// Where the server says what it does.
     pub(crate) log: ServeLog,
+    /// What provenance says of this machine.
+    pub(crate) provenance_keys: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What the commands need.

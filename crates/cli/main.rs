@@ -7,6 +7,7 @@ mod docker_config;
 mod engine;
 mod env;
 mod native;
+mod provenance_keys;
 mod request;
 mod result_files;
 mod serve_config;

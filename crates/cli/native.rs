@@ -268,6 +268,7 @@ impl Engine for Native {
         let settings = Settings {
             labels: request.labels,
             entitlements: request.entitlements,
+            provenance_keys: request.provenance_keys,
             registries: RegistryConfig::load(&sources).map_err(failed)?,
             gc: request.gc,
             steps_max: request.steps_max,

@@ -1,6 +1,7 @@
 //! From flags to a [`BuildRequest`]: every flag is judged here, together with the environment, before anything is
 //! built. The conflicts refused are buildx's (`commands/build.go`, `build/opt.go`).
 
+mod attests;
 mod caches;
 mod call;
 mod inputs;
@@ -10,7 +11,9 @@ mod unserved;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use rbuild_builder::request::{BuildRequest, Entitlement, NoCache, SecretSource, SecretSpec, SshSpec};
+use rbuild_builder::request::{
+    Attestations, BuildRequest, Entitlement, NoCache, SecretSource, SecretSpec, SshSpec,
+};
 use rbuild_graph::{HostIp, NetMode, Ulimit};
 use rbuild_ui::progress::Mode;
 use rbuild_ui::units::{self, SizeError};
@@ -114,6 +117,9 @@ pub(crate) enum UsageError {
         /// Value.
         value: String,
     },
+    /// `--attest`, `--provenance`, `--sbom`.
+    #[error(transparent)]
+    Attest(#[from] attests::AttestError),
     /// `--cache-to`, `--cache-from`.
     #[error(transparent)]
     Cache(#[from] caches::CacheError),
@@ -215,7 +221,9 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
     let build_args = build_args(&low, env, &mut warnings)?;
     let platforms = platforms(&low, env)?;
     let (entitlements, network) = permissions(&low)?;
-    let outputs = outputs::of(&low, platforms.len(), env.stdout_is_terminal, &mut warnings)?;
+    let attestations = attests::of(&low)?;
+    let is_index = platforms.len() > 1 || attestations != Attestations::default();
+    let outputs = outputs::of(&low, is_index, env.stdout_is_terminal, &mut warnings)?;
     let secrets = secrets(&low, env)?;
     let cache_to = caches::exports(&low, &build_args)?;
     let cache_from = caches::sources(&low)?;
@@ -261,6 +269,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         jobs: low.jobs,
         cache_to,
         cache_from,
+        attestations,
     };
     Ok(HighBuild {
         request,

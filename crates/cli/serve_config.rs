@@ -66,6 +66,9 @@ pub(crate) struct ServeConfig {
     #[serde(rename = "proxyNetwork")]
     proxy_network: bool,
     pub(crate) log: Log,
+    /// Where what provenance says of this machine is.
+    #[serde(rename = "provenanceEnvDir")]
+    pub(crate) provenance_env_dir: Option<PathBuf>,
     /// Sockets.
     pub(crate) grpc: Grpc,
     /// Workers.

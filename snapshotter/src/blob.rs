@@ -282,6 +282,18 @@ impl Snapshotter {
         })
     }
 
+    /// A blob of a layer in the usual form, whatever its compression, if there is one; the lease holds it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn packed_layer(&self, lease: &Lease, id: &LayerId) -> Result<Option<BlobInfo>, StoreError> {
+        let facts = self.store().layer_facts(self.form_name(), id)?;
+        let Some(diff_id) = facts.and_then(|facts| facts.diff_id) else {
+            return Ok(None);
+        };
+        self.find_blob(lease, &diff_id, "", None)
+    }
+
     /// The diff id of a layer, from what is known or by writing its tar to nowhere.
     ///
     /// # Errors

@@ -192,16 +192,11 @@ async fn packed(
 
 fn output_of(form: &CacheForm) -> Output {
     Output {
-        kind: OutputKind::CacheOnly,
-        names: Vec::new(),
         compression: form.compression,
         compression_level: form.compression_level,
         force_compression: form.force_compression,
         oci_mediatypes: form.oci_mediatypes,
-        rewrite_timestamp: false,
-        platform_split: None,
-        dangling: None,
-        annotations: BTreeMap::new(),
+        ..Output::new(OutputKind::CacheOnly)
     }
 }
 

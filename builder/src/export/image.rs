@@ -9,8 +9,11 @@ use rbuild_oci::{Descriptor, DiffId, ImageConfig, Index, Manifest, Platform, Tim
 use rbuild_snapshotter::{PackLayerError, PackLayerOptions};
 use rbuild_store::{CommitBlobError, IndexError, LayerId, StoreError};
 
+use super::Export;
+use super::attest;
 use super::config::{self, LayerFacts, MissingField};
 use super::layout::{Image, Product};
+use crate::attestation::{Attestation, AttestationError};
 use crate::cache_transfer::inline;
 use crate::job::Job;
 use crate::ops::blocking;
@@ -47,6 +50,12 @@ pub enum ImageExportError {
     /// A document could not be encoded.
     #[error("encode manifest")]
     Encode(#[source] serde_json::Error),
+    /// An attestation.
+    #[error(transparent)]
+    Attestation(#[from] AttestationError),
+    /// Docker's media types have no name for attestations.
+    #[error("cannot export attestations with \"oci-mediatypes=false\"")]
+    AttestationsNeedOci,
 }
 
 /// What is exported, besides the layers.
@@ -78,6 +87,37 @@ pub struct PlatformSubject {
     pub platform: Option<Platform>,
     /// The result.
     pub subject: Subject,
+    /// What is said of it.
+    pub attestations: Vec<Attestation>,
+}
+
+impl PlatformSubject {
+    /// A result of which nothing is said.
+    #[must_use]
+    pub const fn new(platform: Option<Platform>, subject: Subject) -> Self {
+        Self {
+            platform,
+            subject,
+            attestations: Vec::new(),
+        }
+    }
+
+    /// What it runs on: what its config says if nothing else does.
+    #[must_use]
+    pub fn runs_on(&self) -> Platform {
+        let of_config = || {
+            let config = &self.subject.config;
+            let set = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+            Platform {
+                os: config.os.clone(),
+                architecture: config.architecture.clone(),
+                variant: set(&config.variant),
+                os_version: set(&config.os_version),
+                os_features: config.os_features.clone(),
+            }
+        };
+        self.platform.clone().unwrap_or_else(of_config)
+    }
 }
 
 impl BuildResult {
@@ -85,34 +125,50 @@ impl BuildResult {
     #[must_use]
     pub fn one(subject: Subject) -> Self {
         Self {
-            subjects: vec![PlatformSubject {
-                platform: None,
-                subject,
-            }],
+            subjects: vec![PlatformSubject::new(None, subject)],
             is_index: false,
         }
     }
 }
 
-/// Makes the images of `result` as `output` wants them, and the index of several, all of it in the store.
+/// Whether images of `result` are an index: there are several, or something is said of one.
+#[must_use]
+pub fn needs_index(result: &BuildResult, output: &Output) -> bool {
+    let is_told = |attestation: &Attestation| output.inline_attestations || !attestation.inline_only;
+    let mut parts = result.subjects.iter();
+    result.is_index || parts.any(|part| part.attestations.iter().any(is_told))
+}
+
+/// Makes the images of `result` as `export` wants them, and the index of several, all of it in the store.
 ///
 /// # Errors
 /// [`ImageExportError`].
 pub async fn assemble(
-    job: &Job,
+    job: &Arc<Job>,
     result: &BuildResult,
-    output: &Output,
+    export: &Export,
     reporter: &Reporter,
 ) -> Result<Product, ImageExportError> {
+    let output = &export.output;
+    let is_index = needs_index(result, output);
+    if is_index && !output.oci_mediatypes && result.subjects.iter().any(|part| !part.attestations.is_empty())
+    {
+        return Err(ImageExportError::AttestationsNeedOci);
+    }
     let mut images = Vec::with_capacity(result.subjects.len());
+    let mut attested = Vec::new();
     for part in &result.subjects {
         let mut image = assemble_one(job, &part.subject, output, reporter).await?;
-        image.manifest.platform = part.platform.clone().filter(|_| result.is_index);
+        if is_index {
+            image.manifest.platform = Some(part.runs_on());
+            attested.extend(attest::image(job, part, &image, export, reporter).await?);
+        }
         images.push(image);
     }
-    if !result.is_index && images.len() == 1 {
+    if !is_index && images.len() == 1 {
         return Ok(Product::of_image(images.remove(0)));
     }
+    images.extend(attested);
     let media_type = if output.oci_mediatypes {
         media_type::OCI_INDEX
     } else {

@@ -1,6 +1,6 @@
 //! The root file system itself: as a directory (`-o type=local`, `-o DIR`) or as one tar (`-o type=tar`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -10,27 +10,23 @@ use rbuild_fileops::{CopyError, Owner, SourceTree};
 use rbuild_graph::{CopyAction, FileTime};
 use rbuild_layer::{DevicePolicy, ExportedXattrs, WriteError, WriteOptions};
 use rbuild_oci::Timestamp;
-use rbuild_snapshotter::StackError;
-use rbuild_sys::{RootFd, RootFdError};
+use rbuild_sys::{RootFd, RootFdError, TreeError, walk_tree};
+use rustix::fs::FileType;
 
+use super::attested_tree::{AttestedTree, AttestedTreeError, attested};
 use super::destination::{DestinationError, Writer};
-use super::image::{BuildResult, PlatformSubject, Subject};
+use super::image::{BuildResult, PlatformSubject};
 use crate::client::{ClientTree, OutputError};
 use crate::job::Job;
 use crate::ops::blocking;
-use crate::pull::PullError;
-use crate::request::{Destination, TreeDestination};
-use crate::value::Chain;
+use crate::request::{Destination, Output, TreeDestination};
 
 /// Why a tree could not be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeExportError {
-    /// A layer of the base image could not be had.
+    /// The tree itself could not be had.
     #[error(transparent)]
-    Pull(#[from] PullError),
-    /// The layers could not be mounted.
-    #[error(transparent)]
-    Snapshot(#[from] StackError),
+    Tree(#[from] AttestedTreeError),
     /// The directory could not be made or opened.
     #[error("open {path:?}")]
     Open {
@@ -64,6 +60,19 @@ pub enum TreeExportError {
     /// The client did not take it.
     #[error(transparent)]
     Client(#[from] OutputError),
+    /// Two results have the same file, and there is one place for both.
+    #[error("cannot overwrite {path} from {first} with {second} when split option is disabled")]
+    Overwrite {
+        /// The file.
+        path: String,
+        /// Platform that has it.
+        first: String,
+        /// Platform that has it too.
+        second: String,
+    },
+    /// The files could not be listed.
+    #[error(transparent)]
+    List(#[from] TreeError),
 }
 
 /// Gives the trees of `result` to `destination`; several go into a directory each, named for their platforms.
@@ -71,34 +80,83 @@ pub enum TreeExportError {
 /// # Errors
 /// [`TreeExportError`].
 pub async fn to_place(
-    job: &Job,
+    job: &Arc<Job>,
     result: &BuildResult,
     destination: &TreeDestination,
-    split: Option<bool>,
+    output: &Output,
 ) -> Result<(), TreeExportError> {
+    let mut seen = Seen::default();
     match destination {
         TreeDestination::Dir(dir) => {
-            for (name, subject) in named(result, split) {
-                let dest = name.map_or_else(|| dir.clone(), |name| dir.join(name));
-                to_directory(job, &subject.chain, &dest, subject.epoch).await?;
+            for named in named(result, output.platform_split) {
+                let tree = named.tree(job, output).await?;
+                seen.add(&named, tree.root())?;
+                let dest = named.directory.map_or_else(|| dir.clone(), |name| dir.join(name));
+                to_directory(job, tree, &dest, named.part.subject.epoch).await?;
             }
             Ok(())
         }
         TreeDestination::Client(exporter) => {
             let mut trees = Vec::new();
+            let mut kept = Vec::new();
             let mut time = None;
-            for (prefix, subject) in named(result, split) {
-                let root = view(job, &subject.chain).await?;
-                time = subject.epoch.map(file_time);
+            for named in named(result, output.platform_split) {
+                let (root, workspace) = named.tree(job, output).await?.split();
+                seen.add(&named, &root)?;
+                time = named.part.subject.epoch.map(file_time);
+                let prefix = named.directory;
                 trees.push(ClientTree { prefix, root });
+                kept.push(workspace);
             }
-            Ok(job.client.trees(*exporter, trees, time).await?)
+            job.client.trees(*exporter, trees, time).await?;
+            drop(kept);
+            Ok(())
         }
     }
 }
 
+/// Files of results that go to one place, with the platform that has each.
+#[derive(Default)]
+struct Seen(HashMap<String, String>);
+
+impl Seen {
+    fn add(&mut self, named: &Named<'_>, root: &RootFd) -> Result<(), TreeExportError> {
+        let Some(platform) = &named.mark else {
+            return Ok(());
+        };
+        walk_tree(root.as_fd(), String::new(), |above, entry| {
+            let path = format!("{above}{}", entry.name.to_string_lossy());
+            let is_dir = FileType::from_raw_mode(entry.stat.st_mode) == FileType::Directory;
+            let first = (!is_dir).then(|| self.0.insert(path.clone(), platform.clone()));
+            match first.flatten() {
+                Some(first) => Err(TreeExportError::Overwrite {
+                    path,
+                    first,
+                    second: platform.clone(),
+                }),
+                None => Ok(path + "/"),
+            }
+        })
+    }
+}
+
+/// A result, and where its tree goes.
+struct Named<'a> {
+    /// A directory of its own.
+    directory: Option<String>,
+    /// Tells its attestations from those of others in the same directory.
+    mark: Option<String>,
+    part: &'a PlatformSubject,
+}
+
+impl Named<'_> {
+    async fn tree(&self, job: &Arc<Job>, output: &Output) -> Result<AttestedTree, TreeExportError> {
+        Ok(attested(job, self.part, self.mark.as_deref(), &output.attestation_prefix).await?)
+    }
+}
+
 /// The results with the directories they are put into (`exporter/local/fs.go`).
-fn named(result: &BuildResult, split: Option<bool>) -> Vec<(Option<String>, &Subject)> {
+fn named(result: &BuildResult, split: Option<bool>) -> Vec<Named<'_>> {
     let split = split.unwrap_or(result.is_index);
     let name = |part: &PlatformSubject| {
         let platform = part.platform.clone().unwrap_or_else(rbuild_oci::Platform::host);
@@ -106,7 +164,11 @@ fn named(result: &BuildResult, split: Option<bool>) -> Vec<(Option<String>, &Sub
     };
     let parts = result.subjects.iter();
     parts
-        .map(|part| (split.then(|| name(part)), &part.subject))
+        .map(|part| Named {
+            directory: split.then(|| name(part)),
+            mark: (result.is_index && !split).then(|| name(part)),
+            part,
+        })
         .collect()
 }
 
@@ -117,18 +179,18 @@ const fn file_time(time: Timestamp) -> FileTime {
     }
 }
 
-/// Copies the tree of `chain` into the directory `dest`; files belong to whoever runs the build, as they do when
+/// Copies `tree` into the directory `dest`; files belong to whoever runs the build, as they do when
 /// BuildKit's client receives them.
 ///
 /// # Errors
 /// [`TreeExportError`].
 async fn to_directory(
     job: &Job,
-    chain: &Chain,
+    tree: AttestedTree,
     dest: &Path,
     epoch: Option<Timestamp>,
 ) -> Result<(), TreeExportError> {
-    let view = view(job, chain).await?;
+    let (view, workspace) = tree.split();
     let (dest, devices) = (dest.to_owned(), DevicePolicy::for_form(job.engine.form));
     blocking(move || {
         std::fs::create_dir_all(&dest).map_err(|source| TreeExportError::Open {
@@ -155,6 +217,7 @@ async fn to_directory(
                 source,
             },
         )?;
+        drop(workspace);
         Ok(())
     })
     .await
@@ -165,16 +228,21 @@ async fn to_directory(
 /// # Errors
 /// [`TreeExportError`].
 pub async fn to_tar(
-    job: &Job,
+    job: &Arc<Job>,
     result: &BuildResult,
     destination: &Destination,
-    split: Option<bool>,
+    output: &Output,
 ) -> Result<(), TreeExportError> {
+    let mut seen = Seen::default();
     let mut views = Vec::new();
+    let mut kept = Vec::new();
     let mut epoch = None;
-    for (name, subject) in named(result, split) {
-        epoch = subject.epoch;
-        views.push((name, view(job, &subject.chain).await?));
+    for named in named(result, output.platform_split) {
+        epoch = named.part.subject.epoch;
+        let (root, workspace) = named.tree(job, output).await?.split();
+        seen.add(&named, &root)?;
+        views.push((named.directory, root));
+        kept.push(workspace);
     }
     let mut writer = Writer::to(&*job.client, destination, &BTreeMap::new()).await?;
     let form = job.engine.form;
@@ -198,15 +266,8 @@ pub async fn to_tar(
         }
         writer.flush().map_err(TreeExportError::Flush)?;
         writer.commit()?;
+        drop(kept);
         Ok(())
     })
     .await
-}
-
-async fn view(job: &Job, chain: &Chain) -> Result<RootFd, TreeExportError> {
-    let chain = job.unpack_chain(chain).await?;
-    let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
-    Ok(blocking(move || engine.snapshotter.view(&lease, chain.layers()))
-        .await?
-        .into_root())
 }

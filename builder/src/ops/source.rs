@@ -3,7 +3,10 @@
 
 pub mod git;
 pub mod http;
+mod pin;
 pub mod upload;
+
+pub use pin::pin;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

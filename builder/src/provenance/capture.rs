@@ -30,6 +30,25 @@ pub struct ImageSource {
     pub digest: Option<Digest>,
 }
 
+impl ImageSource {
+    /// The image that `name` is; without `digest`, its digest is the one in the name. `None` for what is no name.
+    #[must_use]
+    pub fn of(kind: Kind, name: &str, platform: Option<&Platform>, digest: Option<Digest>) -> Option<Self> {
+        let reference = Reference::parse(name).ok()?;
+        let digest = digest.or_else(|| reference.digest().cloned());
+        // The front end adds the digest it found to a name with a tag; the tag is what was asked for.
+        let asked = reference
+            .tag()
+            .and_then(|tag| reference.repository().with_tag(tag).ok());
+        Some(Self {
+            reference: asked.unwrap_or(reference).to_string(),
+            kind,
+            platform: platform.map(ToString::to_string),
+            digest,
+        })
+    }
+}
+
 /// What a result was made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capture {
@@ -60,7 +79,7 @@ impl Capture {
     pub fn of(
         graph: &Graph,
         target: &VertexDigest,
-        pin: impl Fn(&SourceOp, Option<&Platform>) -> Option<Pin>,
+        pin: impl Fn(&VertexDigest, &SourceOp) -> Option<Pin>,
     ) -> Result<Self, GraphError> {
         let mut capture = Self::default();
         for digest in graph.reachable(std::slice::from_ref(target))? {
@@ -69,8 +88,8 @@ impl Capture {
             };
             match &vertex.op {
                 Op::Source(source) => {
-                    let platform = vertex.platform.as_ref();
-                    capture.add_source(source, platform, pin(source, platform));
+                    let pin = pin(&digest, source);
+                    capture.add_source(source, vertex.platform.as_ref(), pin);
                 }
                 Op::Exec(exec) => capture.add_exec(exec),
                 Op::Build(_) => capture.incomplete_materials = true,
@@ -95,6 +114,12 @@ impl Capture {
         }
         self.network_access |= other.network_access;
         self.incomplete_materials |= other.incomplete_materials;
+        self.drop_repeated_images();
+    }
+
+    /// Adds images that were looked at while the result was made.
+    pub fn add_images(&mut self, images: impl IntoIterator<Item = ImageSource>) {
+        self.images.extend(images);
         self.drop_repeated_images();
     }
 
@@ -127,36 +152,46 @@ impl Capture {
             ("oci-layout", pin) => self.add_image(Kind::Oci, name, platform, pin),
             ("http" | "https", Some(Pin::Digest(digest))) => drop(self.http.insert(url(), digest)),
             ("git", Some(Pin::Commit(commit))) => {
-                // The attribute has the URL as the user wrote it; the identifier has lost its scheme.
-                let full = source.attrs.get("git.fullurl").map_or_else(url, |full| {
-                    let fragment = name.split_once('#').map(|(_, fragment)| format!("#{fragment}"));
-                    redact::credentials(&format!("{full}{}", fragment.unwrap_or_default()))
-                });
-                self.git.insert(full, commit);
+                self.add_git(source, name, commit);
             }
             _ => self.incomplete_materials = true,
         }
     }
 
+    fn add_git(&mut self, source: &SourceOp, name: &str, commit: String) {
+        let (place, fragment) = name.split_once('#').unwrap_or((name, ""));
+        // The directory is not part of what was fetched.
+        let reference = fragment.split(':').next().unwrap_or_default();
+        // The attribute has the URL as the user wrote it; the identifier has lost its scheme.
+        let full = source.attrs.get("git.fullurl");
+        let mut url = full.map_or_else(|| format!("git://{place}"), Clone::clone);
+        if !reference.is_empty() {
+            url.push('#');
+            url.push_str(reference);
+        }
+        self.git.insert(redact::credentials(&url), commit);
+        let id_of = |name: &str| source.attrs.get(name).filter(|id| !id.is_empty());
+        for id in ["git.authtokensecret", "git.authheadersecret"]
+            .map(id_of)
+            .into_iter()
+            .flatten()
+        {
+            add(&mut self.secrets, id, true);
+        }
+        if let Some(id) = id_of("git.mountsshsock") {
+            add(&mut self.ssh, id, true);
+        }
+    }
+
     fn add_image(&mut self, kind: Kind, name: &str, platform: Option<&Platform>, pin: Option<Pin>) {
-        let Ok(reference) = Reference::parse(name) else {
-            self.incomplete_materials = true;
-            return;
-        };
         let digest = match pin {
             Some(Pin::Digest(digest)) => Some(digest),
-            _ => reference.digest().cloned(),
+            _ => None,
         };
-        // The front end adds the digest it found to a name with a tag; the tag is what was asked for.
-        let asked = reference
-            .tag()
-            .and_then(|tag| reference.repository().with_tag(tag).ok());
-        self.images.insert(ImageSource {
-            reference: asked.unwrap_or(reference).to_string(),
-            kind,
-            platform: platform.map(ToString::to_string),
-            digest,
-        });
+        match ImageSource::of(kind, name, platform, digest) {
+            Some(image) => drop(self.images.insert(image)),
+            None => self.incomplete_materials = true,
+        }
     }
 
     /// An image by digest is not said again if it is there by a tag.
@@ -189,155 +224,4 @@ fn add(ids: &mut BTreeMap<String, bool>, id: &str, optional: bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rbuild_graph::{Edge, ExecMeta, MergeOp, Mount, SecretEnv, SecurityMode, Vertex, VertexMeta};
-
-    fn vertex(op: Op, inputs: Vec<VertexDigest>) -> Vertex {
-        Vertex {
-            op,
-            inputs: inputs
-                .into_iter()
-                .map(|vertex| Edge { vertex, output: 0 })
-                .collect(),
-            platform: Some(Platform::new("linux", "amd64")),
-            constraints: vec![],
-            meta: VertexMeta::default(),
-        }
-    }
-
-    fn source(graph: &mut Graph, identifier: &str, attrs: &[(&str, &str)]) -> VertexDigest {
-        let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        let op = Op::Source(SourceOp {
-            identifier: identifier.to_owned(),
-            attrs: attrs.collect(),
-        });
-        graph.add(vertex(op, vec![])).unwrap()
-    }
-
-    fn all(graph: &mut Graph, inputs: Vec<VertexDigest>) -> VertexDigest {
-        let list = (0..u32::try_from(inputs.len()).unwrap()).map(Some).collect();
-        graph
-            .add(vertex(Op::Merge(MergeOp { inputs: list }), inputs))
-            .unwrap()
-    }
-
-    #[test]
-    fn row41_sources_are_listed_without_credentials() {
-        let digest = Digest::sha256(b"image");
-        let mut graph = Graph::default();
-        let inputs = vec![
-            source(
-                &mut graph,
-                &format!("docker-image://docker.io/library/busybox:latest@{digest}"),
-                &[],
-            ),
-            source(
-                &mut graph,
-                &format!("docker-image://docker.io/library/busybox@{digest}"),
-                &[],
-            ),
-            source(&mut graph, "local://context", &[]),
-            source(&mut graph, "https://u:secret@host/file", &[]),
-            source(
-                &mut graph,
-                "git://host/repo#main",
-                &[("git.fullurl", "https://u:secret@host/repo")],
-            ),
-        ];
-        source(&mut graph, "local://unused", &[]);
-        let target = all(&mut graph, inputs);
-        let pin = |source: &SourceOp, _: Option<&Platform>| match source.identifier.split_once(':')?.0 {
-            "https" => Some(Pin::Digest(Digest::sha256(b"file"))),
-            "git" => Some(Pin::Commit("a".repeat(40))),
-            _ => None,
-        };
-        let found = Capture::of(&graph, &target, pin).unwrap();
-        let images = found
-            .images
-            .iter()
-            .map(|image| (image.reference.as_str(), image.digest.clone()));
-        assert_eq!(
-            images.collect::<Vec<_>>(),
-            [("docker.io/library/busybox:latest", Some(digest))]
-        );
-        assert!(found.http.keys().eq(["https://xxxxx:xxxxx@host/file"]));
-        assert!(found.git.keys().eq(["https://xxxxx:xxxxx@host/repo#main"]));
-        assert!(found.locals.iter().eq(["context"]), "only what the target needs");
-        assert!(!found.incomplete_materials && !found.network_access);
-        assert!(!format!("{found:?}").contains("secret@"));
-    }
-
-    #[test]
-    fn a_source_nobody_can_pin_makes_the_list_incomplete() {
-        let mut graph = Graph::default();
-        let file = source(&mut graph, "https://host/file", &[]);
-        assert!(
-            Capture::of(&graph, &file, |_, _| None)
-                .unwrap()
-                .incomplete_materials
-        );
-        let tape = source(&mut graph, "tape://1", &[]);
-        assert!(
-            Capture::of(&graph, &tape, |_, _| None)
-                .unwrap()
-                .incomplete_materials
-        );
-    }
-
-    fn step(network: NetMode, optional: bool) -> ExecOp {
-        let secret = MountKind::Secret {
-            id: "s".into(),
-            uid: 0,
-            gid: 0,
-            mode: 0,
-            optional,
-        };
-        let ssh = MountKind::Ssh {
-            id: String::new(),
-            uid: 0,
-            gid: 0,
-            mode: 0,
-            optional: true,
-        };
-        ExecOp {
-            meta: ExecMeta::default(),
-            mounts: vec![Mount::new("/s", secret), Mount::new("/a", ssh)],
-            network,
-            security: SecurityMode::Sandbox,
-            secret_env: vec![SecretEnv {
-                id: "e".into(),
-                name: "E".into(),
-                optional: true,
-            }],
-            cdi_devices: vec![],
-        }
-    }
-
-    fn capture(steps: Vec<ExecOp>) -> Capture {
-        let mut graph = Graph::default();
-        let mut inputs = Vec::new();
-        for step in steps {
-            inputs.push(graph.add(vertex(Op::Exec(Box::new(step)), vec![])).unwrap());
-        }
-        let target = all(&mut graph, inputs);
-        Capture::of(&graph, &target, |_, _| None).unwrap()
-    }
-
-    #[test]
-    fn steps_say_their_secrets_agents_and_network() {
-        let quiet = capture(vec![step(NetMode::None, true)]);
-        assert!(!quiet.network_access);
-        assert_eq!(
-            quiet.secrets,
-            BTreeMap::from([("e".to_owned(), true), ("s".to_owned(), true)])
-        );
-        assert_eq!(quiet.ssh, BTreeMap::from([("default".to_owned(), true)]));
-        let both = capture(vec![step(NetMode::None, true), step(NetMode::Unset, false)]);
-        assert!(both.network_access);
-        assert!(!both.secrets["s"], "one step needs it");
-        let mut merged = quiet;
-        merged.merge(both.clone());
-        assert_eq!(merged, both);
-    }
-}
+mod tests;

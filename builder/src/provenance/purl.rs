@@ -22,7 +22,9 @@ pub fn image(kind: Kind, reference: &Reference, platform: Option<&str>) -> Strin
         (None, None) => Some(rbuild_oci::DEFAULT_TAG),
         (tag, _) => tag,
     };
-    let mut url = format!("pkg:{kind}/{}", familiar_name(reference));
+    // A port; nothing else in a name is escaped there.
+    let name = familiar_name(reference).replace(':', "%3A");
+    let mut url = format!("pkg:{kind}/{name}");
     if let Some(tag) = tag {
         url.push('@');
         url.push_str(tag);
@@ -83,6 +85,11 @@ mod tests {
                 "ghcr.io/foo/bar",
                 None,
                 "pkg:docker/ghcr.io/foo/bar@latest".to_owned(),
+            ),
+            (
+                "localhost:5000/a/b:c",
+                None,
+                "pkg:docker/localhost%3A5000/a/b@c".to_owned(),
             ),
             (
                 "busybox",

@@ -103,6 +103,9 @@ pub trait Executor: Send + Sync + 'static {
     /// Waits until no other process runs `key`.
     fn lock(&self, key: &Key, cancel: &CancellationToken) -> impl Future<Output = Option<Self::Lock>> + Send;
 
+    /// Hears what a vertex turned out to be, whether it ran or not.
+    fn solved(&self, _digest: &VertexDigest, _values: &[Self::Value]) {}
+
     /// Why `ingredients` were not found, as one line.
     fn explain(
         &self,
@@ -340,6 +343,7 @@ impl<E: Executor> Run<E> {
         };
         let (key, ingredients) = self.key(node, vertex, &definition).await?;
         if let Some(values) = definition.values {
+            self.executor.solved(digest, &values);
             node.value.send_replace(Some(Arc::new(values)));
             node.key.send_replace(Some(NodeKey {
                 identity: key,
@@ -351,7 +355,7 @@ impl<E: Executor> Run<E> {
             && let Some(cached) = self.executor.load(vertex, &key, &node.outputs).await
         {
             reporter.cached();
-            publish(node, cached);
+            self.publish(digest, node, cached);
             return Ok(());
         }
         // What follows may know its own key already and be cached. A step that must run again whatever the cache says
@@ -375,7 +379,7 @@ impl<E: Executor> Run<E> {
             && let Some(cached) = self.executor.load(vertex, &key, &node.outputs).await
         {
             reporter.cached();
-            publish(node, cached);
+            self.publish(digest, node, cached);
             return Ok(());
         }
         let cause = if vertex.meta.ignore_cache {
@@ -400,8 +404,17 @@ impl<E: Executor> Run<E> {
             }
         })?;
         reporter.done();
-        publish(node, cached);
+        self.publish(digest, node, cached);
         Ok(())
+    }
+
+    fn publish(&self, digest: &VertexDigest, node: &Node<E::Value>, cached: Cached<E::Value>) {
+        self.executor.solved(digest, &cached.values);
+        node.value.send_replace(Some(Arc::new(cached.values)));
+        node.key.send_replace(Some(NodeKey {
+            identity: cached.identity,
+            volatile: false,
+        }));
     }
 
     async fn wait_for_demand(&self, node: &Node<E::Value>) -> Result<(), Stopped> {
@@ -520,14 +533,6 @@ impl<E: Executor> Run<E> {
         }
         Ok((key, ingredients))
     }
-}
-
-fn publish<V: Clone>(node: &Node<V>, cached: Cached<V>) {
-    node.value.send_replace(Some(Arc::new(cached.values)));
-    node.key.send_replace(Some(NodeKey {
-        identity: cached.identity,
-        volatile: false,
-    }));
 }
 
 #[cfg(test)]

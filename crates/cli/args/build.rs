@@ -123,6 +123,18 @@ pub(crate) struct LowBuild {
         value_name = "BOOL", help_heading = OUTPUT)]
     pub(crate) check: Option<bool>,
 
+    /// Attestation parameters, repeatable: type=provenance[,mode=min|max] or type=sbom[,generator=IMAGE]
+    #[arg(long, value_name = "CSV", help_heading = OUTPUT)]
+    pub(crate) attest: Vec<String>,
+    /// Attest how the image was made: a bool, or what follows type=provenance
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL|CSV",
+        help_heading = OUTPUT)]
+    pub(crate) provenance: Option<String>,
+    /// Attest what packages the image has: a bool, or what follows type=sbom
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL|CSV",
+        help_heading = OUTPUT)]
+    pub(crate) sbom: Option<String>,
+
     #[command(flatten)]
     pub(crate) unserved: Unserved,
     #[command(flatten)]
@@ -133,12 +145,6 @@ pub(crate) struct LowBuild {
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = None)]
 pub(crate) struct Unserved {
-    #[arg(long, hide = true)]
-    pub(crate) attest: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) sbom: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) provenance: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) cache_from: Vec<String>,
     #[arg(long, hide = true)]

@@ -17,6 +17,8 @@ use crate::env::Env;
 use crate::serve_config::{DiskSpace, GcPolicy, ServeConfig, Worker};
 use crate::serve_log::{Level, ServeLog};
 
+/// Where buildkitd looks for what provenance says of the machine.
+const PROVENANCE_DIR: &str = "/etc/buildkit/provenance.d";
 /// Directory below BuildKit's that is ours: its clients and tests keep other things there too.
 const OWN: &str = "rbuild";
 /// What is told to whoever asks for steps among the processes of the host.
@@ -90,6 +92,7 @@ fn serve(
         entitlements: entitlements(args, &config)?,
         labels: labels(args, &config)?,
         config: args.config.clone(),
+        provenance_keys: provenance_keys(&config)?,
         gc: gc(args, &config.worker.oci)?,
         steps_max: args
             .oci_max_parallelism
@@ -108,6 +111,14 @@ fn serve(
         log,
     };
     Ok(open(options)?.serve(request)?)
+}
+
+/// What the administrator wants provenance to say of this machine.
+fn provenance_keys(config: &ServeConfig) -> Result<serde_json::Map<String, serde_json::Value>, CommandError> {
+    let chosen = config.provenance_env_dir.as_deref();
+    let dir = chosen.unwrap_or_else(|| Path::new(PROVENANCE_DIR));
+    crate::provenance_keys::read(dir)
+        .map_err(|error| CommandError::failed(&rbuild_builder::error::chain_text(&error)))
 }
 
 /// Flags that ask for what there is not.

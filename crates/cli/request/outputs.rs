@@ -15,15 +15,8 @@ use rbuild_ui::values::scalar::parse_bool;
 use super::UsageError;
 use crate::args::LowBuild;
 
-/// Attributes without effect on what rbuild writes: it makes no attestations and always keeps what it stores.
-const NO_EFFECT: [&str; 6] = [
-    "attestation-inline",
-    "attestation-prefix",
-    "buildinfo",
-    "buildinfo-attrs",
-    "oci-artifact",
-    "unpack",
-];
+/// Attributes without effect on what rbuild writes: it always keeps what it stores.
+const NO_EFFECT: [&str; 3] = ["buildinfo", "buildinfo-attrs", "unpack"];
 
 /// Attributes that ask for something unless they have this value.
 const NOT_SERVED: [(&str, &str); 7] = [
@@ -39,7 +32,7 @@ const NOT_SERVED: [(&str, &str); 7] = [
 /// Every output, the default one too.
 pub(super) fn of(
     low: &LowBuild,
-    platforms: usize,
+    is_index: bool,
     stdout_is_terminal: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Output>, UsageError> {
@@ -52,7 +45,7 @@ pub(super) fn of(
         if low.iidfile.is_some() && matches!(entry.kind.as_str(), "local" | "tar") {
             return Err(UsageError::IidfileWithoutImage);
         }
-        let output = output(entry, has_tags, platforms, warnings)?;
+        let output = output(entry, has_tags, is_index, warnings)?;
         if writes_stdout(&output.kind) {
             if std::mem::replace(&mut stdout_used, true) {
                 return Err(UsageError::StdoutTwice);
@@ -66,6 +59,7 @@ pub(super) fn of(
     shorthands(low, &mut outputs);
     for output in &mut outputs {
         output.annotations.extend(annotations.clone());
+        output.dangling = Some(Dangling::unnamed());
         let pushes = matches!(output.kind, OutputKind::Image { push: true, .. });
         if pushes && !has_tags && output.names.is_empty() {
             return Err(UsageError::PushWithoutTag);
@@ -77,7 +71,7 @@ pub(super) fn of(
 /// `--push`, `--load`, and the store if nothing is asked for. `cacheonly` only says that nothing is.
 fn shorthands(low: &LowBuild, outputs: &mut Vec<Output>) {
     let image = |push| {
-        plain(OutputKind::Image {
+        Output::new(OutputKind::Image {
             push,
             push_by_digest: false,
             insecure: false,
@@ -105,33 +99,18 @@ fn shorthands(low: &LowBuild, outputs: &mut Vec<Output>) {
         outputs.retain(|output| output.kind != OutputKind::CacheOnly);
     }
     if outputs.is_empty() {
-        outputs.push(plain(OutputKind::CacheOnly));
-    }
-}
-
-fn plain(kind: OutputKind) -> Output {
-    Output {
-        kind,
-        names: Vec::new(),
-        compression: LayerCompression::default(),
-        compression_level: None,
-        force_compression: false,
-        oci_mediatypes: true,
-        rewrite_timestamp: false,
-        platform_split: None,
-        dangling: Some(Dangling::unnamed()),
-        annotations: BTreeMap::new(),
+        outputs.push(Output::new(OutputKind::CacheOnly));
     }
 }
 
 fn output(
     mut entry: ExportEntry,
     has_tags: bool,
-    platforms: usize,
+    is_index: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Output, UsageError> {
-    let kind = kind(&mut entry, platforms)?;
-    let mut output = plain(kind);
+    let kind = kind(&mut entry, is_index)?;
+    let mut output = Output::new(kind);
     output.platform_split = entry.take_bool("platform-split")?;
     // Tags take the place of names, as in buildx.
     let names = entry.attrs.remove("name").unwrap_or_default();
@@ -144,6 +123,7 @@ fn output(
     }
     compression(&mut entry, &mut output)?;
     output.oci_mediatypes = entry.take_bool("oci-mediatypes")?.unwrap_or(true);
+    attestations(&mut entry, &mut output)?;
     output.rewrite_timestamp = entry.take_bool("rewrite-timestamp")?.unwrap_or(false);
     for (key, value) in std::mem::take(&mut entry.attrs) {
         if let Some(annotation) = key
@@ -170,7 +150,7 @@ fn output(
     Ok(output)
 }
 
-fn kind(entry: &mut ExportEntry, platforms: usize) -> Result<OutputKind, UsageError> {
+fn kind(entry: &mut ExportEntry, is_index: bool) -> Result<OutputKind, UsageError> {
     match entry.kind.as_str() {
         "image" | "registry" => {
             let registry = entry.kind == "registry";
@@ -204,7 +184,7 @@ fn kind(entry: &mut ExportEntry, platforms: usize) -> Result<OutputKind, UsageEr
                     insecure: false,
                 });
             }
-            if platforms > 1 {
+            if is_index {
                 return Err(UsageError::DockerPlatforms);
             }
             layout(entry).map(OutputKind::Docker)
@@ -291,6 +271,18 @@ fn annotations(low: &LowBuild) -> Result<BTreeMap<String, String>, UsageError> {
         }
     }
     Ok(manifest)
+}
+
+/// How attestations are exported, if there are any.
+fn attestations(entry: &mut ExportEntry, output: &mut Output) -> Result<(), UsageError> {
+    if let Some(artifact) = entry.take_bool("oci-artifact")? {
+        output.oci_artifact = artifact;
+    }
+    if let Some(inline) = entry.take_bool("attestation-inline")? {
+        output.inline_attestations = inline;
+    }
+    output.attestation_prefix = entry.attrs.remove("attestation-prefix").unwrap_or_default();
+    Ok(())
 }
 
 fn writes_stdout(kind: &OutputKind) -> bool {

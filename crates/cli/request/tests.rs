@@ -115,9 +115,6 @@ fn every_served_flag_arrives() {
 #[test]
 fn flags_that_are_not_served_are_refused_by_name() {
     for flag in [
-        "--sbom",
-        "--provenance=max",
-        "--attest=type=sbom",
         "--cache-from=type=s3",
         "--cache-to=type=gha,scope=x",
         "--cache-to=type=registry,ref=a,registry.insecure=true",

@@ -1,8 +1,6 @@
 //! Flags that are recognised but not served, and flags of the classic builder. What would change the result is
 //! refused by name; what asks for nothing is accepted.
 
-use rbuild_ui::values::scalar::parse_bool;
-
 use super::UsageError;
 use crate::args::LowBuild;
 
@@ -12,24 +10,12 @@ use crate::args::LowBuild;
 /// [`UsageError::NotSupported`] with the first flag that is not served.
 pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
     let flags = &low.unserved;
-    let off = |value: &Option<String>| {
-        value
-            .as_deref()
-            .is_none_or(|text| parse_bool(text) == Some(false))
-    };
-    let attest_off = flags
-        .attest
-        .iter()
-        .all(|text| text.split(',').any(|field| field == "disabled=true"));
     let is_default = |builder: &Option<String>| {
         builder
             .as_deref()
             .is_none_or(|name| matches!(name, "" | "default"))
     };
     let unserved = [
-        ("--attest", attest_off),
-        ("--sbom", off(&flags.sbom)),
-        ("--provenance", off(&flags.provenance)),
         ("--policy", flags.policy.is_empty()),
         ("--resource", flags.resource.is_empty()),
         ("--builder", is_default(&flags.builder)),

@@ -55,6 +55,8 @@ pub struct Lowered {
     pub epoch: Option<Timestamp>,
     /// The target is not taken from the cache.
     pub ignore_cache: bool,
+    /// What a scanner may look at besides the result, by name; nothing is empty.
+    pub scan_targets: BTreeMap<String, Option<Edge>>,
     /// Parameters of the target, if they were asked for.
     pub outline: Option<Outline>,
 }
@@ -236,6 +238,7 @@ fn finish(
         .options
         .outline
         .then(|| lowering.outline(target, &dockerfile.stages[target]));
+    let mut scan_targets = lowering.scan_targets(target, &reachable)?;
     let stage = std::mem::take(&mut lowering.stages.list[target]);
     let info = |(index, stage): (usize, &rbuild_dockerfile::Stage)| StageInfo {
         name: stage.name.clone(),
@@ -245,7 +248,10 @@ fn finish(
         needed: reachable.get(index).copied().unwrap_or(false),
     };
     let result = match &stage.state.edge {
-        Some(target) => Some(lowering.local_paths.follow(&mut lowering.graph, target)?),
+        Some(target) => {
+            let graph = &mut lowering.graph;
+            Some(lowering.local_paths.follow(graph, target, &mut scan_targets)?)
+        }
         None => None,
     };
     let all = lowering.context_paths.contains("/");
@@ -261,6 +267,7 @@ fn finish(
         context_paths: (!all).then(|| lowering.context_paths.iter().map(relative).collect()),
         epoch: lowering.epoch,
         ignore_cache: stage.ignore_cache,
+        scan_targets,
         outline,
     })
 }

@@ -21,6 +21,7 @@ mod options;
 mod outline;
 mod remote;
 mod resolver;
+mod scan;
 mod stage;
 pub mod subrequest;
 mod validate;

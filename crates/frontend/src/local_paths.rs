@@ -8,6 +8,7 @@ use rbuild_graph::{Edge, Graph, Op, VertexDigest};
 
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::lowering::json;
+use crate::scan::ScanTargets;
 
 /// The paths used of each directory that is watched.
 #[derive(Debug, Default)]
@@ -26,9 +27,15 @@ impl LocalPaths {
         }
     }
 
-    /// Makes the sources that `target` needs ask for what is used of them. Gives the new name of `target`.
-    pub(crate) fn follow(mut self, graph: &mut Graph, target: &Edge) -> Result<Edge, FrontendError> {
-        let whole = self.used_whole(graph, target)?;
+    /// Makes the sources that `target` and `extras` need ask for what is used of them. Gives the new name of `target`;
+    /// `extras` get theirs.
+    pub(crate) fn follow(
+        mut self,
+        graph: &mut Graph,
+        target: &Edge,
+        extras: &mut ScanTargets,
+    ) -> Result<Edge, FrontendError> {
+        let whole = self.used_whole(graph, target, extras)?;
         self.0
             .retain(|vertex, paths| !paths.is_empty() && !paths.contains("/") && !whole.contains(vertex));
         if self.0.is_empty() {
@@ -41,18 +48,30 @@ impl LocalPaths {
             let paths: Vec<String> = paths.iter().map(|used| path::join(&[".", used])).collect();
             source.attrs.insert("local.followpaths".to_owned(), json(&paths));
         };
-        let (rewritten, target) = graph
+        let (mut rewritten, target) = graph
             .rewritten(target, change)
             .map_err(FrontendErrorKind::Input)?;
+        for extra in extras.values_mut().flatten() {
+            let (more, renamed) = graph.rewritten(extra, change).map_err(FrontendErrorKind::Input)?;
+            rewritten
+                .merge(&more, &renamed)
+                .map_err(FrontendErrorKind::Input)?;
+            *extra = renamed;
+        }
         *graph = rewritten;
         Ok(target)
     }
 
     /// Directories that are more than copied or mounted from: a root, or all there is.
-    fn used_whole(&self, graph: &Graph, target: &Edge) -> Result<BTreeSet<VertexDigest>, FrontendError> {
-        let needed = graph
-            .reachable(std::slice::from_ref(&target.vertex))
-            .map_err(FrontendErrorKind::Input)?;
+    fn used_whole(
+        &self,
+        graph: &Graph,
+        target: &Edge,
+        extras: &ScanTargets,
+    ) -> Result<BTreeSet<VertexDigest>, FrontendError> {
+        let targets = extras.values().flatten().chain([target]);
+        let targets: Vec<VertexDigest> = targets.map(|edge| edge.vertex.clone()).collect();
+        let needed = graph.reachable(&targets).map_err(FrontendErrorKind::Input)?;
         let mut whole = BTreeSet::from([target.vertex.clone()]);
         for vertex in needed.iter().filter_map(|digest| graph.get(digest)) {
             let roots: Vec<Option<u32>> = match &vertex.op {

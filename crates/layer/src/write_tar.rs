@@ -121,7 +121,8 @@ pub fn write_trees(
     let mut writer = TarWriter::new(io::BufWriter::with_capacity(OUT_BUFFER_BYTES, out));
     let mut entries = 0;
     for (name, tree) in trees {
-        let walk = walk::Walk::new(*tree, form, options, writer)?.below(name)?;
+        let walk = walk::Walk::new(*tree, form, options, writer)?;
+        let walk = if name.is_empty() { walk } else { walk.below(name)? };
         let (next, count) = walk.run()?;
         writer = next;
         entries += count;

@@ -17,7 +17,7 @@ use crate::go::{self, ValueError};
 pub mod attestations;
 mod values;
 
-pub use attestations::{AttestationError, Attestations, Provenance, Sbom};
+pub use attestations::{AttestationError, Attestations, Provenance, Sbom, SlsaVersion};
 pub use values::{HostsError, ResourceError, UlimitError};
 
 /// What a client asks of the Dockerfile front end.

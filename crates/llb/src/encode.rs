@@ -102,6 +102,17 @@ pub fn encode(graph: &Graph, target: &Edge) -> Result<pb::Definition, EncodeErro
 /// # Errors
 /// [`EncodeError`].
 pub fn encode_wire(graph: &Graph, target: &Edge) -> Result<wire::Definition, EncodeError> {
+    encode_named(graph, target).map(|(definition, _)| definition)
+}
+
+/// The same, with the digest that each vertex has there.
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn encode_named(
+    graph: &Graph,
+    target: &Edge,
+) -> Result<(wire::Definition, BTreeMap<VertexDigest, Digest>), EncodeError> {
     let mut digests: BTreeMap<VertexDigest, Digest> = BTreeMap::new();
     let mut definition = wire::Definition::default();
     let mut locations = BTreeMap::new();
@@ -142,7 +153,7 @@ pub fn encode_wire(graph: &Graph, target: &Edge) -> Result<wire::Definition, Enc
             infos: graph.sources.iter().map(source).collect(),
         });
     }
-    Ok(definition)
+    Ok((definition, digests))
 }
 
 /// Adds the operation that names the target, with the capabilities BuildKit's client says it needs.

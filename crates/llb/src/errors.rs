@@ -11,9 +11,7 @@ use rbuild_graph::{SourceRange, SourceText};
 use rbuild_oci::Digest;
 use serde_json::{Map, Value, json};
 
-use crate::wire;
-
-mod op_json;
+use crate::{op_json, wire};
 
 /// `moby.buildkit.v1.sourcepolicy.PolicyAction.DENY`.
 const POLICY_DENY: i32 = 1;
@@ -203,7 +201,7 @@ fn solve_json(solve: &SolveDetail) -> Value {
     object.insert("mountIDs".into(), json!(solve.mount_ids));
     object.insert("description".into(), json!(solve.description));
     if let Some(op) = &solve.op {
-        object.insert("op".into(), op_json::op(op));
+        object.insert("op".into(), op_json::protojson(op));
     }
     match solve.subject {
         None => {}

@@ -30,15 +30,17 @@ pub mod exporters;
 mod go;
 mod limits;
 mod name;
+mod op_json;
 mod platform;
 pub mod progress;
 pub mod request;
 mod resend;
+pub mod steps;
 pub mod wire;
 
 pub use bollard_buildkit_proto::pb;
 pub use decode::{ClientDigests, Decoded, LlbError, OpError, decode, decode_wire};
-pub use encode::{EncodeError, encode, encode_wire};
+pub use encode::{EncodeError, encode, encode_named, encode_wire};
 pub use errors::sentence;
 pub use go::ValueError;
 pub use limits::{LimitExceeded, Limits};

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
-use rbuild_builder::build::{solve_value_by, to_chain};
+use rbuild_builder::attestation::{SPDX, Subject};
+use rbuild_builder::build::{ruled, solve_value, to_chain};
 use rbuild_builder::error::BuildError;
 use rbuild_builder::job::Job;
 use rbuild_builder::source_policy::SourcePolicies;
@@ -36,6 +37,8 @@ pub struct BuildRef {
     policies: SourcePolicies,
     /// What the client calls its vertices.
     digests: ClientDigests,
+    /// The graph when its sources follow the rules.
+    ruled: OnceCell<(Arc<Graph>, Edge)>,
     value: OnceCell<Value>,
     chain: OnceCell<Chain>,
 }
@@ -50,6 +53,7 @@ impl BuildRef {
             definition,
             policies: SourcePolicies::default(),
             digests: ClientDigests::default(),
+            ruled: OnceCell::new(),
             value: OnceCell::new(),
             chain: OnceCell::new(),
         }
@@ -77,8 +81,12 @@ impl BuildRef {
         let Some(target) = &self.target else {
             return Ok(Value::Chain(Chain::default()));
         };
-        let policies = self.policies.clone().before(&job.settings.policies);
-        let build = || solve_value_by(job, &self.graph, target.clone(), &policies, cancel.clone());
+        let build = async || {
+            let policies = self.policies.clone().before(&job.settings.policies);
+            let rules = || ruled(job, &self.graph, target.clone(), &policies, cancel);
+            let (graph, target) = self.ruled.get_or_try_init(rules).await?;
+            solve_value(job, graph, target.clone(), cancel.clone()).await
+        };
         let built = self.value.get_or_try_init(build).await.cloned();
         built.map_err(|error| match error {
             BuildError::Step {
@@ -112,6 +120,27 @@ impl BuildRef {
         &self.graph
     }
 
+    /// What of the graph it is; nothing is an empty file system.
+    #[must_use]
+    pub const fn target(&self) -> Option<&Edge> {
+        self.target.as_ref()
+    }
+
+    /// The graph and what of it this is, with the rules for sources followed once it was built.
+    #[must_use]
+    pub fn ruled(&self) -> Option<(&Graph, &Edge)> {
+        match self.ruled.get() {
+            Some((graph, target)) => Some((graph, target)),
+            None => Some((&self.graph, self.target.as_ref()?)),
+        }
+    }
+
+    /// Whether somebody needed it.
+    #[must_use]
+    pub fn is_built(&self) -> bool {
+        self.value.initialized()
+    }
+
     /// Its definition, for a client that goes on from it.
     #[must_use]
     pub const fn definition(&self) -> Option<&pb::Definition> {
@@ -135,6 +164,25 @@ pub struct Answer {
     pub refs: Refs,
     /// `containerimage.config` and others (`exporter/containerimage/exptypes`).
     pub metadata: BTreeMap<String, Vec<u8>>,
+    /// What is said of the file systems, by the ids of their platforms.
+    pub attestations: BTreeMap<String, Vec<Attested>>,
+}
+
+/// Something a front end says of a file system (`solver/result/attestation.go`).
+#[derive(Debug, Clone)]
+pub struct Attested {
+    /// A directory of statements, not the predicate of one.
+    pub is_bundle: bool,
+    /// Why it is there, and what it is for.
+    pub metadata: BTreeMap<String, Vec<u8>>,
+    /// Where it is.
+    pub found: Option<Arc<BuildRef>>,
+    /// Place of the file or directory there.
+    pub path: String,
+    /// Type of the predicate.
+    pub predicate_type: String,
+    /// What it is said of; the file system if empty.
+    pub subjects: Vec<Subject>,
 }
 
 impl Answer {
@@ -144,7 +192,21 @@ impl Answer {
         Self {
             refs: Refs::One(None),
             metadata: BTreeMap::new(),
+            attestations: BTreeMap::new(),
         }
+    }
+
+    /// The file systems that attestations are in.
+    pub fn attested(&self) -> impl Iterator<Item = &Arc<BuildRef>> {
+        let all = self.attestations.values().flatten();
+        all.filter_map(|attested| attested.found.as_ref())
+    }
+
+    /// Whether the front end listed packages itself.
+    #[must_use]
+    pub fn has_sbom(&self) -> bool {
+        let mut all = self.attestations.values().flatten();
+        all.any(|attested| attested.predicate_type == SPDX)
     }
 
     /// Every file system, with its key (empty for the only one).

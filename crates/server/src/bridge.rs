@@ -18,6 +18,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 use futures_util::Stream;
 use rbuild_builder::source_meta::MetaQuestion;
 use rbuild_llb::decode_platform;
+use rbuild_oci::Platform;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::answer::{Answer, BuildRef, Refs};
@@ -27,7 +28,7 @@ use crate::forwarder::Forwarder;
 use crate::front_end::{self, Asked};
 use crate::read_ref::Files;
 use crate::running::Running;
-use crate::{cache, caps, container, meta, policy, read_ref};
+use crate::{attest, attestation_chain, cache, caps, container, meta, policy, read_ref};
 
 /// Metadata key that names the build of a call.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -114,7 +115,7 @@ fn to_proto(forwarder: &Forwarder, answer: &Answer) -> Result<GatewayResult, Sta
     };
     Ok(GatewayResult {
         metadata: answer.metadata.clone().into_iter().collect(),
-        attestations: HashMap::new(),
+        attestations: attest::to_proto(answer, one)?,
         result: Some(result),
     })
 }
@@ -143,6 +144,7 @@ fn from_proto(forwarder: &Forwarder, returned: GatewayResult) -> Result<Answer, 
     Ok(Answer {
         refs,
         metadata: returned.metadata.into_iter().collect(),
+        attestations: attest::from_proto(forwarder, returned.attestations)?,
     })
 }
 
@@ -257,7 +259,7 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<ResolveImageConfigRequest>,
     ) -> Result<Response<ResolveImageConfigResponse>, Status> {
-        let Caller { running, .. } = self.caller(&request).await?;
+        let Caller { running, forwarder } = self.caller(&request).await?;
         let request = request.into_inner();
         let asked = meta::Asked {
             source: meta::image_source(&request.r#ref)?,
@@ -269,7 +271,7 @@ impl LlbBridge for Bridge {
             },
             policies: policy::read(request.source_policies)?,
         };
-        let (source, meta) = meta::resolve(&running, asked).await?;
+        let (source, meta) = meta::resolve(&running, &forwarder.scope, asked).await?;
         let Some(image) = meta.image else {
             return Err(meta::not_an_image(&request.r#ref, &source));
         };
@@ -284,10 +286,24 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<ResolveSourceMetaRequest>,
     ) -> Result<Response<ResolveSourceMetaResponse>, Status> {
-        let Caller { running, .. } = self.caller(&request).await?;
-        let asked = meta::Asked::of(request.into_inner())?;
-        let (source, meta) = meta::resolve(&running, asked).await?;
-        Ok(Response::new(meta::response(&source, meta)))
+        let Caller { running, forwarder } = self.caller(&request).await?;
+        let request = request.into_inner();
+        let wanted = request.image.clone().unwrap_or_default();
+        let asked = meta::Asked::of(request)?;
+        let platform = asked.question.platform.clone().unwrap_or_else(Platform::host);
+        let (source, found) = meta::resolve(&running, &forwarder.scope, asked).await?;
+        let chain = match &found.image {
+            Some(image) => {
+                let name = meta::reference(&source);
+                attestation_chain::find(&running, name, &image.digest, &platform, &wanted).await?
+            }
+            None => None,
+        };
+        let mut response = meta::response(&source, found);
+        if let Some(image) = &mut response.image {
+            image.attestation_chain = chain;
+        }
+        Ok(Response::new(response))
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Result<Response<WarnResponse>, Status> {

@@ -5,7 +5,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use rbuild_llb::caps::{CapError, Disabled, advertise, check};
 
 /// Of the gateway.
-const GATEWAY: [&str; 25] = [
+const GATEWAY: [&str; 26] = [
     "solve.base",
     "solve.inlinereturn",
     "resolveimage",
@@ -27,6 +27,7 @@ const GATEWAY: [&str; 25] = [
     "reference.attestations",
     "source.metaresolver",
     "gateway.exec",
+    "source.metaresolver.image.attestations",
     "gateway.exec.extrahosts",
     "gateway.exec.secretenv",
     "gateway.exec.signals",

@@ -386,21 +386,32 @@ impl Client for SessionClient {
     ) -> BoxFuture<'a, Result<(), OutputError>> {
         Box::pin(async move {
             let session = self.session().await.map_err(output)?;
-            let request = SendTree {
-                exporter,
-                trees: trees
-                    .into_iter()
-                    .map(|tree| TreeSource {
-                        prefix: tree.prefix,
-                        root: tree.root,
-                        extra: Vec::new(),
-                        mod_time: time_ns(time),
-                    })
-                    .collect(),
-                whole: true,
+            let sources: Vec<TreeSource> = trees
+                .into_iter()
+                .map(|tree| TreeSource {
+                    prefix: tree.prefix,
+                    root: tree.root,
+                    extra: Vec::new(),
+                    mod_time: time_ns(time),
+                })
+                .collect();
+            // Trees without directories of their own are put on top of each other.
+            let apart = sources.len() > 1 && sources.iter().any(|source| source.prefix.is_none());
+            let calls: Vec<Vec<TreeSource>> = if apart {
+                sources.into_iter().map(|source| vec![source]).collect()
+            } else {
+                vec![sources]
             };
-            let sent = session.send_tree(request, |_| {}, &self.cancel).await;
-            sent.map(drop).map_err(output)
+            for trees in calls {
+                let request = SendTree {
+                    exporter,
+                    trees,
+                    whole: !apart,
+                };
+                let sent = session.send_tree(request, |_| {}, &self.cancel).await;
+                sent.map_err(output)?;
+            }
+            Ok(())
         })
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::builds::Builds;
 use crate::gc;
 use crate::history::History;
+use crate::producers::Producers;
 
 /// Most sessions at once.
 const SESSIONS_MAX: usize = 1024;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub entitlements: Vec<Entitlement>,
     /// Mirrors, certificates and insecure hosts.
     pub registries: RegistryConfig,
+    /// What provenance says of this machine besides its platform (`provenanceEnvDir`).
+    pub provenance_keys: serde_json::Map<String, serde_json::Value>,
     /// What is collected by itself.
     pub gc: gc::Rules,
     /// Most steps at once, of all builds together; each build has a limit of its own if absent.
@@ -79,6 +82,8 @@ pub struct Core {
     pub gc: Vec<GcPolicy>,
     /// A place for each step that may run.
     pub steps: Option<Arc<Semaphore>>,
+    /// Who made the graphs that builds take as inputs.
+    pub producers: Arc<Producers>,
     worker_id: String,
 }
 
@@ -92,6 +97,7 @@ impl Core {
             history: History::new(engine.store.clone(), crate::history::Limits::default()),
             gc: settings.gc.policies(engine.store.root()),
             steps: settings.steps_max.map(|most| Arc::new(Semaphore::new(most))),
+            producers: Arc::default(),
             engine,
             settings,
             sessions: Sessions::new(SESSIONS_MAX),

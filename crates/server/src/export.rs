@@ -23,8 +23,10 @@ use serde::Deserialize;
 use tonic::Status;
 
 use crate::answer::{Answer, BASE_CONFIG, BuildRef, CONFIG, EPOCH, PLATFORMS, Refs};
+use crate::attest::{self, Part, Wanted};
 use crate::errors::build_status;
 use crate::history::Exported;
+use crate::producers::Producers;
 use crate::running::Running;
 
 /// The client's content store for image layouts (`client/solve.go`; there is one, whichever exporter asks).
@@ -114,6 +116,10 @@ fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
     planned.epoch = exporter.epoch;
     planned.output.platform_split = exporter.platform_split;
     planned
+        .output
+        .attestation_prefix
+        .clone_from(&exporter.attestation_prefix);
+    planned
 }
 
 fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
@@ -122,7 +128,6 @@ fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
         named_by_answer: options.name == "*",
         epoch: options.epoch,
         output: Output {
-            kind,
             names: options.names().map(str::to_owned).collect(),
             compression: match options.compression.kind {
                 CompressionKind::Uncompressed => LayerCompression::Uncompressed,
@@ -134,9 +139,10 @@ fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
             force_compression: options.compression.force,
             oci_mediatypes: options.oci_mediatypes.unwrap_or(oci),
             rewrite_timestamp: options.rewrite_timestamp,
-            platform_split: None,
-            dangling: None,
             annotations: rbuild_llb::exporters::for_platform(&options.annotations, None).manifest,
+            oci_artifact: options.oci_artifact.unwrap_or(true),
+            inline_attestations: options.inline_attestations,
+            ..Output::new(kind)
         },
     }
 }
@@ -148,10 +154,10 @@ fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
 pub async fn all(
     running: &Arc<Running>,
     answer: &Answer,
+    result: &BuildResult,
     planned: impl IntoIterator<Item = &Planned>,
     caches: &[CacheExport],
 ) -> Result<Exported, Status> {
-    let result = result(running, answer).await?;
     let mut outcome = BuildOutcome::default();
     let mut results = BTreeMap::new();
     for (number, planned) in (0..).zip(planned) {
@@ -169,7 +175,7 @@ pub async fn all(
             outcome.metadata.insert(DESCRIPTOR.to_owned(), earlier);
         }
     }
-    let written = cache_transfer::export::all(&running.job, &result, caches).await;
+    let written = cache_transfer::export::all(&running.job, result, caches).await;
     if let Some(written) = written.map_err(|error| build_status(&error.into()))? {
         outcome.note_cache(&written);
     }
@@ -250,18 +256,26 @@ pub(crate) fn platforms(answer: &Answer) -> Result<Platforms, Status> {
     Ok(platforms)
 }
 
-/// Builds what the answer holds.
+/// Builds what the answer holds, and all that is to be said of it.
 ///
 /// # Errors
-/// The build's, and `invalid_argument` for an answer that does not fit together.
-pub async fn result(running: &Arc<Running>, answer: &Answer) -> Result<BuildResult, Status> {
+/// The build's, those of attestations, and `invalid_argument` for an answer that does not fit together.
+pub async fn result(
+    running: &Arc<Running>,
+    answer: &Answer,
+    wanted_attestations: &Wanted,
+    producers: &Producers,
+) -> Result<BuildResult, Status> {
     let platforms = platforms(answer)?;
     let (wanted, is_index) = match &answer.refs {
         Refs::One(found) => {
             let only = platforms.list.into_iter().next();
             let suffix = only.as_ref().map(|entry| format!("/{}", entry.id));
-            let platform = only.map(|entry| entry.platform);
-            (vec![(suffix.unwrap_or_default(), platform, found.clone())], false)
+            let (id, platform) = only.map(|entry| (entry.id, entry.platform)).unzip();
+            (
+                vec![(suffix.unwrap_or_default(), id, platform, found.clone())],
+                false,
+            )
         }
         Refs::Many(many) => {
             if platforms.list.is_empty() && !many.is_empty() {
@@ -274,18 +288,35 @@ pub async fn result(running: &Arc<Running>, answer: &Answer) -> Result<BuildResu
                 let found = many.get(&entry.id).ok_or_else(|| {
                     Status::invalid_argument(format!("failed to find ref for ID {}", entry.id))
                 })?;
-                wanted.push((format!("/{}", entry.id), Some(entry.platform), found.clone()));
+                let suffix = format!("/{}", entry.id);
+                wanted.push((suffix, Some(entry.id), Some(entry.platform), found.clone()));
             }
             (wanted, true)
         }
     };
-    let parts = wanted.into_iter().map(|(suffix, platform, found)| async move {
-        let chain = chain(running, found.as_deref()).await?;
-        let subject = subject(answer, &suffix, platform.as_ref(), chain)?;
-        Ok::<_, Status>(PlatformSubject { platform, subject })
-    });
-    let subjects = futures_util::future::try_join_all(parts).await?;
-    Ok(BuildResult { subjects, is_index })
+    let built = wanted
+        .into_iter()
+        .map(|(suffix, id, platform, found)| async move {
+            let chain = chain(running, found.as_deref()).await?;
+            let subject = subject(answer, &suffix, platform.as_ref(), chain)?;
+            let subject = PlatformSubject::new(platform, subject);
+            let id = id.unwrap_or_else(|| subject.runs_on().to_string());
+            Ok::<_, Status>(Part { id, found, subject })
+        });
+    let mut parts = futures_util::future::try_join_all(built).await?;
+    attest::add(
+        running,
+        answer,
+        &mut parts,
+        is_index,
+        wanted_attestations,
+        producers,
+    )
+    .await?;
+    Ok(BuildResult {
+        subjects: parts.into_iter().map(|part| part.subject).collect(),
+        is_index,
+    })
 }
 
 async fn chain(running: &Running, found: Option<&BuildRef>) -> Result<Chain, Status> {

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use crate::answer::{Answer, BuildRef};
 use crate::container::Containers;
+use crate::scope::Scope;
 
 /// Most file systems that a front end may hold of one build.
 const REFS_MAX: usize = 10_000;
@@ -26,6 +27,8 @@ pub struct Forwarder {
     pub inputs: HashMap<String, pb::Definition>,
     /// Its containers.
     pub containers: Containers,
+    /// What it asks for.
+    pub scope: Arc<Scope>,
     /// How many front ends stand between it and the request.
     pub depth: usize,
     /// Begins the ids of what it holds.
@@ -42,12 +45,14 @@ impl Forwarder {
         prefix: String,
         mut inputs: HashMap<String, pb::Definition>,
         depth: usize,
+        scope: Arc<Scope>,
     ) -> (Self, oneshot::Receiver<Returned>) {
         inputs.values_mut().for_each(rbuild_llb::sendable);
         let (returned, receiver) = oneshot::channel();
         let forwarder = Self {
             inputs,
             containers: Containers::default(),
+            scope,
             depth,
             prefix,
             refs: Mutex::default(),

@@ -75,9 +75,12 @@ async fn answer_now(
             return Ok(Answer::empty());
         };
         let found = self::definition(running, definition, asked.policies)?;
+        if let Some(found) = &found {
+            caller.scope.add(found);
+        }
         return Ok(Answer {
             refs: Refs::One(found),
-            metadata: BTreeMap::new(),
+            ..Answer::empty()
         });
     }
     if asked.definition.is_some() {
@@ -87,22 +90,30 @@ async fn answer_now(
         )));
     }
     let allowed = &core.settings.front_ends;
-    match asked.frontend.as_str() {
+    let scope = caller.scope.child(&asked);
+    let answer = match asked.frontend.as_str() {
         DOCKERFILE if allowed.no_dockerfile => Err(switched_off(DOCKERFILE)),
         GATEWAY if allowed.no_gateway => Err(switched_off(GATEWAY)),
-        DOCKERFILE => Box::pin(dockerfile::answer(core, running, caller, asked)).await,
+        DOCKERFILE => Box::pin(dockerfile::answer(core, running, (caller, &scope), asked)).await,
         GATEWAY => match asked.attrs.get("source").map(String::as_str) {
             Some(source) if !may_run(core, source) => Err(Status::unknown(format!(
                 "'{source}' is not an allowed gateway source"
             ))),
             Some(source) if front_ends::is_own(source) => {
-                Box::pin(dockerfile::answer(core, running, caller, asked)).await
+                Box::pin(dockerfile::answer(core, running, (caller, &scope), asked)).await
             }
-            Some(_) => Box::pin(gateway::answer(core, running, caller, asked)).await,
+            Some(_) => Box::pin(gateway::answer(core, running, caller, &scope, asked)).await,
             None => Err(Status::invalid_argument("no source specified for gateway")),
         },
         other => Err(Status::not_found(format!("invalid frontend: {other}"))),
+    }?;
+    for (_, found) in answer.all() {
+        if let Some(found) = found {
+            scope.add(found);
+        }
     }
+    scope.register(&core.producers, &answer);
+    Ok(answer)
 }
 
 /// A front end that the configuration forbids is one that there is not.

@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod attest;
+pub mod attestation_chain;
 pub mod bridge;
 pub mod builds;
 pub mod cache;
@@ -26,14 +28,17 @@ pub mod forwarder;
 pub mod front_end;
 pub mod gc;
 pub mod history;
+pub mod info;
 pub mod listen;
 pub mod meta;
 pub mod notify;
 pub mod policy;
 pub mod policy_session;
+pub mod producers;
 pub mod read_ref;
 pub mod run;
 pub mod running;
+pub mod scope;
 pub mod serve;
 pub mod session_export;
 pub mod usage;

@@ -9,17 +9,20 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 };
 use bollard_buildkit_proto::pb;
 use rbuild_builder::ops::OpError;
+use rbuild_builder::provenance::capture::ImageSource;
+use rbuild_builder::provenance::purl::Kind;
 use rbuild_builder::source_meta::{self, MetaQuestion, SourceMeta};
 use rbuild_builder::source_policy::{self, SourcePolicies};
 use rbuild_frontend::NotAnImage;
 use rbuild_graph::progress::{Event, Warning};
 use rbuild_graph::{SourceOp, SourceText};
 use rbuild_llb::decode_platform;
-use rbuild_oci::{Digest, Reference};
+use rbuild_oci::{Digest, Platform, Reference};
 use tonic::Status;
 
 use crate::errors::op_status;
 use crate::running::Running;
+use crate::scope::Scope;
 
 /// Scheme of images.
 const IMAGE: &str = "docker-image://";
@@ -59,9 +62,6 @@ impl Asked {
 pub fn question(request: &ResolveSourceMetaRequest) -> Result<MetaQuestion, Status> {
     let missing = |what: &str| Status::unimplemented(format!("{what} of sources is not supported yet"));
     let image = request.image.clone().unwrap_or_default();
-    if image.attestation_chain || !image.resolve_attestations.is_empty() {
-        return Err(missing("the attestation chain"));
-    }
     if request
         .http
         .as_ref()
@@ -116,7 +116,11 @@ pub fn not_an_image(reference: &str, updated: &SourceOp) -> Status {
 ///
 /// # Errors
 /// Those of the policies and of the source.
-pub async fn resolve(running: &Running, asked: Asked) -> Result<(SourceOp, SourceMeta), Status> {
+pub async fn resolve(
+    running: &Running,
+    scope: &Scope,
+    asked: Asked,
+) -> Result<(SourceOp, SourceMeta), Status> {
     let job = &running.job;
     let policies = asked.policies.before(&job.settings.policies);
     let platform = asked.question.platform.as_ref();
@@ -124,12 +128,25 @@ pub async fn resolve(running: &Running, asked: Asked) -> Result<(SourceOp, Sourc
         let judged = source_policy::judge(job, &policies, &asked.source, platform).await;
         let source = judged.map_err(OpError::PolicyOfMeta)?.unwrap_or(asked.source);
         let meta = source_meta::resolve(job, &source, &asked.question).await?;
+        if let Some(image) = &meta.image {
+            scope.add_images(looked_at(&source, platform, image.digest.clone()));
+        }
         Ok((source, meta))
     };
     tokio::select! {
         found = found => found.map_err(op_status),
         () = running.cancel.cancelled() => Err(Status::cancelled("context canceled")),
     }
+}
+
+/// An image that was looked at, as provenance lists it.
+fn looked_at(source: &SourceOp, platform: Option<&Platform>, digest: Digest) -> Option<ImageSource> {
+    let (kind, name) = match source.identifier.split_once("://")? {
+        ("docker-image", name) => (Kind::Docker, name),
+        (_, name) => (Kind::Oci, name),
+    };
+    let host = Platform::host();
+    ImageSource::of(kind, name, Some(platform.unwrap_or(&host)), Some(digest))
 }
 
 /// What was found out, for the client.

@@ -12,6 +12,7 @@ use rbuild_registry::{Client as RegistryClient, Credentials, USER_AGENT};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::attest::Wanted;
 use crate::client::{SessionClient, SessionCredentials};
 use crate::core::Core;
 use crate::events::EventLog;
@@ -19,7 +20,8 @@ use crate::forwarder::{Forwarder, Returned};
 use crate::front_end::{self, Asked};
 use crate::history::Exported;
 use crate::running::Running;
-use crate::{cache, errors, export, policy, session_export, verify};
+use crate::scope::Scope;
+use crate::{attest, cache, errors, export, policy, session_export, verify};
 
 /// Builds what `request` asks for. When the caller goes away, so that the future is dropped, the build is stopped.
 ///
@@ -47,8 +49,11 @@ async fn recorded(
     let events = Arc::new(EventLog::default());
     let exports = export::plan(&request.exporters)?;
     let caches = cache::exports(request.cache.as_ref())?;
+    let attestations = Wanted::of(&request.frontend_attrs)?;
     let job = job(core, &request, &caches, &events, &cancel)?;
-    let (forwarder, returned) = Forwarder::new(request.r#ref.clone(), request.frontend_inputs.clone(), 0);
+    let scope = Arc::new(Scope::root(&asked(&request)));
+    let (forwarder, returned) =
+        Forwarder::new(request.r#ref.clone(), request.frontend_inputs.clone(), 0, scope);
     let running = Arc::new(Running::new(
         request.r#ref.clone(),
         Arc::clone(&events),
@@ -66,7 +71,12 @@ async fn recorded(
         core.history.begin(&request);
     }
     let id = request.r#ref.clone();
-    let outcome = evaluate(core, &running, request, returned, (&exports, &caches)).await;
+    let outputs = Outputs {
+        exports,
+        caches,
+        attestations,
+    };
+    let outcome = Box::pin(evaluate(core, &running, request, returned, &outputs)).await;
     // Nobody calls the gateway of a build that is over, and what its containers mounted is gone when its client hears so.
     running.forwarder.containers.release_all().await;
     // Listeners of its progress are told that it ended before it is written down, clients of the build only then.
@@ -123,6 +133,7 @@ fn job(
             .is_some_and(String::is_empty),
         steps: core.steps.clone(),
         dns: core.settings.dns.clone(),
+        provenance_keys: core.settings.provenance_keys.clone(),
         ..Settings::default()
     };
     let engine = Arc::new(core.engine.with_client(registry));
@@ -156,20 +167,34 @@ fn entitlements(core: &Core, asked: &[String]) -> Result<Vec<Entitlement>, Statu
     Ok(granted)
 }
 
+/// What is to be made of the answer.
+struct Outputs {
+    exports: Vec<export::Planned>,
+    caches: Vec<CacheExport>,
+    attestations: Wanted,
+}
+
+/// What the client asks the front end for.
+fn asked(request: &SolveRequest) -> Asked {
+    let attrs = request.frontend_attrs.iter();
+    let inputs = request.frontend_inputs.iter();
+    Asked {
+        definition: request.definition.clone(),
+        frontend: request.frontend.clone(),
+        attrs: attrs.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        inputs: inputs.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        policies: SourcePolicies::default(),
+    }
+}
+
 async fn evaluate(
     core: &Arc<Core>,
     running: &Arc<Running>,
     request: SolveRequest,
     returned: tokio::sync::oneshot::Receiver<Returned>,
-    (exports, caches): (&[export::Planned], &[CacheExport]),
+    outputs: &Outputs,
 ) -> Result<Exported, Status> {
-    let asked = Asked {
-        definition: request.definition,
-        frontend: request.frontend,
-        attrs: request.frontend_attrs.into_iter().collect(),
-        inputs: request.frontend_inputs.into_iter().collect(),
-        policies: SourcePolicies::default(),
-    };
+    let asked = asked(&request);
     let (platform, chooses) = (
         asked.attrs.get("platform").cloned(),
         request.enable_session_exporter,
@@ -186,14 +211,19 @@ async fn evaluate(
         front_end::answer(core, running, &running.forwarder, asked).await?
     };
     verify::platforms(platform.as_deref(), &answer, &running.events);
-    if !chooses {
-        return export::all(running, &answer, exports, caches).await;
-    }
-    let chosen = session_export::find(&core.sessions, running, &answer).await?;
-    // What is chosen later is numbered after what the request names.
-    let chosen = export::plan_from(exports.len(), &chosen)?;
-    let exports: Vec<&export::Planned> = exports.iter().chain(&chosen).collect();
-    let exported = export::all(running, &answer, exports, caches).await?;
-    session_export::finalize(&core.sessions, running, &exported.response).await?;
+    let result = export::result(running, &answer, &outputs.attestations, &core.producers).await?;
+    let caches = &outputs.caches;
+    let mut exported = if chooses {
+        let chosen = session_export::find(&core.sessions, running, &answer).await?;
+        // What is chosen later is numbered after what the request names.
+        let chosen = export::plan_from(outputs.exports.len(), &chosen)?;
+        let exports: Vec<&export::Planned> = outputs.exports.iter().chain(&chosen).collect();
+        let exported = export::all(running, &answer, &result, exports, caches).await?;
+        session_export::finalize(&core.sessions, running, &exported.response).await?;
+        exported
+    } else {
+        export::all(running, &answer, &result, &outputs.exports, caches).await?
+    };
+    exported.attestations = attest::tell_history(running).await;
     Ok(exported)
 }

@@ -1,8 +1,9 @@
 //! A build that runs: what Solve, Status and the gateway calls of one client share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rbuild_builder::job::Job;
+use rbuild_builder::provenance::draft::Draft;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,8 @@ pub struct Running {
     pub session: String,
     /// What the front end in the client holds.
     pub forwarder: Arc<Forwarder>,
+    /// How its results were made, once that is known, by their platforms: for [`crate::attest::tell_history`].
+    pub drafts: OnceLock<Vec<(Option<String>, Draft)>>,
     /// One for each container there may be.
     pub containers: Arc<Semaphore>,
 }
@@ -49,6 +52,7 @@ impl Running {
             job,
             session,
             forwarder,
+            drafts: OnceLock::new(),
             containers: Arc::new(Semaphore::new(CONTAINERS_MAX)),
         }
     }

@@ -19,6 +19,7 @@ use crate::content::ContentService;
 use crate::control::ControlService;
 use crate::core::Core;
 use crate::gc;
+use crate::info::WithInfo;
 use crate::listen::Listening;
 use crate::notify::{READY, STOPPING, notify};
 
@@ -52,7 +53,7 @@ pub async fn serve(
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
-        .add_service(control)
+        .add_service(WithInfo(control))
         .add_service(bridge)
         .add_service(ContentService::new(core.history.clone()))
         .add_service(health());

@@ -126,6 +126,7 @@ mod tests {
         Answer {
             refs,
             metadata: BTreeMap::from([(PLATFORMS.to_owned(), list.into_bytes())]),
+            ..Answer::empty()
         }
     }
 

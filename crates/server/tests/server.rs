@@ -4,6 +4,8 @@
     reason = "clippy allows them in #[test] functions only, and this is nothing but tests"
 )]
 
+#[path = "server/attestations.rs"]
+mod attestations;
 #[path = "server/bench.rs"]
 mod bench;
 #[path = "server/builds.rs"]

@@ -191,6 +191,14 @@ pub(crate) async fn meta(
     .await
 }
 
+/// The commit that `source` was in this build.
+pub(super) fn found(job: &Job, source: &SourceOp) -> Option<String> {
+    let id = Identifier::of(source).ok()?;
+    let asked = || job.sources.git(&id.question()).get().cloned();
+    let resolved = id.pinned().ok()?.or_else(asked)?;
+    Some(resolved.commit.unwrap_or(resolved.object))
+}
+
 /// Fetches the commit and makes a layer of its files.
 pub(super) async fn run(
     job: &Job,

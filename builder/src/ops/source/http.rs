@@ -156,6 +156,13 @@ async fn asked(
     Ok(fetched)
 }
 
+/// Digest of what `source` was in this build.
+pub(super) fn found(job: &Job, source: &SourceOp) -> Option<Digest> {
+    let wanted = Wanted::of(source).ok()?;
+    let fetched = || Some(job.sources.http(&wanted.name()).get()?.digest.clone());
+    wanted.checksum.clone().or_else(fetched)
+}
+
 /// Fetches a file whose checksum was given.
 pub(super) async fn run(job: &Job, source: &SourceOp, cancel: &CancellationToken) -> Result<Chain, OpError> {
     let wanted = Wanted::of(source)?;

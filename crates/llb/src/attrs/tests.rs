@@ -309,7 +309,7 @@ fn attestations_have_defaults() {
     );
     assert_eq!(sbom.parameters, attrs(&[("true", "")]));
     let provenance = read.attestations.provenance.unwrap();
-    assert_eq!(provenance.version, attestations::SlsaVersion::V02);
+    assert_eq!(provenance.version, SlsaVersion::V02);
     assert_eq!(provenance.parameters, attrs(&[("mode", "max")]));
     assert_eq!(read.other, BTreeMap::new());
 }

@@ -24,6 +24,7 @@ use crate::answer::{BuildRef, CONFIG};
 use crate::errors::llb_status;
 use crate::read_ref;
 use crate::running::Running;
+use crate::scope::Scope;
 
 /// How much of it is looked at to tell an archive from a Dockerfile, bytes.
 const DETECT_BYTES: u64 = 1024;
@@ -49,12 +50,13 @@ impl Contexts {
     /// Those of decoding inputs and of fetching a context behind an address.
     pub(super) async fn open(
         running: &Running,
+        scope: &Scope,
         attrs: &mut DockerfileAttrs,
         given: &BTreeMap<String, pb::Definition>,
     ) -> Result<Self, Status> {
         let inputs = inputs(given, &attrs.input_metadata)?;
         let mut contexts = match &attrs.context.remote {
-            Some(address) => remote(running, address, attrs).await?,
+            Some(address) => remote(running, scope, address, attrs).await?,
             None => None,
         };
         if let Some((_, Some(file))) = &contexts {
@@ -118,6 +120,7 @@ fn inputs(
 /// The context behind an address, with the name of its file if that is no archive; `None` if it is no address.
 async fn remote(
     running: &Running,
+    scope: &Scope,
     address: &str,
     attrs: &DockerfileAttrs,
 ) -> Result<Option<(InputGraph, Option<String>)>, Status> {
@@ -130,7 +133,7 @@ async fn remote(
         return Ok(Some((given(|graph| remote.add_to(graph)), None)));
     };
     let source = given(|graph| remote.add_source_to(graph));
-    let tree = tree(running, &source).await?;
+    let tree = tree(running, scope, &source).await?;
     remote.is_archive = blocking(move || is_archive(tree.root(), file)).await?;
     let name = (!remote.is_archive).then(|| file.to_owned());
     Ok(Some((given(|graph| remote.add_to(graph)), name)))
@@ -162,8 +165,14 @@ fn begins_as_archive(start: &[u8]) -> bool {
 ///
 /// # Errors
 /// Those of building it.
-pub(super) async fn tree(running: &Running, built: &InputGraph) -> Result<Arc<SourceTree>, Status> {
+pub(super) async fn tree(
+    running: &Running,
+    scope: &Scope,
+    built: &InputGraph,
+) -> Result<Arc<SourceTree>, Status> {
     let found = BuildRef::new(Arc::clone(&built.graph), built.target.clone(), None);
+    let found = Arc::new(found);
+    scope.add(&found);
     read_ref::tree(running, Some(&found)).await
 }
 

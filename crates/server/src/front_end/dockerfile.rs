@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use prost::Message as _;
+use rbuild_builder::attestation::sbom::{Scanned, Scanner};
 use rbuild_builder::build::lower;
 use rbuild_builder::error::{BuildError, chain_text};
 use rbuild_builder::front_ends::{SYNTAX_ARG, Syntax};
 use rbuild_builder::ops::blocking;
+use rbuild_builder::resolve::Resolver;
 use rbuild_builder::solve::Reporter;
 use rbuild_fileops::SourceTree;
 use rbuild_frontend::{ContextOrigin, FrontendOptions, ImageResolveMode, LintWarning, Lowered, NoCache};
+use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
 use rbuild_llb::attrs::{DockerfileAttrs, NoCacheAttr, ResolveMode};
 use rbuild_oci::Platform;
 use serde::Serialize;
@@ -19,10 +23,12 @@ use tonic::Status;
 use super::contexts::{self, Contexts};
 use super::{Asked, gateway, subrequest};
 use crate::answer::{Answer, BASE_CONFIG, BuildRef, CONFIG, EPOCH, PLATFORMS, Refs};
+use crate::attest;
 use crate::core::Core;
 use crate::errors::{self, build_status};
 use crate::forwarder::Forwarder;
 use crate::running::Running;
+use crate::scope::Scope;
 
 /// Largest Dockerfile or ignore file.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
@@ -34,17 +40,17 @@ const TEXT_BYTES_MAX: u64 = 16 << 20;
 pub(super) async fn answer(
     core: &Arc<Core>,
     running: &Arc<Running>,
-    caller: &Arc<Forwarder>,
+    (caller, scope): (&Arc<Forwarder>, &Arc<Scope>),
     asked: Asked,
 ) -> Result<Answer, Status> {
     let mut attrs = DockerfileAttrs::parse(&asked.attrs).map_err(|error| subrequest::attrs_status(&error))?;
-    let contexts = Contexts::open(running, &mut attrs, &asked.inputs).await?;
-    let files = Files::load(running, &attrs, &contexts).await?;
+    let contexts = Contexts::open(running, scope, &mut attrs, &asked.inputs).await?;
+    let files = Files::load(running, scope, &attrs, &contexts).await?;
     // Whoever has a command line was forwarded to already.
     if attrs.forward.cmdline.is_none()
         && let Some(syntax) = Syntax::foreign(attrs.forward.syntax.as_deref(), &files.dockerfile)
     {
-        let answered = gateway::forward(core, running, caller, asked, &syntax).await;
+        let answered = gateway::forward(core, running, caller, scope, asked, &syntax).await;
         return answered.map_err(|status| explained(&status, &syntax, &attrs.filename, &files.dockerfile));
     }
     if let Some(missing) = &attrs.forward.missing_cap {
@@ -60,21 +66,31 @@ pub(super) async fn answer(
     }
     let several = platforms.len() > 1 || attrs.multi_platform;
     let mut lowered = Vec::with_capacity(platforms.len());
+    let resolver = Resolver::new(&running.job, &running.cancel);
     for (number, platform) in platforms.into_iter().enumerate() {
         let options = FrontendOptions {
             target_platform: platform.clone(),
             multi_platform: several,
             ..options(&attrs, &files, &contexts)
         };
-        let done = lower(&running.job, &options, &running.cancel).await;
+        let done = lower(&resolver, &options, &running.cancel).await;
         if number == 0 {
             // The same file has the same faults for every platform.
             files.warn(&attrs.filename, warnings(&done));
         }
-        let done = done.map_err(|error| build_status(&error))?;
+        let mut done = done.map_err(|error| build_status(&error))?;
+        files.tell_origin(&mut done.graph);
         lowered.push((platform.unwrap_or_else(Platform::host), done));
     }
-    Ok(combine(lowered, several))
+    let scanner = match &attrs.attestations.sbom {
+        Some(sbom) => {
+            let mode = resolve_mode(attrs.image_resolve_mode);
+            Some(attest::find_scanner(&resolver, sbom, mode).await?)
+        }
+        None => None,
+    };
+    scope.add_images(resolver.looked_at());
+    combine(lowered, several, scanner.as_ref())
 }
 
 /// An error of another front end, with where it was asked for.
@@ -110,13 +126,17 @@ fn options(attrs: &DockerfileAttrs, files: &Files, contexts: &Contexts) -> Front
         ulimits: attrs.ulimits.clone(),
         cgroup_parent: attrs.cgroup_parent.clone(),
         ignore_patterns: files.ignore_patterns.clone(),
-        image_resolve_mode: match attrs.image_resolve_mode {
-            ResolveMode::Default => ImageResolveMode::Default,
-            ResolveMode::ForcePull => ImageResolveMode::ForcePull,
-            ResolveMode::PreferLocal => ImageResolveMode::PreferLocal,
-        },
+        image_resolve_mode: resolve_mode(attrs.image_resolve_mode),
         cache_id_namespace: attrs.cache_id_namespace.clone(),
         ..FrontendOptions::default()
+    }
+}
+
+const fn resolve_mode(asked: ResolveMode) -> ImageResolveMode {
+    match asked {
+        ResolveMode::Default => ImageResolveMode::Default,
+        ResolveMode::ForcePull => ImageResolveMode::ForcePull,
+        ResolveMode::PreferLocal => ImageResolveMode::PreferLocal,
     }
 }
 
@@ -144,8 +164,13 @@ struct PlatformEntry {
     platform: Platform,
 }
 
-/// `lowered` with the platforms asked for: a stage may be of another one.
-fn combine(lowered: Vec<(Platform, Lowered)>, several: bool) -> Answer {
+/// `lowered` with the platforms asked for: a stage may be of another one. `scanner` looks at each.
+fn combine(
+    lowered: Vec<(Platform, Lowered)>,
+    several: bool,
+    scanner: Option<&Scanner>,
+) -> Result<Answer, Status> {
+    let mut attestations = BTreeMap::new();
     let mut metadata = BTreeMap::new();
     let mut refs = BTreeMap::new();
     let mut list = Vec::with_capacity(lowered.len());
@@ -168,6 +193,16 @@ fn combine(lowered: Vec<(Platform, Lowered)>, several: bool) -> Answer {
             .result
             .as_ref()
             .and_then(|target| rbuild_llb::encode(&part.graph, target).ok());
+        if let Some(scanner) = scanner {
+            let scanned = Scanned {
+                name: &id,
+                graph: &part.graph,
+                core: part.result.as_ref(),
+                extras: &part.scan_targets,
+                ignore_cache: part.ignore_cache,
+            };
+            attestations.insert(id.clone(), vec![attest::scanned(scanner, &scanned)?]);
+        }
         let graph = Arc::new(part.graph);
         let found = part
             .result
@@ -184,7 +219,11 @@ fn combine(lowered: Vec<(Platform, Lowered)>, several: bool) -> Answer {
         }
         None => Refs::One(None),
     };
-    Answer { refs, metadata }
+    Ok(Answer {
+        refs,
+        metadata,
+        attestations,
+    })
 }
 
 /// The texts a build begins with.
@@ -193,6 +232,8 @@ struct Files {
     ignore_patterns: Vec<String>,
     /// The vertex that loaded the Dockerfile: warnings about it belong there.
     load: Reporter,
+    /// The graph that the Dockerfile is from, encoded.
+    definition: Option<Vec<u8>>,
 }
 
 impl Files {
@@ -208,7 +249,21 @@ impl Files {
         }
     }
 
-    async fn load(running: &Running, attrs: &DockerfileAttrs, contexts: &Contexts) -> Result<Self, Status> {
+    /// Notes in a lowered graph where its text is from.
+    fn tell_origin(&self, graph: &mut Graph) {
+        for text in &mut graph.sources {
+            if text.definition.is_none() && text.text == self.dockerfile {
+                text.definition.clone_from(&self.definition);
+            }
+        }
+    }
+
+    async fn load(
+        running: &Running,
+        scope: &Scope,
+        attrs: &DockerfileAttrs,
+        contexts: &Contexts,
+    ) -> Result<Self, Status> {
         let filename = attrs.filename.as_str();
         let own_ignore = format!("{filename}.dockerignore");
         let lower_case = Path::new(filename)
@@ -217,15 +272,18 @@ impl Files {
             .to_string();
         let title = format!("[internal] load build definition from {filename}");
         let mut load = Reporter::internal(&running.job.sink, &title);
-        let tree: Arc<SourceTree> = match &contexts.dockerfile {
+        let (tree, definition) = match &contexts.dockerfile {
             Some(built) => {
                 load = contexts::reporter(running, built).unwrap_or(load);
-                contexts::tree(running, built).await?
+                let tree = contexts::tree(running, scope, built).await?;
+                (tree, encoded(&built.graph, built.target.as_ref()))
             }
             None => {
                 let wanted = [filename, own_ignore.as_str(), lower_case.as_str()];
                 let local = &attrs.context.dockerfile_local;
-                fetch(running, contexts, local, &wanted, &mut load).await?
+                let source = local_text(contexts, local, &wanted);
+                let tree = fetch(running, scope, local, &source, &mut load).await?;
+                (tree, encoded_source(&source))
             }
         };
         let names = vec![filename.to_owned(), lower_case];
@@ -240,7 +298,8 @@ impl Files {
             ignore = None;
         } else if ignore.is_none() {
             let mut reporter = Reporter::internal(&running.job.sink, "[internal] load .dockerignore");
-            let tree = fetch(running, contexts, "context", &[".dockerignore"], &mut reporter).await;
+            let source = local_text(contexts, "context", &[".dockerignore"]);
+            let tree = fetch(running, scope, "context", &source, &mut reporter).await;
             // A build that needs no context need not have one; one that does says so later.
             if let Ok(tree) = tree {
                 ignore = read(&tree, vec![".dockerignore".to_owned()]).await?;
@@ -252,17 +311,13 @@ impl Files {
             dockerfile,
             ignore_patterns: patterns,
             load,
+            definition,
         })
     }
 }
 
-async fn fetch(
-    running: &Running,
-    contexts: &Contexts,
-    name: &str,
-    paths: &[&str],
-    reporter: &mut Reporter,
-) -> Result<Arc<SourceTree>, Status> {
+/// A few files of a directory of the client.
+fn local_text(contexts: &Contexts, name: &str, paths: &[&str]) -> SourceOp {
     let paths = serde_json::to_string(paths).unwrap_or_default();
     let attrs = BTreeMap::from([
         ("local.followpaths".to_owned(), paths),
@@ -273,8 +328,44 @@ async fn fetch(
             contexts.clients.session_of(name).to_owned(),
         ),
     ]);
-    let tree = running.job.client.local(name, &attrs, reporter).await;
-    tree.map_err(|error| Status::unknown(chain_text(&error)))
+    SourceOp {
+        identifier: format!("local://{name}"),
+        attrs,
+    }
+}
+
+async fn fetch(
+    running: &Running,
+    scope: &Scope,
+    name: &str,
+    source: &SourceOp,
+    reporter: &mut Reporter,
+) -> Result<Arc<SourceTree>, Status> {
+    let tree = running.job.client.local(name, &source.attrs, reporter).await;
+    let tree = tree.map_err(|error| Status::unknown(chain_text(&error)))?;
+    scope.add_local(name);
+    Ok(tree)
+}
+
+fn encoded(graph: &Graph, target: Option<&Edge>) -> Option<Vec<u8>> {
+    let definition = rbuild_llb::encode(graph, target?).ok()?;
+    Some(definition.encode_to_vec())
+}
+
+fn encoded_source(source: &SourceOp) -> Option<Vec<u8>> {
+    let mut graph = Graph::default();
+    let vertex = graph.add(Vertex {
+        op: Op::Source(source.clone()),
+        inputs: Vec::new(),
+        platform: None,
+        constraints: Vec::new(),
+        meta: VertexMeta::default(),
+    });
+    let target = Edge {
+        vertex: vertex.ok()?,
+        output: 0,
+    };
+    encoded(&graph, Some(&target))
 }
 
 /// The first of `names` that is there.

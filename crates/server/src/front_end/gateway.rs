@@ -24,6 +24,7 @@ use crate::errors::{annotated, llb_status};
 use crate::forwarder::Forwarder;
 use crate::meta;
 use crate::running::Running;
+use crate::scope::Scope;
 
 mod environment;
 mod process;
@@ -51,10 +52,11 @@ pub(super) async fn answer(
     core: &Arc<Core>,
     running: &Arc<Running>,
     caller: &Forwarder,
+    scope: &Arc<Scope>,
     asked: Asked,
 ) -> Result<Answer, Status> {
     let source = asked.attrs.get("source").cloned().unwrap_or_default();
-    let answered = run(core, running, caller, &source, asked).await;
+    let answered = run(core, running, (caller, scope), &source, asked).await;
     answered.map_err(|status| {
         let name = GATEWAY.to_owned();
         annotated(&status, &[Detail::Frontend { name, source }])
@@ -64,7 +66,7 @@ pub(super) async fn answer(
 async fn run(
     core: &Arc<Core>,
     running: &Arc<Running>,
-    caller: &Forwarder,
+    (caller, scope): (&Forwarder, &Arc<Scope>),
     source: &str,
     asked: Asked,
 ) -> Result<Answer, Status> {
@@ -75,13 +77,13 @@ async fn run(
         let text = format!("more than {DEPTH_MAX} front ends call each other");
         return Err(Status::resource_exhausted(text));
     }
-    let image = find(running, source, &asked).await?;
+    let image = find(running, scope, source, &asked).await?;
     check_caps(&image.config, &asked)?;
-    process::run(core, running, caller, &image, asked).await
+    process::run(core, running, caller, scope, &image, asked).await
 }
 
 /// The image `source` names: by the client's own word for it (`context:NAME`), else in a registry.
-async fn find(running: &Running, source: &str, asked: &Asked) -> Result<Image, Status> {
+async fn find(running: &Running, scope: &Scope, source: &str, asked: &Asked) -> Result<Image, Status> {
     let named = asked.attrs.get(&format!("context:{source}"));
     let reference = match named.map(|value| value.split_once(':').unwrap_or((value, ""))) {
         None => source.to_owned(),
@@ -97,7 +99,7 @@ async fn find(running: &Running, source: &str, asked: &Asked) -> Result<Image, S
         question: MetaQuestion::default(),
         policies: asked.policies.clone(),
     };
-    let (source, found) = meta::resolve(running, question).await?;
+    let (source, found) = meta::resolve(running, scope, question).await?;
     let found = found
         .image
         .ok_or_else(|| meta::not_an_image(&reference, &source))?;
@@ -180,13 +182,14 @@ pub(super) async fn forward(
     core: &Arc<Core>,
     running: &Arc<Running>,
     caller: &Arc<Forwarder>,
+    scope: &Arc<Scope>,
     mut asked: Asked,
     syntax: &Syntax,
 ) -> Result<Answer, Status> {
     asked.attrs.insert("cmdline".to_owned(), syntax.line.clone());
     asked.attrs.insert("source".to_owned(), syntax.image().to_owned());
     asked.frontend = GATEWAY.to_owned();
-    answer(core, running, caller, asked).await
+    answer(core, running, caller, scope, asked).await
 }
 
 #[cfg(test)]

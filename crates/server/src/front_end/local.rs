@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{Asked, GATEWAY};
+use crate::attest::Wanted;
 use crate::core::Core;
 use crate::errors;
 use crate::events::EventLog;
@@ -47,7 +48,7 @@ impl LocalFrontEnds {
         attrs: BTreeMap<String, String>,
         cancel: &CancellationToken,
     ) -> Result<BuildResult, Status> {
-        let (forwarder, _returned) = Forwarder::new("local".to_owned(), HashMap::new(), 0);
+        let (forwarder, _returned) = Forwarder::new("local".to_owned(), HashMap::new(), 0, Arc::default());
         let running = Arc::new(Running::new(
             "local".to_owned(),
             Arc::new(EventLog::default()),
@@ -56,12 +57,13 @@ impl LocalFrontEnds {
             String::new(),
             Arc::new(forwarder),
         ));
+        let wanted = Wanted::of(&attrs.clone().into_iter().collect())?;
         let asked = Asked {
             frontend: GATEWAY.to_owned(),
             attrs,
             ..Asked::default()
         };
         let answer = super::answer(&self.0, &running, &running.forwarder, asked).await?;
-        export::result(&running, &answer).await
+        export::result(&running, &answer, &wanted, &self.0.producers).await
     }
 }

@@ -38,6 +38,7 @@ pub(super) async fn answer(
     Ok(Answer {
         refs: Refs::One(None),
         metadata,
+        ..Answer::empty()
     })
 }
 

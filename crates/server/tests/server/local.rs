@@ -5,8 +5,7 @@ use std::sync::Arc;
 use rbuild_builder::build::build;
 use rbuild_builder::error::BuildError;
 use rbuild_builder::request::{
-    BuildOutcome, BuildRequest, ContextSource, DockerfileSource, LayerCompression, Output, OutputKind,
-    TreeDestination,
+    BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output, OutputKind, TreeDestination,
 };
 use rbuild_graph::progress::NullSink;
 use rbuild_oci::ImageConfig;
@@ -71,18 +70,7 @@ impl Local {
 
     async fn build(&self, what: &str) -> Result<BuildOutcome, BuildError> {
         let dir = self.bench.dir.path();
-        let output = Output {
-            kind: OutputKind::Local(TreeDestination::Dir(dir.join("out"))),
-            names: Vec::new(),
-            compression: LayerCompression::Gzip,
-            compression_level: None,
-            force_compression: false,
-            oci_mediatypes: true,
-            rewrite_timestamp: false,
-            platform_split: None,
-            annotations: std::collections::BTreeMap::new(),
-            dangling: None,
-        };
+        let output = Output::new(OutputKind::Local(TreeDestination::Dir(dir.join("out"))));
         let request = BuildRequest {
             context: ContextSource::Dir(dir.join("context")),
             dockerfile: DockerfileSource::File(dir.join("context/Dockerfile")),

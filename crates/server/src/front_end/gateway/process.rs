@@ -30,6 +30,7 @@ use crate::core::Core;
 use crate::errors::build_status;
 use crate::forwarder::{Forwarder, Returned};
 use crate::running::Running;
+use crate::scope::Scope;
 use crate::serve::{MESSAGE_BYTES_MAX, health};
 
 /// Calls a front end may have open at once.
@@ -49,6 +50,7 @@ pub(super) async fn run(
     core: &Arc<Core>,
     running: &Arc<Running>,
     caller: &Forwarder,
+    scope: &Arc<Scope>,
     image: &Image,
     asked: Asked,
 ) -> Result<Answer, Status> {
@@ -66,6 +68,7 @@ pub(super) async fn run(
         format!("{}-{}", running.id, caller.next_number()),
         asked.inputs.into_iter().collect(),
         caller.depth + 1,
+        Arc::clone(scope),
     );
     let forwarder = Arc::new(forwarder);
     let answered = match container.start(request).await {

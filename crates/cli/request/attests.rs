@@ -1,0 +1,147 @@
+//! `--attest`, `--provenance` and `--sbom` (`buildx/util/buildflags/attests.go`). Nothing is attested unless it is asked
+//! for: buildx adds provenance to every image by itself, `buildctl` does not (see docs/attestations.md).
+
+use std::collections::BTreeMap;
+
+use rbuild_builder::request::attestations::{self, AttestationError, Attestations};
+use rbuild_ui::values::csv::{self, CsvError};
+use rbuild_ui::values::scalar::parse_bool;
+
+use crate::args::LowBuild;
+
+/// Why flags about attestations are refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttestError {
+    /// It cannot be cut.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+    /// A field without a value, or with one that is no bool.
+    #[error("invalid value {0}")]
+    Field(String),
+    /// No type.
+    #[error("attestation type not specified")]
+    NoType,
+    /// A value that means nothing.
+    #[error(transparent)]
+    Value(#[from] AttestationError),
+    /// Provenance that cannot be made so.
+    #[error(transparent)]
+    Provenance(#[from] rbuild_builder::provenance::options::OptionsError),
+}
+
+/// What is to be attested. Of several flags for one type, the first holds.
+///
+/// # Errors
+/// [`AttestError`].
+pub(super) fn of(low: &LowBuild) -> Result<Attestations, AttestError> {
+    let short = [("provenance", &low.provenance), ("sbom", &low.sbom)];
+    let short = short
+        .into_iter()
+        .filter_map(|(kind, value)| canonical(kind, value.as_deref()?));
+    let mut asked = BTreeMap::new();
+    for text in low.attest.iter().cloned().chain(short) {
+        let (kind, fields) = parse(&text)?;
+        let value = fields.join(",");
+        asked.entry(format!("attest:{kind}")).or_insert(value);
+    }
+    let found = attestations::parse(&asked)?;
+    if let Some(provenance) = &found.provenance {
+        rbuild_builder::provenance::options::Options::parse(provenance)?;
+    }
+    Ok(found)
+}
+
+/// `--provenance` and `--sbom` as `--attest` has them; nothing if nothing is said.
+fn canonical(kind: &str, value: &str) -> Option<String> {
+    match (value, parse_bool(value)) {
+        ("", _) => None,
+        (_, Some(on)) => Some(format!("type={kind},disabled={}", !on)),
+        (_, None) => Some(format!("type={kind},{value}")),
+    }
+}
+
+/// The type, and the other fields with whatever quotes they need.
+fn parse(text: &str) -> Result<(String, Vec<String>), AttestError> {
+    let mut kind = String::new();
+    let mut rest = Vec::new();
+    for field in csv::fields(text)? {
+        let (key, value) = field
+            .split_once('=')
+            .ok_or_else(|| AttestError::Field(field.clone()))?;
+        match key.trim().to_lowercase().as_str() {
+            "type" => value.clone_into(&mut kind),
+            "disabled" => {
+                let disabled = parse_bool(value).ok_or_else(|| AttestError::Field(field.clone()))?;
+                rest.push(format!("disabled={disabled}"));
+            }
+            _ => rest.push(quoted(&field)),
+        }
+    }
+    if kind.is_empty() {
+        return Err(AttestError::NoType);
+    }
+    Ok((kind, rest))
+}
+
+fn quoted(field: &str) -> String {
+    if field.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_flags(
+        attest: &[&str],
+        provenance: Option<&str>,
+        sbom: Option<&str>,
+    ) -> Result<Attestations, AttestError> {
+        of(&LowBuild {
+            attest: attest.iter().map(|text| (*text).to_owned()).collect(),
+            provenance: provenance.map(str::to_owned),
+            sbom: sbom.map(str::to_owned),
+            ..LowBuild::default()
+        })
+    }
+
+    #[test]
+    fn short_flags_are_long_ones() {
+        assert_eq!(of_flags(&[], None, None).unwrap(), Attestations::default());
+        assert_eq!(
+            of_flags(&[], Some("false"), Some("0")).unwrap(),
+            Attestations::default()
+        );
+        let found = of_flags(&[], Some("mode=min,version=v0.2"), Some("generator=x/y")).unwrap();
+        assert_eq!(found.provenance.unwrap().parameters["mode"], "min");
+        assert_eq!(found.sbom.unwrap().generator.to_string(), "docker.io/x/y:latest");
+        assert!(of_flags(&[], Some("true"), None).unwrap().provenance.is_some());
+    }
+
+    #[test]
+    fn the_first_of_a_type_holds() {
+        let first = ["type=provenance,mode=min", "type=provenance,mode=max"];
+        let found = of_flags(&first, Some("false"), None).unwrap();
+        assert_eq!(found.provenance.unwrap().parameters["mode"], "min");
+        let off = of_flags(&["type=sbom,disabled=true"], None, Some("true")).unwrap();
+        assert_eq!(off.sbom, None);
+        let quoted = of_flags(&["type=provenance,\"builder-id=a,\"\"b\"\"\""], None, None).unwrap();
+        assert_eq!(quoted.provenance.unwrap().parameters["builder-id"], "a,\"b\"");
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        let text = |attest: &[&str], provenance| of_flags(attest, provenance, None).unwrap_err().to_string();
+        assert_eq!(text(&[], Some("max")), "invalid value max");
+        assert_eq!(text(&[], Some("mode=much")), "invalid mode \"much\"");
+        assert_eq!(text(&["mode=max"], None), "attestation type not specified");
+        assert_eq!(text(&["type=x"], None), "unknown attestation type \"x\"");
+        assert_eq!(
+            text(&["type=sbom,disabled=maybe"], None),
+            "invalid value disabled=maybe"
+        );
+    }
+}
