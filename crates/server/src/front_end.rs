@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use rbuild_builder::front_ends;
 use rbuild_builder::source_policy::SourcePolicies;
 use tonic::Status;
@@ -61,7 +61,7 @@ pub fn answer<'a>(
     asked: Asked,
 ) -> BoxFuture<'a, Result<Answer, Status>> {
     // A front end may ask for another one: the type has to end somewhere.
-    Box::pin(answer_now(core, running, caller, asked))
+    answer_now(core, running, caller, asked).boxed()
 }
 
 async fn answer_now(
@@ -94,15 +94,25 @@ async fn answer_now(
     let answer = match asked.frontend.as_str() {
         DOCKERFILE if allowed.no_dockerfile => Err(switched_off(DOCKERFILE)),
         GATEWAY if allowed.no_gateway => Err(switched_off(GATEWAY)),
-        DOCKERFILE => Box::pin(dockerfile::answer(core, running, (caller, &scope), asked)).await,
+        DOCKERFILE => {
+            dockerfile::answer(core, running, (caller, &scope), asked)
+                .boxed()
+                .await
+        }
         GATEWAY => match asked.attrs.get("source").map(String::as_str) {
             Some(source) if !may_run(core, source) => Err(Status::unknown(format!(
                 "'{source}' is not an allowed gateway source"
             ))),
             Some(source) if front_ends::is_own(source) => {
-                Box::pin(dockerfile::answer(core, running, (caller, &scope), asked)).await
+                dockerfile::answer(core, running, (caller, &scope), asked)
+                    .boxed()
+                    .await
             }
-            Some(_) => Box::pin(gateway::answer(core, running, caller, &scope, asked)).await,
+            Some(_) => {
+                gateway::answer(core, running, caller, &scope, asked)
+                    .boxed()
+                    .await
+            }
             None => Err(Status::invalid_argument("no source specified for gateway")),
         },
         other => Err(Status::not_found(format!("invalid frontend: {other}"))),

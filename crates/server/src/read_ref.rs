@@ -45,15 +45,27 @@ impl Files {
 /// Those of building it.
 pub async fn tree(running: &Running, found: Option<&BuildRef>) -> Result<Arc<SourceTree>, Status> {
     let job = &running.job;
-    let value = match found {
-        Some(found) => found
-            .value(job, &running.cancel)
-            .await
-            .map_err(|error| build_status(&error))?,
-        None => Value::Chain(Chain::default()),
+    let built = match found {
+        Some(found) => match found.value(job, &running.cancel).await {
+            // What is ignored is not there for front ends either, so they see a copy.
+            Ok(value) if hides(&value) => found.chain(job, &running.cancel).await.map(Value::Chain),
+            other => other,
+        },
+        None => Ok(Value::Chain(Chain::default())),
     };
+    let value = built.map_err(|error| build_status(&error))?;
     let tree = content::tree(job, &value).await;
     tree.map_err(|error| Status::unknown(rbuild_builder::error::chain_text(&error)))
+}
+
+/// Whether ignore rules keep a part of it from being seen.
+fn hides(value: &Value) -> bool {
+    match value {
+        Value::Context(context) => {
+            matches!(&*context.tree, SourceTree::Context(local) if local.rules().is_some())
+        }
+        Value::Chain(_) => false,
+    }
 }
 
 /// The content of a file, or a part of it.

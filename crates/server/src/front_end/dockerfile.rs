@@ -40,7 +40,7 @@ const TEXT_BYTES_MAX: u64 = 16 << 20;
 pub(super) async fn answer(
     core: &Arc<Core>,
     running: &Arc<Running>,
-    (caller, scope): (&Arc<Forwarder>, &Arc<Scope>),
+    (caller, scope): (&Arc<Forwarder>, &Scope),
     asked: Asked,
 ) -> Result<Answer, Status> {
     let mut attrs = DockerfileAttrs::parse(&asked.attrs).map_err(|error| subrequest::attrs_status(&error))?;
@@ -50,7 +50,7 @@ pub(super) async fn answer(
     if attrs.forward.cmdline.is_none()
         && let Some(syntax) = Syntax::foreign(attrs.forward.syntax.as_deref(), &files.dockerfile)
     {
-        let answered = gateway::forward(core, running, caller, scope, asked, &syntax).await;
+        let answered = gateway::forward(core, running, caller, asked, &syntax).await;
         return answered.map_err(|status| explained(&status, &syntax, &attrs.filename, &files.dockerfile));
     }
     if let Some(missing) = &attrs.forward.missing_cap {

@@ -177,19 +177,18 @@ fn check_caps(config: &ImageConfig, asked: &Asked) -> Result<(), Status> {
 /// Hands the whole build over to another front end (`frontend/dockerfile/builder`, `forwardGateway`).
 ///
 /// # Errors
-/// As [`answer`].
+/// Those of the front end, and of a configuration that forbids it.
 pub(super) async fn forward(
     core: &Arc<Core>,
     running: &Arc<Running>,
     caller: &Arc<Forwarder>,
-    scope: &Arc<Scope>,
     mut asked: Asked,
     syntax: &Syntax,
 ) -> Result<Answer, Status> {
     asked.attrs.insert("cmdline".to_owned(), syntax.line.clone());
     asked.attrs.insert("source".to_owned(), syntax.image().to_owned());
     asked.frontend = GATEWAY.to_owned();
-    answer(core, running, caller, scope, asked).await
+    super::answer(core, running, caller, asked).await
 }
 
 #[cfg(test)]

@@ -34,12 +34,17 @@ impl Bench {
 
     /// One that can run processes, which a sandbox started by this test program cannot.
     pub(crate) fn with_sandbox(sandbox: Sandbox) -> Self {
+        Self::with_settings(sandbox, Settings::default())
+    }
+
+    /// One that was started so.
+    pub(crate) fn with_settings(sandbox: Sandbox, settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), &OpenOptions::default()).unwrap();
         let client = Client::new(RegistryConfig::default(), Credentials::anonymous(), "test");
         let form = FormName::parse("root").unwrap();
         let engine = Engine::new(store, client, sandbox, Form::Trusted, form);
-        let core = Arc::new(Core::new(Arc::new(engine), Settings::default()));
+        let core = Arc::new(Core::new(Arc::new(engine), settings));
         Self {
             dir,
             control: ControlService(Arc::clone(&core)),

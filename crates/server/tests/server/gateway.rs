@@ -13,6 +13,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
 use bollard_buildkit_proto::pb;
 use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
 use rbuild_sandbox::Sandbox;
+use rbuild_server::core::{FrontEnds, Settings};
 use rbuild_session::fake::{FakeClient, FakeConnection, SentNames};
 use tonic::{Code, Status};
 
@@ -295,8 +296,8 @@ async fn privileged_row49_containers_get_nothing_that_the_build_was_not_allowed(
         line("network 1:").contains("network.host is not allowed"),
         "{found:#?}"
     );
-    assert!(line("network 7:").contains("unknown network mode"), "{found:#?}");
-    assert!(line("network -1:").contains("unknown network mode"), "{found:#?}");
+    assert!(line("network 7:").contains("network mode"), "{found:#?}");
+    assert!(line("network -1:").contains("network mode"), "{found:#?}");
     assert_eq!(line("network 2:"), r#"network 2: "lo " None"#);
     assert!(
         line("security 1:").contains("security.insecure is not allowed"),
@@ -328,6 +329,63 @@ async fn privileged_row49_containers_get_nothing_that_the_build_was_not_allowed(
         assert_eq!(line(rest), rest);
     }
     nothing_is_left(&stage, "/front-end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_row49_a_dockerfile_names_no_front_end_that_the_configuration_forbids() {
+    let allowed = |front_ends: FrontEnds| Settings {
+        front_ends,
+        ..Settings::default()
+    };
+    for (settings, told) in [
+        (
+            allowed(FrontEnds {
+                no_gateway: true,
+                ..FrontEnds::default()
+            }),
+            "invalid frontend: gateway.v0",
+        ),
+        (
+            allowed(FrontEnds {
+                repositories: vec!["docker.io/trusted/front".to_owned()],
+                ..FrontEnds::default()
+            }),
+            "'some/front:end' is not an allowed gateway source",
+        ),
+    ] {
+        let bench = Bench::with_settings(Sandbox::new().unwrap(), settings);
+        let context = bench.files(
+            "context",
+            &[("Dockerfile", "# syntax=some/front:end\nFROM scratch\n")],
+        );
+        let _client = bench.client("s", &context, &Arc::default()).await;
+        for (frontend, source) in [("dockerfile.v0", ""), ("gateway.v0", "some/front:end")] {
+            let attrs: HashMap<String, String> = [("source", source)]
+                .iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect();
+            let request = SolveRequest {
+                r#ref: format!("forbidden {frontend}"),
+                session: "s".to_owned(),
+                frontend: frontend.to_owned(),
+                frontend_attrs: attrs,
+                ..SolveRequest::default()
+            };
+            let error = bench.solve(request).await.unwrap_err();
+            assert!(error.message().contains(told), "{frontend}: {error}");
+        }
+        // The front end that is in this program is no image.
+        std::fs::write(
+            context.join("Dockerfile"),
+            "# syntax=docker/dockerfile:1\nFROM scratch\n",
+        )
+        .unwrap();
+        bench
+            .solve(crate::bench::dockerfile("own", "s", "tar", &[]))
+            .await
+            .unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
