@@ -15,6 +15,7 @@ use rbuild_graph::progress::Sink;
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};
 use rbuild_server::core::FrontEnds;
 use rbuild_server::gc::Rules;
+use rbuild_server::history;
 use rbuild_tls::ServerFiles;
 use rbuild_ui::diagnostic::Diagnostic;
 
@@ -160,6 +161,8 @@ pub(crate) struct ServeRequest {
     pub(crate) steps_max: Option<usize>,
     /// What steps are told of name servers.
     pub(crate) dns: Dns,
+    /// How much of the history is kept.
+    pub(crate) history: history::Limits,
     /// Front ends that may not be used.
     pub(crate) front_ends: FrontEnds,
     /// Where the server says what it does.

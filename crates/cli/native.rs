@@ -273,6 +273,7 @@ impl Engine for Native {
             gc: request.gc,
             steps_max: request.steps_max,
             dns: request.dns,
+            history: request.history,
             front_ends: request.front_ends,
         };
         let server = Arc::new(Core::new(Arc::clone(&self.core), settings));

@@ -74,6 +74,7 @@ pub(crate) struct ServeConfig {
     /// Workers.
     pub(crate) worker: Workers,
     pub(crate) dns: Dns,
+    pub(crate) history: Option<History>,
     pub(crate) frontend: Frontends,
     /// Read by the registry client.
     #[serde(rename = "registry")]
@@ -189,6 +190,18 @@ pub(crate) struct Dns {
     pub(crate) options: Vec<String>,
     #[serde(rename = "searchDomains")]
     pub(crate) search_domains: Vec<String>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// `[history]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct History {
+    #[serde(rename = "maxAge")]
+    pub(crate) max_age: Time,
+    #[serde(rename = "maxEntries")]
+    pub(crate) max_entries: usize,
     #[serde(flatten)]
     rest: Rest,
 }
@@ -314,6 +327,7 @@ impl ServeConfig {
             ("frontend.\"dockerfile.v0\".", &self.frontend.dockerfile.rest),
             ("frontend.\"gateway.v0\".", &self.frontend.gateway.rest),
         ];
+        let history = self.history.iter().map(|history| ("history.", &history.rest));
         let policies = oci
             .gcpolicy
             .iter()
@@ -321,6 +335,7 @@ impl ServeConfig {
         tables
             .into_iter()
             .chain(policies)
+            .chain(history)
             .flat_map(|(table, rest)| rest.keys().map(move |key| format!("{table}{key}")))
             .collect()
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rbuild_builder::request::Entitlement;
 use rbuild_server::core::FrontEnds;
 use rbuild_server::gc::{Limits, Rule, Rules, Space};
+use rbuild_server::history;
 use rbuild_tls::{Pair, ServerFiles};
 use rbuild_ui::values::scalar::parse_duration;
 
@@ -103,6 +104,7 @@ fn serve(
             search: config.dns.search_domains.clone(),
             options: config.dns.options.clone(),
         },
+        history: history(&config),
         front_ends: FrontEnds {
             no_dockerfile: config.frontend.dockerfile.enabled == Some(false),
             no_gateway: config.frontend.gateway.enabled == Some(false),
@@ -322,6 +324,16 @@ fn gc(args: &ServeArgs, worker: &Worker) -> Result<Rules, CommandError> {
         ..Limits::default()
     });
     Ok(Rules::Standard(old))
+}
+
+/// What a table says; BuildKit's own limits where there is none.
+fn history(config: &ServeConfig) -> history::Limits {
+    let usual = history::Limits::default();
+    config.history.as_ref().map_or(usual, |table| history::Limits {
+        entries: table.max_entries.min(usual.entries_max),
+        age: table.max_age.0,
+        ..usual
+    })
 }
 
 fn keep_storage(text: &str) -> Result<Limits, CommandError> {

@@ -39,6 +39,9 @@ fn every_table_is_read() {
           enabled = false
         [frontend."gateway.v0"]
           allowedRepositories = ["docker.io/a/b"]
+        [history]
+          maxAge = 60
+          maxEntries = 7
         [registry."docker.io"]
           mirrors = ["localhost:1"]
         [worker.oci]
@@ -80,6 +83,11 @@ fn every_table_is_read() {
     );
     assert_eq!(config.frontend.dockerfile.enabled, Some(false));
     assert_eq!(config.frontend.gateway.allowed_repositories, ["docker.io/a/b"]);
+    let history = config.history.unwrap();
+    assert_eq!(
+        (history.max_age.0, history.max_entries),
+        (Duration::from_secs(60), 7)
+    );
     let oci = config.worker.oci;
     assert_eq!((oci.max_parallelism, oci.labels["a"].as_str()), (4, "b"));
     let spaces = [oci.reserved_space, oci.max_used_space, oci.min_free_space].map(|space| space.0);

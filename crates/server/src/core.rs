@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::builds::Builds;
 use crate::gc;
+use crate::history;
 use crate::history::History;
 use crate::producers::Producers;
 
@@ -40,6 +41,8 @@ pub struct Settings {
     pub steps_max: Option<usize>,
     /// What the host's resolver file says otherwise.
     pub dns: Dns,
+    /// How much of the history is kept.
+    pub history: history::Limits,
     /// Front ends that may not be used.
     pub front_ends: FrontEnds,
 }
@@ -94,7 +97,7 @@ impl Core {
         let place = engine.store.root().display().to_string();
         let digest = rbuild_oci::Digest::sha256(place.as_bytes());
         Self {
-            history: History::new(engine.store.clone(), crate::history::Limits::default()),
+            history: History::new(engine.store.clone(), settings.history),
             gc: settings.gc.policies(engine.store.root()),
             steps: settings.steps_max.map(|most| Arc::new(Semaphore::new(most))),
             producers: Arc::default(),
