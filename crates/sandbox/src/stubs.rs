@@ -93,8 +93,11 @@ impl Stubs {
             }
             let last = index + 1 == names.len();
             let kind = if last { kind } else { StubKind::Directory };
-            self.made
-                .push(Stub::make(parent, name, kind).during("make mountpoint", dest)?);
+            match Stub::make(parent, name, kind) {
+                // Another step has made it meanwhile, in a cache mount that both share.
+                Err(Errno::EXIST) => {}
+                made => self.made.push(made.during("make mountpoint", dest)?),
+            }
         }
         Ok(None)
     }

@@ -13,6 +13,9 @@ use tokio::sync::watch;
 
 /// Bytes of step output kept for callers that come late. Older output is dropped first; nothing else is.
 const LOG_BYTES_MAX: usize = 16 << 20;
+/// Vertices that are called by the client's digests, and bytes of texts that warnings are sent with.
+const VERTICES_MAX: usize = 1_000_000;
+const TEXT_BYTES_MAX: usize = 8 << 20;
 /// Events handed over at once.
 const BATCH_MAX: usize = 1000;
 
@@ -20,10 +23,17 @@ const BATCH_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct EventLog {
     state: Mutex<State>,
-    /// Knows what the client calls vertices and texts.
-    writer: Mutex<StatusWriter>,
+    /// What the client calls vertices and texts.
+    names: Mutex<Names>,
     /// Number of events ever sent, and whether there will be more.
     progress: watch::Sender<(u64, bool)>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    writer: StatusWriter,
+    vertices: usize,
+    text_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -37,30 +47,39 @@ impl Default for EventLog {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
-            writer: Mutex::default(),
+            names: Mutex::default(),
             progress: watch::Sender::new((0, false)),
         }
     }
 }
 
 impl EventLog {
-    /// Vertices of a client's definition are called by the client's digests from now on.
+    /// Vertices of a client's definition are called by the client's digests from now on. Those that come after a great
+    /// many keep our own.
     pub fn name_vertices(&self, digests: &ClientDigests) {
-        self.lock_writer().name_vertices(digests);
+        let mut names = self.lock_names();
+        names.vertices += digests.iter().count();
+        if names.vertices <= VERTICES_MAX {
+            names.writer.name_vertices(digests);
+        }
     }
 
-    /// Warnings about a text are sent with it from now on.
+    /// Warnings about a text are sent with it from now on, unless there are too many texts already.
     pub fn add_source(&self, text: &SourceText) {
-        self.lock_writer().add_source(text);
+        let mut names = self.lock_names();
+        names.text_bytes += text.filename.len() + text.text.len();
+        if names.text_bytes <= TEXT_BYTES_MAX {
+            names.writer.add_source(text);
+        }
     }
 
     /// Events as the client gets them.
     pub fn responses(&self, events: impl IntoIterator<Item = Event>) -> Vec<StatusResponse> {
-        self.lock_writer().responses(events)
+        self.lock_names().writer.responses(events)
     }
 
-    fn lock_writer(&self) -> std::sync::MutexGuard<'_, StatusWriter> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_names(&self) -> std::sync::MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No more events will come.
@@ -145,6 +164,38 @@ mod tests {
         events.close();
         assert!(events.next(next).await.is_none());
         assert_eq!(events.next(0).await.unwrap().0.len(), 2, "a late reader");
+    }
+
+    #[test]
+    fn row48_texts_that_a_client_warns_about_are_bounded() {
+        let events = EventLog::default();
+        let text = |name: &str, bytes: usize| SourceText {
+            filename: name.to_owned(),
+            text: vec![b'x'; bytes],
+            language: String::new(),
+            definition: None,
+        };
+        events.add_source(&text("kept", 10));
+        for number in 0..4 {
+            events.add_source(&text(&number.to_string(), TEXT_BYTES_MAX / 2));
+        }
+        let sent = |name: &str| {
+            let warning = Event::Warning(rbuild_graph::progress::Warning {
+                vertex: Digest::sha256(b"v"),
+                level: 1,
+                short: String::new(),
+                detail: Vec::new(),
+                url: String::new(),
+                location: Some((name.to_owned(), Vec::new())),
+            });
+            let response = events.responses([warning]).remove(0);
+            response.warnings[0]
+                .info
+                .as_ref()
+                .map_or(0, |info| info.data.len())
+        };
+        assert_eq!(sent("kept"), 10);
+        assert_eq!((sent("0"), sent("3")), (TEXT_BYTES_MAX / 2, 0));
     }
 
     #[tokio::test]
