@@ -56,6 +56,7 @@ const DIRECTIONS: [(&str, &[&str]); 20] = [
             "rbuild-frontend",
             "rbuild-graph",
             "rbuild-layer",
+            "rbuild-llb",
             "rbuild-oci",
             "rbuild-registry",
             "rbuild-sandbox",
