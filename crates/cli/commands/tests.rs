@@ -323,9 +323,9 @@ fn a_stopped_build_ends_with_130() {
 
 #[test]
 fn wrong_usage_does_not_open_the_engine() {
-    let ran = run_line(&["build", "--sbom", "."]);
+    let ran = run_line(&["build", "--policy=reset=true", "."]);
     assert_eq!(ran.code, ExitCode::Failure);
-    assert_eq!(ran.stderr.text(), "ERROR: not supported yet: --sbom\n");
+    assert_eq!(ran.stderr.text(), "ERROR: not supported yet: --policy\n");
     assert!(ran.asked.is_empty());
 }
 
