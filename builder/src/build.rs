@@ -488,11 +488,11 @@ pub async fn solve_value(
     cancel: CancellationToken,
 ) -> Result<Value, BuildError> {
     let sink = Arc::clone(&job.sink);
-    let solved = solve(Arc::clone(&graph), &[target], Arc::clone(job), sink, cancel).await;
+    let solved = solve(Arc::clone(graph), &[target], Arc::clone(job), sink, cancel).await;
     let values = solved.map_err(|error| match error {
         SolveError::Canceled => BuildError::Canceled,
         SolveError::Vertex { digest, error } => BuildError::Step {
-            place: Place::of(&graph, &digest),
+            place: Place::of(graph, &digest),
             vertex: Some(digest),
             error: Box::new(error),
         },

@@ -169,7 +169,5 @@ pub async fn capture(job: &Job, graph: &Graph, target: &Edge) -> Result<Capture,
             pins.insert(digest, pin);
         }
     }
-    Ok(Capture::of(graph, &target.vertex, |digest, _| {
-        pins.get(digest).cloned()
-    })?)
+    Capture::of(graph, &target.vertex, |digest, _| pins.get(digest).cloned())
 }

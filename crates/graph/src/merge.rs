@@ -78,13 +78,15 @@ impl Graph {
     }
 
     fn source_index(&mut self, text: &SourceText) -> usize {
-        self.sources
-            .iter()
-            .position(|known| known == text)
-            .unwrap_or_else(|| {
-                self.sources.push(text.clone());
-                self.sources.len() - 1
-            })
+        let Some(at) = self.sources.iter().position(|known| known.is_same(text)) else {
+            self.sources.push(text.clone());
+            return self.sources.len() - 1;
+        };
+        let known = &mut self.sources[at].definition;
+        if known.is_none() {
+            known.clone_from(&text.definition);
+        }
+        at
     }
 }
 
@@ -149,6 +151,24 @@ mod tests {
         assert_eq!(names, ["mine", "shared", "own"]);
         assert_eq!(graph.get(&a.vertex).unwrap().meta.locations[0].source, 1);
         assert_eq!(graph.get(&top.vertex).unwrap().meta.locations[0].source, 2);
+    }
+
+    #[test]
+    fn a_text_of_which_more_is_known_is_the_same_text() {
+        let known = |definition: Option<&[u8]>| SourceText {
+            definition: definition.map(<[u8]>::to_vec),
+            ..text("a")
+        };
+        let mut graph = Graph::default();
+        graph.sources = vec![known(None)];
+        assert_eq!(graph.source_index(&known(Some(b"d"))), 0);
+        assert_eq!(graph.sources, [known(Some(b"d"))]);
+        assert_eq!(graph.source_index(&known(None)), 0);
+        assert_eq!(
+            graph.source_index(&known(Some(b"e"))),
+            1,
+            "it comes from elsewhere"
+        );
     }
 
     #[test]

@@ -115,6 +115,19 @@ pub struct SourceText {
     pub definition: Option<Vec<u8>>,
 }
 
+impl SourceText {
+    /// Whether `other` is the same text from the same place, as far as places are known (`client/llb/sourcemap.go`,
+    /// `equalSourceMap`).
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let place = match (&self.definition, &other.definition) {
+            (Some(own), Some(others)) => own == others,
+            _ => true,
+        };
+        place && self.filename == other.filename && self.language == other.language && self.text == other.text
+    }
+}
+
 /// Limits of a step's cgroup; 0 and empty are "no limit". Not part of a key: they change how long a step takes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LinuxResources {

@@ -109,7 +109,7 @@ fn dockerfile_definition() -> Option<Vec<u8>> {
         })
         .ok()?;
     let target = Edge { vertex, output: 0 };
-    let definition = rbuild_llb::encode(&graph, &target).ok()?;
+    let definition = rbuild_llb::encode_wire(&graph, &target).ok()?;
     Some(definition.encode_to_vec())
 }
 

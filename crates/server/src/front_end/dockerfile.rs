@@ -348,7 +348,7 @@ async fn fetch(
 }
 
 fn encoded(graph: &Graph, target: Option<&Edge>) -> Option<Vec<u8>> {
-    let definition = rbuild_llb::encode(graph, target?).ok()?;
+    let definition = rbuild_llb::encode_wire(graph, target?).ok()?;
     Some(definition.encode_to_vec())
 }
 
