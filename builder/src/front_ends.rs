@@ -259,6 +259,7 @@ mod tests {
             told,
             [
                 "build-arg:A 1=2",
+                "build-arg:SOURCE_DATE_EPOCH 7",
                 "cmdline a/b c",
                 "context:far docker-image://x",
                 "context:near local:context:near",
