@@ -237,7 +237,8 @@ async fn layout_out(
     image
         .top
         .annotations
-        .insert(layout::CREATED.to_owned(), created.clone());
+        .entry(layout::CREATED.to_owned())
+        .or_insert_with(|| created.clone());
     if let [only] = result.subjects.as_slice() {
         image.top.platform = only.platform.clone().filter(|_| image.index_bytes.is_none());
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 pub use rbuild_frontend::NoCache;
 use rbuild_graph::{HostIp, NetMode, Ulimit};
 pub use rbuild_llb::attrs::{Attestations, attestations};
+pub use rbuild_llb::exporters::{AnnotationSet, Annotations, annotation};
 use rbuild_oci::Digest;
 
 pub use crate::cache_transfer::{CacheExport, CacheForm, CacheSource, CacheTarget};
@@ -205,8 +206,8 @@ pub struct Output {
     pub rewrite_timestamp: bool,
     /// `local` and `tar`: a directory for each platform; only where there are several if absent.
     pub platform_split: Option<bool>,
-    /// Annotations of the manifest.
-    pub annotations: BTreeMap<String, String>,
+    /// Annotations of images and indexes, by platform.
+    pub annotations: Annotations,
     /// Attestations are artifacts that refer to their image; only with OCI media types.
     pub oci_artifact: bool,
     /// Attestations that are only for exporters of images are exported too.
@@ -231,7 +232,7 @@ impl Output {
             oci_mediatypes: true,
             rewrite_timestamp: false,
             platform_split: None,
-            annotations: BTreeMap::new(),
+            annotations: Annotations::new(),
             oci_artifact: true,
             attestation_prefix: String::new(),
             dangling: None,

@@ -52,6 +52,9 @@ pub(crate) enum UsageError {
     /// A flag or value that is recognised but not served.
     #[error("not supported yet: {0}")]
     NotSupported(String),
+    /// An annotation of an output, and what is wrong with it.
+    #[error("invalid annotation {0:?}: {1}")]
+    Annotation(String, String),
     /// `--progress` or `BUILDKIT_PROGRESS`.
     #[error("invalid progress mode {0}")]
     Progress(String),

@@ -73,3 +73,52 @@ fn a_directory_of_two_platforms_has_one_for_each() {
         "of arm64\n"
     );
 }
+
+#[test]
+fn annotations_are_where_they_were_asked_for() {
+    let fixture = fixture();
+    let archive = fixture.archive();
+    let to = format!(
+        "--output=type=oci,dest={},annotation-manifest[linux/amd64].of=output",
+        archive.display()
+    );
+    fixture
+        .build()
+        .args([PLATFORMS, &to])
+        .args([
+            "--annotation=all=every manifest",
+            "--annotation=manifest[linux/arm64]:only=arm",
+        ])
+        .args(["--annotation=index:i=1", "--annotation=index-descriptor:j=2"])
+        .arg("--annotation=manifest-descriptor:k=3")
+        .ok();
+    let top = &document(&archive, "index.json")["manifests"][0];
+    assert_eq!(top["annotations"]["j"], "2");
+    let index = document(&archive, &blob(&top["digest"]));
+    assert_eq!(index["annotations"], serde_json::json!({"i": "1"}));
+    let manifests = index["manifests"].as_array().unwrap();
+    for (entry, expected) in manifests.iter().zip([
+        serde_json::json!({"all": "every manifest", "of": "output"}),
+        serde_json::json!({"all": "every manifest", "only": "arm"}),
+    ]) {
+        assert_eq!(entry["annotations"], serde_json::json!({"k": "3"}));
+        assert_eq!(
+            document(&archive, &blob(&entry["digest"]))["annotations"],
+            expected
+        );
+    }
+    // What would be on nothing is refused, and nothing is written.
+    for (flags, said) in [
+        (["--annotation=index:a=b", &to], "index annotations not supported"),
+        (
+            ["--annotation=manifest[linux/s390x]:a=b", &to],
+            "no platform linux/s390x",
+        ),
+        (
+            ["--annotation=manifest[what is this]:a=b", &to],
+            "invalid platform",
+        ),
+    ] {
+        fixture.build().args(flags).fails().says(said);
+    }
+}

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use rbuild_layer::{ExportedXattrs, LayerFormat};
+use rbuild_llb::exporters::for_platform;
 use rbuild_oci::media_type::{self, Family};
 use rbuild_oci::{Descriptor, DiffId, ImageConfig, Index, Manifest, Platform, Timestamp, go_json};
 use rbuild_snapshotter::{PackLayerError, PackLayerOptions};
@@ -18,7 +19,7 @@ use crate::cache_transfer::inline;
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::pull::PullError;
-use crate::request::{LayerCompression, Output};
+use crate::request::{AnnotationSet, LayerCompression, Output};
 use crate::solve::Reporter;
 use crate::time::from_ms;
 use crate::value::Chain;
@@ -47,6 +48,15 @@ pub enum ImageExportError {
     /// The store's index.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// Annotations of an index, of one image.
+    #[error("index annotations not supported for single platform export")]
+    IndexAnnotations,
+    /// Docker's documents have none.
+    #[error("cannot export annotations with \"oci-mediatypes=false\"")]
+    AnnotationsNeedOci,
+    /// Annotations of an image that is not there.
+    #[error("invalid annotation: no platform {0} found in source")]
+    AnnotatedPlatform(String),
     /// A document could not be encoded.
     #[error("encode manifest")]
     Encode(#[source] serde_json::Error),
@@ -155,10 +165,15 @@ pub async fn assemble(
     {
         return Err(ImageExportError::AttestationsNeedOci);
     }
+    let of_all = check_annotations(result, output, is_index)?;
     let mut images = Vec::with_capacity(result.subjects.len());
     let mut attested = Vec::new();
     for part in &result.subjects {
-        let mut image = assemble_one(job, &part.subject, output, reporter).await?;
+        let annotations = match is_index {
+            true => for_platform(&output.annotations, Some(&part.runs_on())),
+            false => of_all.clone(),
+        };
+        let mut image = assemble_one(job, &part.subject, output, annotations, reporter).await?;
         if is_index {
             image.manifest.platform = Some(part.runs_on());
             attested.extend(attest::image(job, part, &image, export, reporter).await?);
@@ -180,11 +195,12 @@ pub async fn assemble(
         artifact_type: None,
         manifests: images.iter().map(|image| image.manifest.clone()).collect(),
         subject: None,
-        annotations: std::collections::BTreeMap::new(),
+        annotations: of_all.index,
         extra: std::collections::BTreeMap::new(),
     };
     let bytes = go_json::to_vec_indented(&index).map_err(ImageExportError::Encode)?;
-    let top = Descriptor::of(media_type, &bytes);
+    let mut top = Descriptor::of(media_type, &bytes);
+    top.annotations = of_all.index_descriptor;
     let _step = reporter.step(&format!("exporting manifest list {}", top.digest));
     let kept = job.engine.store.put_blob(&job.lease, &bytes);
     kept.map_err(|source| ImageExportError::Write("manifest list", source))?;
@@ -195,10 +211,42 @@ pub async fn assemble(
     })
 }
 
+/// The annotations that hold for every platform, if all that are asked for have something to be on
+/// (`exporter/containerimage/writer.go`, `Commit`).
+fn check_annotations(
+    result: &BuildResult,
+    output: &Output,
+    is_index: bool,
+) -> Result<AnnotationSet, ImageExportError> {
+    for (platform, set) in &output.annotations {
+        if let Some(platform) = platform {
+            let is_there = result
+                .subjects
+                .iter()
+                .any(|part| part.runs_on().to_string() == platform.to_string());
+            if !is_there {
+                return Err(ImageExportError::AnnotatedPlatform(platform.to_string()));
+            }
+        }
+        let is_plain =
+            set.index.is_empty() && set.index_descriptor.is_empty() && set.manifest_descriptor.is_empty();
+        if !output.oci_mediatypes && !is_plain {
+            return Err(ImageExportError::AnnotationsNeedOci);
+        }
+    }
+    let of_all = for_platform(&output.annotations, None);
+    let needs_index = !of_all.index.is_empty() || !of_all.index_descriptor.is_empty();
+    if needs_index && !is_index {
+        return Err(ImageExportError::IndexAnnotations);
+    }
+    Ok(of_all)
+}
+
 async fn assemble_one(
     job: &Job,
     subject: &Subject,
     output: &Output,
+    annotations: AnnotationSet,
     reporter: &Reporter,
 ) -> Result<Image, ImageExportError> {
     let family = if output.oci_mediatypes {
@@ -241,11 +289,12 @@ async fn assemble_one(
         config: config.clone(),
         layers: descriptors.clone(),
         subject: None,
-        annotations: output.annotations.clone(),
+        annotations: annotations.manifest,
         extra: std::collections::BTreeMap::new(),
     };
     let manifest_bytes = go_json::to_vec_indented(&manifest).map_err(ImageExportError::Encode)?;
-    let manifest = Descriptor::of(manifest_type, &manifest_bytes);
+    let mut manifest = Descriptor::of(manifest_type, &manifest_bytes);
+    manifest.annotations = annotations.manifest_descriptor;
     for (what, descriptor, bytes) in [
         ("manifest", &manifest, &manifest_bytes),
         ("config", &config, &config_bytes),

@@ -157,7 +157,10 @@ struct DockerManifest {
 fn entries(manifest: &Descriptor, names: &[Reference], created: &str) -> Vec<Descriptor> {
     let entry = |name: Option<&Reference>| {
         let mut entry = manifest.clone();
-        entry.annotations.insert(CREATED.to_owned(), created.to_owned());
+        entry
+            .annotations
+            .entry(CREATED.to_owned())
+            .or_insert_with(|| created.to_owned());
         if let Some(name) = name {
             entry
                 .annotations

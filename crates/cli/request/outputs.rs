@@ -2,12 +2,14 @@
 //! `buildkit/exporter/containerimage/opts.go`). Attributes that would change the result and are not served are
 //! refused; unknown ones are accepted with a warning, where BuildKit says nothing.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rbuild_builder::error::chain_text;
 use rbuild_builder::request::{
-    Dangling, Destination, LayerCompression, LayoutDestination, Output, OutputKind, TreeDestination,
+    Annotations, Dangling, Destination, LayerCompression, LayoutDestination, Output, OutputKind,
+    TreeDestination, annotation,
 };
+use rbuild_oci::Platform;
 use rbuild_ui::values::export::ExportEntry;
 use rbuild_ui::values::key_value::{self, AnnotationType};
 use rbuild_ui::values::scalar::parse_bool;
@@ -58,7 +60,7 @@ pub(super) fn of(
     }
     shorthands(low, &mut outputs);
     for output in &mut outputs {
-        output.annotations.extend(annotations.clone());
+        add_annotations(&mut output.annotations, &annotations);
         output.dangling = Some(Dangling::unnamed());
         let pushes = matches!(output.kind, OutputKind::Image { push: true, .. });
         if pushes && !has_tags && output.names.is_empty() {
@@ -126,14 +128,12 @@ fn output(
     attestations(&mut entry, &mut output)?;
     output.rewrite_timestamp = entry.take_bool("rewrite-timestamp")?.unwrap_or(false);
     for (key, value) in std::mem::take(&mut entry.attrs) {
-        if let Some(annotation) = key
-            .strip_prefix("annotation.")
-            .or_else(|| key.strip_prefix("annotation-manifest."))
-        {
-            output.annotations.insert(annotation.to_owned(), value);
-        } else if key.starts_with("annotation") {
-            return Err(UsageError::NotSupported(format!("output attribute {key}")));
-        } else if let Some((_, harmless)) = NOT_SERVED.iter().find(|(known, _)| *known == key) {
+        let is_annotation = annotation(&mut output.annotations, &key, &value)
+            .map_err(|error| UsageError::Annotation(key.clone(), chain_text(&error)))?;
+        if is_annotation {
+            continue;
+        }
+        if let Some((_, harmless)) = NOT_SERVED.iter().find(|(known, _)| *known == key) {
             let same_bool = parse_bool(&value).is_some() && parse_bool(&value) == parse_bool(harmless);
             if value != *harmless && !same_bool {
                 return Err(UsageError::NotSupported(format!(
@@ -260,17 +260,41 @@ fn compression(entry: &mut ExportEntry, output: &mut Output) -> Result<(), Usage
     Ok(())
 }
 
-fn annotations(low: &LowBuild) -> Result<BTreeMap<String, String>, UsageError> {
-    let mut manifest = BTreeMap::new();
+fn annotations(low: &LowBuild) -> Result<Annotations, UsageError> {
+    let mut all = Annotations::new();
     for text in low.annotation.iter().filter(|text| !text.is_empty()) {
         for annotation in key_value::annotations(text)? {
-            if annotation.kind != AnnotationType::Manifest || annotation.platform.is_some() {
-                return Err(UsageError::NotSupported(format!("--annotation={text}")));
-            }
-            manifest.insert(annotation.key, annotation.value);
+            let platform = annotation.platform.as_deref().map(Platform::parse).transpose();
+            let platform =
+                platform.map_err(|_| UsageError::Annotation(text.clone(), "invalid platform".to_owned()))?;
+            let set = all
+                .entry(platform.map(|platform| platform.normalized()))
+                .or_default();
+            let map = match annotation.kind {
+                AnnotationType::Manifest => &mut set.manifest,
+                AnnotationType::ManifestDescriptor => &mut set.manifest_descriptor,
+                AnnotationType::Index => &mut set.index,
+                AnnotationType::IndexDescriptor => &mut set.index_descriptor,
+            };
+            map.insert(annotation.key, annotation.value);
         }
     }
-    Ok(manifest)
+    Ok(all)
+}
+
+/// Adds `more`, which wins.
+fn add_annotations(all: &mut Annotations, more: &Annotations) {
+    for (platform, set) in more {
+        let own = all.entry(platform.clone()).or_default();
+        for (to, from) in [
+            (&mut own.index, &set.index),
+            (&mut own.index_descriptor, &set.index_descriptor),
+            (&mut own.manifest, &set.manifest),
+            (&mut own.manifest_descriptor, &set.manifest_descriptor),
+        ] {
+            to.extend(from.clone());
+        }
+    }
 }
 
 /// How attestations are exported, if there are any.

@@ -109,7 +109,7 @@ fn every_served_flag_arrives() {
     assert_eq!(request.cgroup_parent.as_deref(), Some("/c"));
     assert_eq!(request.jobs, Some(3));
     assert_eq!(request.build_args["A"], "1");
-    assert_eq!(request.outputs[0].annotations["k"], "v");
+    assert_eq!(request.outputs[0].annotations[&None].manifest["k"], "v");
 }
 
 #[test]
@@ -129,7 +129,6 @@ fn flags_that_are_not_served_are_refused_by_name() {
         "--cpuset-cpus=0",
         "--cpuset-mems=0",
         "--allow=device",
-        "--annotation=index:a=b",
         "--file=https://example.test/Dockerfile",
     ] {
         let name = flag.split('=').next().unwrap();
@@ -294,7 +293,7 @@ fn attributes_of_outputs() {
         (LayerCompression::Zstd, Some(19))
     );
     assert!(zstd.force_compression && zstd.rewrite_timestamp && !zstd.oci_mediatypes);
-    assert_eq!(zstd.annotations["k"], "v");
+    assert_eq!(zstd.annotations[&None].manifest["k"], "v");
     let tagged = high(&["-t", "tag", "-o", "type=image,name=ignored", "."]);
     assert_eq!(
         tagged.request.outputs[0].names,

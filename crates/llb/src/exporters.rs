@@ -14,10 +14,8 @@ use crate::go::{self, ValueError};
 mod annotations;
 mod compression;
 
-pub use annotations::{AnnotationSet, Annotations, for_platform};
+pub use annotations::{AnnotationSet, Annotations, annotation, for_platform};
 pub use compression::{Compression, CompressionError, CompressionKind};
-
-use annotations::annotation;
 
 /// One exporter of a solve.
 #[derive(Debug, Clone, PartialEq, Eq)]

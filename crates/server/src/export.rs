@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use bollard_buildkit_proto::moby::buildkit::v1::Exporter;
-use rbuild_builder::build::common_history;
 use rbuild_builder::cache_transfer;
 use rbuild_builder::client::ContentPlace;
-use rbuild_builder::export::{self, BuildResult, PlatformSubject, Subject};
+use rbuild_builder::export::{self, BuildResult, PlatformSubject};
 use rbuild_builder::request::{
     BuildOutcome, CacheExport, Dangling, Destination, LayerCompression, LayoutDestination, Output,
     OutputKind, TreeDestination,
@@ -17,17 +16,22 @@ use rbuild_builder::value::Chain;
 use rbuild_llb::errors::sentence;
 use rbuild_llb::exporters::{
     ArchiveExporter, CompressionKind, Epoch, ExporterSpec, FilesExporter, ImageExporter, ImageOptions,
+    annotation,
 };
-use rbuild_oci::{Descriptor, ImageConfig, Platform, Timestamp};
+use rbuild_oci::{Descriptor, Platform};
 use serde::Deserialize;
 use tonic::Status;
 
-use crate::answer::{Answer, BASE_CONFIG, BuildRef, CONFIG, EPOCH, PLATFORMS, Refs};
+use crate::answer::{Answer, BuildRef, PLATFORMS, Refs};
 use crate::attest::{self, Part, Wanted};
 use crate::errors::build_status;
 use crate::history::Exported;
 use crate::producers::Producers;
 use crate::running::Running;
+
+mod subject;
+
+use subject::Metadata;
 
 /// The client's content store for image layouts (`client/solve.go`; there is one, whichever exporter asks).
 const EXPORT_STORE: &str = "export";
@@ -45,6 +49,8 @@ pub struct Planned {
     /// Its names are those that the front end gives.
     named_by_answer: bool,
     epoch: Epoch,
+    /// What its attributes say of the result, instead of the front end.
+    metadata: Metadata,
 }
 
 /// What the exporters of a request are.
@@ -122,11 +128,14 @@ fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
     planned
 }
 
-fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
+fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Planned {
     let level = options.compression.level;
+    let metadata = std::mem::take(&mut options.metadata).into_iter();
+    let metadata = metadata.map(|(key, value)| (key, value.into_bytes())).collect();
     Planned {
         named_by_answer: options.name == "*",
         epoch: options.epoch,
+        metadata,
         output: Output {
             names: options.names().map(str::to_owned).collect(),
             compression: match options.compression.kind {
@@ -139,7 +148,7 @@ fn image_output(kind: OutputKind, options: ImageOptions, oci: bool) -> Planned {
             force_compression: options.compression.force,
             oci_mediatypes: options.oci_mediatypes.unwrap_or(oci),
             rewrite_timestamp: options.rewrite_timestamp,
-            annotations: rbuild_llb::exporters::for_platform(&options.annotations, None).manifest,
+            annotations: options.annotations,
             oci_artifact: options.oci_artifact.unwrap_or(true),
             inline_attestations: options.inline_attestations,
             ..Output::new(kind)
@@ -161,10 +170,11 @@ pub async fn all(
     let mut outcome = BuildOutcome::default();
     let mut results = BTreeMap::new();
     for (number, planned) in (0..).zip(planned) {
-        let output = named(planned, answer);
+        let output = completed(planned, answer)?;
         let exports =
             export::plan_output(&output, &[]).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let result = with_epoch(result.clone(), planned.epoch);
+        let result = subject::with_metadata(result.clone(), &planned.metadata)?;
+        let result = subject::with_epoch(result, planned.epoch);
         let earlier = outcome.metadata.remove(DESCRIPTOR);
         let done = export::all(&running.job, &result, vec![exports], &mut outcome).await;
         done.map_err(|error| build_status(&error.into()))?;
@@ -186,8 +196,8 @@ pub async fn all(
     })
 }
 
-/// The output with its names.
-fn named(planned: &Planned, answer: &Answer) -> Output {
+/// The output with the names and annotations that the front end gives its image.
+fn completed(planned: &Planned, answer: &Answer) -> Result<Output, Status> {
     let mut output = planned.output.clone();
     if planned.named_by_answer
         && let Some(names) = answer.metadata.get(IMAGE_NAME)
@@ -196,7 +206,12 @@ fn named(planned: &Planned, answer: &Answer) -> Output {
         let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
         output.names = names.take(NAMES_MAX).map(str::to_owned).collect();
     }
-    output
+    for (key, value) in &answer.metadata {
+        let value = String::from_utf8_lossy(value);
+        let taken = annotation(&mut output.annotations, key, &value);
+        taken.map_err(|error| Status::invalid_argument(sentence(&error)))?;
+    }
+    Ok(output)
 }
 
 fn response(outcome: BuildOutcome, answer: &Answer) -> HashMap<String, String> {
@@ -298,7 +313,7 @@ pub async fn result(
         .into_iter()
         .map(|(suffix, id, platform, found)| async move {
             let chain = chain(running, found.as_deref()).await?;
-            let subject = subject(answer, &suffix, platform.as_ref(), chain)?;
+            let subject = subject::subject(&answer.metadata, &suffix, platform.as_ref(), chain)?;
             let subject = PlatformSubject::new(platform, subject);
             let id = id.unwrap_or_else(|| subject.runs_on().to_string());
             Ok::<_, Status>(Part { id, found, subject })
@@ -325,80 +340,4 @@ async fn chain(running: &Running, found: Option<&BuildRef>) -> Result<Chain, Sta
     };
     let chain = found.chain(&running.job, &running.cancel).await;
     chain.map_err(|error| build_status(&error))
-}
-
-fn subject(
-    answer: &Answer,
-    suffix: &str,
-    platform: Option<&Platform>,
-    chain: Chain,
-) -> Result<Subject, Status> {
-    let parse = |key: &str| -> Result<Option<ImageConfig>, Status> {
-        let of_platform = answer.metadata.get(&format!("{key}{suffix}"));
-        let bytes = of_platform.or_else(|| answer.metadata.get(key));
-        if bytes.is_some_and(|bytes| bytes.trim_ascii() == b"null") {
-            return Err(Status::unknown("invalid null image config for export"));
-        }
-        let parsed = bytes.map(|bytes| ImageConfig::parse(bytes)).transpose();
-        parsed.map_err(|error| Status::unknown(format!("invalid image config: {error}")))
-    };
-    let config = parse(CONFIG)?.unwrap_or_else(|| empty_config(platform));
-    if platform.is_none() && config.os.is_empty() != config.architecture.is_empty() {
-        return Err(Status::unknown(
-            "invalid image config: os and architecture must be specified together",
-        ));
-    }
-    let base_history = parse(BASE_CONFIG)?.map_or(0, |base| common_history(&base, &config));
-    Ok(Subject {
-        chain,
-        config,
-        base_history,
-        epoch: said_epoch(answer, suffix)?,
-    })
-}
-
-/// What the front end says that no time is after: for all platforms, or for this one.
-fn said_epoch(answer: &Answer, suffix: &str) -> Result<Option<Timestamp>, Status> {
-    let said = answer.metadata.get(EPOCH);
-    let Some(said) = said.or_else(|| answer.metadata.get(&format!("{EPOCH}{suffix}"))) else {
-        return Ok(None);
-    };
-    let text = String::from_utf8_lossy(said);
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let time = text
-        .parse()
-        .ok()
-        .and_then(|seconds| Timestamp::from_unix(seconds, 0));
-    let wrong = || Status::invalid_argument(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}"));
-    time.map(Some).ok_or_else(wrong)
-}
-
-/// `result` with the time that the exporter asks for instead of the front end's.
-fn with_epoch(mut result: BuildResult, epoch: Epoch) -> BuildResult {
-    let epoch = match epoch {
-        Epoch::Unset => return result,
-        Epoch::At(seconds) => Timestamp::from_unix(seconds, 0),
-        Epoch::Off => None,
-    };
-    for part in &mut result.subjects {
-        part.subject.epoch = epoch;
-    }
-    result
-}
-
-/// The config of an image that no front end described (`exporter/containerimage/writer.go`, `defaultImageConfig`).
-fn empty_config(platform: Option<&Platform>) -> ImageConfig {
-    let platform = platform.cloned().unwrap_or_else(Platform::host);
-    let mut config = ImageConfig {
-        os: platform.os,
-        architecture: platform.architecture,
-        variant: platform.variant.unwrap_or_default(),
-        os_version: platform.os_version.unwrap_or_default(),
-        os_features: platform.os_features,
-        ..ImageConfig::default()
-    };
-    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
-    config
 }

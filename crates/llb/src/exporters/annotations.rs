@@ -42,7 +42,10 @@ pub fn for_platform(annotations: &Annotations, platform: Option<&Platform>) -> A
 }
 
 /// Takes the attribute if it is an annotation; says whether it was.
-pub(super) fn annotation(
+///
+/// # Errors
+/// [`ExporterError`] for kinds there are none of and platforms that are none.
+pub fn annotation(
     annotations: &mut Annotations,
     attribute: &str,
     value: &str,

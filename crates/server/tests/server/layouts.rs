@@ -156,3 +156,31 @@ async fn privileged_row48_a_client_without_the_store_is_told_so_and_others_are_s
         "what the store has is not sent again"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_an_exporters_attributes_describe_the_image_in_place_of_the_front_end() {
+    let bench = Bench::new();
+    let blobs = Blobs::default();
+    let _client = connect(&bench, "own", Some(&blobs)).await;
+    let mut request = request("own", "own", "oci");
+    let attrs = &mut request.exporters[0].attrs;
+    let config = r#"{"os":"linux","architecture":"riscv64","config":{"User":"7"},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+    attrs.insert("containerimage.config".to_owned(), config.to_owned());
+    let created = "org.opencontainers.image.created";
+    attrs.insert(
+        format!("annotation-manifest-descriptor.{created}"),
+        "at dawn".to_owned(),
+    );
+    let response = bench.solve(request).await.unwrap();
+    let described = descriptor(&response);
+    assert_eq!(described["annotations"][created], "at dawn");
+    let blobs = blobs.lock().unwrap();
+    let read = |digest: &Value| -> Value {
+        let (_, bytes) = blobs.iter().find(|(known, _)| digest == known).unwrap();
+        serde_json::from_slice(bytes).unwrap()
+    };
+    let config = read(&read(&described["digest"])["config"]["digest"]);
+    assert_eq!(config["architecture"], "riscv64");
+    assert_eq!(config["config"]["User"], "7");
+    assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
+}

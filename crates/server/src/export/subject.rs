@@ -1,0 +1,112 @@
+//! What an answer's metadata says of a file system that is exported: its config, and that no time is after its epoch.
+
+use std::collections::BTreeMap;
+
+use rbuild_builder::build::common_history;
+use rbuild_builder::export::{BuildResult, Subject};
+use rbuild_builder::value::Chain;
+use rbuild_llb::exporters::Epoch;
+use rbuild_oci::{ImageConfig, Platform, Timestamp};
+use tonic::Status;
+
+use crate::answer::{BASE_CONFIG, CONFIG, EPOCH};
+
+/// Metadata of an answer, or of an exporter's attributes.
+pub(super) type Metadata = BTreeMap<String, Vec<u8>>;
+
+/// `chain` with what `metadata` says of it; keys of one platform end in `suffix`.
+pub(super) fn subject(
+    metadata: &Metadata,
+    suffix: &str,
+    platform: Option<&Platform>,
+    chain: Chain,
+) -> Result<Subject, Status> {
+    let config = image_config(metadata, CONFIG, suffix)?.unwrap_or_else(|| empty_config(platform));
+    if platform.is_none() && config.os.is_empty() != config.architecture.is_empty() {
+        return Err(Status::unknown(
+            "invalid image config: os and architecture must be specified together",
+        ));
+    }
+    let base_history =
+        image_config(metadata, BASE_CONFIG, suffix)?.map_or(0, |base| common_history(&base, &config));
+    Ok(Subject {
+        chain,
+        config,
+        base_history,
+        epoch: said_epoch(metadata, suffix)?,
+    })
+}
+
+/// The config under `key`: that of the platform, or of all.
+fn image_config(metadata: &Metadata, key: &str, suffix: &str) -> Result<Option<ImageConfig>, Status> {
+    let of_platform = metadata.get(&format!("{key}{suffix}"));
+    let bytes = of_platform.or_else(|| metadata.get(key));
+    if bytes.is_some_and(|bytes| bytes.trim_ascii() == b"null") {
+        return Err(Status::unknown("invalid null image config for export"));
+    }
+    let parsed = bytes.map(|bytes| ImageConfig::parse(bytes)).transpose();
+    parsed.map_err(|error| Status::unknown(format!("invalid image config: {error}")))
+}
+
+/// `result` with what the exporter's own attributes say of it: they win over the front end
+/// (`exporter/containerimage/export.go`, `Export`).
+pub(super) fn with_metadata(mut result: BuildResult, metadata: &Metadata) -> Result<BuildResult, Status> {
+    for part in &mut result.subjects {
+        let suffix = format!("/{}", part.runs_on());
+        if let Some(config) = image_config(metadata, CONFIG, &suffix)? {
+            let base = image_config(metadata, BASE_CONFIG, &suffix)?;
+            part.subject.base_history = base.map_or(0, |base| common_history(&base, &config));
+            part.subject.config = config;
+        }
+        if let Some(epoch) = said_epoch(metadata, &suffix)? {
+            part.subject.epoch = Some(epoch);
+        }
+    }
+    Ok(result)
+}
+
+/// What the front end says that no time is after: for all platforms, or for this one.
+fn said_epoch(metadata: &Metadata, suffix: &str) -> Result<Option<Timestamp>, Status> {
+    let said = metadata.get(EPOCH);
+    let Some(said) = said.or_else(|| metadata.get(&format!("{EPOCH}{suffix}"))) else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(said);
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let time = text
+        .parse()
+        .ok()
+        .and_then(|seconds| Timestamp::from_unix(seconds, 0));
+    let wrong = || Status::invalid_argument(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}"));
+    time.map(Some).ok_or_else(wrong)
+}
+
+/// `result` with the time that the exporter asks for instead of the front end's.
+pub(super) fn with_epoch(mut result: BuildResult, epoch: Epoch) -> BuildResult {
+    let epoch = match epoch {
+        Epoch::Unset => return result,
+        Epoch::At(seconds) => Timestamp::from_unix(seconds, 0),
+        Epoch::Off => None,
+    };
+    for part in &mut result.subjects {
+        part.subject.epoch = epoch;
+    }
+    result
+}
+
+/// The config of an image that no front end described (`exporter/containerimage/writer.go`, `defaultImageConfig`).
+fn empty_config(platform: Option<&Platform>) -> ImageConfig {
+    let platform = platform.cloned().unwrap_or_else(Platform::host);
+    let mut config = ImageConfig {
+        os: platform.os,
+        architecture: platform.architecture,
+        variant: platform.variant.unwrap_or_default(),
+        os_version: platform.os_version.unwrap_or_default(),
+        os_features: platform.os_features,
+        ..ImageConfig::default()
+    };
+    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    config
+}
