@@ -12,7 +12,9 @@ use rbuild_oci::{Algorithm, Digest};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::error::{DiskError, IndexError, StoreError};
-use crate::lease::{Kind, Lease};
+use crate::holding::Kind;
+use crate::lease::Lease;
+use crate::lock::Sharing;
 use crate::store::{Durability, Store, Used};
 
 /// Writes smaller than this are collected.
@@ -149,11 +151,19 @@ impl Store {
         })
     }
 
-    /// Writes a whole blob.
+    /// Writes a whole blob, unless it is there: a build that changes nothing exports what it exported before.
     ///
     /// # Errors
     /// Those of [`BlobWriter::commit`].
     pub fn put_blob(&self, lease: &Lease, bytes: &[u8]) -> Result<CommittedBlob, CommitBlobError> {
+        // Where blobs have to be on the disk, one that is there may have been written by somebody who did not wait for it.
+        if self.durability() == Durability::Lazy {
+            let digest = Digest::sha256(bytes);
+            if lease.hold_blob(&digest)? {
+                let size = bytes.len() as u64;
+                return Ok(CommittedBlob { digest, size });
+            }
+        }
         let mut writer = self.blob_writer(lease)?;
         let path = writer.path.clone();
         writer
@@ -351,20 +361,15 @@ impl Lease {
     pub fn hold_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
         let name = digest.as_str().to_owned();
         if !self.is_held(Kind::Blob, &name) {
-            let names = vec![name];
-            let there = self.store().index().write("hold blob", |tables| {
-                let row = tables.one("SELECT 1 FROM blob WHERE digest = ?1", [digest.as_str()], |_| {
-                    Ok(())
-                })?;
-                if row.is_some() {
-                    self.hold_in(tables, Kind::Blob, &names)?;
-                }
-                Ok::<_, IndexError>(row.is_some())
+            let lock = self.store().lock_holdings(Sharing::Shared)?;
+            let row = self.store().index().read("find blob", |tables| {
+                let sql = "SELECT 1 FROM blob WHERE digest = ?1";
+                tables.one(sql, [digest.as_str()], |_| Ok(()))
             })?;
-            if !there {
+            if row.is_none() {
                 return Ok(false);
             }
-            self.note_held(Kind::Blob, names);
+            self.hold(&lock, Kind::Blob, vec![name])?;
         }
         Ok(self.store().open_blob(digest)?.is_some())
     }
@@ -452,6 +457,8 @@ impl BlobWriter<'_> {
         let target = store.layout().blob(&found);
         let names = vec![found.as_str().to_owned()];
         crate::fault::point("blob before rename");
+        let lock = store.lock_holdings(Sharing::Shared)?;
+        self.lease.hold(&lock, Kind::Blob, names)?;
         store.index().write("add blob", |tables| {
             std::fs::rename(&self.path, &target).map_err(|e| DiskError::new("rename to", &target, e))?;
             self.done = true;
@@ -472,11 +479,10 @@ impl BlobWriter<'_> {
                     (!durable).then(|| store.boot()),
                 ),
             )?;
-            self.lease.hold_in(tables, Kind::Blob, &names)?;
             Ok::<_, CommitBlobError>(())
         })?;
         crate::fault::point("blob committed");
-        self.lease.note_held(Kind::Blob, names);
+        drop(lock);
         if durable && let Some(dir) = target.parent() {
             let sync = File::open(dir).and_then(|dir| dir.sync_all());
             sync.map_err(|e| DiskError::new("sync", dir, e))?;

@@ -7,7 +7,8 @@
 //!   blobs/sha256/<hex>             0600; content hashes to its name. Also blobs/sha512/<hex>
 //!   layers/<form>/<layer id>/      0700 form directories; one overlay-ready directory per layer, immutable
 //!   mounts/<hex>[.<n>]/            cache mounts; <hex> is the SHA-256 of the mount's id, <n> a private sibling
-//!   tmp/<lease id>/                scratch of one lease; an flock(2) on the directory says that the lease lives
+//!   tmp/<lease id>/                scratch of one lease; an flock(2) on the directory says that the lease lives, `held` what it holds
+//!   tmp/                           its own flock(2): shared while something is found and held, exclusive while garbage is collected
 //!   trash/<random>/                what is being deleted; nothing refers to it
 //!   history/<hex>/                 one build that ran; <hex> is the SHA-256 of its id. `record`, and its blobs as `<algorithm>-<hex>`
 //!   locks/key-<hex>                flock(2) files of cache keys, present only while wanted

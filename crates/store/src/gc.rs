@@ -10,7 +10,9 @@ use std::time::Duration;
 use rbuild_oci::Digest;
 
 use crate::error::{IndexError, StoreError};
+use crate::holding::Kind;
 use crate::index::Tables;
+use crate::lock::Sharing;
 use crate::name::{FormName, LayerId};
 use crate::record::{LayerEntry, forget_record};
 use crate::store::Store;
@@ -226,6 +228,9 @@ impl Store {
     ) -> Result<Option<Vec<Part>>, StoreError> {
         let mut gone = Vec::new();
         let mut mounts = Vec::new();
+        let lock = self.lock_holdings(Sharing::Exclusive)?;
+        let holdings = self.holdings()?;
+        let is_held = |kind, name: &str| holdings.contains(&(kind, name.to_owned()));
         let current = self.index().write("collect", |tables| {
             if !image_digests(tables)?.is_subset(images) {
                 return Ok(false);
@@ -235,8 +240,8 @@ impl Store {
                     break;
                 }
                 let held = match candidate.kind {
-                    UsageKind::Blob => is_held(tables, "blob", &candidate.name)?,
-                    UsageKind::Layer => is_held(tables, "layer", &candidate.name)?,
+                    UsageKind::Blob => is_held(Kind::Blob, &candidate.name),
+                    UsageKind::Layer => is_held(Kind::Layer, &candidate.name),
                     _ => !self.mount_is_idle(&candidate.name)?,
                 };
                 if held {
@@ -254,6 +259,7 @@ impl Store {
             }
             Ok::<_, StoreError>(true)
         })?;
+        drop(lock);
         if !current {
             return Ok(None);
         }
@@ -306,10 +312,6 @@ impl Store {
                 }
             }
             tables.run("DELETE FROM alias WHERE key NOT IN (SELECT key FROM record)", [])?;
-            tables.run(
-                "DELETE FROM lease_ref WHERE lease NOT IN (SELECT id FROM lease)",
-                [],
-            )?;
             Ok(())
         })
     }
@@ -353,11 +355,6 @@ fn image_digests(tables: &Tables<'_>) -> Result<HashSet<String>, IndexError> {
 
 fn named_uses(tables: &Tables<'_>, sql: &str) -> Result<Vec<(String, i64)>, IndexError> {
     tables.all(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
-}
-
-fn is_held(tables: &Tables<'_>, kind: &str, name: &str) -> Result<bool, IndexError> {
-    let sql = "SELECT 1 FROM lease_ref WHERE kind = ?1 AND name = ?2 LIMIT 1";
-    Ok(tables.one(sql, (kind, name), |_| Ok(()))?.is_some())
 }
 
 /// Keys of the records that have the layer `id` and cannot get it again: no form has it, and no blob is named.

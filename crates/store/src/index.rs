@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, Row, Trans
 use crate::error::IndexError;
 
 /// Number of [`SCHEMA`]. An index with another number is set aside and rebuilt.
-pub(crate) const SCHEMA_VERSION: i64 = 1;
+pub(crate) const SCHEMA_VERSION: i64 = 2;
 /// Retries of a locked database, about two minutes in all.
 const BUSY_TRIES_MAX: i32 = 24_000;
 /// Longest pause between them. SQLite's own handler pauses up to 100 ms, ten times as long as a cached build.
@@ -50,12 +50,6 @@ CREATE TABLE kv(
 CREATE TABLE image(
   name TEXT PRIMARY KEY, digest TEXT NOT NULL, media_type TEXT NOT NULL, manifest_size INTEGER NOT NULL,
   config TEXT, size INTEGER NOT NULL, created INTEGER NOT NULL, tagged INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE lease(
-  id TEXT PRIMARY KEY, purpose TEXT NOT NULL, pid INTEGER NOT NULL, boot TEXT NOT NULL, created INTEGER NOT NULL)
-  WITHOUT ROWID;
-CREATE TABLE lease_ref(
-  kind TEXT NOT NULL, name TEXT NOT NULL, lease TEXT NOT NULL, PRIMARY KEY(kind, name, lease)) WITHOUT ROWID;
-CREATE INDEX lease_ref_lease ON lease_ref(lease);
 CREATE TABLE mount(
   dir TEXT PRIMARY KEY, id TEXT NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL,
   disk_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;

@@ -9,7 +9,9 @@ use rbuild_sys::{TreeError, walk_tree};
 use rustix::fs::FileType;
 
 use crate::error::{DiskError, IndexError, StoreError};
-use crate::lease::{Kind, Lease, make_private_dir};
+use crate::holding::Kind;
+use crate::lease::{Lease, make_private_dir};
+use crate::lock::Sharing;
 use crate::name::{DigestColumn, FormName, LayerId};
 use crate::store::{Store, Used};
 
@@ -129,6 +131,8 @@ impl Store {
         let target = self.layout().layer(form, id);
         let names = vec![held_name(form, id)];
         crate::fault::point("layer before rename");
+        let lock = self.lock_holdings(Sharing::Shared)?;
+        lease.hold(&lock, Kind::Layer, names)?;
         let ours = self.index().write("add layer", |tables| {
             let row = tables.one(
                 "SELECT 1 FROM layer WHERE form = ?1 AND id = ?2",
@@ -159,11 +163,10 @@ impl Store {
                     ),
                 )?;
             }
-            lease.hold_in(tables, Kind::Layer, &names)?;
             Ok::<_, StoreError>(ours)
         })?;
         crate::fault::point("layer committed");
-        lease.note_held(Kind::Layer, names);
+        drop(lock);
         if !ours {
             self.remove_private(dir)?;
         }
@@ -334,7 +337,8 @@ impl Lease {
             .filter(|name| !self.is_held(Kind::Layer, name))
             .collect();
         if !new.is_empty() {
-            let held = self.store().index().write("hold layers", |tables| {
+            let lock = self.store().lock_holdings(Sharing::Shared)?;
+            let there = self.store().index().read("find layers", |tables| {
                 let mut there = Vec::new();
                 for name in &new {
                     let sql = "SELECT 1 FROM layer WHERE form = ?1 AND id = ?2";
@@ -343,13 +347,10 @@ impl Lease {
                         there.push(name.clone());
                     }
                 }
-                if !there.is_empty() {
-                    self.hold_in(tables, Kind::Layer, &there)?;
-                }
-                Ok::<_, IndexError>(there)
+                Ok(there)
             })?;
-            if !held.is_empty() {
-                self.note_held(Kind::Layer, held);
+            if !there.is_empty() {
+                self.hold(&lock, Kind::Layer, there)?;
             }
         }
         ids.iter().map(|id| self.held_layer(form, id)).collect()
@@ -371,7 +372,7 @@ impl Lease {
     }
 }
 
-/// Name of a layer in `lease_ref`.
+/// Name of a layer that is held.
 pub(crate) fn held_name(form: &FormName, id: &LayerId) -> String {
     format!("{form}/{id}")
 }

@@ -1,8 +1,8 @@
 //! Leases: what a running build uses is not taken away from it, and what it leaves behind when it dies is.
 //!
-//! A lease is a directory `tmp/<id>` whose `flock(2)` is held. Everything the build writes begins in it. Layers and
-//! blobs the build touches get a row in `lease_ref` in the same transaction that finds them, so the garbage
-//! collector either sees the row or has already removed the thing, and then the touch says "not there".
+//! A lease is a directory `tmp/<id>` whose `flock(2)` is held. Everything the build writes begins in it. The names of layers and
+//! blobs the build touches are written there (`holding.rs`) under the lock under which they were found, so the garbage
+//! collector either sees the name or has already removed the thing, and then the touch says "not there".
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::Store;
 use crate::error::{DiskError, StoreError};
-use crate::index::Tables;
+use crate::holding::{self, HoldingsLock, Kind};
 use crate::lock::is_still;
 use crate::name::random_name;
 
@@ -26,7 +26,6 @@ const DEAD_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Lease {
     store: Store,
-    id: String,
     purpose: String,
     dir: PathBuf,
     /// Held for its lock.
@@ -37,27 +36,12 @@ pub struct Lease {
 
 #[derive(Debug, Default)]
 struct Held {
-    registered: bool,
+    /// The file that tells others; made when there is something to tell.
+    file: Option<File>,
     names: HashSet<(Kind, String)>,
     /// Held layers that were found whole. Nobody takes them away or changes them while the lease lives, so they are not
     /// looked at again: a build asks for the same layers before each of its steps.
     layers: HashMap<String, PathBuf>,
-}
-
-/// What a lease can hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
-    Blob,
-    Layer,
-}
-
-impl Kind {
-    pub(crate) const fn column(self) -> &'static str {
-        match self {
-            Self::Blob => "blob",
-            Self::Layer => "layer",
-        }
-    }
 }
 
 impl Store {
@@ -88,7 +72,6 @@ impl Store {
             if is_still(&dir, &lock)? {
                 return Ok(Lease {
                     store: self.clone(),
-                    id,
                     purpose: purpose.to_owned(),
                     dir,
                     lock: Some(lock),
@@ -99,13 +82,13 @@ impl Store {
         }
     }
 
-    /// Moves the directories of dead leases to the trash and forgets what they held; gives their number.
+    /// Moves the directories of dead leases, and with them what they held, to the trash; gives their number.
     pub(crate) fn collect_dead_leases(&self, max: usize) -> Result<usize, StoreError> {
         let tmp = self.layout().top("tmp");
-        let mut dead = Vec::new();
+        let mut dead = 0;
         for entry in std::fs::read_dir(&tmp).map_err(|e| DiskError::new("list", &tmp, e))? {
             let entry = entry.map_err(|e| DiskError::new("list", &tmp, e))?;
-            if dead.len() >= max {
+            if dead >= max {
                 break;
             }
             let path = entry.path();
@@ -121,15 +104,10 @@ impl Store {
             }
             if is_still(&path, &lock)? {
                 self.discard(&path)?;
-                dead.push(entry.file_name().to_string_lossy().into_owned());
+                dead += 1;
             }
         }
-        if !dead.is_empty() {
-            self.index().write("forget dead leases", |tables| {
-                dead.iter().try_for_each(|id| forget(tables, id))
-            })?;
-        }
-        Ok(dead.len())
+        Ok(dead)
     }
 
     pub(crate) fn collect_dead_leases_at_open(&self) -> Result<usize, StoreError> {
@@ -184,39 +162,16 @@ impl Lease {
         held.layers.insert(name, path);
     }
 
-    /// Adds rows for `names`; the caller has just seen in the same transaction that they exist.
-    pub(crate) fn hold_in(
-        &self,
-        tables: &Tables<'_>,
-        kind: Kind,
-        names: &[String],
-    ) -> Result<(), crate::IndexError> {
-        let registered = self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .registered;
-        if !registered {
-            let pid = i64::from(std::process::id());
-            tables.run(
-                "INSERT OR REPLACE INTO lease(id, purpose, pid, boot, created) VALUES(?1, ?2, ?3, ?4, ?5)",
-                (&self.id, &self.purpose, pid, self.store.boot(), self.store.now()),
-            )?;
-        }
-        for name in names {
-            tables.run(
-                "INSERT OR IGNORE INTO lease_ref(kind, name, lease) VALUES(?1, ?2, ?3)",
-                (kind.column(), name, &self.id),
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Remembers, after the commit, what [`Self::hold_in`] wrote.
-    pub(crate) fn note_held(&self, kind: Kind, names: Vec<String>) {
+    /// Holds what `names` say; the caller has seen that it is there, or is about to make it, while it had `_lock`.
+    pub(crate) fn hold(&self, _lock: &HoldingsLock, kind: Kind, names: Vec<String>) -> Result<(), DiskError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.registered = true;
+        let file = match &mut held.file {
+            Some(file) => file,
+            none => none.insert(holding::create(&self.dir, &self.purpose)?),
+        };
+        holding::append(file, &self.dir, kind, &names)?;
         held.names.extend(names.into_iter().map(|name| (kind, name)));
+        Ok(())
     }
 }
 
@@ -224,27 +179,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.store.flush_used();
         // A failure here leaves what a killed process leaves, and the next opener collects it.
-        let registered = self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .registered;
-        if registered {
-            drop(
-                self.store
-                    .index()
-                    .write("end lease", |tables| forget(tables, &self.id)),
-            );
-        }
         drop(self.store.remove_private(&self.dir));
         drop(self.lock.take());
     }
-}
-
-fn forget(tables: &Tables<'_>, id: &str) -> Result<(), crate::IndexError> {
-    tables.run("DELETE FROM lease_ref WHERE lease = ?1", [id])?;
-    tables.run("DELETE FROM lease WHERE id = ?1", [id])?;
-    Ok(())
 }
 
 /// Makes a directory of mode 0700 whatever the umask.

@@ -25,6 +25,7 @@ pub mod format;
 mod fsck;
 mod gc;
 mod history;
+mod holding;
 mod image;
 mod index;
 mod layer;

@@ -10,6 +10,7 @@ use rbuild_sys::{TreeError, walk_tree};
 use rustix::fs::FileType;
 
 use crate::error::{DiskError, IndexError, StoreError};
+use crate::holding::Kind;
 use crate::store::Store;
 
 /// What a part of the store is.
@@ -73,8 +74,8 @@ impl Usage {
     }
 }
 
-/// Times and description of a part, by name, and whether it is in use.
-type Notes = HashMap<String, (i64, i64, String, bool)>;
+/// Times and description of a part, by name.
+type Notes = HashMap<String, (i64, i64, String)>;
 
 impl Store {
     /// Measures everything in the store. Reads the status of every file.
@@ -89,12 +90,11 @@ impl Store {
         let top = |name: &str| self.layout().top(name);
         let (blobs, layers, mounts) = self.index().read("list parts", |tables| {
             let note = |row: &rusqlite::Row<'_>| {
-                let notes = (row.get(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get(4)?);
+                let notes = (row.get(1)?, row.get(2)?, row.get::<_, String>(3)?);
                 Ok((row.get::<_, String>(0)?, notes))
             };
             let blobs = tables.all(
-                "SELECT digest, created, used, coalesce((SELECT media_type FROM diff_blob d WHERE d.digest = b.digest), ''),
-                 EXISTS(SELECT 1 FROM lease_ref f WHERE f.kind = 'blob' AND f.name = b.digest)
+                "SELECT digest, created, used, coalesce((SELECT media_type FROM diff_blob d WHERE d.digest = b.digest), '')
                  FROM blob b",
                 [],
                 note,
@@ -102,12 +102,12 @@ impl Store {
             let layers = tables.all(
                 "SELECT form || '/' || id, created, used, coalesce(
                  (SELECT vertex FROM record r JOIN record_layer l ON l.key = r.key WHERE l.layer = y.id
-                  ORDER BY length(r.layers) LIMIT 1), ''),
-                 EXISTS(SELECT 1 FROM lease_ref f WHERE f.kind = 'layer' AND f.name = y.form || '/' || y.id) FROM layer y",
+                  ORDER BY length(r.layers) LIMIT 1), '')
+                 FROM layer y",
                 [],
                 note,
             )?;
-            let mounts = tables.all("SELECT dir, created, used, id, 0 FROM mount", [], note)?;
+            let mounts = tables.all("SELECT dir, created, used, id FROM mount", [], note)?;
             Ok((Notes::from_iter(blobs), Notes::from_iter(layers), Notes::from_iter(mounts)))
         })?;
         for algorithm in ["sha256", "sha512"] {
@@ -119,10 +119,15 @@ impl Store {
             meter.children(&top("layers").join(&form), UsageKind::Layer, name, &layers)?;
         }
         meter.children(&top("mounts"), UsageKind::CacheMount, str::to_owned, &mounts)?;
+        let holdings = self.holdings()?;
+        let is_held = |kind, name: &str| holdings.contains(&(kind, name.to_owned()));
         for entry in &mut meter.entries {
-            if entry.kind == UsageKind::CacheMount {
-                entry.in_use = !self.mount_is_idle(&entry.name)?;
-            }
+            entry.in_use = match entry.kind {
+                UsageKind::Blob => is_held(Kind::Blob, &entry.name),
+                UsageKind::Layer => is_held(Kind::Layer, &entry.name),
+                UsageKind::CacheMount => !self.mount_is_idle(&entry.name)?,
+                _ => false,
+            };
         }
         for dir in ["tmp", "trash"] {
             meter.children(
@@ -246,7 +251,7 @@ impl Meter {
         path: &Path,
         kind: UsageKind,
         name: String,
-        note: Option<&(i64, i64, String, bool)>,
+        note: Option<&(i64, i64, String)>,
         depth: Depth,
     ) -> Result<(), DiskError> {
         let stat = match std::fs::symlink_metadata(path) {
@@ -261,7 +266,7 @@ impl Meter {
         if stat.is_dir() && matches!(depth, Depth::Tree) {
             bytes += self.below(path)?;
         }
-        let (created_ms, used_ms, description, in_use) = note.cloned().unwrap_or_default();
+        let (created_ms, used_ms, description) = note.cloned().unwrap_or_default();
         self.entries.push(UsageEntry {
             kind,
             name,
@@ -269,7 +274,7 @@ impl Meter {
             created_ms,
             used_ms,
             description,
-            in_use,
+            in_use: false,
         });
         Ok(())
     }

@@ -167,18 +167,12 @@ fn a_lease_of_a_dead_process_holds_nothing() {
     let (_dir, store) = temporary_store();
     let lease = store.lease("test").unwrap();
     let blob = store.put_blob(&lease, b"content").unwrap();
-    // As if it had been killed: rows and directory stay, the lock is free.
-    store
-        .index()
-        .write("test", |t| {
-            t.run("UPDATE lease_ref SET lease = 'dead'", []).map(drop)
-        })
-        .unwrap();
-    store
-        .index()
-        .write("test", |t| t.run("UPDATE lease SET id = 'dead'", []).map(drop))
-        .unwrap();
-    std::fs::create_dir(store.root().join("tmp/dead")).unwrap();
+    // As if it had been killed: the directory stays with all it holds, the lock is free.
+    let dead = store.root().join("tmp/dead");
+    std::fs::create_dir(&dead).unwrap();
+    std::fs::copy(lease.dir().join("held"), dead.join("held")).unwrap();
+    drop(lease);
+    assert_eq!(store.holdings().unwrap().len(), 1);
     store.gc(&GcPolicy::default()).unwrap();
     assert_eq!(store.has_blob(&blob.digest).unwrap(), None);
     assert!(!store.root().join("tmp/dead").exists());
