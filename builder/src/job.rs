@@ -118,7 +118,6 @@ impl Job {
         settings: Settings,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             sources: Arc::default(),
             remotes: Mutex::default(),
@@ -132,7 +131,7 @@ impl Job {
                 let most = settings.jobs.unwrap_or(STEPS_MAX);
                 Arc::new(Semaphore::new(most.clamp(1, STEPS_MAX)))
             }),
-            processors: Semaphore::new(processors),
+            processors: Semaphore::new(rbuild_sys::process::processors()),
             engine,
             lease,
             client,

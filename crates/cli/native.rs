@@ -76,7 +76,11 @@ impl Native {
             .map_err(|error| EngineError::failed(chain_text(&error)))?;
         let credentials = Credentials::load(&CredentialSources::from_process());
         let client = Client::new(config, credentials, USER_AGENT);
-        let workers = options.jobs.unwrap_or(usize::MAX).min(processors()).max(1);
+        let workers = options
+            .jobs
+            .unwrap_or(usize::MAX)
+            .min(rbuild_sys::process::processors())
+            .max(1);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
             .thread_name("rbuild")
@@ -148,10 +152,6 @@ fn parse_platform(text: Option<&str>) -> Result<Platform, EngineError> {
 
 fn failed(error: impl std::error::Error) -> EngineError {
     EngineError::failed(chain_text(&error))
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn from_ms(milliseconds: i64) -> Option<SystemTime> {

@@ -347,7 +347,7 @@ pub(crate) async fn layer_blob(
             }
             LayerCompression::Zstd => LayerFormat::Zstd(output.compression_level),
         },
-        workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        workers: rbuild_sys::process::processors(),
         newest_mtime: newest.map(Timestamp::unix_seconds),
         xattrs: ExportedXattrs::Capability,
         any_compression: false,

@@ -15,6 +15,14 @@ pub struct Namespaces {
     pub network: bool,
 }
 
+/// Processors this process may use, by its affinity and the quota of its cgroup when it was first asked: reading that takes
+/// four files.
+#[must_use]
+pub fn processors() -> usize {
+    static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+}
+
 /// Which side of a fork this is.
 #[derive(Debug)]
 pub enum Forked {
