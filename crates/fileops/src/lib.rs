@@ -3,7 +3,7 @@
 //! (`cache/contenthash`).
 //!
 //! Level 2. Knows roots by descriptor ([`rbuild_sys::RootFd`]) and nothing of images, layers or mounts. All of it is
-//! synchronous; large copies and hashes use the process's rayon pool. Nothing is read or written outside the roots
+//! synchronous; large copies and hashes start threads of their own. Nothing is read or written outside the roots
 //! it is given, whatever links are in them and whoever exchanges names meanwhile.
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod select;
 mod source;
 mod unpack;
 mod walk;
+mod workers;
 mod xattr;
 
 pub use actions::{ActionError, apply};

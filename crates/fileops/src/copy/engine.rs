@@ -35,7 +35,6 @@ pub(super) struct Engine<'a> {
     pub(super) data: DataCopier,
     pub(super) files: AtomicU64,
     pub(super) bytes: AtomicU64,
-    pub(super) batches: AtomicUsize,
     pub(super) failed: AtomicBool,
     pub(super) failure: Mutex<Option<CopyError>>,
 }
@@ -111,7 +110,6 @@ impl<'a> Engine<'a> {
             data: DataCopier::default(),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            batches: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
         }

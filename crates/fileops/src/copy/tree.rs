@@ -19,12 +19,15 @@ use crate::remove::remove_tree;
 use crate::select::{Required, Watched};
 use crate::source::Located;
 use crate::walk::{self, Dir, Leaf, Visitor, WalkError};
+use crate::workers::Workers;
 use crate::xattr;
 
 /// Files handed to another thread at once.
 const BATCH_FILES: usize = 32;
 /// Bytes after which a batch is handed over, however few files it has.
 const BATCH_BYTES: u64 = 1 << 20;
+/// A first batch of less is copied by the walk itself.
+const SMALL_BYTES: u64 = 1 << 18;
 /// Most batches under way at once; each holds two directories and works on two files.
 const BATCHES_MAX: usize = 8;
 
@@ -39,10 +42,11 @@ impl Engine<'_> {
         let mut dirs = 0;
         self.target.clone_from(&top.path);
         let engine = &*self;
-        let walked = rayon::in_place_scope(|scope| {
+        let run = |batch: Batch| engine.run(&batch);
+        let walked = std::thread::scope(|scope| {
             let mut visitor = TreeCopy {
                 engine,
-                scope,
+                workers: Workers::new(scope, BATCHES_MAX, &run),
                 root: top.fd,
                 root_created: top.created,
                 stack: DirStack::new(),
@@ -73,9 +77,9 @@ struct Frame {
     finish: Finish,
 }
 
-struct TreeCopy<'s, 'scope, 'a> {
+struct TreeCopy<'scope, 'env, 'a> {
     engine: &'scope Engine<'a>,
-    scope: &'s rayon::Scope<'scope>,
+    workers: Workers<'scope, 'env, Batch>,
     root: Arc<OwnedFd>,
     root_created: bool,
     stack: DirStack<Frame>,
@@ -85,23 +89,13 @@ struct TreeCopy<'s, 'scope, 'a> {
     dirs: u64,
 }
 
-impl<'scope> TreeCopy<'_, 'scope, '_> {
+impl TreeCopy<'_, '_, '_> {
     fn flush(&mut self) {
         let Some(batch) = self.batch.take() else {
             return;
         };
-        let engine = self.engine;
-        if engine.batches.fetch_add(1, Ordering::Relaxed) >= BATCHES_MAX {
-            // Enough is under way: this thread does its share, which also bounds the open descriptors.
-            engine.run(&batch);
-            engine.batches.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        self.scope.spawn(move |_| {
-            engine.run(&batch);
-            drop(batch);
-            engine.batches.fetch_sub(1, Ordering::Relaxed);
-        });
+        let is_small = batch.bytes < SMALL_BYTES;
+        self.workers.give(batch, is_small);
     }
 
     fn push(&mut self, name: &CString, fd: Arc<OwnedFd>, finish: Finish) -> Result<(), Errno> {

@@ -6,7 +6,7 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FileType, Stat};
@@ -18,10 +18,13 @@ use super::{ContextStats, HashError};
 use crate::select::{Required, Watched};
 use crate::source::{Located, SourceTree};
 use crate::walk::{self, Dir, Filter, Leaf, Visitor, WalkError};
+use crate::workers::Workers;
 use crate::xattr;
 
 const BATCH_FILES: usize = 64;
 const BATCH_BYTES: u64 = 1 << 20;
+/// A first batch of less is read by the walk itself.
+const SMALL_BYTES: u64 = 1 << 18;
 /// Most batches under way at once; each holds a directory and reads one file.
 const BATCHES_MAX: usize = 16;
 
@@ -34,7 +37,6 @@ struct Engine<'a> {
     files_read: AtomicU64,
     bytes_read: AtomicU64,
     bytes: AtomicU64,
-    batches: AtomicUsize,
     failed: AtomicBool,
     failure: Mutex<Option<HashError>>,
 }
@@ -63,16 +65,16 @@ pub(super) fn hash(
         files_read: AtomicU64::new(0),
         bytes_read: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
-        batches: AtomicUsize::new(0),
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
     let holder = Node::new([0; 32], None);
     let mut stats = ContextStats::default();
-    let walked = rayon::in_place_scope(|scope| {
+    let run = |batch: Batch| engine.run(&batch);
+    let walked = std::thread::scope(|scope| {
         let mut visitor = TreeHash {
             engine: &engine,
-            scope,
+            workers: Workers::new(scope, BATCHES_MAX, &run),
             nodes: vec![Arc::clone(&holder)],
             batch: None,
             stats: &mut stats,
@@ -158,9 +160,9 @@ impl Engine<'_> {
     }
 }
 
-struct TreeHash<'s, 'scope, 'a, 'n> {
+struct TreeHash<'scope, 'env, 'a, 'n> {
     engine: &'scope Engine<'a>,
-    scope: &'s rayon::Scope<'scope>,
+    workers: Workers<'scope, 'env, Batch>,
     /// The holder, then the directories on the way down.
     nodes: Vec<Arc<Node>>,
     batch: Option<Batch>,
@@ -172,17 +174,8 @@ impl TreeHash<'_, '_, '_, '_> {
         let Some(batch) = self.batch.take() else {
             return;
         };
-        let engine = self.engine;
-        if engine.batches.fetch_add(1, Ordering::Relaxed) >= BATCHES_MAX {
-            engine.run(&batch);
-            engine.batches.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        self.scope.spawn(move |_| {
-            engine.run(&batch);
-            drop(batch);
-            engine.batches.fetch_sub(1, Ordering::Relaxed);
-        });
+        let is_small = batch.bytes < SMALL_BYTES;
+        self.workers.give(batch, is_small);
     }
 
     /// Digest of a directory's attributes.
