@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rbuild_graph::progress::Sink;
+use rbuild_oci::Digest;
 use rbuild_store::LayerId;
 
 use crate::export::Subject;
@@ -16,6 +17,11 @@ use crate::job::Job;
 use crate::ops::blocking;
 use crate::solve::Reporter;
 use program::StartProblem;
+
+/// Where the store remembers what was found to start.
+const START_SPACE: &str = "starts";
+/// Images remembered.
+const STARTS_MAX: usize = 1000;
 
 /// Shows a failure to start that can be seen coming, and gives it as a line.
 pub(crate) async fn warning(job: &Arc<Job>, subject: &Subject, sink: &Arc<dyn Sink>) -> Option<String> {
@@ -58,15 +64,56 @@ async fn problem(job: &Arc<Job>, subject: &Subject) -> Option<StartProblem> {
     }
 }
 
-/// Looks into some layers of the image.
+/// Looks into some layers of the image, unless they were found to start with the same config before: looking mounts them.
 async fn look(job: &Arc<Job>, subject: &Subject, layers: &[LayerId]) -> Option<StartProblem> {
     if layers.is_empty() {
         return None;
     }
     let (job, layers, config) = (Arc::clone(job), layers.to_vec(), subject.config.to_bytes());
+    let name = name_of(&layers, &config);
     blocking(move || {
+        let store = &job.engine.store;
+        if matches!(store.kv(START_SPACE, name.as_str()), Ok(Some(_))) {
+            return None;
+        }
         let view = job.engine.snapshotter.view(&job.lease, &layers).ok()?;
-        program::problem(view.root(), &config)
+        let problem = program::problem(view.root(), &config);
+        if problem.is_none() {
+            // Not remembered, it is looked for again: no reason to hold back a build either.
+            drop(store.put_kv(START_SPACE, name.as_str(), &[]));
+            drop(store.prune_kv(START_SPACE, STARTS_MAX));
+        }
+        problem
     })
     .await
+}
+
+fn name_of(layers: &[LayerId], config: &[u8]) -> Digest {
+    let mut text: Vec<u8> = layers
+        .iter()
+        .flat_map(|id| format!("{id} ").into_bytes())
+        .collect();
+    text.extend_from_slice(config);
+    Digest::sha256(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use rbuild_oci::DiffId;
+
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_of_these_layers_and_this_config() {
+        let ids = ["a", "b", "a"].map(|text| LayerId::of_diff_id(&DiffId(Digest::sha256(text.as_bytes()))));
+        let names = [
+            name_of(&ids[..1], b"{}"),
+            name_of(&ids[1..2], b"{}"),
+            name_of(&ids[..2], b"{}"),
+            name_of(&ids[1..], b"{}"),
+            name_of(&ids[..1], b"{ }"),
+        ];
+        let different: std::collections::HashSet<_> = names.iter().collect();
+        assert_eq!(different.len(), names.len());
+    }
 }

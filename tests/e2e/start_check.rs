@@ -26,6 +26,9 @@ fn told(loader: &str) -> String {
     let fixture = Fixture::new("FROM otherlibc\nCOPY --chmod=755 service /service\nCMD [\"/service\"]\n");
     fs::write(fixture.context.dir().join("service"), program(loader)).expect("a file of the context");
     let (ran, _) = fixture.image(&[&busybox_argument("otherlibc")]);
+    let (again, _) = fixture.image(&[&busybox_argument("otherlibc")]);
+    let warns = |said: &str| said.contains("needs the loader");
+    assert_eq!(warns(&ran.stderr), warns(&again.stderr), "{}", again.stderr);
     ran.stderr
 }
 
