@@ -5,11 +5,13 @@
 //! to `benches/results/<date>-<case>.json`, a table of all cases to `<date>.md`.
 
 mod cases;
+mod contexts;
+mod measure;
+mod scale;
 mod tools;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -19,21 +21,12 @@ use rbuild_testkit::peer::DockerRegistry;
 use serde_json::{Value, json};
 
 use crate::{ci, packages, shell};
-use cases::{Case, Room};
+use cases::Case;
+use measure::{Sample, measure, spread};
 use tools::Tool;
 
 /// Runs of each case and tool.
 const RUNS: usize = 5;
-
-/// One timed build.
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    wall_ms: f64,
-    /// User and system time of the process and those it waited for.
-    cpu_ms: f64,
-    /// Largest resident set of one process of the tree, KiB.
-    peak_kib: u64,
-}
 
 /// Measures.
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -48,6 +41,22 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
     let registry = DockerRegistry::start()?;
     let base = publish(&registry)?;
+    if args.iter().any(|arg| arg == "--scale") {
+        let machine = machine_facts(&[])?;
+        let lines = scale::run(program, &base)?;
+        let date = machine["date"].as_str().unwrap_or("undated");
+        let text = machine["text"].as_str().unwrap_or_default();
+        let path = results()?.join(format!("{date}-scale.md"));
+        fs::write(
+            &path,
+            format!(
+                "# How cost grows, {date}\n\n{text} `cargo xtask bench --scale`\n\n{}\n",
+                lines.join("\n")
+            ),
+        )?;
+        println!("written: {}", path.display());
+        return Ok(());
+    }
     let mut tools = vec![Tool::rbuild(program)];
     tools.extend(machine::program("buildah").map(Tool::buildah));
     if let (Some(buildctl), Some(addr)) = (shell::flag(args, "--buildctl"), shell::flag(args, "--addr")) {
@@ -114,80 +123,6 @@ fn results() -> Result<std::path::PathBuf> {
     Ok(dir)
 }
 
-/// Times every tool in turn, `runs` times.
-fn measure(case: &Case, tools: &[Tool], base: &str, runs: usize) -> Result<Vec<Vec<Sample>>> {
-    let mut rooms = Vec::new();
-    for tool in tools {
-        let room = Room::new()?;
-        (case.fill)(&room, base)?;
-        if case.warm {
-            let warmed = timed(tool, &room)?;
-            println!("  {} warmed in {:.0} ms", tool.name, warmed.wall_ms);
-        }
-        rooms.push(room);
-    }
-    let mut samples = vec![Vec::new(); tools.len()];
-    for run in 0..runs {
-        for (at, tool) in tools.iter().enumerate() {
-            if !case.warm {
-                tool.forget(&rooms[at])?;
-            }
-            (case.before_run)(&rooms[at], run)?;
-            let sample = timed(tool, &rooms[at])?;
-            println!(
-                "  {} {:.0} ms, {} KiB",
-                tool.name, sample.wall_ms, sample.peak_kib
-            );
-            samples[at].push(sample);
-        }
-    }
-    for (tool, room) in tools.iter().zip(&rooms) {
-        tool.forget(room)?;
-    }
-    Ok(samples)
-}
-
-/// One build under `time(1)`, which adds well under a millisecond.
-fn timed(tool: &Tool, room: &Room) -> Result<Sample> {
-    let report = room.path().join("time");
-    let mut wall_ms = 0.0;
-    let (mut cpu_ms, mut peak_kib) = (0.0, 0);
-    for argv in tool.commands(room) {
-        let mut command = Command::new(machine::required("time", "time")?);
-        command
-            .args(["-f", "%U %S %M", "-o"])
-            .arg(&report)
-            .args(&argv)
-            .env_remove("RBUILD_ROOT");
-        let start = Instant::now();
-        let output = command.output().with_context(|| format!("start {argv:?}"))?;
-        wall_ms += start.elapsed().as_secs_f64() * 1000.0;
-        ensure!(
-            output.status.success(),
-            "{argv:?} failed:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let text = fs::read_to_string(&report)?;
-        let numbers: Vec<f64> = text
-            .split_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .collect();
-        ensure!(numbers.len() == 3, "time(1) says {text:?}");
-        cpu_ms += (numbers[0] + numbers[1]) * 1000.0;
-        peak_kib = peak_kib.max(
-            text.split_whitespace()
-                .last()
-                .and_then(|word| word.parse().ok())
-                .unwrap_or(0),
-        );
-    }
-    Ok(Sample {
-        wall_ms,
-        cpu_ms,
-        peak_kib,
-    })
-}
-
 /// What one more RUN costs each tool, from the cases of 1 and 50 steps, beside a bare fork and exec of the same program.
 fn step_cost(tools: &[Tool], medians: &BTreeMap<&str, Vec<f64>>) -> Result<Vec<String>> {
     let (Some(one), Some(fifty)) = (medians.get("one-step"), medians.get("fifty-steps")) else {
@@ -212,13 +147,6 @@ fn step_cost(tools: &[Tool], medians: &BTreeMap<&str, Vec<f64>>) -> Result<Vec<S
         lines.push(format!("- {}: {:.1} ms", tool.name, (fifty - one) / 49.0));
     }
     Ok(lines)
-}
-
-/// Median, smallest and largest.
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    let last = values.len() - 1;
-    (values[values.len() / 2], values[0], values[last])
 }
 
 fn header(machine: &Value, tools: &[Tool]) -> String {
@@ -291,9 +219,4 @@ fn publish(registry: &DockerRegistry) -> Result<String> {
     ));
     shell::output(command.arg(format!("docker://{name}")))?;
     Ok(name)
-}
-
-/// Whether a directory is there, for callers that only want to know.
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }

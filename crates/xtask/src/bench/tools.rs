@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::Result;
 use rbuild_testkit::machine;
 
-use super::{Room, exists};
+use super::cases::{Case, Compression};
+use super::contexts::Room;
 use crate::shell;
 
 /// A builder.
@@ -68,27 +69,34 @@ impl Tool {
         }
     }
 
-    /// The commands of one build, from the context to an OCI archive.
-    pub(super) fn commands(&self, room: &Room) -> Vec<Vec<OsString>> {
-        let context = room.context().display().to_string();
+    /// The commands of one build, from a context to an OCI archive.
+    pub(super) fn commands(&self, room: &Room, case: &Case, context: usize) -> Vec<Vec<OsString>> {
+        let out = room
+            .path()
+            .join(format!("out{context}.tar"))
+            .display()
+            .to_string();
+        let context = room.context(context).display().to_string();
         let store = room.path().join("store").display().to_string();
-        let out = room.path().join("out.tar").display().to_string();
+        let output = output(&out, case.compression);
+        let secret = case.secret.then(|| format!("--secret=id=key,src={context}/key"));
         let words = |program: &PathBuf, args: Vec<String>| {
             std::iter::once(program.clone().into_os_string())
                 .chain(args.into_iter().map(OsString::from))
                 .collect()
         };
         match &self.kind {
-            Kind::Rbuild { program } => vec![words(
-                program,
-                vec![
+            Kind::Rbuild { program } => {
+                let mut args = vec![
                     "build".into(),
                     format!("--root={store}"),
                     "--progress=quiet".into(),
-                    format!("--output=type=oci,dest={out}"),
-                    context,
-                ],
-            )],
+                    format!("--output={output}"),
+                ];
+                args.extend(secret);
+                args.push(context);
+                vec![words(program, args)]
+            }
             Kind::Buildah { program } => {
                 let places = || {
                     vec![
@@ -104,31 +112,38 @@ impl Tool {
                     "--quiet",
                     "--tls-verify=false",
                     "--isolation=oci",
-                    "-t",
-                    "bench",
                 ];
                 let mut first = places();
                 first.extend(build.map(String::from));
                 // crun refuses machines that have both cgroup versions mounted; runc takes either.
                 first.extend(machine::program("runc").map(|runc| format!("--runtime={}", runc.display())));
-                first.push(context);
+                first.extend(secret);
+                let name = format!("bench{}", context.rsplit('t').next().unwrap_or_default());
+                first.extend(["-t".into(), name.clone(), context]);
                 let mut second = places();
-                second.extend(["push", "--quiet", "bench"].map(String::from));
+                second.extend(["push", "--quiet"].map(String::from));
+                second.extend(case.compression.map(|compression| match compression {
+                    Compression::None => "--disable-compression".into(),
+                    Compression::Gzip => "--compression-format=gzip".into(),
+                    Compression::Zstd => "--compression-format=zstd".into(),
+                }));
+                second.push(name);
                 second.push(format!("oci-archive:{out}"));
                 vec![words(program, first), words(program, second)]
             }
-            Kind::BuildKit { buildctl, addr, .. } => vec![words(
-                buildctl,
-                vec![
+            Kind::BuildKit { buildctl, addr, .. } => {
+                let mut args = vec![
                     format!("--addr={addr}"),
                     "build".into(),
                     "--progress=quiet".into(),
                     "--frontend=dockerfile.v0".into(),
                     format!("--local=context={context}"),
                     format!("--local=dockerfile={context}"),
-                    format!("--output=type=oci,dest={out}"),
-                ],
-            )],
+                    format!("--output={output}"),
+                ];
+                args.extend(secret);
+                vec![words(buildctl, args)]
+            }
         }
     }
 
@@ -139,7 +154,7 @@ impl Tool {
         match &self.kind {
             Kind::Rbuild { .. } => {}
             Kind::Buildah { program } => {
-                if exists(&store) {
+                if store.symlink_metadata().is_ok() {
                     let mut command = Command::new(program);
                     command
                         .arg("--root")
@@ -157,7 +172,7 @@ impl Tool {
                 )?;
             }
         }
-        if exists(&store) {
+        if store.symlink_metadata().is_ok() {
             let aside = tempfile::Builder::new().prefix("old-").tempdir_in(room.path())?;
             fs::rename(&store, aside.keep().join("store"))?;
         }
@@ -189,6 +204,17 @@ impl Tool {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         line.split_whitespace().next()?.parse().ok()
     }
+}
+
+/// The value of `--output`, as rbuild and buildctl write it.
+fn output(out: &str, compression: Option<Compression>) -> String {
+    let compression = match compression {
+        None => "",
+        Some(Compression::None) => ",compression=uncompressed,force-compression=true",
+        Some(Compression::Gzip) => ",compression=gzip,force-compression=true",
+        Some(Compression::Zstd) => ",compression=zstd,force-compression=true",
+    };
+    format!("type=oci,dest={out}{compression}")
 }
 
 fn version(program: &PathBuf) -> String {
