@@ -52,5 +52,8 @@ pub use pack::{PackError, PackOptions, Packed, pack, pack_with};
 pub use pax::PaxError;
 pub use reader::{ReadError, TarReader};
 pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};
-pub use write_tar::{ExportedXattrs, WriteError, WriteOptions, Written, write_tar, write_trees};
+pub use write_tar::{
+    ExportedXattrs, Upper, WriteError, WriteOptions, Written, is_explicit, link_changes, write_tar,
+    write_trees,
+};
 pub use writer::{TarWriteError, TarWriter};

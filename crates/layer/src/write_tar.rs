@@ -9,9 +9,13 @@
 //! Walks with descriptors, without recursion and without one descriptor per level: the way back up is `..`, checked
 //! by device and inode. Only attributes of the form in use mean anything; none of overlayfs' own are ever written.
 
+mod changes;
 mod compare;
+mod sink;
 mod source;
 mod walk;
+
+pub use changes::{Upper, is_explicit, link_changes};
 
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
@@ -22,6 +26,7 @@ use rustix::io::Errno;
 
 use crate::reader::printable;
 use crate::writer::{TarWriteError, TarWriter};
+use sink::TarSink;
 
 /// Which extended attributes go into a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -98,7 +103,8 @@ pub fn write_tar(
     out: impl Write,
 ) -> Result<Written, WriteError> {
     let writer = TarWriter::new(io::BufWriter::with_capacity(OUT_BUFFER_BYTES, out));
-    let (writer, entries) = walk::Walk::new(layer, form, options, writer)?.run()?;
+    let walked = walk::Walk::new(layer, form, options, TarSink::new(writer))?.run()?;
+    let (writer, entries) = (walked.sink.writer, walked.entries);
     let bytes = writer.bytes();
     let mut buffered = writer.finish()?;
     buffered.flush().map_err(TarWriteError::Io)?;
@@ -118,15 +124,19 @@ pub fn write_trees(
     options: &WriteOptions<'_>,
     out: impl Write,
 ) -> Result<Written, WriteError> {
-    let mut writer = TarWriter::new(io::BufWriter::with_capacity(OUT_BUFFER_BYTES, out));
+    let mut sink = TarSink::new(TarWriter::new(io::BufWriter::with_capacity(
+        OUT_BUFFER_BYTES,
+        out,
+    )));
     let mut entries = 0;
     for (name, tree) in trees {
-        let walk = walk::Walk::new(*tree, form, options, writer)?;
+        let walk = walk::Walk::new(*tree, form, options, sink)?;
         let walk = if name.is_empty() { walk } else { walk.below(name)? };
-        let (next, count) = walk.run()?;
-        writer = next;
-        entries += count;
+        let walked = walk.run()?;
+        sink = walked.sink;
+        entries += walked.entries;
     }
+    let writer = sink.writer;
     let bytes = writer.bytes();
     let mut buffered = writer.finish()?;
     buffered.flush().map_err(TarWriteError::Io)?;

@@ -1,7 +1,6 @@
 //! The walk itself: depth first, siblings in byte order, one entry after the other.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rbuild_sys::overlay::Form;
@@ -9,20 +8,22 @@ use rustix::fs::{FileType, Mode, RawDir};
 use rustix::io::Errno;
 
 use super::compare::is_same;
+use super::sink::Sink;
 use super::source::{DIRECTORY, Source};
 use super::{WriteError, WriteOptions, failed};
 use crate::entry::{Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX};
 use crate::reader::printable;
-use crate::writer::{TarWriteError, TarWriter};
 
 const LISTING_BYTES: usize = 64 << 10;
-const CONTENT_BYTES: usize = 256 << 10;
 
-pub(super) struct Walk<'a, W: Write> {
+pub(super) struct Walk<'a, S: Sink> {
     form: Form,
     options: &'a WriteOptions<'a>,
-    writer: TarWriter<W>,
+    sink: S,
     entries: u64,
+    /// It is a whole file system that is walked: what is only below is gone.
+    is_whole: bool,
+    is_altered: bool,
     /// The directory the walk is in, and the same path in the layers below.
     dir: OwnedFd,
     lower: Option<OwnedFd>,
@@ -35,7 +36,15 @@ pub(super) struct Walk<'a, W: Write> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Unchanged names, in opaque directories, of inodes whose content is not in the archive yet.
     unchanged_links: HashMap<(u64, u64), Vec<Vec<u8>>>,
-    content: Vec<u8>,
+}
+
+/// A walk that came to its end.
+pub(super) struct Walked<S> {
+    pub(super) sink: S,
+    /// Entries given to the sink.
+    pub(super) entries: u64,
+    /// Something in the directory is not a change of what is below, or it hides more than it names.
+    pub(super) is_altered: bool,
 }
 
 /// A directory the walk is in, at any depth.
@@ -58,12 +67,12 @@ struct Name {
     upper: bool,
 }
 
-impl<'a, W: Write> Walk<'a, W> {
+impl<'a, S: Sink> Walk<'a, S> {
     pub(super) fn new(
         layer: BorrowedFd<'_>,
         form: Form,
         options: &'a WriteOptions<'a>,
-        writer: TarWriter<W>,
+        sink: S,
     ) -> Result<Self, WriteError> {
         let open =
             |dir| rustix::fs::openat(dir, ".", DIRECTORY, Mode::empty()).map_err(|e| failed("open", b"/", e));
@@ -72,8 +81,10 @@ impl<'a, W: Write> Walk<'a, W> {
         Ok(Self {
             form,
             options,
-            writer,
+            sink,
             entries: 0,
+            is_whole: false,
+            is_altered: false,
             dir,
             lower,
             path: Vec::new(),
@@ -81,7 +92,6 @@ impl<'a, W: Write> Walk<'a, W> {
             written_levels: 0,
             links: HashMap::new(),
             unchanged_links: HashMap::new(),
-            content: vec![0; CONTENT_BYTES],
         })
     }
 
@@ -103,7 +113,13 @@ impl<'a, W: Write> Walk<'a, W> {
         Ok(self)
     }
 
-    pub(super) fn run(mut self) -> Result<(TarWriter<W>, u64), WriteError> {
+    /// Takes the directory for a whole file system, which shows all it has.
+    pub(super) fn whole(mut self) -> Self {
+        self.is_whole = true;
+        self
+    }
+
+    pub(super) fn run(mut self) -> Result<Walked<S>, WriteError> {
         let root = Source {
             stat: rustix::fs::fstat(&self.dir).map_err(|e| failed("stat", b"/", e))?,
             fd: Some(self.dir.try_clone().map_err(|source| WriteError::Io {
@@ -113,7 +129,8 @@ impl<'a, W: Write> Walk<'a, W> {
             })?),
         };
         let opaque = root.overlay_state(self.form, b"/")?;
-        self.enter(root.id(), opaque, None, 0)?;
+        self.is_altered |= opaque;
+        self.enter(root.id(), opaque || self.is_whole, None, 0)?;
         self.mark_opaque(opaque)?;
         while let Some(level) = self.levels.last_mut() {
             match level.left.pop() {
@@ -122,7 +139,11 @@ impl<'a, W: Write> Walk<'a, W> {
                 None => self.leave()?,
             }
         }
-        Ok((self.writer, self.entries))
+        Ok(Walked {
+            sink: self.sink,
+            entries: self.entries,
+            is_altered: self.is_altered,
+        })
     }
 
     fn visit(&mut self, name: &[u8]) -> Result<(), WriteError> {
@@ -132,6 +153,7 @@ impl<'a, W: Write> Walk<'a, W> {
         if source.is_whiteout() {
             // Nothing to hide: BuildKit leaves it out.
             let hides_nothing = self.options.lower.is_some() && lower.is_none();
+            self.is_altered |= hides_nothing;
             return if hides_nothing {
                 Ok(())
             } else {
@@ -139,6 +161,7 @@ impl<'a, W: Write> Walk<'a, W> {
             };
         }
         let opaque = source.overlay_state(self.form, &path)?;
+        self.is_altered |= opaque;
         let Some(kind) = source.kind(self.dir.as_fd(), name, &path, self.form)? else {
             return Ok(());
         };
@@ -163,6 +186,7 @@ impl<'a, W: Write> Walk<'a, W> {
         }
         let many_names = source.stat.st_nlink > 1;
         let in_opaque = self.levels.last().is_some_and(|level| level.opaque);
+        self.is_altered |= same;
         if same && !(many_names && in_opaque) {
             return Ok(());
         }
@@ -185,7 +209,7 @@ impl<'a, W: Write> Walk<'a, W> {
         }
         self.emit(&entry)?;
         if let (EntryKind::File { size }, Some(fd)) = (&entry.kind, &source.fd) {
-            self.copy_content(fd.as_fd(), *size, &entry.path)?;
+            self.sink.content(fd.as_fd(), *size, &entry.path)?;
         }
         if many_names && let Some(others) = self.unchanged_links.remove(&source.id()) {
             entry.kind = EntryKind::HardLink {
@@ -278,6 +302,7 @@ impl<'a, W: Write> Walk<'a, W> {
         let Some(level) = self.levels.pop() else {
             return Ok(());
         };
+        self.is_altered |= level.header.is_some();
         self.written_levels = self.written_levels.min(self.levels.len());
         let Some(above) = self.levels.last() else {
             return Ok(());
@@ -320,19 +345,20 @@ impl<'a, W: Write> Walk<'a, W> {
         if !opaque || self.options.lower.is_some() {
             return Ok(());
         }
-        let path = [self.path.as_slice(), OPAQUE_NAME].concat();
-        self.emit(&whiteout_entry(path))
+        self.whiteout(&OPAQUE_NAME[WHITEOUT_PREFIX.len()..])
     }
 
     fn whiteout(&mut self, name: &[u8]) -> Result<(), WriteError> {
-        let path = [self.path.as_slice(), WHITEOUT_PREFIX, name].concat();
-        self.emit(&whiteout_entry(path))
+        self.write_headers()?;
+        self.sink.whiteout(&self.path, name)?;
+        self.entries += 1;
+        Ok(())
     }
 
     /// Writes an entry, and before it those of the directories it is in.
     fn emit(&mut self, entry: &Entry) -> Result<(), WriteError> {
         self.write_headers()?;
-        self.writer.append(entry)?;
+        self.sink.entry(entry)?;
         self.entries += 1;
         Ok(())
     }
@@ -340,36 +366,10 @@ impl<'a, W: Write> Walk<'a, W> {
     fn write_headers(&mut self) -> Result<(), WriteError> {
         while let Some(level) = self.levels.get_mut(self.written_levels) {
             if let Some(header) = level.header.take() {
-                self.writer.append(&header)?;
+                self.sink.entry(&header)?;
                 self.entries += 1;
             }
             self.written_levels += 1;
-        }
-        Ok(())
-    }
-
-    fn copy_content(&mut self, fd: BorrowedFd<'_>, size: u64, path: &[u8]) -> Result<(), WriteError> {
-        let mut left = size;
-        while left > 0 {
-            let want = self
-                .content
-                .len()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
-            match rustix::io::read(fd, &mut self.content[..want]) {
-                Ok(0) => {
-                    return Err(WriteError::Changed {
-                        path: printable(path),
-                    });
-                }
-                Ok(read) => {
-                    self.writer
-                        .write_all(&self.content[..read])
-                        .map_err(TarWriteError::Io)?;
-                    left -= read as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(failed("read", path, e)),
-            }
         }
         Ok(())
     }
@@ -381,20 +381,6 @@ impl<'a, W: Write> Walk<'a, W> {
             seconds: mtime.seconds.min(newest),
             nanoseconds: 0,
         }
-    }
-}
-
-/// What containerd writes for a removed file: an empty file of mode 0 and 1970 (pkg/archive/tar.go).
-fn whiteout_entry(path: Vec<u8>) -> Entry {
-    let kind = EntryKind::File { size: 0 };
-    Entry {
-        path,
-        kind,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        mtime: Time::EPOCH,
-        xattrs: Vec::new(),
     }
 }
 
