@@ -14,7 +14,7 @@ pub mod view;
 use rbuild_fileops::{ActionError, HashError, MissingSource};
 use rbuild_graph::InputIndex;
 use rbuild_sandbox::{SpawnError, WaitError};
-use rbuild_snapshotter::StackError;
+use rbuild_snapshotter::{ExplicitError, StackError};
 use rbuild_store::{IndexError, LayerEntry, LayerId, MountError, StoreError};
 
 use crate::client::LocalError;
@@ -109,9 +109,9 @@ pub enum OpError {
     /// An operation names an output past those it has.
     #[error("operation has no output {0}")]
     NoSuchOutput(u32),
-    /// A diff of two file systems of which neither stands on the other.
-    #[error("the difference of unrelated file systems is not supported yet")]
-    UnrelatedDiff,
+    /// A layer of changes, for a merge or a difference.
+    #[error(transparent)]
+    Explicit(#[from] ExplicitError),
     /// An operation of a kind that is not served yet.
     #[error("operation {0} is not supported yet")]
     UnsupportedOp(&'static str),

@@ -15,7 +15,7 @@ use rbuild_store::{CommitBlobError, DiffBlob, DiskError, IndexError, LayerId, Le
 use rbuild_sys::RootFd;
 
 use crate::Snapshotter;
-use crate::stack::StackError;
+use crate::stack::{StackError, View};
 
 /// Space of the store's values: diff ids whose layers leave out parent directories.
 const IMPLIED: &str = "layer-implied";
@@ -184,7 +184,7 @@ impl Snapshotter {
         let dir = lease.new_dir("unpack")?;
         let unpacked = self.unpack_into(lease, &dir, blob, compression, expected, below);
         if unpacked.is_err() {
-            self.discard(lease, &dir);
+            discard(lease, &dir);
         }
         unpacked
     }
@@ -243,7 +243,7 @@ impl Snapshotter {
     }
 
     /// The blob of a layer, packed if there is none yet; the lease holds it. `below` are the layers it was made on,
-    /// bottom first: BuildKit leaves out what does not differ from them.
+    /// bottom first: BuildKit leaves out what does not differ from them. For an explicit layer they do not count.
     ///
     /// # Errors
     /// [`PackLayerError`].
@@ -328,9 +328,13 @@ impl Snapshotter {
         let dirs = self.lowers(lease, std::slice::from_ref(id))?;
         let dir = dirs.first().map(|dir| open_dir(dir)).transpose()?;
         let layer = dir.ok_or_else(|| StackError::Missing(id.clone()))?;
-        let view = self.view(lease, below)?;
+        // An explicit layer holds nothing that could be left out, wherever it stands now.
+        let view = match self.is_known_explicit(id)? {
+            true => None,
+            false => Some(self.view(lease, below)?),
+        };
         let write = WriteOptions {
-            lower: Some(view.root()),
+            lower: view.as_ref().map(View::root),
             newest_mtime: options.newest_mtime,
             xattrs: options.xattrs,
         };
@@ -441,12 +445,13 @@ impl Snapshotter {
         }
         Some(format!("{}/{id} {newest_mtime:?} {xattrs:?}", self.form_name()))
     }
+}
 
-    fn discard(&self, lease: &Lease, dir: &Path) {
-        // What cannot be removed now goes with the lease.
-        if let (Ok(parent), Some(name)) = (File::open(lease.dir()), dir.file_name()) {
-            drop(rbuild_sys::remove_tree(parent.as_fd(), name, None));
-        }
+/// Removes a directory of the lease.
+pub(crate) fn discard(lease: &Lease, dir: &Path) {
+    // What cannot be removed now goes with the lease.
+    if let (Ok(parent), Some(name)) = (File::open(lease.dir()), dir.file_name()) {
+        drop(rbuild_sys::remove_tree(parent.as_fd(), name, None));
     }
 }
 
@@ -480,7 +485,7 @@ fn compression_name(format: LayerFormat) -> (String, &'static str) {
     }
 }
 
-fn open_dir(path: &Path) -> Result<File, StackError> {
+pub(crate) fn open_dir(path: &Path) -> Result<File, StackError> {
     File::open(path).map_err(|source| StackError::Io {
         verb: "open",
         path: path.to_owned(),

@@ -5,12 +5,14 @@
 //!
 //! - [`Snapshotter::workspace`] gives a writable root on top of layers, [`Workspace::commit`] makes its changes a layer;
 //! - [`Snapshotter::view`] gives a read-only root;
+//! - [`Snapshotter::explicit_layer`] and [`Snapshotter::difference`] give layers that may be stacked elsewhere;
 //! - [`Snapshotter::unpack_blob`] and [`Snapshotter::pack_layer`] go between blobs and layer directories.
 //!
 //! Mounts are descriptors, attached nowhere: whoever is killed leaves none behind.
 #![forbid(unsafe_code)]
 
 mod blob;
+mod explicit;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ mod unchanged;
 mod workspace;
 
 pub use blob::{BlobInfo, PackLayerError, PackLayerOptions, UnpackBlobError};
+pub use explicit::ExplicitError;
 pub use stack::{StackError, View};
 pub use workspace::{CommittedLayer, Workspace};
 

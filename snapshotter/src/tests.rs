@@ -13,6 +13,8 @@ use rbuild_store::{FormName, FsckOptions, GcPolicy, LayerId, Lease, OpenOptions,
 use rbuild_sys::RootFd;
 use rbuild_sys::overlay::{Form, OverlayError};
 
+mod explicit;
+
 struct Bench {
     _dir: tempfile::TempDir,
     store: Arc<Store>,

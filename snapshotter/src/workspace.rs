@@ -11,6 +11,8 @@ use rbuild_sys::overlay::OverlaySpec;
 use rbuild_sys::{RootFd, remove_tree};
 
 use crate::Snapshotter;
+use crate::blob::open_dir;
+use crate::explicit::unmark_opaque;
 use crate::stack::StackError;
 
 /// Directories for one new layer. Dropped without [`Workspace::commit`], they are removed.
@@ -22,6 +24,8 @@ pub struct Workspace {
     upper: PathBuf,
     work: PathBuf,
     lowers: Vec<PathBuf>,
+    /// There are no layers below.
+    is_first: bool,
 }
 
 /// A layer made by a step.
@@ -42,7 +46,9 @@ impl Snapshotter {
     pub fn workspace(&self, lease: &Arc<Lease>, layers: &[LayerId]) -> Result<Workspace, StackError> {
         let mut lowers = self.lowers(lease, layers)?;
         let dir = lease.new_dir("workspace")?;
+        let is_first = lowers.is_empty();
         let workspace = |lowers| Workspace {
+            is_first,
             snapshotter: self.clone(),
             lease: Arc::clone(lease),
             upper: dir.join("upper"),
@@ -114,11 +120,20 @@ impl Workspace {
     /// # Errors
     /// The store's.
     pub fn commit(self) -> Result<CommittedLayer, StackError> {
-        let id = LayerId::random().map_err(|source| StackError::Io {
-            verb: "name a layer in",
+        let fail = |verb, source| StackError::Io {
+            verb,
             path: self.dir.clone(),
             source,
-        })?;
+        };
+        let id = match self.is_first {
+            true => {
+                let unmarked = unmark_opaque(&open_dir(&self.upper)?, self.snapshotter.form());
+                unmarked.map_err(|error| fail("unmark directories in", error.into()))?;
+                LayerId::random_explicit()
+            }
+            false => LayerId::random(),
+        };
+        let id = id.map_err(|source| fail("name a layer in", source))?;
         self.commit_as(id)
     }
 

@@ -21,7 +21,8 @@ pub enum NameError {
 }
 
 /// Name of a layer directory: `sha256-<hex>` of the layer's diff id where that is known when the directory is made
-/// (unpacked layers), `s-<32 hex>` with random digits where it is not (steps).
+/// (unpacked layers), `s-<32 hex>` with random digits where it is not (steps), `x-<32 hex>` where it is made on nothing
+/// or of other layers and says all by itself (explicit layers): random digits, or those of a hash.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerId(Box<str>);
 
@@ -29,7 +30,7 @@ impl LayerId {
     /// Checks `text`.
     ///
     /// # Errors
-    /// [`NameError::LayerId`] unless it is exactly one of the two forms.
+    /// [`NameError::LayerId`] unless it is exactly one of the three forms.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let hex_of = |hex: &str, len: usize| {
             hex.len() == len && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -37,7 +38,7 @@ impl LayerId {
         let good = match text.split_once('-') {
             Some(("sha256", hex)) => hex_of(hex, 64),
             Some(("sha512", hex)) => hex_of(hex, 128),
-            Some(("s", hex)) => hex_of(hex, 32),
+            Some(("s" | "x", hex)) => hex_of(hex, 32),
             _ => false,
         };
         if good {
@@ -61,6 +62,31 @@ impl LayerId {
         let mut text = String::from("s-");
         push_hex(&mut text, &random_bytes::<16>()?);
         Ok(Self(text.into()))
+    }
+
+    /// A new id for an explicit layer that has no diff id yet.
+    ///
+    /// # Errors
+    /// The kernel's, if it has no random numbers.
+    pub fn random_explicit() -> std::io::Result<Self> {
+        let mut text = String::from("x-");
+        push_hex(&mut text, &random_bytes::<16>()?);
+        Ok(Self(text.into()))
+    }
+
+    /// The id of the explicit layer that is made in the way `recipe` says: a layer directory that hides with whiteouts
+    /// alone and holds nothing that is as it is below, so that it means the same on whatever it is stacked.
+    #[must_use]
+    pub fn explicit(recipe: &str) -> Self {
+        let digest = Digest::sha256(recipe.as_bytes());
+        Self(format!("x-{}", &digest.hex()[..32]).into())
+    }
+
+    /// Whether the name says that the layer is explicit. What was pulled is: its archive means the same wherever it is
+    /// unpacked. Others may be, too.
+    #[must_use]
+    pub fn is_explicit(&self) -> bool {
+        self.0.starts_with("x-") || self.diff_id().is_some()
     }
 
     /// The diff id in the name, for layers that are named by it.
@@ -209,6 +235,13 @@ mod tests {
         assert_eq!(LayerId::parse(random.as_str()), Ok(random.clone()));
         assert_eq!(random.diff_id(), None);
         assert_ne!(LayerId::random().unwrap(), random);
+        assert!(named.is_explicit() && !random.is_explicit());
+        for explicit in [LayerId::explicit("a over b"), LayerId::random_explicit().unwrap()] {
+            assert_eq!(LayerId::parse(explicit.as_str()), Ok(explicit.clone()));
+            assert!(explicit.is_explicit() && explicit.diff_id().is_none());
+        }
+        assert_eq!(LayerId::explicit("a"), LayerId::explicit("a"));
+        assert_ne!(LayerId::explicit("a"), LayerId::explicit("b"));
     }
 
     #[test]
