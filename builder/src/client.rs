@@ -150,9 +150,6 @@ pub trait Client: Send + Sync + std::fmt::Debug {
         reporter: &'a mut Reporter,
     ) -> BoxFuture<'a, Result<Arc<SourceTree>, LocalError>>;
 
-    /// All of `tree`, which [`Client::local`] gave, is or becomes a layer: it need not be kept for later builds too.
-    fn layered(&self, _tree: &Arc<SourceTree>) {}
-
     /// The value of a secret; `None` if there is none of this id and `optional` allows that.
     fn secret<'a>(
         &'a self,

@@ -12,7 +12,7 @@ use rbuild_sys::{RootFd, remove_tree};
 
 use crate::Snapshotter;
 use crate::blob::open_dir;
-use crate::explicit::unmark_opaque;
+use crate::explicit::{ExplicitError, unmark_opaque};
 use crate::stack::StackError;
 
 /// Directories for one new layer. Dropped without [`Workspace::commit`], they are removed.
@@ -111,6 +111,20 @@ impl Workspace {
     /// The mount's.
     pub fn mount(&self) -> Result<RootFd, StackError> {
         Ok(RootFd::from_fd(self.spec().mount()?))
+    }
+
+    /// Puts all of `tree` into the new layer by links; `false` if it has to be copied, and then of no use is what this
+    /// workspace holds. Nothing may change a file of `tree` in place, ever.
+    ///
+    /// # Errors
+    /// [`ExplicitError`].
+    pub fn link_tree(&self, tree: &RootFd) -> Result<bool, ExplicitError> {
+        let out = RootFd::open(&self.upper)?;
+        match rbuild_layer::link_tree(tree, self.snapshotter.form(), &out) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_unlinkable() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes what was written a layer of the store, held by the lease.

@@ -24,9 +24,6 @@ pub async fn digest(job: &Job, text: &str, value: &Value) -> Result<Digest, OpEr
         Value::Context(context) => {
             let reporter = context.vertex.as_ref().and_then(|vertex| vertex.enter());
             let started = SystemTime::now();
-            if matches!(selector, Selector::Whole) {
-                job.client.layered(&context.tree);
-            }
             let hashed = hash(job, selector, Arc::clone(&context.tree)).await;
             if let (Some(reporter), Ok(hashed)) = (&reporter, &hashed) {
                 reporter.status("transferring context:", hashed.stats.bytes, 0, started, true);

@@ -1,5 +1,5 @@
 //! Directories of the client where an operation needs a file system: what is read of one is copied, so that it
-//! belongs to root, knows the ignore rules, and stays as it is.
+//! belongs to root, knows the ignore rules, and stays as it is. What the builder has as a copy of its own is linked.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{OpError, blocking};
 use crate::job::Job;
 use crate::value::{Chain, Context, Value};
 
-/// The chain of a value. A directory of the client is copied into a new layer.
+/// The chain of a value. A directory of the client becomes a new layer.
 ///
 /// # Errors
 /// Those of reading the directory and of writing the layer.
@@ -32,15 +32,21 @@ async fn layer(job: &Job, context: &Context) -> Result<Chain, OpError> {
     let devices = DevicePolicy::for_form(job.engine.form);
     let _permit = job.processors.acquire().await;
     let committed = blocking(move || {
-        let workspace = engine.snapshotter.workspace(&lease, &[])?;
+        let mut workspace = engine.snapshotter.workspace(&lease, &[])?;
+        if let SourceTree::Context(local) = &*tree
+            && local.is_own_copy()
+        {
+            if workspace.link_tree(local.root())? {
+                return Ok(workspace.commit()?);
+            }
+            workspace = engine.snapshotter.workspace(&lease, &[])?;
+        }
         let root = workspace.mount()?;
         copy(&tree, "/", &root, devices)?;
         drop(root);
         Ok::<_, OpError>(workspace.commit()?)
     });
-    let chain = Chain::new(vec![committed.await?.id]);
-    job.client.layered(&context.tree);
-    Ok(chain)
+    Ok(Chain::new(vec![committed.await?.id]))
 }
 
 /// Copies what `path` names, links followed, to the same place below `root`.

@@ -40,6 +40,7 @@ pub struct LocalContext {
     root: RootFd,
     path: PathBuf,
     rules: Option<IgnoreRules>,
+    is_own_copy: bool,
 }
 
 /// An ignore file, ready to be asked.
@@ -185,7 +186,25 @@ impl LocalContext {
     /// Takes an open directory as a context. `path` is for messages.
     #[must_use]
     pub const fn new(root: RootFd, path: PathBuf, rules: Option<IgnoreRules>) -> Self {
-        Self { root, path, rules }
+        Self {
+            root,
+            path,
+            rules,
+            is_own_copy: false,
+        }
+    }
+
+    /// The same, as a copy that the builder keeps: no file in it is ever changed in place, so a layer may have it too.
+    #[must_use]
+    pub const fn own_copy(mut self) -> Self {
+        self.is_own_copy = true;
+        self
+    }
+
+    /// Whether all of it may become a layer by links: it is the builder's own, and nothing is ignored.
+    #[must_use]
+    pub const fn is_own_copy(&self) -> bool {
+        self.is_own_copy && self.rules.is_none()
     }
 
     /// The directory, to read the Dockerfile from: the ignore rules do not hold there.

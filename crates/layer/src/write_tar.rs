@@ -15,7 +15,7 @@ mod sink;
 mod source;
 mod walk;
 
-pub use changes::{Upper, is_explicit, link_changes};
+pub use changes::{Upper, is_explicit, link_changes, link_tree};
 
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
@@ -90,6 +90,19 @@ pub enum WriteError {
         /// Path in the layer, printable.
         path: String,
     },
+}
+
+impl WriteError {
+    /// Whether a file cannot have one more name where that was to be: it is of another file system, or has all the names
+    /// it may have.
+    #[must_use]
+    pub fn is_unlinkable(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        let errno = Errno::from_io_error(source);
+        errno.is_some_and(|errno| matches!(errno, Errno::XDEV | Errno::MLINK))
+    }
 }
 
 /// Writes the layer directory `layer` as a tar to `out`.

@@ -35,7 +35,7 @@ const GATEWAY: [&str; 26] = [
 ];
 
 /// Of build definitions, those that the engine does not have.
-const MISSING: [Disabled; 15] = [
+const MISSING: [Disabled; 14] = [
     off("cache.azblob"),
     off("cache.gha"),
     off("cache.s3"),
@@ -50,7 +50,6 @@ const MISSING: [Disabled; 15] = [
     off("source.git.signatureverify"),
     off("source.http.signatureverify"),
     off("source.imageblob"),
-    off("source.local.metadatatransfer"),
 ];
 
 const fn off(name: &'static str) -> Disabled {

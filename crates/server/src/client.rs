@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -16,13 +16,14 @@ use rbuild_builder::ops::blocking;
 use rbuild_builder::secrets::{SecretError, SecretValue};
 use rbuild_builder::solve::Reporter;
 use rbuild_builder::ssh::{AgentStream, Agents, SshError};
+use rbuild_dockerfile::ignore::{PatternError, PatternMatcher};
 use rbuild_fileops::{LocalContext, SourceTree};
 use rbuild_graph::FileTime;
 use rbuild_oci::{Descriptor, Digest};
 use rbuild_registry::{Credential, CredentialProvider, Secret};
 use rbuild_session::{
-    BlockingSender, ContentStore, Differ, GetError, SendError, SendTree, Session, Sessions, SyncError,
-    SyncRequest, TreeSource,
+    BlockingSender, ContentStore, Differ, GetError, MetadataOnly, SendError, SendTree, Session, Sessions,
+    SyncError, SyncRequest, TreeSource,
 };
 use rbuild_store::{CacheMountGuard, Lease, MountError, MountOwner, MountRequest, MountSharing, Store};
 use rbuild_sys::{RootFd, RootFdError};
@@ -51,6 +52,21 @@ pub enum TransferError {
     /// The transfer failed.
     #[error(transparent)]
     Sync(#[from] SyncError),
+    /// An attribute of the source is no list of texts.
+    #[error("invalid value for {key}")]
+    List {
+        /// Its name.
+        key: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Neither true nor false.
+    #[error("invalid value for local.metadatatransfer {0:?}")]
+    MetadataTransfer(String),
+    /// What is to be fetched although only the list was asked for.
+    #[error("patterns of local.metadatatransferexclude")]
+    Patterns(#[from] PatternError),
 }
 
 /// A build's client.
@@ -72,31 +88,8 @@ pub struct SessionClient {
 #[derive(Debug)]
 struct Fetched {
     tree: Arc<SourceTree>,
-    /// A layer has it all.
-    layered: AtomicBool,
     /// Nobody else writes to it.
-    guard: CacheMountGuard,
-}
-
-impl Drop for Fetched {
-    /// What a layer has is not kept twice, as BuildKit, whose layer it is, does not.
-    fn drop(&mut self) {
-        if !self.layered.load(Ordering::Relaxed) {
-            return;
-        }
-        let Ok(entries) = std::fs::read_dir(self.guard.path()) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            // What stays is compared with the client's at the next transfer.
-            if is_dir {
-                std::fs::remove_dir_all(entry.path()).ok();
-            } else {
-                std::fs::remove_file(entry.path()).ok();
-            }
-        }
-    }
+    _guard: CacheMountGuard,
 }
 
 impl SessionClient {
@@ -179,17 +172,19 @@ impl SessionClient {
         let id = attrs.get("local.session").map_or("", String::as_str);
         let session = self.session_or_own(id).await?;
         let hint = attrs.get("local.sharedkeyhint").map_or("", String::as_str);
+        let request = request(name, attrs)?;
         // One directory for each of a client's directories, so that the next build fetches only what changed.
-        let place = format!("local {name}:{hint}:{}", session.shared_key());
+        let kind = request.metadata_only.as_ref().map_or("", |_| ":metadata");
+        let place = format!("local {name}:{hint}:{}{kind}", session.shared_key());
         let (store, lease, cancel) = (self.store.clone(), Arc::clone(&self.lease), self.cancel.clone());
         let guard = blocking(move || {
-            let request = MountRequest {
+            let mount = MountRequest {
                 id: &place,
                 sharing: MountSharing::Private,
                 owner: MountOwner::Builder,
                 fresh: false,
             };
-            store.cache_mount(&lease, request, &|| cancel.is_cancelled(), &mut |_: &Path| Ok(()))
+            store.cache_mount(&lease, mount, &|| cancel.is_cancelled(), &mut |_: &Path| Ok(()))
         })
         .await?;
         let path = guard.path().to_owned();
@@ -203,38 +198,50 @@ impl SessionClient {
             reporter.status(&id, bytes, 0, started, false);
         };
         session
-            .sync(
-                &request(name, attrs),
-                RootFd::open(&path)?,
-                progress,
-                &self.cancel,
-            )
+            .sync(&request, RootFd::open(&path)?, progress, &self.cancel)
             .await?;
         reporter.status(&id, came.load(Ordering::Relaxed), 0, started, true);
         Ok(Fetched {
-            tree: Arc::new(SourceTree::Context(LocalContext::new(root, path, None))),
-            layered: AtomicBool::new(false),
-            guard,
+            tree: Arc::new(SourceTree::Context(
+                LocalContext::new(root, path, None).own_copy(),
+            )),
+            _guard: guard,
         })
     }
 }
 
 /// What to ask the client for (`source/local/source.go`).
-fn request(name: &str, attrs: &BTreeMap<String, String>) -> SyncRequest {
-    let list = |key: &str| -> Vec<String> {
+fn request(name: &str, attrs: &BTreeMap<String, String>) -> Result<SyncRequest, TransferError> {
+    let list = |key: &'static str| -> Result<Vec<String>, TransferError> {
         let text = attrs.get(key).map_or("[]", String::as_str);
-        serde_json::from_str(text).unwrap_or_default()
+        serde_json::from_str(text).map_err(|source| TransferError::List { key, source })
     };
-    SyncRequest {
-        include_patterns: list("local.includepattern"),
-        exclude_patterns: list("local.excludepatterns"),
-        follow_paths: list("local.followpaths"),
+    let metadata_only = match attrs.get("local.metadatatransfer") {
+        Some(text) => rbuild_dockerfile::csv::boolean(text)
+            .ok_or_else(|| TransferError::MetadataTransfer(text.clone()))?,
+        None => false,
+    };
+    let metadata_only = match metadata_only {
+        true => {
+            let wanted = PatternMatcher::new(&list("local.metadatatransferexclude")?)?;
+            Some(MetadataOnly::except(move |path| {
+                path.to_str()
+                    .is_some_and(|path| wanted.matches_or_parent_matches(path))
+            }))
+        }
+        false => None,
+    };
+    Ok(SyncRequest {
+        include_patterns: list("local.includepattern")?,
+        exclude_patterns: list("local.excludepatterns")?,
+        follow_paths: list("local.followpaths")?,
         differ: match attrs.get("local.differ").map(String::as_str) {
             Some("none") => Differ::None,
             _ => Differ::Metadata,
         },
+        metadata_only,
         ..SyncRequest::new(name)
-    }
+    })
 }
 
 impl Client for SessionClient {
@@ -252,14 +259,6 @@ impl Client for SessionClient {
                     source: Box::new(source),
                 })
         })
-    }
-
-    fn layered(&self, tree: &Arc<SourceTree>) {
-        let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = fetched.values().filter_map(|cell| cell.get());
-        for found in all.filter(|found| Arc::ptr_eq(&found.tree, tree)) {
-            found.layered.store(true, Ordering::Relaxed);
-        }
     }
 
     fn secret<'a>(

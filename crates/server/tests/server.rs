@@ -28,3 +28,5 @@ mod session_policy;
 mod sources;
 #[path = "server/tls.rs"]
 mod tls;
+#[path = "server/trees.rs"]
+mod trees;

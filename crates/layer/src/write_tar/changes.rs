@@ -65,6 +65,23 @@ pub fn link_changes(
     walk.run()?.sink.set_times()
 }
 
+/// Makes `out`, an empty directory, a layer directory of the whole file system `tree`, which nothing is below. Owner, mode
+/// and times of `out` itself stay.
+///
+/// # Errors
+/// [`WriteError`]; `out` holds a useless beginning then. [`WriteError::is_unlinkable`] if the files have to be copied.
+pub fn link_tree(tree: &RootFd, form: Form, out: &RootFd) -> Result<(), WriteError> {
+    let links = Links {
+        sources: std::slice::from_ref(tree),
+        out,
+        whiteout: None,
+        times: Vec::new(),
+    };
+    let options = WriteOptions::default();
+    let walk = Walk::new(tree.as_fd(), form, &options, links)?;
+    walk.run()?.sink.set_times()
+}
+
 /// Whether the layer directory `layer` is explicit as it is: [`link_changes`] on top of `lower` would make the same.
 ///
 /// # Errors
