@@ -243,7 +243,7 @@ fn privileged_layers_that_are_explicit_are_used_as_they_are() {
     let without = explicit(&put_back);
     assert_ne!(without, put_back);
     let replaced = bench.step(&[], |root| {
-        std::fs::write(root.join("put-back"), "other").unwrap()
+        std::fs::write(root.join("put-back"), "other").unwrap();
     });
     let shown = bench.shown(&[replaced, without.clone()]);
     assert!(shown["put-back"].contains("other"), "{shown:?}");
