@@ -2,8 +2,10 @@
 //! digest of a file behind a URL (`client/llb/sourceresolver`). What is asked here means the same for the whole build.
 
 use rbuild_graph::{Op, SourceOp, Vertex, VertexMeta};
-use rbuild_oci::{Digest, Platform};
+use rbuild_oci::{Digest, Platform, Reference};
 
+use crate::images::Lookup;
+use crate::images::chain::AttestationChain;
 use crate::images::source::Asker;
 use crate::job::Job;
 use crate::ops::OpError;
@@ -19,6 +21,8 @@ pub struct MetaQuestion {
     pub pull: bool,
     /// An image's config is not wanted.
     pub no_config: bool,
+    /// An image's attestations are wanted: where they are, and the statements of these types of predicates.
+    pub attestations: Option<Vec<String>>,
     /// The commit and tag themselves are wanted.
     pub git_objects: bool,
     /// What is shown meanwhile; a text of our own if empty.
@@ -26,7 +30,7 @@ pub struct MetaQuestion {
 }
 
 /// What is known of a source: one of these, or nothing for sources there is nothing to ask of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SourceMeta {
     /// Of an image.
     pub image: Option<ImageMeta>,
@@ -37,12 +41,14 @@ pub struct SourceMeta {
 }
 
 /// Of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ImageMeta {
     /// Of what its name leads to: an index, or the manifest.
     pub digest: Digest,
     /// Its config; empty if it was not wanted.
     pub config: Vec<u8>,
+    /// What stands beside it in its index, if that was wanted and there is an index.
+    pub attestations: Option<AttestationChain>,
 }
 
 /// Of a repository.
@@ -120,8 +126,10 @@ async fn one(
             } else {
                 found.image.config_bytes.clone()
             };
+            let digest = found.image.digest.clone();
             meta.image = Some(ImageMeta {
-                digest: found.image.digest.clone(),
+                attestations: attestations(job, &source.identifier, &digest, question).await?,
+                digest,
                 config,
             });
         }
@@ -133,6 +141,30 @@ async fn one(
         _ => {}
     }
     Ok(meta)
+}
+
+/// What is attested of the image of `digest`, if that is wanted: of exactly this image, whatever its name means by now.
+async fn attestations(
+    job: &Job,
+    identifier: &str,
+    digest: &Digest,
+    question: &MetaQuestion,
+) -> Result<Option<AttestationChain>, OpError> {
+    let (Some(types), Some(name)) = (&question.attestations, identifier.strip_prefix("docker-image://")) else {
+        return Ok(None);
+    };
+    let exact = match Reference::parse(name) {
+        Ok(reference) if reference.digest().is_none() => format!("{name}@{digest}"),
+        _ => name.to_owned(),
+    };
+    let host = Platform::host();
+    let lookup = Lookup {
+        platform: question.platform.as_ref().unwrap_or(&host),
+        pull: false,
+    };
+    let images = &job.engine.images;
+    let chain = images.attestation_chain(&job.lease, &exact, &lookup, types);
+    Ok(chain.await?)
 }
 
 /// A source as a vertex that nothing stands on.

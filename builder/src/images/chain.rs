@@ -14,7 +14,7 @@ const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 const REFERENCE: &str = "vnd.docker.reference.digest";
 
 /// Where the attestations of an image are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AttestationChain {
     /// The index.
     pub root: Digest,

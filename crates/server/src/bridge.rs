@@ -18,7 +18,6 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 use futures_util::Stream;
 use rbuild_builder::source_meta::MetaQuestion;
 use rbuild_llb::decode_platform;
-use rbuild_oci::Platform;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::answer::{Answer, BuildRef, Refs};
@@ -28,7 +27,7 @@ use crate::forwarder::Forwarder;
 use crate::front_end::{self, Asked};
 use crate::read_ref::Files;
 use crate::running::Running;
-use crate::{attest, attestation_chain, cache, caps, container, meta, policy, read_ref};
+use crate::{attest, cache, caps, container, meta, policy, read_ref};
 
 /// Metadata key that names the build of a call.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -288,22 +287,9 @@ impl LlbBridge for Bridge {
     ) -> Result<Response<ResolveSourceMetaResponse>, Status> {
         let Caller { running, forwarder } = self.caller(&request).await?;
         let request = request.into_inner();
-        let wanted = request.image.clone().unwrap_or_default();
         let asked = meta::Asked::of(request)?;
-        let platform = asked.question.platform.clone().unwrap_or_else(Platform::host);
         let (source, found) = meta::resolve(&running, &forwarder.scope, asked).await?;
-        let chain = match &found.image {
-            Some(image) => {
-                let name = meta::reference(&source);
-                attestation_chain::find(&running, name, &image.digest, &platform, &wanted).await?
-            }
-            None => None,
-        };
-        let mut response = meta::response(&source, found);
-        if let Some(image) = &mut response.image {
-            image.attestation_chain = chain;
-        }
-        Ok(Response::new(response))
+        Ok(Response::new(meta::response(&source, found)))
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Result<Response<WarnResponse>, Status> {

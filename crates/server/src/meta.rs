@@ -20,6 +20,7 @@ use rbuild_llb::decode_platform;
 use rbuild_oci::{Digest, Platform, Reference};
 use tonic::Status;
 
+use crate::attestation_chain;
 use crate::errors::op_status;
 use crate::running::Running;
 use crate::scope::Scope;
@@ -73,6 +74,8 @@ pub fn question(request: &ResolveSourceMetaRequest) -> Result<MetaQuestion, Stat
         platform: request.platform.as_ref().map(decode_platform),
         pull: request.resolve_mode == "pull",
         no_config: image.no_config,
+        attestations: (image.attestation_chain || !image.resolve_attestations.is_empty())
+            .then_some(image.resolve_attestations),
         git_objects: request.git.as_ref().is_some_and(|git| git.return_object),
         log_name: request.log_name.clone(),
     })
@@ -161,7 +164,7 @@ pub fn response(source: &SourceOp, meta: SourceMeta) -> ResolveSourceMetaRespons
         image: meta.image.map(|image| ResolveSourceImageResponse {
             digest: image.digest.to_string(),
             config: image.config,
-            attestation_chain: None,
+            attestation_chain: image.attestations.map(attestation_chain::to_proto),
         }),
         git: meta.git.map(|git| ResolveSourceGitResponse {
             checksum: git.checksum,

@@ -2,15 +2,20 @@
 
 use std::sync::{Arc, Mutex};
 
-use bollard_buildkit_proto::moby::buildkit::v1::frontend::ResolveSourceMetaRequest;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
+    AttestationChain, ResolveSourceImageRequest, ResolveSourceMetaRequest,
+};
 use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
 use bollard_buildkit_proto::pb;
 use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
+use rbuild_oci::media_type::Family;
+use rbuild_oci::{Descriptor, Index, Manifest, Platform};
 use rbuild_session::fake::{FakeClient, SentNames};
 use rbuild_session::policy::{CheckPolicyRequest, CheckPolicyResponse, Decision, DenyMessage, PolicyAnswer};
 use rbuild_session::wire::{
     ExporterEntry, FinalizeExportRequest, FinalizeExportResponse, FindExportersRequest, FindExportersResponse,
 };
+use rbuild_testkit::registry::{ImageSpec, TestRegistry};
 use tonic::Status;
 
 use crate::bench::Bench;
@@ -20,9 +25,14 @@ const CHECK: &str = "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier
 
 /// A definition of a client's directory.
 fn local(name: &str) -> pb::Definition {
+    source(format!("local://{name}"))
+}
+
+/// A definition of a source.
+fn source(identifier: String) -> pb::Definition {
     let mut graph = Graph::default();
     let op = Op::Source(SourceOp {
-        identifier: format!("local://{name}"),
+        identifier,
         attrs: std::collections::BTreeMap::new(),
     });
     let vertex = graph
@@ -136,6 +146,94 @@ async fn privileged_row48_answers_that_are_none_end_the_build() {
         let error = done.unwrap_err();
         assert!(error.message().contains(expected), "{error}");
     }
+}
+
+const PREDICATE: &str = "in-toto.io/predicate-type";
+
+/// An image with two statements about it; gives its digest, the manifest's of the statements, and that of the first.
+fn put_attested(registry: &TestRegistry) -> [String; 3] {
+    let put = registry.put_image("attested", "plain", &ImageSpec::default());
+    let statement = |kind: &str| {
+        let bytes = format!("{{\"predicateType\":\"{kind}\"}}").into_bytes();
+        registry.put_blob("attested", &bytes);
+        let mut layer = Descriptor::of("application/vnd.in-toto+json", &bytes);
+        layer.annotations.insert(PREDICATE.to_owned(), kind.to_owned());
+        layer
+    };
+    let statements = vec![statement("wanted"), statement("other")];
+    let first = statements[0].digest.to_string();
+    registry.put_blob("attested", b"{}");
+    let config = Descriptor::of(Family::Oci.config(), b"{}");
+    let manifest = Manifest::new(Family::Oci.manifest(), config, statements).to_bytes();
+    let mut about = registry.put_manifest("attested", "said", Family::Oci.manifest(), &manifest);
+    about.platform = Some(Platform {
+        os: "unknown".to_owned(),
+        architecture: "unknown".to_owned(),
+        ..Platform::host()
+    });
+    for (key, value) in [
+        ("vnd.docker.reference.type", "attestation-manifest".to_owned()),
+        ("vnd.docker.reference.digest", put.descriptor.digest.to_string()),
+    ] {
+        about.annotations.insert(key.to_owned(), value);
+    }
+    let mut image = put.descriptor.clone();
+    image.platform = Some(Platform::host());
+    let said = about.digest.to_string();
+    let index = Index::new(Family::Oci.index(), vec![image, about]);
+    registry.put_manifest("attested", "1", Family::Oci.index(), &index.to_bytes());
+    [put.descriptor.digest.to_string(), said, first]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_client_sees_what_is_attested_of_an_image_before_it_decides() {
+    let bench = Bench::new();
+    let registry = TestRegistry::start();
+    let [image, said, statement] = put_attested(&registry);
+    let name = format!("docker-image://{}", registry.reference("attested:1"));
+    let known: Arc<Mutex<Vec<Option<AttestationChain>>>> = Arc::default();
+    let heard = Arc::clone(&known);
+    let client = FakeClient::new("s").unary(CHECK, move |_, question: CheckPolicyRequest| {
+        let asked = question.source.unwrap();
+        let mut known = heard.lock().unwrap();
+        known.push(asked.image.and_then(|image| image.attestation_chain));
+        if known.len() > 1 {
+            return Ok(decision(0, None));
+        }
+        let request = ResolveSourceMetaRequest {
+            source: asked.source,
+            platform: question.platform,
+            image: Some(ResolveSourceImageRequest {
+                no_config: true,
+                resolve_attestations: vec!["wanted".to_owned()],
+                ..ResolveSourceImageRequest::default()
+            }),
+            ..ResolveSourceMetaRequest::default()
+        };
+        Ok(CheckPolicyResponse {
+            result: Some(PolicyAnswer::Request(Box::new(request))),
+        })
+    });
+    let _client = client.connect(&bench.core.sessions).await.unwrap();
+    let request = SolveRequest {
+        r#ref: "b".to_owned(),
+        session: "s".to_owned(),
+        source_policy_session: "s".to_owned(),
+        definition: Some(source(name)),
+        ..SolveRequest::default()
+    };
+    bench.solve(request).await.unwrap();
+    let known = known.lock().unwrap();
+    let [None, Some(chain)] = known.as_slice() else {
+        panic!("it is asked before anything is known, and then once more: {known:?}");
+    };
+    assert_eq!(
+        (&chain.image_manifest, &chain.attestation_manifest),
+        (&image, &said)
+    );
+    // The index, the manifest of the statements, and the statement that was asked for.
+    assert_eq!(chain.blobs.len(), 3, "{:?}", chain.blobs.keys());
+    assert_eq!(chain.blobs[&statement].data, b"{\"predicateType\":\"wanted\"}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
