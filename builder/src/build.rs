@@ -428,6 +428,7 @@ fn outside(error: OpError) -> BuildError {
     BuildError::Step {
         vertex: None,
         place: None,
+        failed: None,
         error: Box::new(error),
     }
 }
@@ -493,6 +494,7 @@ pub async fn solve_value(
         SolveError::Canceled => BuildError::Canceled,
         SolveError::Vertex { digest, error } => BuildError::Step {
             place: Place::of(graph, &digest),
+            failed: job.failures.of(graph, &digest),
             vertex: Some(digest),
             error: Box::new(error),
         },

@@ -12,6 +12,7 @@ use crate::build::AttestError;
 use crate::cache_transfer::export::CacheExportError;
 use crate::context::OpenContextError;
 use crate::export::ExportError;
+use crate::failed::FailedVertex;
 use crate::front_ends::{FrontEndFailed, GivenDockerfileError};
 use crate::ops::OpError;
 
@@ -54,6 +55,8 @@ pub enum BuildError {
         vertex: Option<VertexDigest>,
         /// The lines it comes from.
         place: Option<Place>,
+        /// What it left, in builds that keep that.
+        failed: Option<Box<FailedVertex>>,
     },
     /// The result could not be exported.
     #[error(transparent)]

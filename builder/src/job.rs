@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache_transfer::book::{Book, Found, input_keys};
 use crate::client::Client;
 use crate::engine::Engine;
+use crate::failed::{FailedPart, Failures, Left};
 use crate::images::RemoteLayer;
 use crate::ops::define;
 pub use crate::ops::network_files::Dns;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub dns: Dns,
     /// Images hold the cache that made them.
     pub inline_cache: bool,
+    /// What failed operations leave is kept, for a client that looks into it.
+    pub keep_failed: bool,
     /// What the administrator adds to provenance.
     pub provenance_keys: serde_json::Map<String, serde_json::Value>,
 }
@@ -88,6 +91,8 @@ pub struct Job {
     pub begun_mounts: Mutex<HashSet<String>>,
     /// What its vertices turned out to be.
     pub results: Results,
+    /// What its failed operations left.
+    pub failures: Failures,
     /// Names it in provenance.
     pub invocation: Invocation,
     /// Files of the client, each fetched once.
@@ -125,6 +130,7 @@ impl Job {
             book: Book::default(),
             begun_mounts: Mutex::default(),
             results: Results::default(),
+            failures: Failures::default(),
             invocation: Invocation::of(lease.dir()),
             uploads: ops::source::upload::Uploads::default(),
             steps: settings.steps.clone().unwrap_or_else(|| {
@@ -259,6 +265,29 @@ impl Job {
         format!("{}{place}", self.settings.site)
     }
 
+    /// Does what `vertex` says. What a failure leaves is put into `left`.
+    async fn operate(
+        &self,
+        vertex: &Vertex,
+        inputs: &[Value],
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+        left: &mut Left,
+    ) -> Result<Vec<Chain>, OpError> {
+        Ok(match &vertex.op {
+            Op::Exec(exec) => {
+                let fresh = vertex.meta.ignore_cache;
+                ops::exec::run(self, exec, inputs, fresh, reporter, cancel, left).await?
+            }
+            Op::File(file) => ops::file::run(self, file, inputs, reporter, left).await?,
+            Op::Merge(merge) => vec![ops::stack::merge(self, merge, inputs).await?],
+            Op::Diff(diff) => vec![ops::stack::diff(self, diff, inputs).await?],
+            Op::Source(source) => vec![ops::source::run(self, source, reporter, cancel).await?],
+            Op::Build(_) => return Err(OpError::UnsupportedOp("build")),
+            Op::Passthrough(_) => return Err(OpError::UnsupportedOp("passthrough")),
+        })
+    }
+
     /// Keeps the result of a vertex that ran.
     fn remember(&self, miss: &Miss<'_>, outputs: &[Chain]) -> Result<Key, OpError> {
         let identity = if miss.vertex.meta.ignore_cache {
@@ -345,8 +374,22 @@ impl Executor for Job {
         })
     }
 
-    async fn content(&self, _: &Vertex, need: &ContentInput, value: &Value) -> Result<Digest, OpError> {
-        ops::content::digest(self, &need.selector, value).await
+    async fn content(
+        &self,
+        digest: &VertexDigest,
+        need: &ContentInput,
+        value: &Value,
+    ) -> Result<Digest, OpError> {
+        let found = ops::content::digest(self, &need.selector, value).await;
+        if found.is_err() && self.settings.keep_failed {
+            let left = Left {
+                part: Some(FailedPart::Content(need.input)),
+                inputs: vec![Some(value.clone())],
+                outputs: Vec::new(),
+            };
+            self.failures.note(digest, left);
+        }
+        found
     }
 
     async fn load(&self, vertex: &Vertex, key: &Key, wanted: &BTreeSet<u32>) -> Option<Cached<Value>> {
@@ -435,18 +478,13 @@ impl Executor for Job {
         reporter: &Reporter,
         cancel: &CancellationToken,
     ) -> Result<Cached<Value>, OpError> {
-        let outputs = match &miss.vertex.op {
-            Op::Exec(exec) => {
-                let fresh = miss.vertex.meta.ignore_cache;
-                ops::exec::run(self, exec, &inputs, fresh, reporter, cancel).await?
+        let mut left = Left::default();
+        let done = self.operate(miss.vertex, &inputs, reporter, cancel, &mut left);
+        let outputs = done.await.inspect_err(|_| {
+            if self.settings.keep_failed {
+                self.failures.note(miss.digest, left);
             }
-            Op::File(file) => ops::file::run(self, file, &inputs, reporter).await?,
-            Op::Merge(merge) => vec![ops::stack::merge(self, merge, &inputs).await?],
-            Op::Diff(diff) => vec![ops::stack::diff(self, diff, &inputs).await?],
-            Op::Source(source) => vec![ops::source::run(self, source, reporter, cancel).await?],
-            Op::Build(_) => return Err(OpError::UnsupportedOp("build")),
-            Op::Passthrough(_) => return Err(OpError::UnsupportedOp("passthrough")),
-        };
+        })?;
         let identity = self.remember(&miss, &outputs)?;
         Ok(Cached {
             identity,

@@ -12,6 +12,7 @@ pub mod context;
 pub mod engine;
 pub mod error;
 pub mod export;
+pub mod failed;
 pub mod front_ends;
 pub mod git;
 pub mod images;

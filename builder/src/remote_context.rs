@@ -108,6 +108,7 @@ impl Opening<'_> {
         let root = root.map_err(|error| BuildError::Step {
             vertex: None,
             place: None,
+            failed: None,
             error: Box::new(error),
         })?;
         Ok(Arc::new(root))

@@ -150,7 +150,8 @@ async fn attestations(
     digest: &Digest,
     question: &MetaQuestion,
 ) -> Result<Option<AttestationChain>, OpError> {
-    let (Some(types), Some(name)) = (&question.attestations, identifier.strip_prefix("docker-image://")) else {
+    let (Some(types), Some(name)) = (&question.attestations, identifier.strip_prefix("docker-image://"))
+    else {
         return Ok(None);
     };
     let exact = match Reference::parse(name) {

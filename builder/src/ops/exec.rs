@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::host_ca::HostCa;
 use super::{OpError, blocking, chain_of, network_files};
+use crate::failed::Left;
 use crate::job::Job;
 use crate::request::Entitlement;
 use crate::solve::Reporter;
@@ -29,7 +30,7 @@ use mounts::MountOutput;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs `exec` and gives its outputs: what became of the mounts that have one. With `fresh`, its cache mounts begin anew
-/// where this build has not begun them.
+/// where this build has not begun them. What its mounts were when it failed is put into `left`, of builds that keep that.
 ///
 /// # Errors
 /// [`OpError::Process`] when the process fails; those of its mounts and inputs.
@@ -40,15 +41,17 @@ pub async fn run(
     fresh: bool,
     reporter: &Reporter,
     cancel: &CancellationToken,
+    left: &mut Left,
 ) -> Result<Vec<Chain>, OpError> {
     check_entitlements(job, exec)?;
+    left.inputs = inputs_of_mounts(exec, inputs);
+    left.outputs.clone_from(&left.inputs);
     if let Some(device) = exec.cdi_devices.first() {
         return Err(OpError::Device(device.name.clone()));
     }
-    let root = exec
-        .mounts
-        .iter()
-        .find(|mount| mount.dest == "/")
+    let mut mounts_of = exec.mounts.iter().enumerate();
+    let (root_at, root) = mounts_of
+        .find(|(_, mount)| mount.dest == "/")
         .ok_or(OpError::NoSuchInput(None))?;
     let base = chain_of(job, root.input, inputs).await?;
     let base = job.unpack_chain(&base).await?;
@@ -80,7 +83,10 @@ pub async fn run(
     let exit = run_plan(job, exec, plan, reporter, cancel).await;
     let mut outputs = mounts.take_outputs();
     drop(mounts);
-    exit?;
+    let exit = match exit {
+        Err(error) if !job.settings.keep_failed => return Err(error),
+        exit => exit,
+    };
     if let Some(host_ca) = &host_ca {
         host_ca.scrub(workspace.upper())?;
     }
@@ -91,13 +97,18 @@ pub async fn run(
         Ok::<_, OpError>(workspace)
     })
     .await?;
-    if let Some(index) = root.output {
-        let workspace = (!root.readonly).then_some(workspace);
-        outputs.push(MountOutput {
-            index,
-            base,
-            workspace,
-        });
+    outputs.push(MountOutput {
+        mount: root_at,
+        index: root.output,
+        base,
+        workspace: (!root.readonly).then_some(workspace),
+    });
+    if let Err(error) = exit {
+        let made = blocking(move || commit_left(outputs)).await;
+        for (mount, chain) in made {
+            left.outputs[mount] = Some(Value::Chain(chain));
+        }
+        return Err(error);
     }
     let count = exec.outputs();
     blocking(move || commit(outputs, count)).await
@@ -107,13 +118,29 @@ pub async fn run(
 fn commit(outputs: Vec<MountOutput>, count: usize) -> Result<Vec<Chain>, OpError> {
     let mut chains = vec![Chain::default(); count];
     for output in outputs {
-        let place = chains.get_mut(output.index as usize);
-        *place.ok_or(OpError::NoSuchOutput(output.index))? = match output.workspace {
+        let Some(index) = output.index else { continue };
+        let place = chains.get_mut(index as usize);
+        *place.ok_or(OpError::NoSuchOutput(index))? = match output.workspace {
             Some(workspace) => output.base.with(workspace.commit()?.id),
             None => output.base,
         };
     }
     Ok(chains)
+}
+
+/// The inputs of the mounts of `exec`, in the order of the mounts.
+fn inputs_of_mounts(exec: &ExecOp, inputs: &[Value]) -> Vec<Option<Value>> {
+    let input = |mount: &Mount| inputs.get(mount.input? as usize).cloned();
+    exec.mounts.iter().map(input).collect()
+}
+
+/// Makes layers of what a failed step wrote, by the numbers of its mounts. What cannot be kept is as it was before.
+fn commit_left(outputs: Vec<MountOutput>) -> Vec<(usize, Chain)> {
+    let kept = outputs.into_iter().filter_map(|output| {
+        let layer = output.workspace?.commit().ok()?;
+        Some((output.mount, output.base.with(layer.id)))
+    });
+    kept.collect()
 }
 
 /// Refuses what the build was not allowed. Every sandbox is made by [`plan`], which asks this first.
@@ -293,12 +320,15 @@ async fn run_plan(
 /// Where something was mounted for the step, and a place for it may have been made.
 fn mounts_in(exec: &ExecOp) -> Vec<PathBuf> {
     let cwd = PathBuf::from("/").join(&exec.meta.cwd);
-    let own = extra_mounts(exec).map(|mount| clean(&cwd.join(&mount.dest)));
+    let own = extra_mounts(exec).map(|(_, mount)| clean(&cwd.join(&mount.dest)));
     own.chain(["/etc/hosts".into(), network_files::RESOLV_CONF.into()])
         .collect()
 }
 
-/// The mounts of an exec that are not its root.
-fn extra_mounts(exec: &ExecOp) -> impl Iterator<Item = &Mount> {
-    exec.mounts.iter().filter(|mount| mount.dest != "/")
+/// The mounts of an exec that are not its root, with their numbers.
+fn extra_mounts(exec: &ExecOp) -> impl Iterator<Item = (usize, &Mount)> {
+    exec.mounts
+        .iter()
+        .enumerate()
+        .filter(|(_, mount)| mount.dest != "/")
 }

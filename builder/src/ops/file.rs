@@ -6,16 +6,19 @@ use std::sync::Arc;
 use rbuild_fileops::{Owner, OwnerError, SourceTree, resolve_owner};
 use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, InputIndex, UserOpt};
 use rbuild_layer::DevicePolicy;
+use rbuild_snapshotter::StackError;
 use rbuild_sys::RootFd;
 
 use super::content::tree;
 use super::{OpError, blocking, local};
+use crate::failed::{FailedPart, Left};
 use crate::job::Job;
 use crate::solve::Reporter;
 use crate::value::{Chain, Value};
 
 /// Runs `file` and gives its outputs. Actions that only continue each other share a layer; one whose result is an
-/// output, or is used twice, ends its layer (`solver/llbsolver/file/…`, `FileOpSolver`).
+/// output, or is used twice, ends its layer (`solver/llbsolver/file/…`, `FileOpSolver`). What was there when an action
+/// failed is put into `left`, of builds that keep that.
 ///
 /// # Errors
 /// [`OpError::File`] and those of the inputs.
@@ -24,6 +27,7 @@ pub async fn run(
     file: &FileOp,
     inputs: &[Value],
     reporter: &Reporter,
+    left: &mut Left,
 ) -> Result<Vec<Chain>, OpError> {
     let mut run = Run {
         job,
@@ -35,7 +39,21 @@ pub async fn run(
     let mut at = 0;
     while at < file.actions.len() {
         let end = at + run_length(&file.actions[at..], at, inputs.len());
-        let chain = run.layer(&file.actions[at..end]).await?;
+        let chain = match run.layer(&file.actions[at..end]).await {
+            Ok(chain) => chain,
+            Err(failed) => {
+                let action = at + failed.offset;
+                left.part = Some(FailedPart::Action(action));
+                left.inputs = inputs.iter().cloned().map(Some).collect();
+                run.results[action] = failed.partial;
+                left.outputs = run
+                    .results
+                    .into_iter()
+                    .map(|chain| chain.map(Value::Chain))
+                    .collect();
+                return Err(failed.error);
+            }
+        };
         for (offset, action) in file.actions[at..end].iter().enumerate() {
             if let Some(output) = action.output {
                 let place = outputs.get_mut(output as usize);
@@ -65,6 +83,26 @@ fn run_length(actions: &[FileAction], first: usize, inputs: usize) -> usize {
         before.output.is_none() && used == 1 && uses(actions[at].input) == 1
     };
     1 + (1..actions.len()).take_while(|at| continues(*at)).count()
+}
+
+/// Actions that were to share a layer failed.
+struct Failed {
+    /// Why.
+    error: OpError,
+    /// Which of them.
+    offset: usize,
+    /// What was there by then.
+    partial: Option<Chain>,
+}
+
+impl<E: Into<OpError>> From<E> for Box<Failed> {
+    fn from(error: E) -> Self {
+        Self::new(Failed {
+            error: error.into(),
+            offset: 0,
+            partial: None,
+        })
+    }
 }
 
 struct Run<'a> {
@@ -98,7 +136,7 @@ impl Run<'_> {
     }
 
     /// Runs actions that share a layer.
-    async fn layer(&self, actions: &[FileAction]) -> Result<Chain, OpError> {
+    async fn layer(&self, actions: &[FileAction]) -> Result<Chain, Box<Failed>> {
         let job = self.job;
         let base = match actions.first().and_then(|action| action.input) {
             Some(index) => local::chain(job, &self.value(index)?).await?,
@@ -114,25 +152,38 @@ impl Run<'_> {
         }
         let base = job.unpack_chain(&base).await?;
         let _permit = job.processors.acquire().await;
-        let (engine, lease, lowers) = (Arc::clone(&job.engine), Arc::clone(&job.lease), base.clone());
+        let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
         let (kinds, reporter) = (kinds(actions), self.reporter.clone());
-        let layer = blocking(move || {
-            let workspace = engine.snapshotter.workspace(&lease, lowers.layers())?;
-            let root = workspace.mount()?;
+        let keep = job.settings.keep_failed;
+        blocking(move || {
+            let snapshot = |error: StackError| Box::<Failed>::from(error);
+            let workspace = engine.snapshotter.workspace(&lease, base.layers());
+            let workspace = workspace.map_err(snapshot)?;
+            let root = workspace.mount().map_err(snapshot)?;
             let devices = DevicePolicy::for_form(engine.form);
-            for ((kind, source), database) in kinds.iter().zip(&sources).zip(&databases) {
+            let steps = kinds.iter().zip(&sources).zip(&databases);
+            for (offset, ((kind, source), database)) in steps.enumerate() {
                 // Names are looked up where the action says, else in the root that is changed.
                 let users = match database.as_deref() {
                     None | Some(SourceTree::Context(_)) => &root,
                     Some(SourceTree::Snapshot(other)) => other,
                 };
-                apply(kind, &root, source.as_deref(), users, devices, &reporter)?;
+                let Err(error) = apply(kind, &root, source.as_deref(), users, devices, &reporter) else {
+                    continue;
+                };
+                drop(root);
+                let partial = keep.then(|| workspace.commit().ok()).flatten();
+                return Err(Box::new(Failed {
+                    error,
+                    offset,
+                    partial: partial.map(|layer| base.with(layer.id)),
+                }));
             }
             drop(root);
-            Ok::<_, OpError>(workspace.commit()?)
+            let layer = workspace.commit().map_err(snapshot)?;
+            Ok(base.with(layer.id))
         })
-        .await?;
-        Ok(base.with(layer.id))
+        .await
     }
 }
 

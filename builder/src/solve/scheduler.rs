@@ -77,10 +77,10 @@ pub trait Executor: Send + Sync + 'static {
         reporter: &mut Reporter,
     ) -> impl Future<Output = Result<Definition<Self::Value>, Self::Error>> + Send;
 
-    /// Digest of what `need` selects of `value`.
+    /// Digest of what `need` of the vertex `digest` selects of `value`.
     fn content(
         &self,
-        vertex: &Vertex,
+        digest: &VertexDigest,
         need: &ContentInput,
         value: &Self::Value,
     ) -> impl Future<Output = Result<Digest, Self::Error>> + Send;
@@ -341,7 +341,7 @@ impl<E: Executor> Run<E> {
             defined = self.executor.define(&self.graph, digest, vertex, reporter) => defined.map_err(Halt::Failed)?,
             () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
-        let (key, ingredients) = self.key(node, vertex, &definition).await?;
+        let (key, ingredients) = self.key(digest, node, vertex, &definition).await?;
         if let Some(values) = definition.values {
             self.executor.solved(digest, &values);
             node.value.send_replace(Some(Arc::new(values)));
@@ -471,6 +471,7 @@ impl<E: Executor> Run<E> {
     /// key; the content is read.
     async fn key(
         &self,
+        digest: &VertexDigest,
         node: &Node<E::Value>,
         vertex: &Vertex,
         definition: &Definition<E::Value>,
@@ -522,7 +523,7 @@ impl<E: Executor> Run<E> {
             let value = self.input_value(&vertex.inputs[need.input]).await?;
             let content = self
                 .executor
-                .content(vertex, need, &value)
+                .content(digest, need, &value)
                 .await
                 .map_err(Halt::Failed)?;
             by_content.add(&*need.label, content.as_str());

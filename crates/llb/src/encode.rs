@@ -246,6 +246,18 @@ fn op(vertex: &Vertex, digests: &BTreeMap<VertexDigest, Digest>) -> Result<wire:
     })
 }
 
+/// Writes one vertex alone; its inputs have the names they have in the graph.
+///
+/// # Errors
+/// [`NoRoom`].
+pub fn encode_op(vertex: &Vertex) -> Result<wire::Op, NoRoom> {
+    let inputs = vertex.inputs.iter().map(|edge| &edge.vertex);
+    op(
+        vertex,
+        &inputs.map(|name| (name.clone(), name.0.clone())).collect(),
+    )
+}
+
 fn index(index: InputIndex) -> i64 {
     index.map_or(-1, i64::from)
 }

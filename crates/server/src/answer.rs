@@ -59,6 +59,15 @@ impl BuildRef {
         }
     }
 
+    /// A file system that is there already, and that no definition leads to.
+    #[must_use]
+    pub fn of_value(value: Value) -> Self {
+        Self {
+            value: OnceCell::new_with(Some(value)),
+            ..Self::new(Arc::default(), None, None)
+        }
+    }
+
     /// The same, of sources that `policies` allow too.
     #[must_use]
     pub fn with_policies(mut self, policies: SourcePolicies) -> Self {
@@ -78,6 +87,9 @@ impl BuildRef {
     /// # Errors
     /// The build's, which name vertices as the client does.
     pub async fn value(&self, job: &Arc<Job>, cancel: &CancellationToken) -> Result<Value, BuildError> {
+        if let Some(built) = self.value.get() {
+            return Ok(built.clone());
+        }
         let Some(target) = &self.target else {
             return Ok(Value::Chain(Chain::default()));
         };
@@ -92,12 +104,14 @@ impl BuildRef {
             BuildError::Step {
                 vertex: Some(ours),
                 place,
+                failed,
                 error,
             } => {
                 let client = self.digests.client(&ours).cloned();
                 BuildError::Step {
                     vertex: Some(client.map_or(ours, VertexDigest)),
                     place,
+                    failed,
                     error,
                 }
             }

@@ -22,12 +22,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::answer::{Answer, BuildRef, Refs};
 use crate::core::Core;
-use crate::errors::{self, build_status};
+use crate::errors;
 use crate::forwarder::Forwarder;
 use crate::front_end::{self, Asked};
 use crate::read_ref::Files;
 use crate::running::Running;
-use crate::{attest, cache, caps, container, meta, policy, read_ref};
+use crate::{attest, cache, caps, container, failed, meta, policy, read_ref};
 
 /// Metadata key that names the build of a call.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
@@ -84,6 +84,10 @@ impl Bridge {
 impl Caller {
     async fn files(&self, id: &str) -> Result<Files, Status> {
         let found = self.forwarder.find(id)?;
+        if let Some(found) = &found {
+            let built = found.value(&self.running.job, &self.running.cancel).await;
+            built.map_err(|error| failed::status(&self.forwarder, &error))?;
+        }
         let tree = read_ref::tree(&self.running, found.as_deref()).await?;
         Ok(Files::Tree(tree))
     }
@@ -182,7 +186,7 @@ impl LlbBridge for Bridge {
             for (_, found) in answer.all() {
                 if let Some(found) = found {
                     let built = found.value(&running.job, &running.cancel).await;
-                    built.map_err(|error| build_status(&error))?;
+                    built.map_err(|error| failed::status(&forwarder, &error))?;
                 }
             }
         }
@@ -218,7 +222,7 @@ impl LlbBridge for Bridge {
         let Caller { running, forwarder } = self.caller(&request).await?;
         if let Some(found) = forwarder.find(&request.into_inner().r#ref)? {
             let built = found.value(&running.job, &running.cancel).await;
-            built.map_err(|error| build_status(&error))?;
+            built.map_err(|error| failed::status(&forwarder, &error))?;
         }
         Ok(Response::new(EvaluateResponse {}))
     }

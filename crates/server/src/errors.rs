@@ -88,6 +88,7 @@ pub fn op_status(error: OpError) -> Status {
     build_status(&BuildError::Step {
         vertex: None,
         place: None,
+        failed: None,
         error: Box::new(error),
     })
 }

@@ -23,7 +23,7 @@ pub mod local;
 mod subrequest;
 
 /// Names of the Dockerfile front end that is part of this program.
-const DOCKERFILE: &str = "dockerfile.v0";
+pub const DOCKERFILE: &str = "dockerfile.v0";
 /// The front end that runs others.
 const GATEWAY: &str = "gateway.v0";
 

@@ -23,6 +23,7 @@ pub mod core;
 pub mod errors;
 pub mod events;
 pub mod export;
+pub mod failed;
 pub mod filter;
 pub mod forwarder;
 pub mod front_end;

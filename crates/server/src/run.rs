@@ -134,6 +134,8 @@ fn job(
         steps: core.steps.clone(),
         dns: core.settings.dns.clone(),
         provenance_keys: core.settings.provenance_keys.clone(),
+        // A front end that is not in this program may look into them.
+        keep_failed: request.definition.is_none() && request.frontend != front_end::DOCKERFILE,
         ..Settings::default()
     };
     let engine = Arc::new(core.engine.with_client(registry));

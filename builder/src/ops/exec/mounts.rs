@@ -40,15 +40,17 @@ pub(crate) struct Mounts {
     secrets: Vec<(String, SecretValue)>,
     /// Held while the step runs.
     agents: Vec<AgentSocket>,
-    /// Mounts whose changes are an output of the step.
+    /// Mounts of inputs that are written to or are an output of the step.
     outputs: Vec<MountOutput>,
 }
 
 /// What becomes of a mount when the step has run.
 #[derive(Debug)]
 pub(crate) struct MountOutput {
-    /// Which output.
-    pub(super) index: u32,
+    /// Which mount.
+    pub(super) mount: usize,
+    /// Which output it is; nothing for one whose changes nobody sees.
+    pub(super) index: Option<u32>,
     /// What was mounted.
     pub(super) base: Chain,
     /// Where the changes are, unless it is read-only.
@@ -88,8 +90,8 @@ pub(crate) async fn prepare(
         cwd: PathBuf::from("/").join(&exec.meta.cwd),
         ..Mounts::default()
     };
-    for mount in extra_mounts(exec) {
-        let prepared = prepare_one(job, mount, inputs, cancel, &mut mounts).await;
+    for (at, mount) in extra_mounts(exec) {
+        let prepared = prepare_one(job, (at, mount), inputs, cancel, &mut mounts).await;
         prepared.map_err(|source| OpError::Mount {
             dest: mount.dest.clone(),
             source: Box::new(source),
@@ -103,15 +105,16 @@ pub(crate) async fn prepare(
     Ok(mounts)
 }
 
+/// Makes the mount of this number ready.
 async fn prepare_one(
     job: &Job,
-    mount: &Mount,
+    (at, mount): (usize, &Mount),
     inputs: &[Value],
     cancel: &CancellationToken,
     mounts: &mut Mounts,
 ) -> Result<(), OpError> {
     let kind = match &mount.kind {
-        MountKind::Bind => bind(job, mount, inputs, mounts).await?,
+        MountKind::Bind => bind(job, (at, mount), inputs, mounts).await?,
         MountKind::Cache { id, sharing } => cache(job, mount, id, *sharing, inputs, cancel, mounts).await?,
         MountKind::Tmpfs { size_bytes } => MountAs::Tmpfs {
             size_bytes: Some(*size_bytes).filter(|size| *size > 0),
@@ -166,18 +169,18 @@ async fn prepare_one(
     Ok(())
 }
 
-/// A mount whose changes are kept.
+/// A mount whose changes are kept, until the step has ended at least.
 async fn bind_output(
     job: &Job,
-    mount: &Mount,
-    index: u32,
+    (at, mount): (usize, &Mount),
     inputs: &[Value],
     mounts: &mut Mounts,
 ) -> Result<Source, OpError> {
     let base = chain_of(job, mount.input, inputs).await?;
     let base = job.unpack_chain(&base).await?;
     let mut output = MountOutput {
-        index,
+        mount: at,
+        index: mount.output,
         base: base.clone(),
         workspace: None,
     };
@@ -209,21 +212,29 @@ fn lower_dirs(job: &Job, chain: &Chain) -> Result<Vec<PathBuf>, OpError> {
     Ok(dirs)
 }
 
-async fn bind(job: &Job, mount: &Mount, inputs: &[Value], mounts: &mut Mounts) -> Result<MountAs, OpError> {
+async fn bind(
+    job: &Job,
+    (at, mount): (usize, &Mount),
+    inputs: &[Value],
+    mounts: &mut Mounts,
+) -> Result<MountAs, OpError> {
     let selector = PathBuf::from(mount.selector.trim_start_matches('/'));
-    if let Some(index) = mount.output {
-        let source = bind_output(job, mount, index, inputs, mounts).await?;
+    let input = match mount.input {
+        None => Some(Value::Chain(Chain::default())),
+        Some(index) => inputs.get(index as usize).cloned(),
+    };
+    let input = input.ok_or(OpError::NoSuchInput(mount.input))?;
+    // What is written to a mount that nobody keeps is seen by whoever looks into a failed step.
+    let seen = job.settings.keep_failed || matches!(input, Value::Chain(_));
+    if mount.output.is_some() || (!mount.readonly && seen) {
+        let source = bind_output(job, (at, mount), inputs, mounts).await?;
         return Ok(MountAs::Bind {
             source,
             selector,
             readonly: mount.readonly,
         });
     }
-    let input = match mount.input {
-        None => Some(Value::Chain(Chain::default())),
-        Some(index) => inputs.get(index as usize).cloned(),
-    };
-    let source = match input.ok_or(OpError::NoSuchInput(mount.input))? {
+    let source = match input {
         Value::Context(context) => {
             // What a step sees of a context belongs to root and knows the ignore rules, so it is a copy.
             let dir = job.lease.new_dir("context").map_err(StoreError::from)?;

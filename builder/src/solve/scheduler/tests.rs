@@ -85,7 +85,7 @@ impl Executor for Fake {
         })
     }
 
-    async fn content(&self, _: &Vertex, _: &ContentInput, value: &String) -> Result<Digest, Broke> {
+    async fn content(&self, _: &VertexDigest, _: &ContentInput, value: &String) -> Result<Digest, Broke> {
         self.contents.fetch_add(1, Ordering::SeqCst);
         Ok(Digest::sha256(value.as_bytes()))
     }

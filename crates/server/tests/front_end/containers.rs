@@ -13,15 +13,15 @@ use tonic::Streaming;
 use crate::{Client, input};
 
 /// One stream of processes.
-struct Exec {
+pub(crate) struct Exec {
     say: mpsc::Sender<ExecMessage>,
     hear: Streaming<ExecMessage>,
 }
 
 /// What a process did.
 #[derive(Default)]
-struct Done {
-    out: String,
+pub(crate) struct Done {
+    pub(crate) out: String,
     err: String,
     exit: ExitMessage,
     /// Kinds of messages but output, in order.
@@ -31,7 +31,7 @@ struct Done {
 }
 
 impl Exec {
-    async fn open(client: &mut Client) -> Self {
+    pub(crate) async fn open(client: &mut Client) -> Self {
         let (say, said) = mpsc::channel(16);
         let hear = client
             .exec_process(futures_util::stream::unfold(said, |mut said| async move {
@@ -96,7 +96,7 @@ impl Exec {
     }
 
     /// Runs `script` in `container` to its end.
-    async fn run(&mut self, container: &str, id: &str, script: &str) -> Done {
+    pub(crate) async fn run(&mut self, container: &str, id: &str, script: &str) -> Done {
         self.send(id, Part::Init(shell(container, script))).await;
         self.follow(id, None).await
     }
@@ -115,7 +115,7 @@ fn shell(container: &str, script: &str) -> InitMessage {
     }
 }
 
-fn mount(dest: &str, result: &str) -> pb::Mount {
+pub(crate) fn mount(dest: &str, result: &str) -> pb::Mount {
     pb::Mount {
         dest: dest.to_owned(),
         result_id: result.to_owned(),
@@ -123,7 +123,7 @@ fn mount(dest: &str, result: &str) -> pb::Mount {
     }
 }
 
-fn container(id: &str, mounts: Vec<pb::Mount>) -> NewContainerRequest {
+pub(crate) fn container(id: &str, mounts: Vec<pb::Mount>) -> NewContainerRequest {
     NewContainerRequest {
         container_id: id.to_owned(),
         mounts,

@@ -31,6 +31,7 @@ use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 
 mod containers;
+mod failures;
 
 type Client = LlbBridgeClient<Channel>;
 
@@ -57,6 +58,7 @@ async fn serve() -> ExitCode {
         "read" => read(&mut client, &options).await,
         "containers" => containers::all(&mut client).await,
         "forbidden" => containers::forbidden(&mut client).await,
+        "failures" => failures::look_into(&mut client).await,
         "leave" => containers::leave(&mut client).await,
         "call-itself" => Ok(call_itself(&mut client, &options).await),
         "error" => Err("the front end says no".to_owned()),

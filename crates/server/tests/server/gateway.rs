@@ -283,6 +283,23 @@ async fn privileged_containers_have_processes_streams_files_and_terminals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn privileged_front_ends_look_into_what_failed() {
+    let Some(stage) = Stage::new().await else { return };
+    let found = stage.found("failures").await;
+    assert_eq!(
+        found,
+        [
+            "step 4 inputs 4 mounts, op true",
+            r#"before "" """#,
+            r#"after "r\nk\nd\n" """#,
+            r#"file 0 inputs 2 mounts, op true "1""#,
+            r#"file a "text""#,
+            r#"content 1 inputs 0 mounts, op true "1""#,
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn privileged_row49_containers_get_nothing_that_the_build_was_not_allowed() {
     let Some(stage) = Stage::new().await else { return };
     let found = stage.found("forbidden").await;
