@@ -12,13 +12,14 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use crate::exec::Program;
-use crate::plan::{Process, Security, Stdio};
+use crate::plan::{Network, Process, Security, Stdio};
 use crate::wire::{self, During as _, Explained as _, Report, SetupError};
 use crate::{privileges, terminal};
 
 /// What the way in needs beside the process.
 pub(crate) struct Passage<'a> {
     pub(crate) security: Security,
+    pub(crate) network: Network,
     /// The seccomp program.
     pub(crate) filter: &'a [Instruction],
     /// The descriptors of the plan.
@@ -38,6 +39,9 @@ impl Passage<'_> {
             }
             enter_cwd(process)?;
             let program = Program::of(process)?;
+            if self.security == Security::Sandbox && self.network == Network::Host {
+                privileges::leave_host_sockets()?;
+            }
             privileges::drop_rights(&process.ids, self.security, self.filter)?;
             self.tell(&Report::Ready);
             Ok(program.exec())
@@ -62,7 +66,8 @@ impl Passage<'_> {
         }
     }
 
-    fn tell(&self, report: &Report) {
+    /// Tells the caller.
+    pub(crate) fn tell(&self, report: &Report) {
         // A caller that is gone has this process killed; there is nobody else to tell.
         drop(
             serde_json::to_vec(report)

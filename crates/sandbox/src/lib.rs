@@ -38,10 +38,10 @@ mod wire;
 
 pub use host::CANNOT_START;
 pub use plan::{
-    Ids, MountKind, MountPlan, Network, OverlayPlan, Plan, Process, Rlimit, RlimitResource, RootPlan,
-    Security, Source, Stdio,
+    Ids, Limits, MountKind, MountPlan, Network, OverlayPlan, Plan, Process, Rlimit, RlimitResource, RootPlan,
+    Security, Source, Stdio, Swap,
 };
 pub use program::ProgramError;
-pub use running::{Entrance, Exit, ExitStatus, Ready, Running, WaitError};
+pub use running::{Entrance, Exit, ExitStatus, Ready, Running, Usage, WaitError};
 pub use spawn::{Sandbox, SandboxError, SpawnError};
 pub use supervisor::init_if_requested;

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire;
 
+mod limits;
+
+pub use limits::{Limits, Swap};
+
 /// One process and its sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -36,9 +40,11 @@ pub struct Plan {
     pub hosts: Option<Vec<u8>>,
     /// Size of `/dev/shm` in bytes; `None` is Docker's 64 MiB.
     pub shm_size_bytes: Option<u64>,
-    /// Put the step into a cgroup of its own below this path of the unified hierarchy (cgroup v2).
+    /// Put the step into cgroups of its own below this path of every hierarchy there is.
     #[serde(with = "wire::optional_path")]
     pub cgroup_parent: Option<PathBuf>,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 impl Plan {
@@ -56,6 +62,7 @@ impl Plan {
             hosts: None,
             shm_size_bytes: None,
             cgroup_parent: None,
+            limits: Limits::default(),
         }
     }
 }

@@ -107,6 +107,14 @@ impl SetupError {
     }
 }
 
+/// Gives up abstract sockets of others: on the host's network those of the host are there by their names. Where the kernel
+/// has no scopes (before Linux 6.12) they stay in reach, as with every other builder.
+pub(crate) fn leave_host_sockets() -> Result<(), SetupError> {
+    rbuild_sys::landlock::scope_abstract_sockets()
+        .map(drop)
+        .during("scope abstract sockets", "")
+}
+
 /// Gives up everything the plan does not grant. After this only `execve` is left to do.
 pub(crate) fn drop_rights(ids: &Ids, security: Security, filter: &[Instruction]) -> Result<(), SetupError> {
     let nowhere = Path::new("");

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown};
+use serde::{Deserialize, Serialize};
 
 use crate::plan::{Network, Security};
 use crate::wire::{Failure, FailureKind, REPORT_MAX, Report, Word};
@@ -57,10 +58,25 @@ pub enum WaitError {
 pub struct Exit {
     /// By itself or by a signal.
     pub status: ExitStatus,
-    /// Whether processes of the step were killed for want of memory; `None` if not known (no cgroup of its own).
-    pub oom: Option<bool>,
+    /// What it used.
+    pub usage: Usage,
     /// What was done otherwise than planned, for the user to read.
     pub warnings: Vec<String>,
+}
+
+/// What a step used, as far as the kernel told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Whether processes of the step were killed for want of memory; `None` if not known (no cgroup of its own).
+    pub oom: Option<bool>,
+    /// The limit of memory that held, bytes.
+    pub memory_limit_bytes: Option<u64>,
+    /// Most memory at once of all its processes, with what they had in the page cache, bytes; `None` without a cgroup.
+    pub memory_peak_bytes: Option<u64>,
+    /// Most memory of its largest process, bytes, without what is shared with files.
+    pub largest_process_bytes: u64,
+    /// Processor time, microseconds. Without a cgroup that of processes that others waited for only.
+    pub cpu_us: u64,
 }
 
 /// The end of a process.
@@ -87,7 +103,7 @@ pub struct Running {
 #[derive(Debug, Default)]
 struct Heard {
     warnings: Vec<String>,
-    outcome: Option<Result<(ExitStatus, Option<bool>), WaitError>>,
+    outcome: Option<Result<(ExitStatus, Usage), WaitError>>,
     process: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     ready: bool,
@@ -188,10 +204,10 @@ impl Running {
         let mut heard = lock(&self.heard);
         while self.listen(&mut heard)? {}
         self.reap();
-        let (status, oom) = heard.outcome.take().unwrap_or(Err(WaitError::Lost))?;
+        let (status, usage) = heard.outcome.take().unwrap_or(Err(WaitError::Lost))?;
         Ok(Exit {
             status,
-            oom,
+            usage,
             warnings: std::mem::take(&mut heard.warnings),
         })
     }
@@ -239,8 +255,8 @@ impl Running {
                 return Ok(true);
             }
             Report::Failed(failure) => Err(failure.into()),
-            Report::Exited { code, oom } => Ok((ExitStatus::Code(code), oom)),
-            Report::Signaled { signal, oom } => Ok((ExitStatus::Signal(signal), oom)),
+            Report::Exited { code, usage } => Ok((ExitStatus::Code(code), usage)),
+            Report::Signaled { signal, usage } => Ok((ExitStatus::Signal(signal), usage)),
         };
         // A child that could not become the step tells why before its own exit is reported.
         heard.outcome.get_or_insert(end);

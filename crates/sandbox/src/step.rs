@@ -12,6 +12,7 @@ use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 
+use crate::cgroup::Cgroups;
 use crate::devices::stage;
 use crate::enter::Passage;
 use crate::mounts::{
@@ -20,13 +21,14 @@ use crate::mounts::{
 use crate::plan::{MountKind, Network, Plan, Security};
 use crate::stubs::StubKind;
 use crate::system;
-use crate::wire::{During as _, FailureKind, SetupError};
+use crate::wire::{During as _, FailureKind, Report, SetupError};
 
 /// What the supervisor prepared: trees in the order of [`ordered`].
 pub(crate) struct Prepared<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) root: OwnedFd,
     pub(crate) trees: Vec<Option<Tree>>,
+    pub(crate) cgroups: &'a Cgroups,
 }
 
 const HARDENED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
@@ -35,6 +37,9 @@ const HARDENED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAt
 pub(crate) fn become_step(prepared: Prepared<'_>, passage: &Passage<'_>) -> SetupError {
     let plan = prepared.plan;
     let build = || -> Result<(), SetupError> {
+        for text in prepared.cgroups.enter()? {
+            passage.tell(&Report::Warning(text));
+        }
         rustix::system::sethostname(plan.hostname.as_bytes()).during("set host name", &plan.hostname)?;
         if plan.network == Network::None {
             process::loopback_up().during("bring up loopback", "lo")?;
@@ -50,7 +55,9 @@ pub(crate) fn become_step(prepared: Prepared<'_>, passage: &Passage<'_>) -> Setu
 
 /// Mounts everything and makes the new root the root. Gives the step's null device.
 fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
-    let Prepared { plan, root, trees } = prepared;
+    let Prepared {
+        plan, root, trees, ..
+    } = prepared;
     let secure = plan.security == Security::Sandbox;
     rustix::process::umask(Mode::empty());
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;

@@ -17,10 +17,11 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::Cgroups;
 use crate::enter::Passage;
 use crate::mounts::{self, Tree};
 use crate::plan::{MountKind, Network, Plan, Security};
+use crate::running::Usage;
 use crate::seccomp;
 use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
 use crate::step::{Prepared, become_step, ordered};
@@ -84,9 +85,10 @@ struct Order {
 }
 
 impl Order {
-    fn passage<'a>(&'a self, security: Security, control: &'a OwnedFd) -> Passage<'a> {
+    fn passage<'a>(&'a self, security: Security, network: Network, control: &'a OwnedFd) -> Passage<'a> {
         Passage {
             security,
+            network,
             filter: &self.filter,
             fds: &self.fds,
             control: control.as_fd(),
@@ -152,25 +154,38 @@ fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupErr
             MountKind::Tmpfs { .. } | MountKind::File { .. } => None,
         });
     }
-    let cgroup = plan.cgroup_parent.as_deref().map(Cgroup::create).transpose()?;
+    let mut cgroups = Cgroups::create(plan.cgroup_parent.as_deref(), &plan.limits)?;
+    for text in std::mem::take(&mut cgroups.warnings) {
+        send(control.as_fd(), &Report::Warning(text));
+    }
     let kept = RootFd::from_fd(root.try_clone().during("open", "/")?);
     let mut stubs = Stubs::default();
     let outcome = make_stubs(&mut stubs, &kept, plan, &trees).and_then(|()| {
         let namespaces = Namespaces {
             network: plan.network == Network::None,
         };
-        let group = cgroup.as_ref().map(Cgroup::as_fd);
-        let status = bring_up(
-            control,
-            || process::fork_into(namespaces, group),
-            || {
-                become_step(
-                    Prepared { plan, root, trees },
-                    &order.passage(plan.security, control),
-                )
-            },
-        )?;
-        Ok(report(status, cgroup.as_ref()))
+        let fork = || match (
+            process::fork_into(namespaces, cgroups.unified()),
+            cgroups.unified(),
+        ) {
+            (Err(refused @ ForkError::Clone(_)), Some(_)) => {
+                let text = cgroups.not_entered(&refused)?;
+                send(control.as_fd(), &Report::Warning(text));
+                process::fork_into(namespaces, None).explained("start step", "")
+            }
+            (done, _) => done.explained("start step", ""),
+        };
+        let become_program = || {
+            let prepared = Prepared {
+                plan,
+                root,
+                trees,
+                cgroups: &cgroups,
+            };
+            become_step(prepared, &order.passage(plan.security, plan.network, control))
+        };
+        let status = bring_up(control, fork, become_program)?;
+        Ok(report(status, &cgroups))
     });
     stubs.remove();
     outcome
@@ -188,24 +203,24 @@ fn join(joining: &Joining, order: &Order, control: &OwnedFd) -> Result<Report, S
     };
     let passage = Passage {
         fds,
-        ..order.passage(joining.security, control)
+        ..order.passage(joining.security, joining.network, control)
     };
     let status = bring_up(
         control,
-        || process::fork_beside(home.as_fd(), namespaces),
+        || process::fork_beside(home.as_fd(), namespaces).explained("start step", ""),
         || passage.enter(&joining.process),
     )?;
-    Ok(report(status, None))
+    Ok(report(status, &Cgroups::default()))
 }
 
 /// Forks, and stays with the child until it ends.
 fn bring_up(
     control: &OwnedFd,
-    fork: impl FnOnce() -> Result<Forked, ForkError>,
+    fork: impl FnOnce() -> Result<Forked, SetupError>,
     become_program: impl FnOnce() -> SetupError,
 ) -> Result<WaitStatus, SetupError> {
     let (watch, watched) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("watch", "")?;
-    match fork().explained("start step", "")? {
+    match fork()? {
         Forked::Child => {
             drop(watched);
             child(become_program, &watch, control)
@@ -328,13 +343,18 @@ fn hear(control: &OwnedFd) -> Word {
     }
 }
 
-fn report(status: WaitStatus, cgroup: Option<&Cgroup>) -> Report {
-    let oom = cgroup.and_then(Cgroup::oom);
+fn report(status: WaitStatus, cgroups: &Cgroups) -> Report {
+    let waited = process::children_usage();
+    let usage = cgroups.usage(Usage {
+        largest_process_bytes: waited.largest_bytes,
+        cpu_us: waited.cpu_us,
+        ..Usage::default()
+    });
     match status.terminating_signal() {
-        Some(signal) => Report::Signaled { signal, oom },
+        Some(signal) => Report::Signaled { signal, usage },
         None => Report::Exited {
             code: status.exit_status().unwrap_or_default(),
-            oom,
+            usage,
         },
     }
 }

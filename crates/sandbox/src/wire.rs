@@ -13,6 +13,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::plan::{Network, Plan, Process, Security};
+use crate::running::Usage;
 
 /// What the processes of a sandbox tell the caller. One message each on a `SOCK_SEQPACKET` socket.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,15 +32,15 @@ pub(crate) enum Report {
     Exited {
         /// Its exit status.
         code: i32,
-        /// Processes of its cgroup were killed for want of memory.
-        oom: Option<bool>,
+        /// What it used.
+        usage: Usage,
     },
     /// The step was ended by a signal.
     Signaled {
         /// The signal's number.
         signal: i32,
-        /// Processes of its cgroup were killed for want of memory.
-        oom: Option<bool>,
+        /// What it used.
+        usage: Usage,
     },
 }
 

@@ -12,6 +12,14 @@ pub fn unshare_mounts_of_this_thread() -> Result<(), Errno> {
     unshare(UnshareFlags::NEWNS | UnshareFlags::FS)
 }
 
+/// Makes the control groups that the calling process is in now the top of all that it sees.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`; `ENOSPC` at the limit of such namespaces.
+pub fn unshare_cgroups() -> Result<(), Errno> {
+    unshare(UnshareFlags::NEWCGROUP)
+}
+
 pub(crate) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
     // SAFETY: CLONE_FILES is never among the flags given in this crate, so no other thread's descriptors change
     // meaning.

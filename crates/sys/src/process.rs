@@ -310,6 +310,30 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// What processes used that this one waited for, with those that they waited for (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChildrenUsage {
+    /// Processor time, microseconds.
+    pub cpu_us: u64,
+    /// Most memory of the largest of them, bytes.
+    pub largest_bytes: u64,
+}
+
+/// What this process's children used.
+#[must_use]
+pub fn children_usage() -> ChildrenUsage {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike as _;
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
+        return ChildrenUsage::default();
+    };
+    let us = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    ChildrenUsage {
+        cpu_us: u64::try_from(us).unwrap_or_default(),
+        largest_bytes: u64::try_from(usage.max_rss()).unwrap_or_default() << 10,
+    }
+}
+
 /// Brings the loopback interface of this network namespace up.
 ///
 /// # Errors

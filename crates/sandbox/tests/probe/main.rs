@@ -3,6 +3,7 @@
 //! `sandbox-probe bench PLAN.json N` prints how long N steps take, and N bare starts of the host program `PROBE_BARE`.
 //! `sandbox-probe run PLAN.json` runs a plan; output goes to its own, the outcome to the last line of standard error.
 //! `sandbox-probe join PLAN.json` has its process join a sandbox whose first process sleeps at a terminal.
+//! `sandbox-probe connect NAME` tells whether a listener at an abstract socket, and one made by itself, can be reached.
 //! Without root rights it enters a user namespace first, as rbuild does.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "a test program that reports to its tests")]
@@ -28,9 +29,26 @@ fn main() -> ExitCode {
     }
 }
 
+fn connect(name: &[u8]) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+    let own = SocketAddr::from_abstract_name([name, b"-own"].concat())?;
+    let _listener = UnixListener::bind_addr(&own)?;
+    for address in [own, SocketAddr::from_abstract_name(name)?] {
+        match UnixStream::connect_addr(&address) {
+            Ok(_) => eprintln!("reached"),
+            Err(error) => eprintln!("{:?}", error.kind()),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut args = std::env::args_os().skip(1);
     let mode = args.next().unwrap_or_default();
+    if mode == "connect" {
+        return connect(args.next().unwrap_or_default().as_encoded_bytes());
+    }
     if mode != "run" && mode != "bench" && mode != "join" {
         return Err("usage: sandbox-probe run PLAN.json | join PLAN.json | bench PLAN.json N".into());
     }

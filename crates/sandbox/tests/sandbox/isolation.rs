@@ -5,7 +5,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-use rbuild_sandbox::{Ids, Network, Security};
+use rbuild_sandbox::{Ids, Network, Plan, RootPlan, Security, Source};
 
 use crate::fixture::{Fixture, finish, probe, run, sandbox};
 
@@ -265,6 +265,39 @@ fn privileged_row29_no_network_no_abstract_sockets_no_ipc() {
     assert!(
         !ours.lines().any(|line| line.contains("@rbuild-sandbox")),
         "no abstract socket is ours"
+    );
+}
+
+#[test]
+fn privileged_row29_abstract_sockets_of_the_host_are_out_of_reach_on_its_network() {
+    if !rbuild_sys::landlock::has_scopes() {
+        println!("SKIP: this kernel has no Landlock scopes (Linux 6.12)");
+        return;
+    }
+    let name = format!("rbuild-scope-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
+    let _listener = UnixListener::bind_addr(&address).unwrap();
+    let reach = |network, security| {
+        let root = RootPlan {
+            source: Source::Path("/".into()),
+            readonly: true,
+        };
+        let probe = probe().to_string_lossy().into_owned();
+        let args = [probe.as_str(), "connect", name.as_str()];
+        let mut plan = Plan::new(root, args.map(Into::into).to_vec());
+        plan.network = network;
+        plan.security = security;
+        let done = run(&plan);
+        assert!(done.exit.is_ok(), "{:?}", done.exit);
+        done.stderr
+    };
+    let (alone, sandboxed) = (Network::None, Security::Sandbox);
+    assert_eq!(reach(Network::Host, sandboxed), "reached\nPermissionDenied\n");
+    assert_eq!(reach(alone, sandboxed), "reached\nConnectionRefused\n");
+    assert_eq!(
+        reach(Network::Host, Security::Insecure),
+        "reached\nreached\n",
+        "the legal twin"
     );
 }
 

@@ -11,6 +11,7 @@ mod fixture;
 mod host;
 mod isolation;
 mod joining;
+mod limits;
 mod mounts;
 mod rootless;
 mod running;

@@ -217,12 +217,10 @@ fn privileged_a_cgroup_of_its_own() {
         "the step sees itself at the top: {seen}"
     );
     let parent = Path::new(unified).join(name.trim_start_matches('/'));
-    let left: Vec<_> = std::fs::read_dir(&parent)
-        .unwrap()
-        .filter(|e| e.as_ref().unwrap().path().is_dir())
-        .collect();
-    assert!(left.is_empty(), "the step's group is gone: {left:?}");
-    std::fs::remove_dir(parent).unwrap();
+    assert!(
+        !parent.exists(),
+        "the step's group is gone, and the parent made for it"
+    );
 }
 
 #[test]

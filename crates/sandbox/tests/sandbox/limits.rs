@@ -1,0 +1,294 @@
+//! Limits of control groups: that they hold, what is told of them, and that no group stays. On whatever this machine has:
+//! version 1, version 2 or both.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rbuild_sandbox::{ExitStatus, Limits, Plan, Swap};
+
+use crate::fixture::{Done, Fixture, finish, probe, run, sandbox};
+
+/// Where a group of all trees with a parent of this name would be.
+fn groups(parent: &str) -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let trees = mounts.lines().filter(|line| line.contains(" - cgroup"));
+    trees
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|mount| Path::new(mount).join(parent))
+        .filter(|path| path.exists())
+        .collect()
+}
+
+/// Whether a controller can be had: by this test's own group or the top of all.
+fn has(controller: &str) -> bool {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let v1 = text.lines().any(|line| {
+        line.rsplit_once(" - cgroup cgroup ")
+            .is_some_and(|(_, options)| options.split(',').any(|option| option == controller))
+    });
+    let v2 = || {
+        let text = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        text.split_whitespace().any(|name| name == controller)
+    };
+    let has = v1 || v2();
+    if !has {
+        println!("SKIP: no cgroup controller {controller}");
+    }
+    has
+}
+
+struct Limited {
+    fixture: Fixture,
+    parent: String,
+}
+
+impl Limited {
+    fn new(name: &str, controller: &str) -> Option<Self> {
+        if !has(controller) {
+            return None;
+        }
+        Some(Self {
+            fixture: Fixture::new()?,
+            parent: format!("rbuild-test-{name}-{}", std::process::id()),
+        })
+    }
+
+    fn plan(&self, script: &str, limits: Limits) -> Plan {
+        let mut plan = self.fixture.plan(script);
+        plan.cgroup_parent = Some(Path::new("/").join(&self.parent));
+        plan.limits = limits;
+        plan
+    }
+
+    fn run(&self, script: &str, limits: Limits) -> Done {
+        let done = run(&self.plan(script, limits));
+        self.check_nothing_left();
+        done
+    }
+
+    fn check_nothing_left(&self) {
+        assert_eq!(groups(&self.parent), Vec::<PathBuf>::new(), "no group stays");
+    }
+}
+
+fn warnings(done: &Done) -> Vec<String> {
+    done.exit.as_ref().unwrap().warnings.clone()
+}
+
+#[test]
+fn privileged_a_step_over_its_memory_is_killed_and_that_is_known() {
+    let Some(step) = Limited::new("memory", "memory") else {
+        return;
+    };
+    let limits = Limits {
+        memory_bytes: Some(48 << 20),
+        ..Limits::default()
+    };
+    let hungry = "dd if=/dev/zero of=/dev/null bs=200M count=1; echo it ended with $?; exit 3";
+    let done = step.run(hungry, limits.clone());
+    assert!(
+        done.stdout.contains("it ended with 137"),
+        "{}{}",
+        done.stdout,
+        done.stderr
+    );
+    let usage = done.exit.as_ref().unwrap().usage.clone();
+    assert_eq!(usage.oom, Some(true));
+    assert_eq!(usage.memory_limit_bytes, Some(48 << 20));
+    let peak = usage.memory_peak_bytes.unwrap();
+    assert!(peak > 40 << 20 && peak <= 48 << 20, "{peak}");
+    assert_eq!(warnings(&done), Vec::<String>::new());
+
+    let modest = step.run("dd if=/dev/zero of=/dev/null bs=20M count=1", limits);
+    let usage = modest.exit.as_ref().unwrap().usage.clone();
+    modest.ok();
+    assert_eq!(usage.oom, Some(false));
+    let peak = usage.memory_peak_bytes.unwrap();
+    assert!(peak > 19 << 20 && peak < 48 << 20, "{peak}");
+    assert!(usage.largest_process_bytes > 19 << 20, "{usage:?}");
+}
+
+#[test]
+fn privileged_limits_of_the_parent_hold_for_the_step() {
+    let Some(step) = Limited::new("parent", "pids") else {
+        return;
+    };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let of_pids = |line: &&str| {
+        line.rsplit(' ')
+            .next()
+            .unwrap()
+            .split(',')
+            .any(|option| option == "pids")
+    };
+    let Some(tree) = mounts
+        .lines()
+        .find(of_pids)
+        .and_then(|line| line.split(' ').nth(4))
+    else {
+        println!("SKIP: pids are not limited by version 1 here");
+        return;
+    };
+    let parent = Path::new(tree).join(&step.parent);
+    std::fs::create_dir(&parent).unwrap();
+    std::fs::write(parent.join("pids.max"), "10").unwrap();
+    let bomb = "i=0; while [ $i -lt 20 ]; do sleep 5 & i=$((i+1)); done; echo all";
+    let done = run(&step.plan(bomb, Limits::default()));
+    std::fs::remove_dir(&parent).unwrap();
+    step.check_nothing_left();
+    assert!(
+        !done.stdout.contains("all") && done.stderr.contains("fork"),
+        "{}{}",
+        done.stdout,
+        done.stderr
+    );
+}
+
+#[test]
+fn privileged_a_quota_of_processor_time_holds() {
+    let Some(step) = Limited::new("cpu", "cpu") else {
+        return;
+    };
+    let limits = Limits {
+        cpu_quota_us: Some(10_000),
+        cpu_period_us: Some(100_000),
+        cpu_shares: Some(512),
+        ..Limits::default()
+    };
+    let running = sandbox()
+        .spawn(&step.plan("while :; do :; done", limits), &[])
+        .unwrap();
+    assert!(running.ready().is_some());
+    let started = Instant::now();
+    std::thread::sleep(Duration::from_secs(2));
+    running.kill();
+    let ran = started.elapsed();
+    let done = finish(&running);
+    step.check_nothing_left();
+    let exit = done.exit.unwrap();
+    assert_eq!((exit.status, exit.warnings), (ExitStatus::Signal(9), vec![]));
+    let used = Duration::from_micros(exit.usage.cpu_us);
+    assert!(
+        used > Duration::from_millis(20) && used < ran / 3,
+        "{used:?} of {ran:?}"
+    );
+}
+
+#[test]
+fn privileged_processors_are_those_named() {
+    let Some(step) = Limited::new("cpuset", "cpuset") else {
+        return;
+    };
+    let named = |cpus: &str| Limits {
+        cpuset_cpus: Some(cpus.to_owned()),
+        ..Limits::default()
+    };
+    let allowed = "grep Cpus_allowed_list /proc/self/status";
+    let done = step.run(allowed, named("0"));
+    assert_eq!(warnings(&done), Vec::<String>::new());
+    assert_eq!(done.ok(), "Cpus_allowed_list:\t0\n");
+    let mut plan = step.fixture.plan("true");
+    plan.limits = named("0");
+    assert_eq!(
+        warnings(&run(&plan)),
+        Vec::<String>::new(),
+        "and beside rbuild's own group"
+    );
+}
+
+#[test]
+fn privileged_what_cannot_be_had_is_told_and_an_error_if_asked() {
+    let Some(step) = Limited::new("told", "memory") else {
+        return;
+    };
+    let mut limits = Limits {
+        memory_swap: Some(Swap::Bytes(1 << 20)),
+        cpuset_cpus: Some("4095".to_owned()),
+        ..Limits::default()
+    };
+    let done = step.run("echo it runs", limits.clone());
+    let told = warnings(&done).join("\n");
+    assert_eq!(done.ok(), "it runs\n");
+    for part in [
+        "the limit memory-swap=1048576 could not be set: it needs a limit of memory beside it; the step runs without it",
+        "the limit cpuset-cpus=4095 could not be set: ",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    limits.strict = true;
+    let error = step.run("echo it runs", limits).error();
+    assert!(
+        error.contains("keep \"--strict-limits\": the limit memory-swap=1048576 could not be set"),
+        "{error}"
+    );
+}
+
+#[test]
+fn privileged_groups_left_by_a_killed_supervisor_are_taken_away() {
+    let Some(step) = Limited::new("left", "memory") else {
+        return;
+    };
+    let limits = Limits {
+        memory_bytes: Some(64 << 20),
+        ..Limits::default()
+    };
+    let plan = step.fixture.path("plan.json");
+    let text = serde_json::to_vec(&step.plan("echo up; sleep 600", limits.clone())).unwrap();
+    std::fs::write(&plan, text).unwrap();
+    let start = || {
+        let mut child = std::process::Command::new(probe())
+            .arg("run")
+            .arg(&plan)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 3];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        child
+    };
+    // rbuild alone is killed: its supervisor cleans up.
+    let mut child = start();
+    assert!(!groups(&step.parent).is_empty());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !groups(&step.parent).is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", groups(&step.parent));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Both are: the next step cleans up.
+    let mut child = start();
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let supervisors = std::fs::read_to_string(children).unwrap();
+    let pids: Vec<i32> = supervisors
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    assert_eq!(pids.len(), 1, "{supervisors}");
+    let supervisor = rustix::process::Pid::from_raw(pids[0]).unwrap();
+    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+    child.wait().unwrap();
+    assert!(!groups(&step.parent).is_empty());
+    let again = |_| step.plan("true", limits.clone());
+    // A step that is being killed leaves its group in a moment.
+    let gone = (0..50).map(again).any(|plan| {
+        std::thread::sleep(Duration::from_millis(50));
+        run(&plan).ok();
+        groups(&step.parent).is_empty()
+    });
+    assert!(gone, "{:?}", groups(&step.parent));
+}
+
+#[test]
+fn privileged_no_limit_makes_no_group() {
+    let Some(fixture) = Fixture::new() else { return };
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let places = own.lines().filter_map(|line| line.splitn(3, ':').nth(2)).count();
+    let seen = fixture.run("cat /proc/self/cgroup; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");
+    let usage = seen.exit.as_ref().unwrap().usage.clone();
+    let seen = seen.ok();
+    assert_eq!(seen.lines().count(), places);
+    assert!(!seen.contains("rbuild-step"), "{seen}");
+    assert_eq!((usage.oom, usage.memory_limit_bytes), (None, None));
+    assert!(usage.cpu_us > 1000, "{usage:?}");
+}

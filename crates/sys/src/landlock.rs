@@ -1,0 +1,111 @@
+//! Landlock (landlock(7)): rights that a process gives up for good, with all that it starts. Only scopes are used: rules for
+//! files would forbid mounts.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+
+/// `struct landlock_ruleset_attr` of linux/landlock.h, as of ABI 6.
+#[repr(C)]
+struct RulesetAttr {
+    handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
+}
+
+/// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET`.
+const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+/// `LANDLOCK_CREATE_RULESET_VERSION`.
+const CREATE_RULESET_VERSION: libc::c_long = 1;
+/// The first version with scopes (Linux 6.12).
+const SCOPES_ABI: libc::c_long = 6;
+
+/// Which version of Landlock this kernel has; 0 for none.
+#[must_use]
+pub fn version() -> i64 {
+    let none = std::ptr::null::<RulesetAttr>();
+    // SAFETY: with this flag the kernel reads nothing and answers a number.
+    // WHY: no crate of ours wraps Landlock.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, CREATE_RULESET_VERSION) };
+    version.max(0)
+}
+
+/// Whether the kernel has scopes.
+#[must_use]
+pub fn has_scopes() -> bool {
+    version() >= SCOPES_ABI
+}
+
+/// From here on the calling thread and what it starts connects only to abstract sockets that were made by such processes too.
+/// `false` where the kernel has no scopes, or as many domains inside each other as it allows.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN` and without `no_new_privs`.
+pub fn scope_abstract_sockets() -> io::Result<bool> {
+    if !has_scopes() {
+        return Ok(false);
+    }
+    let attr = RulesetAttr {
+        handled_access_fs: 0,
+        handled_access_net: 0,
+        scoped: SCOPE_ABSTRACT_UNIX_SOCKET,
+    };
+    // SAFETY: the kernel reads `attr`, which outlives the call, in the size given.
+    // WHY: as above.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const attr,
+            size_of::<RulesetAttr>(),
+            0,
+        )
+    };
+    let fd = i32::try_from(fd).unwrap_or(-1);
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call gave a new descriptor, which nothing else owns.
+    // WHY: it gives it as a number.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the descriptor is open; no memory is read.
+    // WHY: as above.
+    let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
+    match done {
+        0 => Ok(true),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::E2BIG) => Ok(false),
+            error => Err(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+    #[test]
+    fn an_abstract_socket_from_outside_is_out_of_reach() {
+        if !has_scopes() {
+            return;
+        }
+        let name = |of: &str| {
+            let name = format!("rbuild-landlock-{of}-{}", std::process::id());
+            SocketAddr::from_abstract_name(name).unwrap()
+        };
+        let outside = UnixListener::bind_addr(&name("out")).unwrap();
+        UnixStream::connect_addr(&name("out")).unwrap();
+        // The rights go with the thread.
+        let tried = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            assert!(scope_abstract_sockets().unwrap());
+            let _inside = UnixListener::bind_addr(&name("in")).unwrap();
+            UnixStream::connect_addr(&name("in")).unwrap();
+            UnixStream::connect_addr(&name("out")).map(drop)
+        });
+        let refused = tried.join().unwrap().unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+        drop(outside);
+    }
+}
