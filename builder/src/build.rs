@@ -340,6 +340,7 @@ fn frontend_options(
         shm_size_bytes: request.shm_size_bytes.unwrap_or(0),
         ulimits: request.ulimits.clone(),
         cgroup_parent: request.cgroup_parent.clone().unwrap_or_default(),
+        linux_resources: request.linux_resources.clone(),
         ignore_patterns: opened.ignore_patterns.clone(),
         image_resolve_mode: if request.pull {
             ImageResolveMode::ForcePull
@@ -383,6 +384,7 @@ fn settings(request: &BuildRequest) -> Result<Settings, BuildError> {
         entitlements,
         host_ca,
         shm_size_bytes: request.shm_size_bytes,
+        rules: request.rules.clone(),
         fresh_mounts: request.no_cache == NoCache::All,
         site: site(request),
         jobs: request.jobs,

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use rbuild_dockerfile::directive::detect_syntax;
 use rbuild_fileops::{LocalContext, SourceTree};
 use rbuild_frontend::RemoteContext;
-use rbuild_graph::NetMode;
+use rbuild_graph::{LinuxResources, NetMode};
 use rbuild_oci::Reference;
 use rbuild_store::Lease;
 use rbuild_sys::RootFd;
@@ -145,6 +145,11 @@ pub fn attrs(request: &BuildRequest, filename: &str, syntax: &Syntax) -> BTreeMa
             put(key, value);
         }
     }
+    if let Some(resources) = &request.linux_resources {
+        for (key, value) in resources_attrs(resources) {
+            put(key, value);
+        }
+    }
     for (name, value) in &request.build_args {
         put(&format!("build-arg:{name}"), value.clone());
     }
@@ -162,6 +167,22 @@ pub fn attrs(request: &BuildRequest, filename: &str, syntax: &Syntax) -> BTreeMa
         put(&format!("context:{name}"), value);
     }
     attrs
+}
+
+/// Limits in the words of front ends; what is not limited is not said.
+fn resources_attrs(resources: &LinuxResources) -> impl Iterator<Item = (&'static str, String)> {
+    let all = [
+        ("memory", resources.memory.to_string()),
+        ("memswap", resources.memory_swap.to_string()),
+        ("cpushares", resources.cpu_shares.to_string()),
+        ("cpuperiod", resources.cpu_period.to_string()),
+        ("cpuquota", resources.cpu_quota.to_string()),
+        ("cpusetcpus", resources.cpuset_cpus.clone()),
+        ("cpusetmems", resources.cpuset_mems.clone()),
+    ];
+    // Processor 0 and node 0 are what they say.
+    all.into_iter()
+        .filter(|(key, text)| !text.is_empty() && (text != "0" || key.starts_with("cpuset")))
 }
 
 /// Why the Dockerfile could not be put where front ends look for it.
@@ -250,6 +271,12 @@ mod tests {
         request
             .build_contexts
             .insert("far".to_owned(), "docker-image://x".to_owned());
+        request.linux_resources = Some(LinuxResources {
+            memory: 7,
+            memory_swap: -1,
+            cpuset_cpus: "0,1".to_owned(),
+            ..LinuxResources::default()
+        });
         let attrs = attrs(&request, "D", &syntax);
         let told: Vec<String> = attrs
             .iter()
@@ -263,8 +290,11 @@ mod tests {
                 "cmdline a/b c",
                 "context:far docker-image://x",
                 "context:near local:context:near",
+                "cpusetcpus 0,1",
                 "filename D",
                 "force-network-mode none",
+                "memory 7",
+                "memswap -1",
                 "no-cache x,y",
                 "platform linux/amd64,linux/arm64",
                 "source a/b",

@@ -21,7 +21,7 @@ use crate::images::RemoteLayer;
 use crate::ops::define;
 pub use crate::ops::network_files::Dns;
 use crate::ops::{self, OpError};
-use crate::request::Entitlement;
+use crate::request::{Entitlement, StepRules};
 use crate::solve::{
     Cached, ContentInput, Definition, Executor, Ingredient, Key, Miss, Reporter, first_difference,
 };
@@ -36,6 +36,9 @@ const NEAREST_MAX: usize = 8;
 const LOCK_POLL: Duration = Duration::from_millis(10);
 /// Table of the store in which fresh identities are kept: results that were forced to run.
 const IDENTITY_SPACE: &str = "identity";
+
+/// Different warnings of sandboxes that are told.
+const TOLD_MAX: usize = 1000;
 
 /// Steps that run at once when the user sets no limit: BuildKit has none, but every one holds processes and threads.
 const STEPS_MAX: usize = 128;
@@ -59,6 +62,8 @@ pub struct Settings {
     pub jobs: Option<usize>,
     /// Places for steps that several builds share, instead of a number for this one.
     pub steps: Option<Arc<Semaphore>>,
+    /// What becomes of steps that fail, hang, or do not get the limits they were to have.
+    pub rules: StepRules,
     /// What steps are told of name servers instead of what the host's file says.
     pub dns: Dns,
     /// Images hold the cache that made them.
@@ -97,6 +102,8 @@ pub struct Job {
     pub invocation: Invocation,
     /// Files of the client, each fetched once.
     pub uploads: ops::source::upload::Uploads,
+    /// Warnings of sandboxes, each told once: what this machine lacks, it lacks for every step.
+    told: Mutex<HashSet<String>>,
     /// Limits steps that run at once.
     pub steps: Arc<Semaphore>,
     /// Limits work of our own that keeps a processor busy.
@@ -129,6 +136,7 @@ impl Job {
             fetches: Mutex::default(),
             book: Book::default(),
             begun_mounts: Mutex::default(),
+            told: Mutex::default(),
             results: Results::default(),
             failures: Failures::default(),
             invocation: Invocation::of(lease.dir()),
@@ -150,6 +158,12 @@ impl Job {
     #[must_use]
     pub fn may(&self, entitlement: Entitlement) -> bool {
         self.settings.entitlements.contains(&entitlement)
+    }
+
+    /// Whether nobody was told `warning` yet; from here on somebody was.
+    pub(crate) fn is_news(&self, warning: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < TOLD_MAX && told.insert(warning.to_owned())
     }
 
     /// The layer's place to be fetched from, if it has one.
@@ -276,8 +290,13 @@ impl Job {
     ) -> Result<Vec<Chain>, OpError> {
         Ok(match &vertex.op {
             Op::Exec(exec) => {
-                let fresh = vertex.meta.ignore_cache;
-                ops::exec::run(self, exec, inputs, fresh, reporter, cancel, left).await?
+                let meta = &vertex.meta;
+                let step = ops::exec::Step {
+                    exec,
+                    resources: meta.linux_resources.as_ref(),
+                    fresh: meta.ignore_cache,
+                };
+                ops::exec::run(self, step, inputs, reporter, cancel, left).await?
             }
             Op::File(file) => ops::file::run(self, file, inputs, reporter, left).await?,
             Op::Merge(merge) => vec![ops::stack::merge(self, merge, inputs).await?],

@@ -40,6 +40,17 @@ pub enum OpError {
         /// What helps.
         hint: Option<String>,
     },
+    /// A step did not end in time.
+    #[error("process {command:?} was ended: it did not complete within {after:?}")]
+    TimeIsUp {
+        /// Program and arguments, joined by spaces.
+        command: String,
+        /// How long it had.
+        after: std::time::Duration,
+    },
+    /// A limit that cannot be one.
+    #[error(transparent)]
+    Limit(#[from] exec::limits::LimitError),
     /// A step could not be started.
     #[error("process {command:?}")]
     Spawn {
@@ -193,6 +204,11 @@ impl From<source::git::GitSourceError> for OpError {
 }
 
 impl OpError {
+    /// Whether a step's own process failed, so that it may do better when it is run again.
+    pub(crate) const fn is_of_the_process(&self) -> bool {
+        matches!(self, Self::Process { .. } | Self::TimeIsUp { .. })
+    }
+
     /// The missing COPY source, if that is what went wrong.
     #[must_use]
     pub fn missing_source(&self) -> Option<&MissingSource> {

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use rbuild_frontend::NoCache;
-use rbuild_graph::{HostIp, NetMode, Ulimit};
-pub use rbuild_llb::attrs::{Attestations, attestations};
+use rbuild_graph::{HostIp, LinuxResources, NetMode, Ulimit};
+pub use rbuild_llb::attrs::{Attestations, ResourceError, attestations, linux_resources};
 pub use rbuild_llb::exporters::{AnnotationSet, Annotations, annotation};
 use rbuild_oci::Digest;
 
@@ -52,6 +53,10 @@ pub struct BuildRequest {
     pub ulimits: Vec<Ulimit>,
     /// `--cgroup-parent`.
     pub cgroup_parent: Option<String>,
+    /// `--resource`, `--memory` and their like.
+    pub linux_resources: Option<LinuxResources>,
+    /// `--run-timeout`, `--run-retries`, `--strict-limits`.
+    pub rules: StepRules,
     /// `--allow`.
     pub entitlements: Vec<Entitlement>,
     /// `--host-ca`: steps see the host's CA bundle, no layer does.
@@ -64,6 +69,17 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheSource>,
     /// `--attest`, `--provenance`, `--sbom`.
     pub attestations: Attestations,
+}
+
+/// What becomes of steps that fail, hang, or do not get the limits they were to have. No part of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepRules {
+    /// A step that takes longer is ended, and has failed.
+    pub timeout: Option<Duration>,
+    /// How often a step that failed is run again.
+    pub retries: u32,
+    /// A limit that cannot be had is an error, not a warning.
+    pub strict_limits: bool,
 }
 
 /// Main context.

@@ -6,6 +6,7 @@ mod buildctl;
 mod image;
 mod login;
 mod serve;
+mod step_rules;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -12,12 +12,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rbuild_builder::request::{
-    Attestations, BuildRequest, Entitlement, NoCache, SecretSource, SecretSpec, SshSpec,
+    Attestations, BuildRequest, Entitlement, NoCache, ResourceError, SecretSource, SecretSpec, SshSpec,
+    StepRules, linux_resources,
 };
-use rbuild_graph::{HostIp, NetMode, Ulimit};
+use rbuild_graph::{HostIp, LinuxResources, NetMode, Ulimit};
 use rbuild_ui::progress::Mode;
 use rbuild_ui::units::{self, SizeError};
-use rbuild_ui::values::{context, csv, export, host, key_value, scalar, secret, ssh::SshFlag, ulimit};
+use rbuild_ui::values::{
+    context, csv, export, host, key_value, resource, scalar, secret, ssh::SshFlag, ulimit,
+};
 
 use crate::args::LowBuild;
 use crate::docker_config;
@@ -191,6 +194,12 @@ pub(crate) enum UsageError {
     /// `--ulimit`.
     #[error(transparent)]
     Ulimit(#[from] ulimit::UlimitError),
+    /// `--resource`, `--memory` and their like.
+    #[error(transparent)]
+    Resource(#[from] resource::ResourceError),
+    /// A limit of theirs.
+    #[error(transparent)]
+    Limit(#[from] ResourceError),
     /// `--shm-size`.
     #[error("invalid argument for --shm-size: {0}")]
     ShmSize(SizeError),
@@ -266,7 +275,9 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
             .iter()
             .map(|text| ulimit::parse(text))
             .collect::<Result<Vec<Ulimit>, _>>()?,
-        cgroup_parent: low.cgroup_parent.filter(|path| !path.is_empty()),
+        cgroup_parent: low.cgroup_parent.clone().filter(|path| !path.is_empty()),
+        linux_resources: resources(&low)?,
+        rules: rules(&low),
         entitlements,
         host_ca: low.host_ca.unwrap_or_default(),
         jobs: low.jobs,
@@ -439,6 +450,20 @@ fn extra_hosts(low: &LowBuild) -> Result<Vec<HostIp>, UsageError> {
         }
     }
     Ok(hosts)
+}
+
+fn resources(low: &LowBuild) -> Result<Option<LinuxResources>, UsageError> {
+    let entries = low.steps.resources();
+    let attrs = resource::parse(entries.iter().map(String::as_str))?;
+    Ok(linux_resources(&attrs)?)
+}
+
+fn rules(low: &LowBuild) -> StepRules {
+    StepRules {
+        timeout: low.steps.run_timeout.filter(|time| !time.is_zero()),
+        retries: low.steps.run_retries.unwrap_or_default(),
+        strict_limits: low.steps.strict_limits.unwrap_or_default(),
+    }
 }
 
 fn no_cache(low: &LowBuild) -> NoCache {

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use rbuild_graph::progress::Stream;
 use rbuild_graph::{ExecMeta, ExecOp, Mount, NetMode, SecurityMode};
 use rbuild_sandbox::{
     MountPlan, Network, OverlayPlan, Plan, Process, Rlimit, RlimitResource, RootPlan, Security, Source,
@@ -13,105 +13,76 @@ use rbuild_sys::{RootFd, clean};
 use tokio_util::sync::CancellationToken;
 
 use super::host_ca::HostCa;
-use super::{OpError, blocking, chain_of, network_files};
+use super::{OpError, blocking, network_files};
 use crate::failed::Left;
 use crate::job::Job;
 use crate::request::Entitlement;
 use crate::solve::Reporter;
 use crate::value::{Chain, Value};
 
+mod attempt;
+pub mod limits;
 pub(crate) mod mounts;
 pub(crate) mod output;
 pub mod user;
 
+use attempt::Attempt;
+pub use attempt::Step;
 use mounts::MountOutput;
 
 /// `PATH` of a step whose image sets none (BuildKit `util/system/path.go`).
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs `exec` and gives its outputs: what became of the mounts that have one. With `fresh`, its cache mounts begin anew
-/// where this build has not begun them. What its mounts were when it failed is put into `left`, of builds that keep that.
+/// Runs a step and gives its outputs: what became of the mounts that have one. A step that fails is run again as often as
+/// the build says, each time on what it began with. What its mounts were when it failed for good is put into `left`, of
+/// builds that keep that.
 ///
 /// # Errors
-/// [`OpError::Process`] when the process fails; those of its mounts and inputs.
+/// [`OpError::Process`] when the process fails, [`OpError::TimeIsUp`] when it takes too long; those of its mounts and inputs.
 pub async fn run(
     job: &Job,
-    exec: &ExecOp,
+    step: Step<'_>,
     inputs: &[Value],
-    fresh: bool,
     reporter: &Reporter,
     cancel: &CancellationToken,
     left: &mut Left,
 ) -> Result<Vec<Chain>, OpError> {
+    let exec = step.exec;
     check_entitlements(job, exec)?;
     left.inputs = inputs_of_mounts(exec, inputs);
     left.outputs.clone_from(&left.inputs);
     if let Some(device) = exec.cdi_devices.first() {
         return Err(OpError::Device(device.name.clone()));
     }
-    let mut mounts_of = exec.mounts.iter().enumerate();
-    let (root_at, root) = mounts_of
+    let mut mounts = exec.mounts.iter().enumerate();
+    let (root_at, root) = mounts
         .find(|(_, mount)| mount.dest == "/")
         .ok_or(OpError::NoSuchInput(None))?;
-    let base = chain_of(job, root.input, inputs).await?;
-    let base = job.unpack_chain(&base).await?;
-    let mut mounts = mounts::prepare(job, exec, inputs, fresh, cancel).await?;
-    let _slot = job.steps.acquire().await;
-    let (engine, lease, lowers) = (Arc::clone(&job.engine), Arc::clone(&job.lease), base.clone());
-    let (workspace, view) = blocking(move || {
-        let workspace = engine.snapshotter.workspace(&lease, lowers.layers())?;
-        let view = engine.snapshotter.view(&lease, lowers.layers())?.into_root();
-        Ok::<_, OpError>((workspace, view))
-    })
-    .await?;
-    let host_ca = match &job.settings.host_ca {
-        Some(bundle) => {
-            let dir = job
-                .lease
-                .new_dir("host-ca")
-                .map_err(rbuild_store::StoreError::from)?;
-            Some(HostCa::prepare(bundle, &view, dir)?)
+    let retries = job.settings.rules.retries;
+    let mut retried = 0;
+    loop {
+        let attempt = Attempt::prepare(job, step, root, inputs, cancel).await?;
+        let slot = job.steps.acquire().await;
+        let Err(error) = attempt.run(job, step, reporter, cancel).await else {
+            let outputs = attempt.outputs(exec, root_at).await?;
+            let count = exec.outputs();
+            return blocking(move || commit(outputs, count)).await;
+        };
+        drop(slot);
+        if retried == retries || !error.is_of_the_process() {
+            if job.settings.keep_failed
+                && let Ok(outputs) = attempt.outputs(exec, root_at).await
+            {
+                for (mount, chain) in blocking(move || commit_left(outputs)).await {
+                    left.outputs[mount] = Some(Value::Chain(chain));
+                }
+            }
+            return Err(error);
         }
-        None => None,
-    };
-    let process = process(&exec.meta, &view, &mounts.secret_variables(), host_ca.is_some())?;
-    let mut overlay = overlay_of(&workspace);
-    if let Some(host_ca) = &host_ca {
-        overlay.lowers.insert(0, host_ca.lower().to_owned());
+        retried += 1;
+        let text = format!("{error}\nretry {retried} of {retries}, on what the step began with\n");
+        reporter.log(Stream::Stderr, text.into_bytes());
     }
-    let plan = plan(job, exec, overlay, process, mounts.plans())?;
-    let exit = run_plan(job, exec, plan, reporter, cancel).await;
-    let mut outputs = mounts.take_outputs();
-    drop(mounts);
-    let exit = match exit {
-        Err(error) if !job.settings.keep_failed => return Err(error),
-        exit => exit,
-    };
-    if let Some(host_ca) = &host_ca {
-        host_ca.scrub(workspace.upper())?;
-    }
-    let places = mounts_in(exec);
-    let workspace = blocking(move || {
-        let dirs = places.iter().filter_map(|place| place.parent());
-        workspace.drop_unchanged(&view, dirs)?;
-        Ok::<_, OpError>(workspace)
-    })
-    .await?;
-    outputs.push(MountOutput {
-        mount: root_at,
-        index: root.output,
-        base,
-        workspace: (!root.readonly).then_some(workspace),
-    });
-    if let Err(error) = exit {
-        let made = blocking(move || commit_left(outputs)).await;
-        for (mount, chain) in made {
-            left.outputs[mount] = Some(Value::Chain(chain));
-        }
-        return Err(error);
-    }
-    let count = exec.outputs();
-    blocking(move || commit(outputs, count)).await
 }
 
 /// Makes layers of the changes, in the order of the outputs.
@@ -286,35 +257,6 @@ fn environment(meta: &ExecMeta, home: &Path, host_ca: bool) -> Vec<OsString> {
         env.extend(HostCa::variables(&meta.env).into_iter().map(OsString::from));
     }
     env
-}
-
-async fn run_plan(
-    job: &Job,
-    exec: &ExecOp,
-    plan: Plan,
-    reporter: &Reporter,
-    cancel: &CancellationToken,
-) -> Result<(), OpError> {
-    let command = exec.meta.args.join(" ");
-    let engine = Arc::clone(&job.engine);
-    let spawned = blocking(move || engine.sandbox.spawn(&plan, &[])).await;
-    let running = spawned.map_err(|source| OpError::Spawn {
-        command: command.clone(),
-        source,
-    })?;
-    let exit = output::follow(running, reporter, cancel)
-        .await
-        .map_err(|source| OpError::Sandbox {
-            command: command.clone(),
-            source,
-        })?;
-    if cancel.is_cancelled() {
-        return Err(OpError::Canceled);
-    }
-    match output::failure(&exit, &exec.meta.valid_exit_codes) {
-        None => Ok(()),
-        Some((exit, hint)) => Err(OpError::Process { command, exit, hint }),
-    }
 }
 
 /// Where something was mounted for the step, and a place for it may have been made.

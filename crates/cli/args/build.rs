@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::go_bool;
+use super::step_rules::StepFlags;
 
 const IMAGE: &str = "Image";
 const STEPS: &str = "Steps";
@@ -136,6 +137,8 @@ pub(crate) struct LowBuild {
     pub(crate) sbom: Option<String>,
 
     #[command(flatten)]
+    pub(crate) steps: StepFlags,
+    #[command(flatten)]
     pub(crate) unserved: Unserved,
     #[command(flatten)]
     pub(crate) legacy: Legacy,
@@ -152,23 +155,7 @@ pub(crate) struct Unserved {
     #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
     #[arg(long, hide = true)]
-    pub(crate) resource: Vec<String>,
-    #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
-    #[arg(short = 'm', long, hide = true, allow_hyphen_values = true)]
-    pub(crate) memory: Option<String>,
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub(crate) memory_swap: Option<String>,
-    #[arg(short = 'c', long, hide = true)]
-    pub(crate) cpu_shares: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpu_period: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpu_quota: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpuset_cpus: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpuset_mems: Option<String>,
 }
 
 /// Flags of the classic builder: accepted and without effect, the last three with a warning, as in buildx.

@@ -1,6 +1,7 @@
 //! What flags come to, and what they are refused for.
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Parser as _;
 use rbuild_builder::request::{
@@ -113,21 +114,57 @@ fn every_served_flag_arrives() {
 }
 
 #[test]
+fn limits_of_steps_and_what_becomes_of_those_that_fail() {
+    let limits = |flags: &[&str]| high(&[flags, &["."]].concat()).request.linux_resources;
+    let expected = LinuxResources {
+        memory: 1 << 30,
+        memory_swap: -1,
+        cpu_shares: 2,
+        cpu_period: 3000,
+        cpu_quota: 4000,
+        cpuset_cpus: "0-1".to_owned(),
+        cpuset_mems: "0".to_owned(),
+    };
+    let old = [
+        "-m",
+        "1g",
+        "--memory-swap",
+        "-1",
+        "-c",
+        "2",
+        "--cpu-period=3000",
+        "--cpu-quota=4000",
+    ];
+    let sets = ["--cpuset-cpus=0-1", "--cpuset-mems=0"];
+    assert_eq!(limits(&[&old[..], &sets].concat()), Some(expected));
+    let both = limits(&["--resource=memory=5", "--memory=1g"]).unwrap();
+    assert_eq!(both.memory, 5, "the new spelling wins, wherever it stands");
+    assert_eq!(limits(&["--memory=0", "--cpu-quota=-1"]), None);
+    assert_eq!(refused(&["--resource=cpus=1", "."]), "unknown resource \"cpus\"");
+    assert!(refused(&["--cpuset-cpus=1-x", "."]).starts_with("invalid cpusetcpus value: 1-x"));
+
+    let rules = |flags: &[&str]| high(&[flags, &["."]].concat()).request.rules;
+    assert_eq!(rules(&[]), StepRules::default());
+    let expected = StepRules {
+        timeout: Some(Duration::from_secs(90)),
+        retries: 3,
+        strict_limits: true,
+    };
+    assert_eq!(
+        rules(&["--run-timeout=1m30s", "--run-retries=3", "--strict-limits"]),
+        expected
+    );
+    assert_eq!(rules(&["--run-timeout=0"]).timeout, None);
+}
+
+#[test]
 fn flags_that_are_not_served_are_refused_by_name() {
     for flag in [
         "--cache-from=type=s3",
         "--cache-to=type=gha,scope=x",
         "--cache-to=type=registry,ref=a,registry.insecure=true",
         "--policy=reset=true",
-        "--resource=memory=1g",
         "--builder=other",
-        "--memory=1g",
-        "--memory-swap=-1",
-        "--cpu-shares=1",
-        "--cpu-period=1",
-        "--cpu-quota=1",
-        "--cpuset-cpus=0",
-        "--cpuset-mems=0",
         "--allow=device",
         "--file=https://example.test/Dockerfile",
     ] {

@@ -17,15 +17,7 @@ pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
     };
     let unserved = [
         ("--policy", flags.policy.is_empty()),
-        ("--resource", flags.resource.is_empty()),
         ("--builder", is_default(&flags.builder)),
-        ("--memory", flags.memory.is_none()),
-        ("--memory-swap", flags.memory_swap.is_none()),
-        ("--cpu-shares", flags.cpu_shares.is_none()),
-        ("--cpu-period", flags.cpu_period.is_none()),
-        ("--cpu-quota", flags.cpu_quota.is_none()),
-        ("--cpuset-cpus", flags.cpuset_cpus.is_none()),
-        ("--cpuset-mems", flags.cpuset_mems.is_none()),
     ];
     if let Some((name, _)) = unserved.iter().find(|(_, fine)| !fine) {
         return Err(UsageError::NotSupported((*name).to_owned()));

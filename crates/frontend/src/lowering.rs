@@ -7,8 +7,8 @@ use rbuild_dockerfile::ignore::PatternMatcher;
 use rbuild_dockerfile::shell::{Expansion, Lexer, Variables};
 use rbuild_graph::progress::ProgressGroup;
 use rbuild_graph::{
-    Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, ProxyEnv, SourceLocation, SourceOp,
-    Vertex, VertexMeta,
+    Edge, FileAction, FileActionKind, FileOp, Graph, LinuxResources, MkFileAction, Op, ProxyEnv,
+    SourceLocation, SourceOp, Vertex, VertexMeta,
 };
 use rbuild_oci::{Platform, Timestamp, go_json};
 
@@ -59,6 +59,7 @@ pub(crate) struct NewVertex {
     pub(crate) ignore_cache: bool,
     pub(crate) span: Option<Span>,
     pub(crate) progress_group: Option<ProgressGroup>,
+    pub(crate) linux_resources: Option<LinuxResources>,
 }
 
 impl Lowering<'_> {
@@ -72,6 +73,7 @@ impl Lowering<'_> {
             ignore_cache: new.ignore_cache,
             locations: location.into_iter().collect(),
             progress_group: new.progress_group,
+            linux_resources: new.linux_resources,
             ..VertexMeta::default()
         };
         let vertex = Vertex {

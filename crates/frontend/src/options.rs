@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rbuild_graph::{HostIp, NetMode, Ulimit};
+use rbuild_graph::{HostIp, LinuxResources, NetMode, Ulimit};
 use rbuild_oci::Platform;
 
 use crate::input::{ContextOrigin, InputGraph};
@@ -49,6 +49,8 @@ pub struct FrontendOptions {
     pub ulimits: Vec<Ulimit>,
     /// Parent cgroup of steps.
     pub cgroup_parent: String,
+    /// What a step may use; no part of its key.
+    pub linux_resources: Option<LinuxResources>,
     /// Patterns of the main context's ignore file.
     pub ignore_patterns: Vec<String>,
     /// Where base images may come from.
@@ -83,6 +85,7 @@ impl Default for FrontendOptions {
             shm_size_bytes: 0,
             ulimits: Vec::new(),
             cgroup_parent: String::new(),
+            linux_resources: None,
             ignore_patterns: Vec::new(),
             image_resolve_mode: ImageResolveMode::Default,
             cache_id_namespace: String::new(),

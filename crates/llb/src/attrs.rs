@@ -228,6 +228,14 @@ const FRONTEND_CAPS: [&str; 4] = [
     "moby.buildkit.frontend.subrequests",
 ];
 
+/// Reads the limits among `attrs`.
+///
+/// # Errors
+/// [`ResourceError`] for the first that is wrong.
+pub fn linux_resources(attrs: &BTreeMap<String, String>) -> Result<Option<LinuxResources>, ResourceError> {
+    values::resources(&mut Opts::new(attrs))
+}
+
 impl DockerfileAttrs {
     /// Reads all attributes.
     ///

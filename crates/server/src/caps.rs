@@ -40,7 +40,6 @@ const MISSING: [Disabled; 14] = [
     off("cache.gha"),
     off("cache.s3"),
     off("exec.meta.cdi"),
-    off("exec.meta.linux.resources"),
     off("exec.meta.network.proxy"),
     off("exec.meta.security.devices.v1"),
     off("exporter.session"),

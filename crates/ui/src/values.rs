@@ -8,6 +8,7 @@ pub mod csv;
 pub mod export;
 pub mod host;
 pub mod key_value;
+pub mod resource;
 pub mod scalar;
 pub mod secret;
 pub mod ssh;

@@ -2,26 +2,38 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rbuild_graph::progress::Stream;
-use rbuild_sandbox::{Exit, ExitStatus, Running, WaitError};
+use rbuild_sandbox::{Exit, ExitStatus, Running, Usage, WaitError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::job::Job;
 use crate::ops::blocking;
 use crate::solve::Reporter;
 
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Follows `running` to its end. Stops it when `cancel` says so.
-///
-/// # Errors
-/// [`WaitError`] when the step never ran.
+/// Why nothing is known of a step's own end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FollowError {
+    /// It never ran.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// It was ended.
+    #[error("it did not end within {0:?}")]
+    TimeIsUp(Duration),
+}
+
+/// Follows `running` to its end. Ends it with all that it started when `cancel` or `time_is_up` says so.
 pub(super) async fn follow(
     running: Running,
+    job: &Job,
     reporter: &Reporter,
     cancel: &CancellationToken,
-) -> Result<Exit, WaitError> {
+    time_is_up: impl Future<Output = Duration>,
+) -> Result<Exit, FollowError> {
     let running = Arc::new(running);
     let stdout = running
         .take_stdout()
@@ -31,11 +43,15 @@ pub(super) async fn follow(
         .map(|out| pump(out, Stream::Stderr, reporter));
     let waiter = Arc::clone(&running);
     let mut wait = std::pin::pin!(blocking(move || waiter.wait()));
-    let exit = tokio::select! {
-        exit = &mut wait => exit,
+    let (exit, ended_after) = tokio::select! {
+        exit = &mut wait => (exit, None),
         () = cancel.cancelled() => {
             running.kill();
-            wait.await
+            (wait.await, None)
+        }
+        after = time_is_up => {
+            running.kill();
+            (wait.await, Some(after))
         }
     };
     for reader in [stdout, stderr].into_iter().flatten() {
@@ -45,10 +61,21 @@ pub(super) async fn follow(
             std::panic::resume_unwind(reason);
         }
     }
-    for warning in exit.iter().flat_map(|exit| &exit.warnings) {
-        reporter.warn(warning.clone(), Vec::new(), String::new(), None);
+    let survived = |exit: &Exit| match exit.status {
+        ExitStatus::Code(0) => killed_for_memory(&exit.usage),
+        ExitStatus::Code(_) | ExitStatus::Signal(_) => None,
+    };
+    let survived = exit.as_ref().ok().and_then(survived);
+    let survived = survived.map(|killed| format!("a process of the step was {killed}"));
+    for warning in exit.iter().flat_map(|exit| &exit.warnings).chain(&survived) {
+        if job.is_news(warning) {
+            reporter.warn(warning.clone(), Vec::new(), String::new(), None);
+        }
     }
-    exit
+    match (exit, ended_after) {
+        (Ok(_), Some(after)) => Err(FollowError::TimeIsUp(after)),
+        (exit, _) => Ok(exit?),
+    }
 }
 
 fn pump(mut out: impl Read + Send + 'static, stream: Stream, reporter: &Reporter) -> JoinHandle<()> {
@@ -70,29 +97,41 @@ fn pump(mut out: impl Read + Send + 'static, stream: Stream, reporter: &Reporter
 /// How a step failed, in BuildKit's words, and what may help; `None` if it did not. `valid` are the exit codes that
 /// are no failure; 0 alone if there are none (`executor/…`, `ValidExitCodes`).
 pub(crate) fn failure(exit: &Exit, valid: &[i32]) -> Option<(String, Option<String>)> {
-    match exit.status {
-        ExitStatus::Code(code) if valid.contains(&code) => None,
-        ExitStatus::Code(0) if valid.is_empty() => None,
-        ExitStatus::Code(code) => Some((format!("exit code: {code}"), code_hint(code))),
-        ExitStatus::Signal(signal) => {
-            let oom = exit.oom == Some(true);
-            let text = if oom {
-                "cannot allocate memory".to_owned()
-            } else {
-                format!("exit code: {}", 128 + signal)
-            };
-            let hint = match (oom, signal) {
-                (true, _) => Some("the step ran out of the memory it was given".to_owned()),
-                (false, 9) => Some(
-                    "the step was killed by signal 9; on a small machine that is the kernel's \
-                                    out-of-memory killer more often than not (see dmesg)"
-                        .to_owned(),
-                ),
-                (false, 31) => Some("the step was ended by signal 31 (bad system call)".to_owned()),
-                (false, signal) => Some(format!("the step was ended by signal {signal}")),
-            };
-            Some((text, hint))
-        }
+    let (code, hint) = match exit.status {
+        ExitStatus::Code(code) if valid.contains(&code) => return None,
+        ExitStatus::Code(0) if valid.is_empty() => return None,
+        ExitStatus::Code(code) => (code, code_hint(code)),
+        ExitStatus::Signal(signal) => (128 + signal, Some(signal_hint(signal))),
+    };
+    let code = format!("exit code: {code}");
+    Some(match killed_for_memory(&exit.usage) {
+        Some(killed) => (
+            format!("cannot allocate memory: {killed} ({code})"),
+            Some("--memory sets how much a step may use".to_owned()),
+        ),
+        None => (code, hint),
+    })
+}
+
+/// That a process of the step was killed for want of memory, and at how much: the limit, or what it had where the limit
+/// is of a group above.
+pub(crate) fn killed_for_memory(usage: &Usage) -> Option<String> {
+    (usage.oom == Some(true)).then(|| {
+        let at = usage.memory_limit_bytes.or(usage.memory_peak_bytes);
+        at.map_or_else(
+            || "killed for memory".to_owned(),
+            |bytes| format!("killed for memory at {} MiB", bytes.div_ceil(1 << 20)),
+        )
+    })
+}
+
+fn signal_hint(signal: i32) -> String {
+    match signal {
+        9 => "the step was killed by signal 9; on a small machine that is the kernel's out-of-memory killer more often \
+              than not (see dmesg)"
+            .to_owned(),
+        31 => "the step was ended by signal 31 (bad system call)".to_owned(),
+        signal => format!("the step was ended by signal {signal}"),
     }
 }
 
@@ -115,9 +154,14 @@ mod tests {
     use super::*;
 
     fn exit(status: ExitStatus, oom: Option<bool>) -> Exit {
+        let usage = Usage {
+            oom,
+            memory_peak_bytes: Some((7 << 20) - 5),
+            ..Usage::default()
+        };
         Exit {
             status,
-            oom,
+            usage,
             warnings: Vec::new(),
         }
     }
@@ -130,12 +174,8 @@ mod tests {
             Some(("exit code: 3".to_owned(), None))
         );
         assert_eq!(
-            failure(&exit(ExitStatus::Signal(9), None), &[]).unwrap().0,
+            failure(&exit(ExitStatus::Signal(9), Some(false)), &[]).unwrap().0,
             "exit code: 137"
-        );
-        assert_eq!(
-            failure(&exit(ExitStatus::Signal(9), Some(true)), &[]).unwrap().0,
-            "cannot allocate memory"
         );
         assert_eq!(failure(&exit(ExitStatus::Code(3), None), &[2, 3]), None);
         assert!(
@@ -148,5 +188,36 @@ mod tests {
                 .1
                 .is_some()
         );
+    }
+
+    #[test]
+    fn that_memory_was_short_is_said_when_it_was() {
+        let text = |status, usage: &Usage| {
+            let exit = Exit {
+                usage: usage.clone(),
+                ..exit(status, None)
+            };
+            failure(&exit, &[]).map(|failed| failed.0)
+        };
+        let mut usage = exit(ExitStatus::Code(0), Some(true)).usage;
+        assert_eq!(
+            text(ExitStatus::Signal(9), &usage).unwrap(),
+            "cannot allocate memory: killed for memory at 7 MiB (exit code: 137)"
+        );
+        usage.memory_limit_bytes = Some(48 << 20);
+        assert_eq!(
+            text(ExitStatus::Code(2), &usage).unwrap(),
+            "cannot allocate memory: killed for memory at 48 MiB (exit code: 2)"
+        );
+        assert_eq!(text(ExitStatus::Code(0), &usage), None);
+        usage.oom = None;
+        assert_eq!(text(ExitStatus::Signal(9), &usage).unwrap(), "exit code: 137");
+        usage.oom = Some(false);
+        assert_eq!(text(ExitStatus::Code(2), &usage).unwrap(), "exit code: 2");
+        usage = Usage {
+            oom: Some(true),
+            ..Usage::default()
+        };
+        assert_eq!(killed_for_memory(&usage).unwrap(), "killed for memory");
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn run(lowering: &mut Lowering<'_>, site: Site<'_>, run: &Run) -> Res
         name,
         ignore_cache: stage.ignore_cache,
         span: Some(site.span()),
+        linux_resources: lowering.options.linux_resources.clone(),
         ..NewVertex::default()
     };
     let edge = lowering.add(op, vertex);

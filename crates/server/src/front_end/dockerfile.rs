@@ -125,6 +125,7 @@ fn options(attrs: &DockerfileAttrs, files: &Files, contexts: &Contexts) -> Front
         shm_size_bytes: u64::try_from(attrs.shm_size_bytes).unwrap_or(0),
         ulimits: attrs.ulimits.clone(),
         cgroup_parent: attrs.cgroup_parent.clone(),
+        linux_resources: attrs.linux_resources.clone(),
         ignore_patterns: files.ignore_patterns.clone(),
         image_resolve_mode: resolve_mode(attrs.image_resolve_mode),
         cache_id_namespace: attrs.cache_id_namespace.clone(),

@@ -1,0 +1,164 @@
+//! One attempt at a step: a workspace and mounts of its own, so that nothing of an attempt that failed is seen by the
+//! next one but what is in cache mounts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rbuild_graph::{ExecOp, LinuxResources, Mount};
+use rbuild_sandbox::Plan;
+use rbuild_snapshotter::Workspace;
+use rbuild_sys::RootFd;
+use tokio_util::sync::CancellationToken;
+
+use super::mounts::{self, MountOutput, Mounts};
+use super::{limits, mounts_in, output, overlay_of, plan, process};
+use crate::job::Job;
+use crate::ops::host_ca::HostCa;
+use crate::ops::{OpError, blocking, chain_of};
+use crate::solve::Reporter;
+use crate::value::{Chain, Value};
+
+/// A step as its graph says it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// What runs.
+    pub exec: &'a ExecOp,
+    /// What it may use.
+    pub resources: Option<&'a LinuxResources>,
+    /// Its cache mounts begin anew where this build has not begun them.
+    pub fresh: bool,
+}
+
+/// What a step runs on.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    base: Chain,
+    view: RootFd,
+    host_ca: Option<HostCa>,
+    mounts: Mounts,
+    workspace: Workspace,
+}
+
+impl Attempt {
+    /// Makes workspace and mounts ready.
+    pub(super) async fn prepare(
+        job: &Job,
+        step: Step<'_>,
+        root: &Mount,
+        inputs: &[Value],
+        cancel: &CancellationToken,
+    ) -> Result<Self, OpError> {
+        let base = chain_of(job, root.input, inputs).await?;
+        let base = job.unpack_chain(&base).await?;
+        let mounts = mounts::prepare(job, step.exec, inputs, step.fresh, cancel).await?;
+        let (engine, lease, lowers) = (Arc::clone(&job.engine), Arc::clone(&job.lease), base.clone());
+        let (workspace, view) = blocking(move || {
+            let workspace = engine.snapshotter.workspace(&lease, lowers.layers())?;
+            let view = engine.snapshotter.view(&lease, lowers.layers())?.into_root();
+            Ok::<_, OpError>((workspace, view))
+        })
+        .await?;
+        let host_ca = match &job.settings.host_ca {
+            Some(bundle) => {
+                let dir = job
+                    .lease
+                    .new_dir("host-ca")
+                    .map_err(rbuild_store::StoreError::from)?;
+                Some(HostCa::prepare(bundle, &view, dir)?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            base,
+            view,
+            host_ca,
+            mounts,
+            workspace,
+        })
+    }
+
+    fn plan(&self, job: &Job, step: Step<'_>) -> Result<Plan, OpError> {
+        let secrets = self.mounts.secret_variables();
+        let process = process(&step.exec.meta, &self.view, &secrets, self.host_ca.is_some())?;
+        let mut overlay = overlay_of(&self.workspace);
+        if let Some(host_ca) = &self.host_ca {
+            overlay.lowers.insert(0, host_ca.lower().to_owned());
+        }
+        let mut plan = plan(job, step.exec, overlay, process, self.mounts.plans())?;
+        plan.limits = limits::of(step.resources, job.settings.rules.strict_limits)?;
+        Ok(plan)
+    }
+
+    /// Runs the step's process to its end, or ends it after the time that steps have.
+    pub(super) async fn run(
+        &self,
+        job: &Job,
+        step: Step<'_>,
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+    ) -> Result<(), OpError> {
+        let plan = self.plan(job, step)?;
+        let meta = &step.exec.meta;
+        let command = meta.args.join(" ");
+        let engine = Arc::clone(&job.engine);
+        let spawned = blocking(move || engine.sandbox.spawn(&plan, &[])).await;
+        let running = spawned.map_err(|source| OpError::Spawn {
+            command: command.clone(),
+            source,
+        })?;
+        let time_is_up = time_is_up(job.settings.rules.timeout);
+        let followed = output::follow(running, job, reporter, cancel, time_is_up).await;
+        if cancel.is_cancelled() {
+            return Err(OpError::Canceled);
+        }
+        let exit = match followed {
+            Err(output::FollowError::TimeIsUp(after)) => return Err(OpError::TimeIsUp { command, after }),
+            Err(output::FollowError::Wait(source)) => return Err(OpError::Sandbox { command, source }),
+            Ok(exit) => exit,
+        };
+        match output::failure(&exit, &meta.valid_exit_codes) {
+            None => Ok(()),
+            Some((exit, hint)) => Err(OpError::Process { command, exit, hint }),
+        }
+    }
+
+    /// What became of the mounts of the step, of which the one numbered `root_at` is its root.
+    pub(super) async fn outputs(
+        mut self,
+        exec: &ExecOp,
+        root_at: usize,
+    ) -> Result<Vec<MountOutput>, OpError> {
+        let mut outputs = self.mounts.take_outputs();
+        drop(self.mounts);
+        if let Some(host_ca) = &self.host_ca {
+            host_ca.scrub(self.workspace.upper())?;
+        }
+        let places = mounts_in(exec);
+        let (workspace, view) = (self.workspace, self.view);
+        let workspace = blocking(move || {
+            let dirs = places.iter().filter_map(|place| place.parent());
+            workspace.drop_unchanged(&view, dirs)?;
+            Ok::<_, OpError>(workspace)
+        })
+        .await?;
+        let root = &exec.mounts[root_at];
+        outputs.push(MountOutput {
+            mount: root_at,
+            index: root.output,
+            base: self.base,
+            workspace: (!root.readonly).then_some(workspace),
+        });
+        Ok(outputs)
+    }
+}
+
+/// Ends when `time` has passed since it was first waited for, and says so; never without one.
+async fn time_is_up(time: Option<Duration>) -> Duration {
+    match time {
+        Some(time) => {
+            tokio::time::sleep(time).await;
+            time
+        }
+        None => std::future::pending().await,
+    }
+}
