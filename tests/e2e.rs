@@ -10,6 +10,7 @@ mod fixture;
 mod hostile;
 mod images;
 mod killed;
+mod limits;
 mod mounts;
 mod outputs;
 mod platforms;

@@ -281,7 +281,7 @@ fn write(group: &Group, setting: Setting) -> Result<(), String> {
 type Refused = (PathBuf, std::io::Error);
 
 fn strictly(problem: &str) -> SetupError {
-    SetupError::refused("keep", Path::new("--strict-limits"), &format!(": {problem}"))
+    SetupError::refused("keep", Path::new("--strict-limits"), format!(": {problem}"))
 }
 
 /// Why there is no group with a controller.

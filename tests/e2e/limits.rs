@@ -1,0 +1,159 @@
+//! Steps that use too much, take too long, or fail at first: limits, `--run-timeout`, `--run-retries`.
+
+use std::time::{Duration, Instant};
+
+use rbuild_testkit::command::Ran;
+
+use crate::e2e::fixture::Fixture;
+
+/// Whether limits of memory can be had: by whoever may make a group where memory is counted.
+fn has_memory_limits() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let v1 = mounts
+        .lines()
+        .any(|line| line.contains(" - cgroup cgroup ") && line.ends_with(",memory"));
+    let unified = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let has = v1 || unified.split_whitespace().any(|name| name == "memory");
+    if !has || !rustix::process::geteuid().is_root() {
+        println!("SKIP: memory cannot be limited here");
+    }
+    has && rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn privileged_a_step_killed_for_memory_says_so_and_limits_are_no_part_of_a_key() {
+    if !has_memory_limits() {
+        return;
+    }
+    let fixture =
+        Fixture::new("FROM busybox\nRUN dd if=/dev/zero of=/dev/null bs=200M count=1 && echo done > /done\n");
+    let said = "cannot allocate memory: killed for memory at 48 MiB";
+    let build = |flags: &[&str]| fixture.build_of().args(flags).arg(fixture.context.dir());
+    build(&["--memory=48m"]).fails().says(said).says("Dockerfile:2");
+    build(&["--resource=memory=48m"]).fails().says(said);
+    let ran = build(&["--memory=1g", "--cpu-shares=512"])
+        .ok()
+        .never_says("killed for memory");
+    assert!(!ran.executed().is_empty());
+    let again = build(&["--memory=48m", "--cpu-quota=50000"]).ok();
+    let cached = again.cached();
+    assert!(cached.iter().any(|name| name.contains("RUN dd")), "{again}");
+}
+
+#[test]
+fn a_step_that_ends_otherwise_was_not_killed_for_memory() {
+    let fixture = Fixture::new("FROM busybox\nRUN sh -c 'kill -9 $$'; exit $?\n");
+    let build = fixture.build_of().arg("--memory=64m").arg(fixture.context.dir());
+    build
+        .fails()
+        .says("exit code: 137")
+        .never_says("killed for memory");
+}
+
+#[test]
+fn what_cannot_be_had_is_told_once_and_is_an_error_if_asked() {
+    let fixture = Fixture::new("FROM busybox\nRUN echo one\nRUN echo two\n");
+    let build = |flags: &[&str]| {
+        let flags = ["--cpuset-cpus=4095"].iter().chain(flags);
+        fixture.build_of().args(flags).arg(fixture.context.dir())
+    };
+    let told = |ran: &Ran| {
+        ran.stderr
+            .matches("WARN: the limit cpuset-cpus=4095 could not be set: ")
+            .count()
+    };
+    let ran = build(&["--no-cache"]).ok();
+    assert_eq!(told(&ran), 1, "{ran}");
+    let refused = build(&["--no-cache", "--strict-limits"]).fails();
+    refused.says("keep \"--strict-limits\": the limit cpuset-cpus=4095 could not be set: ");
+}
+
+#[test]
+fn rootless_limits_that_a_user_cannot_have_are_told() {
+    let Some(fixture) = Fixture::rootless("FROM busybox\nRUN echo one\nRUN echo two\n") else {
+        return;
+    };
+    let build = fixture.build_of().arg("--memory=256m").arg(fixture.context.dir());
+    let ran = build.ok();
+    let told = ran
+        .stderr
+        .matches("WARN: the limit memory=268435456 could not be set: ")
+        .count();
+    // Where a user is given a part of the tree of groups, the limit holds.
+    assert!(told <= 1, "{ran}");
+    if told == 0 {
+        let hungry =
+            Fixture::rootless("FROM busybox\nRUN dd if=/dev/zero of=/dev/null bs=200M count=1\n").unwrap();
+        let build = hungry.build_of().arg("--memory=48m").arg(hungry.context.dir());
+        build.fails().says("killed for memory at 48 MiB");
+    }
+}
+
+#[test]
+fn a_limit_of_a_process_that_cannot_be_raised_is_named() {
+    let sets = rustix::thread::capabilities(None).unwrap();
+    let may = rustix::thread::CapabilitySet::SYS_RESOURCE;
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let Some(hard) = hard.filter(|_| !sets.effective.contains(may)) else {
+        println!("SKIP: this machine may raise every limit");
+        return;
+    };
+    let fixture = Fixture::new("FROM busybox\nRUN ulimit -n > /n\n");
+    let with = |limit: u64| {
+        let flag = format!("--ulimit=nofile={limit}:{limit}");
+        fixture.build_of().arg(flag).arg(fixture.context.dir())
+    };
+    let ran = with(hard + 1).fails();
+    ran.says("nofile")
+        .says(&format!("is above the machine's hard limit of {hard}"));
+    with(hard.min(512)).ok();
+}
+
+#[test]
+fn a_step_that_hangs_is_ended_whole() {
+    let fixture = Fixture::new("FROM busybox\nRUN echo begun; (sleep 4321 &); sleep 4322\n");
+    let before = fixture.residue();
+    let build = fixture
+        .build_of()
+        .arg("--run-timeout=1500ms")
+        .arg(fixture.context.dir());
+    let started = Instant::now();
+    let ran = build.fails();
+    assert!(started.elapsed() < Duration::from_secs(30), "{ran}");
+    ran.says("begun")
+        .says("sleep 4322\" was ended: it did not complete within 1.5s")
+        .says("Dockerfile:2");
+    fixture.assert_clean_since(&before);
+    let sleeping = |pid: &str| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sleep\x004321\0")
+    };
+    let pids = std::fs::read_dir("/proc").unwrap();
+    let left = pids.filter(|entry| sleeping(&entry.as_ref().unwrap().file_name().to_string_lossy()));
+    assert_eq!(left.count(), 0);
+    let fine = fixture.build_of().arg("--run-timeout=1h").arg("--build-arg=X=1");
+    fixture.context.dockerfile("FROM busybox\nRUN true\n");
+    fine.arg(fixture.context.dir()).ok();
+}
+
+#[test]
+fn a_step_is_run_again_on_what_it_began_with() {
+    let fixture = Fixture::new(
+        "FROM busybox\n\
+         RUN --mount=type=cache,target=/c echo x >> /c/n; test -e /seen && exit 9; touch /seen; n=$(wc -l < /c/n); \
+         echo run $n; test $n -ge 3\n\
+         RUN test -e /seen\n",
+    );
+    let build = |flags: &[&str]| fixture.build_of().args(flags).arg(fixture.context.dir());
+    let ran = build(&["--run-retries=1"]).fails();
+    ran.says("run 1")
+        .says("retry 1 of 1, on what the step began with")
+        .says("exit code: 1")
+        .never_says("exit code: 9");
+    let ran = build(&["--run-retries=5"]).ok();
+    ran.says("run 3").never_says("retry");
+    let again = build(&["--run-retries=7", "--run-timeout=5m"]).ok();
+    assert!(
+        again.executed().iter().all(|name| !name.contains("RUN")),
+        "rules are no part of a key: {again}"
+    );
+}
