@@ -12,6 +12,7 @@ mod images;
 mod killed;
 mod limits;
 mod mounts;
+mod network;
 mod outputs;
 mod platforms;
 mod printed;

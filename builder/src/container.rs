@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -258,10 +258,14 @@ impl Container {
             Stage::New => {
                 let held = self.held()?;
                 process.stdio = stdio(streams, held.trees.len());
+                let network = job.network(&exec).await.map_err(OpError::from)?;
                 blocking(move || {
-                    let mut plan = exec::plan(&job, &exec, held.root.clone(), process, held.plans.clone())?;
+                    let mut fds = process::given(&held.trees, input.as_ref());
+                    let place = network.as_ref().map(|_| fds.len());
+                    fds.extend(network.iter().map(|network| network.as_fd()));
+                    let (root, mounts) = (held.root.clone(), held.plans.clone());
+                    let mut plan = exec::plan(&job, &exec, root, process, mounts, place)?;
                     plan.root.source = Source::Fd(0);
-                    let fds = process::given(&held.trees, input.as_ref());
                     Ok(job.engine.sandbox.spawn(&plan, &fds)?)
                 })
                 .await

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rbuild_graph::progress::Sink;
-use rbuild_graph::{Graph, Op, Vertex, VertexDigest};
+use rbuild_graph::{ExecOp, Graph, NetMode, Op, Vertex, VertexDigest};
 use rbuild_oci::{Digest, Timestamp};
 use rbuild_store::{KeyLock, LayerEntry, LayerId, Lease, Record};
 use tokio::sync::{OnceCell, Semaphore};
@@ -21,6 +21,7 @@ use crate::images::RemoteLayer;
 use crate::ops::define;
 pub use crate::ops::network_files::Dns;
 use crate::ops::{self, OpError};
+use crate::private_network::{PrivateNetwork, PrivateNetworkError};
 use crate::request::{Entitlement, StepRules};
 use crate::solve::{
     Cached, ContentInput, Definition, Executor, Ingredient, Key, Miss, Reporter, first_difference,
@@ -102,6 +103,8 @@ pub struct Job {
     pub invocation: Invocation,
     /// Files of the client, each fetched once.
     pub uploads: ops::source::upload::Uploads,
+    /// The network of its steps, if they have one of their own.
+    network: OnceCell<Arc<PrivateNetwork>>,
     /// Warnings of sandboxes, each told once: what this machine lacks, it lacks for every step.
     told: Mutex<HashSet<String>>,
     /// Limits steps that run at once.
@@ -136,6 +139,7 @@ impl Job {
             fetches: Mutex::default(),
             book: Book::default(),
             begun_mounts: Mutex::default(),
+            network: OnceCell::new(),
             told: Mutex::default(),
             results: Results::default(),
             failures: Failures::default(),
@@ -158,6 +162,22 @@ impl Job {
     #[must_use]
     pub fn may(&self, entitlement: Entitlement) -> bool {
         self.settings.entitlements.contains(&entitlement)
+    }
+
+    /// The network of steps that ask for none in particular, if the build has one of its own; made when first asked for.
+    ///
+    /// # Errors
+    /// [`PrivateNetworkError`].
+    pub(crate) async fn network(
+        &self,
+        exec: &ExecOp,
+    ) -> Result<Option<Arc<PrivateNetwork>>, PrivateNetworkError> {
+        if !self.settings.rules.private_network || exec.network != NetMode::Unset {
+            return Ok(None);
+        }
+        let engine = Arc::clone(&self.engine);
+        let start = || ops::blocking(move || PrivateNetwork::start(&engine.sandbox).map(Arc::new));
+        self.network.get_or_try_init(start).await.cloned().map(Some)
     }
 
     /// Whether nobody was told `warning` yet; from here on somebody was.

@@ -19,6 +19,7 @@ pub mod images;
 pub mod job;
 pub mod load;
 pub mod ops;
+pub mod private_network;
 pub mod provenance;
 pub mod pull;
 mod remote_context;

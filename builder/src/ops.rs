@@ -48,6 +48,9 @@ pub enum OpError {
         /// How long it had.
         after: std::time::Duration,
     },
+    /// There is no network of the build's own.
+    #[error(transparent)]
+    Network(#[from] crate::private_network::PrivateNetworkError),
     /// A limit that cannot be one.
     #[error(transparent)]
     Limit(#[from] exec::limits::LimitError),

@@ -80,6 +80,8 @@ pub struct StepRules {
     pub retries: u32,
     /// A limit that cannot be had is an error, not a warning.
     pub strict_limits: bool,
+    /// Steps that ask for no network in particular have one of the build's own, not the host's.
+    pub private_network: bool,
 }
 
 /// Main context.

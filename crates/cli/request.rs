@@ -376,6 +376,8 @@ fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, Option<NetMode>), Us
     let network = match low.network.as_str() {
         "" | "default" => None,
         "none" => Some(NetMode::None),
+        // What steps get that ask for nothing else, see `rules`.
+        "sandbox" => None,
         "host" => {
             granted.push(Entitlement::NetworkHost);
             Some(NetMode::Host)
@@ -463,6 +465,7 @@ fn rules(low: &LowBuild) -> StepRules {
         timeout: low.steps.run_timeout.filter(|time| !time.is_zero()),
         retries: low.steps.run_retries.unwrap_or_default(),
         strict_limits: low.steps.strict_limits.unwrap_or_default(),
+        private_network: low.network == "sandbox",
     }
 }
 

@@ -163,7 +163,8 @@ pub(crate) fn overlay_of(workspace: &Workspace) -> OverlayPlan {
     }
 }
 
-/// The sandbox of `exec` with its first process.
+/// The sandbox of `exec` with its first process. `network` is the descriptor of the build's own network, if the step is to
+/// be on that.
 ///
 /// # Errors
 /// [`OpError::Entitlement`], and those of reading the host's network files.
@@ -173,6 +174,7 @@ pub(crate) fn plan(
     root: OverlayPlan,
     process: Process,
     mounts: Vec<MountPlan>,
+    network: Option<usize>,
 ) -> Result<Plan, OpError> {
     check_entitlements(job, exec)?;
     let meta = &exec.meta;
@@ -190,21 +192,25 @@ pub(crate) fn plan(
     if !meta.hostname.is_empty() {
         plan.hostname.clone_from(&meta.hostname);
     }
-    plan.network = if exec.network == NetMode::None {
-        Network::None
-    } else {
-        Network::Host
+    plan.network = match (exec.network, network) {
+        (NetMode::None, _) => Network::None,
+        (NetMode::Host, _) | (NetMode::Unset, None) => Network::Host,
+        (NetMode::Unset, Some(index)) => Network::Given(index),
     };
     plan.security = match exec.security {
         SecurityMode::Sandbox => Security::Sandbox,
         SecurityMode::Insecure => Security::Insecure,
     };
-    let host_network = plan.network == Network::Host;
-    let resolv_conf =
-        network_files::resolv_conf(host_network, &job.settings.dns).map_err(|source| OpError::Host {
-            path: "/etc/resolv.conf".into(),
-            source,
-        })?;
+    let dns = &job.settings.dns;
+    let resolv_conf = match plan.network {
+        Network::Host => network_files::resolv_conf(true, dns),
+        Network::None => network_files::resolv_conf(false, dns),
+        Network::Given(_) => network_files::private_resolv_conf(dns),
+    };
+    let resolv_conf = resolv_conf.map_err(|source| OpError::Host {
+        path: network_files::RESOLV_CONF.into(),
+        source,
+    })?;
     plan.resolv_conf = Some(resolv_conf);
     plan.hosts = Some(network_files::hosts(&meta.hostname, &meta.extra_hosts));
     plan.shm_size_bytes = job.settings.shm_size_bytes;

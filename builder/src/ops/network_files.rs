@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rbuild_graph::HostIp;
 
+use crate::private_network;
+
 /// Host name of a step that was given none.
 pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 
@@ -93,6 +95,19 @@ pub fn resolv_conf(host_network: bool, dns: &Dns) -> io::Result<Vec<u8>> {
         own
     };
     Ok(without_loopback(&dns.apply(&text)))
+}
+
+/// The resolver file of a step on a network of the build's own: what asks the host's servers is the only server there,
+/// unless a server's configuration names others.
+///
+/// # Errors
+/// As [`resolv_conf`].
+pub fn private_resolv_conf(dns: &Dns) -> io::Result<Vec<u8>> {
+    let forwarder = Dns {
+        servers: vec![private_network::NAME_SERVER],
+        ..Dns::default()
+    };
+    Ok(dns.apply(&forwarder.apply(&read(Path::new(RESOLV_CONF))?)))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -76,7 +76,7 @@ pub(crate) struct LowBuild {
     #[arg(long, value_name = "MODE", default_value = "auto", hide_default_value = true, help_heading = OUTPUT)]
     pub(crate) progress: String,
 
-    /// Network of steps: default, none, host
+    /// Network of steps: default, none, host, or sandbox for one of the build's own (needs pasta)
     #[arg(long, value_name = "MODE", default_value = "default", hide_default_value = true, help_heading = STEPS)]
     pub(crate) network: String,
     /// Secret for steps, e.g. "id=token,src=token.txt", "id=token,env=TOKEN"

@@ -149,9 +149,15 @@ fn limits_of_steps_and_what_becomes_of_those_that_fail() {
         timeout: Some(Duration::from_secs(90)),
         retries: 3,
         strict_limits: true,
+        private_network: true,
     };
     assert_eq!(
-        rules(&["--run-timeout=1m30s", "--run-retries=3", "--strict-limits"]),
+        rules(&[
+            "--run-timeout=1m30s",
+            "--run-retries=3",
+            "--strict-limits",
+            "--network=sandbox"
+        ]),
         expected
     );
     assert_eq!(rules(&["--run-timeout=0"]).timeout, None);

@@ -237,6 +237,8 @@ pub enum Network {
     Host,
     /// A network namespace with a loopback interface only.
     None,
+    /// The network namespace that is the n-th of the descriptors given to `Sandbox::spawn`, as it is.
+    Given(usize),
 }
 
 /// What a step may do.

@@ -154,6 +154,10 @@ fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupErr
             MountKind::Tmpfs { .. } | MountKind::File { .. } => None,
         });
     }
+    if let Network::Given(index) = plan.network {
+        let namespace = fds.get(index).ok_or(Errno::BADF).during("enter network", "")?;
+        rbuild_sys::namespace::enter_network(namespace.as_fd()).during("enter network", "")?;
+    }
     let mut cgroups = Cgroups::create(plan.cgroup_parent.as_deref(), &plan.limits)?;
     for text in std::mem::take(&mut cgroups.warnings) {
         send(control.as_fd(), &Report::Warning(text));
@@ -199,7 +203,7 @@ fn join(joining: &Joining, order: &Order, control: &OwnedFd) -> Result<Report, S
         .ok_or(Errno::BADF)
         .during("join", "sandbox")?;
     let namespaces = Namespaces {
-        network: joining.network == Network::None,
+        network: joining.network != Network::Host,
     };
     let passage = Passage {
         fds,

@@ -1,6 +1,7 @@
 //! One attempt at a step: a workspace and mounts of its own, so that nothing of an attempt that failed is seen by the
 //! next one but what is in cache mounts.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,14 +78,14 @@ impl Attempt {
         })
     }
 
-    fn plan(&self, job: &Job, step: Step<'_>) -> Result<Plan, OpError> {
+    fn plan(&self, job: &Job, step: Step<'_>, network: Option<usize>) -> Result<Plan, OpError> {
         let secrets = self.mounts.secret_variables();
         let process = process(&step.exec.meta, &self.view, &secrets, self.host_ca.is_some())?;
         let mut overlay = overlay_of(&self.workspace);
         if let Some(host_ca) = &self.host_ca {
             overlay.lowers.insert(0, host_ca.lower().to_owned());
         }
-        let mut plan = plan(job, step.exec, overlay, process, self.mounts.plans())?;
+        let mut plan = plan(job, step.exec, overlay, process, self.mounts.plans(), network)?;
         plan.limits = limits::of(step.resources, job.settings.rules.strict_limits)?;
         Ok(plan)
     }
@@ -97,11 +98,16 @@ impl Attempt {
         reporter: &Reporter,
         cancel: &CancellationToken,
     ) -> Result<(), OpError> {
-        let plan = self.plan(job, step)?;
+        let network = job.network(step.exec).await?;
+        let plan = self.plan(job, step, network.as_ref().map(|_| 0))?;
         let meta = &step.exec.meta;
         let command = meta.args.join(" ");
         let engine = Arc::clone(&job.engine);
-        let spawned = blocking(move || engine.sandbox.spawn(&plan, &[])).await;
+        let spawned = blocking(move || {
+            let fds: Vec<BorrowedFd<'_>> = network.iter().map(|network| network.as_fd()).collect();
+            engine.sandbox.spawn(&plan, &fds)
+        })
+        .await;
         let running = spawned.map_err(|source| OpError::Spawn {
             command: command.clone(),
             source,

@@ -1,0 +1,84 @@
+//! Networks of steps: the host's, none, and one of the build's own through pasta.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+
+use crate::e2e::fixture::Fixture;
+
+/// Whether a network of the build's own can be had.
+fn has_pasta() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = std::env::split_paths(&path).any(|dir| dir.join("pasta").exists());
+    let has = has && std::path::Path::new("/dev/net/tun").exists();
+    if !has {
+        println!("SKIP: pasta or /dev/net/tun is missing (apt-get install passt)");
+    }
+    has
+}
+
+/// A service of the host on its loopback that says `hello` to whoever comes.
+fn service() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // A visitor that is gone is no failure of the test.
+            stream.and_then(|mut stream| stream.write_all(b"hello\n")).ok();
+        }
+    });
+    port
+}
+
+#[test]
+fn privileged_a_network_of_the_build_s_own_does_not_reach_the_host_s_loopback() {
+    if !has_pasta() {
+        return;
+    }
+    let port = service();
+    let fixture = Fixture::new(&format!(
+        "FROM busybox\n\
+         RUN busybox ls /sys/class/net > /net; grep nameserver /etc/resolv.conf > /dns; tail -n +2 /proc/net/route | wc -l > /routes\n\
+         RUN busybox nc 127.0.0.1 {port} < /dev/null > /said 2>&1; true\n\
+         RUN --network=none busybox ls /sys/class/net > /none\n"
+    ));
+    let before = fixture.residue();
+    let (_, image) = fixture.image(&["--network=sandbox"]);
+    let files = image.files().unwrap();
+    let said = files.text("said").unwrap();
+    assert!(!said.contains("hello"), "{said}");
+    let interfaces: Vec<&str> = files.text("net").unwrap().lines().collect();
+    assert!(
+        interfaces.contains(&"lo") && interfaces.len() == 2,
+        "{interfaces:?}"
+    );
+    assert_eq!(files.text("dns"), Some("nameserver 169.254.1.1\n"));
+    assert_ne!(files.text("routes"), Some("0\n"));
+    assert_eq!(files.text("none"), Some("lo\n"));
+    fixture.assert_clean_since(&before);
+
+    let (ran, image) = fixture.image(&["--network=host", "--no-cache"]);
+    let files = image.files().unwrap();
+    assert_eq!(
+        files.text("said"),
+        Some("hello\n"),
+        "the legal twin: the host's network {ran}"
+    );
+    // Which of the two a step gets that asks for none in particular is no part of its key.
+    let (ran, _) = fixture.image(&[]);
+    assert!(
+        ran.cached().iter().any(|name| name.contains("RUN busybox nc")),
+        "{ran}"
+    );
+}
+
+#[test]
+fn without_pasta_there_is_a_sentence() {
+    let fixture = Fixture::new("FROM busybox\nRUN true\n");
+    let build = fixture
+        .build_of()
+        .env("PATH", "/nonexistent")
+        .arg("--network=sandbox");
+    let ran = build.arg(fixture.context.dir()).fails();
+    ran.says("a network of the build's own needs pasta (package passt), which is not in PATH")
+        .says("Dockerfile:2");
+}
