@@ -232,6 +232,37 @@ impl RegistryConfig {
         self.host_mut(host).insecure = Some(true);
     }
 
+    /// Adds a mirror of `host`: a host with an optional path, with or without scheme. What is said first is asked first,
+    /// before what files say.
+    pub fn add_mirror(&mut self, host: &str, location: &str) {
+        let (policy, location) = match location.split_once("://") {
+            Some(("http", rest)) => (Some(SchemePolicy::HttpOnly), rest),
+            Some((_, rest)) => (None, rest),
+            None => (None, location),
+        };
+        let mirror = Mirror {
+            location: location.trim_end_matches('/').to_owned(),
+            policy,
+            by_tag: true,
+            by_digest: true,
+            source: PathBuf::from("the command line"),
+        };
+        let mirrors = &mut self.host_mut(host).mirrors;
+        let said = |mirror: &&Mirror| mirror.source == Path::new("the command line");
+        let at = mirrors.iter().take_while(said).count();
+        mirrors.insert(at, mirror);
+    }
+
+    /// Adds a file, PEM, with who vouches for `host`.
+    pub fn add_authority(&mut self, host: &str, file: PathBuf) {
+        self.host_mut(host).ca.push(file);
+    }
+
+    /// Adds the certificate and key, PEM, that `host` is shown.
+    pub fn add_own_certificate(&mut self, host: &str, cert: PathBuf, key: PathBuf) {
+        self.host_mut(host).keypairs.push((cert, key));
+    }
+
     /// Where `reference` is pulled from: its mirrors in order, then its registry.
     ///
     /// # Errors

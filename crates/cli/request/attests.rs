@@ -74,21 +74,13 @@ fn parse(text: &str) -> Result<(String, Vec<String>), AttestError> {
                 let disabled = parse_bool(value).ok_or_else(|| AttestError::Field(field.clone()))?;
                 rest.push(format!("disabled={disabled}"));
             }
-            _ => rest.push(quoted(&field)),
+            _ => rest.push(csv::field(&field)),
         }
     }
     if kind.is_empty() {
         return Err(AttestError::NoType);
     }
     Ok((kind, rest))
-}
-
-fn quoted(field: &str) -> String {
-    if field.contains(['"', ',', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
-    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,16 @@ pub fn fields(text: &str) -> Result<Vec<String>, CsvError> {
     }
 }
 
+/// `text` as one field, in quotes if it needs them.
+#[must_use]
+pub fn field(text: &str) -> String {
+    if text.contains(['"', ',', '\r', '\n']) || text.starts_with(' ') {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
 /// Splits `text` into `key=value` fields at their first `=`; the keys are trimmed and lower-cased, the values are as
 /// written. A field without `=` has no value.
 ///
