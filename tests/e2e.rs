@@ -6,6 +6,7 @@ mod cache;
 mod cache_transfer;
 mod daemon;
 mod docker_engine;
+mod drop_in;
 mod fixture;
 mod hostile;
 mod images;

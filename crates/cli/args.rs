@@ -3,6 +3,8 @@
 
 mod build;
 mod buildctl;
+mod docker;
+mod executor;
 mod image;
 mod login;
 mod serve;
@@ -16,8 +18,10 @@ use rbuild_ui::values::scalar::parse_bool;
 
 pub(crate) use build::LowBuild;
 pub(crate) use buildctl::{
-    Buildctl, BuildctlCommand, ClearArgs, DebugCommand, ServerArgs, UsageArgs, WorkersArgs,
+    BuildArgs, Buildctl, BuildctlCommand, ClearArgs, DebugCommand, ServerArgs, UsageArgs, WorkersArgs,
 };
+pub(crate) use docker::{BuilderCommand, CreateArgs, DockerArgs, SystemCommand};
+pub(crate) use executor::{Executor, ExecutorUnserved};
 pub(crate) use image::{HistoryArgs, InspectArgs, LoadArgs, SaveArgs};
 pub(crate) use login::{LoginArgs, LogoutArgs};
 pub(crate) use serve::{Buildkitd, ServeArgs};
@@ -27,6 +31,7 @@ pub(crate) use serve::{Buildkitd, ServeArgs};
 #[command(
     name = "rbuild",
     version,
+    disable_version_flag = true,
     args_override_self = true,
     after_help = "\
 The commands of docker are understood too: `rbuild buildx build`, `rbuild image ls`, `rbuild builder prune`.
@@ -35,6 +40,8 @@ Exit codes: 0 done, 1 failed, 130 stopped."
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
+    #[command(flatten)]
+    pub(crate) docker: DockerArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -101,6 +108,12 @@ pub(crate) enum Command {
     /// The commands of `docker builder`
     #[command(hide = true, subcommand)]
     Builder(BuildxCommand),
+    /// The commands of `docker system`
+    #[command(hide = true, subcommand)]
+    System(SystemCommand),
+    /// Answer to the commands that manage builders: there is one, and it is always there
+    #[command(skip)]
+    Builders(BuilderCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,6 +127,9 @@ pub(crate) enum BuildxCommand {
     Prune(PruneArgs),
     /// Show the version
     Version,
+    /// Commands that manage builders
+    #[command(flatten)]
+    Builders(BuilderCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -140,6 +156,8 @@ pub(crate) enum ImageCommand {
     Pull(PullArgs),
     /// Push images to their registries
     Push(PushArgs),
+    /// Remove what no name holds
+    Prune(PruneArgs),
 }
 
 impl Command {
@@ -151,6 +169,11 @@ impl Command {
                 BuildxCommand::Du(args) => Self::Du(args),
                 BuildxCommand::Prune(args) => Self::Prune(args),
                 BuildxCommand::Version => Self::Version,
+                BuildxCommand::Builders(command) => Self::Builders(command),
+            },
+            Self::System(command) => match command {
+                SystemCommand::Df(args) => Self::Du(args),
+                SystemCommand::Prune(args) => Self::Prune(args),
             },
             Self::Image(command) => match command {
                 ImageCommand::Build(args) => Self::Build(args),
@@ -163,6 +186,7 @@ impl Command {
                 ImageCommand::Load(args) => Self::Load(args),
                 ImageCommand::Pull(args) => Self::Pull(args),
                 ImageCommand::Push(args) => Self::Push(args),
+                ImageCommand::Prune(args) => Self::Prune(args),
             },
             command => command,
         }

@@ -3,8 +3,10 @@
 
 mod build;
 mod buildctl;
+mod builders;
 mod call;
 mod du;
+mod executor;
 mod history;
 mod images;
 mod inspect;
@@ -23,7 +25,7 @@ use std::io;
 
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode};
 
-use crate::args::{Buildctl, Buildkitd, Cli, Command};
+use crate::args::{Buildctl, Buildkitd, Cli, Command, DockerArgs, Executor};
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::env::Env;
 
@@ -75,12 +77,14 @@ impl CommandError {
 pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
     let global = cli.global;
     let debug = global.debug.unwrap_or_default();
+    docker_flags(&cli.docker, env)?;
     let options = EngineOptions {
         root: global.root,
-        jobs: None,
+        docker_config: cli.docker.config,
+        ..EngineOptions::default()
     };
     match cli.command.flatten() {
-        Command::Build(low) => build::run(*low, debug, options, env, open),
+        Command::Build(low) => build::build(*low, debug, options, env, open).map(drop),
         Command::Images(args) => images::run(&args, options, env, open),
         Command::Tag(args) => tag::run(&args, options, open),
         Command::Rmi(args) => rmi::run(&args, options, env, open),
@@ -92,14 +96,45 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Push(args) => transfer::push(&args, options, env, open),
         Command::Login(args) => login::login(&args, env),
         Command::Logout(args) => login::logout(&args, env),
+        Command::Builders(command) => builders::run(&command, env),
         Command::Du(args) => du::run(&args, options, env, open),
         Command::Prune(args) => prune::run(&args, options, env, open),
         Command::Serve(args) => serve::run(&args, debug, options, env, open),
         Command::Version => version::run(env),
-        Command::Buildx(_) | Command::Image(_) | Command::Builder(_) => {
+        Command::Buildx(_) | Command::Image(_) | Command::Builder(_) | Command::System(_) => {
             unreachable!("flatten() leaves no longer spelling")
         }
     }
+}
+
+/// Judges what docker takes before its command.
+fn docker_flags(flags: &DockerArgs, env: &mut Env) -> Result<(), CommandError> {
+    if let Some(host) = flags.host.first() {
+        return Err(CommandError::failed(&format!(
+            "not supported: --host {host}: rbuild has no engine to ask"
+        )));
+    }
+    if let Some(name) = flags
+        .context
+        .as_deref()
+        .filter(|name| !matches!(*name, "" | "default"))
+    {
+        return Err(CommandError::failed(&format!(
+            "not supported: --context {name}: rbuild has no engine to ask"
+        )));
+    }
+    if let Some(directory) = &flags.config {
+        env.set("DOCKER_CONFIG", directory.as_os_str());
+    }
+    Ok(())
+}
+
+/// Runs the program under the name `executor`.
+///
+/// # Errors
+/// [`CommandError`].
+pub(crate) fn executor(args: &Executor, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
+    executor::run(args, env, open)
 }
 
 /// Runs the program under the name `buildkitd`.
@@ -114,8 +149,8 @@ pub(crate) fn buildkitd(args: &Buildkitd, env: &mut Env, open: Open<'_>) -> Resu
 ///
 /// # Errors
 /// [`CommandError`].
-pub(crate) fn buildctl(args: &Buildctl, env: &mut Env) -> Result<(), CommandError> {
-    buildctl::run(args, env)
+pub(crate) fn buildctl(args: &Buildctl, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
+    buildctl::run(args, env, open)
 }
 
 /// Tells the user what went wrong and says how the program ends.

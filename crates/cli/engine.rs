@@ -44,6 +44,23 @@ pub(crate) struct EngineOptions {
     pub(crate) root: Option<PathBuf>,
     /// Most steps, and threads, at once.
     pub(crate) jobs: Option<usize>,
+    /// Directory of docker's `config.json`, if it is not the usual one.
+    pub(crate) docker_config: Option<PathBuf>,
+    /// What is said of registries besides their files.
+    pub(crate) registries: Registries,
+}
+
+/// What a command line says of registries, each by its host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Registries {
+    /// Plain HTTP, or nobody who vouches, is enough.
+    pub(crate) insecure: Vec<String>,
+    /// Host, and where its images are looked for first.
+    pub(crate) mirrors: Vec<(String, String)>,
+    /// Host, and a file with who vouches for it.
+    pub(crate) authorities: Vec<(String, PathBuf)>,
+    /// Host, and the certificate and key it is shown.
+    pub(crate) own: Vec<(String, (PathBuf, PathBuf))>,
 }
 
 /// One name of an image in the store, or an image without a name.

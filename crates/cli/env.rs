@@ -48,6 +48,11 @@ impl Env {
             .map(str::to_owned)
     }
 
+    /// What a flag says instead of the variable.
+    pub(crate) fn set(&mut self, name: &str, value: &std::ffi::OsStr) {
+        self.vars.insert(name.into(), value.into());
+    }
+
     /// A variable, if it is set and not empty.
     pub(crate) fn filled(&self, name: &str) -> Option<String> {
         self.var(name).filter(|value| !value.is_empty())

@@ -21,7 +21,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::Parser;
 
 fn main() -> ExitCode {
     // First of all, and before any thread: in the hidden mode this process is a step's init and never comes back.
@@ -29,37 +29,25 @@ fn main() -> ExitCode {
     native::harden();
     let name = std::env::args_os().next().unwrap_or_default();
     match Path::new(&name).file_name().and_then(OsStr::to_str) {
-        Some("buildkitd") => return buildkitd(),
-        Some("buildctl") => return buildctl(),
-        _ => {}
+        Some("buildkitd") => run(|args: args::Buildkitd, env, open| commands::buildkitd(&args, env, open)),
+        Some("buildctl" | "buildctl-daemonless.sh") => {
+            run(|args: args::Buildctl, env, open| commands::buildctl(&args, env, open))
+        }
+        Some("executor") => run(|args: args::Executor, env, open| commands::executor(&args, env, open)),
+        // Docker, a plugin of it, or this program by its own name.
+        _ => run(commands::run),
     }
-    let cli = match args::Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return args::report(&error),
-    };
-    let mut env = env::Env::of_process();
-    let done = commands::run(cli, &mut env, &native::Native::open);
-    ExitCode::from(commands::report(done, &mut env).code())
 }
 
-/// The program under the name of BuildKit's daemon.
-fn buildkitd() -> ExitCode {
-    let args = match args::Buildkitd::try_parse() {
+/// Reads the arguments of one of the programs this is, carries them out, and says how it went.
+fn run<A: Parser>(
+    program: impl FnOnce(A, &mut env::Env, commands::Open<'_>) -> Result<(), commands::CommandError>,
+) -> ExitCode {
+    let args = match A::try_parse() {
         Ok(args) => args,
         Err(error) => return args::report(&error),
     };
     let mut env = env::Env::of_process();
-    let done = commands::buildkitd(&args, &mut env, &native::Native::open);
-    ExitCode::from(commands::report(done, &mut env).code())
-}
-
-/// The program under the name of BuildKit's client.
-fn buildctl() -> ExitCode {
-    let args = match args::Buildctl::try_parse() {
-        Ok(args) => args,
-        Err(error) => return args::report(&error),
-    };
-    let mut env = env::Env::of_process();
-    let done = commands::buildctl(&args, &mut env);
+    let done = program(args, &mut env, &native::Native::open);
     ExitCode::from(commands::report(done, &mut env).code())
 }

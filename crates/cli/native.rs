@@ -4,6 +4,7 @@ mod images;
 pub(crate) mod login;
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,8 +28,8 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{
-    Engine, EngineError, EngineOptions, ImageDetails, ImageRow, OpenOutput, PruneRequest, Removed,
-    ServeRequest, UsageFilter, UsageRow,
+    Engine, EngineError, EngineOptions, ImageDetails, ImageRow, OpenOutput, PruneRequest, Registries,
+    Removed, ServeRequest, UsageFilter, UsageRow,
 };
 use crate::serve_log::Level;
 use crate::signals;
@@ -72,9 +73,10 @@ impl Native {
         let store = Store::open(&root, &OpenOptions::default()).map_err(|error| {
             EngineError::failed(format!("store {}: {}", root.display(), chain_text(&error)))
         })?;
-        let config = RegistryConfig::load(&ConfigSources::from_process())
+        let mut config = RegistryConfig::load(&ConfigSources::from_process())
             .map_err(|error| EngineError::failed(chain_text(&error)))?;
-        let credentials = Credentials::load(&CredentialSources::from_process());
+        say_of_registries(&mut config, options.registries);
+        let credentials = Credentials::load(&credential_sources(options.docker_config.as_deref()));
         let client = Client::new(config, credentials, USER_AGENT);
         let workers = options
             .jobs
@@ -125,6 +127,33 @@ impl Native {
                 Err(_) => Err(EngineError::Cancelled),
             },
         }
+    }
+}
+
+/// Where credentials are looked for, docker's file being in `docker_config` if that is given.
+pub(crate) fn credential_sources(docker_config: Option<&Path>) -> CredentialSources {
+    let mut sources = CredentialSources::from_process();
+    if let Some(directory) = docker_config.and_then(Path::to_str) {
+        sources
+            .env
+            .insert("DOCKER_CONFIG".to_owned(), directory.to_owned());
+    }
+    sources
+}
+
+/// Adds what the command line says to what the files say.
+fn say_of_registries(config: &mut RegistryConfig, said: Registries) {
+    for host in said.insecure {
+        config.set_insecure(&host);
+    }
+    for (host, mirror) in said.mirrors {
+        config.add_mirror(&host, &mirror);
+    }
+    for (host, file) in said.authorities {
+        config.add_authority(&host, file);
+    }
+    for (host, (cert, key)) in said.own {
+        config.add_own_certificate(&host, cert, key);
     }
 }
 

@@ -1,14 +1,16 @@
 //! The program under the name `buildctl`: the flags and commands of BuildKit's client that ask a server about itself, or
-//! carry bytes to it. Building is left to `rbuild build`, buildx and BuildKit's own client.
+//! carry bytes to it, and `build`, which needs no server.
 
-use std::ffi::OsString;
+mod build;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::{api_version, go_bool};
+pub(crate) use build::BuildArgs;
 
-/// Asks a BuildKit server about itself.
+/// Builds as BuildKit's client does, and asks a BuildKit server about itself.
 #[derive(Debug, Parser)]
 #[command(name = "buildctl", version = api_version(), args_override_self = true)]
 pub(crate) struct Buildctl {
@@ -74,12 +76,9 @@ pub(crate) enum BuildctlCommand {
     Debug(DebugCommand),
     /// Carry standard input to the server, and its answer to standard output
     DialStdio,
-    /// Not served: see `rbuild build`
-    #[command(disable_help_flag = true)]
-    Build {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        _rest: Vec<OsString>,
-    },
+    /// Build in this process, without a server
+    #[command(visible_alias = "b")]
+    Build(Box<BuildArgs>),
 }
 
 #[derive(Debug, Subcommand)]

@@ -21,14 +21,14 @@ enum Done<'a> {
     Answered(&'a Call, SubrequestAnswer),
 }
 
-/// Builds, shows how, and writes what was asked for.
-pub(super) fn run(
+/// Builds, shows how, and writes what was asked for. Nothing comes back where a question was asked instead.
+pub(super) fn build(
     low: LowBuild,
     debug: bool,
     options: EngineOptions,
     env: &mut Env,
     open: Open<'_>,
-) -> Result<(), CommandError> {
+) -> Result<Option<BuildOutcome>, CommandError> {
     let high = request::to_request(low, env).map_err(|error| CommandError::failed(&error))?;
     for warning in &high.warnings {
         // A warning that cannot be written cannot be told either.
@@ -68,7 +68,7 @@ pub(super) fn run(
                 result_files::write_metadata(path, &call::metadata(&answer)?)
                     .map_err(|error| CommandError::failed(&error))?;
             }
-            return call::print(question, &answer, env);
+            return call::print(question, &answer, env).map(|()| None);
         }
     };
     files(high.iidfile.as_deref(), high.metadata_file.as_deref(), &outcome)?;
@@ -76,7 +76,7 @@ pub(super) fn run(
         writeln!(env.stdout, "{id}")?;
         env.stdout.flush()?;
     }
-    Ok(())
+    Ok(Some(outcome))
 }
 
 fn files(

@@ -1,6 +1,7 @@
-//! The commands of `buildctl`. Each asks a server one thing and prints the answer as BuildKit's client does; none opens
-//! the store or an engine of its own.
+//! The commands of `buildctl`. Each but `build` asks a server one thing and prints the answer as BuildKit's client does;
+//! none of those opens the store or an engine of its own.
 
+mod build;
 mod records;
 mod server;
 
@@ -17,7 +18,7 @@ use rbuild_ui::units::{human_size, rfc3339};
 use rbuild_ui::values::scalar::parse_duration;
 use tonic::{Response, Status, Streaming};
 
-use super::{CommandError, usage};
+use super::{CommandError, Open, usage};
 use crate::args::{Buildctl, BuildctlCommand, ClearArgs, DebugCommand, ServerArgs, UsageArgs, WorkersArgs};
 use crate::engine::UsageRow;
 use crate::env::Env;
@@ -26,7 +27,11 @@ use crate::env::Env;
 const MEGABYTE: f64 = 1e6;
 
 /// Runs the command.
-pub(super) fn run(args: &Buildctl, env: &mut Env) -> Result<(), CommandError> {
+pub(super) fn run(args: &Buildctl, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
+    if let BuildctlCommand::Build(build) = &args.command {
+        let address = args.server.addr.as_deref().filter(|address| !address.is_empty());
+        return build::run(build, address, env, open);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -41,10 +46,7 @@ pub(super) fn run(args: &Buildctl, env: &mut Env) -> Result<(), CommandError> {
 async fn answer(args: &Buildctl, env: &mut Env) -> Result<(), CommandError> {
     let server = &args.server;
     match &args.command {
-        BuildctlCommand::Build { .. } => Err(CommandError::failed(
-            &"rbuild's buildctl does not build: use `rbuild build`, `docker buildx build` with a builder for this server, \
-              or BuildKit's own buildctl, which works with this server too",
-        )),
+        BuildctlCommand::Build(_) => unreachable!("run() builds without a server"),
         BuildctlCommand::DialStdio => dial_stdio(server, env).await,
         BuildctlCommand::Du(args) => du(server::connect(server, env).await?, args, env).await,
         BuildctlCommand::Prune(args) => {

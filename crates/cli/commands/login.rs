@@ -21,7 +21,7 @@ pub(super) fn login(args: &LoginArgs, env: &mut Env) -> Result<(), CommandError>
     let host = host(args.server.as_deref())?;
     let (username, password) = asked(args, env)?;
     native::login::check(&host, &username, &password).map_err(|error| CommandError::failed(&error))?;
-    let sources = CredentialSources::from_process();
+    let sources = sources(env);
     let kept = keep::store(&sources, &host, &username, &password);
     match kept.map_err(|error| CommandError::failed(&rbuild_builder::error::chain_text(&error)))? {
         keep::Kept::Helper(_) => {}
@@ -39,13 +39,17 @@ pub(super) fn login(args: &LoginArgs, env: &mut Env) -> Result<(), CommandError>
 /// Logs out.
 pub(super) fn logout(args: &LogoutArgs, env: &mut Env) -> Result<(), CommandError> {
     let host = host(args.server.as_deref())?;
-    let erased = keep::erase(&CredentialSources::from_process(), &host);
+    let erased = keep::erase(&sources(env), &host);
     let erased = erased.map_err(|error| CommandError::failed(&rbuild_builder::error::chain_text(&error)))?;
     match erased {
         Some(_) => writeln!(env.stdout, "Removing login credentials for {host}")?,
         None => writeln!(env.stdout, "Not logged in to {host}")?,
     }
     Ok(env.stdout.flush()?)
+}
+
+fn sources(env: &Env) -> CredentialSources {
+    native::credential_sources(env.filled("DOCKER_CONFIG").as_deref().map(std::path::Path::new))
 }
 
 /// The registry's host, also of a server that is written as a URL or with a repository.

@@ -51,6 +51,7 @@ pub(super) fn run_buildkitd(args: &Buildkitd, env: &mut Env, open: Open<'_>) -> 
     let options = EngineOptions {
         root: args.root.as_ref().map(|root| root.join(OWN)),
         jobs: None,
+        ..EngineOptions::default()
     };
     let debug = args.debug.unwrap_or_default();
     serve(&args.serve, debug, options, Name::Buildkitd, env, open)

@@ -170,7 +170,6 @@ fn flags_that_are_not_served_are_refused_by_name() {
         "--cache-to=type=gha,scope=x",
         "--cache-to=type=registry,ref=a,registry.insecure=true",
         "--policy=reset=true",
-        "--builder=other",
         "--allow=device",
         "--file=https://example.test/Dockerfile",
     ] {
@@ -199,8 +198,19 @@ fn flags_that_ask_for_nothing_are_accepted() {
         ".",
     ]);
     assert!(high.warnings.is_empty(), "{:?}", high.warnings);
-    let warned = high_with(&["--squash", "--isolation=x", "--security-opt=y", "."], &[], b"").unwrap();
-    assert_eq!(warned.warnings.len(), 3);
+    let warned = high_with(
+        &[
+            "--squash",
+            "--isolation=x",
+            "--security-opt=y",
+            "--builder=other",
+            ".",
+        ],
+        &[],
+        b"",
+    )
+    .unwrap();
+    assert_eq!(warned.warnings.len(), 4);
 }
 
 #[test]

@@ -10,14 +10,8 @@ use crate::args::LowBuild;
 /// [`UsageError::NotSupported`] with the first flag that is not served.
 pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
     let flags = &low.unserved;
-    let is_default = |builder: &Option<String>| {
-        builder
-            .as_deref()
-            .is_none_or(|name| matches!(name, "" | "default"))
-    };
     let unserved = [
         ("--policy", flags.policy.is_empty()),
-        ("--builder", is_default(&flags.builder)),
     ];
     if let Some((name, _)) = unserved.iter().find(|(_, fine)| !fine) {
         return Err(UsageError::NotSupported((*name).to_owned()));
@@ -25,10 +19,15 @@ pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
     Ok(legacy(low))
 }
 
-/// `--compress`, `--rm` and `--force-rm` asked for what always holds; these three did something once.
+/// `--compress`, `--rm` and `--force-rm` asked for what always holds; these did something once, and `--builder` does elsewhere.
 fn legacy(low: &LowBuild) -> Vec<String> {
     let flags = &low.legacy;
+    let builder = low.unserved.builder.as_deref();
     let said = [
+        (
+            builder.is_some_and(|name| !matches!(name, "" | "default")),
+            "builder flag has no effect: rbuild is its own builder.",
+        ),
         (
             flags.isolation.is_some(),
             "isolation flag is deprecated with BuildKit.",

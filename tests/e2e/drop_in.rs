@@ -1,0 +1,294 @@
+//! The program under the names of others: docker in a Makefile and in CI steps, kaniko's executor, BuildKit's buildctl.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use rbuild_testkit::command::RbuildCommand;
+use rbuild_testkit::image::OciLayout;
+use rbuild_testkit::machine;
+use rbuild_testkit::peer::DockerRegistry;
+
+use crate::e2e::fixture::{Fixture, RBUILD};
+
+const DOCKERFILE: &str = "FROM scratch\nARG VERSION=none\nCOPY a /a\nLABEL version=$VERSION\n";
+
+/// As projects have it: the tool is a variable, versions come from the shell, an image has two tags.
+const MAKEFILE: &str = "\
+DOCKER ?= docker
+IMAGE ?= app
+VERSION := $(shell echo 1.2.3)
+
+.PHONY: all image push clean
+all: image push
+image:
+\t$(DOCKER) build --pull=false --build-arg VERSION=$(VERSION) --label made=make -t $(IMAGE):$(VERSION) .
+\t$(DOCKER) tag $(IMAGE):$(VERSION) $(IMAGE):latest
+\t$(DOCKER) image inspect --format '{{index .Config.Labels \"version\"}}' $(IMAGE):latest > version.txt
+push: image
+\t$(DOCKER) push $(IMAGE):$(VERSION)
+\t$(DOCKER) push $(IMAGE):latest
+clean:
+\t-$(DOCKER) rmi $(IMAGE):$(VERSION) $(IMAGE):latest
+";
+
+fn fixture() -> Fixture {
+    let fixture = Fixture::new(DOCKERFILE);
+    fixture.context.file("a", "a\n");
+    fixture
+}
+
+/// The program under another name.
+fn called(fixture: &Fixture, name: &str) -> PathBuf {
+    let bin = fixture.home.work().join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let path = bin.join(name);
+    if !path.exists() {
+        symlink(RBUILD, &path).unwrap();
+    }
+    path
+}
+
+fn run<'a>(fixture: &Fixture, name: &str, args: impl IntoIterator<Item = &'a str>) -> RbuildCommand {
+    let path = called(fixture, name);
+    fixture.home.command(path.to_str().unwrap()).args(args)
+}
+
+fn make(fixture: &Fixture, tool: &str, image: &str, goal: &str) -> RbuildCommand {
+    let make = machine::required("make", "make").expect("a tool of the tests");
+    fixture
+        .home
+        .command(make.to_str().unwrap())
+        .arg("-C")
+        .arg(fixture.context.dir())
+        .args([
+            format!("DOCKER={tool}"),
+            format!("IMAGE={image}"),
+            goal.to_owned(),
+        ])
+}
+
+#[test]
+fn a_makefile_works_with_the_tools_name_changed_and_with_the_tool_installed_as_docker() {
+    let registry = DockerRegistry::start().unwrap();
+    for name in ["rbuild", "docker"] {
+        let fixture = fixture();
+        fixture.context.file("Makefile", MAKEFILE);
+        let tool = called(&fixture, name).display().to_string();
+        let image = format!("{}/made/by-{name}", registry.host());
+        make(&fixture, &tool, &image, "all").ok();
+        let version = fs::read_to_string(fixture.context.dir().join("version.txt")).unwrap();
+        assert_eq!(version, "1.2.3\n");
+        // What was pushed is what another machine pulls.
+        let other = Fixture::new("FROM scratch\n");
+        for tag in ["1.2.3", "latest"] {
+            other.rbuild(["pull", &format!("{image}:{tag}")]).ok();
+        }
+        make(&fixture, &tool, &image, "clean").ok();
+        assert_eq!(fixture.rbuild(["images", "-q"]).ok().stdout_text(), "");
+    }
+}
+
+#[test]
+fn a_ci_step_of_buildx_works() {
+    let registry = DockerRegistry::start().unwrap();
+    let fixture = fixture();
+    let created = run(
+        &fixture,
+        "docker",
+        [
+            "buildx",
+            "create",
+            "--use",
+            "--name",
+            "ci",
+            "--driver",
+            "docker-container",
+        ],
+    );
+    assert_eq!(created.ok().stdout_text(), "ci");
+    run(&fixture, "docker", ["buildx", "inspect", "--bootstrap"]).ok();
+    let image = format!("{}/ci/app:1", registry.host());
+    let metadata = fixture.home.work().join("meta.json");
+    let built = run(
+        &fixture,
+        "docker",
+        [
+            "buildx",
+            "build",
+            "--builder",
+            "ci",
+            "--push",
+            "-t",
+            &image,
+            "--metadata-file",
+        ],
+    );
+    let built = built.arg(&metadata).arg(fixture.context.dir()).ok();
+    assert!(built.stderr.contains("builder flag has no effect"), "{built}");
+    let text = fs::read_to_string(&metadata).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let other = Fixture::new("FROM scratch\n");
+    let pulled = other.rbuild(["pull", "-q", &image]).ok().stdout_text();
+    assert_eq!(said["containerimage.digest"], pulled.as_str());
+}
+
+#[test]
+fn a_builder_elsewhere_is_refused() {
+    let fixture = fixture();
+    for (args, said) in [
+        (
+            &["buildx", "create", "--driver", "remote", "tcp://h:1"][..],
+            "--driver remote",
+        ),
+        (&["buildx", "create", "tcp://h:1"], "tcp://h:1"),
+        (&["buildx", "bake"], "bake"),
+        (&["-H", "tcp://h:1", "images"], "--host tcp://h:1"),
+        (&["--context", "far", "images"], "--context far"),
+    ] {
+        run(&fixture, "docker", args.iter().copied()).fails().says(said);
+    }
+    run(&fixture, "docker", ["--context", "default", "images"]).ok();
+}
+
+#[test]
+fn kanikos_executor_pushes_and_writes_digests() {
+    let registry = DockerRegistry::start().unwrap();
+    let fixture = fixture();
+    let work = fixture.home.work();
+    let at = |name: &str| work.join(name).display().to_string();
+    let image = format!("{}/kaniko/app:1", registry.host());
+    let context = format!("dir://{}", fixture.context.dir().display());
+    let args = |more: &[&str]| {
+        let mut all = vec![
+            "--context",
+            &context,
+            "--dockerfile",
+            "Dockerfile",
+            "--destination",
+            &image,
+        ];
+        all.extend(more);
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = args(&[
+        "--build-arg",
+        "VERSION=7",
+        "--cache=true",
+        "--cache-ttl=24h",
+        "--digest-file",
+        &at("digest"),
+        "--image-name-with-digest-file",
+        &at("name"),
+        "--image-name-tag-with-digest-file",
+        &at("tag"),
+    ]);
+    let ran = run(&fixture, "executor", first.iter().map(String::as_str)).ok();
+    assert!(ran.stderr.contains("--cache-ttl has no effect"), "{ran}");
+    let other = Fixture::new("FROM scratch\n");
+    let pulled = other.rbuild(["pull", "-q", &image]).ok().stdout_text();
+    let read = |name: &str| fs::read_to_string(work.join(name)).unwrap();
+    assert_eq!(read("digest"), pulled);
+    assert_eq!(read("tag"), format!("{image}@{pulled}\n"));
+    let repository = image.strip_suffix(":1").unwrap();
+    assert_eq!(read("name"), format!("{repository}@{pulled}\n"));
+    let asked = [
+        "inspect",
+        "--format",
+        "{{index .Config.Labels \"version\"}}",
+        &image,
+    ];
+    assert_eq!(other.rbuild(asked).ok().stdout_text(), "7");
+
+    // An empty store takes everything from the cache beside the image.
+    let fresh = self::fixture();
+    let again = run(&fresh, "executor", first.iter().map(String::as_str)).ok();
+    assert!(again.stderr.contains("CACHED"), "{again}");
+
+    let tar = at("image.tar");
+    let layout = at("layout");
+    let second = args(&["--no-push", "--tar-path", &tar, "--oci-layout-path", &layout]);
+    run(&fixture, "executor", second.iter().map(String::as_str)).ok();
+    assert!(OciLayout::open(std::path::Path::new(&layout)).is_ok());
+    let loaded = other.rbuild(["load", "-i", &tar]).ok();
+    assert!(loaded.stdout_text().contains("kaniko/app:1"), "{loaded}");
+}
+
+#[test]
+fn kanikos_executor_reads_archives_and_refuses_by_name() {
+    let fixture = fixture();
+    let tar = fixture.home.work().join("context.tar");
+    let mut archive = tar::Builder::new(fs::File::create(&tar).unwrap());
+    archive.append_dir_all(".", fixture.context.dir()).unwrap();
+    archive.finish().unwrap();
+    let context = format!("--context=tar://{}", tar.display());
+    run(&fixture, "executor", [context.as_str(), "--no-push"]).ok();
+    for (args, said) in [
+        (&["--no-push", "--insecure-pull"][..], "--insecure-pull"),
+        (&["--no-push", "--git=branch=x"], "--git"),
+        (&["--no-push", "--context=s3://b/c"], "s3://b/c"),
+        (&["--context=."], "--destination"),
+        (&["--no-push", "--registry-map=x"], "--registry-map"),
+        (&["--no-push", "--snapshot-mode=none"], "snapshot-mode"),
+    ] {
+        run(&fixture, "executor", args.iter().copied()).fails().says(said);
+    }
+}
+
+#[test]
+fn buildctl_builds_in_its_own_process() {
+    let fixture = fixture();
+    let dir = fixture.context.dir().display().to_string();
+    let out = fixture.home.work().join("out.tar");
+    let local = |name: &str| format!("--local={name}={dir}");
+    let output = format!("--output=type=oci,dest={}", out.display());
+    let metadata = fixture.home.work().join("meta.json");
+    run(
+        &fixture,
+        "buildctl",
+        [
+            "build",
+            "--frontend=dockerfile.v0",
+            &local("context"),
+            &local("dockerfile"),
+            "--opt=build-arg:VERSION=9",
+            "--opt=label:k=v",
+            "--opt=platform=linux/amd64",
+            &output,
+            "--metadata-file",
+            metadata.to_str().unwrap(),
+        ],
+    )
+    .ok();
+    let image = OciLayout::open(&out).unwrap().image().unwrap();
+    assert_eq!(image.run_config()["Labels"]["version"], "9");
+    assert_eq!(image.run_config()["Labels"]["k"], "v");
+    assert!(metadata.exists());
+    assert_eq!(
+        fixture.rbuild(["images", "-aq"]).ok().stdout_text(),
+        "",
+        "nothing is kept that was not asked for"
+    );
+    for (args, said) in [
+        (&["build"][..], "definition (LLB)"),
+        (&["build", "--frontend=other.v0"], "other.v0"),
+        (&["build", "--frontend=dockerfile.v0"], "no context"),
+        (&["build", "--frontend=gateway.v0"], "source=IMAGE"),
+        (&["build", "--trace=x"], "--trace"),
+        (
+            &["--addr=tcp://h:1", "build", "--frontend=dockerfile.v0"],
+            "tcp://h:1",
+        ),
+        (
+            &[
+                "build",
+                "--frontend=dockerfile.v0",
+                "--opt=context=.",
+                "--opt=hostname=x",
+            ],
+            "--opt hostname=x",
+        ),
+    ] {
+        run(&fixture, "buildctl", args.iter().copied()).fails().says(said);
+    }
+}
