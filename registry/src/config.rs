@@ -176,6 +176,7 @@ pub struct RegistryConfig {
     cert_dirs: Vec<PathBuf>,
     env: BTreeMap<String, String>,
     files: BTreeSet<PathBuf>,
+    offline: bool,
 }
 
 impl RegistryConfig {
@@ -263,11 +264,30 @@ impl RegistryConfig {
         self.host_mut(host).keypairs.push((cert, key));
     }
 
+    /// Forbids every use of the network, of this machine's own registries too.
+    pub fn set_offline(&mut self) {
+        self.offline = true;
+    }
+
+    /// Refuses `what` where the network may not be used.
+    ///
+    /// # Errors
+    /// [`RegistryError::Offline`].
+    pub fn check_online(&self, what: &dyn std::fmt::Display) -> Result<(), RegistryError> {
+        if self.offline {
+            return Err(RegistryError::Offline {
+                what: what.to_string(),
+            });
+        }
+        Ok(())
+    }
+
     /// Where `reference` is pulled from: its mirrors in order, then its registry.
     ///
     /// # Errors
-    /// [`RegistryError::Blocked`].
+    /// [`RegistryError::Blocked`], [`RegistryError::Offline`].
     pub fn pull_endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>, RegistryError> {
+        self.check_online(reference)?;
         let name = reference.name();
         let rule = self.rule(reference)?;
         let mut endpoints = Vec::new();
@@ -300,8 +320,9 @@ impl RegistryConfig {
     /// Where `reference` is pushed to: its registry, never a mirror.
     ///
     /// # Errors
-    /// [`RegistryError::Blocked`].
+    /// [`RegistryError::Blocked`], [`RegistryError::Offline`].
     pub fn push_endpoint(&self, reference: &Reference) -> Result<Endpoint, RegistryError> {
+        self.check_online(reference)?;
         Ok(self.origin(&reference.name(), self.rule(reference)?.as_ref()))
     }
 

@@ -326,6 +326,12 @@ pub enum RegistryError {
         /// What the registry said.
         source: Box<Self>,
     },
+    /// The network may not be used.
+    #[error("{what} is on the network, and --offline forbids its use")]
+    Offline {
+        /// What would have been asked for: an image, a URL, a repository.
+        what: String,
+    },
     /// The registry is blocked by a configuration file.
     #[error("{reference} is blocked by {file}")]
     Blocked {
@@ -392,7 +398,8 @@ impl RegistryError {
             Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::Truncated { .. }
-            | Self::Timeout { .. } => ErrorClass::Network,
+            | Self::Timeout { .. }
+            | Self::Offline { .. } => ErrorClass::Network,
             Self::Unauthorized { .. } | Self::Token { .. } | Self::Challenge { .. } => ErrorClass::Auth,
             Self::NotFound(_) | Self::NoPlatform { .. } => ErrorClass::NotFound,
             Self::Refused(_) | Self::TokenContent { .. } => ErrorClass::Server,

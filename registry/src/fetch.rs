@@ -370,6 +370,7 @@ impl Inner {
     }
 
     async fn ask(&self, request: &UrlRequest, method: &Method, url: &Url) -> Result<Reply, RegistryError> {
+        self.config.check_online(&ShownUrl::from(url))?;
         let own = url.origin() == request.url.origin();
         // A server elsewhere must not lead to this machine; one on this machine may.
         let loopback = own || is_loopback_host(request.host());

@@ -288,10 +288,10 @@ struct Access {
 
 impl Access {
     async fn of(job: &Job, id: &Identifier) -> Result<Self, OpError> {
-        job.engine
-            .images
-            .client()
-            .check_host(id.remote.host())
+        let client = job.engine.images.client();
+        let online = client.config().check_online(&id.remote.shown());
+        online
+            .and_then(|()| client.check_host(id.remote.host()))
             .map_err(|error| GitSourceError::from(Box::new(error)))?;
         let home = job.lease.new_dir("git").map_err(GitSourceError::from)?;
         let mut ssh = Ssh::default();
