@@ -194,13 +194,19 @@ async fn one(
 ) -> Result<(), ExportError> {
     match &export.output.kind {
         OutputKind::Image {
-            push, push_by_digest, ..
+            push,
+            push_by_digest,
+            insecure,
         } => {
             let image = assemble(job, result, export, reporter).await?;
             note(&image, &export.names, outcome);
             name_in_store(job, &image, export, reporter)?;
             if *push {
-                push::image(job, &image, &export.names, *push_by_digest, reporter).await?;
+                let how = push::How {
+                    by_digest: *push_by_digest,
+                    insecure: *insecure,
+                };
+                push::image(job, &image, &export.names, how, reporter).await?;
             }
             Ok(())
         }

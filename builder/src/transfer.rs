@@ -155,7 +155,15 @@ pub async fn push(
     let image = stored::read(&engine.store, &lease, &name, &record)?;
     let mut reporter = Reporter::internal(sink, &format!("push {reference}"));
     reporter.start(None);
-    match push::to(&engine.store, &engine.images, &image, &reference, &reporter).await {
+    match push::to(
+        &engine.store,
+        engine.images.client(),
+        &image,
+        &reference,
+        &reporter,
+    )
+    .await
+    {
         Ok(()) => {
             reporter.done();
             Ok((reference, image.top.digest))

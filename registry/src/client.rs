@@ -103,6 +103,15 @@ impl Client {
         &self.inner.config
     }
 
+    /// The same client for one to whom plain HTTP, or nobody who vouches, is enough of `host`. Shares no connection and
+    /// no token with this one.
+    #[must_use]
+    pub fn with_insecure(&self, host: &str) -> Self {
+        let mut config = self.inner.config.clone();
+        config.set_insecure(host);
+        Self::with_options(config, self.inner.credentials.clone(), self.inner.options.clone())
+    }
+
     /// Runs `ask` on each endpoint of `reference` until one succeeds: mirrors first, then the registry.
     pub(crate) async fn each_endpoint<T, F, R>(
         &self,

@@ -4,16 +4,24 @@
 use std::sync::Arc;
 
 use rbuild_oci::{Descriptor, Reference};
-use rbuild_registry::{BlobSource, Progress, PushBlobOptions};
+use rbuild_registry::{BlobSource, Client, Progress, PushBlobOptions};
 use rbuild_store::Store;
 
 use super::ExportError;
 use super::layout::Product;
-use crate::images::Images;
 use crate::job::Job;
 use crate::solve::Reporter;
 
-/// Pushes `product` under each of `names`, or by its digest only.
+/// How an image is pushed.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// By its digest only.
+    pub by_digest: bool,
+    /// Plain HTTP, or nobody who vouches for the registry, is enough (`registry.insecure`).
+    pub insecure: bool,
+}
+
+/// Pushes `product` under each of `names`.
 ///
 /// # Errors
 /// [`ExportError::Push`].
@@ -21,16 +29,22 @@ pub async fn image(
     job: &Job,
     product: &Product,
     names: &[Reference],
-    by_digest: bool,
+    how: How,
     reporter: &Reporter,
 ) -> Result<(), ExportError> {
+    let client = job.engine.images.client();
     for name in names {
-        let name = if by_digest {
+        let name = if how.by_digest {
             name.repository().with_digest(product.top.digest.clone())
         } else {
             name.clone()
         };
-        to(&job.engine.store, &job.engine.images, product, &name, reporter).await?;
+        if how.insecure {
+            let client = client.with_insecure(name.host());
+            to(&job.engine.store, &client, product, &name, reporter).await?;
+        } else {
+            to(&job.engine.store, client, product, &name, reporter).await?;
+        }
     }
     Ok(())
 }
@@ -41,7 +55,7 @@ pub async fn image(
 /// [`ExportError::Push`], [`ExportError::Blob`].
 pub async fn to(
     store: &Store,
-    images: &Images,
+    client: &Client,
     product: &Product,
     name: &Reference,
     reporter: &Reporter,
@@ -49,36 +63,33 @@ pub async fn to(
     {
         let _step = reporter.step("pushing layers");
         let layers = product.images.iter().flat_map(|image| &image.layers);
-        let blobs = layers.map(|layer| blob(store, images, name, layer, reporter));
+        let blobs = layers.map(|layer| blob(store, client, name, layer, reporter));
         futures_util::future::try_join_all(blobs).await?;
         for image in &product.images {
-            blob(store, images, name, &image.config, reporter).await?;
+            blob(store, client, name, &image.config, reporter).await?;
         }
     }
     let _step = reporter.step(&format!("pushing manifest for {name}@{}", product.top.digest));
     if let Some(index) = &product.index_bytes {
         for image in &product.images {
             let by_digest = name.repository().with_digest(image.manifest.digest.clone());
-            manifest(images, &by_digest, &image.manifest, &image.manifest_bytes).await?;
+            manifest(client, &by_digest, &image.manifest, &image.manifest_bytes).await?;
         }
-        return manifest(images, name, &product.top, index).await;
+        return manifest(client, name, &product.top, index).await;
     }
     for image in &product.images {
-        manifest(images, name, &image.manifest, &image.manifest_bytes).await?;
+        manifest(client, name, &image.manifest, &image.manifest_bytes).await?;
     }
     Ok(())
 }
 
 async fn manifest(
-    images: &Images,
+    client: &Client,
     name: &Reference,
     descriptor: &Descriptor,
     bytes: &[u8],
 ) -> Result<(), ExportError> {
-    let pushed = images
-        .client()
-        .push_manifest(name, &descriptor.media_type, bytes)
-        .await;
+    let pushed = client.push_manifest(name, &descriptor.media_type, bytes).await;
     pushed.map(drop).map_err(|source| ExportError::Push {
         name: name.to_string(),
         source,
@@ -87,7 +98,7 @@ async fn manifest(
 
 async fn blob(
     store: &Store,
-    images: &Images,
+    client: &Client,
     name: &Reference,
     descriptor: &Descriptor,
     reporter: &Reporter,
@@ -107,8 +118,7 @@ async fn blob(
     let (id, started) = (digest.to_string(), std::time::SystemTime::now());
     let progress: Progress =
         Arc::new(move |current, total| shown.status(&id, current, total, started, current == total));
-    let pushed = images
-        .client()
+    let pushed = client
         .push_blob(name, descriptor, &source, &PushBlobOptions::default(), &progress)
         .await;
     pushed.map(drop).map_err(|source| ExportError::Push {
