@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rbuild_oci::{
     Descriptor, Digest, Document, INDEX_DEPTH_MAX, ImageConfig, Manifest, Platform, Reference, parse_document,
 };
-use rbuild_store::{Lease, StoreError};
+use rbuild_store::{ImageRecord, Lease, StoreError};
 
 use super::document::Kind;
 use super::layout::LayoutRef;
@@ -126,6 +126,21 @@ impl Images {
         .await
     }
 
+    /// Resolves an image of the store by its record, whatever it is called there.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub async fn resolve_stored(
+        &self,
+        lease: &Arc<Lease>,
+        name: &str,
+        record: &ImageRecord,
+        platform: &Platform,
+    ) -> Result<Arc<ResolvedImage>, ImageError> {
+        let top = Descriptor::new(&record.media_type, record.digest.clone(), record.manifest_size);
+        self.resolve_top(lease, name, top, Origin::Store, platform).await
+    }
+
     pub(super) async fn resolve_top(
         &self,
         lease: &Arc<Lease>,
@@ -222,7 +237,7 @@ fn with_digest(name: &str, digest: &Digest) -> String {
 #[cfg(test)]
 mod tests {
     use rbuild_registry::{Client, Credentials, RegistryConfig};
-    use rbuild_store::{ImageRecord, OpenOptions, Store};
+    use rbuild_store::{OpenOptions, Store};
 
     use super::*;
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::OpError;
 use crate::images::RemoteLayer;
-use crate::images::source::Asker;
+use crate::images::source::{Asker, SourceImage};
 use crate::job::Job;
 use crate::solve::{Definition, Ingredient, Reporter, SharedVertex};
 use crate::value::{Chain, Context, Value, chain_name};
@@ -115,38 +115,48 @@ async fn image(
     };
     let images = &job.engine.images;
     let found = images.of_source(asker, source, vertex.platform.as_ref()).await?;
-    let image = found.image;
     // A config has a diff id for each layer; that was checked when it was read.
-    let diff_ids = &image.config.rootfs.diff_ids[..found.layers];
-    let mut layers: Vec<LayerId> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        layers.push(job.engine.snapshotter.layer_id(diff_id, &layers)?);
-    }
+    let diff_ids = &found.image.config.rootfs.diff_ids[..found.layers];
     let shown = Arc::new(SharedVertex::new(Reporter::of(&job.sink, digest, vertex)));
-    {
-        let mut remotes = job.remotes.lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, (layer, descriptor)) in layers.iter().zip(&image.manifest.layers).enumerate() {
-            let remote = RemoteLayer {
-                descriptor: descriptor.clone(),
-                diff_id: diff_ids[index].clone(),
-                below: layers[..index].to_vec(),
-                created: None,
-                origin: image.origin.clone(),
-                vertex: Arc::clone(&shown),
-            };
-            remotes.entry(layer.clone()).or_insert_with(|| Arc::new(remote));
-        }
-    }
-    let held = job.lease.hold_layers(&job.engine.form_name, &layers)?;
+    let chain = image_chain(job, &found, &shown)?;
+    let held = job.lease.hold_layers(&job.engine.form_name, chain.layers())?;
     if held.iter().all(Option::is_some) {
         reporter.cached();
     }
     Ok(Definition {
         ingredients: vec![part("base image", chain_name(diff_ids).as_str())],
         content: Vec::new(),
-        values: Some(vec![Value::Chain(Chain::new(layers))]),
+        values: Some(vec![Value::Chain(chain)]),
         volatile: false,
     })
+}
+
+/// The layers of an image, which are fetched when somebody mounts them; `shown` shows that.
+pub(crate) fn image_chain(
+    job: &Job,
+    found: &SourceImage,
+    shown: &Arc<SharedVertex>,
+) -> Result<Chain, OpError> {
+    let image = &found.image;
+    let diff_ids = &image.config.rootfs.diff_ids[..found.layers];
+    let mut layers: Vec<LayerId> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        layers.push(job.engine.snapshotter.layer_id(diff_id, &layers)?);
+    }
+    let mut remotes = job.remotes.lock().unwrap_or_else(PoisonError::into_inner);
+    for (index, (layer, descriptor)) in layers.iter().zip(&image.manifest.layers).enumerate() {
+        let remote = RemoteLayer {
+            descriptor: descriptor.clone(),
+            diff_id: diff_ids[index].clone(),
+            below: layers[..index].to_vec(),
+            created: None,
+            origin: image.origin.clone(),
+            vertex: Arc::clone(shown),
+        };
+        remotes.entry(layer.clone()).or_insert_with(|| Arc::new(remote));
+    }
+    drop(remotes);
+    Ok(Chain::new(layers))
 }
 
 fn part(name: &str, value: &str) -> Ingredient {

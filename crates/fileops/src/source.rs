@@ -154,6 +154,21 @@ impl IgnoreRules {
         self.lines.iter().map(|line| line.pattern.as_str())
     }
 
+    /// Name of the ignore file.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The rules in order, each with its place; blank ones are none.
+    pub fn places(&self) -> impl Iterator<Item = IgnoredBy> {
+        self.lines.iter().map(|line| IgnoredBy {
+            file: self.name.clone(),
+            line: line.line,
+            pattern: line.pattern.clone(),
+        })
+    }
+
     pub(crate) const fn matcher(&self) -> &PatternMatcher {
         &self.matcher
     }

@@ -1,0 +1,317 @@
+//! Runs a program of an image in the sandbox of steps: `rbuild run`. What it writes is gone with it. Owns what its process
+//! starts with; its streams are the caller's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rbuild_graph::progress::Sink;
+use rbuild_graph::{ExecMeta, ExecOp, HostIp, Mount, MountKind, NetMode, SecurityMode};
+use rbuild_oci::{ContainerConfig, Platform};
+use rbuild_store::StoreError;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::HostClient;
+use crate::container::{
+    Container, ContainerError, ContainerProcess, ProcessFailure, ProcessRequest, Streams,
+};
+use crate::engine::Engine;
+use crate::images::source::SourceImage;
+use crate::images::{ImageError, Lookup, ResolvedImage};
+use crate::job::{Job, Settings};
+use crate::ops::OpError;
+use crate::ops::source::image_chain;
+use crate::request::Entitlement;
+use crate::secrets::Secrets;
+use crate::solve::{Reporter, SharedVertex};
+use crate::ssh::SshAgents;
+use crate::stored::{self, FindError};
+use crate::value::Value;
+
+/// When the registry is asked for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PullPolicy {
+    /// When the store has none of its name.
+    #[default]
+    Missing,
+    /// Every time.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What is run.
+#[derive(Debug, Clone, Default)]
+pub struct RunRequest {
+    /// Name or id of the image.
+    pub image: String,
+    /// Platform of an image that has several.
+    pub platform: Option<Platform>,
+    /// When the registry is asked.
+    pub pull: PullPolicy,
+    /// Instead of the image's command.
+    pub args: Vec<String>,
+    /// Instead of the image's entry point; the image's command does not count then either. Empty is none.
+    pub entrypoint: Option<String>,
+    /// Variables, added to the image's.
+    pub env: Vec<String>,
+    /// Instead of the image's directory.
+    pub workdir: Option<String>,
+    /// Instead of the image's user.
+    pub user: Option<String>,
+    /// Host name; the sandbox's if absent.
+    pub hostname: Option<String>,
+    /// Network; that of steps if unset.
+    pub network: NetMode,
+    /// Lines of `/etc/hosts`.
+    pub extra_hosts: Vec<HostIp>,
+    /// Nothing can be written.
+    pub readonly: bool,
+    /// It has a terminal.
+    pub terminal: bool,
+    /// Its input is connected.
+    pub interactive: bool,
+}
+
+/// Why nothing was run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Neither the image nor the caller says what.
+    #[error("no command specified: image {0} has neither an entry point nor a command")]
+    NoCommand(String),
+    /// The image is of the store, or is none.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The image could not be had.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Its layers.
+    #[error(transparent)]
+    Op(Box<OpError>),
+    /// Its sandbox.
+    #[error(transparent)]
+    Container(Box<ContainerError>),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<OpError> for RunError {
+    fn from(error: OpError) -> Self {
+        Self::Op(Box::new(error))
+    }
+}
+
+impl From<ContainerError> for RunError {
+    fn from(error: ContainerError) -> Self {
+        Self::Container(Box::new(error))
+    }
+}
+
+impl From<rbuild_store::DiskError> for RunError {
+    fn from(error: rbuild_store::DiskError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub struct Run {
+    container: Container,
+    /// Its process with its streams.
+    pub process: ContainerProcess,
+}
+
+impl Run {
+    /// Brings the image and starts its program.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub async fn start(
+        engine: Arc<Engine>,
+        request: &RunRequest,
+        sink: Arc<dyn Sink>,
+        cancel: &CancellationToken,
+    ) -> Result<Self, RunError> {
+        let lease = Arc::new(engine.store.lease("run")?);
+        let client = Arc::new(HostClient {
+            context: None,
+            dockerfile: None,
+            directories: BTreeMap::new(),
+            secrets: Secrets::new(&[]),
+            ssh: Arc::new(SshAgents::new(&[])),
+        });
+        let settings = Settings {
+            entitlements: vec![Entitlement::NetworkHost],
+            ..Settings::default()
+        };
+        let job = Arc::new(Job::new(engine, lease, client, settings, sink));
+        let image = find(&job, request).await?;
+        let meta = process(&image, request)?;
+        let found = SourceImage {
+            layers: image.manifest.layers.len(),
+            image,
+        };
+        let reporter = Reporter::internal(&job.sink, &format!("[internal] load {}", request.image));
+        let chain = image_chain(&job, &found, &Arc::new(SharedVertex::new(reporter)))?;
+        let root = Mount {
+            input: Some(0),
+            readonly: request.readonly,
+            ..Mount::new("/", MountKind::Bind)
+        };
+        let exec = ExecOp {
+            meta: ExecMeta {
+                hostname: meta.hostname.clone(),
+                extra_hosts: meta.extra_hosts.clone(),
+                ..ExecMeta::default()
+            },
+            mounts: vec![root],
+            network: request.network,
+            security: SecurityMode::Sandbox,
+            secret_env: Vec::new(),
+            cdi_devices: Vec::new(),
+        };
+        let container = Container::create(&job, exec, &[Value::Chain(chain)], &[], cancel).await?;
+        let streams = if request.terminal {
+            Streams::Terminal
+        } else {
+            Streams::Pipes {
+                stdin: request.interactive,
+            }
+        };
+        let process = ProcessRequest {
+            meta,
+            secret_env: Vec::new(),
+            security: SecurityMode::Sandbox,
+            streams,
+        };
+        let process = container.start(process).await?;
+        Ok(Self { container, process })
+    }
+
+    /// Waits for the program's end, and gives everything back.
+    ///
+    /// # Errors
+    /// How it failed.
+    pub async fn end(self) -> Result<(), ProcessFailure> {
+        let ended = self.process.handle.wait().await;
+        // That it failed is known; that what it left behind was ended is no failure.
+        self.container.release().await.ok();
+        ended
+    }
+}
+
+async fn find(job: &Job, request: &RunRequest) -> Result<Arc<ResolvedImage>, RunError> {
+    let host = Platform::host();
+    let platform = request.platform.as_ref().unwrap_or(&host);
+    let images = &job.engine.images;
+    if request.pull != PullPolicy::Always {
+        match stored::find(&job.engine.store, &request.image) {
+            Ok((name, record)) => {
+                return Ok(images
+                    .resolve_stored(&job.lease, &name, &record, platform)
+                    .await?);
+            }
+            Err(FindError::NotFound(_)) if request.pull == PullPolicy::Missing => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let lookup = Lookup {
+        platform,
+        pull: request.pull == PullPolicy::Always,
+    };
+    Ok(images.resolve_name(&job.lease, &request.image, &lookup).await?)
+}
+
+fn process(image: &ResolvedImage, request: &RunRequest) -> Result<ExecMeta, RunError> {
+    let config = &image.config.config;
+    let args = command(config, request);
+    if args.is_empty() {
+        return Err(RunError::NoCommand(request.image.clone()));
+    }
+    let filled = |asked: &Option<String>, own: &str| {
+        let asked = asked.as_deref().filter(|text| !text.is_empty());
+        asked.unwrap_or(own).to_owned()
+    };
+    let cwd = filled(&request.workdir, &config.working_dir);
+    Ok(ExecMeta {
+        args,
+        env: variables(&config.env, request),
+        cwd: if cwd.is_empty() { "/".to_owned() } else { cwd },
+        user: filled(&request.user, &config.user),
+        hostname: request.hostname.clone().unwrap_or_default(),
+        extra_hosts: request.extra_hosts.clone(),
+        ..ExecMeta::default()
+    })
+}
+
+/// Entry point and command, as docker puts them together.
+fn command(config: &ContainerConfig, request: &RunRequest) -> Vec<String> {
+    let (mut all, own) = match &request.entrypoint {
+        None => (config.entrypoint.clone(), config.cmd.clone()),
+        Some(text) if text.is_empty() => (Vec::new(), Vec::new()),
+        Some(text) => (vec![text.clone()], Vec::new()),
+    };
+    all.extend(if request.args.is_empty() {
+        own
+    } else {
+        request.args.clone()
+    });
+    all
+}
+
+/// The image's variables with those asked for: later ones of a name replace earlier ones.
+fn variables(own: &[String], request: &RunRequest) -> Vec<String> {
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut all: Vec<String> = own.to_vec();
+    if request.terminal && !all.iter().any(|variable| name(variable) == "TERM") {
+        all.push("TERM=xterm".to_owned());
+    }
+    for variable in &request.env {
+        all.retain(|known| name(known) != name(variable));
+        all.push(variable.clone());
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ContainerConfig {
+        ContainerConfig {
+            entrypoint: vec!["/app".to_owned(), "-v".to_owned()],
+            cmd: vec!["serve".to_owned()],
+            env: vec!["A=1".to_owned(), "B=2".to_owned()],
+            ..ContainerConfig::default()
+        }
+    }
+
+    fn asked(args: &[&str], entrypoint: Option<&str>) -> RunRequest {
+        RunRequest {
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            entrypoint: entrypoint.map(str::to_owned),
+            ..RunRequest::default()
+        }
+    }
+
+    #[test]
+    fn entry_point_and_command_are_put_together_as_docker_does() {
+        let of = |args: &[&str], entrypoint| command(&config(), &asked(args, entrypoint));
+        assert_eq!(of(&[], None), ["/app", "-v", "serve"]);
+        assert_eq!(of(&["test"], None), ["/app", "-v", "test"]);
+        assert_eq!(of(&["-c", "x"], Some("/bin/sh")), ["/bin/sh", "-c", "x"]);
+        assert_eq!(of(&[], Some("/bin/sh")), ["/bin/sh"]);
+        assert_eq!(of(&["ls"], Some("")), ["ls"]);
+    }
+
+    #[test]
+    fn variables_replace_those_of_the_image() {
+        let request = RunRequest {
+            env: vec!["A=3".to_owned(), "C=4".to_owned()],
+            terminal: true,
+            ..RunRequest::default()
+        };
+        let all = variables(&config().env, &request);
+        assert_eq!(all, ["B=2", "TERM=xterm", "A=3", "C=4"]);
+    }
+}
