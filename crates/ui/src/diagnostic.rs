@@ -6,8 +6,8 @@ use std::io::{self, Write};
 
 use crate::text;
 
-/// Exit codes (buildx `cmd/buildx/main.go`). No other class has its own: buildx uses 100 and 102 for what its daemon
-/// says, and 125 upwards mean something to shells and to docker.
+/// Exit codes: 0, 1 and 130 are those of buildx (`cmd/buildx/main.go`). What a registry has to do with has codes of its own,
+/// below those that buildx's daemon (100, 102), docker and shells (125 upwards) have a meaning for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ExitCode {
     /// Everything was done.
@@ -17,6 +17,18 @@ pub enum ExitCode {
     Failure,
     /// The user stopped it.
     Cancelled,
+    /// No connection, or one that broke or stalled; or the network may not be used.
+    Network,
+    /// Credentials are missing, wrong or not enough.
+    Authorization,
+    /// A registry, or another server, failed or refused.
+    Server,
+    /// What came is not what was asked for.
+    Content,
+    /// A registry has no such image.
+    NotFound,
+    /// That of a program that was run.
+    Program(u8),
 }
 
 impl ExitCode {
@@ -27,6 +39,12 @@ impl ExitCode {
             Self::Success => 0,
             Self::Failure => 1,
             Self::Cancelled => 130,
+            Self::Network => 3,
+            Self::Authorization => 4,
+            Self::Server => 5,
+            Self::Content => 6,
+            Self::NotFound => 7,
+            Self::Program(code) => code,
         }
     }
 }

@@ -100,7 +100,7 @@ fn term(term: &Term, whole: &Value, here: &Value) -> Result<Value, EvalError> {
             let mut value = if *from_whole { whole } else { here };
             for key in keys {
                 value = match value {
-                    Value::Object(fields) => fields.get(key).unwrap_or(&Value::Null),
+                    Value::Object(fields) => field(fields, key),
                     Value::Null => &Value::Null,
                     _ => return Err(EvalError::Field(key.clone())),
                 };
@@ -108,6 +108,20 @@ fn term(term: &Term, whole: &Value, here: &Value) -> Result<Value, EvalError> {
             Ok(value.clone())
         }
     }
+}
+
+/// A field by its name. Templates know those of OCI's documents by their names in Go, which JSON has in lower case;
+/// nothing else has them, so maps of the user are looked up as they are.
+fn field<'a>(fields: &'a serde_json::Map<String, Value>, key: &str) -> &'a Value {
+    const OF_DOCUMENTS: [&str; 3] = ["mediaType", "schemaVersion", "architecture"];
+    let is_document = || OF_DOCUMENTS.iter().any(|name| fields.contains_key(*name));
+    let found = fields.get(key).or_else(|| {
+        let mut names = fields.iter().filter(|_| is_document());
+        names
+            .find(|(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| value)
+    });
+    found.unwrap_or(&Value::Null)
 }
 
 fn one<'a>(arguments: &'a [Value], name: &'static str) -> Result<&'a Value, EvalError> {

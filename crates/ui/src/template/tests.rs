@@ -92,3 +92,15 @@ fn what_does_not_fit_is_an_error() {
     assert_eq!(fails("{{join .Id \",\"}}"), EvalError::Arguments("join"));
     assert_eq!(fails("{{range .Size}}{{end}}"), EvalError::Arguments("range"));
 }
+
+#[test]
+fn fields_of_documents_have_their_names_in_go() {
+    let data = serde_json::json!({
+        "Manifest": { "mediaType": "m", "digest": "d", "platform": { "architecture": "a", "os": "o" } },
+        "Labels": { "arch": "x" },
+    });
+    let render = |text: &str| Template::parse(text).unwrap().render(&data).unwrap();
+    assert_eq!(render("{{.Manifest.Digest}} {{.Manifest.MediaType}}"), "d m");
+    assert_eq!(render("{{.Manifest.Platform.Architecture}}"), "a");
+    assert_eq!(render("{{.Labels.Arch}}"), "<no value>");
+}
