@@ -7,6 +7,9 @@ mod docker;
 mod executor;
 mod image;
 mod login;
+mod manual;
+mod remote;
+mod run;
 mod serve;
 mod step_rules;
 
@@ -24,6 +27,12 @@ pub(crate) use docker::{BuilderCommand, CreateArgs, DockerArgs, SystemCommand};
 pub(crate) use executor::{Executor, ExecutorUnserved};
 pub(crate) use image::{HistoryArgs, InspectArgs, LoadArgs, SaveArgs};
 pub(crate) use login::{LoginArgs, LogoutArgs};
+pub(crate) use manual::{CompletionArgs, ManArgs};
+pub(crate) use remote::{
+    AnnotateArgs, CreateIndexArgs, CreateListArgs, ImagetoolsCommand, InspectListArgs, InspectRemoteArgs,
+    ManifestCommand, PushListArgs, RemoveListArgs,
+};
+pub(crate) use run::{ContextArgs, InfoArgs, RunArgs, UnservedRun};
 pub(crate) use serve::{Buildkitd, ServeArgs};
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
@@ -62,6 +71,11 @@ pub(crate) struct GlobalArgs {
     #[arg(short = 'D', long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = go_bool, value_name = "BOOL", hide_possible_values = true, help_heading = "Global options")]
     pub(crate) debug: Option<bool>,
+    /// Use no network: what would need it is an error that names it
+    #[arg(long, global = true, env = "RBUILD_OFFLINE", hide_env = true, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = go_bool, value_name = "BOOL", hide_possible_values = true,
+        help_heading = "Global options")]
+    pub(crate) offline: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,6 +101,16 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Push images to their registries
     Push(PushArgs),
+    /// Run a program of an image, and forget what it wrote
+    Run(Box<RunArgs>),
+    /// Show what a build is sent of a directory, and which ignore rule kept each file in or out
+    Context(ContextArgs),
+    /// Make and show indexes of images that registries have
+    #[command(subcommand)]
+    Imagetools(ImagetoolsCommand),
+    /// Put lists of images together on this machine, and push them
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Store a credential for a registry, once it has taken it
     Login(LoginArgs),
     /// Remove the credential for a registry
@@ -97,8 +121,14 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Serve BuildKit's API to buildctl, docker buildx and other clients
     Serve(Box<ServeArgs>),
+    /// Write what a shell needs to complete commands and flags
+    Completion(CompletionArgs),
+    /// Write the manual pages
+    Man(ManArgs),
     /// Show the version
     Version,
+    /// Show what this installation is
+    Info(InfoArgs),
     /// The commands of `docker buildx`
     #[command(hide = true, subcommand)]
     Buildx(BuildxCommand),
@@ -108,6 +138,9 @@ pub(crate) enum Command {
     /// The commands of `docker builder`
     #[command(hide = true, subcommand)]
     Builder(BuildxCommand),
+    /// The commands of `docker container`
+    #[command(hide = true, subcommand)]
+    Container(ContainerCommand),
     /// The commands of `docker system`
     #[command(hide = true, subcommand)]
     System(SystemCommand),
@@ -125,6 +158,9 @@ pub(crate) enum BuildxCommand {
     Du(DuArgs),
     /// Remove build cache
     Prune(PruneArgs),
+    /// Make and show indexes of images that registries have
+    #[command(subcommand)]
+    Imagetools(ImagetoolsCommand),
     /// Show the version
     Version,
     /// Commands that manage builders
@@ -160,6 +196,13 @@ pub(crate) enum ImageCommand {
     Prune(PruneArgs),
 }
 
+/// Commands of `docker container`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainerCommand {
+    /// Run a program of an image, and forget what it wrote
+    Run(Box<RunArgs>),
+}
+
 impl Command {
     /// The command meant by docker's longer spelling.
     pub(crate) fn flatten(self) -> Self {
@@ -168,10 +211,13 @@ impl Command {
                 BuildxCommand::Build(args) => Self::Build(args),
                 BuildxCommand::Du(args) => Self::Du(args),
                 BuildxCommand::Prune(args) => Self::Prune(args),
+                BuildxCommand::Imagetools(command) => Self::Imagetools(command),
                 BuildxCommand::Version => Self::Version,
                 BuildxCommand::Builders(command) => Self::Builders(command),
             },
+            Self::Container(ContainerCommand::Run(args)) => Self::Run(args),
             Self::System(command) => match command {
+                SystemCommand::Info(args) => Self::Info(args),
                 SystemCommand::Df(args) => Self::Du(args),
                 SystemCommand::Prune(args) => Self::Prune(args),
             },

@@ -5,15 +5,21 @@ mod build;
 mod buildctl;
 mod builders;
 mod call;
+mod context;
 mod du;
 mod executor;
 mod history;
 mod images;
+mod imagetools;
+mod info;
 mod inspect;
 mod load;
 mod login;
+mod manifest;
+mod manual;
 mod prune;
 mod rmi;
+mod run;
 mod save;
 mod serve;
 mod tag;
@@ -26,7 +32,7 @@ use std::io;
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode};
 
 use crate::args::{Buildctl, Buildkitd, Cli, Command, DockerArgs, Executor};
-use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::engine::{Engine, EngineError, EngineOptions, Registries};
 use crate::env::Env;
 
 /// Opens the engine. Only called once the arguments are known to be right.
@@ -81,6 +87,10 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
     let options = EngineOptions {
         root: global.root,
         docker_config: cli.docker.config,
+        registries: Registries {
+            offline: global.offline.unwrap_or_default(),
+            ..Registries::default()
+        },
         ..EngineOptions::default()
     };
     match cli.command.flatten() {
@@ -94,14 +104,25 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::History(args) => history::run(&args, options, env, open),
         Command::Pull(args) => transfer::pull(&args, options, env, open),
         Command::Push(args) => transfer::push(&args, options, env, open),
+        Command::Run(args) => run::run(&args, options, env, open),
+        Command::Context(args) => context::run(&args, env),
+        Command::Imagetools(command) => imagetools::run(&command, options, env, open),
+        Command::Manifest(command) => manifest::run(&command, options, env, open),
+        Command::Info(args) => info::run(&args, options, env, open),
         Command::Login(args) => login::login(&args, env),
         Command::Logout(args) => login::logout(&args, env),
         Command::Builders(command) => builders::run(&command, env),
         Command::Du(args) => du::run(&args, options, env, open),
         Command::Prune(args) => prune::run(&args, options, env, open),
         Command::Serve(args) => serve::run(&args, debug, options, env, open),
+        Command::Completion(args) => manual::completion(&args, env),
+        Command::Man(args) => manual::man(&args, env),
         Command::Version => version::run(env),
-        Command::Buildx(_) | Command::Image(_) | Command::Builder(_) | Command::System(_) => {
+        Command::Buildx(_)
+        | Command::Image(_)
+        | Command::Builder(_)
+        | Command::Container(_)
+        | Command::System(_) => {
             unreachable!("flatten() leaves no longer spelling")
         }
     }

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rbuild_builder::imagetools::{Combination, Combined, Found};
 use rbuild_builder::job::Dns;
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest, Entitlement};
+use rbuild_builder::run::RunRequest;
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};
@@ -61,6 +63,8 @@ pub(crate) struct Registries {
     pub(crate) authorities: Vec<(String, PathBuf)>,
     /// Host, and the certificate and key it is shown.
     pub(crate) own: Vec<(String, (PathBuf, PathBuf))>,
+    /// None of them may be asked.
+    pub(crate) offline: bool,
 }
 
 /// One name of an image in the store, or an image without a name.
@@ -188,6 +192,23 @@ pub(crate) struct ServeRequest {
     pub(crate) provenance_keys: serde_json::Map<String, serde_json::Value>,
 }
 
+/// What `info` says of the engine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Info {
+    /// Directory of the store.
+    pub(crate) root: PathBuf,
+    /// How it keeps layers, and whose.
+    pub(crate) form: String,
+    /// Whether it has no rights beyond its user's.
+    pub(crate) rootless: bool,
+    /// Images with a name.
+    pub(crate) images: usize,
+    /// What the store takes, bytes.
+    pub(crate) used_bytes: u64,
+    /// Files that say something of registries.
+    pub(crate) registry_files: Vec<PathBuf>,
+}
+
 /// What the commands need.
 pub(crate) trait Engine {
     /// Builds.
@@ -208,6 +229,21 @@ pub(crate) trait Engine {
         platform: Option<&str>,
         sink: Arc<dyn Sink>,
     ) -> Result<Vec<(String, Digest)>, EngineError>;
+    /// What a registry has under a name.
+    fn find_remote(&self, name: &str) -> Result<Found, EngineError>;
+    /// The images that it leads to, with their configs.
+    fn remote_configs(&self, found: &Found) -> Result<Vec<(Descriptor, ImageConfig)>, EngineError>;
+    /// Makes an index of images that registries have, and names it there if `publish`.
+    fn combine(
+        &self,
+        asked: &Combination,
+        publish: bool,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Combined, EngineError>;
+    /// Runs a program of an image on the standard streams of this process; gives its exit code.
+    fn run(&self, request: RunRequest, sink: Arc<dyn Sink>) -> Result<u8, EngineError>;
+    /// What the engine is.
+    fn info(&self) -> Result<Info, EngineError>;
     /// Every image.
     fn images(&self) -> Result<Vec<ImageRow>, EngineError>;
     /// Gives the image `source` the name `target` too.

@@ -1,21 +1,25 @@
 //! The engine of this program: the only place where commands meet the crates that do the work.
 
+mod exit_code;
 mod images;
 pub(crate) mod login;
+mod run;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rbuild_builder::engine::{self as core, default_root};
 use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_builder::imagetools::{self, Combination, Combined, Found};
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
+use rbuild_builder::run::RunRequest;
 use rbuild_builder::transfer;
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
-use rbuild_oci::{Digest, Platform};
+use rbuild_oci::{Descriptor, Digest, ImageConfig, Platform};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig, USER_AGENT};
 use rbuild_sandbox::Sandbox;
 use rbuild_server::core::{Core, Settings};
@@ -23,12 +27,12 @@ use rbuild_server::front_end::local::LocalFrontEnds;
 use rbuild_server::listen::{Access, listen};
 use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
 use rbuild_sys::userns::{self, Rung};
-use rbuild_ui::diagnostic::{Diagnostic, ExitCode, Source};
+use rbuild_ui::diagnostic::{Diagnostic, Source};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{
-    Engine, EngineError, EngineOptions, ImageDetails, ImageRow, OpenOutput, PruneRequest, Registries,
+    Engine, EngineError, EngineOptions, ImageDetails, ImageRow, Info, OpenOutput, PruneRequest, Registries,
     Removed, ServeRequest, UsageFilter, UsageRow,
 };
 use crate::serve_log::Level;
@@ -52,6 +56,9 @@ pub(crate) struct Native {
     core: Arc<core::Engine>,
     runtime: Runtime,
     cancel: CancellationToken,
+    root: PathBuf,
+    said: Registries,
+    rung: Rung,
 }
 
 impl Native {
@@ -75,7 +82,7 @@ impl Native {
         })?;
         let mut config = RegistryConfig::load(&ConfigSources::from_process())
             .map_err(|error| EngineError::failed(chain_text(&error)))?;
-        say_of_registries(&mut config, options.registries);
+        say_of_registries(&mut config, &options.registries);
         let credentials = Credentials::load(&credential_sources(options.docker_config.as_deref()));
         let client = Client::new(config, credentials, USER_AGENT);
         let workers = options
@@ -97,17 +104,20 @@ impl Native {
             core,
             runtime,
             cancel,
+            root,
+            said: options.registries,
+            rung,
         }))
     }
 
     /// Runs `work`; a signal ends the wait for it.
     fn wait<T>(
         &self,
-        work: impl Future<Output = Result<T, transfer::TransferError>>,
+        work: impl Future<Output = Result<T, impl std::error::Error + 'static>>,
     ) -> Result<T, EngineError> {
         self.runtime.block_on(async {
             tokio::select! {
-                done = work => done.map_err(|error| EngineError::failed(chain_text(&error))),
+                done = work => done.map_err(failed),
                 () = self.cancel.cancelled() => Err(EngineError::Cancelled),
             }
         })
@@ -142,18 +152,21 @@ pub(crate) fn credential_sources(docker_config: Option<&Path>) -> CredentialSour
 }
 
 /// Adds what the command line says to what the files say.
-fn say_of_registries(config: &mut RegistryConfig, said: Registries) {
-    for host in said.insecure {
-        config.set_insecure(&host);
+fn say_of_registries(config: &mut RegistryConfig, said: &Registries) {
+    for host in &said.insecure {
+        config.set_insecure(host);
     }
-    for (host, mirror) in said.mirrors {
-        config.add_mirror(&host, &mirror);
+    for (host, mirror) in &said.mirrors {
+        config.add_mirror(host, mirror);
     }
-    for (host, file) in said.authorities {
-        config.add_authority(&host, file);
+    for (host, file) in &said.authorities {
+        config.add_authority(host, file.clone());
     }
-    for (host, (cert, key)) in said.own {
-        config.add_own_certificate(&host, cert, key);
+    for (host, (cert, key)) in &said.own {
+        config.add_own_certificate(host, cert.clone(), key.clone());
+    }
+    if said.offline {
+        config.set_offline();
     }
 }
 
@@ -179,8 +192,11 @@ fn parse_platform(text: Option<&str>) -> Result<Platform, EngineError> {
     }
 }
 
-fn failed(error: impl std::error::Error) -> EngineError {
-    EngineError::failed(chain_text(&error))
+fn failed(error: impl std::error::Error + 'static) -> EngineError {
+    EngineError::Failed(Box::new(Diagnostic {
+        exit_code: exit_code::of(&error),
+        ..Diagnostic::new(chain_text(&error))
+    }))
 }
 
 fn from_ms(milliseconds: i64) -> Option<SystemTime> {
@@ -201,7 +217,7 @@ fn diagnostic(error: &BuildError) -> EngineError {
         message: error.message(),
         source,
         hints: error.hints(),
-        exit_code: ExitCode::Failure,
+        exit_code: exit_code::of(error),
     }))
 }
 
@@ -251,6 +267,53 @@ impl Engine for Native {
         Ok(pulled)
     }
 
+    fn find_remote(&self, name: &str) -> Result<Found, EngineError> {
+        self.wait(imagetools::find(self.core.images.client(), name))
+    }
+
+    fn remote_configs(&self, found: &Found) -> Result<Vec<(Descriptor, ImageConfig)>, EngineError> {
+        self.wait(imagetools::configs(self.core.images.client(), found))
+    }
+
+    fn combine(
+        &self,
+        asked: &Combination,
+        publish: bool,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Combined, EngineError> {
+        self.wait(async {
+            let combined = imagetools::combine(self.core.images.client(), asked).await?;
+            if publish {
+                imagetools::publish(&self.core, &combined, &asked.targets, &sink).await?;
+            }
+            Ok::<_, imagetools::ImagetoolsError>(combined)
+        })
+    }
+
+    fn run(&self, request: RunRequest, sink: Arc<dyn Sink>) -> Result<u8, EngineError> {
+        self.run_image(&request, sink)
+    }
+
+    fn info(&self) -> Result<Info, EngineError> {
+        let rows = images::rows(&self.core.store)?;
+        let usage = self.core.store.du().map_err(failed)?;
+        Ok(Info {
+            root: self.root.clone(),
+            form: self.core.form_name.as_str().to_owned(),
+            rootless: self.rung != Rung::RootNamespaces,
+            images: rows.iter().filter(|row| row.repository.is_some()).count(),
+            used_bytes: usage.entries.iter().map(|entry| entry.bytes).sum(),
+            registry_files: self
+                .core
+                .images
+                .client()
+                .config()
+                .files()
+                .map(Path::to_owned)
+                .collect(),
+        })
+    }
+
     fn images(&self) -> Result<Vec<ImageRow>, EngineError> {
         images::rows(&self.core.store)
     }
@@ -294,11 +357,13 @@ impl Engine for Native {
                 .transpose()
                 .map_err(failed)?,
         };
+        let mut registries = RegistryConfig::load(&sources).map_err(failed)?;
+        say_of_registries(&mut registries, &self.said);
         let settings = Settings {
             labels: request.labels,
             entitlements: request.entitlements,
             provenance_keys: request.provenance_keys,
-            registries: RegistryConfig::load(&sources).map_err(failed)?,
+            registries,
             gc: request.gc,
             steps_max: request.steps_max,
             dns: request.dns,

@@ -5,6 +5,7 @@ mod attests;
 mod caches;
 mod call;
 mod inputs;
+mod nearest;
 mod outputs;
 mod unserved;
 
@@ -26,6 +27,7 @@ use crate::args::LowBuild;
 use crate::docker_config;
 use crate::env::Env;
 pub(crate) use crate::request::call::Call;
+pub(crate) use crate::request::nearest::hints;
 use crate::stdin::{Spooled, StdinError};
 
 /// A build and how it is shown.

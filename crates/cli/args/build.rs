@@ -116,6 +116,13 @@ pub(crate) struct LowBuild {
     #[arg(long, value_name = "STAGE", help_heading = CACHE)]
     pub(crate) no_cache_filter: Vec<String>,
 
+    /// Where the cache is taken from: a reference, or e.g. "type=local,src=dir"
+    #[arg(long, value_name = "SOURCE", help_heading = CACHE)]
+    pub(crate) cache_from: Vec<String>,
+    /// Where the cache goes, e.g. "type=registry,ref=example.com/cache,mode=max"
+    #[arg(long, value_name = "DEST", help_heading = CACHE)]
+    pub(crate) cache_to: Vec<String>,
+
     /// Ask about the Dockerfile instead of building: check, outline, targets, e.g. "outline,format=json"
     #[arg(long, value_name = "METHOD", alias = "print", help_heading = OUTPUT)]
     pub(crate) call: Option<String>,
@@ -149,10 +156,6 @@ pub(crate) struct LowBuild {
 #[command(next_help_heading = None)]
 pub(crate) struct Unserved {
     #[arg(long, hide = true)]
-    pub(crate) cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cache_to: Vec<String>,
-    #[arg(long, hide = true)]
     pub(crate) policy: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
@@ -170,6 +173,9 @@ pub(crate) struct Legacy {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = go_bool)]
     pub(crate) force_rm: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = go_bool)]
+    _disable_content_trust: Option<bool>,
     #[arg(long, hide = true)]
     pub(crate) isolation: Option<String>,
     #[arg(long, hide = true)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::{DuArgs, PruneArgs};
+use super::{DuArgs, InfoArgs, PruneArgs};
 
 /// Flags that docker takes before its command.
 #[derive(Debug, Args, Default)]
@@ -128,6 +128,8 @@ pub(crate) struct InspectBuilderArgs {
 pub(crate) enum SystemCommand {
     /// Show what takes room in the store
     Df(DuArgs),
+    /// Show what this installation is
+    Info(InfoArgs),
     /// Remove build cache, and images without a name
     Prune(PruneArgs),
 }

@@ -19,7 +19,7 @@ const REGISTRY: &str = "Registries";
     after_help = "\
 Accepted, since it always holds or has nothing to act on here: --cache-copy-layers, --cache-run-layers, --cleanup, \
 --compressed-caching, --force, --ignore-path, --ignore-var-run, --image-download-retry, --image-fs-extract-retry, \
---kaniko-dir, --log-format, --log-timestamp, --push-retry, --skip-push-permission-check, --skip-unused-stages, \
+--kaniko-dir, --log-format, --log-timestamp, --materialize, --pre-cleanup, --preserve-context, --push-retry, --skip-push-permission-check, --skip-unused-stages, \
 --snapshot-mode, --use-new-run. Accepted with a warning: --cache-dir, --cache-ttl, --force-build-metadata, \
 --single-snapshot."
 )]
@@ -64,7 +64,7 @@ pub(crate) struct Executor {
     #[arg(short, long, value_name = "NAME[:TAG]", help_heading = PUSH)]
     pub(crate) destination: Vec<String>,
     /// Do not push
-    #[arg(long, alias = "no-push-image", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    #[arg(long, alias = "no-push-image", env = "KANIKO_NO_PUSH", hide_env = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = go_bool, value_name = "BOOL", help_heading = PUSH)]
     pub(crate) no_push: Option<bool>,
     /// Write an archive for `docker load`
@@ -85,6 +85,9 @@ pub(crate) struct Executor {
     /// Compression of new layers: gzip, zstd
     #[arg(long, value_name = "NAME", value_parser = ["gzip", "zstd"], help_heading = PUSH)]
     pub(crate) compression: Option<String>,
+    /// Media types of the image: oci, docker
+    #[arg(long, value_name = "NAME", value_parser = ["oci", "docker"], ignore_case = true, help_heading = PUSH)]
+    pub(crate) image_format: Option<String>,
     /// Its level
     #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = PUSH)]
     pub(crate) compression_level: Option<i32>,
@@ -168,6 +171,12 @@ pub(crate) struct ExecutorMoot {
     _image_fs_extract_retry: Option<u32>,
     #[arg(long, hide = true)]
     _kaniko_dir: Option<PathBuf>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    _materialize: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    _pre_cleanup: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    _preserve_context: Option<bool>,
     #[arg(long, hide = true)]
     _log_format: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
@@ -188,6 +197,10 @@ pub(crate) struct ExecutorMoot {
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = None)]
 pub(crate) struct ExecutorUnserved {
+    #[arg(short, long, hide = true)]
+    pub(crate) bucket: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    pub(crate) dryrun: Option<bool>,
     #[arg(long, hide = true)]
     pub(crate) credential_helpers: Vec<String>,
     #[arg(long, hide = true)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use rbuild_builder::request::BuildOutcome;
 use rbuild_frontend::subrequest::SubrequestAnswer;
 use rbuild_graph::progress::Warning;
-use rbuild_ui::diagnostic::{Source, WarningText, write_warnings};
+use rbuild_ui::diagnostic::{Diagnostic, Source, WarningText, write_warnings};
 use rbuild_ui::progress::Mode;
 
 use super::{CommandError, Open, call};
@@ -29,7 +29,12 @@ pub(super) fn build(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<Option<BuildOutcome>, CommandError> {
-    let high = request::to_request(low, env).map_err(|error| CommandError::failed(&error))?;
+    let high = request::to_request(low, env).map_err(|error| {
+        CommandError::Failed(Box::new(Diagnostic {
+            hints: request::hints(&error),
+            ..Diagnostic::new(error.to_string())
+        }))
+    })?;
     for warning in &high.warnings {
         // A warning that cannot be written cannot be told either.
         let _unwritten = writeln!(env.stderr, "WARNING: {}", rbuild_ui::text::one_line(warning));

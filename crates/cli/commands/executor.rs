@@ -37,6 +37,16 @@ pub(super) fn run(args: &Executor, env: &mut Env, open: Open<'_>) -> Result<(), 
 fn unserved(flags: &ExecutorUnserved) -> Result<(), CommandError> {
     let said = [
         (
+            "--bucket",
+            flags.bucket.is_some(),
+            "give the context as a directory, an archive or a git repository",
+        ),
+        (
+            "--dryrun",
+            flags.dryrun == Some(true),
+            "`rbuild build --check` judges a Dockerfile without building it",
+        ),
+        (
             "--credential-helpers",
             flags.credential_helpers.iter().any(|name| !name.is_empty()),
             "name them in docker's config.json (credHelpers, credsStore)",
@@ -176,9 +186,9 @@ fn low(args: &Executor, env: &mut Env) -> Result<LowBuild, CommandError> {
         let repository = cache_repository(args)?;
         let place = format!("type=registry,{}", csv::field(&format!("ref={repository}")));
         if args.no_push_cache != Some(true) {
-            low.unserved.cache_to.push(format!("{place},mode=max"));
+            low.cache_to.push(format!("{place},mode=max"));
         }
-        low.unserved.cache_from.push(place);
+        low.cache_from.push(place);
     }
     Ok(low)
 }
@@ -190,6 +200,10 @@ fn outputs(args: &Executor, pushes: bool) -> Vec<String> {
     }
     if let Some(level) = args.compression_level.filter(|&level| level >= 0) {
         attributes.push_str(&format!(",compression-level={level}"));
+    }
+    if let Some(format) = &args.image_format {
+        let is_oci = format.eq_ignore_ascii_case("oci");
+        attributes.push_str(&format!(",oci-mediatypes={is_oci}"));
     }
     if args.reproducible == Some(true) {
         attributes.push_str(",rewrite-timestamp=true");

@@ -59,7 +59,7 @@ pub(super) fn exports(
     build_args: &BTreeMap<String, String>,
 ) -> Result<Vec<CacheExport>, UsageError> {
     let mut exports: Vec<CacheExport> = Vec::new();
-    for text in low.unserved.cache_to.iter().filter(|text| !text.is_empty()) {
+    for text in low.cache_to.iter().filter(|text| !text.is_empty()) {
         for mut entry in Entry::parse(text, "--cache-to")? {
             let export = entry.export()?;
             entry.none_left()?;
@@ -91,7 +91,7 @@ pub(super) fn exports(
 /// [`UsageError::Cache`], [`UsageError::NotSupported`].
 pub(super) fn sources(low: &LowBuild) -> Result<Vec<CacheSource>, UsageError> {
     let mut sources = Vec::new();
-    for text in low.unserved.cache_from.iter().filter(|text| !text.is_empty()) {
+    for text in low.cache_from.iter().filter(|text| !text.is_empty()) {
         for mut entry in Entry::parse(text, "--cache-from")? {
             sources.push(entry.source()?);
             entry.none_left()?;

@@ -14,9 +14,19 @@ pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
         ("--policy", flags.policy.is_empty()),
     ];
     if let Some((name, _)) = unserved.iter().find(|(_, fine)| !fine) {
-        return Err(UsageError::NotSupported((*name).to_owned()));
+        return Err(UsageError::NotSupported(format!("{name}: {}", why(name))));
     }
     Ok(legacy(low))
+}
+
+/// What to do instead.
+fn why(name: &str) -> &'static str {
+    match name {
+        "--policy" => "no Rego is evaluated here; buildx evaluates it when it builds through `rbuild serve`",
+        _ => {
+            "limits of steps are not set from the command line; run rbuild itself under one, for example with systemd-run"
+        }
+    }
 }
 
 /// `--compress`, `--rm` and `--force-rm` asked for what always holds; these did something once, and `--builder` does elsewhere.

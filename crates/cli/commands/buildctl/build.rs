@@ -76,8 +76,8 @@ fn low(args: &BuildArgs) -> Result<LowBuild, CommandError> {
         metadata_file: args.metadata_file.clone(),
         ..LowBuild::default()
     };
-    low.unserved.cache_to.clone_from(&args.export_cache);
-    low.unserved.cache_from.clone_from(&args.import_cache);
+    low.cache_to.clone_from(&args.export_cache);
+    low.cache_from.clone_from(&args.import_cache);
     let locals = pairs("--local", &args.local)?;
     let layouts = pairs("--oci-layout", &args.oci_layout)?;
     let mut options = pairs("--opt", &args.opt)?;

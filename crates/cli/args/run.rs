@@ -1,0 +1,150 @@
+//! Arguments of `run`, `context` and `info`. Flags of docker's `run` that need an engine are here too, to be refused by
+//! name.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::go_bool;
+
+#[derive(Debug, Args, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of docker run")]
+pub(crate) struct RunArgs {
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Instead of the image's command
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+    /// Accepted: nothing stays of what ran
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Connect standard input
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set a variable; a name alone takes its value from the environment
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// File with variables, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Instead of the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Instead of the image's directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Instead of the image's user
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Host name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Line of /etc/hosts
+    #[arg(long, value_name = "HOST:IP")]
+    pub(crate) add_host: Vec<String>,
+    /// Network: default, none, host
+    #[arg(
+        long,
+        alias = "net",
+        value_name = "MODE",
+        default_value = "default",
+        hide_default_value = true
+    )]
+    pub(crate) network: String,
+    /// Nothing can be written
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Platform of a multi-platform image
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
+    pub(crate) platform: Option<String>,
+    /// When the registry is asked: missing, always, never
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "missing",
+        hide_default_value = true
+    )]
+    pub(crate) pull: String,
+    /// Show nothing of the pull
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) unserved: UnservedRun,
+}
+
+/// Flags of docker's `run` that need what rbuild has not: an engine, mounts of this machine, devices, published ports.
+#[derive(Debug, Args, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of docker run")]
+pub(crate) struct UnservedRun {
+    #[arg(short, long, hide = true)]
+    pub(crate) detach: bool,
+    #[arg(short, long, hide = true)]
+    pub(crate) publish: Vec<String>,
+    #[arg(short = 'P', long, hide = true)]
+    pub(crate) publish_all: bool,
+    #[arg(short, long, hide = true)]
+    pub(crate) volume: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) mount: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) tmpfs: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) privileged: bool,
+    #[arg(long, hide = true)]
+    pub(crate) device: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) gpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) restart: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cap_add: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cap_drop: Vec<String>,
+    #[arg(short, long, hide = true)]
+    pub(crate) memory: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cidfile: Option<String>,
+    /// Names nothing: what ran is gone before anybody could ask for it.
+    #[arg(long, hide = true)]
+    _name: Option<String>,
+    /// Says nothing to anybody.
+    #[arg(short, long, hide = true)]
+    _label: Vec<String>,
+    /// A process of ours reaps its children.
+    #[arg(long, hide = true)]
+    _init: bool,
+}
+
+#[derive(Debug, Args, Default)]
+pub(crate) struct ContextArgs {
+    /// Directory
+    #[arg(value_name = "PATH", default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// Dockerfile: it may have an ignore file of its own [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// How deep directories are told apart
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) depth: usize,
+    /// Show every file with the rule that decided
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", hide_possible_values = true)]
+    pub(crate) files: Option<bool>,
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", value_parser = ["table", "json"], default_value = "table")]
+    pub(crate) format: String,
+}
+
+#[derive(Debug, Args, Default)]
+pub(crate) struct InfoArgs {
+    /// "json", or a template: '{{.Root}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}

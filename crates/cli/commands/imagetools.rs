@@ -1,0 +1,272 @@
+//! `rbuild imagetools create` and `inspect`: indexes of images that are in registries, as buildx prints and makes them
+//! (`commands/imagetools`). Nothing of them is kept in the store.
+
+use std::collections::BTreeMap;
+
+use rbuild_builder::imagetools::{Combination, Combined, Found, Source};
+use rbuild_oci::{Descriptor, Document, ImageConfig, Platform, Reference};
+use rbuild_ui::progress::Mode;
+use rbuild_ui::template::Template;
+use rbuild_ui::text::{lines, one_line};
+use rbuild_ui::values::key_value::{AnnotationType, annotations};
+use serde_json::{Value, json};
+
+use super::{CommandError, Open};
+use crate::args::{CreateIndexArgs, ImagetoolsCommand, InspectRemoteArgs};
+use crate::engine::{Engine, EngineOptions};
+use crate::env::Env;
+use crate::{request, result_files, view};
+
+/// Largest file with a source, bytes.
+const SOURCE_BYTES_MAX: u64 = 1 << 20;
+
+/// Runs the command.
+pub(super) fn run(
+    command: &ImagetoolsCommand,
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+) -> Result<(), CommandError> {
+    match command {
+        ImagetoolsCommand::Create(args) => create(args, options, env, open),
+        ImagetoolsCommand::Inspect(args) => inspect(args, options, env, open),
+    }
+}
+
+fn create(
+    args: &CreateIndexArgs,
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+) -> Result<(), CommandError> {
+    let is_dry = args.dry_run == Some(true);
+    if args.sources.is_empty() && args.file.is_empty() {
+        return Err(CommandError::failed(&"no sources specified"));
+    }
+    if !is_dry && args.tag.is_empty() {
+        return Err(CommandError::failed(
+            &"can't push with no tags specified, please set --tag or --dry-run",
+        ));
+    }
+    let asked = combination(args)?;
+    let engine = open(options)?;
+    let combined = publish(engine.as_ref(), &asked, &args.progress, is_dry, env)?;
+    if is_dry {
+        env.stdout.write_all(&combined.bytes)?;
+        writeln!(env.stdout)?;
+        return Ok(env.stdout.flush()?);
+    }
+    if let Some(path) = &args.metadata_file {
+        let mut names: Vec<String> = asked.targets.iter().map(Reference::name).collect();
+        names.sort();
+        names.dedup();
+        let metadata = BTreeMap::from([
+            ("containerimage.descriptor".to_owned(), json!(combined.descriptor)),
+            ("image.name".to_owned(), json!(names.join(","))),
+        ]);
+        result_files::write_metadata(path, &metadata).map_err(|error| CommandError::failed(&error))?;
+    }
+    Ok(())
+}
+
+/// Makes an index and, unless it is only wanted to be seen, pushes it, showing how.
+pub(super) fn publish(
+    engine: &dyn Engine,
+    asked: &Combination,
+    progress: &str,
+    is_dry: bool,
+    env: &mut Env,
+) -> Result<Combined, CommandError> {
+    let mode = Mode::parse(progress)
+        .ok_or_else(|| CommandError::failed(&request::UsageError::Progress(progress.to_owned())))?;
+    let mode = request::shown_mode(mode, env).map_err(|error| CommandError::failed(&error))?;
+    let view = view::start(if is_dry { Mode::Quiet } else { mode }, "Pushing", env)
+        .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
+    let done = engine.combine(asked, !is_dry, view.sink());
+    drop(view.finish());
+    Ok(done?)
+}
+
+fn combination(args: &CreateIndexArgs) -> Result<Combination, CommandError> {
+    let fail = |error: rbuild_builder::imagetools::ImagetoolsError| {
+        CommandError::failed(&rbuild_builder::error::chain_text(&error))
+    };
+    let mut texts = Vec::new();
+    if args.append == Some(true) {
+        texts.extend(args.tag.first().cloned());
+    }
+    for file in &args.file {
+        texts.push(read(file)?);
+    }
+    texts.extend(args.sources.iter().cloned());
+    let mut asked = Combination {
+        sources: texts
+            .iter()
+            .map(|text| Source::parse(text))
+            .collect::<Result<_, _>>()
+            .map_err(fail)?,
+        targets: args
+            .tag
+            .iter()
+            .map(|text| rbuild_builder::imagetools::parse(text))
+            .collect::<Result<_, _>>()
+            .map_err(fail)?,
+        prefer_index: args.prefer_index.unwrap_or(true),
+        platforms: args
+            .platform
+            .iter()
+            .map(|text| platform(text))
+            .collect::<Result<_, _>>()?,
+        ..Combination::default()
+    };
+    for text in &args.annotation {
+        // What has no type is of the index here, there being no manifest to put it on.
+        let is_typed = text.split('=').next().is_some_and(|key| key.contains(':'));
+        let typed = if is_typed {
+            text.clone()
+        } else {
+            format!("index:{text}")
+        };
+        for one in annotations(&typed).map_err(|error| CommandError::failed(&error))? {
+            match one.kind {
+                AnnotationType::Index => {
+                    asked.annotations.insert(one.key, one.value);
+                }
+                AnnotationType::ManifestDescriptor => {
+                    let wanted = one.platform.as_deref().map(platform).transpose()?;
+                    asked.descriptor_annotations.push((wanted, one.key, one.value));
+                }
+                AnnotationType::Manifest | AnnotationType::IndexDescriptor => {
+                    return Err(fail(rbuild_builder::imagetools::ImagetoolsError::Annotation(
+                        text.clone(),
+                    )));
+                }
+            }
+        }
+    }
+    Ok(asked)
+}
+
+fn platform(text: &str) -> Result<Platform, CommandError> {
+    let parsed = Platform::parse(text).map(|platform| platform.normalized());
+    parsed.map_err(|error| CommandError::failed(&format!("invalid platform {text:?}: {error}")))
+}
+
+fn read(file: &std::path::Path) -> Result<String, CommandError> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let read =
+        std::fs::File::open(file).and_then(|opened| opened.take(SOURCE_BYTES_MAX).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) => Err(CommandError::failed(&format!(
+            "cannot read {}: {error}",
+            file.display()
+        ))),
+    }
+}
+
+fn inspect(
+    args: &InspectRemoteArgs,
+    options: EngineOptions,
+    env: &mut Env,
+    open: Open<'_>,
+) -> Result<(), CommandError> {
+    let whole = |text: &str| text.replace(char::is_whitespace, "") == "{{.Manifest}}";
+    let template = args
+        .format
+        .as_deref()
+        .filter(|text| !text.is_empty() && !whole(text))
+        .map(Template::parse)
+        .transpose()
+        .map_err(|error| CommandError::failed(&error))?;
+    let engine = open(options)?;
+    let found = engine.find_remote(&args.name)?;
+    if args.raw {
+        // No newline: the digest is of these bytes.
+        env.stdout.write_all(&found.bytes)?;
+        return Ok(env.stdout.flush()?);
+    }
+    match template {
+        None => print(&found, env)?,
+        Some(template) => {
+            let configs = engine.remote_configs(&found)?;
+            let data = json!({
+                "Name": args.name,
+                "Manifest": manifest_json(&found),
+                "Image": image_json(&configs),
+            });
+            let text = template
+                .render(&data)
+                .map_err(|error| CommandError::failed(&error))?;
+            write!(env.stdout, "{}", lines(&text))?;
+        }
+    }
+    Ok(env.stdout.flush()?)
+}
+
+/// What templates know as `.Manifest`: a descriptor, or the index with its digest and size.
+fn manifest_json(found: &Found) -> Value {
+    match &found.document {
+        Document::Manifest(_) => json!(found.descriptor),
+        Document::Index(index) => {
+            let mut all = json!({
+                "schemaVersion": index.schema_version,
+                "mediaType": index.media_type,
+                "digest": found.descriptor.digest,
+                "size": found.descriptor.size,
+                "manifests": index.manifests,
+            });
+            if !index.annotations.is_empty() {
+                all["annotations"] = json!(index.annotations);
+            }
+            all
+        }
+    }
+}
+
+/// What templates know as `.Image`: a config, or several by their platforms.
+fn image_json(configs: &[(Descriptor, ImageConfig)]) -> Value {
+    match configs {
+        [(_, only)] => json!(only),
+        several => several
+            .iter()
+            .map(|(_, config)| (config.platform().short(), json!(config)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+    }
+}
+
+fn print(found: &Found, env: &mut Env) -> Result<(), CommandError> {
+    let out = &mut env.stdout;
+    let descriptor = &found.descriptor;
+    writeln!(out, "Name:      {}", one_line(&found.reference.to_string()))?;
+    writeln!(out, "MediaType: {}", one_line(&descriptor.media_type))?;
+    writeln!(out, "Digest:    {}", descriptor.digest)?;
+    let Document::Index(index) = &found.document else {
+        return Ok(());
+    };
+    writeln!(out, "           \nManifests: ")?;
+    for (at, entry) in index.manifests.iter().enumerate() {
+        if at > 0 {
+            writeln!(out, "             ")?;
+        }
+        let name = found.reference.with_digest(entry.digest.clone());
+        writeln!(out, "  Name:      {}", one_line(&name.to_string()))?;
+        writeln!(out, "  MediaType: {}", one_line(&entry.media_type))?;
+        let Some(platform) = &entry.platform else {
+            continue;
+        };
+        writeln!(out, "  Platform:  {}", one_line(&platform.short()))?;
+        if !entry.urls.is_empty() {
+            writeln!(out, "  URLs:      {}", one_line(&entry.urls.join(", ")))?;
+        }
+        if !entry.annotations.is_empty() {
+            writeln!(out, "  Annotations: ")?;
+            for (key, value) in &entry.annotations {
+                writeln!(out, "    {}: {}", one_line(key), one_line(value))?;
+            }
+        }
+    }
+    Ok(())
+}

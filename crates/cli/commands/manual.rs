@@ -1,0 +1,104 @@
+//! `rbuild completion` and `rbuild man`: what is known of the command line, for shells and for `man`. Both are made of the
+//! same definition that reads the arguments, so neither can say anything else.
+
+use std::fs;
+use std::io;
+
+use clap::{Command, CommandFactory as _};
+
+use super::CommandError;
+use crate::args::{Cli, CompletionArgs, ManArgs};
+use crate::env::Env;
+
+/// What the pages of `rbuild` itself say at their end, beside what clap knows.
+const MORE: &str = r#".SH ENVIRONMENT
+.TP
+RBUILD_ROOT
+directory of the store
+.TP
+RBUILD_OFFLINE
+use no network
+.TP
+DOCKER_CONFIG
+directory of docker's config.json
+.PP
+The others are in docs/environment.md.
+.SH EXIT STATUS
+.TP
+0
+done
+.TP
+1
+failed
+.TP
+3
+no connection, or one that broke; or \-\-offline
+.TP
+4
+credentials are missing, wrong or not enough
+.TP
+5
+a registry or another server failed or refused
+.TP
+6
+what came is not what was asked for
+.TP
+7
+a registry has no such image
+.TP
+130
+stopped
+.PP
+run ends with the program's own, or with 125 where nothing ran.
+"#;
+
+/// Writes a shell's script to standard output.
+pub(super) fn completion(args: &CompletionArgs, env: &mut Env) -> Result<(), CommandError> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if args.name.is_empty() || !args.name.chars().all(is_name) {
+        return Err(CommandError::failed(&format!(
+            "{:?} cannot be the name of a program",
+            args.name
+        )));
+    }
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), &args.name, &mut script);
+    env.stdout.write_all(&script)?;
+    Ok(env.stdout.flush()?)
+}
+
+/// Writes `rbuild.1` and a page for each command.
+pub(super) fn man(args: &ManArgs, env: &mut Env) -> Result<(), CommandError> {
+    let failed = |error: io::Error| {
+        CommandError::failed(&format!("cannot write {}: {error}", args.directory.display()))
+    };
+    fs::create_dir_all(&args.directory).map_err(failed)?;
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    collect(&command, "rbuild", &mut pages).map_err(failed)?;
+    for (name, page) in pages {
+        let path = args.directory.join(format!("{name}.1"));
+        fs::write(&path, page).map_err(failed)?;
+        writeln!(env.stdout, "{}", path.display())?;
+    }
+    Ok(env.stdout.flush()?)
+}
+
+/// The page of a command and those below it; hidden ones have none.
+fn collect(command: &Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
+    let mut page = Vec::new();
+    let shown = command
+        .clone()
+        .name(name.to_owned())
+        .display_name(name.to_owned());
+    clap_mangen::Man::new(shown).render(&mut page)?;
+    if name == "rbuild" {
+        page.extend_from_slice(MORE.as_bytes());
+    }
+    pages.push((name.to_owned(), page));
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        collect(below, &format!("{name}-{}", below.get_name()), pages)?;
+    }
+    Ok(())
+}

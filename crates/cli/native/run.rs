@@ -1,0 +1,132 @@
+//! A program of an image on the standard streams of this process: what is typed goes in, what it says comes out, and a
+//! terminal is given back as it was.
+
+use std::io::{self, Read as _, Write};
+use std::sync::Arc;
+
+use rbuild_builder::container::{Output, ProcessHandle, UNKNOWN_EXIT_STATUS};
+use rbuild_builder::run::{Run, RunRequest};
+use rbuild_graph::progress::Sink;
+use rustix::termios::{OptionalActions, Termios};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::{Native, failed};
+use crate::engine::EngineError;
+
+/// How much is read at once, bytes.
+const CHUNK_BYTES: usize = 32 << 10;
+
+/// The terminal of standard input without its own ways, until this is dropped.
+struct Raw(Termios);
+
+impl Raw {
+    fn enter() -> Option<Self> {
+        let before = rustix::termios::tcgetattr(io::stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        rustix::termios::tcsetattr(io::stdin(), OptionalActions::Now, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that went away needs nothing back.
+        let _gone = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+impl Native {
+    /// Runs a program to its end; gives its exit code.
+    pub(super) fn run_image(&self, request: &RunRequest, sink: Arc<dyn Sink>) -> Result<u8, EngineError> {
+        self.runtime.block_on(async {
+            let engine = Arc::clone(&self.core);
+            let starting = Run::start(engine, request, sink, &self.cancel);
+            let mut run = tokio::select! {
+                run = starting => run.map_err(failed)?,
+                () = self.cancel.cancelled() => return Err(EngineError::Cancelled),
+            };
+            let _raw = request.terminal.then(Raw::enter).flatten();
+            let outputs = [
+                run.process
+                    .stdout
+                    .take()
+                    .map(|from| tokio::spawn(copy(from, io::stdout()))),
+                run.process
+                    .stderr
+                    .take()
+                    .map(|from| tokio::spawn(copy(from, io::stderr()))),
+            ];
+            if request.interactive
+                && let Some(mut to) = run.process.stdin.take()
+            {
+                let mut typed = typed();
+                tokio::spawn(async move {
+                    while let Some(bytes) = typed.recv().await {
+                        if to.write_all(&bytes).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            if request.terminal {
+                tokio::spawn(follow_size(run.process.handle.clone()));
+            }
+            let ended = run.end().await;
+            for output in outputs.into_iter().flatten() {
+                // What could not be written, nobody reads.
+                let _unwritten = output.await;
+            }
+            match ended {
+                _ if self.cancel.is_cancelled() => Err(EngineError::Cancelled),
+                Ok(()) => Ok(0),
+                Err(failure) if failure.code == UNKNOWN_EXIT_STATUS => Err(EngineError::failed(failure.text)),
+                Err(failure) => Ok(u8::try_from(failure.code).unwrap_or(u8::MAX)),
+            }
+        })
+    }
+}
+
+/// Writes what a program says as it comes.
+async fn copy(mut from: Output, mut to: impl Write) {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while let Ok(count @ 1..) = from.read(&mut chunk).await {
+        let bytes = &chunk[..count];
+        let written = tokio::task::block_in_place(|| to.write_all(bytes).and_then(|()| to.flush()));
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+/// What comes on standard input. Its thread cannot be woken from its read, so it is waited for by nobody and ends with
+/// the process.
+fn typed() -> mpsc::Receiver<Vec<u8>> {
+    let (tell, typed) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while let Ok(count @ 1..) = io::stdin().read(&mut chunk) {
+            if tell.blocking_send(chunk[..count].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    typed
+}
+
+/// Keeps the program's terminal as large as ours.
+async fn follow_size(handle: ProcessHandle) {
+    let Ok(mut changes) = signal(SignalKind::window_change()) else {
+        return;
+    };
+    loop {
+        if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) {
+            handle.resize(size.ws_row, size.ws_col);
+        }
+        if changes.recv().await.is_none() {
+            return;
+        }
+    }
+}
