@@ -199,3 +199,118 @@ fn help_and_version_work_without_a_home() {
         assert!(!ran.stdout.is_empty(), "{ran}");
     }
 }
+
+#[test]
+fn a_value_that_does_not_exist_gets_the_nearest_one_that_does() {
+    let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
+    for (flag, near) in [
+        ("--progress=plian", "did you mean \"plain\"?"),
+        ("--output=type=imgae", "did you mean \"image\"?"),
+        ("--output=type=image,compression=gzp", "did you mean \"gzip\"?"),
+        ("--network=hots", "did you mean \"host\"?"),
+        ("--network=elsewhere", "there are default, none, host"),
+        ("--allow=network.hots", "did you mean \"network.host\"?"),
+        ("--call=outlien", "did you mean \"outline\"?"),
+        ("--metadata-fiel=x", "--metadata-file"),
+    ] {
+        fixture
+            .rbuild(["build", flag])
+            .arg(fixture.context.dir())
+            .fails()
+            .says(near);
+    }
+    fixture.rbuild(["du", "--format=jsno"]).fails().says("json");
+    fixture.rbuild(["imagetools", "crate"]).fails().says("create");
+}
+
+#[test]
+fn a_name_that_is_no_reference_is_told_by_every_command() {
+    let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
+    fixture.build().args(["-t", "a"]).ok();
+    for args in [
+        &["tag", "a", "UPPER:1"][..],
+        &["push", "a b"],
+        &["pull", "x:"],
+        &["run", "http://x/y"],
+        &["imagetools", "inspect", "a//b"],
+        &["imagetools", "create", "-t", "UPPER", "a"],
+        &["manifest", "create", "UPPER", "a"],
+    ] {
+        fixture.rbuild(args).fails();
+    }
+    let names = fixture.rbuild(["images", "-q", "--no-trunc"]).ok().stdout_text();
+    assert_eq!(names.lines().count(), 1, "{names}");
+}
+
+#[test]
+fn a_home_that_cannot_be_written_is_named_and_no_home_is_needed() {
+    let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
+    let build = |home: &str| {
+        let command = rbuild_testkit::command::RbuildCommand::new(RBUILD).args(["build", "--progress=plain"]);
+        let command = if home.is_empty() {
+            command
+        } else {
+            command.env("HOME", home)
+        };
+        command.arg(fixture.context.dir())
+    };
+    // Root keeps its store elsewhere; what is asked is that a place which cannot be made is named.
+    build("").env("RBUILD_ROOT", "/proc/no").fails().says("/proc/no");
+    build("").env("RBUILD_ROOT", fixture.home.store()).ok();
+    build("/proc/no").env("RBUILD_ROOT", fixture.home.store()).ok();
+    if let Some(user) = crate::e2e::ordinary_user() {
+        let ran = build("/proc/no").user(user.uid, user.gid).fails();
+        assert!(ran.stderr.contains("/proc/no"), "{ran}");
+        let ran = build("").user(user.uid, user.gid).fails();
+        assert!(ran.stderr.contains("HOME is not set"), "{ran}");
+    }
+    let login = rbuild_testkit::command::RbuildCommand::new(RBUILD);
+    login
+        .args(["manifest", "rm", "x"])
+        .fails()
+        .says("neither DOCKER_CONFIG nor HOME is set");
+}
+
+#[test]
+fn a_terminal_of_twenty_columns_is_enough() {
+    let fixture = Fixture::new("FROM busybox\nRUN echo a line that is longer than twenty columns are wide\n");
+    let script = rbuild_testkit::machine::required("script", "bsdutils").unwrap();
+    let base = crate::e2e::fixture::busybox_argument("busybox");
+    for columns in [20, 1] {
+        let line = format!(
+            "stty cols {columns} rows 5; {RBUILD} build --no-cache --progress=tty {base} {} 2>&1; echo code $?; {RBUILD} --help >/dev/null; echo help $?",
+            fixture.context.dir().display()
+        );
+        let ran = fixture
+            .home
+            .command(&script)
+            .args(["-qec", &line, "/dev/null"])
+            .ok();
+        let text = ran.stdout_text();
+        assert!(text.contains("code 0") && text.contains("help 0"), "{text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
+}
+
+#[test]
+fn output_to_a_closed_pipe_is_no_failure() {
+    let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
+    let id = fixture
+        .build()
+        .args(["-q", "--progress=quiet"])
+        .ok()
+        .stdout_text();
+    for line in [
+        format!("{RBUILD} inspect {id} | true; echo ${{PIPESTATUS[0]}}"),
+        format!("{RBUILD} images | true; echo ${{PIPESTATUS[0]}}"),
+        format!("{RBUILD} completion bash | true; echo ${{PIPESTATUS[0]}}"),
+        format!("{RBUILD} inspect {id} >&-; echo $?"),
+    ] {
+        let bash = rbuild_testkit::machine::required("bash", "bash").unwrap();
+        let ran = fixture.home.command(bash).args(["-c", &line]).ok();
+        assert!(!ran.stderr.contains("panicked"), "{ran}");
+        let code = ran.stdout_text();
+        // A descriptor that is closed from the start is not a reader that went away.
+        assert!(code == "0" || line.ends_with(">&-; echo $?"), "{line}: {ran}");
+    }
+}

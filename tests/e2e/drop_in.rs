@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::image::OciLayout;
 use rbuild_testkit::machine;
-use rbuild_testkit::peer::DockerRegistry;
+use rbuild_testkit::peer::{DockerRegistry, PASSWORD, USER};
+use rbuild_testkit::registry::{RegistryAuth, TestRegistry};
 
 use crate::e2e::fixture::{Fixture, RBUILD};
 
@@ -291,4 +292,125 @@ fn buildctl_builds_in_its_own_process() {
     ] {
         run(&fixture, "buildctl", args.iter().copied()).fails().says(said);
     }
+}
+
+#[test]
+fn a_directory_of_configuration_is_named_by_a_flag() {
+    let registry = DockerRegistry::with_password().unwrap();
+    let fixture = fixture();
+    let elsewhere = fixture.home.work().join("elsewhere");
+    let dir = elsewhere.display().to_string();
+    let login = [
+        "--config",
+        &dir,
+        "login",
+        "-u",
+        USER,
+        "--password-stdin",
+        &registry.host(),
+    ];
+    run(&fixture, "docker", login).stdin(PASSWORD).ok();
+    assert!(elsewhere.join("config.json").exists());
+    assert!(!fixture.home.home().join(".docker/config.json").exists());
+    let image = format!("{}/private:1", registry.host());
+    fixture.build().args(["-t", &image]).ok();
+    run(&fixture, "docker", ["push", &image]).fails();
+    run(&fixture, "docker", ["--config", &dir, "push", &image]).ok();
+}
+
+#[test]
+fn kanikos_flags_that_have_nothing_to_act_on_are_accepted() {
+    let fixture = fixture();
+    fixture.context.dockerfile(
+        "FROM scratch AS first\nARG TARGETARCH\nCOPY below/b /b\nLABEL arch=$TARGETARCH\nFROM scratch\nLABEL last=yes\n",
+    );
+    fixture.context.file("sub/below/b", "b\n");
+    let work = fixture.home.work();
+    let (layout, token) = (work.join("layout"), work.join("token"));
+    fs::write(&token, "s3cret").unwrap();
+    let args = [
+        format!("--context={}", fixture.context.dir().display()),
+        "--context-sub-path=sub".to_owned(),
+        format!("--dockerfile={}/Dockerfile", fixture.context.dir().display()),
+        format!("--oci-layout-path={}", layout.display()),
+        format!("--secret=id=token,src={}", token.display()),
+        "--destination=app:1".to_owned(),
+    ];
+    let moot = "--no-push --target=first --label=l=1 --annotation=a=2 --customPlatform=linux/arm64 --reproducible \
+        --compression=zstd --compression-level=3 --image-format=OCI --verbosity=debug --cache-copy-layers=true \
+        --cache-run-layers --compressed-caching=false --cleanup --pre-cleanup --preserve-context --materialize --force \
+        --ignore-path=/x --ignore-var-run=false --image-download-retry=3 --image-fs-extract-retry=1 --push-retry=2 \
+        --kaniko-dir=/kaniko --log-format=text --log-timestamp=true --skip-push-permission-check \
+        --skip-unused-stages --snapshot-mode=redo --snapshotMode=time --use-new-run";
+    let all = args.iter().map(String::as_str).chain(moot.split_whitespace());
+    let ran = run(&fixture, "executor", all).ok();
+    assert!(!ran.stderr.contains("WARNING"), "{ran}");
+    let image = OciLayout::open(&layout).unwrap().image().unwrap();
+    assert_eq!(image.run_config()["Labels"]["arch"], "arm64");
+    assert_eq!(image.run_config()["Labels"]["l"], "1");
+    assert_eq!(image.config["created"], "1970-01-01T00:00:00Z");
+    let manifest = &image.manifest;
+    assert_eq!(manifest["annotations"]["a"], "2");
+    assert_eq!(
+        manifest["layers"][0]["mediaType"],
+        "application/vnd.oci.image.layer.v1.tar+zstd"
+    );
+    assert_eq!(image.files().unwrap().text("b"), Some("b\n"));
+}
+
+#[test]
+fn kanikos_flags_for_registries_are_obeyed() {
+    let (mirror, cache) = (DockerRegistry::start().unwrap(), DockerRegistry::start().unwrap());
+    let secure = TestRegistry::start_tls(RegistryAuth::None);
+    let fixture = fixture();
+    let base = format!("{}/library/base:1", mirror.host());
+    fixture.build().args(["--push", "-t", &base]).ok();
+    let authority = fixture.home.work().join("ca.pem");
+    fs::write(&authority, TestRegistry::authority_pem()).unwrap();
+
+    let fresh = self::fixture();
+    let of_map = "registry.invalid/library/base:1";
+    fresh.context.dockerfile(&format!(
+        "FROM {of_map}\nLABEL from=map\nFROM base:1\nCOPY a /other\n"
+    ));
+    let context = format!("--context={}", fresh.context.dir().display());
+    let destination = format!("--destination={}/app:1", secure.host());
+    let certificate = format!("--registry-certificate={}={}", secure.host(), authority.display());
+    let mapped = format!("--registry-map=registry.invalid={}", mirror.host());
+    let mirrored = format!("--registry-mirror={}", mirror.host());
+    let repository = format!("--cache-repo={}/cache", cache.host());
+    let args = [
+        &*context,
+        &*destination,
+        &*mapped,
+        &*mirrored,
+        "--cache",
+        &*repository,
+    ];
+    run(&fresh, "executor", args).fails().says(&secure.host());
+    run(&fresh, "executor", args.into_iter().chain([&*certificate])).ok();
+    assert!(secure.manifest("app", "1").is_some());
+    let cached = format!("{}/cache", cache.host());
+    fresh.rbuild(["imagetools", "inspect", "--raw", &cached]).ok();
+
+    // Nobody needs to vouch where that is said of the one registry, or of the destination.
+    for flag in [
+        &*format!("--insecure-registry={}", secure.host()),
+        &*format!("--skip-tls-verify-registry={}", secure.host()),
+        "--insecure",
+        "--skip-tls-verify",
+    ] {
+        let before = secure.count("PUT", "/manifests/");
+        run(
+            &fresh,
+            "executor",
+            args.into_iter().chain([flag, "--no-push-cache"]),
+        )
+        .ok();
+        assert!(secure.count("PUT", "/manifests/") > before, "{flag}");
+    }
+    let half = format!("--registry-client-cert={}=/one", secure.host());
+    run(&fresh, "executor", args.into_iter().chain([&*half]))
+        .fails()
+        .says("does not name two files");
 }

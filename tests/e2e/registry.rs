@@ -184,3 +184,77 @@ fn a_moved_tag_is_seen_with_pull() {
     let (ran, image) = fixture.image(&["--pull"]);
     assert_eq!(image.files().unwrap().text("moved"), Some("moved\n"), "{ran}");
 }
+
+/// A way to `to` that carries `limit` bytes there and then breaks, and nothing after that.
+fn cut(to: &str, limit: usize) -> String {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (to, left) = (to.to_owned(), Arc::new(AtomicUsize::new(limit)));
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(mut client) = client else { return };
+            let Ok(mut server) = TcpStream::connect(&to) else {
+                return;
+            };
+            let (mut back, mut reader) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut reader, &mut back));
+            let left = Arc::clone(&left);
+            std::thread::spawn(move || {
+                let mut chunk = [0; 997];
+                while let Ok(count @ 1..) = client.read(&mut chunk) {
+                    let may = left
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                            Some(left.saturating_sub(count))
+                        })
+                        .unwrap();
+                    if server.write_all(&chunk[..count.min(may)]).is_err() || may < count {
+                        break;
+                    }
+                }
+                drop(client.shutdown(Shutdown::Both));
+                drop(server.shutdown(Shutdown::Both));
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_push_cut_at_any_byte_can_be_repeated() {
+    let registry = DockerRegistry::start().unwrap();
+    let fixture = Fixture::new("FROM scratch\nCOPY noise /noise\n");
+    fixture
+        .context
+        .file("noise", rbuild_testkit::context::noise(200 << 10));
+    let cuts = [1, 300, 700, 1500, 40_000, 150_000, 205_000, 206_500];
+    let tried = std::thread::scope(|scope| {
+        let tries: Vec<_> = cuts
+            .into_iter()
+            .map(|limit| {
+                let (registry, fixture) = (&registry, &fixture);
+                scope.spawn(move || {
+                    let broken = format!("{}/cut:{limit}", cut(&registry.host(), limit));
+                    fixture.build().args(["-t", &broken]).ok();
+                    let failed = fixture.rbuild(["push", &broken]).fails();
+                    assert_eq!(failed.status.code(), Some(3), "{limit}: {failed}");
+                    let whole = format!("{}/cut:{limit}", registry.host());
+                    fixture.rbuild(["tag", &broken, &whole]).ok();
+                    fixture.rbuild(["push", &whole]).ok();
+                    whole
+                })
+            })
+            .collect();
+        tries
+            .into_iter()
+            .map(|one| one.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    for whole in tried {
+        let other = Fixture::new("FROM scratch\n");
+        other.rbuild(["pull", &whole]).ok();
+    }
+}

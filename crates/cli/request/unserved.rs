@@ -10,9 +10,7 @@ use crate::args::LowBuild;
 /// [`UsageError::NotSupported`] with the first flag that is not served.
 pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
     let flags = &low.unserved;
-    let unserved = [
-        ("--policy", flags.policy.is_empty()),
-    ];
+    let unserved = [("--policy", flags.policy.is_empty())];
     if let Some((name, _)) = unserved.iter().find(|(_, fine)| !fine) {
         return Err(UsageError::NotSupported(format!("{name}: {}", why(name))));
     }

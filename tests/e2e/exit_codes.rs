@@ -1,0 +1,132 @@
+//! Every exit code of `docs/exit-codes.md`, and `--offline`.
+
+use rbuild_testkit::machine;
+use rbuild_testkit::peer::DockerRegistry;
+use rbuild_testkit::registry::{Fault, RegistryAuth, TestRegistry};
+
+use crate::e2e::fixture::Fixture;
+
+fn code(fixture: &Fixture, args: &[&str]) -> Option<i32> {
+    let ran = fixture.rbuild(args).run();
+    assert!(!ran.stderr.contains("panicked at"), "{ran}");
+    ran.status.code()
+}
+
+#[test]
+fn what_a_registry_has_to_do_with_has_its_own_exit_code() {
+    let fixture = Fixture::new("FROM scratch\n");
+    let closed = format!("127.0.0.1:{}/a:1", machine::free_port().unwrap());
+    assert_eq!(
+        code(&fixture, &["pull", "-q", &closed]),
+        Some(3),
+        "nobody listens"
+    );
+
+    let locked = TestRegistry::start_with(RegistryAuth::bearer("me", "secret"));
+    assert_eq!(code(&fixture, &["pull", "-q", &locked.reference("a:1")]), Some(4));
+
+    let registry = TestRegistry::start();
+    let name = registry.reference("a:1");
+    assert_eq!(code(&fixture, &["pull", "-q", &name]), Some(7), "no such image");
+    registry.fault(Fault::status("GET", "/manifests/", 500, ("x", "y"), "broken"));
+    registry.fault(Fault::status("HEAD", "/manifests/", 501, ("x", "y"), ""));
+    assert_eq!(code(&fixture, &["imagetools", "inspect", &name]), Some(5));
+    registry.clear_faults();
+    let bad = "application/vnd.oci.image.manifest.v1+json";
+    registry.put_manifest(
+        "a",
+        "1",
+        bad,
+        b"{\"schemaVersion\":2,\"manifests\":[],\"layers\":[]}",
+    );
+    assert_eq!(
+        code(&fixture, &["pull", "-q", &name]),
+        Some(6),
+        "two documents in one"
+    );
+
+    assert_eq!(code(&fixture, &["rmi", "nothing"]), Some(1));
+    assert_eq!(code(&fixture, &["version"]), Some(0));
+}
+
+#[test]
+fn a_build_ends_with_the_code_of_what_its_registry_said() {
+    let registry = DockerRegistry::start().unwrap();
+    let missing = Fixture::new(&format!("FROM {}/no/such:image\nRUN true\n", registry.host()));
+    assert_eq!(missing.build().run().status.code(), Some(7));
+    let closed = Fixture::new(&format!(
+        "FROM 127.0.0.1:{}/a\nRUN true\n",
+        machine::free_port().unwrap()
+    ));
+    assert_eq!(closed.build().run().status.code(), Some(3));
+    let pushed = Fixture::new("FROM scratch\nLABEL a=b\n");
+    let target = format!("127.0.0.1:{}/a", machine::free_port().unwrap());
+    assert_eq!(
+        pushed.build().args(["--push", "-t", &target]).run().status.code(),
+        Some(3)
+    );
+    let locked = DockerRegistry::with_password().unwrap();
+    let target = format!("{}/a:1", locked.host());
+    assert_eq!(
+        pushed.build().args(["--push", "-t", &target]).run().status.code(),
+        Some(4)
+    );
+    let failing = Fixture::new("FROM busybox\nRUN exit 9\n");
+    assert_eq!(
+        failing.build().run().status.code(),
+        Some(1),
+        "a step's own code is in the message"
+    );
+}
+
+#[test]
+fn offline_names_what_would_have_been_asked_for_and_asks_nobody() {
+    let registry = TestRegistry::start();
+    let name = registry.reference("base:1");
+    let fixture = Fixture::new(&format!("FROM {name}\n"));
+    let refused = fixture.build().arg("--offline").run();
+    assert_eq!(refused.status.code(), Some(3), "{refused}");
+    assert!(
+        refused.stderr.contains(&format!("{name} is on the network")),
+        "{refused}"
+    );
+    fixture.rbuild(["push", &name]).env("RBUILD_OFFLINE", "1").fails();
+    for args in [
+        &["pull", &name][..],
+        &["imagetools", "inspect", &name],
+        &["run", "--rm", &name],
+    ] {
+        fixture
+            .rbuild(["--offline"])
+            .args(args)
+            .fails()
+            .says("--offline forbids");
+    }
+    let url = format!("http://{}/file", registry.host());
+    fixture
+        .context
+        .dockerfile(&format!("FROM scratch\nADD {url} /\n"));
+    fixture
+        .build()
+        .arg("--offline")
+        .fails()
+        .says(&url)
+        .says("--offline forbids");
+    fixture.context.dockerfile(&format!(
+        "FROM scratch\nADD http://{}/r.git#main /\n",
+        registry.host()
+    ));
+    fixture
+        .build()
+        .arg("--offline")
+        .fails()
+        .says("r.git")
+        .says("--offline forbids");
+    assert!(registry.requests().is_empty(), "{:?}", registry.requests());
+    // What is here needs nobody.
+    fixture.context.dockerfile("FROM busybox\nRUN true\n");
+    fixture.build().arg("--offline").args(["-t", "here"]).ok();
+    fixture.context.dockerfile("FROM here\nRUN true\n");
+    fixture.build().arg("--offline").ok();
+    fixture.rbuild(["--offline", "run", "--rm", "here", "true"]).ok();
+}

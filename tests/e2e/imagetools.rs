@@ -1,0 +1,211 @@
+//! Indexes of images that registries have: `imagetools` and `manifest`, against Debian's `docker-registry`.
+
+use serde_json::Value;
+
+use rbuild_testkit::command::RbuildCommand;
+use rbuild_testkit::machine;
+use rbuild_testkit::peer::DockerRegistry;
+
+use crate::e2e::fixture::Fixture;
+
+/// An image for each of two platforms, pushed under their names.
+fn images(registry: &DockerRegistry) -> (Fixture, [String; 2]) {
+    let fixture = Fixture::new("FROM scratch\nARG TARGETARCH\nCOPY a /a\nLABEL arch=$TARGETARCH\n");
+    fixture.context.file("a", "a\n");
+    let names = ["amd64", "arm64"].map(|arch| {
+        let name = format!("{}/parts:{arch}", registry.host());
+        let platform = format!("--platform=linux/{arch}");
+        fixture.build().args(["-t", &name, "--push", &platform]).ok();
+        name
+    });
+    (fixture, names)
+}
+
+fn raw(fixture: &Fixture, name: &str) -> Value {
+    let ran = fixture
+        .rbuild(["buildx", "imagetools", "inspect", "--raw", name])
+        .ok();
+    serde_json::from_slice(&ran.stdout).unwrap()
+}
+
+fn architectures(index: &Value) -> Vec<&str> {
+    let entries = index["manifests"].as_array().unwrap();
+    entries
+        .iter()
+        .map(|entry| entry["platform"]["architecture"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn images_of_several_names_become_one_index() {
+    let registry = DockerRegistry::start().unwrap();
+    let (fixture, [amd64, arm64]) = images(&registry);
+    let whole = format!("{}/whole:1", registry.host());
+    let metadata = fixture.home.work().join("meta.json");
+    fixture
+        .rbuild([
+            "imagetools",
+            "create",
+            "-t",
+            &whole,
+            "--annotation",
+            "index:made=here",
+        ])
+        .args([
+            "--annotation",
+            "manifest-descriptor[linux/arm64]:fits=arm",
+            "--metadata-file",
+        ])
+        .arg(&metadata)
+        .args([&amd64, &arm64])
+        .ok();
+    let index = raw(&fixture, &whole);
+    assert_eq!(architectures(&index), ["amd64", "arm64"]);
+    assert_eq!(index["annotations"]["made"], "here");
+    assert_eq!(index["manifests"][0]["annotations"], Value::Null);
+    assert_eq!(index["manifests"][1]["annotations"]["fits"], "arm");
+
+    // All it names is in its own repository: others pull it from there.
+    let ran = RbuildCommand::new(machine::required("skopeo", "skopeo").unwrap())
+        .args(["inspect", "--tls-verify=false", "--override-arch=arm64"])
+        .arg(format!("docker://{whole}"))
+        .ok();
+    let seen: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(seen["Labels"]["arch"], "arm64");
+    fixture.rbuild(["pull", "--platform=linux/arm64", &whole]).ok();
+
+    let said: Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).unwrap();
+    let of = |format: &str| {
+        let asked = ["imagetools", "inspect", "--format", format, &whole];
+        fixture.rbuild(asked).ok().stdout_text()
+    };
+    let digest = of("{{.Manifest.Digest}}");
+    let manifest: Value = serde_json::from_str(&of("{{json .Manifest}}")).unwrap();
+    assert_eq!(manifest["digest"], digest.as_str());
+    let image: Value = serde_json::from_str(&of("{{json .Image}}")).unwrap();
+    assert_eq!(image["linux/arm64"]["config"]["Labels"]["arch"], "arm64");
+    assert_eq!(said["containerimage.descriptor"]["digest"], digest.trim());
+    let name = format!("{}/whole", registry.host());
+    assert_eq!(said["image.name"], name.as_str());
+    let shown = fixture
+        .rbuild(["imagetools", "inspect", &whole])
+        .ok()
+        .stdout_text();
+    for part in ["Platform:  linux/arm64", "Digest:    sha256:", "fits: arm"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+#[test]
+fn an_index_is_added_to_filtered_copied_and_only_shown() {
+    let registry = DockerRegistry::start().unwrap();
+    let (fixture, [amd64, arm64]) = images(&registry);
+    let at = |name: &str| format!("{}/{name}", registry.host());
+    let create = |args: &[&str]| {
+        fixture
+            .rbuild(["imagetools", "create"])
+            .args(args.iter().copied())
+    };
+    create(&["-t", &at("one:1"), &amd64]).ok();
+    assert_eq!(architectures(&raw(&fixture, &at("one:1"))), ["amd64"]);
+    create(&["--append", "-t", &at("one:1"), &arm64]).ok();
+    assert_eq!(architectures(&raw(&fixture, &at("one:1"))), ["amd64", "arm64"]);
+    create(&["--platform=linux/arm64", "-t", &at("less:1"), &at("one:1")]).ok();
+    assert_eq!(architectures(&raw(&fixture, &at("less:1"))), ["arm64"]);
+    create(&["-t", &at("copy:1"), "-t", &at("copy:2"), &at("one:1")]).ok();
+    assert_eq!(raw(&fixture, &at("copy:2")), raw(&fixture, &at("one:1")));
+    create(&["--prefer-index=false", "-t", &at("plain:1"), &amd64]).ok();
+    assert!(raw(&fixture, &at("plain:1"))["config"].is_object());
+
+    let dry = create(&["--dry-run", &amd64, &arm64]).ok();
+    let index: Value = serde_json::from_slice(&dry.stdout).unwrap();
+    assert_eq!(architectures(&index), ["amd64", "arm64"]);
+
+    for (args, said) in [
+        (&["-t", "x"][..], "no sources specified"),
+        (&["x"], "no tags specified"),
+        (&["-t", "x", "UPPER"], "valid sources are digests"),
+        (
+            &["-t", "x", "--annotation", "manifest:a=b", "y"],
+            "annotation \"manifest:a=b\"",
+        ),
+        (
+            &["-t", &at("x"), "--platform=linux/s390x", &amd64],
+            "no source has platform linux/s390x",
+        ),
+    ] {
+        create(args).fails().says(said);
+    }
+}
+
+#[test]
+fn blobs_go_from_one_registry_to_another() {
+    let (here, there) = (DockerRegistry::start().unwrap(), DockerRegistry::start().unwrap());
+    let (fixture, [amd64, arm64]) = images(&here);
+    let target = format!("{}/moved:1", there.host());
+    fixture
+        .rbuild(["imagetools", "create", "-t", &target, &amd64, &arm64])
+        .ok();
+    let other = Fixture::new("FROM scratch\n");
+    other.rbuild(["pull", "--platform=linux/arm64", &target]).ok();
+    let asked = [
+        "inspect",
+        "--platform=linux/arm64",
+        "-f",
+        "{{.Config.Labels.arch}}",
+        &target,
+    ];
+    assert_eq!(other.rbuild(asked).ok().stdout_text(), "arm64");
+}
+
+#[test]
+fn a_manifest_list_is_begun_annotated_shown_and_pushed() {
+    let registry = DockerRegistry::start().unwrap();
+    let (fixture, [amd64, arm64]) = images(&registry);
+    let list = format!("{}/list:1", registry.host());
+    let manifest = |args: &[&str]| fixture.rbuild(["manifest"]).args(args.iter().copied());
+    manifest(&["push", &list]).fails().says("no such manifest list");
+    let created = manifest(&["create", &list, &amd64]).ok();
+    assert_eq!(created.stdout_text(), format!("Created manifest list {list}"));
+    manifest(&["create", &list, &arm64]).fails().says("--amend");
+    manifest(&["create", "--amend", &list, &arm64]).ok();
+    manifest(&[
+        "annotate",
+        "--variant",
+        "v8",
+        "--os-features",
+        "a,b",
+        &list,
+        &arm64,
+    ])
+    .ok();
+    manifest(&["annotate", "--arch", "x", &list, &list])
+        .fails()
+        .says("does not exist in");
+
+    let shown = manifest(&["inspect", &list]).ok();
+    let kept: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(architectures(&kept), ["amd64", "arm64"]);
+    let verbose = manifest(&["inspect", "-v", &list, &arm64]).ok();
+    let one: Value = serde_json::from_slice(&verbose.stdout).unwrap();
+    assert_eq!(one["Descriptor"]["platform"]["variant"], "v8");
+    assert!(one["OCIManifest"]["layers"].is_array());
+
+    let pushed = manifest(&["push", "--purge", &list]).ok().stdout_text();
+    let index = raw(&fixture, &list);
+    assert_eq!(index["manifests"][1]["platform"]["variant"], "v8");
+    assert_eq!(index["manifests"][1]["platform"]["os.features"][1], "b");
+    let remote = manifest(&["inspect", &list]).ok();
+    let remote: Value = serde_json::from_slice(&remote.stdout).unwrap();
+    assert_eq!(
+        remote, index,
+        "the list of this machine is gone, the registry's is shown"
+    );
+    fixture
+        .rbuild(["pull", &format!("{}@{pushed}", list.trim_end_matches(":1"))])
+        .ok();
+    manifest(&["rm", &list]).fails().says("no such manifest list");
+    manifest(&["create", &list, &list])
+        .fails()
+        .says("cannot use manifest list");
+}

@@ -1,0 +1,294 @@
+//! Every flag of `docker build` and `docker buildx build`, and the values that matter.
+
+use super::Here::{Refused, Warned, Works};
+use super::Row;
+
+const ARRIVES: &str = "every_served_flag_arrives";
+
+pub(super) const ROWS: &[Row] = &[
+    ("PATH", Works("", "a_plain_build")),
+    (
+        "URL",
+        Works(
+            "git, archives, Dockerfiles",
+            "a_repository_is_a_context_with_its_dockerfile",
+        ),
+    ),
+    ("-", Works("", "a_tar_may_be_the_context")),
+    (
+        "--add-host",
+        Works("", "an_image_is_run_with_its_command_and_leaves_nothing"),
+    ),
+    ("--allow=network.host", Works("", ARRIVES)),
+    ("--allow=security.insecure", Works("", ARRIVES)),
+    (
+        "--allow=device",
+        Refused(
+            &["build", "--allow=device", "CONTEXT"],
+            "not supported yet: --allow=device",
+        ),
+    ),
+    (
+        "--annotation",
+        Works("", "annotations_are_where_they_were_asked_for"),
+    ),
+    (
+        "--attest",
+        Works("", "provenance_says_what_was_asked_for_and_of_what_it_was_made"),
+    ),
+    (
+        "--build-arg",
+        Works("", "label_and_target_and_build_arg_of_the_command_line"),
+    ),
+    ("--build-context", Works("", "named_contexts_come_from_urls_too")),
+    (
+        "--builder",
+        Warned(
+            &["build", "--builder=other", "CONTEXT"],
+            "builder flag has no effect: rbuild is its own builder",
+        ),
+    ),
+    (
+        "--cache-from",
+        Works(
+            "registry, local, inline",
+            "a_store_without_anything_takes_all_of_it_from_an_imported_cache",
+        ),
+    ),
+    (
+        "--cache-to",
+        Works(
+            "registry, local, inline",
+            "a_cache_goes_on_through_builds_that_import_and_export_it",
+        ),
+    ),
+    (
+        "--cache-to=type=gha",
+        Refused(
+            &["build", "--cache-to=type=gha,scope=x", "CONTEXT"],
+            "not supported yet: --cache-to type=gha",
+        ),
+    ),
+    (
+        "--cache-from=type=s3",
+        Refused(
+            &["build", "--cache-from=type=s3", "CONTEXT"],
+            "not supported yet: --cache-from type=s3",
+        ),
+    ),
+    ("--call", Works("", "questions_about_the_dockerfile")),
+    ("--cgroup-parent", Works("", ARRIVES)),
+    (
+        "--check",
+        Works("", "a_check_with_findings_fails_without_another_word"),
+    ),
+    (
+        "--compress",
+        Works(
+            "nothing to do: contexts are not sent",
+            "flags_that_ask_for_nothing_are_accepted",
+        ),
+    ),
+    (
+        "--cpu-period",
+        Refused(
+            &["build", "--cpu-period=1", "CONTEXT"],
+            "not supported yet: --cpu-period: limits of steps",
+        ),
+    ),
+    (
+        "--cpu-quota",
+        Refused(
+            &["build", "--cpu-quota=1", "CONTEXT"],
+            "not supported yet: --cpu-quota: limits of steps",
+        ),
+    ),
+    (
+        "-c, --cpu-shares",
+        Refused(
+            &["build", "-c", "1", "CONTEXT"],
+            "not supported yet: --cpu-shares: limits of steps",
+        ),
+    ),
+    (
+        "--cpuset-cpus",
+        Refused(
+            &["build", "--cpuset-cpus=0", "CONTEXT"],
+            "not supported yet: --cpuset-cpus: limits of steps",
+        ),
+    ),
+    (
+        "--cpuset-mems",
+        Refused(
+            &["build", "--cpuset-mems=0", "CONTEXT"],
+            "not supported yet: --cpuset-mems: limits of steps",
+        ),
+    ),
+    ("-D, --debug", Works("", "a_check_without_findings_succeeds")),
+    (
+        "--disable-content-trust",
+        Works(
+            "as in docker, where it has no effect with BuildKit",
+            "flags_that_ask_for_nothing_are_accepted",
+        ),
+    ),
+    (
+        "-f, --file",
+        Works("", "the_dockerfile_has_the_name_the_user_knows"),
+    ),
+    ("-f -", Works("", "the_dockerfile_may_come_from_standard_input")),
+    (
+        "-f URL",
+        Refused(
+            &["build", "-f", "https://example.test/Dockerfile", "CONTEXT"],
+            "not supported yet: --file=https://example.test/Dockerfile",
+        ),
+    ),
+    (
+        "--force-rm",
+        Works(
+            "nothing to do: nothing is kept",
+            "flags_that_ask_for_nothing_are_accepted",
+        ),
+    ),
+    (
+        "--iidfile",
+        Works("", "iidfile_metadata_file_and_quiet_name_the_same_image"),
+    ),
+    (
+        "--isolation",
+        Warned(
+            &["build", "--isolation=default", "CONTEXT"],
+            "isolation flag is deprecated with BuildKit.",
+        ),
+    ),
+    (
+        "--label",
+        Works("", "label_and_target_and_build_arg_of_the_command_line"),
+    ),
+    ("--load", Works("into rbuild's store", "outputs")),
+    (
+        "-m, --memory",
+        Refused(
+            &["build", "-m", "1g", "CONTEXT"],
+            "not supported yet: --memory: limits of steps",
+        ),
+    ),
+    (
+        "--memory-swap",
+        Refused(
+            &["build", "--memory-swap=-1", "CONTEXT"],
+            "not supported yet: --memory-swap: limits of steps",
+        ),
+    ),
+    (
+        "--metadata-file",
+        Works("", "iidfile_metadata_file_and_quiet_name_the_same_image"),
+    ),
+    ("--network", Works("default, none, host", ARRIVES)),
+    (
+        "--network=NAME",
+        Refused(
+            &["build", "--network=mine", "CONTEXT"],
+            "network mode \"mine\" not supported by buildkit",
+        ),
+    ),
+    (
+        "--no-cache",
+        Works("", "no_cache_runs_everything_and_a_stage_list_only_those_stages"),
+    ),
+    (
+        "--no-cache-filter",
+        Works("", "no_cache_runs_everything_and_a_stage_list_only_those_stages"),
+    ),
+    ("-o, --output", Works("", "attributes_of_outputs")),
+    (
+        "--platform",
+        Works("", "an_archive_of_two_platforms_is_an_index_that_others_read"),
+    ),
+    (
+        "--policy",
+        Refused(
+            &["build", "--policy=filename=x.rego", "CONTEXT"],
+            "not supported yet: --policy: no Rego is evaluated here",
+        ),
+    ),
+    (
+        "--print",
+        Works("the older spelling of --call", "questions_about_the_dockerfile"),
+    ),
+    ("--progress", Works("", "progress_and_quiet")),
+    (
+        "--provenance",
+        Works(
+            "off unless asked for",
+            "the_least_provenance_has_no_arguments_and_a_directory_gets_it_as_a_file",
+        ),
+    ),
+    ("--pull", Works("", "a_moved_tag_is_seen_with_pull")),
+    (
+        "--push",
+        Works("", "a_base_is_pulled_a_result_pushed_and_pulled_again"),
+    ),
+    (
+        "-q, --quiet",
+        Works("", "iidfile_metadata_file_and_quiet_name_the_same_image"),
+    ),
+    (
+        "--resource",
+        Refused(
+            &["build", "--resource=memory=1g", "CONTEXT"],
+            "not supported yet: --resource: limits of steps",
+        ),
+    ),
+    (
+        "--rm",
+        Works(
+            "nothing to do: nothing is kept",
+            "flags_that_ask_for_nothing_are_accepted",
+        ),
+    ),
+    ("--sbom", Works("", "privileged_a_scanner_lists_packages")),
+    (
+        "--secret",
+        Works("", "a_secret_file_reaches_the_step_and_nothing_else"),
+    ),
+    (
+        "--security-opt",
+        Warned(
+            &["build", "--security-opt=x", "CONTEXT"],
+            "security-opt flag is deprecated.",
+        ),
+    ),
+    ("--shm-size", Works("", ARRIVES)),
+    (
+        "--squash",
+        Warned(
+            &["build", "--squash", "CONTEXT"],
+            "squash flag is without effect.",
+        ),
+    ),
+    (
+        "--ssh",
+        Works("agents", "a_step_reaches_the_agent_and_can_only_list_and_sign"),
+    ),
+    (
+        "--ssh=id=KEY",
+        Refused(
+            &["build", "--ssh=default=CONTEXT/Dockerfile", "CONTEXT"],
+            "a private key; add it to an ssh-agent and give the agent's socket",
+        ),
+    ),
+    (
+        "-t, --tag",
+        Works(
+            "",
+            "a_tagged_image_is_the_base_of_the_next_build_and_can_be_listed_and_removed",
+        ),
+    ),
+    (
+        "--target",
+        Works("", "label_and_target_and_build_arg_of_the_command_line"),
+    ),
+    ("--ulimit", Works("", ARRIVES)),
+];

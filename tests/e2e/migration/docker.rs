@@ -1,0 +1,213 @@
+//! Commands of docker, flags of its `run`, and commands of buildx.
+
+use super::Here::{Instead, Refused, Warned, Works};
+use super::Row;
+
+const RUNS: &str = "an_image_is_run_with_its_command_and_leaves_nothing";
+const BUILDERS: &str = "a_ci_step_of_buildx_works";
+
+pub(super) const COMMANDS: &[Row] = &[
+    (
+        "docker build",
+        Works(
+            "",
+            "a_makefile_works_with_the_tools_name_changed_and_with_the_tool_installed_as_docker",
+        ),
+    ),
+    (
+        "docker image build, builder build, buildx build",
+        Works("", "spellings_of_build"),
+    ),
+    ("docker images, image ls", Works("", "images_as_a_table")),
+    (
+        "docker image inspect, inspect",
+        Works("", "inspect_prints_dockers_json"),
+    ),
+    ("docker history", Works("", "history_is_a_table_newest_first")),
+    ("docker tag", Works("", "names_are_given_and_taken")),
+    ("docker rmi, image rm", Works("", "names_are_given_and_taken")),
+    ("docker pull, push", Works("", "transfers_print_digests")),
+    (
+        "docker save, load",
+        Works(
+            "",
+            "what_is_saved_is_loaded_as_the_same_image_by_us_and_by_skopeo",
+        ),
+    ),
+    (
+        "docker login, logout",
+        Works("", "only_what_the_registry_takes_is_stored_and_logout_removes_it"),
+    ),
+    (
+        "docker manifest",
+        Works("", "a_manifest_list_is_begun_annotated_shown_and_pushed"),
+    ),
+    ("docker run", Works("in the sandbox of steps", RUNS)),
+    ("docker system df, builder du", Works("", "disk_usage")),
+    (
+        "docker system prune, image prune, builder prune",
+        Works("", "pruning_asks_first"),
+    ),
+    ("docker info", Works("", "info_says_where_everything_is")),
+    ("docker version", Works("", "the_version_names_the_platform")),
+    (
+        "docker --config",
+        Works("", "a_directory_of_configuration_is_named_by_a_flag"),
+    ),
+    (
+        "docker -H, --host",
+        Refused(
+            &["-H", "tcp://h:1", "images"],
+            "not supported: --host tcp://h:1: rbuild has no engine to ask",
+        ),
+    ),
+    (
+        "docker --context",
+        Refused(
+            &["--context", "far", "images"],
+            "not supported: --context far: rbuild has no engine to ask",
+        ),
+    ),
+    (
+        "docker ps, exec, logs, start, stop",
+        Refused(&["ps"], "unrecognized subcommand 'ps'"),
+    ),
+    (
+        "docker network, volume, swarm",
+        Refused(&["volume", "ls"], "unrecognized subcommand 'volume'"),
+    ),
+    (
+        "docker compose",
+        Refused(&["compose", "up"], "unrecognized subcommand 'compose'"),
+    ),
+];
+
+pub(super) const RUN: &[Row] = &[
+    ("--add-host", Works("", RUNS)),
+    (
+        "-d, --detach",
+        Refused(
+            &["run", "-d", "x"],
+            "not supported: --detach: nothing runs when rbuild has ended",
+        ),
+    ),
+    (
+        "--device, --gpus",
+        Refused(
+            &["run", "--device=/dev/x", "x"],
+            "not supported: --device: the sandbox is that of steps",
+        ),
+    ),
+    ("-e, --env", Works("", RUNS)),
+    ("--env-file", Works("", RUNS)),
+    ("--entrypoint", Works("", RUNS)),
+    ("-h, --hostname", Works("the long name only", RUNS)),
+    ("-i, --interactive", Works("", RUNS)),
+    (
+        "-m, --memory, --cpus",
+        Refused(
+            &["run", "--memory=1g", "x"],
+            "not supported: --memory: limit rbuild itself",
+        ),
+    ),
+    ("--network", Works("default, none, host", RUNS)),
+    (
+        "--network=NAME",
+        Refused(&["run", "--network=mine", "x"], "not supported: --network mine"),
+    ),
+    ("--platform", Works("", "blobs_go_from_one_registry_to_another")),
+    (
+        "--privileged, --cap-add",
+        Refused(
+            &["run", "--privileged", "x"],
+            "not supported: --privileged: the sandbox is that of steps",
+        ),
+    ),
+    (
+        "-p, --publish",
+        Refused(
+            &["run", "-p", "1:1", "x"],
+            "not supported: --publish: the program has the network of steps",
+        ),
+    ),
+    (
+        "--pull",
+        Works("", "the_exit_code_is_the_programs_and_125_where_nothing_ran"),
+    ),
+    ("--read-only", Works("", RUNS)),
+    (
+        "--restart",
+        Refused(
+            &["run", "--restart=always", "x"],
+            "not supported: --restart: nothing runs when rbuild has ended",
+        ),
+    ),
+    ("--rm", Works("always so", RUNS)),
+    ("-t, --tty", Works("", "a_terminal_is_given_to_the_program")),
+    ("-u, --user", Works("", RUNS)),
+    (
+        "-v, --volume, --mount, --tmpfs",
+        Refused(
+            &["run", "-v", "/:/x", "x"],
+            "not supported: --volume: give it files by a build",
+        ),
+    ),
+    ("-w, --workdir", Works("", RUNS)),
+];
+
+pub(super) const BUILDX: &[Row] = &[
+    (
+        "buildx build",
+        Works("[every flag](../flags.md)", "spellings_of_build"),
+    ),
+    (
+        "buildx imagetools create",
+        Works("", "images_of_several_names_become_one_index"),
+    ),
+    (
+        "buildx imagetools create --append, --platform, --prefer-index, --dry-run",
+        Works("", "an_index_is_added_to_filtered_copied_and_only_shown"),
+    ),
+    (
+        "buildx imagetools inspect",
+        Works("", "images_of_several_names_become_one_index"),
+    ),
+    (
+        "buildx create --use --driver docker-container",
+        Works("prints the name; there is one builder", BUILDERS),
+    ),
+    (
+        "buildx create --driver remote",
+        Refused(
+            &["buildx", "create", "--driver", "remote", "tcp://h:1"],
+            "not supported: --driver remote: rbuild builds on this machine",
+        ),
+    ),
+    (
+        "buildx create --driver-opt",
+        Warned(
+            &["buildx", "create", "--driver-opt", "network=host"],
+            "--driver-opt has no effect: no daemon is started",
+        ),
+    ),
+    (
+        "buildx inspect --bootstrap, ls, use, stop, rm",
+        Works("", BUILDERS),
+    ),
+    ("buildx du, prune", Works("", "spellings_of_the_other_commands")),
+    ("buildx version", Works("", "the_version_names_the_platform")),
+    (
+        "buildx bake",
+        Refused(
+            &["buildx", "bake"],
+            "not supported: bake files; call `rbuild build` for each target",
+        ),
+    ),
+    (
+        "buildx history, dap, debug",
+        Instead(
+            "`rbuild serve` keeps a history that buildx itself reads",
+            "a_ci_step_of_buildx_works",
+        ),
+    ),
+];
