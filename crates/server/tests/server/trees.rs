@@ -206,7 +206,7 @@ async fn privileged_what_a_client_sent_is_kept_though_a_layer_has_it() {
     // Of the same size and time, so it is taken for what is here.
     trees.write("foo", "bar", time);
     assert_eq!(solve("").await.unwrap()["foo"], "foo");
-    assert_eq!(trees.sent.take(), [PathBuf::new(); 0], "nothing is sent again");
+    assert!(trees.sent.take().is_empty(), "nothing is sent again");
     trees.write("foo", "new content", time);
     assert_eq!(
         solve("").await.unwrap()["foo"],
