@@ -323,7 +323,7 @@ impl Job {
             Op::Diff(diff) => vec![ops::stack::diff(self, diff, inputs).await?],
             Op::Source(source) => vec![ops::source::run(self, source, reporter, cancel).await?],
             Op::Build(_) => return Err(OpError::UnsupportedOp("build")),
-            Op::Passthrough(_) => return Err(OpError::UnsupportedOp("passthrough")),
+            Op::Passthrough(passthrough) => ops::stack::passthrough(self, passthrough, inputs).await?,
         })
     }
 

@@ -108,6 +108,10 @@ pub enum OpError {
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] ActionError),
+    /// What a copy takes is not there. Of what is counted by its content that is known before, and told in other words
+    /// (`solver/llbsolver/file/backend.go`).
+    #[error("lstat {}: no such file or directory", .0.path.display())]
+    NoSource(Box<MissingSource>),
     /// Content could not be read for a key.
     #[error("failed to calculate checksum")]
     Hash(#[from] HashError),
@@ -141,6 +145,9 @@ pub enum OpError {
     /// A policy's say on a source that is only asked about, in BuildKit's words (`solver/llbsolver/bridge.go`).
     #[error("could not resolve image due to policy")]
     PolicyOfMeta(#[source] PolicyError),
+    /// A blob as a file.
+    #[error(transparent)]
+    Blob(#[from] source::blob::BlobError),
     /// A file that the client offers.
     #[error(transparent)]
     Upload(#[from] source::upload::UploadError),
@@ -218,6 +225,7 @@ impl OpError {
         match self {
             Self::File(ActionError::Copy(error)) => error.missing(),
             Self::Hash(error) => error.missing(),
+            Self::NoSource(missing) => Some(missing),
             Self::Mount { source, .. } => source.missing_source(),
             _ => None,
         }

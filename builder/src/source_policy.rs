@@ -375,7 +375,25 @@ fn normalized(source: &SourceOp) -> SourceOp {
     if let Some(reference) = reference {
         source.identifier = format!("docker-image://{}", reference.or_latest());
     }
+    if source.identifier.starts_with("git://") {
+        source.identifier = with_clean_subdir(&source.identifier);
+    }
     source
+}
+
+/// The address of a repository with the directory in it as it is looked for: a rule for that is one for all that lead to
+/// it (`util/gitutil`, `parseOpts`).
+fn with_clean_subdir(identifier: &str) -> String {
+    let Some((remote, fragment)) = identifier.split_once('#') else {
+        return identifier.to_owned();
+    };
+    let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+    let subdir = rbuild_dockerfile::path::join(&["/", subdir]);
+    match (reference, subdir.trim_start_matches('/')) {
+        ("", "") => remote.to_owned(),
+        (reference, "") => format!("{remote}#{reference}"),
+        (reference, subdir) => format!("{remote}#{reference}:{subdir}"),
+    }
 }
 
 #[cfg(test)]
@@ -409,6 +427,23 @@ mod tests {
         let policies = SourcePolicies::new(vec![rules])?;
         let found = policies.apply(&source(identifier))?;
         Ok(found.map(|source| source.identifier))
+    }
+
+    #[test]
+    fn row49_no_other_way_leads_to_a_denied_directory() {
+        let denied = |identifier: &str| {
+            let rules = vec![rule(
+                Action::Deny,
+                "git://host.test/r.git#main:a/b",
+                MatchKind::Exact,
+            )];
+            apply(rules, identifier).is_err()
+        };
+        for other in ["a/b", "/a/b", "../a/b", "a/./x/../b/"] {
+            assert!(denied(&format!("git://host.test/r.git#main:{other}")), "{other}");
+        }
+        assert!(!denied("git://host.test/r.git#main:a"));
+        assert!(!denied("git://host.test/r.git#main"));
     }
 
     #[test]

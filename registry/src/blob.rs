@@ -124,6 +124,28 @@ impl Client {
         self.head_blob(&endpoint, digest, &scope).await
     }
 
+    /// How many bytes the blob has, as the first endpoint says that has it.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn blob_size(&self, reference: &Reference, digest: &Digest) -> Result<u64, RegistryError> {
+        // By digest: mirrors that are for digests only are asked too.
+        let reference = reference.repository().with_digest(digest.clone());
+        self.each_endpoint(&reference, async |endpoint| {
+            let scope = Scope::pull(&endpoint.repository);
+            let path = format!("{}/blobs/{digest}", endpoint.repository);
+            let call = Call::new("find blob", &endpoint, Method::HEAD, path, &scope);
+            let reply = self.inner.call(&call).await?;
+            let size = reply.header(CONTENT_LENGTH.as_str());
+            size.and_then(|text| text.parse().ok())
+                .ok_or_else(|| RegistryError::Protocol {
+                    url: ShownUrl::blob(&reference, digest),
+                    reason: "the registry does not say how large the blob is".to_owned(),
+                })
+        })
+        .await
+    }
+
     pub(crate) async fn head_blob(
         &self,
         endpoint: &Endpoint,

@@ -49,7 +49,7 @@ pub fn parts(vertex: &Vertex, by_content_only: impl Fn(usize) -> bool) -> Parts 
         Op::Build(build) => parts.add_json("build", build),
         Op::Passthrough(passthrough) => parts.add_json("passthrough", passthrough),
     }
-    if matches!(vertex.op, Op::Merge(_) | Op::Diff(_)) {
+    if matches!(vertex.op, Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_)) {
         for input in (0..vertex.inputs.len()).filter(|input| by_content_only(*input)) {
             parts.need_all(input);
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use rbuild_fileops::{Owner, OwnerError, SourceTree, resolve_owner};
+use rbuild_fileops::{ActionError, Owner, OwnerError, SourceTree, resolve_owner};
 use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, InputIndex, UserOpt};
 use rbuild_layer::DevicePolicy;
 use rbuild_snapshotter::StackError;
@@ -203,8 +203,14 @@ fn apply(
     if let Some(unknown) = unknown {
         reporter.warn(unknown, Vec::new(), String::new(), None);
     }
-    rbuild_fileops::apply(&kind, root, source, users, devices)?;
-    Ok(())
+    let done = rbuild_fileops::apply(&kind, root, source, users, devices);
+    done.map(drop).map_err(|error| match &error {
+        ActionError::Copy(copy) => match copy.missing() {
+            Some(missing) => OpError::NoSource(Box::new(missing.clone())),
+            None => error.into(),
+        },
+        _ => error.into(),
+    })
 }
 
 /// The action with an owner that exists, and what to tell the user if that is not the one asked for. BuildKit takes

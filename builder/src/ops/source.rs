@@ -1,9 +1,11 @@
-//! Sources: base images, local directories, files behind URLs, git repositories. An image is a chain of layers at once;
+//! Sources: base images, blobs, local directories, files behind URLs, git repositories. An image is a chain of layers at once;
 //! its blobs are fetched when something needs their content (see [`crate::pull`]).
 
+pub mod blob;
 pub mod git;
 pub mod http;
 mod pin;
+pub mod shape;
 pub mod upload;
 
 pub use pin::pin;
@@ -81,6 +83,7 @@ pub async fn define(
         "docker-image" | "oci-layout" => image(job, digest, vertex, source, reporter).await,
         "http" | "https" => http::define(job, vertex, source, reporter).await,
         "git" => git::define(job, source, reporter).await,
+        blob::REGISTRY | blob::STORE => blob::define(source),
         _ => Err(OpError::UnsupportedSource(redact_credentials(&source.identifier))),
     }
 }
@@ -98,6 +101,7 @@ pub async fn run(
     match source.identifier.split_once("://") {
         Some(("http" | "https", _)) => http::run(job, source, cancel).await,
         Some(("git", _)) => git::run(job, source, reporter, cancel).await,
+        Some((blob::REGISTRY | blob::STORE, _)) => blob::run(job, source, reporter, cancel).await,
         _ => Err(OpError::UnsupportedSource(redact_credentials(&source.identifier))),
     }
 }

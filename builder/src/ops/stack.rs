@@ -1,10 +1,10 @@
-//! Merge and diff: operations on file systems as a whole. What is put on top of, or taken from, other layers than it was
-//! made on becomes explicit first. Reads files only where that takes it: the first input of a merge, layers that were
-//! pulled and layers made on nothing are stacked unread, and so need not be on this machine.
+//! Merge, diff and passthrough: operations on file systems as a whole. What is put on top of, or taken from, other layers
+//! than it was made on becomes explicit first. Reads files only where that takes it: the first input of a merge, layers that
+//! were pulled and layers made on nothing are stacked unread, and so need not be on this machine.
 
 use std::sync::Arc;
 
-use rbuild_graph::{DiffOp, MergeOp};
+use rbuild_graph::{DiffOp, MergeOp, PassthroughOp};
 
 use super::{OpError, blocking, chain_of};
 use crate::job::Job;
@@ -73,4 +73,20 @@ async fn explicit(job: &Job, chain: &Chain, from: usize) -> Result<Chain, OpErro
     })
     .await?;
     Ok(Chain::new(layers))
+}
+
+/// The inputs that are outputs. The others are built all the same, which is what it is for (`solver/llbsolver/ops/passthrough.go`).
+///
+/// # Errors
+/// [`OpError::NoSuchInput`] if an input is missing or is no file system.
+pub async fn passthrough(
+    job: &Job,
+    passthrough: &PassthroughOp,
+    inputs: &[Value],
+) -> Result<Vec<Chain>, OpError> {
+    let mut outputs = Vec::with_capacity(passthrough.outputs.len());
+    for input in &passthrough.outputs {
+        outputs.push(chain_of(job, Some(*input), inputs).await?);
+    }
+    Ok(outputs)
 }

@@ -54,10 +54,14 @@ impl ImageSource {
 pub struct Capture {
     /// Images.
     pub images: BTreeSet<ImageSource>,
+    /// Blobs that were used as files: where from, by which name, and their digest.
+    pub blobs: BTreeSet<(Kind, String, Digest)>,
     /// Digests of files, by URL.
     pub http: BTreeMap<String, Digest>,
     /// Commits, by URL.
     pub git: BTreeMap<String, String>,
+    /// Bundles that commits were taken from: where from, by which name, their digest, and the URL of the repository.
+    pub bundles: BTreeSet<(Kind, String, Digest, String)>,
     /// Names of the client's directories.
     pub locals: BTreeSet<String>,
     /// Ids of secrets, and whether all that used one could do without.
@@ -103,8 +107,10 @@ impl Capture {
     /// Adds what another result of the same build is made of.
     pub fn merge(&mut self, other: Self) {
         self.images.extend(other.images);
+        self.blobs.extend(other.blobs);
         self.http.extend(other.http);
         self.git.extend(other.git);
+        self.bundles.extend(other.bundles);
         self.locals.extend(other.locals);
         for (id, optional) in other.secrets {
             add(&mut self.secrets, &id, optional);
@@ -151,6 +157,12 @@ impl Capture {
             ("docker-image", pin) => self.add_image(Kind::Docker, name, platform, pin),
             ("oci-layout", pin) => self.add_image(Kind::Oci, name, platform, pin),
             ("http" | "https", Some(Pin::Digest(digest))) => drop(self.http.insert(url(), digest)),
+            ("docker-image+blob", Some(Pin::Digest(digest))) => {
+                self.blobs.insert((Kind::Docker, name.to_owned(), digest));
+            }
+            ("oci-layout+blob", Some(Pin::Digest(digest))) => {
+                self.blobs.insert((Kind::Oci, name.to_owned(), digest));
+            }
             ("git", Some(Pin::Commit(commit))) => {
                 self.add_git(source, name, commit);
             }
@@ -169,7 +181,15 @@ impl Capture {
             url.push('#');
             url.push_str(reference);
         }
-        self.git.insert(redact::credentials(&url), commit);
+        let url = redact::credentials(&url);
+        let bundle = source
+            .attrs
+            .get("git.bundle")
+            .and_then(|locator| bundle_of(locator));
+        if let Some((kind, name, digest)) = bundle {
+            self.bundles.insert((kind, name, digest, url.clone()));
+        }
+        self.git.insert(url, commit);
         let id_of = |name: &str| source.attrs.get(name).filter(|id| !id.is_empty());
         for id in ["git.authtokensecret", "git.authheadersecret"]
             .map(id_of)
@@ -215,6 +235,17 @@ impl Capture {
             tag_of(image).is_none_or(|(tag, by_digest)| !by_digest || !tagged.contains(&tag))
         });
     }
+}
+
+/// Where a bundle is from, its name without the digest, and that.
+fn bundle_of(locator: &str) -> Option<(Kind, String, Digest)> {
+    let (scheme, body) = locator.split_once("://")?;
+    let (name, digest) = body.rsplit_once('@')?;
+    let kind = match scheme {
+        "oci-layout+blob" => Kind::Oci,
+        _ => Kind::Docker,
+    };
+    Some((kind, name.to_owned(), Digest::parse(digest).ok()?))
 }
 
 /// A thing that one step needs is needed, whatever others say.

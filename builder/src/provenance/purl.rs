@@ -48,6 +48,20 @@ pub fn of_text(kind: Kind, reference: &str, platform: Option<&str>) -> Option<St
     Some(image(kind, &reference, platform.as_deref()))
 }
 
+/// A value of a qualifier, with all escaped that could mean something in a query (Go's `url.QueryEscape`).
+#[must_use]
+pub fn qualifier(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
 /// The name as users write it: without the host and directory that are understood.
 fn familiar_name(reference: &Reference) -> String {
     if reference.host() != rbuild_oci::DEFAULT_HOST {

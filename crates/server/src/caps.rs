@@ -35,7 +35,7 @@ const GATEWAY: [&str; 26] = [
 ];
 
 /// Of build definitions, those that the engine does not have.
-const MISSING: [Disabled; 13] = [
+const MISSING: &[Disabled] = &[
     off("cache.azblob"),
     off("cache.gha"),
     off("cache.s3"),
@@ -43,12 +43,8 @@ const MISSING: [Disabled; 13] = [
     off("exec.meta.network.proxy"),
     off("exec.meta.security.devices.v1"),
     off("exporter.session"),
-    off("passthroughop"),
-    off("source.git.bundle"),
-    off("source.git.checkoutbundle"),
     off("source.git.signatureverify"),
     off("source.http.signatureverify"),
-    off("source.imageblob"),
 ];
 
 const fn off(name: &'static str) -> Disabled {
@@ -72,7 +68,7 @@ pub fn gateway() -> Vec<ApiCap> {
 /// Those of build definitions.
 #[must_use]
 pub fn definition() -> Vec<ApiCap> {
-    advertise(&MISSING)
+    advertise(MISSING)
 }
 
 /// Whether everything a definition needs is here.
@@ -80,5 +76,5 @@ pub fn definition() -> Vec<ApiCap> {
 /// # Errors
 /// [`CapError`] for the first that is not.
 pub fn check_definition<'a>(needed: impl IntoIterator<Item = &'a str>) -> Result<(), CapError> {
-    check(needed, &MISSING)
+    check(needed, MISSING)
 }

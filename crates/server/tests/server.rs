@@ -24,6 +24,8 @@ mod listening;
 mod local;
 #[path = "server/session_policy.rs"]
 mod session_policy;
+#[path = "server/operations.rs"]
+mod operations;
 #[path = "server/sources.rs"]
 mod sources;
 #[path = "server/tls.rs"]

@@ -5,6 +5,7 @@
 //! something needs it. What was fetched of a remote stays in a bare repository in the store, which one build uses at a
 //! time.
 
+mod bundle;
 mod checkout;
 mod identifier;
 mod remote;
@@ -115,6 +116,12 @@ pub enum GitSourceError {
     /// A directory that could not be opened.
     #[error(transparent)]
     Root(#[from] RootFdError),
+    /// The blob of a bundle.
+    #[error("failed to fetch git bundle")]
+    Bundle(#[source] Box<super::blob::BlobError>),
+    /// A bundle of something else.
+    #[error("commit {0} not found in bundle")]
+    NotInBundle(String),
     /// The bare repository of the store.
     #[error(transparent)]
     Repository(#[from] MountError),
@@ -212,7 +219,11 @@ pub(super) async fn run(
     let (from, of) = (Arc::clone(&id), resolved.clone());
     let committed = with_fetched(job, id, resolved, reporter, cancel, move |git, repository| {
         let workspace = engine.snapshotter.workspace(&lease, &[])?;
-        checkout::write(&lease, git, &from, &of, &repository, workspace.upper())?;
+        if from.checkout_bundle {
+            bundle::write(&lease, git, &from, &of, &repository, workspace.upper())?;
+        } else {
+            checkout::write(&lease, git, &from, &of, &repository, workspace.upper())?;
+        }
         drop(repository);
         Ok(workspace.commit()?)
     })
@@ -230,11 +241,15 @@ async fn with_fetched<T: Send + 'static>(
     work: impl FnOnce(&Git<'_>, Repository) -> Result<T, OpError> + Send + 'static,
 ) -> Result<T, OpError> {
     let access = Access::of(job, &id).await?;
+    let given = bundle::open(job, &id, reporter).await?;
     let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
     let (reporter, cancel) = (reporter.clone(), cancel.clone());
     blocking(move || {
         let git = access.git(&engine.sandbox, &reporter, &cancel)?;
-        let repository = repository::fetch(&engine.store, &lease, &git, &id, &resolved, &cancel)?;
+        let repository = match given {
+            Some(file) => Repository::own(bundle::take_in(&lease, &git, &id, file)?, &cancel),
+            None => repository::fetch(&engine.store, &lease, &git, &id, &resolved, &cancel)?,
+        };
         work(&git, repository)
     })
     .await
@@ -263,13 +278,22 @@ fn canceled(error: OpError) -> OpError {
 async fn ask(job: &Job, id: &Arc<Identifier>, reporter: &mut Reporter) -> Result<Resolved, OpError> {
     reporter.start(None);
     let access = Access::of(job, id).await?;
+    let given = bundle::open(job, id, reporter).await?;
     let (engine, shown, id) = (Arc::clone(&job.engine), reporter.clone(), Arc::clone(id));
+    let lease = Arc::clone(&job.lease);
     // The solver stops waiting when the build is stopped; git is told by the guard then.
     let cancel = CancellationToken::new();
     let _guard = cancel.clone().drop_guard();
     let found = blocking(move || {
         let git = access.git(&engine.sandbox, &shown, &cancel)?;
-        Ok::<_, OpError>(repository::resolve(&git, &id)?)
+        let found = match given {
+            Some(file) => {
+                let taken = bundle::take_in(&lease, &git, &id, file)?;
+                repository::resolve(&git.from_files(), &id, &taken.to_string_lossy())
+            }
+            None => repository::resolve(&git, &id, &id.remote.url()),
+        };
+        Ok::<_, OpError>(found?)
     })
     .await
     .map_err(canceled)?;
@@ -395,7 +419,9 @@ fn basic(user: &str, password: &str) -> String {
 impl Identifier {
     /// Names the question that [`ask`] answers.
     fn question(&self) -> Digest {
-        Digest::sha256(format!("{}#{}", self.remote.as_given(), self.reference).as_bytes())
+        let bundle = self.bundle.as_ref().map_or("", |blob| &blob.identifier);
+        let question = format!("{}#{} {bundle}", self.remote.as_given(), self.reference);
+        Digest::sha256(question.as_bytes())
     }
 
     /// What a key is made of (`shaToCacheKey`): the same commit is the same wherever it comes from.
@@ -417,6 +443,10 @@ impl Identifier {
         }
         if self.commit_times {
             parts.push(("times", "commit"));
+        }
+        let bundled_as = bundle::ref_in_bundle(&self.reference);
+        if self.checkout_bundle {
+            parts.push(("bundle with", &bundled_as));
         }
         let part = |(name, value): (&str, &str)| Ingredient {
             name: name.to_owned(),

@@ -3,7 +3,7 @@
 use rbuild_graph::SourceOp;
 use rbuild_oci::Platform;
 
-use super::{git, http, upload};
+use super::{blob, git, http, upload};
 use crate::images::source::Asker;
 use crate::job::Job;
 use crate::provenance::capture::Pin;
@@ -14,6 +14,7 @@ pub async fn pin(job: &Job, source: &SourceOp, platform: Option<&Platform>) -> O
     match scheme {
         "http" if rest.starts_with(upload::HOST) => None,
         "http" | "https" => http::found(job, source).map(Pin::Digest),
+        blob::REGISTRY | blob::STORE => blob::digest(source).map(Pin::Digest),
         "git" => git::found(job, source).map(Pin::Commit),
         "docker-image" | "oci-layout" => {
             let asker = Asker {

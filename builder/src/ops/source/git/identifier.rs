@@ -5,6 +5,7 @@ use rbuild_graph::SourceOp;
 
 use super::Resolved;
 use super::remote::{Remote, with_transport};
+use crate::ops::source::blob::{self, BlobError};
 
 /// Longest name of a ref, bytes.
 const REF_BYTES_MAX: usize = 1024;
@@ -39,6 +40,21 @@ pub enum IdentifierError {
     /// `fetch-by-commit` with a part of a commit.
     #[error("fetch-by-commit requires a full commit SHA checksum, got {0:?}")]
     FullCommitNeeded(String),
+    /// A bundle without the commit that is meant.
+    #[error("git.bundle requires git.checksum to be set")]
+    ChecksumNeeded,
+    /// A bundle that is named by no blob.
+    #[error("failed to parse git.bundle locator {locator:?}")]
+    Bundle {
+        /// As written.
+        locator: String,
+        /// Why.
+        #[source]
+        source: Box<BlobError>,
+    },
+    /// Two attributes that exclude each other.
+    #[error("git.checkoutbundle is incompatible with {0}")]
+    Incompatible(&'static str),
     /// An attribute that is not served yet.
     #[error("source attribute {0} is not supported yet")]
     Unsupported(String),
@@ -69,6 +85,10 @@ pub(super) struct Identifier {
     pub(super) known_hosts: String,
     /// Id of the ssh agent to use.
     pub(super) ssh_agent: String,
+    /// The blob to take the commit from instead of asking the remote.
+    pub(super) bundle: Option<SourceOp>,
+    /// The result is a bundle instead of files.
+    pub(super) checkout_bundle: bool,
     token_secret: String,
     header_secret: String,
 }
@@ -101,6 +121,8 @@ impl Identifier {
             fetch_by_commit: false,
             known_hosts: String::new(),
             ssh_agent: String::new(),
+            bundle: None,
+            checkout_bundle: false,
             token_secret: String::new(),
             header_secret: String::new(),
         };
@@ -109,6 +131,8 @@ impl Identifier {
                 "git.fullurl" => remote = with_transport(value),
                 "git.keepgitdir" => id.keep_git_dir = value == "true",
                 "git.skipsubmodules" => id.skip_submodules = value == "true",
+                "git.checkoutbundle" => id.checkout_bundle = value == "true",
+                "git.bundle" => id.bundle = Some(bundle(value, source)?),
                 "git.fetchbycommit" => id.fetch_by_commit = value == "true",
                 "git.checksum" => id.checksum.clone_from(value),
                 "git.authtokensecret" => id.token_secret.clone_from(value),
@@ -136,6 +160,15 @@ impl Identifier {
         if !id.checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(IdentifierError::Checksum(id.checksum));
         }
+        if id.bundle.is_some() && id.checksum.is_empty() {
+            return Err(IdentifierError::ChecksumNeeded);
+        }
+        if id.checkout_bundle && id.keep_git_dir {
+            return Err(IdentifierError::Incompatible("git.keepgitdir"));
+        }
+        if id.checkout_bundle && !id.subdirectory.is_empty() {
+            return Err(IdentifierError::Incompatible("git.subdir"));
+        }
         Ok(id)
     }
 
@@ -155,6 +188,12 @@ impl Identifier {
                 });
             }
             return Ok(Some(resolved(&self.reference, &self.reference)));
+        }
+        if self.bundle.is_some() && self.reference.is_empty() {
+            if !is_commit(&self.checksum) {
+                return Err(IdentifierError::FullCommitNeeded(self.checksum.clone()));
+            }
+            return Ok(Some(resolved(&self.checksum, &self.checksum)));
         }
         if !self.fetch_by_commit {
             return Ok(None);
@@ -194,6 +233,30 @@ impl Identifier {
         .into_iter()
         .flatten()
         .collect()
+    }
+}
+
+/// The blob that a bundle is. A content store is named as the blob is, unless an attribute names it.
+fn bundle(locator: &str, source: &SourceOp) -> Result<SourceOp, IdentifierError> {
+    let mut attrs = std::collections::BTreeMap::new();
+    let (_, body) = locator.split_once("://").unwrap_or(("", locator));
+    let name = body.split('@').next().unwrap_or_default();
+    attrs.insert("oci.store".to_owned(), name.to_owned());
+    for name in ["oci.session", "oci.store"] {
+        if let Some(value) = source.attrs.get(name).filter(|value| !value.is_empty()) {
+            attrs.insert(name.to_owned(), value.clone());
+        }
+    }
+    let blob = SourceOp {
+        identifier: locator.to_owned(),
+        attrs,
+    };
+    match blob::check(&blob) {
+        Ok(()) => Ok(blob),
+        Err(source) => Err(IdentifierError::Bundle {
+            locator: locator.to_owned(),
+            source: Box::new(source),
+        }),
     }
 }
 
@@ -375,8 +438,16 @@ mod tests {
             Err(IdentifierError::Checksum(_))
         ));
         assert!(matches!(
-            read("git://h/a", &[("git.bundle", "x")]),
+            read("git://h/a", &[("git.sig.pubkey", "x")]),
             Err(IdentifierError::Unsupported(_))
         ));
+        assert!(matches!(
+            read("git://h/a", &[("git.bundle", "x")]),
+            Err(IdentifierError::Bundle { .. })
+        ));
+        let blob = format!("docker-image+blob://h/b@sha256:{}", "a".repeat(64));
+        let bundled = [("git.bundle", blob.as_str()), ("git.checksum", commit)];
+        assert_eq!(pinned("", &bundled).unwrap().unwrap().object, commit);
+        assert_eq!(pinned("main", &bundled).unwrap(), None);
     }
 }

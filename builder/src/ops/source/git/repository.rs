@@ -16,17 +16,16 @@ use crate::git::{Git, GitError};
 /// Lies in a repository that is in use. Found by the next user, it says that the last one was killed.
 const BUSY: &str = "rbuild-busy";
 
-/// Asks the remote what the ref of `id` is.
-pub(super) fn resolve(git: &Git<'_>, id: &Identifier) -> Result<Resolved, GitSourceError> {
-    let url = id.remote.url();
+/// Asks what the ref of `id` is at `url`, its remote or what is taken for it.
+pub(super) fn resolve(git: &Git<'_>, id: &Identifier, url: &str) -> Result<Resolved, GitSourceError> {
     let name = if id.reference.is_empty() {
-        default_branch(git, id)?
+        default_branch(git, id, url)?
     } else {
         id.reference.clone()
     };
     let peeled = format!("{name}^{{}}");
     let listed = git
-        .text(&["ls-remote", "--", &url, &name, &peeled])
+        .text(&["ls-remote", "--", url, &name, &peeled])
         .map_err(failed(id, "failed to fetch remote"))?;
     let find = |reference: &str| {
         listed.lines().find_map(|line| {
@@ -63,9 +62,9 @@ pub(super) fn resolve(git: &Git<'_>, id: &Identifier) -> Result<Resolved, GitSou
     })
 }
 
-fn default_branch(git: &Git<'_>, id: &Identifier) -> Result<String, GitSourceError> {
+fn default_branch(git: &Git<'_>, id: &Identifier, url: &str) -> Result<String, GitSourceError> {
     let listed = git
-        .text(&["ls-remote", "--symref", "--", &id.remote.url(), "HEAD"])
+        .text(&["ls-remote", "--symref", "--", url, "HEAD"])
         .map_err(failed(id, "error fetching default branch for repository"))?;
     let branch = listed
         .lines()
@@ -85,16 +84,27 @@ pub(super) fn failed(id: &Identifier, what: &'static str) -> impl Fn(GitError) -
     }
 }
 
-/// The bare repository of a remote, in use.
+/// A bare repository, in use.
 #[derive(Debug)]
 pub(super) struct Repository {
-    guard: CacheMountGuard,
+    dir: PathBuf,
+    /// Held for that of a remote; that of a bundle is the build's own.
+    _guard: Option<CacheMountGuard>,
     cancel: CancellationToken,
 }
 
 impl Repository {
+    /// One that nobody else uses.
+    pub(super) fn own(dir: PathBuf, cancel: &CancellationToken) -> Self {
+        Self {
+            dir,
+            _guard: None,
+            cancel: cancel.clone(),
+        }
+    }
+
     pub(super) fn dir(&self) -> &Path {
-        self.guard.path()
+        &self.dir
     }
 
     fn mark(&self) -> PathBuf {
@@ -169,7 +179,8 @@ fn take(
         guard = mount(true)?;
     }
     let repository = Repository {
-        guard,
+        dir: guard.path().to_owned(),
+        _guard: Some(guard),
         cancel: cancel.clone(),
     };
     fs::write(repository.mark(), "").map_err(|source| GitSourceError::Arrange {
@@ -211,7 +222,9 @@ fn fetch_into(
     } else {
         &resolved.name
     };
-    if !is_commit(wanted) || !has(git, wanted) {
+    // A bundle has all that led to the commit.
+    let is_shallow = repository.dir().join("shallow").symlink_metadata().is_ok();
+    if !is_commit(wanted) || !has(git, wanted) || (id.checkout_bundle && is_shallow) {
         // A ref of our own keeps it, and is offered to the remote the next time. A tag, so that git puts no branch's
         // history below it.
         let target = if resolved.name.starts_with("refs/tags/") {
@@ -229,7 +242,12 @@ fn fetch_into(
             } else {
                 (&["--force"], &by_name)
             };
-            let args = [&["fetch", "--depth=1", "--no-tags"], force, &["--", &url, what]];
+            let depth: &[&str] = match (id.checkout_bundle, is_shallow) {
+                (false, _) => &["--depth=1"],
+                (true, true) => &["--unshallow"],
+                (true, false) => &[],
+            };
+            let args = [&["fetch", "--no-tags"], depth, force, &["--", &url, what]];
             shallow(git, &args.concat())
         }
         .map_err(&wrong)?;
