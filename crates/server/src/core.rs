@@ -8,7 +8,7 @@ use rbuild_builder::engine::Engine;
 use rbuild_builder::job::Dns;
 use rbuild_builder::request::Entitlement;
 use rbuild_llb::encode_platform;
-use rbuild_oci::{Platform, Reference};
+use rbuild_oci::Reference;
 use rbuild_registry::RegistryConfig;
 use rbuild_session::Sessions;
 use tokio::sync::Semaphore;
@@ -18,6 +18,7 @@ use crate::gc;
 use crate::history;
 use crate::history::History;
 use crate::producers::Producers;
+use crate::platforms;
 
 /// Most sessions at once.
 const SESSIONS_MAX: usize = 1024;
@@ -123,7 +124,7 @@ impl Core {
         WorkerRecord {
             id: self.worker_id.clone(),
             labels,
-            platforms: vec![encode_platform(&Platform::host())],
+            platforms: platforms::supported().iter().map(encode_platform).collect(),
             buildkit_version: Some(version()),
             gc_policy: self.gc.clone(),
             ..WorkerRecord::default()

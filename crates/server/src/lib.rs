@@ -33,6 +33,7 @@ pub mod info;
 pub mod listen;
 pub mod meta;
 pub mod notify;
+pub mod platforms;
 pub mod policy;
 pub mod policy_session;
 pub mod producers;
