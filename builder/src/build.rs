@@ -14,6 +14,7 @@ use rbuild_store::Lease;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache_transfer;
+use crate::cdi::CdiConfig;
 use crate::client::HostClient;
 use crate::context::{self, Opened};
 use crate::engine::Engine;
@@ -382,6 +383,8 @@ fn settings(request: &BuildRequest) -> Result<Settings, BuildError> {
         .transpose()?;
     Ok(Settings {
         entitlements,
+        cdi: Some(CdiConfig::default()),
+        devices: request.devices.clone(),
         host_ca,
         shm_size_bytes: request.shm_size_bytes,
         rules: request.rules.clone(),

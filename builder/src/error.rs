@@ -10,6 +10,7 @@ use rbuild_store::{DiskError, IndexError, StoreError};
 
 use crate::build::AttestError;
 use crate::cache_transfer::export::CacheExportError;
+use crate::cdi::CdiError;
 use crate::context::OpenContextError;
 use crate::export::ExportError;
 use crate::failed::FailedVertex;
@@ -242,6 +243,11 @@ fn step_hints(error: &OpError) -> Vec<String> {
     match error {
         OpError::Process { hint, .. } => hint.iter().cloned().collect(),
         OpError::Entitlement(name, _) => vec![format!("allow it with --allow {name}")],
+        OpError::Device(CdiError::NotAllowed(names)) => {
+            let allow = |name: &String| format!("--allow device={name}");
+            let options: Vec<String> = names.iter().map(allow).collect();
+            vec![format!("allow it with {}", options.join(" "))]
+        }
         OpError::Mount { source, .. } => step_hints(source),
         OpError::Secret(crate::secrets::SecretError::NotFound(id)) => {
             vec![format!(

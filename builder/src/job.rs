@@ -14,6 +14,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache_transfer::book::{Book, Found, input_keys};
+use crate::cdi::{CdiConfig, DeviceGrants};
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::failed::{FailedPart, Failures, Left};
@@ -49,6 +50,10 @@ const STEPS_MAX: usize = 128;
 pub struct Settings {
     /// What steps may do beyond the sandbox.
     pub entitlements: Vec<Entitlement>,
+    /// Where the devices of the host are described; nothing where steps get none.
+    pub cdi: Option<CdiConfig>,
+    /// Devices that steps may use.
+    pub devices: DeviceGrants,
     /// The host's certificates, with `--host-ca`.
     pub host_ca: Option<ops::host_ca::Bundle>,
     /// `--shm-size`, bytes.
@@ -404,7 +409,10 @@ impl Executor for Job {
         if let Op::Source(source) = &vertex.op {
             return ops::source::define(self, digest, vertex, source, reporter).await;
         }
-        let parts = define::parts(vertex, |input| is_local(graph, vertex, input));
+        let mut parts = define::parts(vertex, |input| is_local(graph, vertex, input));
+        if let Op::Exec(exec) = &vertex.op {
+            ops::exec::devices::define(self, exec, &mut parts).await?;
+        }
         Ok(Definition {
             ingredients: parts.ingredients,
             content: parts.content,

@@ -6,6 +6,7 @@
 pub mod attestation;
 pub mod build;
 pub mod cache_transfer;
+pub mod cdi;
 pub mod client;
 pub mod container;
 pub mod context;

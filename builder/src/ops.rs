@@ -122,8 +122,8 @@ pub enum OpError {
     #[error("operation has no input {0:?}, or it is no file system")]
     NoSuchInput(InputIndex),
     /// A device of the host.
-    #[error("device {0} was asked for, and CDI devices are not supported yet")]
-    Device(String),
+    #[error(transparent)]
+    Device(#[from] crate::cdi::CdiError),
     /// An operation names an output past those it has.
     #[error("operation has no output {0}")]
     NoSuchOutput(u32),

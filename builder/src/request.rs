@@ -12,6 +12,7 @@ pub use rbuild_llb::exporters::{AnnotationSet, Annotations, annotation};
 use rbuild_oci::Digest;
 
 pub use crate::cache_transfer::{CacheExport, CacheForm, CacheSource, CacheTarget};
+use crate::cdi::DeviceGrants;
 use crate::client::ContentPlace;
 
 /// Everything one build needs to know, with the environment already read.
@@ -59,6 +60,8 @@ pub struct BuildRequest {
     pub rules: StepRules,
     /// `--allow`.
     pub entitlements: Vec<Entitlement>,
+    /// `--allow device`.
+    pub devices: DeviceGrants,
     /// `--host-ca`: steps see the host's CA bundle, no layer does.
     pub host_ca: bool,
     /// Most steps at once; the number of processors if absent.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rbuild_builder::imagetools::{Combination, Combined, Found};
+use rbuild_builder::cdi::CdiConfig;
 use rbuild_builder::job::Dns;
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest, Entitlement};
@@ -188,6 +189,8 @@ pub(crate) struct ServeRequest {
     pub(crate) front_ends: FrontEnds,
     /// Where the server says what it does.
     pub(crate) log: ServeLog,
+    /// Where the devices of the host are described.
+    pub(crate) cdi: Option<CdiConfig>,
     /// What provenance says of this machine.
     pub(crate) provenance_keys: serde_json::Map<String, serde_json::Value>,
 }

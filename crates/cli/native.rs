@@ -369,6 +369,7 @@ impl Engine for Native {
             dns: request.dns,
             history: request.history,
             front_ends: request.front_ends,
+            cdi: request.cdi,
         };
         let server = Arc::new(Core::new(Arc::clone(&self.core), settings));
         self.runtime.block_on(async {

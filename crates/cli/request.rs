@@ -12,6 +12,7 @@ mod unserved;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use rbuild_builder::cdi::{DeviceGrants, EntitlementError};
 use rbuild_builder::request::{
     Attestations, BuildRequest, Entitlement, NoCache, ResourceError, SecretSource, SecretSpec, SshSpec,
     StepRules, linux_resources,
@@ -217,6 +218,9 @@ pub(crate) enum UsageError {
     /// `--allow`.
     #[error("invalid entitlement {0:?}")]
     Entitlement(String),
+    /// `--allow device=…` that means nothing.
+    #[error("invalid entitlement: {0}")]
+    Device(EntitlementError),
     /// `BUILDKIT_SYNTAX=`.
     #[error(
         "empty BUILDKIT_SYNTAX build-arg is invalid, use --build-arg BUILDKIT_SYNTAX without '=' for optional behavior"
@@ -234,7 +238,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
     let (mode, print_id) = progress(&low, env)?;
     let build_args = build_args(&low, env, &mut warnings)?;
     let platforms = platforms(&low, env)?;
-    let (entitlements, network) = permissions(&low)?;
+    let (entitlements, devices, network) = permissions(&low)?;
     let attestations = attests::of(&low)?;
     let is_index = platforms.len() > 1 || attestations != Attestations::default();
     let outputs = outputs::of(&low, is_index, env.stdout_is_terminal, &mut warnings)?;
@@ -281,6 +285,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         linux_resources: resources(&low)?,
         rules: rules(&low),
         entitlements,
+        devices,
         host_ca: low.host_ca.unwrap_or_default(),
         jobs: low.jobs,
         cache_to,
@@ -361,8 +366,9 @@ fn platforms(low: &LowBuild, env: &Env) -> Result<Vec<String>, UsageError> {
 }
 
 /// `--allow` and `--network`; the host's network needs no further permission.
-fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, Option<NetMode>), UsageError> {
+fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, DeviceGrants, Option<NetMode>), UsageError> {
     let mut granted = Vec::new();
+    let mut devices = DeviceGrants::default();
     for name in low.allow.iter().filter(|name| !name.is_empty()) {
         match name.as_str() {
             "network.host" => granted.push(Entitlement::NetworkHost),
@@ -370,7 +376,8 @@ fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, Option<NetMode>), Us
             // It allows an output that is refused anyway.
             "buildx.local.delete" => {}
             name if name == "device" || name.starts_with("device=") => {
-                return Err(UsageError::NotSupported(format!("--allow={name}")));
+                let rest = name.strip_prefix("device=").unwrap_or_default();
+                devices.add(rest).map_err(UsageError::Device)?;
             }
             name => return Err(UsageError::Entitlement(name.to_owned())),
         }
@@ -387,7 +394,7 @@ fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, Option<NetMode>), Us
         other => return Err(UsageError::Network(other.to_owned())),
     };
     granted.dedup();
-    Ok((granted, network))
+    Ok((granted, devices, network))
 }
 
 fn secrets(low: &LowBuild, env: &Env) -> Result<Vec<SecretSpec>, UsageError> {

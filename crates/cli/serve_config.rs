@@ -76,9 +76,23 @@ pub(crate) struct ServeConfig {
     pub(crate) dns: Dns,
     pub(crate) history: Option<History>,
     pub(crate) frontend: Frontends,
+    pub(crate) cdi: Cdi,
     /// Read by the registry client.
     #[serde(rename = "registry")]
     _registry: Rest,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// `[cdi]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Cdi {
+    pub(crate) disabled: bool,
+    #[serde(rename = "specDirs")]
+    pub(crate) spec_dirs: Vec<PathBuf>,
+    #[serde(rename = "autoAllowed")]
+    pub(crate) auto_allowed: Vec<String>,
     #[serde(flatten)]
     rest: Rest,
 }
@@ -323,6 +337,7 @@ impl ServeConfig {
             ("grpc.tls.", &self.grpc.tls.rest),
             ("worker.oci.", &oci.rest),
             ("dns.", &self.dns.rest),
+            ("cdi.", &self.cdi.rest),
             ("frontend.", &self.frontend.rest),
             ("frontend.\"dockerfile.v0\".", &self.frontend.dockerfile.rest),
             ("frontend.\"gateway.v0\".", &self.frontend.gateway.rest),

@@ -60,7 +60,7 @@ pub fn parts(vertex: &Vertex, by_content_only: impl Fn(usize) -> bool) -> Parts 
 }
 
 impl Parts {
-    fn add(&mut self, name: &str, value: &str) {
+    pub(crate) fn add(&mut self, name: &str, value: &str) {
         self.ingredients.push(Ingredient {
             name: name.to_owned(),
             value: value.to_owned(),

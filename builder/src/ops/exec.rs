@@ -21,6 +21,7 @@ use crate::solve::Reporter;
 use crate::value::{Chain, Value};
 
 mod attempt;
+pub(crate) mod devices;
 pub mod limits;
 pub(crate) mod mounts;
 pub(crate) mod output;
@@ -51,9 +52,6 @@ pub async fn run(
     check_entitlements(job, exec)?;
     left.inputs = inputs_of_mounts(exec, inputs);
     left.outputs.clone_from(&left.inputs);
-    if let Some(device) = exec.cdi_devices.first() {
-        return Err(OpError::Device(device.name.clone()));
-    }
     let mut mounts = exec.mounts.iter().enumerate();
     let (root_at, root) = mounts
         .find(|(_, mount)| mount.dest == "/")
@@ -61,7 +59,7 @@ pub async fn run(
     let retries = job.settings.rules.retries;
     let mut retried = 0;
     loop {
-        let attempt = Attempt::prepare(job, step, root, inputs, cancel).await?;
+        let mut attempt = Attempt::prepare(job, step, root, inputs, cancel).await?;
         let slot = job.steps.acquire().await;
         let Err(error) = attempt.run(job, step, reporter, cancel).await else {
             let outputs = attempt.outputs(exec, root_at).await?;
@@ -265,11 +263,11 @@ fn environment(meta: &ExecMeta, home: &Path, host_ca: bool) -> Vec<OsString> {
     env
 }
 
-/// Where something was mounted for the step, and a place for it may have been made.
-fn mounts_in(exec: &ExecOp) -> Vec<PathBuf> {
-    let cwd = PathBuf::from("/").join(&exec.meta.cwd);
-    let own = extra_mounts(exec).map(|(_, mount)| clean(&cwd.join(&mount.dest)));
-    own.chain(["/etc/hosts".into(), network_files::RESOLV_CONF.into()])
+/// Where something is mounted for the step, and a place for it may be made.
+fn places_of(plan: &Plan) -> Vec<PathBuf> {
+    let mounts = plan.mounts.iter().map(|mount| clean(&mount.dest));
+    mounts
+        .chain(["/etc/hosts".into(), network_files::RESOLV_CONF.into()])
         .collect()
 }
 

@@ -57,6 +57,13 @@ pub(crate) struct ServeArgs {
     /// How much cache is kept, in MB
     #[arg(long, value_name = "RESERVED[,FREE[,MAXIMUM]]")]
     pub(crate) oci_worker_gc_keepstorage: Option<String>,
+    /// Give builds no devices of the host
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL")]
+    pub(crate) cdi_disabled: Option<bool>,
+    /// Where devices of the host are described
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
     /// How log lines look: text or json
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
@@ -119,13 +126,6 @@ pub(crate) struct WithoutEffect {
     /// Steps are run by this program itself
     #[arg(long, value_name = "FILE", hide = true)]
     _oci_worker_binary: Option<String>,
-    /// Devices are not given to steps
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
-        value_name = "BOOL", hide = true)]
-    _cdi_disabled: Option<bool>,
-    /// The same
-    #[arg(long, value_name = "DIR", hide = true)]
-    _cdi_spec_dir: Vec<String>,
     /// No traces are collected
     #[arg(long, value_name = "PATH", hide = true)]
     _otel_socket_path: Option<String>,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use rbuild_builder::cdi::CdiConfig;
 use rbuild_builder::request::Entitlement;
 use rbuild_server::core::FrontEnds;
 use rbuild_server::gc::{Limits, Rule, Rules, Space};
@@ -111,6 +112,7 @@ fn serve(
             no_gateway: config.frontend.gateway.enabled == Some(false),
             repositories: config.frontend.gateway.allowed_repositories.clone(),
         },
+        cdi: cdi(args, &config),
         log,
     };
     Ok(open(options)?.serve(request)?)
@@ -270,7 +272,7 @@ fn entitlements(args: &ServeArgs, config: &ServeConfig) -> Result<Vec<Entitlemen
     } else {
         flags
     };
-    // Devices may be allowed; steps have none all the same.
+    // Devices are allowed where there are any, as by BuildKit.
     let names = names.iter().filter(|name| *name != "device");
     names
         .map(|name| match name.as_str() {
@@ -281,6 +283,24 @@ fn entitlements(args: &ServeArgs, config: &ServeConfig) -> Result<Vec<Entitlemen
             ))),
         })
         .collect()
+}
+
+/// Where devices are described, unless they are switched off.
+fn cdi(args: &ServeArgs, config: &ServeConfig) -> Option<CdiConfig> {
+    let config = &config.cdi;
+    if args.cdi_disabled.unwrap_or(config.disabled) {
+        return None;
+    }
+    let mut cdi = CdiConfig {
+        auto_allowed: config.auto_allowed.clone(),
+        ..CdiConfig::default()
+    };
+    for dirs in [&config.spec_dirs, &args.cdi_spec_dir] {
+        if !dirs.is_empty() {
+            cdi.dirs.clone_from(dirs);
+        }
+    }
+    Some(cdi)
 }
 
 fn labels(args: &ServeArgs, config: &ServeConfig) -> Result<HashMap<String, String>, CommandError> {

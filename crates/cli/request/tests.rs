@@ -170,7 +170,6 @@ fn flags_that_are_not_served_are_refused_by_name() {
         "--cache-to=type=gha,scope=x",
         "--cache-to=type=registry,ref=a,registry.insecure=true",
         "--policy=reset=true",
-        "--allow=device",
         "--file=https://example.test/Dockerfile",
     ] {
         let name = flag.split('=').next().unwrap();
@@ -681,6 +680,10 @@ fn other_conflicts() {
             "network mode \"bridge\" not supported by buildkit",
         ),
         (&["--allow=root", "."], "invalid entitlement \"root\""),
+        (
+            &["--allow=device=a,b=c", "."],
+            "invalid entitlement: unknown device config key \"b\"",
+        ),
         (
             &["--shm-size=big", "."],
             "invalid argument for --shm-size: invalid size: 'big'",

@@ -246,9 +246,6 @@ pub enum FrontendErrorKind {
     /// A heredoc with an exec form.
     #[error("parsing produced an invalid run command: {0:?}")]
     HeredocCommand(Vec<String>),
-    /// CDI devices are not there.
-    #[error("RUN --device is not supported")]
-    Device,
     /// `--chmod` that is no mode.
     #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
     Chmod(String),

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use bollard_buildkit_proto::moby::buildkit::v1 as api;
 use rbuild_dockerfile::csv::{self, CsvError};
-use rbuild_graph::{ExecOp, NetMode, SecurityMode};
 
 use crate::go;
 
@@ -113,9 +112,9 @@ pub enum EntitlementError {
     /// The daemon does not give it to anyone.
     #[error("granting entitlement {0} is not allowed by build daemon configuration")]
     NotGranted(&'static str),
-    /// A step needs it, and the build was not given it.
-    #[error("{0} is not allowed")]
-    NotAllowed(&'static str),
+    /// More devices than anybody has.
+    #[error("more than {DEVICES_MAX} devices are allowed by name")]
+    TooMany,
 }
 
 impl Entitlements {
@@ -149,28 +148,20 @@ impl Entitlements {
         }
         Ok(found)
     }
-
-    /// Looks whether a step may run. Its devices are a matter of what the host has, and not looked at.
-    ///
-    /// # Errors
-    /// [`EntitlementError::NotAllowed`].
-    pub fn check(&self, exec: &ExecOp) -> Result<(), EntitlementError> {
-        if exec.network == NetMode::Host && !self.network_host {
-            return Err(EntitlementError::NotAllowed(NETWORK_HOST));
-        }
-        if exec.security == SecurityMode::Insecure && !self.security_insecure {
-            return Err(EntitlementError::NotAllowed(SECURITY_INSECURE));
-        }
-        Ok(())
-    }
 }
 
 const NETWORK_HOST: &str = "network.host";
 const SECURITY_INSECURE: &str = "security.insecure";
 const DEVICE: &str = "device";
+/// Most devices that are named.
+const DEVICES_MAX: usize = 1000;
 
 impl Devices {
-    fn add(&mut self, config: &str) -> Result<(), EntitlementError> {
+    /// Adds what stands behind `device=`, or all of them for nothing.
+    ///
+    /// # Errors
+    /// [`EntitlementError`].
+    pub fn add(&mut self, config: &str) -> Result<(), EntitlementError> {
         if config.is_empty() {
             self.all = true;
             return Ok(());
@@ -184,6 +175,9 @@ impl Devices {
                 Some(("alias", value)) => alias = Some(value.to_owned()).filter(|alias| !alias.is_empty()),
                 Some((key, _)) => return Err(EntitlementError::DeviceKey(key.to_owned())),
             }
+        }
+        if self.named.len() >= DEVICES_MAX {
+            return Err(EntitlementError::TooMany);
         }
         match alias {
             Some(alias) => self.named.insert(alias, Some(name)),
@@ -311,30 +305,11 @@ mod tests {
             "granting entitlement security.insecure is not allowed by build daemon configuration"
         );
         assert!(Entitlements::parse::<&str>(&[], &Entitlements::default()).is_ok());
-    }
-
-    #[test]
-    fn row48_a_step_needs_what_it_asks_for() {
-        let exec = |network, security| ExecOp {
-            meta: rbuild_graph::ExecMeta::default(),
-            mounts: vec![],
-            network,
-            security,
-            secret_env: vec![],
-            cdi_devices: vec![],
-        };
-        let none = Entitlements::default();
-        assert_eq!(none.check(&exec(NetMode::None, SecurityMode::Sandbox)), Ok(()));
-        let host = exec(NetMode::Host, SecurityMode::Sandbox);
-        assert_eq!(
-            none.check(&host).unwrap_err().to_string(),
-            "network.host is not allowed"
-        );
-        let insecure = exec(NetMode::Unset, SecurityMode::Insecure);
-        assert_eq!(
-            none.check(&insecure).unwrap_err().to_string(),
-            "security.insecure is not allowed"
-        );
-        assert_eq!(all().check(&host).and(all().check(&insecure)), Ok(()));
+        let mut many: Vec<String> = (0..DEVICES_MAX)
+            .map(|number| format!("device=a/b={number}"))
+            .collect();
+        assert!(Entitlements::parse(&many, &all()).is_ok());
+        many.push("device=c/d".to_owned());
+        assert_eq!(Entitlements::parse(&many, &all()), Err(EntitlementError::TooMany));
     }
 }

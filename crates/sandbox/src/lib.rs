@@ -22,6 +22,7 @@ mod devices;
 mod enter;
 mod exec;
 mod host;
+mod injected;
 mod mounts;
 mod plan;
 mod privileges;
@@ -38,8 +39,8 @@ mod wire;
 
 pub use host::CANNOT_START;
 pub use plan::{
-    Ids, Limits, MountKind, MountPlan, Network, OverlayPlan, Plan, Process, Rlimit, RlimitResource, RootPlan,
-    Security, Source, Stdio, Swap,
+    DeviceKind, DeviceNode, HostTree, Ids, Limits, MountKind, MountPlan, Network, OverlayPlan, Plan, Process, Rlimit,
+    RlimitResource, RootPlan, Security, Source, Stdio, Swap,
 };
 pub use program::ProgramError;
 pub use running::{Entrance, Exit, ExitStatus, Ready, Running, Usage, WaitError};

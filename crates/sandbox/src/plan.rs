@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire;
 
+mod injected;
 mod limits;
 
+pub use injected::{DeviceKind, DeviceNode, HostTree};
 pub use limits::{Limits, Swap};
 
 /// One process and its sandbox.
@@ -217,6 +219,10 @@ pub enum MountKind {
         /// Permission bits.
         mode: u32,
     },
+    /// A device of the host, which can be opened.
+    Device(DeviceNode),
+    /// What comes with a device.
+    HostTree(HostTree),
 }
 
 /// Who a process is. `groups` is the complete supplementary list; it should hold `gid`, as BuildKit makes it.

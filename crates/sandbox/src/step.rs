@@ -15,6 +15,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 use crate::cgroup::Cgroups;
 use crate::devices::stage;
 use crate::enter::Passage;
+use crate::injected;
 use crate::mounts::{
     self, Tree, attach, clone_tree, mount_id, new_filesystem, open_part, open_target, restrict,
 };
@@ -114,7 +115,14 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
             (MountKind::Bind { readonly, .. }, Some(tree)) => {
                 bind(tree, *readonly, secure, index, staging.as_fd())?
             }
-            (MountKind::Bind { .. }, None) => return Err(Errno::BADF).during("mount", &mount.dest),
+            (MountKind::Device(node), host) => (
+                injected::node(node, host, index, staging.as_fd())?,
+                StubKind::File,
+            ),
+            (MountKind::HostTree(part), Some(tree)) => injected::tree(part, tree)?,
+            (MountKind::Bind { .. } | MountKind::HostTree(_), None) => {
+                return Err(Errno::BADF).during("mount", &mount.dest);
+            }
             (MountKind::Tmpfs { size_bytes, mode }, _) => {
                 (new_tmpfs(*size_bytes, *mode, secure)?, StubKind::Directory)
             }

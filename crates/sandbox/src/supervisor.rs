@@ -19,6 +19,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use crate::cgroup::Cgroups;
 use crate::enter::Passage;
+use crate::injected;
 use crate::mounts::{self, Tree};
 use crate::plan::{MountKind, Network, Plan, Security};
 use crate::running::Usage;
@@ -151,6 +152,8 @@ fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupErr
     for (_, mount) in ordered(plan) {
         trees.push(match &mount.kind {
             MountKind::Bind { source, selector, .. } => Some(mounts::open_source(source, selector, fds)?),
+            MountKind::Device(node) => injected::open_node(node)?,
+            MountKind::HostTree(tree) => Some(injected::open_tree(tree)?),
             MountKind::Tmpfs { .. } | MountKind::File { .. } => None,
         });
     }
@@ -266,8 +269,8 @@ fn make_stubs(
         let dest = rbuild_sys::clean(&mount.dest);
         if !covered.iter().any(|parent| dest.starts_with(parent)) {
             let kind = match (&mount.kind, tree) {
-                (MountKind::Bind { .. }, Some(tree)) => mounts::kind_of(tree)?,
-                (MountKind::File { .. }, _) => StubKind::File,
+                (MountKind::Bind { .. } | MountKind::HostTree(_), Some(tree)) => mounts::kind_of(tree)?,
+                (MountKind::File { .. } | MountKind::Device(_), _) => StubKind::File,
                 _ => StubKind::Directory,
             };
             stubs.ensure(root, &dest, kind)?;

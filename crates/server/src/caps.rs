@@ -39,7 +39,6 @@ const MISSING: &[Disabled] = &[
     off("cache.azblob"),
     off("cache.gha"),
     off("cache.s3"),
-    off("exec.meta.cdi"),
     off("exec.meta.network.proxy"),
     off("exec.meta.security.devices.v1"),
     off("exporter.session"),

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, GcPolicy, WorkerRecord};
+use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, CdiDevice, GcPolicy, WorkerRecord};
+use rbuild_builder::cdi::{CdiConfig, Device, Devices};
 use rbuild_builder::engine::Engine;
 use rbuild_builder::job::Dns;
 use rbuild_builder::request::Entitlement;
@@ -17,8 +18,8 @@ use crate::builds::Builds;
 use crate::gc;
 use crate::history;
 use crate::history::History;
-use crate::producers::Producers;
 use crate::platforms;
+use crate::producers::Producers;
 
 /// Most sessions at once.
 const SESSIONS_MAX: usize = 1024;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub history: history::Limits,
     /// Front ends that may not be used.
     pub front_ends: FrontEnds,
+    /// Where the devices of the host are described (`[cdi]`); nothing where builds get none.
+    pub cdi: Option<CdiConfig>,
 }
 
 /// What `[frontend]` of the configuration refuses.
@@ -111,7 +114,19 @@ impl Core {
         }
     }
 
-    /// The only worker.
+    /// The devices of the host that builds may ask for.
+    fn devices(&self) -> Vec<CdiDevice> {
+        let devices = self.settings.cdi.as_ref().map(Devices::read).unwrap_or_default();
+        let device = |device: &Device| CdiDevice {
+            name: device.name.clone(),
+            auto_allow: device.auto_allow,
+            annotations: device.annotations.clone().into_iter().collect(),
+            on_demand: false,
+        };
+        devices.all().map(device).collect()
+    }
+
+    /// The only worker. Reads the files that describe devices.
     #[must_use]
     pub fn worker(&self) -> WorkerRecord {
         let mut labels = self.settings.labels.clone();
@@ -127,7 +142,7 @@ impl Core {
             platforms: platforms::supported().iter().map(encode_platform).collect(),
             buildkit_version: Some(version()),
             gc_policy: self.gc.clone(),
-            ..WorkerRecord::default()
+            cdi_devices: self.devices(),
         }
     }
 }

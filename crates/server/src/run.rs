@@ -7,7 +7,7 @@ use rbuild_builder::error::chain_text;
 use rbuild_builder::job::{Job, Settings};
 use rbuild_builder::request::{CacheExport, CacheTarget, Entitlement};
 use rbuild_builder::source_policy::SourcePolicies;
-use rbuild_llb::request::modernize;
+use rbuild_llb::request::{Devices, EntitlementError, Entitlements, modernize};
 use rbuild_registry::{Client as RegistryClient, Credentials, USER_AGENT};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -118,8 +118,11 @@ fn job(
         cancel.clone(),
     )
     .with_policy_session(request.source_policy_session.clone());
+    let (entitlements, devices) = entitlements(core, &request.entitlements)?;
     let settings = Settings {
-        entitlements: entitlements(core, &request.entitlements)?,
+        entitlements,
+        devices,
+        cdi: core.settings.cdi.clone(),
         policies: Arc::new(policy::read(request.source_policy.clone())?),
         inline_cache: caches.iter().any(|cache| cache.target == CacheTarget::Inline),
         // Builds of one client's directories are compared with each other when a miss is explained.
@@ -149,24 +152,25 @@ fn job(
 }
 
 /// What the request asks for, if the server grants it (`util/entitlements`).
-fn entitlements(core: &Core, asked: &[String]) -> Result<Vec<Entitlement>, Status> {
-    let mut granted = Vec::new();
-    for name in asked {
-        let entitlement = match name.as_str() {
-            "network.host" => Entitlement::NetworkHost,
-            "security.insecure" => Entitlement::SecurityInsecure,
-            _ => {
-                return Err(Status::invalid_argument(format!("unknown entitlement {name}")));
-            }
-        };
-        if !core.settings.entitlements.contains(&entitlement) {
-            return Err(Status::unknown(format!(
-                "granting entitlement {name} is not allowed by build daemon configuration"
-            )));
-        }
-        granted.push(entitlement);
-    }
-    Ok(granted)
+fn entitlements(core: &Core, asked: &[String]) -> Result<(Vec<Entitlement>, Devices), Status> {
+    let given = |entitlement| core.settings.entitlements.contains(&entitlement);
+    let supported = Entitlements {
+        network_host: given(Entitlement::NetworkHost),
+        security_insecure: given(Entitlement::SecurityInsecure),
+        devices: core.settings.cdi.is_some().then(Devices::default),
+    };
+    let granted = Entitlements::parse(asked, &supported).map_err(|error| match error {
+        EntitlementError::NotGranted(_) => Status::unknown(error.to_string()),
+        _ => Status::invalid_argument(chain_text(&error)),
+    })?;
+    let named = [
+        (granted.network_host, Entitlement::NetworkHost),
+        (granted.security_insecure, Entitlement::SecurityInsecure),
+    ];
+    let named = named
+        .into_iter()
+        .filter_map(|(granted, name)| granted.then_some(name));
+    Ok((named.collect(), granted.devices.unwrap_or_default()))
 }
 
 /// What is to be made of the answer.

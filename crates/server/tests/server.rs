@@ -10,6 +10,8 @@ mod attestations;
 mod bench;
 #[path = "server/builds.rs"]
 mod builds;
+#[path = "server/devices.rs"]
+mod devices;
 #[path = "server/gateway.rs"]
 mod gateway;
 #[path = "server/history.rs"]
@@ -22,10 +24,10 @@ mod layouts;
 mod listening;
 #[path = "server/local.rs"]
 mod local;
-#[path = "server/session_policy.rs"]
-mod session_policy;
 #[path = "server/operations.rs"]
 mod operations;
+#[path = "server/session_policy.rs"]
+mod session_policy;
 #[path = "server/sources.rs"]
 mod sources;
 #[path = "server/tls.rs"]

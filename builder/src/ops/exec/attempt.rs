@@ -2,6 +2,7 @@
 //! next one but what is in cache mounts.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
 
 use super::mounts::{self, MountOutput, Mounts};
-use super::{limits, mounts_in, output, overlay_of, plan, process};
+use super::{devices, limits, output, overlay_of, places_of, plan, process};
 use crate::job::Job;
 use crate::ops::host_ca::HostCa;
 use crate::ops::{OpError, blocking, chain_of};
@@ -38,6 +39,8 @@ pub(super) struct Attempt {
     host_ca: Option<HostCa>,
     mounts: Mounts,
     workspace: Workspace,
+    /// Where its sandbox has mounts.
+    places: Vec<PathBuf>,
 }
 
 impl Attempt {
@@ -75,6 +78,7 @@ impl Attempt {
             host_ca,
             mounts,
             workspace,
+            places: Vec::new(),
         })
     }
 
@@ -92,14 +96,16 @@ impl Attempt {
 
     /// Runs the step's process to its end, or ends it after the time that steps have.
     pub(super) async fn run(
-        &self,
+        &mut self,
         job: &Job,
         step: Step<'_>,
         reporter: &Reporter,
         cancel: &CancellationToken,
     ) -> Result<(), OpError> {
         let network = job.network(step.exec).await?;
-        let plan = self.plan(job, step, network.as_ref().map(|_| 0))?;
+        let mut plan = self.plan(job, step, network.as_ref().map(|_| 0))?;
+        devices::inject(job, step.exec, &mut plan).await?;
+        self.places = places_of(&plan);
         let meta = &step.exec.meta;
         let command = meta.args.join(" ");
         let engine = Arc::clone(&job.engine);
@@ -139,8 +145,7 @@ impl Attempt {
         if let Some(host_ca) = &self.host_ca {
             host_ca.scrub(self.workspace.upper())?;
         }
-        let places = mounts_in(exec);
-        let (workspace, view) = (self.workspace, self.view);
+        let (workspace, view, places) = (self.workspace, self.view, self.places);
         let workspace = blocking(move || {
             let dirs = places.iter().filter_map(|place| place.parent());
             workspace.drop_unchanged(&view, dirs)?;

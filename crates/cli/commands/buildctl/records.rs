@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::UsageRecord;
-use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, GcPolicy, WorkerRecord};
+use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, CdiDevice, GcPolicy, WorkerRecord};
 use rbuild_ui::text::one_line;
 use rbuild_ui::units::{human_size, rfc3339};
 use serde_json::{Value, json};
@@ -77,8 +77,23 @@ pub(super) fn worker(worker: &WorkerRecord) -> Value {
         "platforms": platforms,
         "gcPolicy": policies,
         "buildkitVersion": version(&worker.buildkit_version.clone().unwrap_or_default()),
-        "cdiDevices": Value::Null,
+        "cdiDevices": devices(worker),
     })
+}
+
+/// The devices as JSON; Go's client shows an empty list as nothing.
+fn devices(worker: &WorkerRecord) -> Option<Vec<Value>> {
+    let device = |device: &CdiDevice| {
+        let annotations: BTreeMap<_, _> = device.annotations.iter().collect();
+        json!({
+            "name": device.name,
+            "autoAllow": device.auto_allow,
+            "annotations": annotations,
+            "onDemand": device.on_demand,
+        })
+    };
+    let devices: Vec<Value> = worker.cdi_devices.iter().map(device).collect();
+    Some(devices).filter(|devices| !devices.is_empty())
 }
 
 fn platform(platform: &bollard_buildkit_proto::pb::Platform) -> Value {
@@ -125,6 +140,16 @@ pub(super) fn write_worker(worker: &WorkerRecord, out: &mut dyn Write) -> io::Re
     writeln!(out, "Labels:")?;
     for (key, value) in worker.labels.iter().collect::<BTreeMap<_, _>>() {
         writeln!(out, "  {}: {}", one_line(key), one_line(value))?;
+    }
+    if !worker.cdi_devices.is_empty() {
+        writeln!(out, "Devices:")?;
+    }
+    for device in &worker.cdi_devices {
+        writeln!(out, "  Name:       {}", one_line(&device.name))?;
+        writeln!(out, "  AutoAllow:  {}", device.auto_allow)?;
+        for (key, value) in device.annotations.iter().collect::<BTreeMap<_, _>>() {
+            writeln!(out, "  Annotations:  {}: {}", one_line(key), one_line(value))?;
+        }
     }
     for (number, policy) in worker.gc_policy.iter().enumerate() {
         writeln!(out, "GC Policy rule#{number}:")?;
@@ -179,8 +204,15 @@ mod tests {
                 max_used_space: 512_000_000,
                 ..GcPolicy::default()
             }],
+            cdi_devices: vec![CdiDevice {
+                name: "a.b/c=d".to_owned(),
+                auto_allow: true,
+                annotations: [("x".to_owned(), "y".to_owned())].into(),
+                on_demand: false,
+            }],
             ..WorkerRecord::default()
         };
+        assert_eq!(worker(&WorkerRecord::default())["cdiDevices"], Value::Null);
         assert_eq!(
             worker(&record),
             json!({
@@ -192,7 +224,9 @@ mod tests {
                     "reservedSpace": 0, "maxUsedSpace": 512_000_000, "minFreeSpace": 0,
                 }],
                 "buildkitVersion": {"package": "", "version": "", "revision": ""},
-                "cdiDevices": null,
+                "cdiDevices": [
+                    {"name": "a.b/c=d", "autoAllow": true, "annotations": {"x": "y"}, "onDemand": false},
+                ],
             })
         );
         let mut text = Vec::new();
@@ -201,6 +235,7 @@ mod tests {
         for line in [
             "Platforms:  linux/arm/v7",
             "  k: v",
+            "  Name:       a.b/c=d",
             "  Keep duration:       48h0m0s",
             "  Maximum used space:  512MB",
         ] {

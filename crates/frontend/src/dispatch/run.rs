@@ -1,8 +1,8 @@
 //! RUN.
 
 use rbuild_dockerfile::shell::{Lexer, Variables as _};
-use rbuild_dockerfile::{CommandLine, Run, RunNetwork, RunSecurity, chomp};
-use rbuild_graph::{ExecMeta, ExecOp, Mount, MountKind, NetMode, Op, SecurityMode};
+use rbuild_dockerfile::{CommandLine, Device, Run, RunNetwork, RunSecurity, chomp};
+use rbuild_graph::{CdiDevice, ExecMeta, ExecOp, Mount, MountKind, NetMode, Op, SecurityMode};
 
 use crate::dispatch::mounts::{self, Mounts};
 use crate::dispatch::{Site, config};
@@ -11,9 +11,6 @@ use crate::lowering::{Lowering, NewVertex};
 use crate::stage::StageState;
 
 pub(super) fn run(lowering: &mut Lowering<'_>, site: Site<'_>, run: &Run) -> Result<(), FrontendError> {
-    if !run.devices.is_empty() {
-        return Err(FrontendErrorKind::Device.into());
-    }
     let options = mounts::options(lowering, site, run)?;
     let (arguments, shown, script) = command(lowering, site, &run.command)?;
     let mut mounts = Mounts::new(lowering.stages.list[site.stage].state.edge.clone());
@@ -63,7 +60,7 @@ pub(super) fn run(lowering: &mut Lowering<'_>, site: Site<'_>, run: &Run) -> Res
             RunSecurity::Insecure => SecurityMode::Insecure,
         },
         secret_env,
-        cdi_devices: Vec::new(),
+        cdi_devices: run.devices.iter().map(device).collect(),
     }));
     let stage = &lowering.stages.list[site.stage];
     let vertex = NewVertex {
@@ -85,6 +82,14 @@ pub(super) fn run(lowering: &mut Lowering<'_>, site: Site<'_>, run: &Run) -> Res
     lowering.stages.list[site.stage].state.edge = Some(edge);
     lowering.commit(site.stage, created_by, true);
     Ok(())
+}
+
+/// A device as the graph has it (`dockerfile2llb/convert_rundevice.go`).
+fn device(device: &Device) -> CdiDevice {
+    CdiDevice {
+        name: device.name.clone(),
+        optional: !device.required,
+    }
 }
 
 type Script = rbuild_graph::Edge;

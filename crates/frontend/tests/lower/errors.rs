@@ -135,11 +135,6 @@ fn what_users_get_wrong() {
             0,
             "failed to parse check options: failed to parse check option \"error=maybe\"",
         ),
-        (
-            "FROM alpine\nRUN --device=v/c=d x\n",
-            2,
-            "RUN --device is not supported",
-        ),
     ] {
         let error = lower_with(&options(dockerfile), &Fake::new()).unwrap_err();
         assert_eq!(error.to_string(), message, "{dockerfile}");

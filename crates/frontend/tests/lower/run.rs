@@ -147,3 +147,22 @@ fn history_has_the_arguments_declared_so_far() {
         "RUN |3 A=2 B= C=y /bin/sh -c z # buildkit"
     );
 }
+
+#[test]
+fn devices_are_optional_unless_they_are_required() {
+    let lowered = lowered("FROM alpine\nRUN --device=v.com/c=d --device=name=class,required x\n");
+    let graph = &lowered.graph;
+    let target = lowered.result.as_ref().map(|edge| &edge.vertex);
+    let Some(rbuild_graph::Op::Exec(exec)) = target
+        .and_then(|vertex| graph.get(vertex))
+        .map(|vertex| &vertex.op)
+    else {
+        panic!("the last operation is a step");
+    };
+    let devices: Vec<(&str, bool)> = exec
+        .cdi_devices
+        .iter()
+        .map(|device| (device.name.as_str(), device.optional))
+        .collect();
+    assert_eq!(devices, [("v.com/c=d", true), ("class", false)]);
+}

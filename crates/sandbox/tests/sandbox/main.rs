@@ -7,6 +7,7 @@
     reason = "helpers of tests: a skipped test says so, and a failed one panics"
 )]
 
+mod devices;
 mod fixture;
 mod host;
 mod isolation;
