@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use rbuild_sandbox::{Ids, MountKind, MountPlan, Network, Plan, Security, Source};
+use rbuild_sandbox::{DeviceKind, DeviceNode, Ids, MountKind, MountPlan, Network, Plan, Security, Source};
 use rbuild_sys::overlay::Form;
 
 use crate::fixture::{Fixture, probe};
@@ -302,4 +302,30 @@ fn rootless_a_user_without_ranges_is_told_the_least_change() {
         !output.status.success() && text.contains("usermod --add-subuids") && text.contains("1599999"),
         "{text}"
     );
+}
+
+#[test]
+fn rootless_a_device_is_the_hosts_own() {
+    let Some(rootless) = Rootless::new() else { return };
+    let with = |host: &str| {
+        let mut plan = rootless.plan("head -c 4 /dev/given | wc -c; stat -c %t:%T /dev/given");
+        plan.mounts.push(MountPlan {
+            dest: "/dev/given".into(),
+            kind: MountKind::Device(DeviceNode {
+                host: host.into(),
+                kind: DeviceKind::Character,
+                major: 1,
+                minor: 5,
+                mode: 0o600,
+                uid: 0,
+                gid: 0,
+            }),
+        });
+        plan
+    };
+    assert_eq!(rootless.ok(&with("/dev/zero")), "4\n1:5\n");
+    // None can be made, and another device is no substitute.
+    for host in ["/dev/not/here", "/dev/null"] {
+        assert!(!rootless.run(&with(host)).status.success(), "{host}");
+    }
 }
