@@ -353,6 +353,7 @@ fn frontend_options(
             .get("BUILDKIT_CACHE_MOUNT_NS")
             .cloned()
             .unwrap_or_default(),
+        own_checks: request.own_checks,
         ..FrontendOptions::default()
     }
 }

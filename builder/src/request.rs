@@ -64,6 +64,8 @@ pub struct BuildRequest {
     pub devices: DeviceGrants,
     /// `--host-ca`: steps see the host's CA bundle, no layer does.
     pub host_ca: bool,
+    /// `--advice`: lint rules that BuildKit does not have.
+    pub own_checks: bool,
     /// Most steps at once; the number of processors if absent.
     pub jobs: Option<usize>,
     /// `--cache-to`.

@@ -287,6 +287,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         entitlements,
         devices,
         host_ca: low.host_ca.unwrap_or_default(),
+        own_checks: low.advice.unwrap_or_default(),
         jobs: low.jobs,
         cache_to,
         cache_from,

@@ -349,7 +349,7 @@ fn row23_no_descriptor_of_the_builder_reaches_a_step() {
 }
 
 #[test]
-fn a_context_link_that_leaves_the_context_is_followed_only_inside_it() {
+fn row40_a_context_link_that_leaves_the_context_is_followed_only_inside_it() {
     let fixture = Fixture::new("FROM busybox\nCOPY link /copied\n");
     let canary = Canary::in_home(&fixture);
     symlink(canary.dir.join("secret"), fixture.context.dir().join("link")).unwrap();
@@ -357,4 +357,74 @@ fn a_context_link_that_leaves_the_context_is_followed_only_inside_it() {
     symlink("../canary/secret", fixture.context.dir().join("up")).unwrap();
     fixture.context.dockerfile("FROM busybox\nCOPY up /copied\n");
     fixture.build().fails();
+}
+
+#[test]
+fn row40_pipes_sockets_and_odd_names_of_a_context_block_nothing() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let fixture = Fixture::new("FROM busybox\nCOPY . /c\nRUN cd /c && ls -A | wc -l > /count\n");
+    let dir = fixture.context.dir();
+    for (name, kind) in [("pipe", FileType::Fifo), ("socket", FileType::Socket)] {
+        mknodat(CWD, dir.join(name), kind, Mode::from_raw_mode(0o600), 0).unwrap();
+    }
+    fixture
+        .context
+        .file("new\nline", "1")
+        .file("-rf", "2")
+        .file("sp ace", "3");
+    let ran = fixture.image(&[]).0;
+    assert!(ran.elapsed < std::time::Duration::from_secs(60), "{ran}");
+    let (_, image) = fixture.image(&[]);
+    let files = image.files().unwrap();
+    assert_eq!(files.text("count"), Some("6\n"));
+    assert_eq!(files.text("c/socket"), Some(""), "a socket becomes an empty file");
+    assert_eq!(files.text("c/-rf"), Some("2"));
+}
+
+#[test]
+fn row40_no_way_of_writing_a_source_leaves_the_context() {
+    let fixture = Fixture::new("FROM scratch\n");
+    let canary = Canary::in_home(&fixture);
+    fixture.context.file("dir/inner/f", "x");
+    let name = canary.dir.file_name().unwrap().to_str().unwrap();
+    let absolute = canary.dir.join("secret").display().to_string();
+    for source in [
+        format!("../{name}/secret"),
+        format!("*/../../{name}/secret"),
+        format!("dir/../../{name}/secret"),
+        format!("dir/inner/../../../{name}/sec*et"),
+        absolute,
+    ] {
+        fixture
+            .context
+            .dockerfile(&format!("FROM scratch\nCOPY {source} /copied\nCOPY dir /dir\n"));
+        let ran = fixture.build().run();
+        if ran.status.success() {
+            let (_, image) = fixture.image(&[]);
+            let files = image.files().unwrap();
+            assert!(
+                files.get("copied").is_none(),
+                "{source} brought {:?}",
+                files.table()
+            );
+        }
+    }
+}
+
+#[test]
+fn row40_legal_twin_a_context_behind_a_link_and_a_link_inside_it() {
+    let fixture = Fixture::new("FROM scratch\nCOPY . /c\nCOPY link /followed\n");
+    fixture.context.file("dir/f", "through\n");
+    symlink("dir/f", fixture.context.dir().join("link")).unwrap();
+    let behind = fixture.home.work().join("behind");
+    symlink(fixture.context.dir(), &behind).unwrap();
+    let archive = fixture.archive();
+    let output = format!("--output=type=oci,dest={}", archive.display());
+    fixture.build_of().arg(behind).arg(output).ok();
+    let image = OciLayout::open(&archive)
+        .and_then(|layout| layout.image())
+        .unwrap();
+    let files = image.files().unwrap();
+    assert_eq!(files.text("followed"), Some("through\n"));
+    assert!(files.table()["c/link"].starts_with('l'), "{:?}", files.table());
 }

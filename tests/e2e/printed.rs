@@ -75,6 +75,37 @@ fn a_step_cannot_write_escape_codes_to_the_terminal() {
     assert!(ran.stderr.contains("visible"), "{ran}");
 }
 
+#[test]
+fn rules_of_our_own_speak_when_asked_and_in_the_shape_of_buildkits() {
+    let fixture = Fixture::new("FROM busybox\nMAINTAINER me\nENV PGPASSWORD=hunter2\n");
+    let asked = |args: &[&str]| {
+        let json = fixture
+            .build()
+            .args(["--call=check,format=json,ignorestatus=true"])
+            .args(args);
+        let found: serde_json::Value = serde_json::from_slice(&json.ok().stdout).expect("JSON");
+        let list = found["warnings"].as_array().expect("warnings").clone();
+        let names: Vec<String> = list
+            .iter()
+            .map(|warning| warning["ruleName"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        let members: Vec<Vec<String>> = list
+            .iter()
+            .map(|warning| warning.as_object().unwrap().keys().cloned().collect())
+            .collect();
+        (names, members)
+    };
+    assert_eq!(asked(&[]).0, ["MaintainerDeprecated"]);
+    let (names, members) = asked(&["--advice"]);
+    assert_eq!(names, ["MaintainerDeprecated", "SecretInValue"]);
+    assert_eq!(members[0], members[1]);
+    let outside = "--build-arg=BUILDKIT_DOCKERFILE_CHECK=experimental=rbuild";
+    assert_eq!(asked(&[outside]).0, ["MaintainerDeprecated", "SecretInValue"]);
+    let ran = fixture.build().arg("--advice").ok();
+    assert!(ran.stderr.contains("SecretInValue: ENV PGPASSWORD"), "{ran}");
+    assert!(!fixture.build().ok().stderr.contains("SecretInValue"));
+}
+
 /// BuildKit cuts a step's log at 2 MiB; users lose the line that says why (moby/buildkit#1754, docker/buildx#484).
 #[test]
 fn a_flood_of_output_is_shown_whole() {

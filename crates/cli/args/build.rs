@@ -130,6 +130,10 @@ pub(crate) struct LowBuild {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", help_heading = OUTPUT)]
     pub(crate) check: Option<bool>,
+    /// Lint by rbuild's own rules too, also in a build; see docs/rules
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", help_heading = OUTPUT)]
+    pub(crate) advice: Option<bool>,
 
     /// Attestation parameters, repeatable: type=provenance[,mode=min|max] or type=sbom[,generator=IMAGE]
     #[arg(long, value_name = "CSV", help_heading = OUTPUT)]

@@ -84,6 +84,7 @@ fn every_served_flag_arrives() {
         "--cgroup-parent=/c",
         "--allow=security.insecure",
         "--host-ca",
+        "--advice",
         "-j3",
         "--build-arg=A=1",
         "--annotation=k=v",
@@ -98,7 +99,7 @@ fn every_served_flag_arrives() {
         request.no_cache,
         NoCache::Stages(vec!["a".to_owned(), "b".to_owned()])
     );
-    assert!(request.pull && request.host_ca);
+    assert!(request.pull && request.host_ca && request.own_checks);
     assert_eq!(request.network, Some(NetMode::Host));
     assert_eq!(
         request.entitlements,
@@ -239,7 +240,8 @@ fn questions_about_the_dockerfile() {
         );
     }
     for line in [["--call=build", "."], ["--call=", "."], ["--check=false", "."]] {
-        assert_eq!(high(&line).call, None, "{line:?}");
+        let high = high(&line);
+        assert_eq!((high.call, high.request.own_checks), (None, false), "{line:?}");
     }
     for (flag, expected) in [
         ("--call=outline,targets", "invalid print value: outline,targets"),

@@ -15,6 +15,7 @@ use rbuild_dockerfile::{Dockerfile, Span};
 use rbuild_graph::{Edge, Graph, SourceText};
 use rbuild_oci::{ImageConfig, Platform, Timestamp};
 
+use crate::advice::Advice;
 use crate::budget::Budget;
 use crate::context::NamedContexts;
 pub use crate::convert::epoch::EpochError;
@@ -27,7 +28,7 @@ use crate::options::FrontendOptions;
 use crate::resolver::MetaResolver;
 use crate::stage::{StageIndex, Stages};
 use crate::subrequest::Outline;
-use crate::{dispatch, image, validate};
+use crate::{advice, dispatch, image, validate};
 
 /// What editors call the language of a source (`dockerui/config.go`).
 pub const LANGUAGE: &str = "Dockerfile";
@@ -115,12 +116,14 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
         language: LANGUAGE.to_owned(),
         definition: None,
     });
+    let lint = Linter::new(check);
     let lowering = Lowering {
         options,
         build_args: options.build_args.clone(),
         contexts: NamedContexts::new(options)?,
         lexer: Lexer::new(dockerfile.escape),
-        lint: Linter::new(check),
+        advice: Advice::new(&lint, &dockerfile),
+        lint,
         budget: Budget::default(),
         graph,
         stages: Stages::default(),
@@ -156,6 +159,7 @@ async fn run<R: MetaResolver>(
     let defaults = args::defaults(lowering, &target_name);
     validate::bases_with_defaults(lowering, dockerfile, &defaults);
     lowering.global_args = args::global(lowering, &dockerfile.global_args, defaults, true)?;
+    advice::global_args(lowering, dockerfile);
     epoch::resolve(lowering, dockerfile, resolver).await?;
     links::add_stages(lowering, dockerfile)?;
     let target = links::target(lowering)?;
@@ -177,6 +181,7 @@ async fn run<R: MetaResolver>(
             dispatch_stage(lowering, index)?;
         }
     }
+    advice::conclude(lowering, target);
     image::finish(lowering, target);
     match lowering.lint.failures() {
         Some(rules) => Err(FrontendErrorKind::Lint(rules).into()),

@@ -16,6 +16,7 @@ use rbuild_dockerfile::shell::{Lexer, Variables as _};
 use rbuild_dockerfile::suggest::nearest;
 use rbuild_dockerfile::{InstructionKind, KeyValue, Span};
 
+use crate::advice;
 pub use crate::dispatch::ports::PortError;
 pub(crate) use crate::dispatch::workdir::set_workdir;
 use crate::env::Env;
@@ -51,8 +52,15 @@ pub(crate) fn command(
     stage: StageIndex,
     command: &Command,
 ) -> Result<(), FrontendError> {
-    use InstructionKind as K;
     let site = Site { stage, command };
+    dispatch(lowering, site)?;
+    advice::note(lowering, site);
+    Ok(())
+}
+
+fn dispatch(lowering: &mut Lowering<'_>, site: Site<'_>) -> Result<(), FrontendError> {
+    use InstructionKind as K;
+    let Site { stage, command } = site;
     match &command.instruction.kind {
         K::Add(add) => copy::add(lowering, site, add),
         K::Arg(definitions) => args::arg(lowering, site, definitions),

@@ -5,6 +5,7 @@
 //! [`MetaResolver`], about all bases at once and only about those the target needs.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod budget;
 mod context;
 mod convert;
@@ -31,7 +32,7 @@ pub use dispatch::PortError;
 pub use error::{FrontendError, FrontendErrorKind};
 pub use git::GitUrlError;
 pub use input::{ClientContexts, ContextOrigin, InputGraph};
-pub use lint::{CheckError, LintWarning, Rule};
+pub use lint::{CheckError, LintWarning, Origin, Rule};
 pub use options::{FrontendOptions, ImageResolveMode, NoCache};
 pub use remote::{RemoteContext, redact_credentials};
 pub use resolver::{

@@ -9,7 +9,7 @@ use rbuild_dockerfile::Span;
 
 pub use crate::lint::check::CheckError;
 pub(crate) use crate::lint::check::CheckOptions;
-pub use crate::lint::rule::Rule;
+pub use crate::lint::rule::{Origin, Rule};
 
 /// A warning about a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,11 +57,15 @@ impl Linter {
     /// Warns, unless the rule is off for the file or by a `check=` comment above the instruction.
     pub(crate) fn warn(&mut self, rule: Rule, message: String, span: Span, comments: &[String]) {
         let local = check::from_comments(comments);
-        let applies = |options: &CheckOptions| options.switches(rule);
-        let on = if rule.is_experimental() {
-            applies(&self.options) || local.as_ref().is_some_and(applies)
-        } else {
-            !applies(&self.options) && !local.as_ref().is_some_and(applies)
+        let either =
+            |says: &dyn Fn(&CheckOptions) -> bool| says(&self.options) || local.as_ref().is_some_and(says);
+        let asked = either(&|options| options.asks(rule));
+        let skipped = either(&|options| options.skips(rule));
+        let on = match rule.origin() {
+            Origin::BuildKit => !skipped,
+            // Skipping does nothing to these, as in BuildKit.
+            Origin::BuildKitExperimental => asked,
+            Origin::Own => asked && !skipped,
         };
         if on {
             let (description, url) = (rule.description(), rule.url());
@@ -73,6 +77,12 @@ impl Linter {
                 span,
             });
         }
+    }
+
+    /// Whether some rule of our own is asked for, by the file or by these comments.
+    pub(crate) fn asks_own(&self, comments: &[String]) -> bool {
+        let asks = |options: &CheckOptions| Rule::OWN.iter().any(|rule| options.asks(*rule));
+        asks(&self.options) || check::from_comments(comments).is_some_and(|options| asks(&options))
     }
 
     /// The rules that make the build fail, if the Dockerfile asks for that.

@@ -12,6 +12,7 @@ use rbuild_graph::{
 };
 use rbuild_oci::{Platform, Timestamp, go_json};
 
+use crate::advice::Advice;
 use crate::budget::Budget;
 use crate::context::NamedContexts;
 use crate::env::Env;
@@ -31,6 +32,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) contexts: NamedContexts<'a>,
     pub(crate) lexer: Lexer,
     pub(crate) lint: Linter,
+    pub(crate) advice: Advice,
     pub(crate) budget: Budget,
     pub(crate) graph: Graph,
     pub(crate) stages: Stages,

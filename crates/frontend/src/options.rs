@@ -59,6 +59,8 @@ pub struct FrontendOptions {
     pub cache_id_namespace: String,
     /// Lower every stage, not only those the target needs: for lint.
     pub all_stages: bool,
+    /// Ask for the rules that BuildKit does not have.
+    pub own_checks: bool,
     /// Note the parameters of the target.
     pub outline: bool,
 }
@@ -90,6 +92,7 @@ impl Default for FrontendOptions {
             image_resolve_mode: ImageResolveMode::Default,
             cache_id_namespace: String::new(),
             all_stages: false,
+            own_checks: false,
             outline: false,
         }
     }

@@ -13,7 +13,7 @@ use crate::lint::CheckOptions;
 use crate::lowering::Lowering;
 use crate::options::FrontendOptions;
 
-/// Lint options: a `BUILDKIT_DOCKERFILE_CHECK` argument replaces the directive.
+/// Lint options: a `BUILDKIT_DOCKERFILE_CHECK` argument replaces the directive; rules of our own may be asked for beside it.
 pub(super) fn check_options(options: &FrontendOptions) -> Result<CheckOptions, FrontendError> {
     let text = match options.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
         Some(text) => text.clone(),
@@ -21,7 +21,11 @@ pub(super) fn check_options(options: &FrontendOptions) -> Result<CheckOptions, F
             .map(|(word, _)| word)
             .unwrap_or_default(),
     };
-    Ok(CheckOptions::parse(&text).map_err(FrontendErrorKind::CheckOptions)?)
+    let mut check = CheckOptions::parse(&text).map_err(FrontendErrorKind::CheckOptions)?;
+    if options.own_checks {
+        check.ask_own();
+    }
+    Ok(check)
 }
 
 /// The arguments that are there by themselves, in BuildKit's order.

@@ -1,10 +1,13 @@
-//! `check=skip=A,B;experimental=all;error=true`: which rules are on.
+//! `check=skip=A,B;experimental=all,rbuild;error=true`: which rules are on.
 
 use rbuild_dockerfile::csv;
 use rbuild_dockerfile::directive::{DirectiveName, DirectiveParser};
 use rbuild_dockerfile::quote::quote;
 
-use crate::lint::Rule;
+use crate::lint::{Origin, Rule};
+
+/// What stands for all rules of our own in `experimental=`. BuildKit passes over names it does not know.
+const OWN_RULES: &str = "rbuild";
 
 /// Options of the `check` directive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,14 +59,25 @@ impl CheckOptions {
         Ok(options)
     }
 
-    /// Whether the options turn this rule to what it is not by itself.
-    pub(super) fn switches(&self, rule: Rule) -> bool {
-        let named = |list: &[String]| list.iter().any(|name| name == rule.name());
-        if rule.is_experimental() {
-            self.experimental_all || named(&self.experimental)
-        } else {
-            self.skip_all || named(&self.skip)
+    /// Asks for every rule of our own.
+    pub(crate) fn ask_own(&mut self) {
+        self.experimental.push(OWN_RULES.to_owned());
+    }
+
+    /// Whether a rule that is off by itself is asked for.
+    pub(super) fn asks(&self, rule: Rule) -> bool {
+        let named = |name: &str| self.experimental.iter().any(|asked| asked == name);
+        match rule.origin() {
+            Origin::BuildKit => false,
+            Origin::BuildKitExperimental => self.experimental_all || named(rule.name()),
+            // `all` means BuildKit's, or the same file would be told different things here and there.
+            Origin::Own => named(OWN_RULES) || named(rule.name()),
         }
+    }
+
+    /// Whether a rule is turned off.
+    pub(super) fn skips(&self, rule: Rule) -> bool {
+        self.skip_all || self.skip.iter().any(|skipped| skipped == rule.name())
     }
 }
 

@@ -26,6 +26,22 @@ pub enum Rule {
     InvalidDefinitionDescription,
     ExposeProtoCasing,
     ExposeInvalidFormat,
+    PackageCacheInLayer,
+    CopiedTreeChanged,
+    SourceBeforeDependencies,
+    SecretInValue,
+    MissingLoader,
+}
+
+/// Whose rule it is, and with that whether it is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// BuildKit's, on.
+    BuildKit,
+    /// BuildKit's, off unless asked for.
+    BuildKitExperimental,
+    /// Ours, off unless asked for.
+    Own,
 }
 
 impl Rule {
@@ -47,10 +63,27 @@ impl Rule {
         self.row().2
     }
 
-    /// Whether it is off unless asked for.
+    /// All of ours.
+    pub const OWN: [Self; 5] = [
+        Self::PackageCacheInLayer,
+        Self::CopiedTreeChanged,
+        Self::SourceBeforeDependencies,
+        Self::SecretInValue,
+        Self::MissingLoader,
+    ];
+
+    /// Whose rule it is.
     #[must_use]
-    pub const fn is_experimental(self) -> bool {
-        matches!(self, Self::InvalidDefinitionDescription)
+    pub const fn origin(self) -> Origin {
+        match self {
+            Self::InvalidDefinitionDescription => Origin::BuildKitExperimental,
+            Self::PackageCacheInLayer
+            | Self::CopiedTreeChanged
+            | Self::SourceBeforeDependencies
+            | Self::SecretInValue
+            | Self::MissingLoader => Origin::Own,
+            _ => Origin::BuildKit,
+        }
     }
 
     #[allow(clippy::too_many_lines, reason = "a flat table")]
@@ -170,6 +203,31 @@ impl Rule {
                 "ExposeInvalidFormat",
                 "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a future release",
                 url!("expose-invalid-format"),
+            ),
+            Self::PackageCacheInLayer => (
+                "PackageCacheInLayer",
+                "Lists and archives of package managers should not stay in a layer of the image",
+                "docs/rules/package-cache-in-layer.md",
+            ),
+            Self::CopiedTreeChanged => (
+                "CopiedTreeChanged",
+                "Changing owner or mode of copied files in a later layer stores them twice",
+                "docs/rules/copied-tree-changed.md",
+            ),
+            Self::SourceBeforeDependencies => (
+                "SourceBeforeDependencies",
+                "Dependencies should be installed before the rest of the source is copied",
+                "docs/rules/source-before-dependencies.md",
+            ),
+            Self::SecretInValue => (
+                "SecretInValue",
+                "Values of ARG, ENV and LABEL are readable for everyone who has the image",
+                "docs/rules/secret-in-value.md",
+            ),
+            Self::MissingLoader => (
+                "MissingLoader",
+                "A program needs a dynamic loader that the image does not have",
+                "docs/rules/missing-loader.md",
             ),
         }
     }

@@ -6,9 +6,9 @@ use super::*;
 fn check_options() {
     let options =
         CheckOptions::parse("skip=StageNameCasing, UndefinedVar;error=true;experimental=all").unwrap();
-    assert!(options.switches(Rule::StageNameCasing) && options.switches(Rule::UndefinedVar));
-    assert!(!options.switches(Rule::FromAsCasing) && options.error);
-    assert!(options.switches(Rule::InvalidDefinitionDescription));
+    assert!(options.skips(Rule::StageNameCasing) && options.skips(Rule::UndefinedVar));
+    assert!(!options.skips(Rule::FromAsCasing) && options.error);
+    assert!(options.asks(Rule::InvalidDefinitionDescription));
     for (text, message) in [
         ("nonsense", "invalid check option \"nonsense\""),
         ("what=1", "invalid check option \"what\""),
@@ -47,4 +47,40 @@ fn a_comment_above_switches_one_instruction() {
         linter.failures().unwrap(),
         ["InvalidDefinitionDescription", "StageNameCasing"]
     );
+}
+
+#[test]
+fn rules_of_our_own_are_asked_for_by_name_or_all_together_and_never_by_all() {
+    let on = |file: &str, above: &str| {
+        let mut linter = Linter::new(CheckOptions::parse(file).unwrap());
+        let comments = [above.to_owned()];
+        for rule in Rule::OWN {
+            linter.warn(rule, String::new(), Span::new(1, 1), &comments);
+        }
+        linter
+            .warnings
+            .iter()
+            .map(|warning| warning.rule)
+            .collect::<Vec<_>>()
+    };
+    for silent in [
+        "",
+        "experimental=all",
+        "experimental=InvalidDefinitionDescription",
+        "skip=all;experimental=rbuild",
+    ] {
+        assert_eq!(on(silent, ""), [], "{silent}");
+    }
+    assert_eq!(on("experimental=rbuild", ""), Rule::OWN);
+    assert_eq!(on("experimental=SecretInValue", ""), [Rule::SecretInValue]);
+    assert_eq!(on("", "check=experimental=MissingLoader"), [Rule::MissingLoader]);
+    assert_eq!(
+        on("skip=SecretInValue;experimental=rbuild", "")[..],
+        Rule::OWN
+            .map(|rule| rule)
+            .into_iter()
+            .filter(|rule| *rule != Rule::SecretInValue)
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(on("experimental=rbuild", "check=skip=all"), []);
 }

@@ -65,6 +65,40 @@ fn row50_many_relative_working_directories_end_in_an_error() {
 }
 
 #[test]
+fn row50_named_contexts_that_name_each_other_end() {
+    let mut options = options("FROM a\nCOPY --from=b /x /\n");
+    let names = [
+        ("a", "docker-image://b"),
+        ("b", "docker-image://a"),
+        ("self", "docker-image://self"),
+    ];
+    for (name, value) in names {
+        options.build_contexts.insert(name.to_owned(), value.to_owned());
+    }
+    let fake = ["a", "b"].iter().fold(Fake::new(), |fake, name| {
+        fake.image(&format!("docker.io/library/{name}:latest"), crate::fake::ALPINE)
+    });
+    // A context's image is a name for the registry, never another context's.
+    assert!(lower_with(&options, &fake).is_ok());
+    options.dockerfile = b"FROM self\n".to_vec();
+    assert!(lower_with(&options, &fake).is_err(), "no such image");
+}
+
+#[test]
+fn row50_many_heredocs_and_triggers_take_linear_time() {
+    let files = |n: usize| format!("FROM alpine\n{}", "COPY <<A <<B /d/\na\nA\nb\nB\n".repeat(n));
+    let triggers = |n: usize| format!("FROM alpine AS a\n{}FROM a\n", "ONBUILD ENV A=b\n".repeat(n));
+    for text in [&files as &dyn Fn(usize) -> String, &triggers] {
+        let (_, short) = timed(|| lowered(&text(1_000)));
+        let (_, long) = timed(|| lowered(&text(4_000)));
+        assert!(
+            long < short * 12 + Duration::from_secs(2),
+            "{short:?}, then {long:?}"
+        );
+    }
+}
+
+#[test]
 fn row41_a_secret_variable_shows_as_stars() {
     let dockerfile =
         "FROM alpine\nENV TOKEN=canary\nRUN --mount=type=secret,id=t,env=TOKEN login $TOKEN \"${TOKEN}\"\n";

@@ -1,6 +1,7 @@
 //! Dockerfiles and the graphs, configs and histories that BuildKit makes of them.
 
 #[cfg(test)]
+mod advice;
 mod args;
 #[cfg(test)]
 mod bases;
