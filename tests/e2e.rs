@@ -2,6 +2,7 @@
 
 mod attestations;
 mod bad_input;
+mod behaviours;
 mod cache;
 mod cache_transfer;
 mod daemon;

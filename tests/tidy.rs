@@ -1,7 +1,7 @@
 //! House rules of the repository, checked on its text: headers, sizes, directions of dependencies, budgets, and nothing
 //! that belongs to one machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -338,4 +338,86 @@ fn the_table_of_attacks_names_the_tests_that_exist() {
             .map(|(file, test)| format!("{file}: {test}"))
             .collect::<Vec<_>>(),
     );
+}
+
+/// Names of the tests of each file.
+fn tests_by_file() -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in sources() {
+        let mut marked = false;
+        for line in text.lines().map(str::trim_start) {
+            marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            let name = line.trim_start_matches("async ").strip_prefix("fn ");
+            let name = name.and_then(|line| line.split_once('(')).map(|(name, _)| name);
+            if let Some(name) = name.filter(|_| std::mem::take(&mut marked)) {
+                found
+                    .entry(path.display().to_string())
+                    .or_default()
+                    .insert(name.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Rows of the tables in `page` that name tests in their last column: the first column, and those names.
+fn rows_with_tests(page: &str) -> Vec<(String, Vec<String>)> {
+    let text = fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+    let mut rows = Vec::new();
+    let mut in_table = false;
+    for line in text.lines() {
+        let Some(row) = line
+            .strip_prefix('|')
+            .and_then(|row| row.trim_end().strip_suffix('|'))
+        else {
+            in_table = false;
+            continue;
+        };
+        let cells: Vec<&str> = row.split(" | ").map(str::trim).collect();
+        if !in_table || row.starts_with("---") {
+            in_table = true;
+            continue;
+        }
+        let last = cells.last().copied().unwrap_or_default();
+        let names = last.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        rows.push((cells[0].to_owned(), names));
+    }
+    rows
+}
+
+/// What `page` promises and nothing shows.
+fn unshown(page: &str) -> Vec<String> {
+    let tests = tests_by_file();
+    let is_test = |file: &str, test: &str| tests.get(file).is_some_and(|names| names.contains(test));
+    let mut found = Vec::new();
+    for (row, names) in rows_with_tests(page) {
+        if names.is_empty() {
+            found.push(format!("{page}: row {row} names no test"));
+        }
+        for name in names {
+            let there = match name.split_once("::") {
+                Some((file, test)) => is_test(file, test),
+                None => root()
+                    .join("tests/conformance")
+                    .join(&name)
+                    .join("expect.json")
+                    .exists(),
+            };
+            if !there {
+                found.push(format!("{page}: row {row}: no {name}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_behaviour_of_the_table_has_tests_that_exist() {
+    none("behaviours nothing shows", &unshown("docs/behaviours.md"));
+    let numbers: Vec<String> = rows_with_tests("docs/behaviours.md")
+        .into_iter()
+        .map(|row| row.0)
+        .collect();
+    let expected: Vec<String> = (1..=80).map(|number| number.to_string()).collect();
+    assert_eq!(numbers, expected);
 }

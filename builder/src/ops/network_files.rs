@@ -87,14 +87,22 @@ pub fn resolv_conf(host_network: bool, dns: &Dns) -> io::Result<Vec<u8>> {
     if host_network {
         return Ok(dns.apply(&own));
     }
-    let only_stub = servers(&own) == ["127.0.0.53"];
-    let upstream = Path::new(RESOLV_CONF_UPSTREAM);
-    let text = if only_stub && upstream.exists() {
-        read(upstream)?
-    } else {
-        own
+    let upstream = match is_stub(&own) {
+        true => read(Path::new(RESOLV_CONF_UPSTREAM))?,
+        false => Vec::new(),
     };
-    Ok(without_loopback(&dns.apply(&text)))
+    Ok(for_own_network(&own, &upstream, dns))
+}
+
+/// Whether systemd-resolved on the host's loopback is the only name server.
+fn is_stub(text: &[u8]) -> bool {
+    servers(text) == ["127.0.0.53"]
+}
+
+/// What a step with a network of its own is given; `upstream` is empty if it is not there.
+fn for_own_network(own: &[u8], upstream: &[u8], dns: &Dns) -> Vec<u8> {
+    let real = is_stub(own) && !upstream.is_empty();
+    without_loopback(&dns.apply(if real { upstream } else { own }))
 }
 
 /// The resolver file of a step on a network of the build's own: what asks the host's servers is the only server there,
@@ -191,6 +199,21 @@ mod tests {
             String::from_utf8(servers_only.apply(host)).unwrap(),
             "# host\nsearch lan\noptions ndots:1\nnameserver 1.1.1.1\n"
         );
+    }
+
+    #[test]
+    fn item52_a_step_with_its_own_network_gets_the_servers_behind_systemd_resolved() {
+        let stub = b"nameserver 127.0.0.53\nsearch lan\n";
+        let upstream = b"nameserver 10.0.0.1\nnameserver 127.0.0.1\n";
+        let given = |own: &[u8], upstream: &[u8]| {
+            String::from_utf8(for_own_network(own, upstream, &Dns::default())).unwrap()
+        };
+        assert_eq!(given(stub, upstream), "nameserver 10.0.0.1\n");
+        assert_eq!(given(stub, b""), format!("search lan\n{PUBLIC_SERVERS}"));
+        // Another server beside the stub: the file is the host's own choice.
+        let two = b"nameserver 127.0.0.53\nnameserver 9.9.9.9\n";
+        assert_eq!(given(two, upstream), "nameserver 9.9.9.9\n");
+        assert_eq!(given(b"nameserver 127.0.0.1\n", upstream), PUBLIC_SERVERS);
     }
 
     #[test]

@@ -1,0 +1,228 @@
+//! Behaviours of docs/behaviours.md that take more than one build, or flags that a conformance case has no word for.
+
+use std::os::unix::fs::symlink;
+
+use rbuild_testkit::base;
+use rbuild_testkit::image::OciLayout;
+
+use crate::e2e::fixture::{Fixture, busybox_argument};
+
+/// The argument that gives the busybox image another name.
+fn renamed(name: &str) -> String {
+    busybox_argument("busybox").replace("=busybox=", &format!("={name}="))
+}
+
+#[test]
+fn item14_a_proxy_argument_reruns_nothing_unless_it_is_declared() {
+    let fixture = Fixture::new("FROM busybox\nRUN echo \"$http_proxy\" > /seen\n");
+    let (_, first) = fixture.image(&["--build-arg=http_proxy=http://one.invalid"]);
+    assert_eq!(first.files().unwrap().text("seen"), Some("http://one.invalid\n"));
+    let (ran, second) = fixture.image(&["--build-arg=http_proxy=http://two.invalid"]);
+    assert!(ran.executed().is_empty(), "{ran}");
+    assert_eq!(second.manifest_digest, first.manifest_digest);
+    fixture
+        .context
+        .dockerfile("FROM busybox\nARG http_proxy\nRUN echo \"$http_proxy\" > /seen\n");
+    fixture.image(&["--build-arg=http_proxy=http://one.invalid"]);
+    let (_, declared) = fixture.image(&["--build-arg=http_proxy=http://two.invalid"]);
+    assert_eq!(
+        declared.files().unwrap().text("seen"),
+        Some("http://two.invalid\n")
+    );
+}
+
+#[test]
+fn item46_the_dockerfile_may_be_in_lower_case_or_behind_a_link() {
+    let fixture = Fixture::new("FROM busybox\nRUN echo lower > /name\n");
+    let dir = fixture.context.dir();
+    std::fs::rename(dir.join("Dockerfile"), dir.join("dockerfile")).unwrap();
+    let (_, image) = fixture.image(&[]);
+    assert_eq!(image.files().unwrap().text("name"), Some("lower\n"));
+    fixture
+        .context
+        .file("deep/real", "FROM busybox\nRUN echo linked > /name\n");
+    symlink("deep/real", dir.join("Dockerfile")).unwrap();
+    let (_, image) = fixture.image(&[]);
+    assert_eq!(image.files().unwrap().text("name"), Some("linked\n"));
+}
+
+#[test]
+fn item53_the_hosts_network_and_insecure_steps_are_refused_until_they_are_allowed() {
+    let fixture = Fixture::new("FROM busybox\nRUN --network=host true\n");
+    let ran = fixture.build().fails();
+    assert!(ran.stderr.contains("network.host is not allowed"), "{ran}");
+    fixture.build().arg("--allow=network.host").ok();
+    fixture
+        .context
+        .dockerfile("FROM busybox\nRUN --security=insecure true\n");
+    let ran = fixture.build().fails();
+    assert!(ran.stderr.contains("security.insecure is not allowed"), "{ran}");
+}
+
+/// Counts the builds that found the cache directory as it was left.
+fn counting(options: &str) -> Fixture {
+    Fixture::new(&format!(
+        "FROM busybox\nARG N\nRUN --mount=type=cache,target=/c{options} echo $N >> /c/log; wc -l < /c/log > /count\n"
+    ))
+}
+
+#[track_caller]
+fn count(fixture: &Fixture, args: &[&str]) -> String {
+    let (_, image) = fixture.image(args);
+    image
+        .files()
+        .unwrap()
+        .text("count")
+        .unwrap_or("none")
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn item57_cache_mounts_are_known_by_id_or_target_within_their_name_space() {
+    let fixture = counting("");
+    assert_eq!(count(&fixture, &["--build-arg=N=1"]), "1");
+    assert_eq!(count(&fixture, &["--build-arg=N=2"]), "2");
+    let other = "--build-arg=BUILDKIT_CACHE_MOUNT_NS=other";
+    assert_eq!(count(&fixture, &["--build-arg=N=3", other]), "1");
+    fixture.context.dockerfile(
+        "FROM busybox\nRUN --mount=type=cache,target=/elsewhere,id=/c wc -l < /elsewhere/log > /count\n",
+    );
+    assert_eq!(
+        count(&fixture, &[]),
+        "2",
+        "the target, cleaned, is the id of a mount that has none"
+    );
+    fixture
+        .context
+        .dockerfile("FROM busybox\nRUN --mount=type=cache,target=/x/../c wc -l < /c/log > /count\n");
+    assert_eq!(count(&fixture, &[]), "2");
+}
+
+#[test]
+fn item58_without_cache_cache_mounts_start_anew_whether_they_have_a_mode_or_not() {
+    for options in ["", ",mode=0750,uid=7"] {
+        let fixture = counting(options);
+        assert_eq!(count(&fixture, &["--build-arg=N=1"]), "1", "{options}");
+        assert_eq!(count(&fixture, &["--build-arg=N=2"]), "2", "{options}");
+        assert_eq!(
+            count(&fixture, &["--build-arg=N=2", "--no-cache"]),
+            "1",
+            "{options}"
+        );
+        assert_eq!(
+            count(&fixture, &["--build-arg=N=3"]),
+            "2",
+            "{options}: and goes on from there"
+        );
+    }
+}
+
+#[test]
+fn item59_nested_cache_mounts_in_stages_that_run_at_once() {
+    let stage = |name: &str| {
+        format!(
+            "FROM busybox AS {name}\nRUN --mount=type=cache,target=/c --mount=type=cache,target=/c/inner echo {name} > /c/inner/{name} && echo {name} > /c/{name} && echo done > /{name}\n"
+        )
+    };
+    let fixture = Fixture::new(&format!(
+        "{}{}FROM busybox\nCOPY --from=one /one /\nCOPY --from=two /two /\nRUN --mount=type=cache,target=/c/inner ls /c/inner > /list\n",
+        stage("one"),
+        stage("two")
+    ));
+    let (_, image) = fixture.image(&[]);
+    let files = image.files().unwrap();
+    assert_eq!(files.text("list"), Some("one\ntwo\n"));
+    assert!(files.get("c").is_none(), "{:?}", files.table());
+}
+
+#[test]
+fn item60_two_mounts_of_one_context_see_all_that_either_needs() {
+    let fixture = Fixture::new(
+        "FROM busybox\nRUN --mount=source=a,target=/one --mount=source=b/c,target=/two cat /one/f /two/g > /both\nRUN --mount=target=/all ls /all/b > /list\n",
+    );
+    fixture
+        .context
+        .file("a/f", "f\n")
+        .file("b/c/g", "g\n")
+        .file("b/other", "x");
+    let (_, image) = fixture.image(&[]);
+    let files = image.files().unwrap();
+    assert_eq!(files.text("both"), Some("f\ng\n"));
+    assert_eq!(files.text("list"), Some("c\nother\n"));
+    // What neither of the first two names is no ingredient of theirs.
+    fixture.context.file("unrelated", "changed");
+    let (ran, _) = fixture.image(&[]);
+    assert!(
+        ran.cached().iter().any(|step| step.contains("cat /one/f")),
+        "{ran}"
+    );
+}
+
+#[test]
+fn item75_rewritten_times_leave_the_layers_of_the_base_as_they_are() {
+    let fixture = Fixture::new("FROM busybox\nCOPY --link f /f\nRUN touch /g\n");
+    fixture.context.file("f", "x");
+    let archive = fixture.archive();
+    fixture
+        .build()
+        .env("SOURCE_DATE_EPOCH", "1")
+        .arg(format!(
+            "--output=type=oci,dest={},rewrite-timestamp=true",
+            archive.display()
+        ))
+        .ok();
+    let image = OciLayout::open(&archive)
+        .and_then(|layout| layout.image())
+        .unwrap();
+    let bases = OciLayout::open(&base::layout().unwrap())
+        .and_then(|layout| layout.images())
+        .unwrap();
+    let base = bases
+        .iter()
+        .find(|base| base.descriptor["annotations"]["org.opencontainers.image.ref.name"] == "busybox")
+        .expect("the busybox base");
+    let layers = |config: &serde_json::Value| config["rootfs"]["diff_ids"].as_array().unwrap().clone();
+    let (own, below) = (layers(&image.config), layers(&base.config));
+    assert_eq!(own[..below.len()], below);
+    assert_eq!(own.len(), below.len() + 2);
+}
+
+#[test]
+fn item78_an_argument_that_changed_reruns_what_follows_it_unless_a_constant_env_hides_it() {
+    let fixture = Fixture::new("FROM busybox\nARG V\nENV V=constant\nRUN echo $V > /v\n");
+    let (_, first) = fixture.image(&["--build-arg=V=1"]);
+    let (ran, second) = fixture.image(&["--build-arg=V=2"]);
+    assert!(ran.executed().is_empty(), "{ran}");
+    assert_eq!(first.files().unwrap().text("v"), Some("constant\n"));
+    assert_eq!(second.files().unwrap().text("v"), Some("constant\n"));
+    fixture
+        .context
+        .dockerfile("FROM busybox\nARG V\nRUN echo constant > /v\n");
+    fixture.image(&["--build-arg=V=1"]);
+    let (ran, _) = fixture.image(&["--build-arg=V=2"]);
+    assert_eq!(
+        ran.executed().len(),
+        1,
+        "used or not, it is in the environment of the step\n{ran}"
+    );
+}
+
+#[test]
+fn item79_the_same_image_under_another_name_is_a_hit() {
+    let fixture = Fixture::new("ARG B=one\nFROM $B\nRUN echo x > /x\n");
+    fixture.build().arg(renamed("one")).ok();
+    let again = fixture
+        .build()
+        .args(["--build-arg=B=two"])
+        .arg(renamed("two"))
+        .ok();
+    assert!(
+        again.executed().iter().all(|step| !step.contains("RUN")),
+        "{again}"
+    );
+    assert!(
+        again.cached().iter().any(|step| step.contains("RUN echo x")),
+        "{again}"
+    );
+}
