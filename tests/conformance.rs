@@ -149,6 +149,19 @@ macro_rules! groups {
 
 groups! { add arg config copy env from heredoc ignore mount onbuild parse run user volume workdir }
 
+/// A number that no account has and that no range of ids was given to.
+const WITHOUT_RANGES: u32 = 3_999_999_777;
+
+/// The rung of one id: nothing is left out, devices are made and recorded there.
+#[test]
+fn rootless_one_id_answers_are_the_same() {
+    if ordinary_user().is_none() {
+        return;
+    }
+    let cases = Case::all(&root()).expect("the cases");
+    Runner::new(TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES)).all(&cases);
+}
+
 #[test]
 fn rootless_answers_are_the_same() {
     let Some(user) = ordinary_user() else { return };

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use rbuild_sys::userns::Rung;
 use rbuild_ui::values::scalar::parse_bool;
 
 pub(crate) use build::LowBuild;
@@ -67,6 +68,9 @@ pub(crate) struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub(crate) root: Option<PathBuf>,
+    /// How steps are kept apart: root, subids or one-id, instead of the first that works (see `rbuild doctor`)
+    #[arg(long, global = true, env = RUNG_VARIABLE, value_name = "RUNG", value_parser = rung, help_heading = "Global options")]
+    pub(crate) rung: Option<Rung>,
     /// Show everything there is to say about warnings
     #[arg(short = 'D', long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = go_bool, value_name = "BOOL", hide_possible_values = true, help_heading = "Global options")]
@@ -125,6 +129,8 @@ pub(crate) enum Command {
     Completion(CompletionArgs),
     /// Write the manual pages
     Man(ManArgs),
+    /// Show whether steps can run here, and what to change if they cannot
+    Doctor(DoctorArgs),
     /// Show the version
     Version,
     /// Show what this installation is
@@ -354,6 +360,25 @@ pub(crate) struct PruneArgs {
 pub(crate) fn api_version() -> String {
     let version = rbuild_server::core::version();
     format!("{} {} {}", version.package, version.version, version.revision)
+}
+
+/// `rbuild doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The environment's way to say `--rung`.
+pub(crate) const RUNG_VARIABLE: &str = "RBUILD_RUNG";
+
+/// A rung by its number or name.
+pub(crate) fn rung(text: &str) -> Result<Rung, String> {
+    Rung::parse(text).ok_or_else(|| {
+        let names = Rung::ALL.map(Rung::name).join(", ");
+        format!("{text:?} is none of {names}")
+    })
 }
 
 /// What Go's flag package takes for a bool.

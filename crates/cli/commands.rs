@@ -6,6 +6,7 @@ mod buildctl;
 mod builders;
 mod call;
 mod context;
+mod doctor;
 mod du;
 mod executor;
 mod history;
@@ -91,6 +92,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
             offline: global.offline.unwrap_or_default(),
             ..Registries::default()
         },
+        rung: global.rung,
         ..EngineOptions::default()
     };
     match cli.command.flatten() {
@@ -117,6 +119,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Serve(args) => serve::run(&args, debug, options, env, open),
         Command::Completion(args) => manual::completion(&args, env),
         Command::Man(args) => manual::man(&args, env),
+        Command::Doctor(args) => doctor::run(&args, options, env),
         Command::Version => version::run(env),
         Command::Buildx(_)
         | Command::Image(_)

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rbuild_builder::imagetools::{Combination, Combined, Found};
 use rbuild_builder::cdi::CdiConfig;
+use rbuild_builder::imagetools::{Combination, Combined, Found};
 use rbuild_builder::job::Dns;
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest, Entitlement};
@@ -19,6 +19,7 @@ use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};
 use rbuild_server::core::FrontEnds;
 use rbuild_server::gc::Rules;
 use rbuild_server::history;
+use rbuild_sys::userns::Rung;
 use rbuild_tls::ServerFiles;
 use rbuild_ui::diagnostic::Diagnostic;
 
@@ -47,6 +48,8 @@ pub(crate) struct EngineOptions {
     pub(crate) root: Option<PathBuf>,
     /// Most steps, and threads, at once.
     pub(crate) jobs: Option<usize>,
+    /// The one rung of the ladder to stand on, instead of the highest.
+    pub(crate) rung: Option<Rung>,
     /// Directory of docker's `config.json`, if it is not the usual one.
     pub(crate) docker_config: Option<PathBuf>,
     /// What is said of registries besides their files.
@@ -214,6 +217,10 @@ pub(crate) struct Info {
 
 /// What the commands need.
 pub(crate) trait Engine {
+    /// How steps run here, in a line.
+    fn standing(&self) -> Option<String> {
+        None
+    }
     /// Builds.
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError>;
     /// Answers a question about the Dockerfile of `request`.

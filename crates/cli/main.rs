@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod docker_config;
+mod doctor;
 mod engine;
 mod env;
 mod native;

@@ -6,6 +6,7 @@ pub(crate) mod login;
 mod run;
 
 use std::io::Read;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,7 +27,7 @@ use rbuild_server::core::{Core, Settings};
 use rbuild_server::front_end::local::LocalFrontEnds;
 use rbuild_server::listen::{Access, listen};
 use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
-use rbuild_sys::userns::{self, Rung};
+use rbuild_sys::userns::{self, Entered, Rung};
 use rbuild_ui::diagnostic::{Diagnostic, Source};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,7 @@ pub(crate) fn harden() {
 #[derive(Debug)]
 pub(crate) struct Native {
     core: Arc<core::Engine>,
+    standing: String,
     runtime: Runtime,
     cancel: CancellationToken,
     root: PathBuf,
@@ -61,25 +63,33 @@ pub(crate) struct Native {
     rung: Rung,
 }
 
+/// Where the store is if nobody says.
+pub(crate) fn store_root() -> Option<PathBuf> {
+    default_root(
+        |name| std::env::var_os(name),
+        rustix::process::geteuid().is_root(),
+    )
+}
+
 impl Native {
     /// Enters the namespaces, then starts the threads: a process with threads cannot change its user namespace.
     pub(crate) fn open(options: EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
-        let is_root = rustix::process::geteuid().is_root();
-        let root = options
-            .root
-            .or_else(|| default_root(|name| std::env::var_os(name), is_root));
-        let root = root.ok_or_else(|| {
+        let root = options.root.or_else(store_root).ok_or_else(|| {
             EngineError::failed(
                 "no place for the store: HOME is not set; name one with --root or RBUILD_ROOT",
             )
         })?;
         let root = std::path::absolute(&root).unwrap_or(root);
-        let rung = userns::enter().map_err(|error| EngineError::failed(chain_text(&error)))?;
+        let entered = userns::enter(options.rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
+        let rung = entered.rung;
         let form_name = form_name(rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
         let sandbox = Sandbox::new().map_err(|error| EngineError::failed(chain_text(&error)))?;
         let store = Store::open(&root, &OpenOptions::default()).map_err(|error| {
             EngineError::failed(format!("store {}: {}", root.display(), chain_text(&error)))
         })?;
+        if rung == Rung::OneId {
+            keeps_owners(&root)?;
+        }
         let mut config = RegistryConfig::load(&ConfigSources::from_process())
             .map_err(|error| EngineError::failed(chain_text(&error)))?;
         say_of_registries(&mut config, &options.registries);
@@ -102,6 +112,7 @@ impl Native {
         let core = Arc::new(core::Engine::new(store, client, sandbox, rung.form(), form_name));
         Ok(Box::new(Self {
             core,
+            standing: standing(&entered),
             runtime,
             cancel,
             root,
@@ -170,17 +181,45 @@ fn say_of_registries(config: &mut RegistryConfig, said: &Registries) {
     }
 }
 
+/// The rung, and why none of the higher ones.
+fn standing(entered: &Entered) -> String {
+    let rung = entered.rung;
+    let mut text = format!(
+        "building on rung {} ({}): {}",
+        rung.number(),
+        rung.name(),
+        rung.summary()
+    );
+    for missed in &entered.declined {
+        text = text + "; not " + missed.rung.name() + ": " + &chain_text(&missed.error);
+    }
+    text
+}
+
+/// A file system that forgets owners would give other images.
+fn keeps_owners(root: &Path) -> Result<(), EngineError> {
+    let probed = std::fs::File::open(root)
+        .and_then(|dir| rbuild_sys::owner::probe(dir.as_fd()).map_err(std::io::Error::from));
+    probed.map_err(|error| {
+        EngineError::failed(format!(
+            "store {}: its file system cannot record the owners of files: {error}; name another with --root",
+            root.display()
+        ))
+    })
+}
+
 /// Names the form and, below a user namespace, the ids it maps: layers of other maps have other owners on disk.
 fn form_name(rung: Rung) -> Result<FormName, rbuild_store::NameError> {
     match rung {
         Rung::RootNamespaces => FormName::parse("root"),
-        Rung::SubordinateIds => {
+        Rung::SubordinateIds | Rung::OneId => {
             let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
             let starts: Vec<&str> = map
                 .lines()
                 .filter_map(|line| line.split_whitespace().nth(1))
                 .collect();
-            FormName::parse(&format!("sub-{}", starts.join("-")))
+            let kind = if rung == Rung::OneId { "one" } else { "sub" };
+            FormName::parse(&format!("{kind}-{}", starts.join("-")))
         }
     }
 }
@@ -222,6 +261,10 @@ fn diagnostic(error: &BuildError) -> EngineError {
 }
 
 impl Engine for Native {
+    fn standing(&self) -> Option<String> {
+        Some(self.standing.clone())
+    }
+
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError> {
         let server = Core::new(Arc::clone(&self.core), Settings::default());
         let front_ends = Arc::new(LocalFrontEnds(Arc::new(server)));

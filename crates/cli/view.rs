@@ -12,8 +12,14 @@ use crate::env::Env;
 /// Size assumed when the terminal does not tell (BuildKit's).
 const FALLBACK_SIZE: (usize, usize) = (80, 10);
 
-/// Starts showing what happens on standard error. `phase` is the first word of the live view.
-pub(crate) fn start(mode: Mode, phase: &str, env: &mut Env) -> io::Result<ProgressHandle> {
+/// Starts showing what happens on standard error. `phase` is the first word of the live view, `description` the first
+/// line of the plain one.
+pub(crate) fn start(
+    mode: Mode,
+    phase: &str,
+    description: Option<String>,
+    env: &mut Env,
+) -> io::Result<ProgressHandle> {
     let renderer: Box<dyn Renderer> = match mode {
         Mode::Quiet | Mode::None => Box::new(Quiet),
         Mode::RawJson => Box::new(RawJson::new(io::stderr())),
@@ -24,7 +30,7 @@ pub(crate) fn start(mode: Mode, phase: &str, env: &mut Env) -> io::Result<Progre
             Box::new(Plain::new(
                 io::stderr(),
                 PlainOptions {
-                    description: None,
+                    description,
                     truncate_names,
                 },
             ))

@@ -64,7 +64,12 @@ fn drop_one(upper: &RootFd, below: &RootFd, dir: &Path, overlay: &str) -> Result
     let Ok(there) = below.open_in(dir, flags, Mode::empty()) else {
         return Ok(());
     };
-    if !is_empty(&here)? || !is_same(&rustix::fs::fstat(&here)?, &rustix::fs::fstat(&there)?) {
+    if !is_empty(&here)?
+        || !is_same(
+            &rbuild_sys::owner::fstat(&here)?,
+            &rbuild_sys::owner::fstat(&there)?,
+        )
+    {
         return Ok(());
     }
     if xattrs(here.as_fd(), overlay)? != xattrs(there.as_fd(), overlay)? || is_opaque(here.as_fd(), overlay)?

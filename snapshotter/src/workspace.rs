@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_store::{LayerId, Lease};
 use rbuild_sys::overlay::OverlaySpec;
-use rbuild_sys::{RootFd, remove_tree};
+use rbuild_sys::{RootFd, owner, remove_tree};
+use rustix::fs::{Gid, Uid};
 
 use crate::Snapshotter;
 use crate::blob::open_dir;
@@ -186,10 +187,16 @@ impl Workspace {
             path: self.upper.clone(),
             source,
         };
-        let stat = std::fs::metadata(below).map_err(fail)?;
-        std::os::unix::fs::chown(&self.upper, Some(stat.uid()), Some(stat.gid())).map_err(fail)?;
-        std::fs::set_permissions(&self.upper, std::fs::Permissions::from_mode(stat.mode() & 0o7777))
-            .map_err(fail)
+        let open = |path: &Path| File::open(path).map_err(fail);
+        let errno = |errno: rustix::io::Errno| fail(errno.into());
+        let stat = owner::fstat(open(below)?).map_err(errno)?;
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        owner::chown(open(&self.upper)?, Some(uid), Some(gid)).map_err(errno)?;
+        std::fs::set_permissions(
+            &self.upper,
+            std::fs::Permissions::from_mode(stat.st_mode & 0o7777),
+        )
+        .map_err(fail)
     }
 }
 

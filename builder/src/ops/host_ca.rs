@@ -10,11 +10,11 @@ mod java;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rbuild_sys::RootFd;
-use rustix::fs::{FileType, Mode, OFlags};
+use rbuild_sys::{RootFd, owner};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 
 /// Bundles of the distributions; the first one on the host is read, and each one in the image is added to.
 const BUNDLES: [&str; 5] = [
@@ -269,7 +269,10 @@ impl HostCa {
             Err(_) if made.is_dir() => (0, 0, 0o755),
             Err(_) => (0, 0, 0o644),
         };
-        chown(made, Some(uid), Some(gid)).map_err(fail)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(made, flags, Mode::empty())
+            .and_then(|made| owner::chown(made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
+            .map_err(|errno| fail(errno.into()))?;
         fs::set_permissions(made, fs::Permissions::from_mode(mode)).map_err(fail)
     }
 }

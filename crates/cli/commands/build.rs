@@ -47,7 +47,8 @@ pub(super) fn build(
         jobs: high.request.jobs,
         ..options
     })?;
-    let progress = view::start(high.mode, "Building", env)
+    let standing = engine.standing();
+    let progress = view::start(high.mode, "Building", standing, env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
     let done = match &high.call {
         None => engine.build(high.request, progress.sink()).map(Done::Built),

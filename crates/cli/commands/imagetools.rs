@@ -80,7 +80,7 @@ pub(super) fn publish(
     let mode = Mode::parse(progress)
         .ok_or_else(|| CommandError::failed(&request::UsageError::Progress(progress.to_owned())))?;
     let mode = request::shown_mode(mode, env).map_err(|error| CommandError::failed(&error))?;
-    let view = view::start(if is_dry { Mode::Quiet } else { mode }, "Pushing", env)
+    let view = view::start(if is_dry { Mode::Quiet } else { mode }, "Pushing", None, env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
     let done = engine.combine(asked, !is_dry, view.sink());
     drop(view.finish());

@@ -48,7 +48,7 @@ fn ran(args: &RunArgs, options: EngineOptions, env: &mut Env, open: Open<'_>) ->
     let request = request(args, env)?;
     let engine = open(options)?;
     let mode = if args.quiet { Mode::Quiet } else { Mode::Plain };
-    let view = view::start(mode, "Running", env)
+    let view = view::start(mode, "Running", engine.standing(), env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
     let done = engine.run(request, view.sink());
     drop(view.finish());

@@ -13,7 +13,7 @@ use rbuild_tls::{Pair, ServerFiles};
 use rbuild_ui::values::scalar::parse_duration;
 
 use super::{CommandError, Open};
-use crate::args::{Buildkitd, ServeArgs};
+use crate::args::{Buildkitd, RUNG_VARIABLE, ServeArgs, rung};
 use crate::engine::{EngineOptions, ServeRequest};
 use crate::env::Env;
 use crate::serve_config::{DiskSpace, GcPolicy, ServeConfig, Worker};
@@ -51,7 +51,11 @@ pub(super) fn run(
 pub(super) fn run_buildkitd(args: &Buildkitd, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
     let options = EngineOptions {
         root: args.root.as_ref().map(|root| root.join(OWN)),
-        jobs: None,
+        rung: env
+            .filled(RUNG_VARIABLE)
+            .map(|text| rung(&text))
+            .transpose()
+            .map_err(|error| CommandError::failed(&error))?,
         ..EngineOptions::default()
     };
     let debug = args.debug.unwrap_or_default();

@@ -63,7 +63,7 @@ fn transfer(
     };
     let mode = mode.map_err(|error| CommandError::failed(&error))?;
     let engine = open(options)?;
-    let view = view::start(mode, phase, env)
+    let view = view::start(mode, phase, None, env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
     let done = work(engine.as_ref(), view.sink());
     drop(view.finish());

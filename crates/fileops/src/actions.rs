@@ -155,7 +155,7 @@ fn make_file(root: &RootFd, action: &MkFileAction, owner: Option<Owner>) -> Resu
         }
         Err(Errno::EXIST) => {
             let file = rustix::fs::openat(&dir, &name, base, Mode::empty()).map_err(fail("open"))?;
-            let stat = rustix::fs::fstat(&file).map_err(fail("stat"))?;
+            let stat = rbuild_sys::owner::fstat(&file).map_err(fail("stat"))?;
             if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
                 return Err(ActionError::NotRegular(path));
             }
@@ -168,7 +168,7 @@ fn make_file(root: &RootFd, action: &MkFileAction, owner: Option<Owner>) -> Resu
         DataError::Read(e) | DataError::Write(e) => fail("write")(e),
     })?;
     if let Some(owner) = owner {
-        let now = rustix::fs::fstat(&file).map_err(fail("stat"))?;
+        let now = rbuild_sys::owner::fstat(&file).map_err(fail("stat"))?;
         set_owner(&file, owner, &now).map_err(fail("change owner"))?;
     }
     match action.time {
@@ -187,7 +187,7 @@ fn make_symlink(root: &RootFd, action: &SymlinkAction, owner: Option<Owner>) -> 
     let made = open_path(&dir, &name).map_err(fail("open"))?;
     if let Some(owner) = owner {
         let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
-        rustix::fs::chownat(&made, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(fail("change owner"))?;
+        rbuild_sys::owner::chown(&made, uid, gid).map_err(fail("change owner"))?;
     }
     match action.time {
         Some(time) => rustix::fs::utimensat(&dir, &name, &both(time), AtFlags::SYMLINK_NOFOLLOW)
@@ -239,7 +239,7 @@ fn remove_one(root: &RootFd, path: &Path, allow_not_found: bool) -> Result<(), A
         Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => return gone(),
         Err(e) => return Err(DestError::from(e).into()),
     };
-    match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+    match rbuild_sys::owner::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => remove_tree(&dir, name).map_err(|e| io_error("remove", path, e).into()),
         Err(Errno::NOENT) => gone(),
         Err(e) => Err(io_error("stat", path, e).into()),

@@ -253,7 +253,7 @@ impl Engine<'_> {
                 })
             }
             Err(Errno::EXIST) => {
-                let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+                let stat = rbuild_sys::owner::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(|e| self.write_error("stat", b"", e))?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                     let fd = rustix::fs::openat(&parent, name, DIR_FLAGS, Mode::empty())

@@ -123,7 +123,7 @@ impl<'a> Dest<'a> {
                 return Ok(Place::Dir { fd, path });
             };
             let dir = self.make_dirs(&parent)?;
-            match rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            match rbuild_sys::owner::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => {
                     return Ok(Place::Entry {
                         dir,
@@ -206,7 +206,7 @@ fn split(path: &Path) -> Option<(PathBuf, OsString)> {
 fn dress_dir(fd: BorrowedFd<'_>, new_dir: &NewDir) -> io::Result<()> {
     let open = rustix::fs::openat(fd, c".", DIR_FLAGS, Mode::empty())?;
     let owner = new_dir.owner.unwrap_or(Owner::ROOT);
-    set_owner(&open, owner, &rustix::fs::fstat(&open)?)?;
+    set_owner(&open, owner, &rbuild_sys::owner::fstat(&open)?)?;
     rustix::fs::fchmod(&open, Mode::from_raw_mode(new_dir.mode))?;
     if let Some(time) = new_dir.time {
         set_times(&open, &both(time))?;
@@ -219,7 +219,7 @@ pub(crate) fn set_owner(fd: &OwnedFd, owner: Owner, now: &Stat) -> Result<(), Er
     if (now.st_uid, now.st_gid) == (owner.uid, owner.gid) {
         return Ok(());
     }
-    rustix::fs::fchown(fd, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+    rbuild_sys::owner::chown(fd, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
 }
 
 pub(crate) fn set_times(fd: &OwnedFd, times: &Timestamps) -> Result<(), Errno> {

@@ -155,7 +155,7 @@ fn open_child(of: &OwnedFd, name: &CString, expected: DirId) -> Result<OwnedFd, 
 }
 
 fn check(fd: OwnedFd, expected: DirId) -> Result<OwnedFd, Lost> {
-    let stat = rustix::fs::fstat(&fd).map_err(Lost::Errno)?;
+    let stat = rbuild_sys::owner::fstat(&fd).map_err(Lost::Errno)?;
     if DirId::of(&stat) == expected {
         Ok(fd)
     } else {

@@ -48,7 +48,7 @@ pub(crate) fn remove_tree(dir: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
 }
 
 fn push(stack: &mut DirStack<Frame>, fd: OwnedFd, frame: Frame) -> Result<(), Errno> {
-    let id = DirId::of(&rustix::fs::fstat(&fd)?);
+    let id = DirId::of(&rbuild_sys::owner::fstat(&fd)?);
     stack.push(frame.name.clone(), Arc::new(fd), id, frame);
     Ok(())
 }

@@ -311,7 +311,7 @@ impl SourceTree {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Err(missing(&next, None)),
                 Err(e) => return Err(io(&next, e)),
             };
-            stat = rustix::fs::fstat(&fd).map_err(|e| io(&next, e))?;
+            stat = rbuild_sys::owner::fstat(&fd).map_err(|e| io(&next, e))?;
             let kind = FileType::from_raw_mode(stat.st_mode);
             if kind == FileType::Symlink && (follow || !pending.is_empty()) {
                 if let Some(ignored) = self.ignored(&next) {
@@ -367,7 +367,7 @@ impl SourceTree {
 
     fn stat(&self, path: &Path) -> Result<Stat, Errno> {
         self.open(path, OFlags::PATH)
-            .and_then(|fd| rustix::fs::fstat(&fd))
+            .and_then(|fd| rbuild_sys::owner::fstat(&fd))
     }
 
     pub(crate) fn ignore_state(&self, path: &Path) -> MatchState {

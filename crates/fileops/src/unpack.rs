@@ -117,7 +117,7 @@ fn open(source: &SourceTree, path: &Path) -> Result<Option<File>, UnpackError> {
         Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
         Err(e) => return Err(io_error("open", path, e)),
     };
-    let stat = rustix::fs::fstat(&fd).map_err(|e| io_error("stat", path, e))?;
+    let stat = rbuild_sys::owner::fstat(&fd).map_err(|e| io_error("stat", path, e))?;
     let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     Ok(is_regular.then(|| File::from(fd)))
 }

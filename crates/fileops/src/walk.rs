@@ -152,7 +152,7 @@ pub(crate) fn walk<V: Visitor>(
         );
     }
     let fd = Arc::new(tree.open(base, DIR_FLAGS).map_err(|e| fail("open", e))?);
-    let stat = rustix::fs::fstat(&fd).map_err(|e| fail("stat", e))?;
+    let stat = rbuild_sys::owner::fstat(&fd).map_err(|e| fail("stat", e))?;
     let id = DirId::of(&stat);
     let stat = tree.seen(stat, base == Path::new("/"));
     let names = list(&fd, usize::MAX).map_err(|e| fail("list", e))?;
@@ -250,7 +250,7 @@ impl<V: Visitor> Walk<'_, V> {
         if known_file && !judged.selected {
             return self.activate(false);
         }
-        let stat = match rustix::fs::statat(&*parent, &listed.name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match rbuild_sys::owner::statat(&*parent, &listed.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             // A context is the user's and lives on while it is read (`fsutil` `fs.Walk`).
             Err(Errno::NOENT) if matches!(self.tree, SourceTree::Context(_)) => return Ok(()),
@@ -286,7 +286,7 @@ impl<V: Visitor> Walk<'_, V> {
     fn go_down(&mut self, parent: &OwnedFd, name: CString, judged: Judged) -> Result<(), V::Error> {
         let takes_part = judged.selected && !judged.ignored;
         let opened = rustix::fs::openat(parent, &name, DIR_FLAGS, Mode::empty()).and_then(|fd| {
-            let stat = rustix::fs::fstat(&fd)?;
+            let stat = rbuild_sys::owner::fstat(&fd)?;
             let names = if judged.descend || judged.ignored {
                 list(&fd, usize::MAX)?
             } else {
@@ -430,7 +430,7 @@ pub(crate) fn holds_anything(tree: &SourceTree, real: &Path, ignore: &MatchState
     };
     let stat = tree
         .open(real, OFlags::PATH | OFlags::DIRECTORY)
-        .and_then(|fd| rustix::fs::fstat(&fd))
+        .and_then(|fd| rbuild_sys::owner::fstat(&fd))
         .map_err(fail)?;
     let start = Located {
         real: real.to_owned(),

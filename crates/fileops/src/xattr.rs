@@ -33,6 +33,10 @@ fn counts(name: &[u8], origin: Origin) -> bool {
     if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
         return false;
     }
+    // The owner is part of a file's status, whichever way it is kept.
+    if name == rbuild_sys::owner::OWNER_XATTR.as_bytes() {
+        return false;
+    }
     if name == CAPABILITY {
         return origin == Origin::Snapshot;
     }
@@ -84,7 +88,8 @@ pub(crate) fn read_path_fd(fd: &OwnedFd, origin: Origin) -> Xattrs {
     let mut found = Xattrs::new();
     for name in names[..len]
         .split(|b| *b == 0)
-        .filter(|name| !name.is_empty() && counts(name, origin))
+        // Capabilities mean nothing on what cannot be executed; owners may be recorded there.
+        .filter(|name| !name.is_empty() && *name != CAPABILITY && counts(name, origin))
     {
         let mut value = vec![0; VALUE_MAX_BYTES];
         if let Ok(len) = rustix::fs::getxattr(&path, name, &mut value[..]) {

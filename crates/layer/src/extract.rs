@@ -62,13 +62,7 @@ pub fn extract(
     let (uid, gid) = options.chown.unwrap_or((0, 0));
     let mode = Mode::from_raw_mode(0o755);
     let dir = root.create_dir_all(dest, mode, |made, _path| {
-        rustix::fs::chownat(
-            made,
-            "",
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-            rustix::fs::AtFlags::EMPTY_PATH,
-        )?;
+        rbuild_sys::owner::chown(made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         Ok(())
     })?;
     let mut reader = TarReader::new(stream, options.limits);

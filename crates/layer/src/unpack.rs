@@ -138,7 +138,7 @@ pub fn adopt_implied(layer: &RootFd, implied: &[PathBuf], lower: &RootFd) -> Res
                 source: e.into(),
             }
         };
-        let stat = rustix::fs::fstat(&from).map_err(fail("stat"))?;
+        let stat = rbuild_sys::owner::fstat(&from).map_err(fail("stat"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             continue;
         }
@@ -146,7 +146,7 @@ pub fn adopt_implied(layer: &RootFd, implied: &[PathBuf], lower: &RootFd) -> Res
             rustix::fs::Uid::from_raw(stat.st_uid),
             rustix::fs::Gid::from_raw(stat.st_gid),
         );
-        rustix::fs::fchown(&to, Some(uid), Some(gid)).map_err(fail("change owner"))?;
+        rbuild_sys::owner::chown(&to, Some(uid), Some(gid)).map_err(fail("change owner"))?;
         rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(fail("change mode"))?;
         for name in list_xattrs(&from).map_err(fail("list extended attributes"))? {
             if !kept_xattr(&name) {

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use crate::exec::Program;
+use crate::owners::Mouth;
 use crate::plan::{Network, Process, Security, Stdio};
 use crate::wire::{self, During as _, Explained as _, Report, SetupError};
 use crate::{privileges, terminal};
@@ -26,6 +27,8 @@ pub(crate) struct Passage<'a> {
     pub(crate) fds: &'a [OwnedFd],
     /// The caller.
     pub(crate) control: BorrowedFd<'a>,
+    /// Where owners are recorded: the way to the supervisor, who shows them.
+    pub(crate) mouth: Option<&'a Mouth>,
 }
 
 impl Passage<'_> {
@@ -42,7 +45,7 @@ impl Passage<'_> {
             if self.security == Security::Sandbox && self.network == Network::Host {
                 privileges::leave_host_sockets()?;
             }
-            privileges::drop_rights(&process.ids, self.security, self.filter)?;
+            privileges::drop_rights(&process.ids, self.security, self.filter, self.mouth)?;
             self.tell(&Report::Ready);
             Ok(program.exec())
         };
@@ -85,8 +88,7 @@ fn enter_cwd(process: &Process) -> Result<(), SetupError> {
         Err(error) if error.is_not_found() => {
             let (uid, gid) = (Uid::from_raw(process.ids.uid), Gid::from_raw(process.ids.gid));
             root.create_dir_all(&process.cwd, Mode::from_raw_mode(0o755), |made, _| {
-                use rustix::fs::{AtFlags, chownat};
-                chownat(made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(io::Error::from)
+                rbuild_sys::owner::chown(made, Some(uid), Some(gid)).map_err(io::Error::from)
             })
         }
         done => done,

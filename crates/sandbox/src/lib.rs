@@ -24,6 +24,7 @@ mod exec;
 mod host;
 mod injected;
 mod mounts;
+mod owners;
 mod plan;
 mod privileges;
 mod program;
@@ -39,8 +40,8 @@ mod wire;
 
 pub use host::CANNOT_START;
 pub use plan::{
-    DeviceKind, DeviceNode, HostTree, Ids, Limits, MountKind, MountPlan, Network, OverlayPlan, Plan, Process, Rlimit,
-    RlimitResource, RootPlan, Security, Source, Stdio, Swap,
+    DeviceKind, DeviceNode, HostTree, Ids, Limits, MountKind, MountPlan, Network, OverlayPlan, Plan, Process,
+    Rlimit, RlimitResource, RootPlan, Security, Source, Stdio, Swap,
 };
 pub use program::ProgramError;
 pub use running::{Entrance, Exit, ExitStatus, Ready, Running, Usage, WaitError};

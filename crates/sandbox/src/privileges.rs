@@ -9,6 +9,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit as KernelRlimit};
 use rustix::thread::CapabilitySet;
 
+use crate::owners::Mouth;
 use crate::plan::{Ids, Process, Rlimit, RlimitResource, Security};
 use crate::wire::{During as _, Explained as _, SetupError};
 
@@ -116,7 +117,13 @@ pub(crate) fn leave_host_sockets() -> Result<(), SetupError> {
 }
 
 /// Gives up everything the plan does not grant. After this only `execve` is left to do.
-pub(crate) fn drop_rights(ids: &Ids, security: Security, filter: &[Instruction]) -> Result<(), SetupError> {
+/// With a mouth, who the step is is for the supervisor to tell.
+pub(crate) fn drop_rights(
+    ids: &Ids,
+    security: Security,
+    filter: &[Instruction],
+    mouth: Option<&Mouth>,
+) -> Result<(), SetupError> {
     let nowhere = Path::new("");
     rustix::process::umask(Mode::from_raw_mode(0o022));
     match process::join_new_session_keyring() {
@@ -130,13 +137,19 @@ pub(crate) fn drop_rights(ids: &Ids, security: Security, filter: &[Instruction])
         Security::Insecure => CapabilitySet::from_bits_retain(u64::MAX),
     };
     process::limit_bounding_set(granted).during("limit capabilities", nowhere)?;
+    // From here on there are no changes of owners left to do, and no ids to ask for.
+    if let Some(mouth) = mouth {
+        mouth.ask_from_now_on()?;
+    }
     if security == Security::Sandbox {
         // Before the rights go: loading needs CAP_SYS_ADMIN, since no_new_privs stays off. The profile allows all
         // that follows.
         rbuild_sys::seccomp::load(filter).explained("load seccomp profile", nowhere)?;
     }
-    process::become_user(ids.uid, ids.gid, &ids.groups)
-        .during("become user", format!("{}:{}", ids.uid, ids.gid))?;
+    if mouth.is_none() {
+        process::become_user(ids.uid, ids.gid, &ids.groups)
+            .during("become user", format!("{}:{}", ids.uid, ids.gid))?;
+    }
     process::set_capabilities(granted).during("limit capabilities", nowhere)?;
     // A change of user makes the kernel forget this.
     process::die_with_parent().during("tie to parent", nowhere)?;

@@ -5,7 +5,7 @@
 //! killed. Integer arguments are compared in their low 32 bits, which is what the kernel uses of them; a compare
 //! of all 64 would let `socket(AF_ALG | 1 << 32)` through.
 
-mod bpf;
+pub(crate) mod bpf;
 mod profile;
 
 use rbuild_sys::seccomp::Instruction;

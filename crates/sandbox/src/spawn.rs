@@ -17,7 +17,7 @@ use crate::program::{ProgramError, ProtectedProgram};
 use crate::running::{Entrance, Running};
 use crate::seccomp;
 use crate::supervisor::INIT_NAME;
-use crate::wire::{Joining, TaskRef};
+use crate::wire::{ErrandRef, Joining, TaskRef};
 
 /// Starts steps. One is enough for a process.
 #[derive(Debug)]
@@ -192,7 +192,11 @@ fn arg0(mut command: Command) -> Command {
 }
 
 fn encode(task: &TaskRef<'_>) -> Result<OwnedFd, SpawnError> {
-    let bytes = serde_json::to_vec(task).map_err(SpawnError::Encode)?;
+    let errand = ErrandRef {
+        owners_recorded: rbuild_sys::owner::are_recorded(),
+        task,
+    };
+    let bytes = serde_json::to_vec(&errand).map_err(SpawnError::Encode)?;
     if bytes.len() > PLAN_MAX_BYTES {
         return Err(SpawnError::TooLong { bytes: bytes.len() });
     }

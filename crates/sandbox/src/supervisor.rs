@@ -21,13 +21,14 @@ use crate::cgroup::Cgroups;
 use crate::enter::Passage;
 use crate::injected;
 use crate::mounts::{self, Tree};
-use crate::plan::{MountKind, Network, Plan, Security};
+use crate::owners::{self, Answerer, Credentials, Mouth};
+use crate::plan::{Ids, MountKind, Network, Plan, Security};
 use crate::running::Usage;
 use crate::seccomp;
 use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
 use crate::step::{Prepared, become_step, ordered};
 use crate::stubs::{StubKind, Stubs};
-use crate::wire::{self, During as _, Explained as _, Joining, Report, SetupError, Task, Word};
+use crate::wire::{self, During as _, Errand, Explained as _, Joining, Report, SetupError, Task, Word};
 
 /// `argv[0]` that asks for the hidden mode. Not reachable by a command line: the one argument must be this and
 /// standard input a socket.
@@ -86,13 +87,20 @@ struct Order {
 }
 
 impl Order {
-    fn passage<'a>(&'a self, security: Security, network: Network, control: &'a OwnedFd) -> Passage<'a> {
+    fn passage<'a>(
+        &'a self,
+        security: Security,
+        network: Network,
+        control: &'a OwnedFd,
+        mouth: Option<&'a Mouth>,
+    ) -> Passage<'a> {
         Passage {
             security,
             network,
             filter: &self.filter,
             fds: &self.fds,
             control: control.as_fd(),
+            mouth,
         }
     }
 }
@@ -119,7 +127,11 @@ fn receive(control: BorrowedFd<'_>) -> Result<Order, SetupError> {
             ": the caller went away",
         ));
     }
-    let task = serde_json::from_slice(&read(&fds[0])?).explained("read plan", "")?;
+    let errand: Errand = serde_json::from_slice(&read(&fds[0])?).explained("read plan", "")?;
+    if errand.owners_recorded {
+        rbuild_sys::owner::record_owners();
+    }
+    let task = errand.task;
     let filter = seccomp::decode(&read(&fds[1])?);
     fds.drain(..2);
     Ok(Order { task, filter, fds })
@@ -182,16 +194,19 @@ fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupErr
             }
             (done, _) => done.explained("start step", ""),
         };
-        let become_program = || {
+        let become_program = |mouth: Option<&Mouth>| {
             let prepared = Prepared {
                 plan,
                 root,
                 trees,
                 cgroups: &cgroups,
             };
-            become_step(prepared, &order.passage(plan.security, plan.network, control))
+            become_step(
+                prepared,
+                &order.passage(plan.security, plan.network, control, mouth),
+            )
         };
-        let status = bring_up(control, fork, become_program)?;
+        let status = bring_up(control, &plan.process.ids, fork, become_program)?;
         Ok(report(status, &cgroups))
     });
     stubs.remove();
@@ -208,14 +223,17 @@ fn join(joining: &Joining, order: &Order, control: &OwnedFd) -> Result<Report, S
     let namespaces = Namespaces {
         network: joining.network != Network::Host,
     };
-    let passage = Passage {
-        fds,
-        ..order.passage(joining.security, joining.network, control)
-    };
     let status = bring_up(
         control,
+        &joining.process.ids,
         || process::fork_beside(home.as_fd(), namespaces).explained("start step", ""),
-        || passage.enter(&joining.process),
+        |mouth| {
+            let passage = Passage {
+                fds,
+                ..order.passage(joining.security, joining.network, control, mouth)
+            };
+            passage.enter(&joining.process)
+        },
     )?;
     Ok(report(status, &Cgroups::default()))
 }
@@ -223,20 +241,27 @@ fn join(joining: &Joining, order: &Order, control: &OwnedFd) -> Result<Report, S
 /// Forks, and stays with the child until it ends.
 fn bring_up(
     control: &OwnedFd,
+    ids: &Ids,
     fork: impl FnOnce() -> Result<Forked, SetupError>,
-    become_program: impl FnOnce() -> SetupError,
+    become_program: impl FnOnce(Option<&Mouth>) -> SetupError,
 ) -> Result<WaitStatus, SetupError> {
+    let (answerer, mouth) = if rbuild_sys::owner::are_recorded() {
+        let (answerer, mouth) = owners::start(Credentials::of(ids.uid, ids.gid, &ids.groups))?;
+        (Some(answerer), Some(mouth))
+    } else {
+        (None, None)
+    };
     let (watch, watched) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("watch", "")?;
     match fork()? {
         Forked::Child => {
             drop(watched);
-            child(become_program, &watch, control)
+            child(|| become_program(mouth.as_ref()), &watch, control)
         }
         Forked::Parent { pid, pidfd } => {
             // What the child has of these is its own copy; here they would keep file systems busy.
-            drop((become_program, watch));
+            drop((become_program, watch, mouth));
             wire::send_with(control.as_fd(), &Report::Forked, pidfd.as_fd()).during("tell", "caller")?;
-            let status = attend(pid, &pidfd, control)?;
+            let status = attend(pid, &pidfd, control, answerer)?;
             drop(watched);
             Ok(status)
         }
@@ -302,21 +327,40 @@ fn gone(watch: &OwnedFd) -> bool {
 }
 
 /// Waits for the step; does what the caller says, and kills it at the end of the caller.
-fn attend(pid: Pid, pidfd: &OwnedFd, control: &OwnedFd) -> Result<WaitStatus, SetupError> {
+/// With an answerer, its end is that of the step.
+fn attend(
+    pid: Pid,
+    pidfd: &OwnedFd,
+    control: &OwnedFd,
+    answerer: Option<Answerer>,
+) -> Result<WaitStatus, SetupError> {
     // The pipes must close when the step's own processes have closed them. Standard input is the null device.
     let null = rustix::stdio::stdin();
     rustix::stdio::dup2_stdout(null).during("close output", "")?;
     rustix::stdio::dup2_stderr(null).during("close output", "")?;
+    let mut ended = false;
     loop {
-        let mut polled = [
+        let mut polled = vec![
             PollFd::new(pidfd, PollFlags::IN),
             PollFd::new(control, PollFlags::IN),
         ];
+        if let Some(answerer) = &answerer {
+            polled.push(PollFd::from_borrowed_fd(answerer.as_fd(), PollFlags::IN));
+        }
         match rustix::event::poll(&mut polled, None) {
             Err(Errno::INTR) => continue,
             done => done.during("wait for step", "")?,
         };
         if !polled[0].revents().is_empty() {
+            break;
+        }
+        if polled
+            .get(2)
+            .is_some_and(|answerer| !answerer.revents().is_empty())
+        {
+            // Calls would fail from now on, and the step would go on with that.
+            rustix::process::pidfd_send_signal(pidfd, Signal::KILL).during("kill step", "")?;
+            ended = true;
             break;
         }
         match hear(control) {
@@ -335,7 +379,11 @@ fn attend(pid: Pid, pidfd: &OwnedFd, control: &OwnedFd) -> Result<WaitStatus, Se
     }
     loop {
         match rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
-            Ok(Some((_, status))) => return Ok(status),
+            Ok(Some((_, status))) => {
+                let killed = status.terminating_signal() == Some(Signal::KILL.as_raw());
+                let failure = answerer.and_then(|answerer| answerer.failure(ended, killed));
+                return failure.map_or(Ok(status), Err);
+            }
             Ok(None) | Err(Errno::INTR) => {}
             Err(error) => return Err(error).during("wait for step", ""),
         }

@@ -44,6 +44,21 @@ pub(crate) enum Report {
     },
 }
 
+/// What a supervisor is given.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Errand {
+    /// Owners are recorded: the caller is in a user namespace with one id.
+    pub(crate) owners_recorded: bool,
+    pub(crate) task: Task,
+}
+
+/// The same, to be written.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrandRef<'a> {
+    pub(crate) owners_recorded: bool,
+    pub(crate) task: &'a TaskRef<'a>,
+}
+
 /// What a supervisor is started for.
 #[derive(Debug, Deserialize)]
 pub(crate) enum Task {

@@ -129,7 +129,8 @@ pub async fn dir(files: Files, path: String, pattern: String) -> Result<Vec<Stat
                     "{path} has more than {NAMES_MAX} entries"
                 )));
             }
-            let found = rustix::fs::statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
+            let found =
+                rbuild_sys::owner::statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
             let link = link_of(&dir, entry.file_name(), &found);
             entries.push(to_stat(name, &found, link));
         }

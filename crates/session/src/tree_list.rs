@@ -75,7 +75,7 @@ impl<'r> TreeList<'r> {
                 frame.fd = Some(fd.map_err(|e| fail("open directory", &path, e))?);
             }
             let Some(fd) = &frame.fd else { continue };
-            let status = match rustix::fs::statat(fd, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+            let status = match rbuild_sys::owner::statat(fd, &*name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(status) => status,
                 Err(Errno::NOENT) => continue,
                 Err(e) => return Err(fail("stat", &path, e)),

@@ -12,6 +12,7 @@ pub mod landlock;
 pub mod mount_attr;
 pub mod namespace;
 pub mod overlay;
+pub mod owner;
 pub mod process;
 mod rootfd;
 pub mod seccomp;

@@ -54,6 +54,14 @@ pub fn enter_network(namespace: BorrowedFd<'_>) -> Result<(), Errno> {
     move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
 }
 
+/// Gives the calling thread a root, a working directory and a umask of its own.
+///
+/// # Errors
+/// The kernel's, for want of memory.
+pub fn unshare_root_of_this_thread() -> Result<(), Errno> {
+    unshare(UnshareFlags::FS)
+}
+
 pub(crate) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
     // SAFETY: CLONE_FILES is never among the flags given in this crate, so no other thread's descriptors change
     // meaning.

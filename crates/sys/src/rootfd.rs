@@ -134,7 +134,7 @@ impl RootFd {
 
     fn stat_flags(&self, path: &Path, flags: OFlags) -> Result<Stat, RootFdError> {
         let fd = self.open_in(path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty())?;
-        rustix::fs::fstat(&fd).map_err(|e| io_error("stat", path, e))
+        crate::owner::fstat(&fd).map_err(|e| io_error("stat", path, e))
     }
 
     /// Reads a whole regular file of at most `max_bytes`. A FIFO, device or directory is refused without being
@@ -174,7 +174,7 @@ impl RootFd {
             return Err(RootFdError::NotRegular(path.to_owned()));
         }
         let fd = self.open_in(path, flags, Mode::empty())?;
-        let again = rustix::fs::fstat(&fd).map_err(|e| io_error("stat", path, e))?;
+        let again = crate::owner::fstat(&fd).map_err(|e| io_error("stat", path, e))?;
         if (again.st_dev, again.st_ino) != (stat.st_dev, stat.st_ino) {
             return Err(RootFdError::NotRegular(path.to_owned()));
         }

@@ -1,9 +1,12 @@
-//! The ladder's first two rungs: namespaces as root, or a user namespace with the caller's subordinate ids.
+//! The ladder's rungs: namespaces as root, a user namespace with the caller's subordinate ids, or one with its own id.
 //!
 //! Called once, early, while the process has one thread. Afterwards the process is uid 0 with all capabilities in a
-//! mount namespace of its own, on either rung, and the rest of the program is the same for both.
+//! mount namespace of its own, on every rung, and the rest of the program is the same for all; where there is one id,
+//! [`crate::owner`] keeps the others.
 
 mod ids;
+mod ladder;
+mod one_id;
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -16,30 +19,10 @@ use rustix::process::{DumpableBehavior, Pid, WaitOptions};
 use rustix::thread::UnshareFlags;
 
 use crate::namespace::unshare;
-use crate::overlay::Form;
 use crate::process::ForkError;
 
 pub use ids::{IdFile, IdRange};
-
-/// On which rung of the ladder the process stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rung {
-    /// Real root in a mount namespace of its own.
-    RootNamespaces,
-    /// Root of a user namespace with subordinate ids mapped by `newuidmap` and `newgidmap`.
-    SubordinateIds,
-}
-
-impl Rung {
-    /// How layers are kept on this rung.
-    #[must_use]
-    pub const fn form(self) -> Form {
-        match self {
-            Self::RootNamespaces => Form::Trusted,
-            Self::SubordinateIds => Form::User,
-        }
-    }
-}
+pub use ladder::{Declined, Entered, LadderError, Rung};
 
 /// Why a rung cannot be reached. Each text ends with the least change that helps.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +83,12 @@ pub enum UsernsError {
         "AppArmor lets only named programs make user namespaces: give this program a profile with `userns,`, or have root run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
     )]
     AppArmor,
+    /// Owners cannot be shown to steps.
+    #[error("show steps the owners of files")]
+    Listener(#[source] crate::seccomp::SeccompError),
+    /// The rung is root's, and the caller is not.
+    #[error("the caller is not root")]
+    NotRoot,
     /// The kernel refused for a reason not known here.
     #[error("{step}")]
     Kernel {
@@ -120,38 +109,69 @@ pub enum UsernsError {
     },
 }
 
-/// Enters the highest rung this caller can stand on. Mounts made from here on are seen by this process and its
-/// children only, and end with them.
+/// Enters the highest rung this caller can stand on, or just `wanted`. Mounts made from here on are seen by this process
+/// and its children only, and end with them.
 ///
 /// # Errors
-/// The caller stands on neither rung, with the least change that would help.
-pub fn enter() -> Result<Rung, UsernsError> {
+/// The caller stands on no rung, with the reason for each and the least change that would help. The process may then be
+/// in a user namespace of no use: end it.
+pub fn enter(wanted: Option<Rung>) -> Result<Entered, LadderError> {
+    let mut declined = Vec::new();
+    let outer = (
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    let mut half_way = false;
+    let tried = Rung::ALL.into_iter().filter(|rung| match wanted {
+        Some(wanted) => wanted == *rung,
+        // Root's rung is nothing that another user missed.
+        None => *rung != Rung::RootNamespaces || rustix::process::geteuid().is_root(),
+    });
+    for rung in tried {
+        let entered = one_thread().and_then(|()| match rung {
+            Rung::RootNamespaces => enter_root(),
+            Rung::SubordinateIds => enter_subordinate(&mut half_way),
+            Rung::OneId => one_id::enter(outer, half_way),
+        });
+        match entered.and_then(|()| make_private()) {
+            Ok(()) => return Ok(Entered { rung, declined }),
+            Err(error) => declined.push(Declined { rung, error }),
+        }
+    }
+    Err(LadderError { declined })
+}
+
+fn one_thread() -> Result<(), UsernsError> {
     let threads = std::fs::read_dir("/proc/self/task").map_err(|source| UsernsError::Read {
         path: "/proc/self/task".into(),
         source,
     })?;
-    let threads = threads.count();
-    if threads != 1 {
-        return Err(UsernsError::Threads(threads));
+    match threads.count() {
+        1 => Ok(()),
+        threads => Err(UsernsError::Threads(threads)),
     }
-    let rung = if rustix::process::geteuid().is_root() {
-        unshare(UnshareFlags::NEWNS).map_err(|e| kernel("unshare mounts", e))?;
-        Rung::RootNamespaces
-    } else {
-        enter_subordinate()?;
-        Rung::SubordinateIds
-    };
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(|e| kernel("make mounts private", e))?;
-    Ok(rung)
 }
 
-fn enter_subordinate() -> Result<(), UsernsError> {
+fn make_private() -> Result<(), UsernsError> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(|e| kernel("make mounts private", e))
+}
+
+fn enter_root() -> Result<(), UsernsError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(UsernsError::NotRoot);
+    }
+    unshare(UnshareFlags::NEWNS).map_err(|e| kernel("unshare mounts", e))
+}
+
+/// `half_way` is set when the namespace was made and could not be used.
+fn enter_subordinate(half_way: &mut bool) -> Result<(), UsernsError> {
     let maps = Maps::find()?;
     // newuidmap compares the owner of /proc/PID with its caller, and that is root for a hidden process.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(|e| kernel("prctl", e))?;
     let writer = maps.start()?;
     unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(refusal)?;
+    *half_way = true;
     writer.write_maps()?;
     crate::process::become_user(0, 0, &[]).map_err(|source| match source.raw_os_error() {
         Some(libc::EPERM) if apparmor_restricts() => UsernsError::AppArmor,

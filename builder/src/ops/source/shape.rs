@@ -93,7 +93,7 @@ impl Shape {
             hasher.update(&buffer[..count]);
             file.write_all(&buffer[..count])?;
         }
-        rustix::fs::fchown(
+        rbuild_sys::owner::chown(
             &file,
             Some(Uid::from_raw(self.uid)),
             Some(Gid::from_raw(self.gid)),

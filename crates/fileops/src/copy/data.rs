@@ -44,7 +44,7 @@ impl DataCopier {
         if size <= SMALL_MAX_BYTES && !sparse {
             return read_write(source, target, None);
         }
-        let target_dev = rustix::fs::fstat(target).map_err(DataError::Write)?.st_dev;
+        let target_dev = rbuild_sys::owner::fstat(target).map_err(DataError::Write)?.st_dev;
         let key = (stat.st_dev, target_dev);
         let mut way = self.way(key);
         if way == Way::Clone {

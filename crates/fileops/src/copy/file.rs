@@ -88,7 +88,7 @@ impl Engine<'_> {
             Err(Errno::LOOP | Errno::NXIO) => return Err(self.changed(job)),
             Err(e) => return Err(read("open")(e)),
         };
-        let stat = rustix::fs::fstat(&source).map_err(read("stat"))?;
+        let stat = rbuild_sys::owner::fstat(&source).map_err(read("stat"))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(self.changed(job));
         }
@@ -114,7 +114,7 @@ impl Engine<'_> {
         xattrs: &xattr::Xattrs,
     ) -> Result<(), CopyError> {
         let write = |verb| move |e| self.write_error(verb, &job.relative(), e);
-        let now = rustix::fs::fstat(target).map_err(write("stat"))?;
+        let now = rbuild_sys::owner::fstat(target).map_err(write("stat"))?;
         set_owner(target, self.owner_of(stat), &now).map_err(write("change owner"))?;
         let mode = self.mode_of(stat);
         if Mode::from_raw_mode(now.st_mode & 0o7777) != mode {
@@ -165,7 +165,7 @@ impl Engine<'_> {
     /// Sets the owner of something held by an `O_PATH` descriptor, if it still is what was made.
     fn dress_path(&self, job: &Job<'_>, made: &OwnedFd, kind: FileType) -> Result<(), CopyError> {
         let write = |verb| move |e| self.write_error(verb, &job.relative(), e);
-        let now = rustix::fs::fstat(made).map_err(write("stat"))?;
+        let now = rbuild_sys::owner::fstat(made).map_err(write("stat"))?;
         if FileType::from_raw_mode(now.st_mode) != kind {
             let name = OsStr::from_bytes(job.to_name.as_bytes());
             return Err(CopyError::DestMoved(self.target_path(job.dir).join(name)));
@@ -175,7 +175,7 @@ impl Engine<'_> {
             return Ok(());
         }
         let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
-        rustix::fs::chownat(made, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(write("change owner"))
+        rbuild_sys::owner::chown(made, uid, gid).map_err(write("change owner"))
     }
 
     /// Makes a new empty file, readable by nobody else until it is finished.
@@ -203,7 +203,7 @@ impl Engine<'_> {
 
     /// Removes what has the name, unless it is a directory that must stay.
     pub(super) fn clear(&self, to: &OwnedFd, name: &CString, relative: &[u8]) -> Result<(), CopyError> {
-        match rustix::fs::statat(to, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match rbuild_sys::owner::statat(to, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(self.write_error("stat", relative, e)),
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {

@@ -99,7 +99,7 @@ impl TreeCopy<'_, '_, '_> {
     }
 
     fn push(&mut self, name: &CString, fd: Arc<OwnedFd>, finish: Finish) -> Result<(), Errno> {
-        let id = DirId::of(&rustix::fs::fstat(&fd)?);
+        let id = DirId::of(&rbuild_sys::owner::fstat(&fd)?);
         let filling = Arc::new(Filling {
             users: AtomicUsize::new(1),
             finish: Mutex::new(None),
@@ -122,8 +122,8 @@ impl TreeCopy<'_, '_, '_> {
             if errno != Errno::EXIST {
                 return Err(fail("make directory")(errno));
             }
-            let stat =
-                rustix::fs::statat(&*parent, dir.name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("stat"))?;
+            let stat = rbuild_sys::owner::statat(&*parent, dir.name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(fail("stat"))?;
             created = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
             if created {
                 if !engine.replace {
@@ -157,7 +157,7 @@ impl TreeCopy<'_, '_, '_> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let first = rustix::fs::openat2(&*self.root, path.as_slice(), flags, Mode::empty(), resolve);
         // Nothing but the very file we made is given another name.
-        let same = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|now| DirId::of(&now) == *id);
+        let same = |fd: &OwnedFd| rbuild_sys::owner::fstat(fd).is_ok_and(|now| DirId::of(&now) == *id);
         let Some(first) = first.ok().filter(same) else {
             return Ok(false);
         };
@@ -188,7 +188,7 @@ impl TreeCopy<'_, '_, '_> {
             leaf.name,
             parent_of(relative),
         )?;
-        let made = rustix::fs::statat(&**to, leaf.name, AtFlags::SYMLINK_NOFOLLOW)
+        let made = rbuild_sys::owner::statat(&**to, leaf.name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| engine.write_error("stat", relative, e))?;
         let key = (leaf.stat.st_dev, leaf.stat.st_ino);
         self.links.insert(key, (relative.to_vec(), DirId::of(&made)));

@@ -55,7 +55,7 @@ pub(super) fn read(dir: &OwnedFd, name: &CString, stat: &Stat, origin: Origin) -
         FileType::RegularFile => read_regular(dir, name, origin),
         FileType::Symlink => {
             let link = open_name(dir, name)?;
-            let now = rustix::fs::fstat(&link).map_err(|e| ReadFailure::Errno("stat", e))?;
+            let now = rbuild_sys::owner::fstat(&link).map_err(|e| ReadFailure::Errno("stat", e))?;
             let text = match rustix::fs::readlinkat(&link, c"", Vec::new()) {
                 Ok(text) => text,
                 Err(Errno::INVAL | Errno::NOENT) => return Err(ReadFailure::Changed),
@@ -71,7 +71,7 @@ pub(super) fn read(dir: &OwnedFd, name: &CString, stat: &Stat, origin: Origin) -
         }
         _ => {
             let special = open_name(dir, name)?;
-            let now = rustix::fs::fstat(&special).map_err(|e| ReadFailure::Errno("stat", e))?;
+            let now = rbuild_sys::owner::fstat(&special).map_err(|e| ReadFailure::Errno("stat", e))?;
             let leaf = digest(&Sha256::digest(b""), &xattr::read_path_fd(&special, origin));
             Ok(Read {
                 leaf,
@@ -95,7 +95,7 @@ fn read_regular(dir: &OwnedFd, name: &CString, origin: Origin) -> Result<Read, R
         Err(Errno::LOOP | Errno::NXIO) => return Err(ReadFailure::Changed),
         Err(e) => return Err(ReadFailure::Errno("open", e)),
     };
-    let status = || rustix::fs::fstat(&file).map_err(|e| ReadFailure::Errno("stat", e));
+    let status = || rbuild_sys::owner::fstat(&file).map_err(|e| ReadFailure::Errno("stat", e));
     let mut before = status()?;
     if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
         return Err(ReadFailure::Changed);

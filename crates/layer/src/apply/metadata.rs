@@ -9,8 +9,7 @@ use rustix::io::Errno;
 use super::{Applier, ApplyError, At, failed};
 use crate::entry::{Device, Entry, Time};
 
-/// Carries the device of a placeholder file: `c` or `b`, major and minor, with spaces between.
-pub(crate) const DEVICE_XATTR: &str = "user.rbuild.device";
+pub(crate) use rbuild_sys::owner::DEVICE_XATTR;
 
 /// Whether an attribute of an archive may be set, and an attribute of a file exported.
 ///
@@ -31,7 +30,7 @@ impl Applier {
         times: bool,
     ) -> Result<(), ApplyError> {
         let (uid, gid) = self.policy.chown.unwrap_or((entry.uid, entry.gid));
-        rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        rbuild_sys::owner::chown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             .map_err(|e| failed("change owner", &entry.path, e))?;
         rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode & 0o7777))
             .map_err(|e| failed("change mode", &entry.path, e))?;
@@ -57,8 +56,7 @@ impl Applier {
         let node = rustix::fs::openat(parent, at.name, flags, Mode::empty())
             .map_err(|e| failed("open", at.path, e))?;
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::chownat(&node, "", uid, gid, AtFlags::EMPTY_PATH)
-            .map_err(|e| failed("change owner", at.path, e))?;
+        rbuild_sys::owner::chown(&node, uid, gid).map_err(|e| failed("change owner", at.path, e))?;
         let stat = rustix::fs::fstat(&node).map_err(|e| failed("stat", at.path, e))?;
         // The magic link leads to the held inode, whatever has its name by now, and is not followed further.
         let held = format!("/proc/self/fd/{}", node.as_fd().as_raw_fd());
@@ -67,6 +65,10 @@ impl Applier {
                 .map_err(|e| failed("change mode", at.path, e))?;
         }
         self.set_xattrs(entry, |name, value| {
+            // Means nothing on what cannot be executed, and the owner may be recorded there.
+            if name == rbuild_sys::owner::CAPABILITY_XATTR.as_bytes() && rbuild_sys::owner::are_recorded() {
+                return Ok(());
+            }
             rustix::fs::setxattr(held.as_str(), name, value, XattrFlags::empty())
         })?;
         rustix::fs::utimensat(

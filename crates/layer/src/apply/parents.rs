@@ -140,7 +140,8 @@ impl Applier {
         rustix::fs::mkdirat(parent, name.as_slice(), mode).map_err(fail)?;
         let dir = rustix::fs::openat(parent, name.as_slice(), DIRECTORY, Mode::empty()).map_err(fail)?;
         // A parent with the set-group-id bit would have given its group, and the umask may have taken bits.
-        rustix::fs::fchown(&dir, Some(rustix::fs::Uid::ROOT), Some(rustix::fs::Gid::ROOT)).map_err(fail)?;
+        rbuild_sys::owner::chown(&dir, Some(rustix::fs::Uid::ROOT), Some(rustix::fs::Gid::ROOT))
+            .map_err(fail)?;
         rustix::fs::fchmod(&dir, mode).map_err(fail)?;
         let path = walked.join(&b'/');
         if self.policy.whiteouts.is_some() {

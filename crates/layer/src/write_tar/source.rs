@@ -37,7 +37,7 @@ const FILE: OFlags = OFlags::RDONLY
 impl Source {
     /// Looks at `name` in `dir`.
     pub(super) fn open(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Self, Errno> {
-        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = rbuild_sys::owner::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let flags = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => FILE,
             FileType::Directory => DIRECTORY,
@@ -45,7 +45,7 @@ impl Source {
         };
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
         // What was opened is what counts.
-        let stat = rustix::fs::fstat(&fd)?;
+        let stat = rbuild_sys::owner::fstat(&fd)?;
         Ok(Self { stat, fd: Some(fd) })
     }
 

@@ -121,7 +121,7 @@ impl<'a, S: Sink> Walk<'a, S> {
 
     pub(super) fn run(mut self) -> Result<Walked<S>, WriteError> {
         let root = Source {
-            stat: rustix::fs::fstat(&self.dir).map_err(|e| failed("stat", b"/", e))?,
+            stat: rbuild_sys::owner::fstat(&self.dir).map_err(|e| failed("stat", b"/", e))?,
             fd: Some(self.dir.try_clone().map_err(|source| WriteError::Io {
                 verb: "open",
                 path: "/".to_owned(),

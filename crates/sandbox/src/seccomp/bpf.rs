@@ -6,18 +6,24 @@ use rbuild_sys::seccomp::Instruction;
 
 /// What happens to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Let it run.
     Allow,
     /// Fail with this error number.
     Errno(u16),
     /// Let it run if one of the tests holds, else fail with `EPERM`.
     AllowIf(Vec<Test>),
+    /// Ask the listener.
+    Notify,
+    /// Ask the listener if any of these bits of an argument is set, else let it run.
+    NotifyIfAnyOf(u8, u32),
+    /// Do not run it, and give 0, if all tests hold; else let it run.
+    SucceedIf(Vec<Test>),
 }
 
 /// A comparison of the low 32 bits of one argument (0 to 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Test {
+pub(crate) enum Test {
     /// `arg == value`
     Equal(u8, u32),
     /// `arg < value`
@@ -30,17 +36,17 @@ pub(super) enum Test {
 
 /// The policy for one architecture as the kernel tells them apart.
 #[derive(Clone, Debug)]
-pub(super) struct Architecture {
+pub(crate) struct Architecture {
     /// `AUDIT_ARCH_*`.
-    pub(super) audit: u32,
+    pub(crate) audit: u32,
     /// Call number ranges by their first number, ascending, starting at 0; each lasts until the next.
-    pub(super) ranges: Vec<(u32, Action)>,
+    pub(crate) ranges: Vec<(u32, Action)>,
 }
 
 /// Docker's default for what no rule names.
-pub(super) const EPERM: u16 = 1;
+pub(crate) const EPERM: u16 = 1;
 /// What a program sees for a call the kernel does not have, so that it falls back to an older one.
-pub(super) const ENOSYS: u16 = 38;
+pub(crate) const ENOSYS: u16 = 38;
 
 const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
@@ -51,12 +57,13 @@ const JUMP_ANY_BIT: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 const RETURN_ALLOW: u32 = 0x7fff_0000;
 const RETURN_ERRNO: u32 = 0x0005_0000;
+const RETURN_NOTIFY: u32 = 0x7fc0_0000;
 const OFFSET_NUMBER: u32 = 0;
 const OFFSET_ARCHITECTURE: u32 = 4;
 const OFFSET_ARGUMENTS: u32 = 16;
 
 /// The program: unknown architectures fail with `ENOSYS`.
-pub(super) fn compile(architectures: &[Architecture]) -> Vec<Instruction> {
+pub(crate) fn compile(architectures: &[Architecture]) -> Vec<Instruction> {
     let mut program = vec![load(OFFSET_ARCHITECTURE)];
     for architecture in architectures {
         let mut body = vec![load(OFFSET_NUMBER)];
@@ -86,25 +93,48 @@ fn tree(ranges: &[(u32, Action)]) -> Vec<Instruction> {
 }
 
 fn leaf(action: &Action) -> Vec<Instruction> {
-    let tests = match action {
-        Action::Allow => return vec![ret(RETURN_ALLOW)],
-        Action::Errno(errno) => return vec![fail(*errno)],
-        Action::AllowIf(tests) => tests,
-    };
-    let mut code = Vec::new();
-    for test in tests {
-        let (argument, compared) = match *test {
-            Test::Equal(argument, value) => (argument, compare(JUMP_EQUAL, value, 0, 1)),
-            Test::Less(argument, value) => (argument, compare(JUMP_AT_LEAST, value, 1, 0)),
-            Test::Greater(argument, value) => (argument, compare(JUMP_GREATER, value, 0, 1)),
-            Test::NoneOf(argument, mask) => (argument, compare(JUMP_ANY_BIT, mask, 1, 0)),
-        };
-        code.push(load(low_word(argument)));
-        code.push(compared);
-        code.push(ret(RETURN_ALLOW));
+    match action {
+        Action::Allow => vec![ret(RETURN_ALLOW)],
+        Action::Errno(errno) => vec![fail(*errno)],
+        Action::Notify => vec![ret(RETURN_NOTIFY)],
+        Action::AllowIf(tests) => {
+            let mut code: Vec<_> = tests
+                .iter()
+                .flat_map(|test| {
+                    let [load, compare] = when(*test, 0, 1);
+                    [load, compare, ret(RETURN_ALLOW)]
+                })
+                .collect();
+            code.push(fail(EPERM));
+            code
+        }
+        Action::NotifyIfAnyOf(argument, mask) => {
+            let [load, compare] = when(Test::NoneOf(*argument, *mask), 1, 0);
+            vec![load, compare, ret(RETURN_NOTIFY), ret(RETURN_ALLOW)]
+        }
+        Action::SucceedIf(tests) => {
+            let mut code: Vec<_> = tests
+                .iter()
+                .flat_map(|test| {
+                    let [load, compare] = when(*test, 1, 0);
+                    [load, compare, ret(RETURN_ALLOW)]
+                })
+                .collect();
+            code.push(fail(0));
+            code
+        }
     }
-    code.push(fail(EPERM));
-    code
+}
+
+/// Jumps over so many instructions if the test holds, and over so many if it does not.
+fn when(test: Test, holds: u8, fails: u8) -> [Instruction; 2] {
+    let (argument, compared) = match test {
+        Test::Equal(argument, value) => (argument, compare(JUMP_EQUAL, value, holds, fails)),
+        Test::Less(argument, value) => (argument, compare(JUMP_AT_LEAST, value, fails, holds)),
+        Test::Greater(argument, value) => (argument, compare(JUMP_GREATER, value, holds, fails)),
+        Test::NoneOf(argument, mask) => (argument, compare(JUMP_ANY_BIT, mask, fails, holds)),
+    };
+    [load(low_word(argument)), compared]
 }
 
 fn low_word(argument: u8) -> u32 {
@@ -157,9 +187,13 @@ const fn fail(errno: u16) -> Instruction {
     ret(RETURN_ERRNO | errno as u32)
 }
 
+/// What [`run`] gives for a call that the listener is asked about.
+#[cfg(test)]
+pub(crate) const ASKED: u16 = u16::MAX;
+
 /// Runs a program as the kernel would, for tests of what a policy answers.
 #[cfg(test)]
-pub(super) fn run(
+pub(crate) fn run(
     program: &[Instruction],
     architecture: u32,
     number: u32,
@@ -186,6 +220,7 @@ pub(super) fn run(
             JUMP_AT_LEAST => at += jump(accumulator >= step.k),
             JUMP_ANY_BIT => at += jump(accumulator & step.k != 0),
             RETURN if step.k == RETURN_ALLOW => return Ok(()),
+            RETURN if step.k == RETURN_NOTIFY => return Err(ASKED),
             RETURN => return Err((step.k & 0xffff) as u16),
             other => panic!("unknown instruction {other:#x}"),
         }

@@ -4,7 +4,7 @@
 //! `sandbox-probe run PLAN.json` runs a plan; output goes to its own, the outcome to the last line of standard error.
 //! `sandbox-probe join PLAN.json` has its process join a sandbox whose first process sleeps at a terminal.
 //! `sandbox-probe connect NAME` tells whether a listener at an abstract socket, and one made by itself, can be reached.
-//! Without root rights it enters a user namespace first, as rbuild does.
+//! `PROBE_RUNG` names the rung of the ladder to stand on. Without root rights it enters a user namespace first, as rbuild does.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "a test program that reports to its tests")]
 
@@ -53,7 +53,9 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         return Err("usage: sandbox-probe run PLAN.json | join PLAN.json | bench PLAN.json N".into());
     }
     let plan: Plan = serde_json::from_slice(&std::fs::read(args.next().unwrap_or_default())?)?;
-    let rung = rbuild_sys::userns::enter()?;
+    let wanted = std::env::var("PROBE_RUNG").ok();
+    let wanted = wanted.and_then(|name| rbuild_sys::userns::Rung::parse(&name));
+    let rung = rbuild_sys::userns::enter(wanted)?.rung;
     eprintln!("probe: {rung:?}");
     if mode == "bench" {
         return bench(&plan, args.next().unwrap_or_default().to_string_lossy().parse()?);

@@ -210,5 +210,5 @@ const APPLETS: &[&str] = &[
     "sh", "cat", "ls", "id", "mkdir", "rm", "mv", "ln", "echo", "true", "false", "stat", "mount", "umount",
     "mknod", "dd", "sleep", "env", "grep", "touch", "hostname", "pwd", "readlink", "chmod", "chown", "kill",
     "unshare", "cp", "find", "ps", "head", "tail", "wc", "sort", "seq", "test", "df", "chroot", "ip", "nc",
-    "rmdir",
+    "rmdir", "su", "mkfifo", "printf", "tr",
 ];

@@ -14,5 +14,6 @@ mod isolation;
 mod joining;
 mod limits;
 mod mounts;
+mod one_id;
 mod rootless;
 mod running;

@@ -21,8 +21,7 @@ struct Rootless {
 
 impl Rootless {
     fn new() -> Option<Self> {
-        let fixture = Fixture::new()?;
-        let missing = ["/usr/bin/newuidmap", "/usr/sbin/useradd", "/usr/bin/setpriv"];
+        let missing = ["/usr/bin/newuidmap", "/usr/sbin/useradd"];
         if let Some(program) = missing.into_iter().find(|path| !Path::new(path).exists()) {
             assert!(
                 std::env::var_os("RBUILD_REQUIRE_PEERS").is_none(),
@@ -32,21 +31,14 @@ impl Rootless {
             return None;
         }
         let uid = test_user();
-        for name in ["upper", "work", "lower"] {
-            own(&fixture.path(name), uid);
-        }
-        std::fs::copy(probe(), fixture.path("probe")).unwrap();
-        std::fs::set_permissions(fixture.path("probe"), Permissions::from_mode(0o755)).unwrap();
-        Some(Self { fixture, uid })
+        Some(Self {
+            fixture: users_fixture(uid)?,
+            uid,
+        })
     }
 
     fn plan(&self, script: &str) -> Plan {
-        let mut plan = self.fixture.plan(script);
-        let Source::Overlay(overlay) = &mut plan.root.source else {
-            unreachable!()
-        };
-        overlay.form = Form::User;
-        plan
+        user_plan(&self.fixture, script)
     }
 
     fn run(&self, plan: &Plan) -> Output {
@@ -84,7 +76,30 @@ impl Rootless {
     }
 }
 
-fn own(path: &Path, uid: u32) {
+/// A fixture that belongs to a user, with a probe that the user can run.
+pub(crate) fn users_fixture(uid: u32) -> Option<Fixture> {
+    let fixture = Fixture::new()?;
+    let setpriv = "/usr/bin/setpriv";
+    assert!(Path::new(setpriv).exists(), "{setpriv} is missing (util-linux)");
+    for name in ["upper", "work", "lower"] {
+        own(&fixture.path(name), uid);
+    }
+    std::fs::copy(probe(), fixture.path("probe")).unwrap();
+    std::fs::set_permissions(fixture.path("probe"), Permissions::from_mode(0o755)).unwrap();
+    Some(fixture)
+}
+
+/// A plan over it, for a user namespace.
+pub(crate) fn user_plan(fixture: &Fixture, script: &str) -> Plan {
+    let mut plan = fixture.plan(script);
+    let Source::Overlay(overlay) = &mut plan.root.source else {
+        unreachable!()
+    };
+    overlay.form = Form::User;
+    plan
+}
+
+pub(crate) fn own(path: &Path, uid: u32) {
     std::os::unix::fs::lchown(path, Some(uid), Some(uid)).unwrap();
     if path.is_dir() && !path.is_symlink() {
         std::fs::read_dir(path)
@@ -295,6 +310,7 @@ fn rootless_a_user_without_ranges_is_told_the_least_change() {
         .arg(rootless.fixture.path("probe"))
         .arg("run")
         .arg(plan)
+        .env("PROBE_RUNG", "subids")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);

@@ -303,7 +303,7 @@ impl Disk {
 }
 
 fn status(dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<Option<Status>, SyncError> {
-    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+    match rbuild_sys::owner::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(io_error("stat", path, e)),

@@ -64,7 +64,7 @@ impl Landing {
         };
         let (uid, gid) = (self.wanted.uid, self.wanted.gid);
         if (uid, gid) != (0, 0) {
-            rustix::fs::fchown(&writer.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            rbuild_sys::owner::chown(&writer.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
         rustix::fs::fchmod(&writer.file, Mode::from_raw_mode(self.wanted.mode))?;
         let time = Timespec {

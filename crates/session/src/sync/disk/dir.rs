@@ -93,7 +93,7 @@ impl Dir {
             return Ok(());
         };
         let fail = |e| io_error("set metadata of", &self.path, e);
-        let now = rustix::fs::fstat(fd).map_err(fail)?;
+        let now = rbuild_sys::owner::fstat(fd).map_err(fail)?;
         entry::set_xattrs(fd, &wanted.xattrs);
         if (now.st_uid, now.st_gid) != (wanted.uid, wanted.gid) {
             entry::chown(fd, wanted.uid, wanted.gid).map_err(fail)?;

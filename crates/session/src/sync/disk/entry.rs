@@ -89,7 +89,9 @@ impl Disk {
         let (uid, gid) = self.owner.unwrap_or((stat.uid, stat.gid));
         let (uid, gid) = ids(uid, gid).map_err(fail)?;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::chownat(parent, name, Some(uid), Some(gid), nofollow).map_err(fail)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(fail)?;
+        rbuild_sys::owner::chown(&made, Some(uid), Some(gid)).map_err(fail)?;
         if kind != FileType::Symlink {
             let mode = Mode::from_raw_mode(file_mode::permissions(stat.mode));
             rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(fail)?;
@@ -159,7 +161,7 @@ fn is_kept(name: &[u8]) -> bool {
 
 pub(super) fn chown(fd: &OwnedFd, uid: u32, gid: u32) -> Result<(), Errno> {
     let (uid, gid) = ids(uid, gid)?;
-    rustix::fs::fchown(fd, Some(uid), Some(gid))
+    rbuild_sys::owner::chown(fd, Some(uid), Some(gid))
 }
 
 /// The kernel reads the highest number as "leave it".

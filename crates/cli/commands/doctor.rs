@@ -1,0 +1,33 @@
+//! `rbuild doctor`: whether steps can run here, on which rung, and what to change for the next one.
+
+use std::path::PathBuf;
+
+use rbuild_sys::userns::Rung;
+use rbuild_ui::diagnostic::ExitCode;
+
+use super::CommandError;
+use crate::args::DoctorArgs;
+use crate::doctor;
+use crate::engine::EngineOptions;
+use crate::env::Env;
+
+/// Tries each rung, or the one of `--rung`, and shows what came of it. Nothing works: exit code 1.
+pub(super) fn run(args: &DoctorArgs, options: EngineOptions, env: &mut Env) -> Result<(), CommandError> {
+    let rungs = options.rung.map_or_else(|| Rung::ALL.to_vec(), |rung| vec![rung]);
+    let near = options
+        .root
+        .or_else(crate::native::store_root)
+        .unwrap_or_else(|| PathBuf::from("/tmp"));
+    let report = doctor::examine(&rungs, &near);
+    if args.json {
+        serde_json::to_writer_pretty(&mut env.stdout, &report).map_err(std::io::Error::from)?;
+        writeln!(env.stdout)?;
+    } else {
+        report.write(&mut env.stdout)?;
+    }
+    env.stdout.flush()?;
+    match report.chosen {
+        Some(_) => Ok(()),
+        None => Err(CommandError::Judged(ExitCode::Failure)),
+    }
+}
