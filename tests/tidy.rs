@@ -362,7 +362,7 @@ fn tests_by_file() -> BTreeMap<String, BTreeSet<String>> {
 
 /// Rows of the tables in `page` that name tests in their last column: the first column, and those names.
 fn rows_with_tests(page: &str) -> Vec<(String, Vec<String>)> {
-    let text = fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+    let text = fs::read_to_string(root().join(page)).expect("a page of a table");
     let mut rows = Vec::new();
     let mut in_table = false;
     for line in text.lines() {

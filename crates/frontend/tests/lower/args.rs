@@ -11,11 +11,11 @@ fn env(dockerfile: &str, build_args: &[(&str, &str)]) -> String {
     for (name, value) in build_args {
         options.build_args.insert((*name).to_owned(), (*value).to_owned());
     }
-    let text = dump(&lower_with(&options, &Fake::new()).unwrap());
+    let text = dump(&lower_with(&options, &Fake::new()).expect("it lowers"));
     let line = text
         .lines()
         .rfind(|line| line.starts_with("  env "))
-        .unwrap()
+        .expect("a RUN")
         .to_owned();
     let list = line.trim_start_matches("  env [").trim_end_matches(']');
     list.split(", ")
