@@ -12,6 +12,8 @@ use rustix::io::Errno;
 /// for a cheaper way.
 const SMALL_MAX_BYTES: u64 = 64 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
+/// Most bytes taken of a file whose status says that it is empty: those of `/proc` are not, and a log may begin to grow.
+pub(crate) const UNSIZED_MAX_BYTES: u64 = 16 << 20;
 /// Most bytes asked of one `copy_file_range(2)`, so that a build can be stopped in the middle of a large file.
 const RANGE_MAX_BYTES: u64 = 64 << 20;
 
@@ -37,12 +39,14 @@ pub(crate) enum DataError {
 }
 
 impl DataCopier {
-    /// Copies all of `source` (whose status is `stat`) into the empty file `target`. Returns the bytes of the file.
+    /// Copies `source`, whose status is `stat`, into the empty file `target`: as much as it had when it was looked at, for
+    /// whoever writes to it meanwhile may never end. BuildKit stops there too. Returns the bytes of the file.
     pub(super) fn copy(&self, source: &OwnedFd, stat: &Stat, target: &OwnedFd) -> Result<u64, DataError> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let sparse = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size;
         if size <= SMALL_MAX_BYTES && !sparse {
-            return read_write(source, target, None);
+            let bytes = if size == 0 { UNSIZED_MAX_BYTES } else { size };
+            return read_write(source, target, bytes);
         }
         let target_dev = rbuild_sys::owner::fstat(target).map_err(DataError::Write)?.st_dev;
         let key = (stat.st_dev, target_dev);
@@ -66,9 +70,7 @@ impl DataCopier {
             rustix::fs::ftruncate(target, size).map_err(DataError::Write)?;
             return Ok(size);
         }
-        let copied = self.copy_span(key, &mut way, source, target, size)?;
-        // The file may have grown since it was looked at; BuildKit stops at the size it saw, and so does this.
-        Ok(copied)
+        self.copy_span(key, &mut way, source, target, size)
     }
 
     fn copy_span(
@@ -93,7 +95,7 @@ impl DataCopier {
             }
         }
         if done < len {
-            done += read_write(source, target, Some(len - done))?;
+            done += read_write(source, target, len - done)?;
         }
         Ok(done)
     }
@@ -138,7 +140,8 @@ fn data_segment(source: &OwnedFd, from: u64, size: u64) -> Result<Option<(u64, u
     Ok((start < size).then_some((start, end.min(size))))
 }
 
-fn read_write(source: &OwnedFd, target: &OwnedFd, limit: Option<u64>) -> Result<u64, DataError> {
+/// Copies up to `most` bytes.
+fn read_write(source: &OwnedFd, target: &OwnedFd, most: u64) -> Result<u64, DataError> {
     thread_local! {
         static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }
@@ -146,8 +149,8 @@ fn read_write(source: &OwnedFd, target: &OwnedFd, limit: Option<u64>) -> Result<
         buffer.resize(BUFFER_BYTES, 0);
         let mut done = 0_u64;
         loop {
-            let left = limit.map_or(u64::MAX, |limit| limit - done);
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let left = usize::try_from(most - done).unwrap_or(usize::MAX);
+            let want = left.min(buffer.len());
             if want == 0 {
                 return Ok(done);
             }
@@ -174,4 +177,38 @@ pub(crate) fn write_all(target: impl AsFd, mut bytes: &[u8]) -> Result<(), DataE
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek as _, Write as _};
+
+    #[test]
+    fn row40_no_more_is_copied_than_a_file_had_when_it_was_looked_at() {
+        for size in [1, 4096, SMALL_MAX_BYTES, SMALL_MAX_BYTES + 1, 300 << 10] {
+            let mut source = tempfile::tempfile().unwrap();
+            let content = vec![b'a'; usize::try_from(size).unwrap()];
+            source.write_all(&content).unwrap();
+            let stat = rustix::fs::fstat(&source).unwrap();
+            source.write_all(&vec![b'b'; 1 << 20]).unwrap();
+            source.rewind().unwrap();
+            let (source, target) = (OwnedFd::from(source), tempfile::tempfile().unwrap());
+            let mut copier = DataCopier::default();
+            // A clone takes the file as it is now, at once.
+            let key = (stat.st_dev, rustix::fs::fstat(&target).unwrap().st_dev);
+            copier.ways.get_mut().unwrap().insert(key, Way::Range);
+            let copied = copier.copy(&source, &stat, &OwnedFd::from(target)).unwrap();
+            assert_eq!(copied, size);
+        }
+    }
+
+    #[test]
+    fn row40_a_file_that_was_empty_has_an_end() {
+        let source = rustix::fs::open("/dev/zero", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
+        let (source, target) = (source.unwrap(), tempfile::tempfile().unwrap());
+        let stat = rustix::fs::fstat(&target).unwrap();
+        let copied = DataCopier::default().copy(&source, &stat, &OwnedFd::from(target));
+        assert_eq!(copied.unwrap(), UNSIZED_MAX_BYTES);
+    }
 }

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::stat_cache::StatKey;
+use crate::copy::data::UNSIZED_MAX_BYTES;
 use crate::dest::open_path;
 use crate::xattr::{self, Origin, Xattrs};
 
@@ -102,7 +103,12 @@ fn read_regular(dir: &OwnedFd, name: &CString, origin: Origin) -> Result<Read, R
     }
     let mut tries = 0;
     loop {
-        let (content, bytes) = content_digest(&file).map_err(|e| ReadFailure::Errno("read", e))?;
+        // No further than it went when it was looked at: whoever writes to it may never end.
+        let most = match StatKey::of(&before).size {
+            0 => UNSIZED_MAX_BYTES,
+            size => size,
+        };
+        let (content, bytes) = content_digest(&file, most).map_err(|e| ReadFailure::Errno("read", e))?;
         let leaf = digest(&content, &xattr::read(&file, origin));
         let after = status()?;
         tries += 1;
@@ -122,7 +128,8 @@ fn read_regular(dir: &OwnedFd, name: &CString, origin: Origin) -> Result<Read, R
     }
 }
 
-fn content_digest(file: &OwnedFd) -> Result<([u8; 32], u64), Errno> {
+/// Digest of up to `most` bytes, and how many there were.
+fn content_digest(file: &OwnedFd, most: u64) -> Result<([u8; 32], u64), Errno> {
     thread_local! {
         static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }
@@ -131,7 +138,12 @@ fn content_digest(file: &OwnedFd) -> Result<([u8; 32], u64), Errno> {
         let mut hasher = Sha256::new();
         let mut bytes = 0;
         loop {
-            match rustix::io::read(file, &mut buffer[..]) {
+            let left = usize::try_from(most - bytes).unwrap_or(usize::MAX);
+            let want = left.min(buffer.len());
+            if want == 0 {
+                return Ok((hasher.finalize().into(), bytes));
+            }
+            match rustix::io::read(file, &mut buffer[..want]) {
                 Ok(0) => return Ok((hasher.finalize().into(), bytes)),
                 Ok(n) => {
                     hasher.update(&buffer[..n]);
@@ -152,4 +164,20 @@ pub(super) fn digest(content: &[u8], xattrs: &Xattrs) -> [u8; 32] {
     bytes.extend_from_slice(content);
     xattr::encode(xattrs, &mut bytes);
     Sha256::digest(&bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row40_no_more_is_read_than_asked() {
+        let endless = rustix::fs::open("/dev/zero", OFlags::RDONLY, Mode::empty()).unwrap();
+        for most in [0, 1, BUFFER_BYTES as u64, 300 << 10] {
+            let (digest, bytes) = content_digest(&endless, most).unwrap();
+            assert_eq!(bytes, most);
+            let zeros = vec![0; usize::try_from(most).unwrap()];
+            assert_eq!(digest, <[u8; 32]>::from(Sha256::digest(zeros)));
+        }
+    }
 }

@@ -189,7 +189,9 @@ fn privileged_row16_selectors_end_inside_their_source() {
     std::fs::create_dir_all(fixture.path("stage/inside")).unwrap();
     std::fs::write(fixture.path("stage/mark"), "stage-root").unwrap();
     symlink("/", fixture.path("stage/dir")).unwrap();
-    symlink("../../../../../../../../canary", fixture.path("stage/rel")).unwrap();
+    let climbing = format!("../../../../../../../..{}", fixture.path("canary").display());
+    symlink(climbing, fixture.path("stage/rel")).unwrap();
+    symlink("/proc/self/root", fixture.path("stage/of-proc")).unwrap();
     symlink(fixture.path("canary"), fixture.path("stage/abs")).unwrap();
     let with = |selector: &str| {
         let mut plan =
@@ -210,7 +212,7 @@ fn privileged_row16_selectors_end_inside_their_source() {
             "{whole}: the source's own root"
         );
     }
-    for gone in ["rel", "abs", "proc/self/root"] {
+    for gone in ["rel", "abs", "of-proc"] {
         assert!(with(gone).error().contains("No such file"), "{gone}");
     }
     fixture.check_canary();
@@ -221,7 +223,8 @@ fn privileged_row19_targets_through_links_stay_inside() {
     let Some(fixture) = Fixture::new() else { return };
     let canary = fixture.path("canary");
     symlink(&canary, fixture.path("lower/m")).unwrap();
-    symlink("../../../../../../../../../canary", fixture.path("lower/m2")).unwrap();
+    let climbing = format!("../../../../../../../../..{}", canary.display());
+    symlink(climbing, fixture.path("lower/m2")).unwrap();
     symlink("/proc/self/fd", fixture.path("lower/m3")).unwrap();
     std::fs::create_dir(fixture.path("cache")).unwrap();
     symlink(&canary, fixture.path("cache/d")).unwrap();
@@ -278,9 +281,10 @@ fn privileged_row20_an_image_cannot_lead_the_set_up_outside() {
     let Some(fixture) = Fixture::new() else { return };
     let canary = fixture.path("canary");
     let outside = canary.to_str().unwrap();
+    let climbing = format!("../../../../../../../..{outside}");
     let cases: &[(&str, &str)] = &[
         ("dev", outside),
-        ("dev", "../../../../../../../../canary"),
+        ("dev", &climbing),
         ("etc/resolv.conf", &format!("{outside}/r")),
         ("etc/hosts", "/proc/1/environ"),
         ("etc/hosts", "../../../x"),
@@ -363,12 +367,21 @@ fn privileged_row21_stubs_are_removed_only_as_they_were_made() {
     run(&plan).ok();
     fixture.check_canary();
     let layer = fixture.layer();
-    for gone in ["w2/empty", "w2/emptyd", "n1/n2/n3", "run", "proc", "dev", "sys"] {
+    for gone in [
+        "w2",
+        "w2/empty",
+        "w2/emptyd",
+        "n1/n2/n3",
+        "run",
+        "proc",
+        "dev",
+        "sys",
+    ] {
         assert!(!layer.contains(&gone.into()), "{gone} is in the layer: {layer:?}");
     }
-    for kept in ["w", "w2", "n1/n2/own"] {
+    for kept in ["w", "n1/n2/own"] {
         assert!(
-            layer.contains(&kept.into()) || kept == "w2",
+            layer.contains(&kept.into()),
             "{kept} is not in the layer: {layer:?}"
         );
     }
@@ -381,17 +394,12 @@ fn privileged_row22_read_only_stays_read_only() {
     std::fs::create_dir(fixture.path("ctx")).unwrap();
     std::fs::write(fixture.path("ctx/f"), "context").unwrap();
     let mut plan = fixture.plan(
-        "mount -o remount,rw,bind /ctx; mount -o remount,rw /ctx; umount -l /ctx; echo x > /ctx/f; \
-         unshare -Urm sh -c 'mount -o remount,rw,bind /ctx; echo x > /ctx/f'; mount --make-rshared /; cat /ctx/f",
+        "mount -o remount,rw,bind /ctx && echo 1; mount -o remount,rw /ctx && echo 2; umount -l /ctx && echo 3; \
+         (echo x > /ctx/f) && echo 4; unshare -Urm sh -c 'mount -o remount,rw,bind /ctx; echo x > /ctx/f' && echo 5; \
+         mount --make-rshared / && echo 6; cat /ctx/f",
     );
     plan.mounts = vec![bind("/ctx", fixture.path("ctx"), true)];
-    let done = run(&plan);
-    assert!(
-        done.stderr.contains("Operation not permitted") || done.stderr.contains("permission denied"),
-        "{}",
-        done.stderr
-    );
-    assert_eq!(done.ok(), "context");
+    assert_eq!(run(&plan).ok(), "context", "each of them fails");
     assert_eq!(std::fs::read_to_string(fixture.path("ctx/f")).unwrap(), "context");
 }
 
