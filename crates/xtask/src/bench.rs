@@ -7,6 +7,7 @@
 mod cases;
 mod contexts;
 mod measure;
+mod micro;
 mod scale;
 mod tools;
 
@@ -31,6 +32,10 @@ const RUNS: usize = 5;
 /// Measures.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     packages::for_bench()?;
+    let asked = |flag: &str| args.iter().any(|arg| arg == flag);
+    if asked("--micro") {
+        return aside("micro", "Instructions of the parts of a build", &micro::run()?);
+    }
     let runs = shell::flag(args, "--runs")
         .map_or(Ok(RUNS), |n| n.parse())
         .context("--runs N")?;
@@ -41,21 +46,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
     let registry = DockerRegistry::start()?;
     let base = publish(&registry)?;
-    if args.iter().any(|arg| arg == "--scale") {
-        let machine = machine_facts(&[])?;
-        let lines = scale::run(program, &base)?;
-        let date = machine["date"].as_str().unwrap_or("undated");
-        let text = machine["text"].as_str().unwrap_or_default();
-        let path = results()?.join(format!("{date}-scale.md"));
-        fs::write(
-            &path,
-            format!(
-                "# How cost grows, {date}\n\n{text} `cargo xtask bench --scale`\n\n{}\n",
-                lines.join("\n")
-            ),
-        )?;
-        println!("written: {}", path.display());
-        return Ok(());
+    if asked("--scale") {
+        return aside("scale", "How cost grows", &scale::run(program, &base)?);
     }
     let mut tools = vec![Tool::rbuild(program)];
     tools.extend(machine::program("buildah").map(Tool::buildah));
@@ -114,6 +106,21 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     } else {
         println!("one case alone: the table of all cases is left as it is");
     }
+    Ok(())
+}
+
+/// Writes a report of its own.
+fn aside(name: &str, title: &str, lines: &[String]) -> Result<()> {
+    let machine = machine_facts(&[])?;
+    let date = machine["date"].as_str().unwrap_or("undated");
+    let text = machine["text"].as_str().unwrap_or_default();
+    let path = results()?.join(format!("{date}-{name}.md"));
+    let lines = lines.join("\n");
+    fs::write(
+        &path,
+        format!("# {title}, {date}\n\n{text}\n\nCommand: `cargo xtask bench --{name}`\n\n{lines}\n"),
+    )?;
+    println!("written: {}", path.display());
     Ok(())
 }
 

@@ -24,6 +24,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   demo [--install DIR] [--rbuild PATH]
                                   build rbuild (or take that one), build a multi-stage image with it, show both sizes
   bench [--case NAME] [--runs N]  measure against buildah and buildkitd, write benches/results/
+  bench --micro                   count the instructions of the parts of a build
   bench --scale                   measure how time grows with stages, steps, layers, files and records
   record-conformance --buildctl PATH --addr ADDR [--only PART]
                                   run the conformance cases under a real BuildKit and write expect.json";

@@ -35,7 +35,8 @@ const DEMO_PACKAGES: [(&str, &str); 6] = [
     ("runc", "runc"),
 ];
 /// Peers and tools of the measurements.
-const BENCH_PACKAGES: [(&str, &str); 2] = [("buildah", "buildah"), ("time", "time")];
+const BENCH_PACKAGES: [(&str, &str); 3] =
+    [("buildah", "buildah"), ("time", "time"), ("valgrind", "valgrind")];
 
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {
