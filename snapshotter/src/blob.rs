@@ -333,7 +333,9 @@ impl Snapshotter {
             true => None,
             false => Some(self.view(lease, below)?),
         };
+        let late = self.late_links(id)?;
         let write = WriteOptions {
+            late: Some(&late),
             lower: view.as_ref().map(View::root),
             newest_mtime: options.newest_mtime,
             xattrs: options.xattrs,

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rbuild_layer::{Upper, WriteError};
+use rbuild_layer::{LateLinks, Upper, WriteError};
 use rbuild_store::{IndexError, LayerId, Lease, StoreError};
 use rbuild_sys::overlay::Form;
 use rbuild_sys::{RootFd, RootFdError};
@@ -20,6 +20,8 @@ use crate::stack::StackError;
 
 /// Space of the store's values: layers that are explicit as they are.
 const EXPLICIT: &str = "layer-explicit";
+/// Space of the store's values: names of explicit layers that their archives have last, with zeros between them.
+const LATE: &str = "layer-late-links";
 
 /// Why a layer of changes was not made.
 #[derive(Debug, thiserror::Error)]
@@ -145,9 +147,20 @@ impl Snapshotter {
             .iter()
             .map(|dir| RootFd::open(dir))
             .collect::<Result<_, _>>()?;
-        rbuild_layer::link_changes(upper, self.form(), lower, &sources, &out)?;
+        let late = rbuild_layer::link_changes(upper, self.form(), lower, &sources, &out)?;
+        if !late.is_empty() {
+            let paths: Vec<&[u8]> = late.iter().map(Vec::as_slice).collect();
+            self.store().put_kv(LATE, &self.mark(id), &paths.join(&0))?;
+        }
         self.store().commit_layer(lease, self.form_name(), dir, id)?;
         Ok(())
+    }
+
+    /// The names of a layer that its archive has after the others.
+    pub(crate) fn late_links(&self, id: &LayerId) -> Result<LateLinks, StoreError> {
+        let paths = self.store().kv(LATE, &self.mark(id))?.unwrap_or_default();
+        let paths = paths.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        Ok(paths.map(<[u8]>::to_vec).collect())
     }
 
     fn is_held(&self, lease: &Lease, id: &LayerId) -> Result<bool, StoreError> {

@@ -53,7 +53,7 @@ pub use pax::PaxError;
 pub use reader::{ReadError, TarReader};
 pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};
 pub use write_tar::{
-    ExportedXattrs, Upper, WriteError, WriteOptions, Written, is_explicit, link_changes, link_tree,
-    write_tar, write_trees,
+    ExportedXattrs, LateLinks, Upper, WriteError, WriteOptions, Written, is_explicit, link_changes,
+    link_tree, write_tar, write_trees,
 };
 pub use writer::{TarWriteError, TarWriter};

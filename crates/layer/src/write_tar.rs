@@ -48,7 +48,13 @@ pub struct WriteOptions<'a> {
     pub newest_mtime: Option<i64>,
     /// Which extended attributes are written.
     pub xattrs: ExportedXattrs,
+    /// Further names of changed files that did not change themselves, as [`link_changes`] gave them: an archive has
+    /// them after the others.
+    pub late: Option<&'a LateLinks>,
 }
+
+/// Paths of names that are in a layer only because the same file has a name there that changed.
+pub type LateLinks = std::collections::BTreeSet<Vec<u8>>;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

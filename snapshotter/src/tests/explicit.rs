@@ -152,6 +152,30 @@ fn privileged_a_difference_makes_the_one_file_system_the_other() {
 }
 
 #[test]
+fn privileged_names_that_did_not_change_come_last_as_those_of_files_that_did() {
+    let bench = Bench::new();
+    let furnish = |root: &Path, names: &[&str]| {
+        std::fs::write(root.join(names[0]), "linked").unwrap();
+        age(&root.join(names[0]));
+        for name in &names[1..] {
+            std::fs::hard_link(root.join(names[0]), root.join(name)).unwrap();
+        }
+    };
+    let lower = [bench.step(&[], |root| furnish(root, &["a", "b", "z"]))];
+    let upper = [bench.step(&[], |root| furnish(root, &["a", "b", "new", "z"]))];
+    let difference = bench.snapshotter.difference(&bench.lease, &lower, &upper);
+    let archive = ["new", "a is new", "b is new", "z is new"];
+    assert_eq!(bench.archived(&lower, &difference.unwrap()), archive);
+    let same = bench.step(&[], |root| furnish(root, &["a", "b", "z"]));
+    let same = bench.snapshotter.difference(&bench.lease, &lower, &[same]);
+    assert_eq!(
+        bench.archived(&lower, &same.unwrap()),
+        [""; 0],
+        "the twin: no name of it changed"
+    );
+}
+
+#[test]
 fn privileged_what_is_in_nothing_is_all_gone_and_all_new() {
     let bench = Bench::new();
     let some = bench.step(&[], |root| {

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::sink::Sink;
 use super::source::DIRECTORY;
 use super::walk::Walk;
-use super::{WriteError, WriteOptions, failed};
+use super::{LateLinks, WriteError, WriteOptions, failed};
 use crate::entry::{Entry, EntryKind};
 use crate::reader::printable;
 use crate::xattr::{get_xattr, list_xattrs};
@@ -31,7 +31,8 @@ pub enum Upper<'a> {
 }
 
 /// Makes `out`, an empty directory, a layer directory of all that `upper` changes of `lower`. `sources` are the layer
-/// directories that `upper` consists of, top first, on the file system of `out`.
+/// directories that `upper` consists of, top first, on the file system of `out`. Gives the names that an archive of
+/// `out` has after the others ([`WriteOptions::late`]).
 ///
 /// # Errors
 /// [`WriteError`]; `out` holds a useless beginning then.
@@ -41,7 +42,7 @@ pub fn link_changes(
     lower: &RootFd,
     sources: &[RootFd],
     out: &RootFd,
-) -> Result<(), WriteError> {
+) -> Result<LateLinks, WriteError> {
     let options = WriteOptions {
         lower: Some(lower),
         ..WriteOptions::default()
@@ -62,7 +63,9 @@ pub fn link_changes(
     links.copy_metadata(&root, &made, PathBuf::new(), b"/")?;
     let walk = Walk::new(tree, form, &options, links)?;
     let walk = if is_whole { walk.whole() } else { walk };
-    walk.run()?.sink.set_times()
+    let walked = walk.run()?;
+    walked.sink.set_times()?;
+    Ok(walked.late)
 }
 
 /// Makes `out`, an empty directory, a layer directory of the whole file system `tree`, which nothing is below. Owner, mode

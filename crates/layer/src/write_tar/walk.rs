@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::compare::is_same;
 use super::sink::Sink;
 use super::source::{DIRECTORY, Source};
-use super::{WriteError, WriteOptions, failed};
+use super::{LateLinks, WriteError, WriteOptions, failed};
 use crate::entry::{Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX};
 use crate::reader::printable;
 
@@ -24,6 +24,7 @@ pub(super) struct Walk<'a, S: Sink> {
     /// It is a whole file system that is walked: what is only below is gone.
     is_whole: bool,
     is_altered: bool,
+    late: LateLinks,
     /// The directory the walk is in, and the same path in the layers below.
     dir: OwnedFd,
     lower: Option<OwnedFd>,
@@ -45,6 +46,8 @@ pub(super) struct Walked<S> {
     pub(super) entries: u64,
     /// Something in the directory is not a change of what is below, or it hides more than it names.
     pub(super) is_altered: bool,
+    /// Names that did not change, given all the same as those of files that did.
+    pub(super) late: LateLinks,
 }
 
 /// A directory the walk is in, at any depth.
@@ -85,6 +88,7 @@ impl<'a, S: Sink> Walk<'a, S> {
             entries: 0,
             is_whole: false,
             is_altered: false,
+            late: LateLinks::new(),
             dir,
             lower,
             path: Vec::new(),
@@ -143,6 +147,7 @@ impl<'a, S: Sink> Walk<'a, S> {
             sink: self.sink,
             entries: self.entries,
             is_altered: self.is_altered,
+            late: self.late,
         })
     }
 
@@ -185,9 +190,11 @@ impl<'a, S: Sink> Walk<'a, S> {
             return self.visit_directory(name, source, lower, entry, opaque, same);
         }
         let many_names = source.stat.st_nlink > 1;
-        let in_opaque = self.levels.last().is_some_and(|level| level.opaque);
+        let is_late = self.options.late.is_some_and(|late| late.contains(&entry.path));
+        let is_wanted = is_late || self.levels.last().is_some_and(|level| level.opaque);
+        let same = same || is_late;
         self.is_altered |= same;
-        if same && !(many_names && in_opaque) {
+        if same && !(many_names && is_wanted) {
             return Ok(());
         }
         entry.xattrs = source.xattrs(self.options.xattrs, &entry.path)?;
@@ -196,7 +203,11 @@ impl<'a, S: Sink> Walk<'a, S> {
                 entry.kind = EntryKind::HardLink {
                     target: first.clone(),
                 };
-                return self.emit(&entry);
+                self.emit(&entry)?;
+                if same {
+                    self.late.insert(entry.path);
+                }
+                return Ok(());
             }
             if same {
                 self.unchanged_links
@@ -218,6 +229,7 @@ impl<'a, S: Sink> Walk<'a, S> {
             for other in others {
                 entry.path = other;
                 self.emit(&entry)?;
+                self.late.insert(entry.path.clone());
             }
         }
         Ok(())
