@@ -296,3 +296,40 @@ fn privileged_a_new_directory_on_nothing_is_not_marked() {
     });
     assert!(bench.shown(&[base, made]).contains_key("marked/below"));
 }
+
+#[test]
+fn privileged_a_tree_becomes_a_layer_by_links_where_that_can_be() {
+    let bench = Bench::new();
+    let tree = bench.lease.new_dir("tree").unwrap();
+    std::fs::create_dir(tree.join("dir")).unwrap();
+    std::fs::write(tree.join("dir/file"), "kept").unwrap();
+    std::fs::hard_link(tree.join("dir/file"), tree.join("twin")).unwrap();
+    symlink("dir", tree.join("link")).unwrap();
+    std::fs::set_permissions(tree.join("dir"), std::fs::Permissions::from_mode(0o750)).unwrap();
+    age(&tree.join("dir"));
+    let workspace = bench.snapshotter.workspace(&bench.lease, &[]).unwrap();
+    assert!(workspace.link_tree(&RootFd::open(&tree).unwrap()).unwrap());
+    let layer = workspace.commit().unwrap().id;
+    let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+    assert_eq!(
+        inode(&bench.dir(&layer).join("twin")),
+        inode(&tree.join("dir/file"))
+    );
+    let dir = std::fs::metadata(bench.dir(&layer).join("dir")).unwrap();
+    assert_eq!((dir.mode() & 0o7777, dir.mtime()), (0o750, 1_000_000));
+    // Replaced, as a transfer does, and not written to: the layer stays.
+    std::fs::remove_file(tree.join("twin")).unwrap();
+    std::fs::write(tree.join("twin"), "other").unwrap();
+    let shown = bench.shown(std::slice::from_ref(&layer));
+    assert!(
+        shown["twin"].contains("kept") && shown["link"].ends_with("-> dir"),
+        "{shown:?}"
+    );
+    // The twin: files of another file system cannot be linked.
+    let view = bench
+        .snapshotter
+        .view(&bench.lease, std::slice::from_ref(&layer))
+        .unwrap();
+    let workspace = bench.snapshotter.workspace(&bench.lease, &[]).unwrap();
+    assert!(!workspace.link_tree(view.root()).unwrap());
+}
