@@ -150,3 +150,47 @@ fn steps_say_their_secrets_agents_and_network() {
     merged.merge(both.clone());
     assert_eq!(merged, both);
 }
+
+#[test]
+fn blobs_and_bundles_are_materials_of_their_own() {
+    let (blob, bundle) = (Digest::sha256(b"blob"), Digest::sha256(b"bundle"));
+    let mut graph = Graph::default();
+    let locator = format!("oci-layout+blob://a/bundle@{bundle}");
+    let inputs = vec![
+        source(
+            &mut graph,
+            &format!("docker-image+blob://localhost:5000/a/b@{blob}"),
+            &[],
+        ),
+        source(&mut graph, "git://host/repo#main", &[("git.bundle", &locator)]),
+    ];
+    let target = all(&mut graph, inputs);
+    let pin = |_: &VertexDigest, source: &SourceOp| match source.identifier.split_once(':')?.0 {
+        "git" => Some(Pin::Commit("a".repeat(40))),
+        _ => Some(Pin::Digest(blob.clone())),
+    };
+    let found = Capture::of(&graph, &target, pin).unwrap();
+    assert!(!found.incomplete_materials);
+    let listed = crate::provenance::materials::materials(&found);
+    let listed: Vec<(&str, &str)> = listed
+        .iter()
+        .map(|material| {
+            let (_, digest) = material["digest"].as_object().unwrap().iter().next().unwrap();
+            (material["uri"].as_str().unwrap(), digest.as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            (
+                format!("pkg:docker/localhost%3A5000/a/b?digest={blob}&ref_type=blob").as_str(),
+                blob.hex()
+            ),
+            ("git://host/repo#main", "a".repeat(40).as_str()),
+            (
+                "pkg:oci/a/bundle@latest?ref_type=bundle&vcs_url=git%3A%2F%2Fhost%2Frepo%23main",
+                bundle.hex()
+            ),
+        ]
+    );
+}
