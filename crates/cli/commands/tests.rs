@@ -221,6 +221,7 @@ impl Engine for Rc<RefCell<Fake>> {
         self.borrow().ask(format!("labels {:?}", request.labels));
         self.borrow().ask(format!("tls {:?}", request.tls));
         self.borrow().ask(format!("gc {:?}", request.gc));
+        self.borrow().ask(format!("cdi {:?}", request.cdi));
         Ok(())
     }
 
@@ -866,6 +867,45 @@ fn what_the_configuration_says_is_served_and_flags_win() {
     done.unwrap();
     assert_eq!(asked[1], "serve [\"unix:///b\"] None None [SecurityInsecure]");
     assert_eq!(asked[4], "gc Off");
+}
+
+#[test]
+fn devices_are_described_where_the_configuration_says_and_can_be_switched_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("buildkitd.toml");
+    let cdi = |text: &str, flags: &[&str]| {
+        std::fs::write(&path, text).unwrap();
+        let config = format!("--config={}", path.display());
+        let flags: Vec<&str> = [config.as_str(), "--addr=unix:///a"]
+            .into_iter()
+            .chain(flags.iter().copied())
+            .collect();
+        let (done, asked) = buildkitd_with(&flags);
+        done.unwrap();
+        asked[5].clone()
+    };
+    let usual = cdi("", &[]);
+    assert!(
+        usual.contains(r#"["/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"]"#),
+        "{usual}"
+    );
+    let set = "[cdi]\nspecDirs = [\"/s\"]\nautoAllowed = [\"v.com/c\"]\n";
+    let own = cdi(set, &[]);
+    assert!(
+        own.contains(r#"dirs: ["/s"], auto_allowed: ["v.com/c"]"#),
+        "{own}"
+    );
+    let flag = cdi(set, &["--cdi-spec-dir=/f"]);
+    assert!(
+        flag.contains(r#"dirs: ["/f"], auto_allowed: ["v.com/c"]"#),
+        "{flag}"
+    );
+    assert_eq!(cdi(set, &["--cdi-disabled"]), "cdi None");
+    assert_eq!(cdi("[cdi]\ndisabled = true\n", &[]), "cdi None");
+    assert_ne!(
+        cdi("[cdi]\ndisabled = true\n", &["--cdi-disabled=false"]),
+        "cdi None"
+    );
 }
 
 #[test]
