@@ -92,12 +92,12 @@ pub enum UserOpt {
 impl ChownOpt {
     /// Reads `user`, `uid`, `user:group` and the like; names are looked up in `input`.
     ///
-    /// `root` is 0 and digits up to 2147483647 are numbers (`client/llb/fileop.go`). Anything else is a name: what
-    /// looks up an owner decides whether it can be one.
+    /// `root` and an empty half are 0 and digits up to 2147483647 are numbers (`client/llb/fileop.go`). Anything else is
+    /// a name: what looks up an owner decides whether it can be one.
     #[must_use]
     pub fn parse(spec: &str, input: InputIndex) -> Self {
         let half = |text: &str| match text.parse::<i32>() {
-            _ if text == "root" => UserOpt::Id(0),
+            _ if matches!(text, "" | "root") => UserOpt::Id(0),
             Ok(id) if id >= 0 && text.starts_with(|c: char| c.is_ascii_digit()) => {
                 UserOpt::Id(id.unsigned_abs())
             }
@@ -107,12 +107,12 @@ impl ChownOpt {
             },
         };
         match spec.split_once(':') {
-            None | Some((_, "")) => Self {
-                user: Some(half(spec.strip_suffix(':').unwrap_or(spec))),
+            None => Self {
+                user: Some(half(spec)),
                 group: None,
             },
             Some((user, group)) => Self {
-                user: (!user.is_empty()).then(|| half(user)),
+                user: Some(half(user)),
                 group: Some(half(group)),
             },
         }
@@ -285,14 +285,15 @@ mod tests {
         };
         for (spec, user, group) in [
             ("bob", name("bob"), None),
-            ("bob:", name("bob"), None),
-            (":staff", None, name("staff")),
+            ("bob:", name("bob"), Some(UserOpt::Id(0))),
+            (":staff", Some(UserOpt::Id(0)), name("staff")),
             ("root:0", Some(UserOpt::Id(0)), Some(UserOpt::Id(0))),
             ("2147483647", Some(UserOpt::Id(2_147_483_647)), None),
             ("2147483648", name("2147483648"), None),
             ("-1:+1", name("-1"), name("+1")),
             ("a:b:c", name("a"), name("b:c")),
-            ("", name(""), None),
+            (":", Some(UserOpt::Id(0)), Some(UserOpt::Id(0))),
+            ("", Some(UserOpt::Id(0)), None),
         ] {
             assert_eq!(
                 ChownOpt::parse(spec, Some(3)),
@@ -304,7 +305,7 @@ mod tests {
 
     #[test]
     fn owners_show_as_written() {
-        for spec in ["bob", "bob:staff", ":staff", "7:6"] {
+        for spec in ["bob", "bob:staff", "0:staff", "7:6"] {
             assert_eq!(ChownOpt::parse(spec, None).to_string(), spec);
         }
     }
