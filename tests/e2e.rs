@@ -9,6 +9,7 @@ mod daemon;
 mod docker_engine;
 mod drop_in;
 mod exit_codes;
+mod failed_step;
 mod fixture;
 mod hostile;
 mod images;

@@ -20,6 +20,7 @@ use crate::context::{self, Opened};
 use crate::engine::Engine;
 use crate::error::{BuildError, Place, RequestError};
 use crate::export::{self, BuildResult, PlatformSubject, Subject};
+use crate::failed_step::{self, UserTerminal};
 use crate::front_ends::{self, FrontEnds, SYNTAX_ARG, Syntax};
 use crate::job::{Job, Settings};
 use crate::ops::{OpError, blocking, host_ca, local};
@@ -39,7 +40,16 @@ use crate::value::{Chain, Value};
 pub use attestations::AttestError;
 use attestations::{Attester, Source};
 
-/// Builds what `request` asks for. A Dockerfile that names a front end which is an image is given to `front_ends`.
+/// What a build cannot do itself.
+#[derive(Debug)]
+pub struct Helpers {
+    /// Reads Dockerfiles that name a front end which is an image.
+    pub front_ends: Arc<dyn FrontEnds>,
+    /// Where the user sits, to look at a step that failed.
+    pub terminal: Option<Arc<dyn UserTerminal>>,
+}
+
+/// Builds what `request` asks for.
 ///
 /// # Errors
 /// [`BuildError`], with the lines of the Dockerfile where there are any.
@@ -48,7 +58,7 @@ pub async fn build(
     request: BuildRequest,
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
-    front_ends: Arc<dyn FrontEnds>,
+    helpers: Helpers,
 ) -> Result<BuildOutcome, BuildError> {
     let request = Arc::new(request);
     let plan = export::plan(&request)?;
@@ -56,9 +66,15 @@ pub async fn build(
     let job = &prepared.job;
     cache_transfer::import::all(job, &request.cache_from).await;
     let mut outcome = BuildOutcome::default();
-    let result = match foreign(&request, &prepared.opened) {
-        Some(syntax) => prepared.answer_of(&syntax, &*front_ends, &cancel).await?,
-        None => prepared.own_answer(&mut outcome, &cancel).await?,
+    let answered = match foreign(&request, &prepared.opened) {
+        Some(syntax) => prepared.answer_of(&syntax, &*helpers.front_ends, &cancel).await,
+        None => prepared.own_answer(&mut outcome, &cancel).await,
+    };
+    let result = match answered {
+        Ok(result) => result,
+        Err(error) => {
+            return Err(failed_step::attend(job, helpers.terminal.as_deref(), &cancel, error).await);
+        }
     };
     export::all(job, &result, plan, &mut outcome).await?;
     if let Some(written) = cache_transfer::export::all(job, &result, &request.cache_to).await? {

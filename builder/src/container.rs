@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::failed_step::{FailedStep, Shell};
 use crate::job::Job;
 use crate::ops::exec::mounts::{self, Mounts};
 use crate::ops::{OpError, blocking, chain_of, exec};
@@ -113,6 +114,8 @@ pub struct ShownFile {
 pub struct Container {
     job: Arc<Job>,
     exec: ExecOp,
+    /// The host's certificates are among its files, and its processes are told.
+    host_ca: bool,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// The first process that failed.
@@ -175,14 +178,56 @@ impl Container {
                 .snapshotter
                 .workspace(&lease, base.layers())
                 .map_err(OpError::from)?;
-            let mut held = Held::mount(workspace, mounts, &wanted)?;
+            let root = exec::overlay_of(&workspace);
+            let mut held = Held::mount(root, workspace, mounts, &wanted)?;
             held.plans.extend(shown);
             Ok::<_, ContainerError>(held)
         })
         .await?;
-        Ok(Self {
+        Ok(Self::new(job, exec, held, stop))
+    }
+
+    /// A container on what a step left that failed, and the shell for it if there is one.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub(crate) async fn of_failed(
+        job: &Arc<Job>,
+        failed: FailedStep,
+        cancel: &CancellationToken,
+    ) -> Result<(Self, Option<Shell>), ContainerError> {
+        let FailedStep { exec, attempt } = failed;
+        let left = attempt.again(job)?;
+        let wanted: Vec<String> = exec.mounts.iter().map(|mount| mount.dest.clone()).collect();
+        let meta = exec.meta.clone();
+        let root = exec
+            .mounts
+            .iter()
+            .position(|mount| mount.dest == "/")
+            .unwrap_or_default();
+        let has_host_ca = left.host_ca.is_some();
+        let made = blocking(move || {
+            let mut held = Held::mount(left.root, left.workspace, left.mounts, &wanted)?;
+            let files = held.files.get(root).and_then(Option::as_ref);
+            let shell = files.and_then(|root| Shell::of_image(root, &meta)).or_else(|| {
+                let path = std::env::var_os("PATH").unwrap_or_default();
+                let (shell, mount) = Shell::lent(&path)?;
+                held.plans.push(mount);
+                Some(shell)
+            });
+            Ok::<_, ContainerError>((held, shell))
+        });
+        let (held, shell) = made.await?;
+        let mut container = Self::new(job, exec, held, cancel.child_token());
+        container.host_ca = has_host_ca;
+        Ok((container, shell))
+    }
+
+    fn new(job: &Arc<Job>, exec: ExecOp, held: Held, stop: CancellationToken) -> Self {
+        Self {
             job: Arc::clone(job),
             exec,
+            host_ca: false,
             _stop: stop.clone().drop_guard(),
             stop,
             tasks: TaskTracker::new(),
@@ -190,7 +235,12 @@ impl Container {
             stage: tokio::sync::Mutex::new(Stage::New),
             held: Mutex::new(Some(Arc::new(held))),
             over: Arc::default(),
-        })
+        }
+    }
+
+    /// The files at `/`.
+    pub(crate) fn root(&self) -> Result<Arc<RootFd>, ContainerError> {
+        self.files(self.root_index())
     }
 
     /// Starts a process. That it cannot run is told by its end, as BuildKit does.
@@ -212,9 +262,9 @@ impl Container {
             ..self.exec.clone()
         };
         exec::check_entitlements(&self.job, &exec)?;
-        let root = self.files(self.root_index())?;
-        let meta = exec.meta.clone();
-        let made = blocking(move || exec::process(&meta, &root, &secrets, false)).await;
+        let root = self.root()?;
+        let (meta, host_ca) = (exec.meta.clone(), self.host_ca);
+        let made = blocking(move || exec::process(&meta, &root, &secrets, host_ca)).await;
         let process = made?;
         let pipe = process::input(request.streams).map_err(kernel("make a pipe"))?;
         let (theirs, ours) = pipe.unzip();
@@ -385,8 +435,12 @@ impl ShownFile {
 }
 
 impl Held {
-    fn mount(workspace: Workspace, mounts: Mounts, wanted: &[String]) -> Result<Self, ContainerError> {
-        let root = exec::overlay_of(&workspace);
+    fn mount(
+        root: OverlayPlan,
+        workspace: Workspace,
+        mounts: Mounts,
+        wanted: &[String],
+    ) -> Result<Self, ContainerError> {
         let mut trees = vec![root.spec().mount()?];
         let mut plans = mounts.plans();
         let mut opened = vec![("/".to_owned(), files(&trees[0])?)];

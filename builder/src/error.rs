@@ -77,6 +77,15 @@ pub enum BuildError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Any of these, of which something was kept to be looked at.
+    #[error("{error}")]
+    Left {
+        /// What went wrong.
+        #[source]
+        error: Box<BuildError>,
+        /// What there is to look at, or why there is nothing.
+        note: String,
+    },
     /// The user stopped it.
     #[error("context canceled")]
     Canceled,
@@ -193,6 +202,7 @@ impl BuildError {
                 format!("failed to build: failed to solve: {}", chain_text(error))
             }
             Self::ForeignFrontEnd { source, .. } => format!("failed to build: failed to solve: {source}"),
+            Self::Left { error, .. } => error.message(),
             Self::Canceled => "failed to build: failed to solve: context canceled".to_owned(),
             other => format!("failed to build: {}", chain_text(other)),
         }
@@ -211,6 +221,7 @@ impl BuildError {
                     all: Vec::new(),
                 })
             }
+            Self::Left { error, .. } => error.place(),
             _ => None,
         }
     }
@@ -221,6 +232,11 @@ impl BuildError {
         match self {
             Self::Context(OpenContextError::NoDockerfile { hint, .. }) => vec![hint.clone()],
             Self::Step { error, .. } => step_hints(error),
+            Self::Left { error, note } => {
+                let mut hints = error.hints();
+                hints.push(note.clone());
+                hints
+            }
             other if is_disk_full(other) => {
                 vec!["the store's file system is full; `rbuild prune` frees what no image needs".to_owned()]
             }

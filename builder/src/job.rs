@@ -18,12 +18,13 @@ use crate::cdi::{CdiConfig, DeviceGrants};
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::failed::{FailedPart, Failures, Left};
+use crate::failed_step::FailedStep;
 use crate::images::RemoteLayer;
 use crate::ops::define;
 pub use crate::ops::network_files::Dns;
 use crate::ops::{self, OpError};
 use crate::private_network::{PrivateNetwork, PrivateNetworkError};
-use crate::request::{Entitlement, StepRules};
+use crate::request::{Entitlement, OnError, StepRules};
 use crate::solve::{
     Cached, ContentInput, Definition, Executor, Ingredient, Key, Miss, Reporter, first_difference,
 };
@@ -108,6 +109,8 @@ pub struct Job {
     pub invocation: Invocation,
     /// Files of the client, each fetched once.
     pub uploads: ops::source::upload::Uploads,
+    /// The step that failed first, kept as long as somebody wants to look at it.
+    failed: Mutex<Option<FailedStep>>,
     /// The network of its steps, if they have one of their own.
     network: OnceCell<Arc<PrivateNetwork>>,
     /// Warnings of sandboxes, each told once: what this machine lacks, it lacks for every step.
@@ -144,6 +147,7 @@ impl Job {
             fetches: Mutex::default(),
             book: Book::default(),
             begun_mounts: Mutex::default(),
+            failed: Mutex::default(),
             network: OnceCell::new(),
             told: Mutex::default(),
             results: Results::default(),
@@ -183,6 +187,19 @@ impl Job {
         let engine = Arc::clone(&self.engine);
         let start = || ops::blocking(move || PrivateNetwork::start(&engine.sandbox).map(Arc::new));
         self.network.get_or_try_init(start).await.cloned().map(Some)
+    }
+
+    /// Keeps what a step left that failed, if somebody wants to look at it and nothing failed before.
+    pub(crate) fn keep_failed(&self, failed: FailedStep) {
+        if self.settings.rules.on_error != OnError::Fail {
+            let mut first = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(failed);
+        }
+    }
+
+    /// What the first step left that failed.
+    pub(crate) fn take_failed(&self) -> Option<FailedStep> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether nobody was told `warning` yet; from here on somebody was.

@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod export;
 pub mod failed;
+pub mod failed_step;
 pub mod front_ends;
 pub mod git;
 pub mod images;

@@ -83,10 +83,24 @@ pub struct StepRules {
     pub timeout: Option<Duration>,
     /// How often a step that failed is run again.
     pub retries: u32,
+    /// What is done about the step that fails the build.
+    pub on_error: OnError,
     /// A limit that cannot be had is an error, not a warning.
     pub strict_limits: bool,
     /// Steps that ask for no network in particular have one of the build's own, not the host's.
     pub private_network: bool,
+}
+
+/// What is done about the step that fails a build, before what it left is taken away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// Nothing.
+    #[default]
+    Fail,
+    /// Its files go to a directory, which is made.
+    Keep(PathBuf),
+    /// The user gets a shell in it.
+    Shell,
 }
 
 /// Main context.

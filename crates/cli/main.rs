@@ -7,6 +7,7 @@ mod docker_config;
 mod doctor;
 mod engine;
 mod env;
+mod lend_terminal;
 mod native;
 mod provenance_keys;
 mod request;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rbuild_builder::build::Helpers;
 use rbuild_builder::engine::{self as core, default_root};
 use rbuild_builder::error::{BuildError, chain_text};
 use rbuild_builder::imagetools::{self, Combination, Combined, Found};
@@ -36,6 +37,7 @@ use crate::engine::{
     Engine, EngineError, EngineOptions, ImageDetails, ImageRow, Info, OpenOutput, PruneRequest, Registries,
     Removed, ServeRequest, UsageFilter, UsageRow,
 };
+use crate::lend_terminal::OwnTerminal;
 use crate::serve_log::Level;
 use crate::signals;
 
@@ -269,7 +271,11 @@ impl Engine for Native {
         let server = Core::new(Arc::clone(&self.core), Settings::default());
         let front_ends = Arc::new(LocalFrontEnds(Arc::new(server)));
         let engine = Arc::clone(&self.core);
-        let build = rbuild_builder::build::build(engine, request, sink, self.cancel.clone(), front_ends);
+        let helpers = Helpers {
+            front_ends,
+            terminal: Some(Arc::new(OwnTerminal)),
+        };
+        let build = rbuild_builder::build::build(engine, request, sink, self.cancel.clone(), helpers);
         self.run(build)
     }
 

@@ -11,11 +11,12 @@ mod unserved;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use rbuild_builder::cdi::{DeviceGrants, EntitlementError};
 use rbuild_builder::request::{
-    Attestations, BuildRequest, Entitlement, NoCache, ResourceError, SecretSource, SecretSpec, SshSpec,
-    StepRules, linux_resources,
+    Attestations, BuildRequest, Entitlement, NoCache, OnError, ResourceError, SecretSource, SecretSpec,
+    SshSpec, StepRules, linux_resources,
 };
 use rbuild_graph::{HostIp, LinuxResources, NetMode, Ulimit};
 use rbuild_ui::progress::Mode;
@@ -203,6 +204,15 @@ pub(crate) enum UsageError {
     /// A limit of theirs.
     #[error(transparent)]
     Limit(#[from] ResourceError),
+    /// `--on-error`.
+    #[error("invalid value {0:?} for --on-error: keep, keep=DIR or shell")]
+    OnError(String),
+    /// `--on-error=shell` in a script.
+    #[error("--on-error=shell needs a terminal; --on-error=keep does not")]
+    ShellWithoutTerminal,
+    /// `--on-error=shell --progress=tty`.
+    #[error("--on-error=shell and progress=tty cannot be used together")]
+    ShellWithLiveView,
     /// `--shm-size`.
     #[error("invalid argument for --shm-size: {0}")]
     ShmSize(SizeError),
@@ -236,6 +246,13 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
     let mut warnings = unserved::check(&low)?;
     let call = call::of(&low)?;
     let (mode, print_id) = progress(&low, env)?;
+    let rules = rules(&low, env, mode)?;
+    // A live view would write over a shell.
+    let mode = if rules.on_error == OnError::Shell && mode == Mode::Auto {
+        Mode::Plain
+    } else {
+        mode
+    };
     let build_args = build_args(&low, env, &mut warnings)?;
     let platforms = platforms(&low, env)?;
     let (entitlements, devices, network) = permissions(&low)?;
@@ -283,7 +300,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
             .collect::<Result<Vec<Ulimit>, _>>()?,
         cgroup_parent: low.cgroup_parent.clone().filter(|path| !path.is_empty()),
         linux_resources: resources(&low)?,
-        rules: rules(&low),
+        rules,
         entitlements,
         devices,
         host_ca: low.host_ca.unwrap_or_default(),
@@ -470,12 +487,35 @@ fn resources(low: &LowBuild) -> Result<Option<LinuxResources>, UsageError> {
     Ok(linux_resources(&attrs)?)
 }
 
-fn rules(low: &LowBuild) -> StepRules {
-    StepRules {
+fn rules(low: &LowBuild, env: &Env, mode: Mode) -> Result<StepRules, UsageError> {
+    Ok(StepRules {
+        on_error: on_error(low, env, mode)?,
         timeout: low.steps.run_timeout.filter(|time| !time.is_zero()),
         retries: low.steps.run_retries.unwrap_or_default(),
         strict_limits: low.steps.strict_limits.unwrap_or_default(),
         private_network: low.network == "sandbox",
+    })
+}
+
+fn on_error(low: &LowBuild, env: &Env, mode: Mode) -> Result<OnError, UsageError> {
+    match low.steps.on_error.as_deref() {
+        None | Some("") => Ok(OnError::Fail),
+        Some("keep") => {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let seconds = since.map_or(0, |since| since.as_secs());
+            let name = format!("rbuild-failed-{seconds}-{}", std::process::id());
+            Ok(OnError::Keep(env.temp_dir().join(name)))
+        }
+        Some("shell") if !env.stdin_is_terminal || !env.stderr_is_terminal => {
+            Err(UsageError::ShellWithoutTerminal)
+        }
+        // A live view would write over it.
+        Some("shell") if mode == Mode::Tty => Err(UsageError::ShellWithLiveView),
+        Some("shell") => Ok(OnError::Shell),
+        Some(text) => match text.strip_prefix("keep=").filter(|dir| !dir.is_empty()) {
+            Some(dir) => Ok(OnError::Keep(dir.into())),
+            None => Err(UsageError::OnError(text.to_owned())),
+        },
     }
 }
 

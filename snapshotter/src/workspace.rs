@@ -128,6 +128,17 @@ impl Workspace {
         }
     }
 
+    /// Makes it ready to be mounted once more, after whoever had it mounted is gone.
+    ///
+    /// # Errors
+    /// The directory's; renewing it twice among them.
+    pub fn renew(&mut self) -> Result<(), StackError> {
+        let work = self.dir.join("work-again");
+        self.make_dir(&work)?;
+        self.work = work;
+        Ok(())
+    }
+
     /// Makes what was written a layer of the store, held by the lease.
     ///
     /// The caller has closed the mount and ended every process in it: layers do not change.

@@ -197,30 +197,42 @@ async fn to_directory(
             path: dest.clone(),
             source,
         })?;
-        let root = RootFd::open(&dest)?;
-        let action = CopyAction {
-            src: "/".into(),
-            dest: "/".into(),
-            dir_copy_contents: true,
-            create_dest_path: true,
-            always_replace_existing: true,
-            time: epoch.map(file_time),
-            ..CopyAction::default()
-        };
-        let owner = Owner {
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
-        };
-        rbuild_fileops::copy(&SourceTree::Snapshot(view), &root, &action, Some(owner), devices).map_err(
-            |source| TreeExportError::Copy {
-                path: dest.clone(),
-                source,
-            },
-        )?;
+        copy_out(view, &dest, epoch, devices)?;
         drop(workspace);
         Ok(())
     })
     .await
+}
+
+/// Copies a tree into a directory that is there. Files belong to whoever asks for it.
+///
+/// # Errors
+/// [`TreeExportError`].
+pub(crate) fn copy_out(
+    view: RootFd,
+    dest: &Path,
+    epoch: Option<Timestamp>,
+    devices: DevicePolicy,
+) -> Result<(), TreeExportError> {
+    let root = RootFd::open(dest)?;
+    let action = CopyAction {
+        src: "/".into(),
+        dest: "/".into(),
+        dir_copy_contents: true,
+        create_dest_path: true,
+        always_replace_existing: true,
+        time: epoch.map(file_time),
+        ..CopyAction::default()
+    };
+    let owner = Owner {
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+    };
+    let copied = rbuild_fileops::copy(&SourceTree::Snapshot(view), &root, &action, Some(owner), devices);
+    copied.map(drop).map_err(|source| TreeExportError::Copy {
+        path: dest.to_owned(),
+        source,
+    })
 }
 
 /// Writes the trees of `result` as one tar, owners as they are in the image.

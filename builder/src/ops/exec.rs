@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::host_ca::HostCa;
 use super::{OpError, blocking, network_files};
 use crate::failed::Left;
+use crate::failed_step::FailedStep;
 use crate::job::Job;
 use crate::request::Entitlement;
 use crate::solve::Reporter;
 use crate::value::{Chain, Value};
 
-mod attempt;
+pub(crate) mod attempt;
 pub(crate) mod devices;
 pub mod limits;
 pub(crate) mod mounts;
@@ -68,12 +69,17 @@ pub async fn run(
         };
         drop(slot);
         if retried == retries || !error.is_of_the_process() {
-            if job.settings.keep_failed
-                && let Ok(outputs) = attempt.outputs(exec, root_at).await
-            {
-                for (mount, chain) in blocking(move || commit_left(outputs)).await {
-                    left.outputs[mount] = Some(Value::Chain(chain));
+            if job.settings.keep_failed {
+                if let Ok(outputs) = attempt.outputs(exec, root_at).await {
+                    for (mount, chain) in blocking(move || commit_left(outputs)).await {
+                        left.outputs[mount] = Some(Value::Chain(chain));
+                    }
                 }
+            } else if error.is_of_the_process() {
+                job.keep_failed(FailedStep {
+                    exec: exec.clone(),
+                    attempt,
+                });
             }
             return Err(error);
         }

@@ -24,6 +24,9 @@ pub(crate) struct StepFlags {
     /// How often a step that failed is run again, on what it began with
     #[arg(long, value_name = "N", help_heading = STEPS)]
     pub(crate) run_retries: Option<u32>,
+    /// What is done about the step that fails the build: keep or keep=DIR to keep its files, shell to get a shell in it
+    #[arg(long, value_name = "MODE", help_heading = STEPS)]
+    pub(crate) on_error: Option<String>,
 
     #[arg(short = 'm', long, hide = true, allow_hyphen_values = true)]
     pub(crate) memory: Option<String>,

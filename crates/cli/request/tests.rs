@@ -151,17 +151,38 @@ fn limits_of_steps_and_what_becomes_of_those_that_fail() {
         retries: 3,
         strict_limits: true,
         private_network: true,
+        on_error: OnError::Keep("/there".into()),
     };
     assert_eq!(
         rules(&[
             "--run-timeout=1m30s",
             "--run-retries=3",
             "--strict-limits",
-            "--network=sandbox"
+            "--network=sandbox",
+            "--on-error=keep=/there"
         ]),
         expected
     );
     assert_eq!(rules(&["--run-timeout=0"]).timeout, None);
+    let OnError::Keep(dir) = rules(&["--on-error=keep"]).on_error else {
+        panic!("a directory of our own")
+    };
+    assert!(
+        dir.file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with("rbuild-failed-"),
+        "{dir:?}"
+    );
+    assert_eq!(
+        refused(&["--on-error=shell", "."]),
+        "--on-error=shell needs a terminal; --on-error=keep does not"
+    );
+    assert_eq!(
+        refused(&["--on-error=keep=", "."]),
+        "invalid value \"keep=\" for --on-error: keep, keep=DIR or shell"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rbuild_graph::{ExecOp, LinuxResources, Mount};
-use rbuild_sandbox::Plan;
+use rbuild_sandbox::{OverlayPlan, Plan};
 use rbuild_snapshotter::Workspace;
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ pub struct Step<'a> {
 
 /// What a step runs on.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     base: Chain,
     view: RootFd,
     host_ca: Option<HostCa>,
@@ -134,6 +134,23 @@ impl Attempt {
         }
     }
 
+    /// What a step that failed ran on, ready to be mounted once more: its root, its mounts, and whether the host's
+    /// certificates are among its files.
+    pub(crate) fn again(mut self, job: &Job) -> Result<Left, OpError> {
+        self.workspace.renew()?;
+        self.mounts.renew(job)?;
+        let mut root = overlay_of(&self.workspace);
+        if let Some(host_ca) = &self.host_ca {
+            root.lowers.insert(0, host_ca.lower().to_owned());
+        }
+        Ok(Left {
+            root,
+            mounts: self.mounts,
+            workspace: self.workspace,
+            host_ca: self.host_ca,
+        })
+    }
+
     /// What became of the mounts of the step, of which the one numbered `root_at` is its root.
     pub(super) async fn outputs(
         mut self,
@@ -161,6 +178,16 @@ impl Attempt {
         });
         Ok(outputs)
     }
+}
+
+/// What a step left, to be mounted once more.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) root: OverlayPlan,
+    pub(crate) mounts: Mounts,
+    pub(crate) workspace: Workspace,
+    /// Its directory is one of the root's.
+    pub(crate) host_ca: Option<HostCa>,
 }
 
 /// Ends when `time` has passed since it was first waited for, and says so; never without one.

@@ -62,6 +62,21 @@ impl Mounts {
         std::mem::take(&mut self.outputs)
     }
 
+    /// Makes them ready to be mounted once more: a work directory is good for one mount.
+    pub(crate) fn renew(&mut self, job: &Job) -> Result<(), OpError> {
+        for plan in &mut self.plans {
+            if let MountAs::Bind {
+                source: Source::Overlay(overlay),
+                ..
+            } = &mut plan.kind
+                && overlay.work.is_some()
+            {
+                overlay.work = Some(job.lease.new_dir("work").map_err(StoreError::from)?);
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn plans(&self) -> Vec<MountPlan> {
         self.plans.clone()
     }
