@@ -31,6 +31,9 @@ pub struct ClientOptions {
     pub backoff: Duration,
     /// The longest wait, also when a server asks for a longer one.
     pub backoff_max: Duration,
+    /// Bytes of the chunks in which a blob is sent once sending it whole has broken: what arrived then stays, and the rest
+    /// follows.
+    pub resumed_chunk_bytes: u64,
     /// Requests under way to one host at a time.
     pub requests_per_host: usize,
 }
@@ -44,6 +47,7 @@ impl Default for ClientOptions {
             attempts: 5,
             backoff: Duration::from_millis(250),
             backoff_max: Duration::from_secs(30),
+            resumed_chunk_bytes: 16 << 20,
             requests_per_host: 6,
         }
     }

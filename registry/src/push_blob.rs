@@ -1,5 +1,5 @@
 //! Pushing blobs: not at all when the registry has it, by mounting when another repository of it has it, else as one
-//! stream or in chunks that can be resumed.
+//! stream or in chunks that can be resumed; the latter also when a stream has broken.
 //!
 //! Follows the upload's `Location` wherever the registry puts it, with its query, but sends no credential to another
 //! host and does not leave TLS (security row 33).
@@ -111,16 +111,23 @@ impl Client {
             source,
             progress,
         };
-        let mut tried = 1;
+        let mount = options
+            .mount_from
+            .as_deref()
+            .filter(|from| *from != endpoint.repository);
+        // Chunks of our own choice: not before one stream has broken, and not where the registry will have none.
+        let (mut tried, mut in_chunks, mut may_chunk) = (1, false, options.chunk_bytes.is_none());
         loop {
-            let mount = options
-                .mount_from
-                .as_deref()
-                .filter(|from| *from != endpoint.repository);
-            let error = match upload.once(mount, options.chunk_bytes).await {
+            let own = in_chunks.then_some(self.inner.options.resumed_chunk_bytes);
+            let error = match upload.once(mount, options.chunk_bytes.or(own)).await {
                 Ok(pushed) => return Ok(pushed),
                 Err(error) => error,
             };
+            if in_chunks && !error.is_temporary() {
+                (in_chunks, may_chunk) = (false, false);
+                continue;
+            }
+            in_chunks = may_chunk && descriptor.size > CHUNK_BYTES_MIN;
             // An upload that the registry no longer knows is begun anew.
             let lost = matches!(error, RegistryError::NotFound(_)) || status(&error) == Some(416);
             if tried >= self.inner.options.attempts || !(error.is_temporary() || lost) {

@@ -1,11 +1,15 @@
 //! Resolving and pulling: what works, and what is tried again.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rbuild_oci::media_type::OCI_LAYER;
 use rbuild_oci::{Descriptor, Digest, Platform, Reference};
-use rbuild_registry::{Client, Credentials, ErrorClass, Progress, RegistryError, USER_AGENT};
+use rbuild_registry::{
+    Client, ClientOptions, ConfigSources, Credentials, ErrorClass, Progress, RegistryConfig, RegistryError,
+    USER_AGENT,
+};
 use rbuild_testkit::registry::{Fault, FaultAction, ImageSpec, TestRegistry};
 
 use super::setup::{client, content, options, quiet, reference, registries_conf};
@@ -339,4 +343,58 @@ async fn a_redirect_to_a_content_network_is_followed() {
         .await
         .expect("from the other host");
     assert_eq!(got, bytes);
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_wait_is_waited_for() {
+    let registry = TestRegistry::start();
+    registry.put_image("a", "1", &ImageSpec::default());
+    let busy = Fault::status("GET", "manifests", 429, ("retry-after", "1"), "");
+    registry.fault(busy.times(1));
+    let patient = ClientOptions {
+        backoff_max: Duration::from_secs(5),
+        ..options()
+    };
+    let client = Client::with_options(RegistryConfig::default(), Credentials::anonymous(), patient);
+    let start = Instant::now();
+    client
+        .manifest(&reference(&registry, "a:1"))
+        .await
+        .expect("later");
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_but_for_hosts_it_is_not_for() {
+    // The registry itself plays the proxy: what it is asked names the host that was meant.
+    let registry = TestRegistry::start();
+    registry.put_image("a", "1", &ImageSpec::default());
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("buildkitd.toml");
+    std::fs::write(&file, "[registry.\"registry.invalid\"]\nhttp = true\n").expect("a file");
+    let with = |more: &[(&str, &str)]| {
+        let mut env = BTreeMap::from([
+            ("HTTP_PROXY".to_owned(), format!("http://{}", registry.host())),
+            ("BUILDKITD_CONFIG".to_owned(), file.display().to_string()),
+        ]);
+        env.extend(
+            more.iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let sources = ConfigSources {
+            env,
+            etc: "/nowhere".into(),
+        };
+        let config = RegistryConfig::load(&sources).expect("a configuration");
+        Client::with_options(config, Credentials::anonymous(), options())
+    };
+    let name = Reference::parse("registry.invalid/a:1").expect("a reference");
+    with(&[]).manifest(&name).await.expect("through the proxy");
+    let asked = registry.requests().len();
+    let error = with(&[("no_proxy", "registry.invalid")]).manifest(&name).await;
+    assert_eq!(
+        error.expect_err("there is no such host").class(),
+        ErrorClass::Network
+    );
+    assert_eq!(registry.requests().len(), asked);
 }

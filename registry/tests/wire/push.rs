@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rbuild_oci::media_type::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Manifest};
-use rbuild_registry::{BlobSource, ErrorClass, Progress, PushBlobOptions, PushedBlob, RegistryError};
+use rbuild_registry::{
+    BlobSource, Client, ClientOptions, Credentials, ErrorClass, Progress, PushBlobOptions, PushedBlob,
+    RegistryConfig, RegistryError,
+};
 use rbuild_testkit::registry::{Fault, FaultAction, TestRegistry};
 
-use super::setup::{client, content, quiet, reference};
+use super::setup::{client, content, options, quiet, reference};
 
 fn source(bytes: &[u8]) -> Arc<dyn BlobSource> {
     Arc::new(bytes.to_vec())
@@ -295,4 +298,89 @@ async fn a_manifest_is_pushed_by_digest_or_tag() {
         error.expect_err("it stored something else"),
         RegistryError::WrongDigest { .. }
     ));
+}
+
+#[tokio::test]
+async fn a_stream_that_broke_is_sent_in_chunks_that_go_on_where_the_server_is() {
+    let registry = TestRegistry::start();
+    let bytes = content(300_001);
+    registry.fault(Fault::new("PUT", "uploads", FaultAction::Reset).times(1));
+    registry.fault(
+        Fault::new("PATCH", "uploads", FaultAction::Reset)
+            .skip(1)
+            .times(1),
+    );
+    let client = chunking(100_000);
+    let options = PushBlobOptions::default();
+    let (name, source) = (reference(&registry, "a"), source(&bytes));
+    let pushed = client
+        .push_blob(&name, &layer(&bytes), &source, &options, &quiet())
+        .await;
+    assert_eq!(pushed.expect("pushed"), PushedBlob::Uploaded);
+    assert_eq!(registry.blob("a", &Digest::sha256(&bytes)), Some(bytes));
+    let ranges: Vec<_> = registry
+        .requests()
+        .iter()
+        .filter_map(|r| r.header("content-range").map(str::to_owned))
+        .collect();
+    assert_eq!(ranges[..3], ["0-99999", "100000-199999", "100000-199999"]);
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_no_chunks_is_sent_the_whole_again() {
+    let registry = TestRegistry::start();
+    let bytes = content(300_001);
+    registry.fault(Fault::new("PUT", "uploads", FaultAction::Reset).times(1));
+    registry.fault(Fault::status("PATCH", "uploads", 405, ("x", "y"), ""));
+    let options = PushBlobOptions::default();
+    let (name, source) = (reference(&registry, "a"), source(&bytes));
+    let client = chunking(100_000);
+    let pushed = client
+        .push_blob(&name, &layer(&bytes), &source, &options, &quiet())
+        .await;
+    assert_eq!(pushed.expect("pushed"), PushedBlob::Uploaded);
+    assert_eq!(registry.blob("a", &Digest::sha256(&bytes)), Some(bytes));
+    assert_eq!(registry.count("PATCH", "uploads"), 1);
+}
+
+fn chunking(resumed_chunk_bytes: u64) -> Client {
+    let options = ClientOptions {
+        resumed_chunk_bytes,
+        ..options()
+    };
+    Client::with_options(RegistryConfig::default(), Credentials::anonymous(), options)
+}
+
+#[tokio::test]
+async fn blobs_are_pushed_at_once() {
+    let registry = TestRegistry::start();
+    let client = client();
+    let pause = std::time::Duration::from_millis(200);
+    registry.fault(Fault::new("POST", "uploads", FaultAction::Delay(pause)));
+    let blobs: Vec<Vec<u8>> = (1..=6).map(|size| content(size * 100)).collect();
+    let start = std::time::Instant::now();
+    let pushes = blobs.iter().map(|bytes| {
+        let (client, name, source) = (client.clone(), reference(&registry, "a"), source(bytes));
+        async move {
+            let options = PushBlobOptions::default();
+            client
+                .push_blob(&name, &layer(bytes), &source, &options, &quiet())
+                .await
+        }
+    });
+    for pushed in futures_util::future::join_all(pushes).await {
+        assert_eq!(pushed.expect("pushed"), PushedBlob::Uploaded);
+    }
+    assert!(start.elapsed() < pause * 5, "{:?}", start.elapsed());
+    assert_eq!(registry.count("PUT", "uploads"), 6);
+    // And nothing that is there is sent again.
+    for bytes in &blobs {
+        let options = PushBlobOptions::default();
+        let (name, source) = (reference(&registry, "a"), source(bytes));
+        let again = client
+            .push_blob(&name, &layer(bytes), &source, &options, &quiet())
+            .await;
+        assert_eq!(again.expect("asked"), PushedBlob::Existed);
+    }
+    assert_eq!(registry.count("PUT", "uploads"), 6);
 }
