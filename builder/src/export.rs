@@ -10,7 +10,7 @@ pub mod push;
 pub mod store;
 pub mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rbuild_oci::{Descriptor, ImageConfig, Reference};
@@ -267,7 +267,7 @@ async fn layout_out(
                     product: &image,
                     names: &names,
                 };
-                layout::write_tar(&[named], flavor, &created, open, &mut writer)?;
+                layout::write_tar(&[named], flavor, &created, &BTreeSet::new(), open, &mut writer)?;
                 Ok(writer.commit()?)
             })
             .await

@@ -12,6 +12,7 @@ pub mod container;
 pub mod context;
 pub mod context_report;
 pub mod engine;
+pub mod engine_load;
 pub mod error;
 pub mod export;
 pub mod failed;

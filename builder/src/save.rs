@@ -1,8 +1,9 @@
 //! `rbuild save`: images of the store as one archive that `docker load`, skopeo and podman read.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
-use rbuild_oci::Reference;
+use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};
 use rbuild_store::{DiskError, Store};
 
 use crate::export::layout::{self, Flavor, LayoutError, Named, Product};
@@ -75,6 +76,36 @@ impl Saved {
     /// # Errors
     /// [`SaveError::Layout`].
     pub fn write(&self, out: &mut dyn Write) -> Result<(), SaveError> {
+        self.write_without(&BTreeSet::new(), out)
+    }
+
+    /// Each image's ids, by which engines of either kind know it, and its names.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = (Vec<&Digest>, &[Reference])> {
+        self.images.iter().map(|(product, names)| {
+            let configs = product.images.iter().map(|image| &image.config.digest);
+            let ids = configs.chain([&product.top.digest]).collect();
+            (ids, names.as_slice())
+        })
+    }
+
+    /// The configs of all images, each with its layers.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (ImageConfig, &[Descriptor])> {
+        let images = self.images.iter().flat_map(|(product, _)| &product.images);
+        images.filter_map(|image| {
+            let config = ImageConfig::parse(&image.config_bytes).ok()?;
+            Some((config, image.layers.as_slice()))
+        })
+    }
+
+    /// Writes the archive but for the layers of `omit`.
+    ///
+    /// # Errors
+    /// [`SaveError::Layout`].
+    pub(crate) fn write_without(
+        &self,
+        omit: &BTreeSet<Digest>,
+        out: &mut dyn Write,
+    ) -> Result<(), SaveError> {
         let named = self
             .images
             .iter()
@@ -86,6 +117,7 @@ impl Saved {
             &named,
             Flavor::Docker,
             &created,
+            omit,
             opener(&self.store),
             out,
         )?)

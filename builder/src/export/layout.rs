@@ -189,7 +189,7 @@ fn index_file(manifests: &[Descriptor]) -> Result<Vec<u8>, LayoutError> {
     go_json::to_vec(&file).map_err(|e| LayoutError::Encode("index.json", e))
 }
 
-/// Writes `images` as one tar. `blob` opens a layer.
+/// Writes `images` as one tar. `blob` opens a layer; those of `omit` are left out.
 ///
 /// # Errors
 /// [`LayoutError`].
@@ -197,6 +197,7 @@ pub fn write_tar(
     images: &[Named<'_>],
     flavor: Flavor,
     created: &str,
+    omit: &BTreeSet<Digest>,
     blob: impl Fn(&Digest) -> io::Result<File>,
     out: &mut dyn Write,
 ) -> Result<(), LayoutError> {
@@ -209,6 +210,7 @@ pub fn write_tar(
         small.extend(documents.map(|(path, bytes)| (path, bytes.to_vec())));
         layers.extend(product.layers());
     }
+    layers.retain(|_, layer| !omit.contains(&layer.digest));
     small.insert("oci-layout".to_owned(), OCI_LAYOUT.to_vec());
     small.insert("index.json".to_owned(), index_file(&index)?);
     if flavor == Flavor::Docker {

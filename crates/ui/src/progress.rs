@@ -14,6 +14,7 @@ mod interval;
 mod plain;
 mod queue;
 mod rawjson;
+mod steps;
 mod trace;
 mod tty;
 mod window;
@@ -22,6 +23,7 @@ pub use colors::{Colors, ColorsWarning};
 pub use handle::{Cadence, ProgressHandle, Summary};
 pub use plain::{Plain, PlainOptions};
 pub use rawjson::RawJson;
+pub use steps::Steps;
 pub use tty::{DEFAULT_LOG_LINES, Tty, TtyOptions};
 
 /// Shows a build.
