@@ -1,6 +1,7 @@
 //! A build from request to outcome: open, lower, solve, export.
 
 mod attestations;
+mod definition;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::value::{Chain, Value};
 
 pub use attestations::AttestError;
 use attestations::{Attester, Source};
+pub use definition::build_definition;
 
 /// What a build cannot do itself.
 #[derive(Debug)]
@@ -220,6 +222,7 @@ fn job(
         context,
         dockerfile,
         directories: request.build_contexts.clone(),
+        locals: request.locals.clone(),
         secrets: Secrets::new(&request.secrets),
         ssh: Arc::new(SshAgents::new(&request.ssh)),
     });
@@ -408,6 +411,7 @@ fn settings(request: &BuildRequest) -> Result<Settings, BuildError> {
         fresh_mounts: request.no_cache == NoCache::All,
         site: site(request),
         jobs: request.jobs,
+        policies: Arc::clone(&request.policies),
         inline_cache: request
             .cache_to
             .iter()

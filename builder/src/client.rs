@@ -2,6 +2,7 @@
 //! machine ([`HostClient`]); a server answers through its client's session.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -236,6 +237,8 @@ pub struct HostClient {
     pub dockerfile: Option<Arc<SourceTree>>,
     /// `--build-context` by name, values as written.
     pub directories: BTreeMap<String, String>,
+    /// Directories that a definition knows by name.
+    pub locals: BTreeMap<String, PathBuf>,
     /// The secrets of the request.
     pub secrets: Secrets,
     /// The ssh agents of the request.
@@ -258,9 +261,10 @@ impl HostClient {
             return Ok(Arc::clone(dockerfile));
         }
         let named = name.strip_prefix("context:");
-        let found = named.and_then(|name| Some((name.to_owned(), self.directories.get(name)?)));
+        let named = named.and_then(|name| Some((name.to_owned(), Path::new(self.directories.get(name)?))));
+        let found = named.or_else(|| Some((name.to_owned(), self.locals.get(name)?.as_path())));
         let (name, path) = found.ok_or_else(|| LocalError::Unknown(name.to_owned()))?;
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let root = RootFd::open(&path).map_err(|source| LocalError::Open {
             name: name.clone(),
             source,

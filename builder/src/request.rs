@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use rbuild_frontend::NoCache;
@@ -14,6 +15,7 @@ use rbuild_oci::Digest;
 pub use crate::cache_transfer::{CacheExport, CacheForm, CacheSource, CacheTarget};
 use crate::cdi::DeviceGrants;
 use crate::client::ContentPlace;
+use crate::source_policy::SourcePolicies;
 
 /// Everything one build needs to know, with the environment already read.
 #[derive(Debug, Clone, Default)]
@@ -74,6 +76,10 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheSource>,
     /// `--attest`, `--provenance`, `--sbom`.
     pub attestations: Attestations,
+    /// Directories of this machine that a definition knows by name.
+    pub locals: BTreeMap<String, PathBuf>,
+    /// Rules for the sources of the build.
+    pub policies: Arc<SourcePolicies>,
 }
 
 /// What becomes of steps that fail, hang, or do not get the limits they were to have. No part of a key.

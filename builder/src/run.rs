@@ -137,6 +137,7 @@ impl Run {
             context: None,
             dockerfile: None,
             directories: BTreeMap::new(),
+            locals: BTreeMap::new(),
             secrets: Secrets::new(&[]),
             ssh: Arc::new(SshAgents::new(&[])),
         });

@@ -1,4 +1,8 @@
-//! Source policies as clients send them (`sourcepolicy/pb/policy.proto`).
+//! Source policies as clients send them (`sourcepolicy/pb/policy.proto`), and as files have them (`sourcepolicy/pb/json.go`).
+
+mod json;
+
+pub use json::{PolicyFileError, read_json};
 
 use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy as pb;
 use rbuild_builder::source_policy::{Action, Condition, MatchKind, Rule, SourcePolicies};

@@ -1,10 +1,12 @@
-//! Front ends that are images, for builds that no client asked for: those of the command line. They speak to the same
-//! gateway; files and secrets come from this machine, by the job's own client.
+//! Front ends that are images, and definitions, for builds that no client asked for: those of the command line. Front ends
+//! speak to the same gateway; files and secrets come from this machine, by the job's own client.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bollard_buildkit_proto::pb;
 use futures_util::future::BoxFuture;
+use prost::Message as _;
 use rbuild_builder::export::BuildResult;
 use rbuild_builder::front_ends::{FrontEndFailed, FrontEnds};
 use rbuild_builder::job::Job;
@@ -31,39 +33,75 @@ impl FrontEnds for LocalFrontEnds {
         attrs: BTreeMap<String, String>,
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<BuildResult, FrontEndFailed>> {
-        Box::pin(async move {
-            let answered = self.built(job, attrs, cancel).await;
-            answered.map_err(|status| FrontEndFailed {
-                text: status.message().to_owned(),
-                place: errors::place(&status),
-            })
-        })
-    }
-}
-
-impl LocalFrontEnds {
-    async fn built(
-        &self,
-        job: &Arc<Job>,
-        attrs: BTreeMap<String, String>,
-        cancel: &CancellationToken,
-    ) -> Result<BuildResult, Status> {
-        let (forwarder, _returned) = Forwarder::new("local".to_owned(), HashMap::new(), 0, Arc::default());
-        let running = Arc::new(Running::new(
-            "local".to_owned(),
-            Arc::new(EventLog::default()),
-            cancel.clone(),
-            Arc::clone(job),
-            String::new(),
-            Arc::new(forwarder),
-        ));
-        let wanted = Wanted::of(&attrs.clone().into_iter().collect())?;
         let asked = Asked {
             frontend: GATEWAY.to_owned(),
             attrs,
             ..Asked::default()
         };
-        let answer = super::answer(&self.0, &running, &running.forwarder, asked).await?;
-        export::result(&running, &answer, &wanted, &self.0.producers).await
+        Box::pin(async move { answered(&self.0, job, asked, cancel).await.map_err(failed) })
     }
+}
+
+/// A definition that somebody on this machine gave.
+#[derive(Debug)]
+pub struct LocalDefinition {
+    core: Arc<Core>,
+    definition: pb::Definition,
+}
+
+impl LocalDefinition {
+    /// Reads a definition as BuildKit's tools write it (`pb.Definition`).
+    ///
+    /// # Errors
+    /// What is wrong with the message; the definition in it is judged when it is built.
+    pub fn read(core: Arc<Core>, bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+        Ok(Self {
+            core,
+            definition: pb::Definition::decode(bytes)?,
+        })
+    }
+}
+
+impl FrontEnds for LocalDefinition {
+    fn answer<'a>(
+        &'a self,
+        job: &'a Arc<Job>,
+        attrs: BTreeMap<String, String>,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<BuildResult, FrontEndFailed>> {
+        let asked = Asked {
+            definition: Some(self.definition.clone()),
+            attrs,
+            ..Asked::default()
+        };
+        Box::pin(async move { answered(&self.core, job, asked, cancel).await.map_err(failed) })
+    }
+}
+
+fn failed(status: Status) -> FrontEndFailed {
+    FrontEndFailed {
+        text: status.message().to_owned(),
+        place: errors::place(&status),
+    }
+}
+
+/// What is asked, in a build of its own that no server lists.
+async fn answered(
+    core: &Arc<Core>,
+    job: &Arc<Job>,
+    asked: Asked,
+    cancel: &CancellationToken,
+) -> Result<BuildResult, Status> {
+    let (forwarder, _returned) = Forwarder::new("local".to_owned(), HashMap::new(), 0, Arc::default());
+    let running = Arc::new(Running::new(
+        "local".to_owned(),
+        Arc::new(EventLog::default()),
+        cancel.clone(),
+        Arc::clone(job),
+        String::new(),
+        Arc::new(forwarder),
+    ));
+    let wanted = Wanted::of(&asked.attrs.clone().into_iter().collect())?;
+    let answer = super::answer(core, &running, &running.forwarder, asked).await?;
+    export::result(&running, &answer, &wanted, &core.producers).await
 }
