@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use rbuild_sys::userns::Rung;
 use rbuild_ui::values::scalar::parse_bool;
 
-pub(crate) use build::LowBuild;
+pub(crate) use build::{LoadTo, LowBuild};
 pub(crate) use buildctl::{
     BuildArgs, Buildctl, BuildctlCommand, ClearArgs, DebugCommand, ServerArgs, UsageArgs, WorkersArgs,
 };
@@ -263,8 +263,13 @@ pub(crate) struct ImagesArgs {
     /// Show ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Form of the output
-    #[arg(long, value_name = "FORMAT", value_parser = ["table", "json"], default_value = "table")]
+    /// "table", "json", or a template: '{{.Repository}}:{{.Tag}}'
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "table",
+        hide_default_value = true
+    )]
     pub(crate) format: String,
 }
 

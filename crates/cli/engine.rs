@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rbuild_builder::cdi::CdiConfig;
+use rbuild_builder::engine_load::{EngineTarget, Given};
 use rbuild_builder::imagetools::{Combination, Combined, Found};
 use rbuild_builder::job::Dns;
 use rbuild_builder::load::Loaded;
@@ -223,6 +224,13 @@ pub(crate) trait Engine {
     }
     /// Builds.
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError>;
+    /// Builds a definition (LLB) with what `request` says of outputs, caches and directories.
+    fn build_definition(
+        &self,
+        request: BuildRequest,
+        definition: &[u8],
+        sink: Arc<dyn Sink>,
+    ) -> Result<BuildOutcome, EngineError>;
     /// Answers a question about the Dockerfile of `request`.
     fn call(
         &self,
@@ -250,6 +258,8 @@ pub(crate) trait Engine {
         publish: bool,
         sink: Arc<dyn Sink>,
     ) -> Result<Combined, EngineError>;
+    /// Gives images of the store to another engine.
+    fn give(&self, names: &[String], to: &EngineTarget) -> Result<Given, EngineError>;
     /// Runs a program of an image on the standard streams of this process; gives its exit code.
     fn run(&self, request: RunRequest, sink: Arc<dyn Sink>) -> Result<u8, EngineError>;
     /// What the engine is.

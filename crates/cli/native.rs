@@ -13,19 +13,20 @@ use std::time::{Duration, SystemTime};
 
 use rbuild_builder::build::Helpers;
 use rbuild_builder::engine::{self as core, default_root};
+use rbuild_builder::engine_load::{self, EngineTarget, Given};
 use rbuild_builder::error::{BuildError, chain_text};
 use rbuild_builder::imagetools::{self, Combination, Combined, Found};
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
 use rbuild_builder::run::RunRequest;
-use rbuild_builder::transfer;
+use rbuild_builder::{save, transfer};
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Platform};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig, USER_AGENT};
 use rbuild_sandbox::Sandbox;
 use rbuild_server::core::{Core, Settings};
-use rbuild_server::front_end::local::LocalFrontEnds;
+use rbuild_server::front_end::local::{LocalDefinition, LocalFrontEnds};
 use rbuild_server::listen::{Access, listen};
 use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
 use rbuild_sys::userns::{self, Entered, Rung};
@@ -279,6 +280,24 @@ impl Engine for Native {
         self.run(build)
     }
 
+    fn build_definition(
+        &self,
+        request: BuildRequest,
+        definition: &[u8],
+        sink: Arc<dyn Sink>,
+    ) -> Result<BuildOutcome, EngineError> {
+        let server = Arc::new(Core::new(Arc::clone(&self.core), Settings::default()));
+        let definition = Arc::new(LocalDefinition::read(server, definition).map_err(failed)?);
+        let engine = Arc::clone(&self.core);
+        self.run(rbuild_builder::build::build_definition(
+            engine,
+            request,
+            sink,
+            self.cancel.clone(),
+            definition,
+        ))
+    }
+
     fn call(
         &self,
         request: BuildRequest,
@@ -337,6 +356,11 @@ impl Engine for Native {
             }
             Ok::<_, imagetools::ImagetoolsError>(combined)
         })
+    }
+
+    fn give(&self, names: &[String], to: &EngineTarget) -> Result<Given, EngineError> {
+        let saved = save::find(&self.core.store, names).map_err(failed)?;
+        engine_load::give(&saved, to).map_err(failed)
     }
 
     fn run(&self, request: RunRequest, sink: Arc<dyn Sink>) -> Result<u8, EngineError> {

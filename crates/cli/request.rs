@@ -5,20 +5,25 @@ mod attests;
 mod caches;
 mod call;
 mod inputs;
+mod load;
 mod nearest;
 mod outputs;
+mod policies;
 mod unserved;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rbuild_builder::cdi::{DeviceGrants, EntitlementError};
+use rbuild_builder::engine_load::EngineTarget;
 use rbuild_builder::request::{
     Attestations, BuildRequest, Entitlement, NoCache, OnError, ResourceError, SecretSource, SecretSpec,
     SshSpec, StepRules, linux_resources,
 };
 use rbuild_graph::{HostIp, LinuxResources, NetMode, Ulimit};
+use rbuild_server::policy::PolicyFileError;
 use rbuild_ui::progress::Mode;
 use rbuild_ui::units::{self, SizeError};
 use rbuild_ui::values::{
@@ -43,6 +48,12 @@ pub(crate) struct HighBuild {
     pub(crate) mode: Mode,
     /// The image id is printed at the end.
     pub(crate) print_id: bool,
+    /// What is built instead of the Dockerfile.
+    pub(crate) definition: Option<Vec<u8>>,
+    /// A table of steps is shown at the end.
+    pub(crate) steps: bool,
+    /// The engine that is given the image.
+    pub(crate) load_into: Option<EngineTarget>,
     /// Where the image id goes.
     pub(crate) iidfile: Option<PathBuf>,
     /// Where the metadata goes.
@@ -110,6 +121,30 @@ pub(crate) enum UsageError {
     /// An archive to a terminal.
     #[error("dest file is required for {0} exporter. refusing to write to console")]
     Console(String),
+    /// The file with rules for sources.
+    #[error("cannot read source policy {path}: {error}")]
+    PolicyRead {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        error: std::io::Error,
+    },
+    /// What is in it.
+    #[error("source policy {path}: {error}")]
+    Policy {
+        /// File.
+        path: PathBuf,
+        /// What is wrong.
+        error: PolicyFileError,
+    },
+    /// `--load=docker` where the engine is behind no unix socket.
+    #[error("not supported yet: --load into {variable}={address}: only engines behind unix:// sockets")]
+    LoadAddress {
+        /// The variable that says so.
+        variable: &'static str,
+        /// What it says.
+        address: String,
+    },
     /// Nothing to push as.
     #[error("tag is needed when pushing to registry")]
     PushWithoutTag,
@@ -309,12 +344,17 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         cache_to,
         cache_from,
         attestations,
+        policies: Arc::new(policies::of(low.source_policy.as_deref(), env)?),
+        locals: low.locals,
     };
     Ok(HighBuild {
         request,
         print_id: print_id && call.is_none(),
         call,
         mode,
+        definition: low.definition,
+        steps: low.steps.unwrap_or_default(),
+        load_into: load::target(low.load.as_ref(), env)?,
         iidfile: low.iidfile,
         metadata_file: low.metadata_file,
         warnings,

@@ -1,6 +1,7 @@
 //! The flags of `rbuild build`: all those of `docker buildx build`, and three of its own. Those that are not served
 //! yet are here too: they are refused by name, never ignored.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -58,10 +59,11 @@ pub(crate) struct LowBuild {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", help_heading = OUTPUT)]
     pub(crate) push: Option<bool>,
-    /// Put the image into the store (the default without --output)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
-        value_name = "BOOL", help_heading = OUTPUT)]
-    pub(crate) load: Option<bool>,
+    /// Put the image into the store (the default without --output); with a name or address, into that engine too: docker,
+    /// podman, containerd, unix://SOCKET
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = load_to,
+        value_name = "BOOL|ENGINE", help_heading = OUTPUT)]
+    pub(crate) load: Option<LoadTo>,
     /// Write the image id to a file
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(crate) iidfile: Option<PathBuf>,
@@ -123,6 +125,10 @@ pub(crate) struct LowBuild {
     #[arg(long, value_name = "DEST", help_heading = CACHE)]
     pub(crate) cache_to: Vec<String>,
 
+    /// Show a table of the steps at the end: time, cached, bytes
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL", help_heading = OUTPUT)]
+    pub(crate) steps: Option<bool>,
     /// Ask about the Dockerfile instead of building: check, outline, targets, e.g. "outline,format=json"
     #[arg(long, value_name = "METHOD", alias = "print", help_heading = OUTPUT)]
     pub(crate) call: Option<String>,
@@ -146,6 +152,16 @@ pub(crate) struct LowBuild {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL|CSV",
         help_heading = OUTPUT)]
     pub(crate) sbom: Option<String>,
+
+    /// A definition to build instead of a Dockerfile; `buildctl build` sets it.
+    #[arg(skip)]
+    pub(crate) definition: Option<Vec<u8>>,
+    /// Directories that it knows by name.
+    #[arg(skip)]
+    pub(crate) locals: BTreeMap<String, PathBuf>,
+    /// File with rules for sources, instead of the one that a variable names.
+    #[arg(skip)]
+    pub(crate) source_policy: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) steps: StepFlags,
@@ -187,6 +203,38 @@ pub(crate) struct Legacy {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = go_bool)]
     pub(crate) squash: Option<bool>,
+}
+
+/// Where `--load` puts an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LoadTo {
+    /// Nowhere.
+    Nowhere,
+    /// Into the store.
+    Store,
+    /// Into the engine that the environment or the usual place says is docker's.
+    Docker,
+    /// The same of podman's.
+    Podman,
+    /// Into containerd.
+    Containerd,
+    /// Into the engine behind a unix socket.
+    Socket(PathBuf),
+}
+
+fn load_to(text: &str) -> Result<LoadTo, String> {
+    if let Ok(value) = go_bool(text) {
+        return Ok(if value { LoadTo::Store } else { LoadTo::Nowhere });
+    }
+    if let Some(path) = text.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
+        return Ok(LoadTo::Socket(path.into()));
+    }
+    match text {
+        "docker" => Ok(LoadTo::Docker),
+        "podman" => Ok(LoadTo::Podman),
+        "containerd" => Ok(LoadTo::Containerd),
+        _ => Err("there are a bool, docker, podman, containerd and unix:///SOCKET".to_owned()),
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -102,7 +102,6 @@ fn what_is_no_command_line() {
         &["rmi"],
         &["nothing"],
         &["build", "-j", "0", "."],
-        &["images", "--format", "{{.ID}}"],
         &["du", "--verbose", "--format", "json"],
     ] {
         let error = Cli::try_parse_from(std::iter::once(&"rbuild").chain(line)).expect_err(&line.join(" "));

@@ -1,16 +1,19 @@
 //! `rbuild build`.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use rbuild_builder::engine_load::EngineTarget;
 use rbuild_builder::request::BuildOutcome;
 use rbuild_frontend::subrequest::SubrequestAnswer;
-use rbuild_graph::progress::Warning;
+use rbuild_graph::progress::{Sink, Warning};
 use rbuild_ui::diagnostic::{Diagnostic, Source, WarningText, write_warnings};
-use rbuild_ui::progress::Mode;
+use rbuild_ui::progress::{Mode, Steps};
+use rbuild_ui::units::human_size;
 
 use super::{CommandError, Open, call};
 use crate::args::LowBuild;
-use crate::engine::EngineOptions;
+use crate::engine::{Engine, EngineOptions};
 use crate::env::Env;
 use crate::request::Call;
 use crate::{request, result_files, view};
@@ -50,13 +53,24 @@ pub(super) fn build(
     let standing = engine.standing();
     let progress = view::start(high.mode, "Building", standing, env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
-    let done = match &high.call {
-        None => engine.build(high.request, progress.sink()).map(Done::Built),
-        Some(call) => engine
-            .call(high.request, call.subrequest, progress.sink())
+    let steps = high.steps.then(|| Arc::new(Steps::new(progress.sink())));
+    let sink = steps
+        .clone()
+        .map_or_else(|| progress.sink(), |steps| steps as Arc<dyn Sink>);
+    let done = match (&high.call, &high.definition) {
+        (None, None) => engine.build(high.request, sink).map(Done::Built),
+        (None, Some(definition)) => engine
+            .build_definition(high.request, definition, sink)
+            .map(Done::Built),
+        (Some(call), _) => engine
+            .call(high.request, call.subrequest, sink)
             .map(|answer| Done::Answered(call, answer)),
     };
     let summary = progress.finish();
+    if let Some(steps) = steps {
+        // What cannot be shown there cannot be complained of there either.
+        let _unwritten = steps.write(&mut env.stderr);
+    }
     let silent = matches!(high.mode, Mode::Quiet | Mode::None | Mode::RawJson);
     if !silent {
         let warnings: Vec<WarningText> = summary
@@ -77,12 +91,45 @@ pub(super) fn build(
             return call::print(question, &answer, env).map(|()| None);
         }
     };
+    if let Some(target) = &high.load_into {
+        give(engine.as_ref(), target, &outcome, silent, env)?;
+    }
     files(high.iidfile.as_deref(), high.metadata_file.as_deref(), &outcome)?;
     if let Some(id) = result_files::image_id(&outcome).filter(|_| high.print_id) {
         writeln!(env.stdout, "{id}")?;
         env.stdout.flush()?;
     }
     Ok(Some(outcome))
+}
+
+/// Gives the image to another engine, under its names or, without any, by its id.
+fn give(
+    engine: &dyn Engine,
+    target: &EngineTarget,
+    outcome: &BuildOutcome,
+    silent: bool,
+    env: &mut Env,
+) -> Result<(), CommandError> {
+    let mut images = outcome.names.clone();
+    if images.is_empty() {
+        images.extend(result_files::image_id(outcome).map(str::to_owned));
+    }
+    let given = engine.give(&images, target)?;
+    if silent {
+        return Ok(());
+    }
+    let layers = given.layers_sent + given.layers_kept;
+    let text = match given.sent_bytes {
+        0 => format!("{target} has the image already"),
+        bytes => format!(
+            "loaded into {target}: {} of {layers} layers, {}",
+            given.layers_sent,
+            human_size(bytes)
+        ),
+    };
+    // What is only told need not be told.
+    let _unwritten = writeln!(env.stderr, "{text}");
+    Ok(())
 }
 
 fn files(

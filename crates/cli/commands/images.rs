@@ -3,6 +3,8 @@
 use std::time::SystemTime;
 
 use rbuild_ui::table::Table;
+use rbuild_ui::template::Template;
+use rbuild_ui::text::lines;
 use rbuild_ui::units::{human_duration, human_size, rfc3339};
 use serde::Serialize;
 
@@ -36,6 +38,10 @@ pub(super) fn run(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
+    let template = match args.format.as_str() {
+        "" | "table" | "json" => None,
+        text => Some(Template::parse(text).map_err(|error| CommandError::failed(&error))?),
+    };
     let mut rows = open(options)?.images()?;
     rows.retain(|row| (args.all || row.repository.is_some()) && is_asked_for(row, args.name.as_deref()));
     rows.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| name(a).cmp(&name(b))));
@@ -47,25 +53,39 @@ pub(super) fn run(
         }
         return Ok(env.stdout.flush()?);
     }
-    if args.format == "json" {
-        for row in &rows {
-            let (repository, tag) = name(row);
-            let json = ImageJson {
-                created_at: row.created.map_or_else(String::new, rfc3339),
-                created_since: since(row.created, now),
-                digest: row.digest.as_str(),
-                id: id(row, args.no_trunc),
-                repository,
-                size: human_size(row.size_bytes),
-                tag,
-            };
-            serde_json::to_writer(&mut env.stdout, &json).map_err(std::io::Error::from)?;
-            writeln!(env.stdout)?;
+    match template {
+        Some(template) => {
+            for row in &rows {
+                let data = serde_json::to_value(json(row, args, now)).map_err(std::io::Error::from)?;
+                let text = template
+                    .render(&data)
+                    .map_err(|error| CommandError::failed(&error))?;
+                writeln!(env.stdout, "{}", lines(&text))?;
+            }
         }
-        return Ok(env.stdout.flush()?);
+        None if args.format == "json" => {
+            for row in &rows {
+                serde_json::to_writer(&mut env.stdout, &json(row, args, now))
+                    .map_err(std::io::Error::from)?;
+                writeln!(env.stdout)?;
+            }
+        }
+        None => table(&rows, args, now).write(&mut env.stdout)?,
     }
-    table(&rows, args, now).write(&mut env.stdout)?;
     Ok(env.stdout.flush()?)
+}
+
+fn json<'a>(row: &'a ImageRow, args: &ImagesArgs, now: SystemTime) -> ImageJson<'a> {
+    let (repository, tag) = name(row);
+    ImageJson {
+        created_at: row.created.map_or_else(String::new, rfc3339),
+        created_since: since(row.created, now),
+        digest: row.digest.as_str(),
+        id: id(row, args.no_trunc),
+        repository,
+        size: human_size(row.size_bytes),
+        tag,
+    }
 }
 
 fn table(rows: &[ImageRow], args: &ImagesArgs, now: SystemTime) -> Table {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory as _, Parser as _};
+use rbuild_builder::engine_load::{EngineTarget, Given};
 use rbuild_builder::imagetools::{Combination, Combined, Found};
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
@@ -56,6 +57,17 @@ impl Engine for Rc<RefCell<Fake>> {
                 ..BuildOutcome::default()
             }),
         }
+    }
+
+    fn build_definition(
+        &self,
+        request: BuildRequest,
+        definition: &[u8],
+        sink: Arc<dyn Sink>,
+    ) -> Result<BuildOutcome, EngineError> {
+        self.borrow()
+            .ask(format!("definition of {} bytes", definition.len()));
+        self.build(request, sink)
     }
 
     fn call(
@@ -123,6 +135,15 @@ impl Engine for Rc<RefCell<Fake>> {
             descriptor: Descriptor::of(media_type::OCI_INDEX, b"{}"),
             bytes: b"{}".to_vec(),
             entries: Vec::new(),
+        })
+    }
+
+    fn give(&self, names: &[String], to: &EngineTarget) -> Result<Given, EngineError> {
+        self.borrow().ask(format!("give {names:?} to {to}"));
+        Ok(Given {
+            sent_bytes: 1500,
+            layers_sent: 1,
+            layers_kept: 2,
         })
     }
 
@@ -602,6 +623,42 @@ fn images_as_json() {
     assert_eq!(json["Repository"], "a");
     assert_eq!(json["CreatedSince"], "3 days ago");
     assert_eq!(json["ID"], Digest::sha256(b"c").hex()[..12]);
+}
+
+#[test]
+fn images_by_a_template() {
+    let fake = || Fake {
+        images: vec![image(Some("a"), "1", 3), image(None, "", 4)],
+        ..Fake::default()
+    };
+    let of = |format: &str| {
+        let ran = run_with(fake(), &["images", "-a", "--format", format], b"");
+        (ran.code, ran.stdout.text())
+    };
+    assert_eq!(of("{{.Repository}}:{{.Tag}}").1, "a:1\n<none>:<none>\n");
+    assert!(of("{{.ID}}").1.starts_with(&Digest::sha256(b"c").hex()[..12]));
+    assert_eq!(of("{{nonsense}}").0, ExitCode::Failure);
+}
+
+#[test]
+fn a_build_is_given_to_an_engine_and_says_so() {
+    let ran = run_line(&["build", "--load=unix:///x.sock", "--progress=plain", "."]);
+    assert_eq!(ran.code, ExitCode::Success);
+    let id = Digest::sha256(b"c");
+    assert_eq!(
+        ran.asked,
+        [
+            "build []".to_owned(),
+            format!("give [\"{id}\"] to unix:///x.sock")
+        ]
+    );
+    let said = ran.stderr.text();
+    assert!(
+        said.contains("loaded into unix:///x.sock: 1 of 3 layers, 1.5kB"),
+        "{said}"
+    );
+    let quiet = run_line(&["build", "-q", "--load=unix:///x.sock", "."]);
+    assert_eq!(quiet.stderr.text(), "");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use rbuild_ui::values::key_value::{self, AnnotationType};
 use rbuild_ui::values::scalar::parse_bool;
 
 use super::UsageError;
-use crate::args::LowBuild;
+use crate::args::{LoadTo, LowBuild};
 
 /// Attributes without effect on what rbuild writes: it always keeps what it stores.
 const NO_EFFECT: [&str; 3] = ["buildinfo", "buildinfo-attrs", "unpack"];
@@ -94,7 +94,8 @@ fn shorthands(low: &LowBuild, outputs: &mut Vec<Output>) {
     let has_image = outputs
         .iter()
         .any(|output| matches!(output.kind, OutputKind::Image { .. }));
-    if (low.load == Some(true) && !has_image) || outputs.is_empty() {
+    let is_loaded = low.load.as_ref().is_some_and(|to| *to != LoadTo::Nowhere);
+    if (is_loaded && !has_image) || outputs.is_empty() {
         outputs.push(image(false));
     }
     if outputs.len() > 1 {

@@ -20,7 +20,7 @@ pub(crate) struct BuildArgs {
     /// OCI layout of this machine, by the name that contexts know it by
     #[arg(long, value_name = "NAME=DIR")]
     pub(crate) oci_layout: Vec<String>,
-    /// Front end: dockerfile.v0, gateway.v0
+    /// Front end: dockerfile.v0, gateway.v0; without one, a definition (LLB) is read from standard input
     #[arg(long, value_name = "NAME")]
     pub(crate) frontend: Option<String>,
     /// What it is told, e.g. "target=app", "build-arg:NAME=VALUE"
@@ -45,14 +45,15 @@ pub(crate) struct BuildArgs {
     /// SSH agent for steps, e.g. "default", "id=/path/agent.sock"
     #[arg(long, value_name = "AGENT")]
     pub(crate) ssh: Vec<String>,
+    /// File with rules for sources, JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) source_policy_file: Option<PathBuf>,
     /// Write digests and names to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
 
     #[arg(long, hide = true)]
     pub(crate) trace: Option<PathBuf>,
-    #[arg(long, hide = true)]
-    pub(crate) source_policy_file: Option<PathBuf>,
     #[arg(long, hide = true)]
     pub(crate) proxy_network: bool,
     #[arg(long, hide = true)]

@@ -2,6 +2,7 @@
 //! `--addr` is not asked: that takes a client with a session, which buildx and BuildKit's own buildctl are.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 
 use rbuild_ui::values::csv;
@@ -11,6 +12,8 @@ use crate::commands::{CommandError, Open, build};
 use crate::engine::EngineOptions;
 use crate::env::Env;
 
+/// Largest definition read, bytes.
+const DEFINITION_BYTES_MAX: u64 = 64 << 20;
 /// Options of the Dockerfile front end that say nothing about the result.
 const SAYS_NOTHING: [&str; 2] = ["cmdline", "frontend.caps"];
 
@@ -28,14 +31,13 @@ pub(crate) fn run(
         )));
     }
     unserved(args)?;
-    let low = low(args)?;
+    let low = low(args, env)?;
     build::build(low, false, EngineOptions::default(), env, open).map(drop)
 }
 
 fn unserved(args: &BuildArgs) -> Result<(), CommandError> {
     let flags = [
         ("--trace", args.trace.is_some()),
-        ("--source-policy-file", args.source_policy_file.is_some()),
         ("--proxy-network", args.proxy_network),
         ("--ref-file", args.ref_file.is_some()),
         (
@@ -65,7 +67,7 @@ fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, Comma
 }
 
 /// The flags of `rbuild build` that mean the same.
-fn low(args: &BuildArgs) -> Result<LowBuild, CommandError> {
+fn low(args: &BuildArgs, env: &mut Env) -> Result<LowBuild, CommandError> {
     let mut low = LowBuild {
         progress: args.progress.clone(),
         output: outputs(&args.output)?,
@@ -74,6 +76,7 @@ fn low(args: &BuildArgs) -> Result<LowBuild, CommandError> {
         ssh: args.ssh.clone(),
         allow: args.allow.clone(),
         metadata_file: args.metadata_file.clone(),
+        source_policy: args.source_policy_file.clone(),
         ..LowBuild::default()
     };
     low.cache_to.clone_from(&args.export_cache);
@@ -81,7 +84,14 @@ fn low(args: &BuildArgs) -> Result<LowBuild, CommandError> {
     let locals = pairs("--local", &args.local)?;
     let layouts = pairs("--oci-layout", &args.oci_layout)?;
     let mut options = pairs("--opt", &args.opt)?;
-    front_end(args.frontend.as_deref(), &mut options, &mut low)?;
+    let Some(front_end_name) = args.frontend.as_deref().filter(|name| !name.is_empty()) else {
+        low.definition = Some(definition(env)?);
+        low.locals = locals.into_iter().map(|(name, dir)| (name, dir.into())).collect();
+        // Nothing is read of it: a definition names its directories.
+        low.context = "/".to_owned();
+        return Ok(low);
+    };
+    front_end(front_end_name, &mut options, &mut low)?;
     let context = options.remove("context");
     let context = context.or_else(|| locals.get("context").cloned());
     let filename = options.remove("filename");
@@ -117,25 +127,46 @@ fn low(args: &BuildArgs) -> Result<LowBuild, CommandError> {
     Ok(low)
 }
 
+/// The definition on standard input.
+fn definition(env: &mut Env) -> Result<Vec<u8>, CommandError> {
+    if env.stdin_is_terminal {
+        return Err(CommandError::failed(
+            &"please specify --frontend or pipe LLB definition to stdin",
+        ));
+    }
+    let mut bytes = Vec::new();
+    let mut limited = (&mut env.stdin).take(DEFINITION_BYTES_MAX + 1);
+    limited
+        .read_to_end(&mut bytes)
+        .map_err(|error| CommandError::failed(&format!("cannot read standard input: {error}")))?;
+    if bytes.len() as u64 > DEFINITION_BYTES_MAX {
+        return Err(CommandError::failed(&format!(
+            "the definition has more than {DEFINITION_BYTES_MAX} bytes"
+        )));
+    }
+    if bytes.is_empty() {
+        return Err(CommandError::failed(
+            &"there is no definition (LLB) on standard input; for a Dockerfile, give --frontend dockerfile.v0",
+        ));
+    }
+    Ok(bytes)
+}
+
 fn front_end(
-    name: Option<&str>,
+    name: &str,
     options: &mut BTreeMap<String, String>,
     low: &mut LowBuild,
 ) -> Result<(), CommandError> {
     match name {
-        Some("dockerfile.v0") => Ok(()),
-        Some("gateway.v0") => {
+        "dockerfile.v0" => Ok(()),
+        "gateway.v0" => {
             let source = options
                 .remove("source")
                 .ok_or_else(|| CommandError::failed(&"--frontend gateway.v0 needs --opt source=IMAGE"))?;
             low.build_arg.push(format!("BUILDKIT_SYNTAX={source}"));
             Ok(())
         }
-        None | Some("") => Err(CommandError::failed(
-            &"not supported: a definition (LLB) on standard input; `rbuild serve` takes it from BuildKit's own buildctl. \
-              For a Dockerfile, give --frontend dockerfile.v0",
-        )),
-        Some(other) => Err(CommandError::failed(&format!(
+        other => Err(CommandError::failed(&format!(
             "unknown front end {other:?}: there are dockerfile.v0 and gateway.v0"
         ))),
     }
