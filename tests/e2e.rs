@@ -8,6 +8,7 @@ mod cache_transfer;
 mod daemon;
 mod docker_engine;
 mod drop_in;
+mod engine_load;
 mod exit_codes;
 mod failed_step;
 mod fixture;

@@ -52,6 +52,11 @@ impl DockerEngine {
         tool("docker").args(["-H", &socket(&self.room)]).args(args)
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> String {
+        socket(&self.room)
+    }
+
     /// Ends it, and waits for that.
     pub(crate) fn stop(self) {
         self.process.signal(Signal::TERM);

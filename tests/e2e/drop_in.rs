@@ -271,7 +271,7 @@ fn buildctl_builds_in_its_own_process() {
         "nothing is kept that was not asked for"
     );
     for (args, said) in [
-        (&["build"][..], "definition (LLB)"),
+        (&["build"][..], "no definition (LLB) on standard input"),
         (&["build", "--frontend=other.v0"], "other.v0"),
         (&["build", "--frontend=dockerfile.v0"], "no context"),
         (&["build", "--frontend=gateway.v0"], "source=IMAGE"),
@@ -413,4 +413,86 @@ fn kanikos_flags_for_registries_are_obeyed() {
     run(&fresh, "executor", args.into_iter().chain([&*half]))
         .fails()
         .says("does not name two files");
+}
+
+/// A field of a message that has a length: bytes, a text or another message.
+fn field(number: u8, value: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![number << 3 | 2];
+    let mut length = value.len();
+    while length >= 0x80 {
+        bytes.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+        length >>= 7;
+    }
+    bytes.push(u8::try_from(length).unwrap());
+    bytes.extend_from_slice(value);
+    bytes
+}
+
+/// `pb.Definition` of a local directory, as `buildctl debug dump-llb` reads it.
+fn local_definition(name: &str) -> Vec<u8> {
+    let source = field(3, &field(1, format!("local://{name}").as_bytes()));
+    let digest = rbuild_oci::Digest::sha256(&source).to_string();
+    let end = field(1, &field(1, digest.as_bytes()));
+    [field(1, &source), field(1, &end)].concat()
+}
+
+#[test]
+fn buildctl_builds_a_definition_on_standard_input() {
+    let fixture = fixture();
+    fixture.context.file("other/b", "b\n");
+    let work = fixture.home.work();
+    let here = format!("--local=src={}", fixture.context.dir().display());
+    let there = format!("--local=other={}/other", fixture.context.dir().display());
+    let out = work.join("out");
+    let output = format!("--output=type=local,dest={}", out.display());
+    let build = |more: &[&str]| {
+        let args = ["build", &*here, &*there, &*output]
+            .into_iter()
+            .chain(more.iter().copied());
+        run(&fixture, "buildctl", args.collect::<Vec<_>>()).stdin(local_definition("src"))
+    };
+    build(&[]).ok();
+    assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "a\n");
+
+    // Rules for sources: one that denies, one that puts another in its place.
+    let policy = work.join("policy.json");
+    let file = format!("--source-policy-file={}", policy.display());
+    fs::write(
+        &policy,
+        r#"{"rules": [{"action": "DENY", "selector": {"identifier": "local://src"}}]}"#,
+    )
+    .unwrap();
+    build(&[&*file]).fails().says("local://src");
+    let convert = r#"{"rules": [{"action": "CONVERT", "selector": {"identifier": "local://src"},
+        "updates": {"identifier": "local://other"}}]}"#;
+    fs::write(&policy, convert).unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    build(&[&*file]).ok();
+    assert!(out.join("b").exists() && !out.join("a").exists());
+    fs::write(&policy, "{").unwrap();
+    build(&[&*file]).fails().says("policy.json");
+
+    let broken = run(&fixture, "buildctl", ["build", &*output]);
+    broken.stdin("nonsense").fails();
+    let nowhere = run(&fixture, "buildctl", ["build", &*output]);
+    nowhere.stdin(local_definition("src")).fails().says("src");
+}
+
+#[test]
+fn rules_for_sources_are_obeyed_by_build_too() {
+    let fixture = fixture();
+    let policy = fixture.home.work().join("policy.json");
+    fs::write(
+        &policy,
+        r#"{"rules": [{"action": "DENY", "selector": {"identifier": "docker-image://registry.invalid/*"}}]}"#,
+    )
+    .unwrap();
+    let build = || {
+        let build = fixture.build().arg("--offline");
+        build.env("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", &policy)
+    };
+    build().ok();
+    fixture.context.dockerfile("FROM registry.invalid/base:1\n");
+    let denied = build().fails();
+    assert!(denied.stderr.contains("denied by policy"), "{denied}");
 }

@@ -156,12 +156,15 @@ fn every_test_that_a_table_names_exists() {
         }
     }
     // The other documents with a column of tests.
-    let exit_codes = fs::read_to_string(root().join("docs/exit-codes.md")).unwrap();
-    for name in exit_codes
-        .split('`')
-        .filter(|name| name.contains('_') && !name.contains(' '))
-    {
-        assert!(tests.contains(name), "exit-codes.md: no test {name}");
+    for document in ["exit-codes.md", "registry.md"] {
+        let text = fs::read_to_string(root().join("docs").join(document)).unwrap();
+        let quoted = text.split('`').skip(1).step_by(2);
+        let mut count = 0;
+        for name in quoted.filter(|name| name.matches('_').count() > 2 && !name.contains([' ', '/', '='])) {
+            assert!(tests.contains(name), "{document}: no test {name}");
+            count += 1;
+        }
+        assert!(count > 5, "{document} names {count} tests");
     }
 }
 

@@ -166,7 +166,13 @@ pub(super) const ROWS: &[Row] = &[
         "--label",
         Works("", "label_and_target_and_build_arg_of_the_command_line"),
     ),
-    ("--load", Works("into rbuild's store", "outputs")),
+    (
+        "--load",
+        Works(
+            "into rbuild's store; `--load=docker` and others into an engine",
+            "privileged_docker_is_given_what_it_does_not_have_and_runs_it",
+        ),
+    ),
     (
         "-m, --memory",
         Refused(
