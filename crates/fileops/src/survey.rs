@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(
             seen,
             [
-                (".dockerignore", 25, true, ""),
+                (".dockerignore", 24, true, ""),
                 ("a", 1, true, ""),
                 ("out/b", 20, false, ".dockerignore:2 out"),
                 ("out/deep/c", 300, true, ".dockerignore:3 !out/deep/c"),

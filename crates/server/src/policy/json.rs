@@ -94,7 +94,9 @@ impl Name {
 /// # Errors
 /// [`PolicyFileError`].
 pub fn read_json(bytes: &[u8]) -> Result<SourcePolicies, PolicyFileError> {
-    let policy: Policy = serde_json::from_slice(bytes)?;
+    // An object and nothing else: a list would be read as its fields in their order.
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes)?;
+    let policy = Policy::deserialize(serde_json::Value::Object(fields))?;
     let rules = policy.rules.into_iter().map(rule).collect::<Result<_, _>>()?;
     let message = pb::Policy {
         version: policy.version,
