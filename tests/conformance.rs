@@ -152,13 +152,23 @@ groups! { add arg config copy env from heredoc ignore mount onbuild parse run us
 /// A number that no account has and that no range of ids was given to.
 const WITHOUT_RANGES: u32 = 3_999_999_777;
 
-/// The rung of one id: nothing is left out, devices are made and recorded there.
+/// What a step is not shown where there is one id, with the reason.
+const NOT_WITH_ONE_ID: [(&str, &str); 1] = [(
+    "run/umask_and_limits",
+    "/proc/PID/status tells the truth: no groups, and the capabilities of root",
+)];
+
+/// The rung of one id: devices are made and recorded there, so their cases are not left out.
 #[test]
 fn rootless_one_id_answers_are_the_same() {
     if ordinary_user().is_none() {
         return;
     }
     let cases = Case::all(&root()).expect("the cases");
+    let cases: Vec<Case> = cases
+        .into_iter()
+        .filter(|case| NOT_WITH_ONE_ID.iter().all(|(name, _)| case.name != *name))
+        .collect();
     Runner::new(TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES)).all(&cases);
 }
 

@@ -16,6 +16,7 @@ mod hostile;
 mod images;
 mod imagetools;
 mod killed;
+mod ladder;
 mod limits;
 mod manual;
 mod migration;

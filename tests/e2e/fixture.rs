@@ -39,7 +39,7 @@ impl Fixture {
     }
 
     #[track_caller]
-    fn with_home(home: TestHome, dockerfile: &str) -> Self {
+    pub(crate) fn with_home(home: TestHome, dockerfile: &str) -> Self {
         let context = BuildContext::create(home.work().join("context")).expect("a context directory");
         context.dockerfile(dockerfile);
         Self { home, context }

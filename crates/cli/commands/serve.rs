@@ -119,7 +119,11 @@ fn serve(
         cdi: cdi(args, &config),
         log,
     };
-    Ok(open(options)?.serve(request)?)
+    let engine = open(options)?;
+    if let Some(standing) = engine.standing() {
+        log.write(&mut env.stderr, Level::Info, &standing);
+    }
+    Ok(engine.serve(request)?)
 }
 
 /// What the administrator wants provenance to say of this machine.

@@ -101,7 +101,7 @@ impl<'a, S: Sink> Walk<'a, S> {
 
     /// Puts everything below the directory `name`, which is written first and looks like the root.
     pub(super) fn below(mut self, name: &str) -> Result<Self, WriteError> {
-        let stat = rustix::fs::fstat(&self.dir).map_err(|e| failed("stat", b"/", e))?;
+        let stat = rbuild_sys::owner::fstat(&self.dir).map_err(|e| failed("stat", b"/", e))?;
         let root = Source { stat, fd: None };
         self.path = [name.as_bytes(), b"/"].concat();
         let entry = Entry {

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn row50_a_table_ends() {
+    fn a_table_ends() {
         let mut table = Table::new(Credentials::of(0, 0, &[]));
         let many = vec![1; GROUPS_MAX];
         assert!(table.number(Credentials::of(1, 1, &many)).is_some());

@@ -113,27 +113,38 @@ pub(super) fn execute(caller: &mut Caller<'_>, place: Place) -> Result<Answer, E
     let stat = rustix::fs::fstat(&fd)?;
     let before = caller.credentials()?;
     let mut after = before.clone();
-    let (uid, gid) = set_ids(&fd, &stat)?;
-    after.user.execute(uid);
-    after.group.execute(gid);
+    let set = SetIds::of(&fd, &stat)?;
+    after.user.execute(set.user);
+    after.group.execute(set.group);
     if after != before {
         caller.become_other(after)?;
     }
     Ok(Answer::Continue)
 }
 
-/// The user and the group that a program gives.
-fn set_ids(fd: &OwnedFd, stat: &Stat) -> Result<(Option<u32>, Option<u32>), Errno> {
-    const SET_USER: u32 = 0o4000;
-    const SET_GROUP: u32 = 0o2010;
-    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    let user = stat.st_mode & SET_USER != 0;
-    let group = stat.st_mode & SET_GROUP == SET_GROUP;
-    if !regular || !(user || group) || is_script(fd)? {
-        return Ok((None, None));
+/// The ids that a program gives.
+#[derive(Default)]
+struct SetIds {
+    user: Option<u32>,
+    group: Option<u32>,
+}
+
+impl SetIds {
+    fn of(fd: &OwnedFd, stat: &Stat) -> Result<Self, Errno> {
+        const SET_USER: u32 = 0o4000;
+        const SET_GROUP: u32 = 0o2010;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let user = stat.st_mode & SET_USER != 0;
+        let group = stat.st_mode & SET_GROUP == SET_GROUP;
+        if !regular || !(user || group) || is_script(fd)? {
+            return Ok(Self::default());
+        }
+        let owner = Recorded::of(fd, stat)?.owner;
+        Ok(Self {
+            user: user.then_some(owner.uid),
+            group: group.then_some(owner.gid),
+        })
     }
-    let owner = Recorded::of(fd, stat)?.owner;
-    Ok((user.then_some(owner.uid), group.then_some(owner.gid)))
 }
 
 /// The kernel ignores set-id bits of those.

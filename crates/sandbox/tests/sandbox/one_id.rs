@@ -191,7 +191,7 @@ fn rootless_one_id_mounted_files_have_their_owner() {
 }
 
 #[test]
-fn rootless_row9_one_id_paths_end_in_the_root_that_the_caller_has() {
+fn rootless_row09_one_id_paths_end_in_the_root_that_the_caller_has() {
     let Some(one) = OneId::new() else { return };
     let canary = one.fixture.path("canary");
     own(&canary, UID);
@@ -210,7 +210,7 @@ fn rootless_row9_one_id_paths_end_in_the_root_that_the_caller_has() {
 }
 
 #[test]
-fn rootless_row9_one_id_a_race_of_names_stays_inside_and_ends() {
+fn rootless_row09_one_id_a_race_of_names_stays_inside_and_ends() {
     let Some(one) = OneId::new() else { return };
     let canary = one.fixture.path("canary");
     own(&canary, UID);
