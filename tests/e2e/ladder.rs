@@ -126,8 +126,9 @@ fn doctor(home: &TestHome, args: &[&str]) -> (i32, serde_json::Value) {
         .args(["doctor", "--json"])
         .args(args)
         .run();
-    let report = serde_json::from_slice(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
-    (ran.status.code().unwrap_or(-1), report)
+    let report: Result<serde_json::Value, _> = serde_json::from_slice(&ran.stdout);
+    assert!(report.is_ok(), "{ran}");
+    (ran.status.code().unwrap_or(-1), report.unwrap_or_default())
 }
 
 #[test]

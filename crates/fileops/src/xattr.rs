@@ -37,7 +37,8 @@ fn counts(name: &[u8], origin: Origin) -> bool {
     if name == rbuild_sys::owner::OWNER_XATTR.as_bytes() {
         return false;
     }
-    if name == CAPABILITY {
+    // A device that a snapshot holds is copied as one; a context has no devices to give.
+    if name == CAPABILITY || name == rbuild_sys::owner::DEVICE_XATTR.as_bytes() {
         return origin == Origin::Snapshot;
     }
     let finders = name.starts_with(b"com.apple.") || name.starts_with(b"user.com.apple.");
@@ -149,6 +150,8 @@ mod tests {
             ("security.selinux", false, false),
             ("system.posix_acl_access", false, false),
             ("user.note", true, true),
+            ("user.rbuild.owner", false, false),
+            ("user.rbuild.device", true, false),
             ("trusted.note", true, true),
             ("user.overlay.opaque", false, false),
             ("trusted.overlay.opaque", false, false),

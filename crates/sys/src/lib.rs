@@ -16,6 +16,7 @@ pub mod owner;
 pub mod process;
 mod rootfd;
 pub mod seccomp;
+pub mod status_image;
 mod tree;
 pub mod userdb;
 pub mod userns;

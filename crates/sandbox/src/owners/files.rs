@@ -5,7 +5,8 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rbuild_sys::owner::{CAPABILITY_XATTR, OwnerIds, Records};
-use rbuild_sys::seccomp::notify::{Answer, StatusImage};
+use rbuild_sys::seccomp::notify::Answer;
+use rbuild_sys::status_image::StatusImage;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
