@@ -10,21 +10,11 @@ use crate::args::LowBuild;
 /// [`UsageError::NotSupported`] with the first flag that is not served.
 pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
     let flags = &low.unserved;
-    let unserved = [("--policy", flags.policy.is_empty())];
-    if let Some((name, _)) = unserved.iter().find(|(_, fine)| !fine) {
-        return Err(UsageError::NotSupported(format!("{name}: {}", why(name))));
+    if !flags.policy.is_empty() {
+        let instead = "no Rego is evaluated here; buildx evaluates it when it builds through `rbuild serve`";
+        return Err(UsageError::NotSupported(format!("--policy: {instead}")));
     }
     Ok(legacy(low))
-}
-
-/// What to do instead.
-fn why(name: &str) -> &'static str {
-    match name {
-        "--policy" => "no Rego is evaluated here; buildx evaluates it when it builds through `rbuild serve`",
-        _ => {
-            "limits of steps are not set from the command line; run rbuild itself under one, for example with systemd-run"
-        }
-    }
 }
 
 /// `--compress`, `--rm` and `--force-rm` asked for what always holds; these did something once, and `--builder` does elsewhere.

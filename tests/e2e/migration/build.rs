@@ -23,9 +23,9 @@ pub(super) const ROWS: &[Row] = &[
     ("--allow=security.insecure", Works("", ARRIVES)),
     (
         "--allow=device",
-        Refused(
-            &["build", "--allow=device", "CONTEXT"],
-            "not supported yet: --allow=device",
+        Works(
+            "devices by CDI",
+            "privileged_row49_steps_get_the_devices_they_may_have",
         ),
     ),
     (
@@ -91,38 +91,23 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "--cpu-period",
-        Refused(
-            &["build", "--cpu-period=1", "CONTEXT"],
-            "not supported yet: --cpu-period: limits of steps",
-        ),
+        Works("", "limits_of_steps_and_what_becomes_of_those_that_fail"),
     ),
     (
         "--cpu-quota",
-        Refused(
-            &["build", "--cpu-quota=1", "CONTEXT"],
-            "not supported yet: --cpu-quota: limits of steps",
-        ),
+        Works("", "limits_of_steps_and_what_becomes_of_those_that_fail"),
     ),
     (
         "-c, --cpu-shares",
-        Refused(
-            &["build", "-c", "1", "CONTEXT"],
-            "not supported yet: --cpu-shares: limits of steps",
-        ),
+        Works("", "limits_of_steps_and_what_becomes_of_those_that_fail"),
     ),
     (
         "--cpuset-cpus",
-        Refused(
-            &["build", "--cpuset-cpus=0", "CONTEXT"],
-            "not supported yet: --cpuset-cpus: limits of steps",
-        ),
+        Works("", "limits_of_steps_and_what_becomes_of_those_that_fail"),
     ),
     (
         "--cpuset-mems",
-        Refused(
-            &["build", "--cpuset-mems=0", "CONTEXT"],
-            "not supported yet: --cpuset-mems: limits of steps",
-        ),
+        Works("", "limits_of_steps_and_what_becomes_of_those_that_fail"),
     ),
     ("-D, --debug", Works("", "a_check_without_findings_succeeds")),
     (
@@ -175,17 +160,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "-m, --memory",
-        Refused(
-            &["build", "-m", "1g", "CONTEXT"],
-            "not supported yet: --memory: limits of steps",
+        Works(
+            "",
+            "privileged_a_step_killed_for_memory_says_so_and_limits_are_no_part_of_a_key",
         ),
     ),
     (
         "--memory-swap",
-        Refused(
-            &["build", "--memory-swap=-1", "CONTEXT"],
-            "not supported yet: --memory-swap: limits of steps",
-        ),
+        Works("", "limits_of_steps_and_what_becomes_of_those_that_fail"),
     ),
     (
         "--metadata-file",
@@ -242,10 +224,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "--resource",
-        Refused(
-            &["build", "--resource=memory=1g", "CONTEXT"],
-            "not supported yet: --resource: limits of steps",
-        ),
+        Works("", "limits_of_steps_and_what_becomes_of_those_that_fail"),
     ),
     (
         "--rm",
