@@ -118,7 +118,7 @@ fn fill(files: usize, dir: &Path) -> Done {
 
 /// Walks and reads all of a tree.
 fn hash(dir: &Path) -> Done {
-    let source = SourceTree::Local(LocalContext::new(RootFd::open(dir)?, dir.to_owned(), None));
+    let source = SourceTree::Context(LocalContext::new(RootFd::open(dir)?, dir.to_owned(), None));
     let hashed = ContentHash::of(&source, &Selector::path("/"), &NoStatCache)?;
     Ok(hashed.stats.bytes)
 }

@@ -522,7 +522,7 @@ fn extra_hosts(low: &LowBuild) -> Result<Vec<HostIp>, UsageError> {
 }
 
 fn resources(low: &LowBuild) -> Result<Option<LinuxResources>, UsageError> {
-    let entries = low.steps.resources();
+    let entries = low.step_rules.resources();
     let attrs = resource::parse(entries.iter().map(String::as_str))?;
     Ok(linux_resources(&attrs)?)
 }
@@ -530,15 +530,15 @@ fn resources(low: &LowBuild) -> Result<Option<LinuxResources>, UsageError> {
 fn rules(low: &LowBuild, env: &Env, mode: Mode) -> Result<StepRules, UsageError> {
     Ok(StepRules {
         on_error: on_error(low, env, mode)?,
-        timeout: low.steps.run_timeout.filter(|time| !time.is_zero()),
-        retries: low.steps.run_retries.unwrap_or_default(),
-        strict_limits: low.steps.strict_limits.unwrap_or_default(),
+        timeout: low.step_rules.run_timeout.filter(|time| !time.is_zero()),
+        retries: low.step_rules.run_retries.unwrap_or_default(),
+        strict_limits: low.step_rules.strict_limits.unwrap_or_default(),
         private_network: low.network == "sandbox",
     })
 }
 
 fn on_error(low: &LowBuild, env: &Env, mode: Mode) -> Result<OnError, UsageError> {
-    match low.steps.on_error.as_deref() {
+    match low.step_rules.on_error.as_deref() {
         None | Some("") => Ok(OnError::Fail),
         Some("keep") => {
             let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

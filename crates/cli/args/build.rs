@@ -164,7 +164,7 @@ pub(crate) struct LowBuild {
     pub(crate) source_policy: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) steps: StepFlags,
+    pub(crate) step_rules: StepFlags,
     #[command(flatten)]
     pub(crate) unserved: Unserved,
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rbuild_builder::build::build;
+use rbuild_builder::build::{Helpers, build};
 use rbuild_builder::error::BuildError;
 use rbuild_builder::request::{
     BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output, OutputKind, TreeDestination,
@@ -85,7 +85,10 @@ impl Local {
             request,
             Arc::new(NullSink),
             CancellationToken::new(),
-            front_ends,
+            Helpers {
+                front_ends,
+                terminal: None,
+            },
         )
         .await
     }
