@@ -178,7 +178,7 @@ fn a_terminal_is_given_to_the_program() {
         .says("the input device is not a TTY");
     let script = machine::required("script", "bsdutils").unwrap();
     let line = format!(
-        "stty cols 77 rows 33; {RBUILD} run --rm -it app sh -c 'tty; stty size; exit 4'; echo code $?"
+        "stty cols 77 rows 33; {RBUILD} run --rm -it app sh -c 'tty; until stty size; do sleep 0.1; done; exit 4'; echo code $?"
     );
     let ran = fixture
         .home

@@ -48,6 +48,11 @@ impl Native {
                 run = starting => run.map_err(failed)?,
                 () = self.cancel.cancelled() => return Err(EngineError::Cancelled),
             };
+            if request.terminal {
+                // At once: the program may ask before it is told of a change.
+                resize(&run.process.handle);
+                tokio::spawn(follow_size(run.process.handle.clone()));
+            }
             let _raw = request.terminal.then(Raw::enter).flatten();
             let outputs = [
                 run.process
@@ -70,9 +75,6 @@ impl Native {
                         }
                     }
                 });
-            }
-            if request.terminal {
-                tokio::spawn(follow_size(run.process.handle.clone()));
             }
             let ended = run.end().await;
             for output in outputs.into_iter().flatten() {
@@ -121,12 +123,14 @@ async fn follow_size(handle: ProcessHandle) {
     let Ok(mut changes) = signal(SignalKind::window_change()) else {
         return;
     };
-    loop {
-        if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) {
-            handle.resize(size.ws_row, size.ws_col);
-        }
-        if changes.recv().await.is_none() {
-            return;
-        }
+    while changes.recv().await.is_some() {
+        resize(&handle);
+    }
+}
+
+/// Makes the program's terminal as large as ours is now.
+fn resize(handle: &ProcessHandle) {
+    if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) {
+        handle.resize(size.ws_row, size.ws_col);
     }
 }
