@@ -190,3 +190,16 @@ fn a_terminal_is_given_to_the_program() {
     assert!(text.contains("33 77"), "{text}");
     assert!(text.contains("code 4"), "{text}");
 }
+
+#[test]
+fn rootless_programs_of_an_image_run_too() {
+    let Some(fixture) = Fixture::rootless("FROM busybox\nCMD [\"id\", \"-u\"]\n") else {
+        return;
+    };
+    fixture.build().args(["-t", "app"]).ok();
+    assert_eq!(fixture.rbuild(["run", "--rm", "app"]).ok().stdout_text(), "0");
+    let user = fixture.rbuild(["run", "--rm", "-u", "7", "app"]).ok();
+    assert_eq!(user.stdout_text(), "7");
+    let info = fixture.rbuild(["info", "-f", "{{.Rootless}}"]).ok();
+    assert_eq!(info.stdout_text(), "true");
+}
