@@ -1,6 +1,7 @@
 //! Parts of a build by themselves, for `cargo xtask bench --micro`, which counts their instructions: `micro CASE N [DIR]`
 //! does one thing to N of something. What N costs beyond half as many is free of what starting costs.
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a program that reports to its caller")]
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -55,11 +56,11 @@ fn dockerfile(stages: usize) -> String {
         let below = stage
             .checked_sub(1)
             .map_or("scratch".to_owned(), |n| format!("s{n}"));
-        drop(writeln!(
+        let _infallible = writeln!(
             text,
             "FROM {below} AS s{stage}\nARG VERSION=${{OTHER:-{stage}}}\nENV PATH=/opt/$VERSION/bin:$PATH\n\
              RUN --mount=type=cache,target=/cache make \\\n    install && echo \"$VERSION\""
-        ));
+        );
     }
     text
 }
