@@ -147,7 +147,10 @@ fn privileged_nothing_survives_a_killed_supervisor() {
         .spawn(&fixture.plan(&format!("echo up; sleep {marker}; true")), &[])
         .unwrap();
     running.take_stdout().unwrap().read_exact(&mut [0; 3]).unwrap();
-    let supervisor = children_named("rbuild-sandbox-init");
+    // Tests beside this one have supervisors too.
+    let steps: Vec<i32> = all(marker).filter_map(parent).collect();
+    let mut supervisor = children_named("rbuild-sandbox-init");
+    supervisor.retain(|pid| steps.contains(pid));
     assert_eq!(supervisor.len(), 1, "{supervisor:?}");
     let pid = rustix::process::Pid::from_raw(supervisor[0]).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -289,15 +292,13 @@ fn processes(text: &str) -> usize {
 }
 
 fn children_named(text: &str) -> Vec<i32> {
-    let me = std::process::id().to_string();
-    let mine = |pid: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit(')')
-            .next()
-            .and_then(|rest| rest.split_whitespace().nth(1))
-            == Some(me.as_str())
-    };
-    all(text).filter(mine).collect()
+    let me = i32::try_from(std::process::id()).ok();
+    all(text).filter(|pid| parent(*pid) == me).collect()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn all(text: &str) -> impl Iterator<Item = i32> {
