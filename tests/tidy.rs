@@ -414,10 +414,40 @@ fn unshown(page: &str) -> Vec<String> {
 #[test]
 fn every_behaviour_of_the_table_has_tests_that_exist() {
     none("behaviours nothing shows", &unshown("docs/behaviours.md"));
+    none(
+        "parts of the language nothing shows",
+        &unshown("docs/dockerfile.md"),
+    );
+    assert!(rows_with_tests("docs/dockerfile.md").len() >= 110);
     let numbers: Vec<String> = rows_with_tests("docs/behaviours.md")
         .into_iter()
         .map(|row| row.0)
         .collect();
     let expected: Vec<String> = (1..=80).map(|number| number.to_string()).collect();
     assert_eq!(numbers, expected);
+}
+
+#[test]
+fn the_table_of_differences_is_of_all_cases_and_each_is_defended() {
+    let page = fs::read_to_string(root().join("docs/differences.md")).expect("docs/differences.md");
+    let cases = rbuild_testkit::conformance::Case::all(&root().join("tests/conformance")).expect("the cases");
+    let recorded: usize = page
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("- ")?
+                .split_once(" cases recorded from ")?
+                .0
+                .parse::<usize>()
+                .ok()
+        })
+        .sum();
+    assert_eq!(recorded, cases.len(), "run `cargo xtask differences` again");
+    assert!(!page.contains("not defended"), "a difference without a reason");
+    for case in cases.iter().filter(|case| !case.recipe.differs.is_empty()) {
+        assert!(
+            page.contains(&format!("| `{}` |", case.name)),
+            "{} no longer differs",
+            case.name
+        );
+    }
 }

@@ -43,7 +43,7 @@ pub struct Recipe {
     /// A further case directory, relative, that is a named context: name and its context entries.
     #[serde(default)]
     pub contexts: BTreeMap<String, Vec<Entry>>,
-    /// Paths that are not compared, with the reason.
+    /// Where rbuild differs on purpose: a part of what is found, and the reason, which docs/differences.md repeats.
     #[serde(default)]
     pub differs: BTreeMap<String, String>,
     /// The context.

@@ -1,4 +1,5 @@
-//! Developer tasks, each one file: `ci`, `bases`, `demo`, `bench`, `record-conformance`.
+//! Developer tasks, each one file: `ci`, `bases`, `demo`, `bench`, `record-conformance`,
+//! `differences`, `outside`.
 //!
 //! `.ci/run` and the README call these and nothing else, so that what is promised is what is run.
 #![forbid(unsafe_code)]
@@ -12,6 +13,8 @@ mod bases;
 mod bench;
 mod ci;
 mod demo;
+mod differences;
+mod outside;
 mod packages;
 mod record;
 mod shell;
@@ -27,7 +30,10 @@ const USAGE: &str = "usage: cargo xtask <task>
   bench --micro                   count the instructions of the parts of a build
   bench --scale                   measure how time grows with stages, steps, layers, files and records
   record-conformance --buildctl PATH --addr ADDR [--only PART]
-                                  run the conformance cases under a real BuildKit and write expect.json";
+                                  run the conformance cases under a real BuildKit and write expect.json
+  differences --rbuild PATH [--buildctl PATH --addr ADDR]
+                                  run the conformance cases and write docs/differences.md; a BuildKit must say what it said
+  outside --mirrors DIR           read, lint and lower Dockerfiles of public projects out of clones below DIR";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "bench" => bench::run(rest),
         "record-conformance" => record::run(rest),
+        "differences" => differences::run(rest),
+        "outside" => outside::run(rest),
         other => {
             eprintln!("no task {other:?}\n{USAGE}");
             return ExitCode::from(2);

@@ -3,7 +3,7 @@
 //! The images that cases build from are handed over as named contexts from an OCI layout, so neither builder needs a
 //! registry and both start from the same bytes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,20 +13,127 @@ use rbuild_testkit::image::{Image, OciLayout};
 
 use crate::shell;
 
+/// What a builder made of a case.
+pub(crate) enum Outcome {
+    /// An image.
+    Image(ObservedImage),
+    /// An error, in one line.
+    Error(String),
+}
+
+/// A BuildKit that answers at an address.
+pub(crate) struct Oracle {
+    buildctl: String,
+    addr: String,
+    /// What it calls itself.
+    pub(crate) version: String,
+    bases_dir: PathBuf,
+    bases: Vec<Image>,
+}
+
+impl Oracle {
+    /// The one that `--buildctl` and `--addr` name.
+    pub(crate) fn named(args: &[String]) -> Result<Self> {
+        let buildctl = shell::flag(args, "--buildctl").context("--buildctl PATH is needed")?;
+        let addr = shell::flag(args, "--addr").context("--addr ADDRESS is needed")?;
+        let version = shell::output(Command::new(&buildctl).arg("--version"))?
+            .trim()
+            .to_owned();
+        let bases_dir = base::layout()?;
+        let bases = OciLayout::open(&bases_dir)?.images()?;
+        Ok(Self {
+            buildctl,
+            addr,
+            version,
+            bases_dir,
+            bases,
+        })
+    }
+
+    /// Builds a case.
+    pub(crate) fn build(&self, case: &Case) -> Result<Outcome> {
+        let room = tempfile::tempdir()?;
+        case.lay_out(room.path())?;
+        let archive = room.path().join("image.tar");
+        let output = self
+            .command(case, room.path())?
+            .arg(format!("--output=type=oci,dest={}", archive.display()))
+            .output()?;
+        if output.status.success() {
+            let image = OciLayout::open(&archive)?.image()?;
+            return Ok(Outcome::Image(ObservedImage::of(&image, &self.bases)?));
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let error = stderr
+            .lines()
+            .rfind(|line| line.starts_with("error: "))
+            .with_context(|| format!("no error line:\n{stderr}"))?;
+        // Paths of this run and ids of the daemon's would make the record differ each time.
+        Ok(Outcome::Error(without_run_ids(
+            &error.replace(&room.path().display().to_string(), "DIR"),
+        )))
+    }
+
+    /// `buildctl build` of a case laid out in `room`, all but the output.
+    fn command(&self, case: &Case, room: &Path) -> Result<Command> {
+        let context = room.join("context");
+        let local = |name: &str, dir: &Path| format!("--local={name}={}", dir.display());
+        let mut command = Command::new(&self.buildctl);
+        command.args(["--addr", &self.addr, "build", "--frontend", "dockerfile.v0"]);
+        command.args(["--progress", "plain"]);
+        command.args([local("context", &context), local("dockerfile", &context)]);
+        command.arg(format!("--opt=filename={}", case.dockerfile_name()));
+        for name in &case.recipe.bases {
+            let is_it = |image: &&Image| {
+                image.descriptor["annotations"]["org.opencontainers.image.ref.name"] == name.as_str()
+            };
+            let image = self
+                .bases
+                .iter()
+                .find(is_it)
+                .with_context(|| format!("no base {name}"))?;
+            command.arg(format!("--oci-layout={name}={}", self.bases_dir.display()));
+            command.arg(format!(
+                "--opt=context:{name}=oci-layout://{name}@{}",
+                image.manifest_digest
+            ));
+        }
+        for name in case.recipe.contexts.keys() {
+            command.arg(local(&format!("named-{name}"), &room.join("named").join(name)));
+            command.arg(format!("--opt=context:{name}=local:named-{name}"));
+        }
+        for id in case.recipe.secrets.keys() {
+            let path = room.join("secrets").join(id);
+            command.arg(format!("--secret=id={id},src={}", path.display()));
+        }
+        let (args, labels) = (&case.recipe.build_args, &case.recipe.labels);
+        command.args(
+            args.iter()
+                .map(|(key, value)| format!("--opt=build-arg:{key}={value}")),
+        );
+        command.args(
+            labels
+                .iter()
+                .map(|(key, value)| format!("--opt=label:{key}={value}")),
+        );
+        command.args(
+            case.recipe
+                .target
+                .iter()
+                .map(|target| format!("--opt=target={target}")),
+        );
+        Ok(command)
+    }
+}
+
 /// Records every case, or those whose name contains `--only`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    let buildctl = shell::flag(args, "--buildctl").context("--buildctl PATH is needed")?;
-    let addr = shell::flag(args, "--addr").context("--addr ADDRESS is needed")?;
+    let oracle = Oracle::named(args)?;
     let only = shell::flag(args, "--only").unwrap_or_default();
-    let oracle = shell::output(Command::new(&buildctl).arg("--version"))?
-        .trim()
-        .to_owned();
     let cases = Case::all(&shell::root()?.join("tests/conformance"))?;
-    let bases_dir = base::layout()?;
-    let bases = OciLayout::open(&bases_dir)?.images()?;
     let mut failed = Vec::new();
     for case in cases.iter().filter(|case| case.name.contains(&only)) {
-        match record(case, &buildctl, &addr, &oracle, &bases_dir, &bases) {
+        match record(case, &oracle) {
             Ok(line) => println!("{}: {line}", case.name),
             Err(error) => {
                 println!("{}: NOT RECORDED: {error:#}", case.name);
@@ -38,110 +145,33 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn record(
-    case: &Case,
-    buildctl: &str,
-    addr: &str,
-    oracle: &str,
-    bases_dir: &Path,
-    bases: &[Image],
-) -> Result<String> {
-    let room = tempfile::tempdir()?;
-    case.lay_out(room.path())?;
-    let context = room.path().join("context");
-    let archive = room.path().join("image.tar");
-    let mut command = Command::new(buildctl);
-    command.args([
-        "--addr",
-        addr,
-        "build",
-        "--frontend",
-        "dockerfile.v0",
-        "--progress",
-        "plain",
-    ]);
-    let local = |name: &str, dir: &Path| format!("--local={name}={}", dir.display());
-    command
-        .arg(local("context", &context))
-        .arg(local("dockerfile", &context));
-    command.arg(format!("--opt=filename={}", case.dockerfile_name()));
-    for name in &case.recipe.bases {
-        let image = bases
-            .iter()
-            .find(|image| {
-                image.descriptor["annotations"]["org.opencontainers.image.ref.name"] == name.as_str()
-            })
-            .with_context(|| format!("no base {name}"))?;
-        command.arg(format!("--oci-layout={name}={}", bases_dir.display()));
-        command.arg(format!(
-            "--opt=context:{name}=oci-layout://{name}@{}",
-            image.manifest_digest
-        ));
-    }
-    for name in case.recipe.contexts.keys() {
-        command.arg(local(
-            &format!("named-{name}"),
-            &room.path().join("named").join(name),
-        ));
-        command.arg(format!("--opt=context:{name}=local:named-{name}"));
-    }
-    for id in case.recipe.secrets.keys() {
-        command.arg(format!(
-            "--secret=id={id},src={}",
-            room.path().join("secrets").join(id).display()
-        ));
-    }
-    command.args(
-        case.recipe
-            .build_args
-            .iter()
-            .map(|(key, value)| format!("--opt=build-arg:{key}={value}")),
-    );
-    command.args(
-        case.recipe
-            .labels
-            .iter()
-            .map(|(key, value)| format!("--opt=label:{key}={value}")),
-    );
-    command.args(
-        case.recipe
-            .target
-            .iter()
-            .map(|target| format!("--opt=target={target}")),
-    );
-    command.arg(format!("--output=type=oci,dest={}", archive.display()));
-    let output = command.output()?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    if case.recipe.fails.is_empty() {
-        ensure!(output.status.success(), "BuildKit fails:\n{stderr}");
-        let image = OciLayout::open(&archive)?.image()?;
-        let observed = ObservedImage::of(&image, bases)?;
-        let line = format!("{} layers over {}", observed.layers.len(), observed.base_layers);
-        case.record(&Expectation {
-            oracle: oracle.to_owned(),
-            error: None,
-            image: Some(observed),
-        })?;
-        return Ok(line);
-    }
-    if output.status.success() {
-        bail!("BuildKit succeeds where it should fail");
-    }
-    let error = stderr
-        .lines()
-        .rfind(|line| line.starts_with("error: "))
-        .context("no error line")?;
-    // Paths of this run and ids of the daemon's would make the record differ each time.
-    let error = without_run_ids(&error.replace(&room.path().display().to_string(), "DIR"));
-    for part in &case.recipe.fails {
-        ensure!(error.contains(part.as_str()), "the error lacks {part:?}: {error}");
-    }
+fn record(case: &Case, oracle: &Oracle) -> Result<String> {
+    let (image, error) = match oracle.build(case)? {
+        Outcome::Image(image) => (Some(image), None),
+        Outcome::Error(error) => (None, Some(error)),
+    };
+    let line = match (&image, &error) {
+        (Some(image), _) if case.recipe.fails.is_empty() => {
+            format!("{} layers over {}", image.layers.len(), image.base_layers)
+        }
+        (_, Some(error)) if !case.recipe.fails.is_empty() => {
+            let lacking = case
+                .recipe
+                .fails
+                .iter()
+                .find(|part| !error.contains(part.as_str()));
+            ensure!(lacking.is_none(), "the error lacks {lacking:?}: {error}");
+            error.clone()
+        }
+        (_, Some(error)) => bail!("BuildKit fails: {error}"),
+        _ => bail!("BuildKit succeeds where it should fail"),
+    };
     case.record(&Expectation {
-        oracle: oracle.to_owned(),
-        error: Some(error.clone()),
-        image: None,
+        oracle: oracle.version.clone(),
+        error,
+        image,
     })?;
-    Ok(error)
+    Ok(line)
 }
 
 /// Takes what changes with each run out of an error: the daemon's temporary mount points

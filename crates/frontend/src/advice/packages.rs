@@ -44,7 +44,9 @@ const MANAGERS: [Manager; 5] = [
     },
     Manager {
         programs: &["apk"],
-        fetches: |arguments| has(arguments, &["add", "update"]) && !has(arguments, &["--no-cache"]),
+        fetches: |arguments| {
+            has(arguments, &["add", "update"]) && !has(arguments, &["--no-cache", "--no-network"])
+        },
         cleans: |arguments| has(arguments, &["cache"]) && has(arguments, &["clean", "purge"]),
         dirs: &["/var/cache/apk", "/etc/apk/cache"],
         leaves: Leaves {

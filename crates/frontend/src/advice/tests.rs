@@ -71,6 +71,7 @@ fn what_a_package_manager_leaves() {
         "apt-get update && apt-get install -y a && rm -r /var/lib/{apt,dpkg,cache,log}/",
         "apt-get update && apt-get install -y a; find /var/lib/apt/lists -type f -delete",
         "apk add --no-cache curl",
+        "apk add --no-network --virtual .rundeps curl",
         "apk add curl && rm -rf /var/cache/apk/*",
         "dnf -y install curl && dnf clean all",
         "zypper -n in curl && zypper clean --all",

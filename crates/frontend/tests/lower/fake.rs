@@ -13,6 +13,7 @@ use rbuild_oci::{Digest, Platform, Timestamp};
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
     images: BTreeMap<String, String>,
+    every_image: Option<&'static str>,
     ignore_files: BTreeMap<String, String>,
     times: BTreeMap<String, i64>,
     pub(crate) asked: Mutex<Vec<String>>,
@@ -34,6 +35,12 @@ impl Fake {
         self
     }
 
+    /// Knows every image there is, with this config.
+    pub(crate) fn every_image(mut self, config: &'static str) -> Self {
+        self.every_image = Some(config);
+        self
+    }
+
     pub(crate) fn ignore_file(mut self, context: &str, text: &str) -> Self {
         self.ignore_files.insert(context.to_owned(), text.to_owned());
         self
@@ -51,11 +58,11 @@ impl Fake {
     }
 
     fn find(&self, name: &str) -> Result<ResolvedImage, ResolveError> {
-        match self.images.get(name) {
+        match self.images.get(name).map(String::as_str).or(self.every_image) {
             Some(config) => Ok(ResolvedImage {
                 canonical_reference: name.to_owned(),
                 digest: digest(name),
-                config: config.clone().into_bytes(),
+                config: config.as_bytes().to_vec(),
             }),
             None => Err(ResolveError("not found".into())),
         }

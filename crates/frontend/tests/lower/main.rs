@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod advice;
+#[cfg(test)]
 mod args;
 #[cfg(test)]
 mod bases;
@@ -24,6 +25,8 @@ mod limits;
 mod lint;
 #[cfg(test)]
 mod onbuild;
+#[cfg(test)]
+mod outside;
 #[cfg(test)]
 mod run;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use rbuild_builder::front_ends::{SYNTAX_ARG, Syntax};
 use rbuild_builder::ops::blocking;
 use rbuild_builder::resolve::Resolver;
 use rbuild_builder::solve::Reporter;
+use rbuild_dockerfile::Span;
 use rbuild_fileops::SourceTree;
 use rbuild_frontend::{ContextOrigin, FrontendOptions, ImageResolveMode, LintWarning, Lowered, NoCache};
 use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
@@ -237,15 +238,27 @@ struct Files {
     definition: Option<Vec<u8>>,
 }
 
+/// Lines of an instruction that are told one by one.
+const SINGLE_LINES_MAX: u32 = 256;
+
+/// The lines of an instruction, each a range of its own as in BuildKit (`parser/errors.go`); of a very long one just the
+/// first and the last.
+fn single_lines(span: Span) -> Vec<(u32, u32)> {
+    if span.end.saturating_sub(span.start) < SINGLE_LINES_MAX {
+        (span.start..=span.end).map(|line| (line, line)).collect()
+    } else {
+        vec![(span.start, span.end)]
+    }
+}
+
 impl Files {
     fn warn(&self, filename: &str, warnings: &[LintWarning]) {
         for warning in warnings {
-            let lines = vec![(warning.span.start, warning.span.end)];
             self.load.warn(
                 warning.short(),
                 vec![warning.description.to_owned()],
                 warning.url.to_owned(),
-                Some((filename.to_owned(), lines)),
+                Some((filename.to_owned(), single_lines(warning.span))),
             );
         }
     }
@@ -387,4 +400,17 @@ async fn read(tree: &Arc<SourceTree>, names: Vec<String>) -> Result<Option<Vec<u
         Ok(None)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_one_by_one_up_to_a_limit() {
+        assert_eq!(single_lines(Span::new(3, 3)), [(3, 3)]);
+        assert_eq!(single_lines(Span::new(3, 5)), [(3, 3), (4, 4), (5, 5)]);
+        assert_eq!(single_lines(Span::new(1, 1_000_000)), [(1, 1_000_000)]);
+        assert_eq!(single_lines(Span::new(1, 256)).len(), 256);
+    }
 }
