@@ -30,8 +30,12 @@ pub(crate) struct CreateIndexArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL")]
     pub(crate) append: Option<bool>,
-    /// Annotation: "KEY=VALUE" or "index:KEY=VALUE" of the index, "manifest-descriptor[PLATFORM]:KEY=VALUE" of an entry
-    #[arg(long, value_name = "KEY=VALUE")]
+    /// Annotations of the index or of its entries.
+    #[arg(
+        help = "Annotation: \"KEY=VALUE\" or \"index:KEY=VALUE\" of the index, \"manifest-descriptor[PLATFORM]:KEY=VALUE\" of an entry",
+        long,
+        value_name = "KEY=VALUE"
+    )]
     pub(crate) annotation: Vec<String>,
     /// Print it instead of pushing it
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,

@@ -40,7 +40,7 @@ pub mod wire;
 
 pub use bollard_buildkit_proto::pb;
 pub use decode::{ClientDigests, Decoded, LlbError, OpError, decode, decode_wire};
-pub use encode::{EncodeError, encode, encode_named, encode_op, encode_wire};
+pub use encode::{EncodeError, NoRoom, encode, encode_named, encode_op, encode_wire};
 pub use errors::sentence;
 pub use go::ValueError;
 pub use limits::{LimitExceeded, Limits};

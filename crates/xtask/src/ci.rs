@@ -156,14 +156,35 @@ fn nextest(tier: Tier) -> Result<(u64, u64, Vec<String>)> {
     Ok((passed, failed, skipped))
 }
 
-/// Builds the release program and gives its path. It is linked statically, so it runs on any Linux of this architecture,
-/// and a step's sandbox, which is the same program, starts without a dynamic loader.
+/// Builds the release program and gives its path.
 pub(crate) fn release() -> Result<std::path::PathBuf> {
+    static_program("release")
+}
+
+/// Builds the program that is given to others, and says how large it is.
+pub(crate) fn dist() -> Result<()> {
+    let program = static_program("dist")?;
+    let bytes = fs::metadata(&program)?.len();
+    println!("{}: {bytes} bytes", program.display());
+    Ok(())
+}
+
+/// Builds the program in a profile. It is linked statically, so it runs on any Linux of this architecture, and a step's
+/// sandbox, which is the same program, starts without a dynamic loader.
+fn static_program(profile: &str) -> Result<std::path::PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut command = shell::cargo(&["build", "--release", "--package", "rbuild", "--target", &target])?;
+    let mut command = shell::cargo(&[
+        "build",
+        "--profile",
+        profile,
+        "--package",
+        "rbuild",
+        "--target",
+        &target,
+    ])?;
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    shell::step("cargo build --release (static)", &mut command)?;
-    built(&format!("{target}/release"))
+    shell::step(&format!("cargo build --profile {profile} (static)"), &mut command)?;
+    built(&format!("{target}/{profile}"))
 }
 
 /// Path of the program that was built in a profile.

@@ -26,6 +26,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   bases [NAME...]                 make the slow tier's base images from Debian packages (needs root)
   demo [--install DIR] [--rbuild PATH]
                                   build rbuild (or take that one), build a multi-stage image with it, show both sizes
+  dist                            build the static program that is given to others: small, links for minutes
   bench [--case NAME] [--runs N]  measure against buildah and buildkitd, write benches/results/
   bench --micro                   count the instructions of the parts of a build
   bench --scale                   measure how time grows with stages, steps, layers, files and records
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         "ci" => ci::run(rest),
         "bases" => bases::run(rest),
         "demo" => demo::run(rest),
+        "dist" => ci::dist(),
         "bench" => bench::run(rest),
         "record-conformance" => record::run(rest),
         "differences" => differences::run(rest),
