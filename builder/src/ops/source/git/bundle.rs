@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rbuild_store::Lease;
 
 use super::identifier::{Identifier, is_commit};
-use super::repository::{Repository, failed, init_bare};
+use super::repository::{Repository, arrange, borrowing, failed, init_bare};
 use super::{GitSourceError, Resolved};
 use crate::git::Git;
 use crate::job::Job;
@@ -45,10 +45,7 @@ pub(super) fn take_in(
     let wrong = failed(id, "failed to import git bundle for");
     let dir = lease.new_dir("git-bundle")?;
     let (pack, repository) = (dir.join("bundle.pack"), dir.join("repository"));
-    let is_sha256 = copy(&mut file, &pack).map_err(|source| GitSourceError::Arrange {
-        remote: id.remote.shown(),
-        source,
-    })?;
+    let is_sha256 = copy(&mut file, &pack).map_err(arrange(id))?;
     // Only the length of an object's name counts.
     let object = "0".repeat(if is_sha256 { 64 } else { 40 });
     init_bare(git, &object, &repository).map_err(&wrong)?;
@@ -83,16 +80,7 @@ pub(super) fn write(
     upper: &Path,
 ) -> Result<(), GitSourceError> {
     let wrong = failed(id, "failed to create git bundle of");
-    let arrange = |source| GitSourceError::Arrange {
-        remote: id.remote.shown(),
-        source,
-    };
-    let own = lease.new_dir("git-bundle")?;
-    init_bare(git, &resolved.object, &own).map_err(&wrong)?;
-    let objects = format!("{}\n", repository.dir().join("objects").display());
-    fs::create_dir_all(own.join("objects/info"))
-        .and_then(|()| fs::write(own.join("objects/info/alternates"), objects))
-        .map_err(arrange)?;
+    let own = borrowing(lease, git, (id, resolved), repository, "git-bundle", &wrong)?;
     let git = git.on(&own);
     let name = ref_in_bundle(&id.reference);
     git.run(&["update-ref", "--", &name, &resolved.object])
@@ -102,8 +90,8 @@ pub(super) fn write(
         .map_err(&wrong)?;
     // Both are in the store, on one file system or not.
     let target = upper.join(RESULT);
-    fs::copy(&made, &target).map(drop).map_err(arrange)?;
-    fs::remove_file(&made).map_err(arrange)
+    fs::copy(&made, &target).map(drop).map_err(arrange(id))?;
+    fs::remove_file(&made).map_err(arrange(id))
 }
 
 /// The name that the commit has in a bundle: that of the tag or branch it was asked for by.

@@ -12,7 +12,7 @@ use rbuild_sys::{RootFd, TreeEntry, TreeError, walk_tree};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 
 use super::identifier::{Identifier, is_commit};
-use super::repository::{Repository, failed, format_option, init_bare, shallow};
+use super::repository::{Repository, arrange, borrowing, failed, format_option, shallow};
 use super::{GitSourceError, Resolved};
 use crate::git::Git;
 
@@ -58,12 +58,7 @@ fn files(
     to: &Path,
 ) -> Result<(), GitSourceError> {
     let wrong = failed(id, "failed to checkout remote");
-    let own = lease.new_dir("git-index")?;
-    init_bare(git, &resolved.object, &own).map_err(&wrong)?;
-    let objects = format!("{}\n", repository.dir().join("objects").display());
-    fs::create_dir_all(own.join("objects/info"))
-        .and_then(|()| fs::write(own.join("objects/info/alternates"), objects))
-        .map_err(arrange(id))?;
+    let own = borrowing(lease, git, (id, resolved), repository, "git-index", &wrong)?;
     let git = git.on(&own).with_work_tree(to);
     // Submodules are named relative to it.
     git.run(&["config", "remote.origin.url", &id.remote.url()])
@@ -232,12 +227,4 @@ fn lift(id: &Identifier, whole: &Path, upper: &Path) -> Result<(), GitSourceErro
         rustix::fs::renameat(&from, entry.file_name(), &to, entry.file_name()).map_err(wrong)?;
     }
     Ok(())
-}
-
-fn arrange(id: &Identifier) -> impl Fn(io::Error) -> GitSourceError + use<> {
-    let remote = id.remote.shown();
-    move |source| GitSourceError::Arrange {
-        remote: remote.clone(),
-        source,
-    }
 }

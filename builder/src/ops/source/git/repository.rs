@@ -197,6 +197,34 @@ pub(super) fn init_bare(git: &Git<'_>, object: &str, dir: &Path) -> Result<(), G
     made.map(drop)
 }
 
+/// Makes a bare repository of the build's own in the scratch directory `name`, which has the objects of `repository`
+/// without a copy of them, and none of its refs, settings and index.
+pub(super) fn borrowing(
+    lease: &Lease,
+    git: &Git<'_>,
+    (id, resolved): (&Identifier, &Resolved),
+    repository: &Repository,
+    name: &'static str,
+    wrong: impl Fn(GitError) -> GitSourceError,
+) -> Result<PathBuf, GitSourceError> {
+    let own = lease.new_dir(name)?;
+    init_bare(git, &resolved.object, &own).map_err(wrong)?;
+    let objects = format!("{}\n", repository.dir().join("objects").display());
+    fs::create_dir_all(own.join("objects/info"))
+        .and_then(|()| fs::write(own.join("objects/info/alternates"), objects))
+        .map_err(arrange(id))?;
+    Ok(own)
+}
+
+/// A failure to lay files out for git, or as they are wanted.
+pub(super) fn arrange(id: &Identifier) -> impl Fn(io::Error) -> GitSourceError + use<> {
+    let remote = id.remote.shown();
+    move |source| GitSourceError::Arrange {
+        remote: remote.clone(),
+        source,
+    }
+}
+
 /// The option that makes a repository for such objects.
 pub(super) const fn format_option(object: &str) -> &'static str {
     if object.len() == 64 {
