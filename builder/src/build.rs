@@ -20,7 +20,7 @@ use crate::client::HostClient;
 use crate::context::{self, Opened};
 use crate::engine::Engine;
 use crate::error::{BuildError, Place, RequestError};
-use crate::export::{self, BuildResult, PlatformSubject, Subject};
+use crate::export::{self, BuildResult, Export, PlatformSubject, Subject};
 use crate::failed_step::{self, UserTerminal};
 use crate::front_ends::{self, FrontEnds, SYNTAX_ARG, Syntax};
 use crate::job::{Job, Settings};
@@ -78,16 +78,28 @@ pub async fn build(
             return Err(failed_step::attend(job, helpers.terminal.as_deref(), &cancel, error).await);
         }
     };
-    export::all(job, &result, plan, &mut outcome).await?;
-    if let Some(written) = cache_transfer::export::all(job, &result, &request.cache_to).await? {
-        outcome.note_cache(&written);
-    }
+    deliver(job, &result, plan, &request, &mut outcome).await?;
     if let [only] = result.subjects.as_slice() {
         outcome
             .warnings
             .extend(start_check::warning(job, &only.subject, &job.sink).await);
     }
     Ok(outcome)
+}
+
+/// Gives the result to whom the request says, and its cache.
+async fn deliver(
+    job: &Arc<Job>,
+    result: &BuildResult,
+    plan: Vec<Export>,
+    request: &BuildRequest,
+    outcome: &mut BuildOutcome,
+) -> Result<(), BuildError> {
+    export::all(job, result, plan, outcome).await?;
+    if let Some(written) = cache_transfer::export::all(job, result, &request.cache_to).await? {
+        outcome.note_cache(&written);
+    }
+    Ok(())
 }
 
 /// A request whose context and Dockerfile are open.

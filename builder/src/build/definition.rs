@@ -40,9 +40,6 @@ pub async fn build_definition(
         source,
     })?;
     let mut outcome = BuildOutcome::default();
-    export::all(&job, &result, plan, &mut outcome).await?;
-    if let Some(written) = cache_transfer::export::all(&job, &result, &request.cache_to).await? {
-        outcome.note_cache(&written);
-    }
+    super::deliver(&job, &result, plan, &request, &mut outcome).await?;
     Ok(outcome)
 }

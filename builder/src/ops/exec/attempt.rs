@@ -136,14 +136,14 @@ impl Attempt {
 
     /// What a step that failed ran on, ready to be mounted once more: its root, its mounts, and whether the host's
     /// certificates are among its files.
-    pub(crate) fn again(mut self, job: &Job) -> Result<Left, OpError> {
+    pub(crate) fn again(mut self, job: &Job) -> Result<Remains, OpError> {
         self.workspace.renew()?;
         self.mounts.renew(job)?;
         let mut root = overlay_of(&self.workspace);
         if let Some(host_ca) = &self.host_ca {
             root.lowers.insert(0, host_ca.lower().to_owned());
         }
-        Ok(Left {
+        Ok(Remains {
             root,
             mounts: self.mounts,
             workspace: self.workspace,
@@ -182,7 +182,7 @@ impl Attempt {
 
 /// What a step left, to be mounted once more.
 #[derive(Debug)]
-pub(crate) struct Left {
+pub(crate) struct Remains {
     pub(crate) root: OverlayPlan,
     pub(crate) mounts: Mounts,
     pub(crate) workspace: Workspace,
