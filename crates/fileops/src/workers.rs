@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
+/// A first job with less to read is done by the walk itself.
+const SMALL_BYTES: u64 = 1 << 18;
+
 /// The workers of one walk, as its visitor has them. Dropping it does what is left and lets them end.
 pub(crate) struct Workers<'scope, 'env, J: Send + 'static> {
     scope: &'scope Scope<'scope, 'env>,
@@ -58,10 +61,10 @@ impl<'scope, 'env, J: Send + 'static> Workers<'scope, 'env, J> {
         }
     }
 
-    /// Has `job` done, by this thread if it `is_small` and the first, or enough is under way: that also bounds what
-    /// jobs keep open.
-    pub(crate) fn give(&mut self, job: J, is_small: bool) {
-        if std::mem::take(&mut self.is_first) && is_small {
+    /// Has `job`, which works on so many `bytes`, done: by this thread if it is small and the first, or enough is under
+    /// way, which also bounds what jobs keep open.
+    pub(crate) fn give(&mut self, job: J, bytes: u64) {
+        if std::mem::take(&mut self.is_first) && bytes < SMALL_BYTES {
             return (self.run)(job);
         }
         let mut state = self.queue.lock();
@@ -137,7 +140,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread::ThreadId;
 
-    fn run(jobs: usize, most: usize, is_small: bool) -> (HashSet<ThreadId>, usize) {
+    fn run(jobs: usize, most: usize, bytes: u64) -> (HashSet<ThreadId>, usize) {
         let (threads, done) = (Mutex::new(HashSet::new()), AtomicUsize::new(0));
         let work = |_: usize| {
             threads.lock().unwrap().insert(std::thread::current().id());
@@ -146,7 +149,7 @@ mod tests {
         };
         std::thread::scope(|scope| {
             let mut workers = Workers::new(scope, most, &work);
-            (0..jobs).for_each(|job| workers.give(job, is_small));
+            (0..jobs).for_each(|job| workers.give(job, bytes));
         });
         (threads.into_inner().unwrap(), done.into_inner())
     }
@@ -155,8 +158,12 @@ mod tests {
     fn every_job_is_done_once_however_many_are_under_way() {
         for most in [0, 1, 3, 100] {
             for jobs in [0, 1, 2, 50] {
-                assert_eq!(run(jobs, most, false).1, jobs, "{jobs} jobs, {most} at once");
-                assert_eq!(run(jobs, most, true).1, jobs, "{jobs} small jobs, {most} at once");
+                assert_eq!(
+                    run(jobs, most, SMALL_BYTES).1,
+                    jobs,
+                    "{jobs} jobs, {most} at once"
+                );
+                assert_eq!(run(jobs, most, 0).1, jobs, "{jobs} small jobs, {most} at once");
             }
         }
     }
@@ -164,10 +171,10 @@ mod tests {
     #[test]
     fn one_small_job_starts_no_thread_and_many_jobs_do() {
         let here = HashSet::from([std::thread::current().id()]);
-        assert_eq!(run(1, 8, true).0, here);
-        assert_eq!(run(20, 0, false).0, here);
-        assert!(run(50, 8, false).0.len() > 1);
-        assert!(run(50, 8, false).0.len() <= rbuild_sys::process::processors() + 1);
+        assert_eq!(run(1, 8, 0).0, here);
+        assert_eq!(run(20, 0, SMALL_BYTES).0, here);
+        assert!(run(50, 8, SMALL_BYTES).0.len() > 1);
+        assert!(run(50, 8, SMALL_BYTES).0.len() <= rbuild_sys::process::processors() + 1);
     }
 
     #[test]
@@ -180,7 +187,7 @@ mod tests {
         let walk = std::panic::AssertUnwindSafe(|| {
             std::thread::scope(|scope| {
                 let mut workers = Workers::new(scope, 100, &work);
-                (0..30).for_each(|job| workers.give(job, false));
+                (0..30).for_each(|job| workers.give(job, SMALL_BYTES));
             });
         });
         assert!(std::panic::catch_unwind(walk).is_err());

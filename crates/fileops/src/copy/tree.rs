@@ -26,8 +26,6 @@ use crate::xattr;
 const BATCH_FILES: usize = 32;
 /// Bytes after which a batch is handed over, however few files it has.
 const BATCH_BYTES: u64 = 1 << 20;
-/// A first batch of less is copied by the walk itself.
-const SMALL_BYTES: u64 = 1 << 18;
 /// Most batches under way at once; each holds two directories and works on two files.
 const BATCHES_MAX: usize = 8;
 
@@ -94,8 +92,8 @@ impl TreeCopy<'_, '_, '_> {
         let Some(batch) = self.batch.take() else {
             return;
         };
-        let is_small = batch.bytes < SMALL_BYTES;
-        self.workers.give(batch, is_small);
+        let bytes = batch.bytes;
+        self.workers.give(batch, bytes);
     }
 
     fn push(&mut self, name: &CString, fd: Arc<OwnedFd>, finish: Finish) -> Result<(), Errno> {

@@ -23,8 +23,6 @@ use crate::xattr;
 
 const BATCH_FILES: usize = 64;
 const BATCH_BYTES: u64 = 1 << 20;
-/// A first batch of less is read by the walk itself.
-const SMALL_BYTES: u64 = 1 << 18;
 /// Most batches under way at once; each holds a directory and reads one file.
 const BATCHES_MAX: usize = 16;
 
@@ -174,8 +172,8 @@ impl TreeHash<'_, '_, '_, '_> {
         let Some(batch) = self.batch.take() else {
             return;
         };
-        let is_small = batch.bytes < SMALL_BYTES;
-        self.workers.give(batch, is_small);
+        let bytes = batch.bytes;
+        self.workers.give(batch, bytes);
     }
 
     /// Digest of a directory's attributes.
