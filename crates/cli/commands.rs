@@ -31,6 +31,7 @@ mod version;
 use std::io;
 
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode};
+use rbuild_ui::template::Template;
 
 use crate::args::{Buildctl, Buildkitd, Cli, Command, DockerArgs, Executor};
 use crate::engine::{Engine, EngineError, EngineOptions, Registries};
@@ -75,6 +76,13 @@ impl CommandError {
     fn failed(message: &dyn ToString) -> Self {
         Self::Failed(Box::new(Diagnostic::new(message.to_string())))
     }
+}
+
+/// The template that `--format` is, unless it is one of the `words` that mean something else, or absent.
+fn template(format: Option<&str>, words: &[&str]) -> Result<Option<Template>, CommandError> {
+    let text = format.filter(|text| !words.contains(text));
+    let parsed = text.map(Template::parse).transpose();
+    parsed.map_err(|error| CommandError::failed(&error))
 }
 
 /// Runs the command.

@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use rbuild_oci::{History, Timestamp};
 use rbuild_ui::table::Table;
-use rbuild_ui::template::Template;
 use rbuild_ui::text::one_line;
 use rbuild_ui::units::{human_duration, human_size};
 use serde::Serialize;
@@ -41,10 +40,7 @@ pub(super) fn run(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
-    let template = match args.format.as_str() {
-        "table" | "json" => None,
-        text => Some(Template::parse(text).map_err(|error| CommandError::failed(&error))?),
-    };
+    let template = super::template(Some(&args.format), &["table", "json"])?;
     let image = open(options)?.image(&args.image, args.platform.as_deref())?;
     let rows = rows(&image, args, SystemTime::now());
     if args.quiet {

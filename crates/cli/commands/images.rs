@@ -3,7 +3,6 @@
 use std::time::SystemTime;
 
 use rbuild_ui::table::Table;
-use rbuild_ui::template::Template;
 use rbuild_ui::text::lines;
 use rbuild_ui::units::{human_duration, human_size, rfc3339};
 use serde::Serialize;
@@ -38,10 +37,7 @@ pub(super) fn run(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
-    let template = match args.format.as_str() {
-        "" | "table" | "json" => None,
-        text => Some(Template::parse(text).map_err(|error| CommandError::failed(&error))?),
-    };
+    let template = super::template(Some(&args.format), &["", "table", "json"])?;
     let mut rows = open(options)?.images()?;
     rows.retain(|row| (args.all || row.repository.is_some()) && is_asked_for(row, args.name.as_deref()));
     rows.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| name(a).cmp(&name(b))));

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use rbuild_ui::template::Template;
 use rbuild_ui::text::{lines, one_line};
 use rbuild_ui::units::human_size;
 use serde_json::json;
@@ -19,10 +18,7 @@ pub(super) fn run(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
-    let template = match args.format.as_deref() {
-        None | Some("" | "json") => None,
-        Some(text) => Some(Template::parse(text).map_err(|error| CommandError::failed(&error))?),
-    };
+    let template = super::template(args.format.as_deref(), &["", "json"])?;
     let info = open(options)?.info()?;
     let kernel = rustix::system::uname();
     let kernel = kernel.release().to_string_lossy().into_owned();
@@ -45,7 +41,7 @@ pub(super) fn run(
             "OSType": "linux",
             "Architecture": env.own_platform.split('/').nth(1),
             "KernelVersion": kernel,
-            "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
+            "NCPU": rbuild_sys::process::processors(),
             "RegistryFiles": files,
         });
         match template {

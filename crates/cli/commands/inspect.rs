@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use rbuild_oci::{ContainerConfig, Descriptor, DiffId, Digest, go_json};
-use rbuild_ui::template::Template;
 use rbuild_ui::text::lines;
 use rbuild_ui::units::rfc3339;
 use serde::Serialize;
@@ -91,10 +90,7 @@ pub(super) fn run(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
-    let template = match args.format.as_deref() {
-        None | Some("" | "json") => None,
-        Some(text) => Some(Template::parse(text).map_err(|error| CommandError::failed(&error))?),
-    };
+    let template = super::template(args.format.as_deref(), &["", "json"])?;
     let engine = open(options)?;
     let mut failure = None;
     let mut found = Vec::new();

@@ -130,6 +130,13 @@ fn parse(text: &str) -> Result<Reference, CommandError> {
     imagetools::parse(text).map_err(|error| CommandError::failed(&rbuild_builder::error::chain_text(&error)))
 }
 
+/// A list that is here: its file, and what it has.
+fn known(name: &Reference, env: &Env) -> Result<(PathBuf, List), ListError> {
+    let path = place(name, env)?;
+    let list = read(&path)?.ok_or_else(|| ListError::Unknown(name.clone()))?;
+    Ok((path, list))
+}
+
 fn create(
     args: &CreateListArgs,
     options: EngineOptions,
@@ -169,8 +176,7 @@ fn create(
 
 fn annotate(args: &AnnotateArgs, env: &mut Env) -> Result<(), CommandError> {
     let (name, image) = (parse(&args.list)?, parse(&args.manifest)?);
-    let path = place(&name, env)?;
-    let mut list = read(&path)?.ok_or_else(|| ListError::Unknown(name.clone()))?;
+    let (path, mut list) = known(&name, env)?;
     let wanted = image.to_string();
     let entry = list.entries.iter_mut().find(|entry| entry.reference == wanted);
     let entry = entry.ok_or(ListError::NotInList { image, list: name })?;
@@ -200,8 +206,7 @@ fn push(
     open: Open<'_>,
 ) -> Result<(), CommandError> {
     let name = parse(&args.list)?;
-    let path = place(&name, env)?;
-    let list = read(&path)?.ok_or_else(|| ListError::Unknown(name.clone()))?;
+    let (path, list) = known(&name, env)?;
     let sources = list.entries.iter().map(|entry| {
         Ok(Source {
             reference: Some(parse(&entry.reference)?),
@@ -228,10 +233,7 @@ fn push(
 fn remove(args: &RemoveListArgs, env: &mut Env) -> Result<(), CommandError> {
     for text in &args.lists {
         let name = parse(text)?;
-        let path = place(&name, env)?;
-        if read(&path)?.is_none() {
-            return Err(ListError::Unknown(name).into());
-        }
+        let (path, _) = known(&name, env)?;
         forget(&path)?;
         writeln!(env.stdout, "Removed manifest list {name}")?;
     }
