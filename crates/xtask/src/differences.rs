@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use rbuild_testkit::base;
-use rbuild_testkit::conformance::{Case, Expectation, ObservedImage, differences};
+use rbuild_testkit::conformance::{Case, Expectation, differences};
 use rbuild_testkit::image::{Image, OciLayout};
 
 use crate::record::{Oracle, Outcome};
@@ -71,16 +71,8 @@ impl Rbuild {
             .arg(format!("--output=type=oci,dest={}", archive.display()))
             .output()
             .with_context(|| format!("start {}", self.program))?;
-        if output.status.success() {
-            let image = OciLayout::open(&archive)?.image()?;
-            return Ok(Outcome::Image(ObservedImage::of(&image, &self.bases)?));
-        }
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let error = stderr
-            .lines()
-            .rfind(|line| line.starts_with("ERROR: "))
-            .with_context(|| format!("{}: no error line:\n{stderr}", case.name))?;
-        Ok(Outcome::Error(error.to_owned()))
+        let observed = Outcome::of(&output, &archive, &self.bases, "ERROR: ");
+        observed.with_context(|| case.name.clone())
     }
 }
 

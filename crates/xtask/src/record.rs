@@ -4,7 +4,7 @@
 //! registry and both start from the same bytes.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rbuild_testkit::base;
@@ -19,6 +19,20 @@ pub(crate) enum Outcome {
     Image(ObservedImage),
     /// An error, in one line.
     Error(String),
+}
+
+impl Outcome {
+    /// What a builder that wrote its image to `archive` said; its last line that begins with `mark` is its error.
+    pub(crate) fn of(output: &Output, archive: &Path, bases: &[Image], mark: &str) -> Result<Self> {
+        if output.status.success() {
+            let image = OciLayout::open(archive)?.image()?;
+            return Ok(Self::Image(ObservedImage::of(&image, bases)?));
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let error = stderr.lines().rfind(|line| line.starts_with(mark));
+        let error = error.with_context(|| format!("no error line:\n{stderr}"))?;
+        Ok(Self::Error(error.to_owned()))
+    }
 }
 
 /// A BuildKit that answers at an address.
@@ -59,19 +73,13 @@ impl Oracle {
             .command(case, room.path())?
             .arg(format!("--output=type=oci,dest={}", archive.display()))
             .output()?;
-        if output.status.success() {
-            let image = OciLayout::open(&archive)?.image()?;
-            return Ok(Outcome::Image(ObservedImage::of(&image, &self.bases)?));
-        }
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let error = stderr
-            .lines()
-            .rfind(|line| line.starts_with("error: "))
-            .with_context(|| format!("no error line:\n{stderr}"))?;
-        // Paths of this run and ids of the daemon's would make the record differ each time.
-        Ok(Outcome::Error(without_run_ids(
-            &error.replace(&room.path().display().to_string(), "DIR"),
-        )))
+        Ok(match Outcome::of(&output, &archive, &self.bases, "error: ")? {
+            // Paths of this run and ids of the daemon's would make the record differ each time.
+            Outcome::Error(error) => Outcome::Error(without_run_ids(
+                &error.replace(&room.path().display().to_string(), "DIR"),
+            )),
+            image @ Outcome::Image(_) => image,
+        })
     }
 
     /// `buildctl build` of a case laid out in `room`, all but the output.
