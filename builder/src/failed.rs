@@ -66,19 +66,16 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rbuild_graph::{Op, SourceOp, VertexMeta};
+    use rbuild_graph::{Op, SourceOp};
 
     fn source(name: &str) -> Vertex {
-        Vertex {
-            op: Op::Source(SourceOp {
+        Vertex::new(
+            Op::Source(SourceOp {
                 identifier: format!("local://{name}"),
                 attrs: std::collections::BTreeMap::new(),
             }),
-            inputs: Vec::new(),
-            platform: None,
-            constraints: Vec::new(),
-            meta: VertexMeta::default(),
-        }
+            Vec::new(),
+        )
     }
 
     #[test]

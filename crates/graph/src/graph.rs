@@ -45,6 +45,20 @@ pub struct Vertex {
     pub meta: VertexMeta,
 }
 
+impl Vertex {
+    /// An operation on its inputs, of which nothing else is said.
+    #[must_use]
+    pub fn new(op: Op, inputs: Vec<Edge>) -> Self {
+        Self {
+            op,
+            inputs,
+            platform: None,
+            constraints: Vec::new(),
+            meta: VertexMeta::default(),
+        }
+    }
+}
+
 /// All vertices of a build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Graph {
@@ -197,13 +211,7 @@ mod tests {
             identifier: format!("local://{name}"),
             attrs: BTreeMap::new(),
         });
-        Vertex {
-            op,
-            inputs: Vec::new(),
-            platform: None,
-            constraints: Vec::new(),
-            meta: VertexMeta::default(),
-        }
+        Vertex::new(op, Vec::new())
     }
 
     fn mkdir(path: &str, on: &VertexDigest) -> Vertex {

@@ -7,7 +7,7 @@ use rbuild_builder::error::{BuildError, Place, chain_text};
 use rbuild_builder::ops::OpError;
 use rbuild_builder::source_policy::PolicyError;
 use rbuild_graph::{
-    Edge, Graph, Op, SourceLocation, SourceOp, SourcePosition, SourceRange, SourceText, Vertex, VertexMeta,
+    Edge, Graph, Op, SourceLocation, SourceOp, SourcePosition, SourceRange, SourceText, Vertex,
 };
 use rbuild_llb::errors::{Detail, status_details};
 use serde::Deserialize;
@@ -100,15 +100,7 @@ fn dockerfile_definition() -> Option<Vec<u8>> {
         identifier: "local://dockerfile".to_owned(),
         attrs: std::collections::BTreeMap::new(),
     });
-    let vertex = graph
-        .add(Vertex {
-            op,
-            inputs: Vec::new(),
-            platform: None,
-            constraints: Vec::new(),
-            meta: VertexMeta::default(),
-        })
-        .ok()?;
+    let vertex = graph.add(Vertex::new(op, Vec::new())).ok()?;
     let target = Edge { vertex, output: 0 };
     let definition = rbuild_llb::encode_wire(&graph, &target).ok()?;
     Some(definition.encode_to_vec())

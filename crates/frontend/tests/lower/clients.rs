@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rbuild_frontend::{ClientContexts, ContextOrigin, FrontendOptions, InputGraph};
-use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
+use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex};
 
 use crate::dump::dump;
 use crate::fake::{ALPINE, Fake, lower_with, options};
@@ -15,13 +15,7 @@ fn input(name: &str) -> InputGraph {
         identifier: format!("git://{name}"),
         attrs: BTreeMap::new(),
     };
-    let vertex = Vertex {
-        op: Op::Source(source),
-        inputs: Vec::new(),
-        platform: None,
-        constraints: Vec::new(),
-        meta: VertexMeta::default(),
-    };
+    let vertex = Vertex::new(Op::Source(source), Vec::new());
     let mut graph = Graph::default();
     let vertex = graph.add(vertex).unwrap();
     InputGraph {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rbuild_frontend::{ClientContexts, ContextOrigin, FrontendOptions, InputGraph, Lowered, RemoteContext};
-use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
+use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex};
 
 use crate::dump::dump;
 use crate::fake::{Fake, lower_with, options};
@@ -131,15 +131,14 @@ fn named_contexts_have_the_time_of_what_they_are() {
         let fake = Fake::new().time(URL, TIME);
         assert_eq!(seconds(&lower_with(&named, &fake).unwrap()), time, "{value}");
     }
-    let source = |identifier: &str| Vertex {
-        op: Op::Source(SourceOp {
-            identifier: identifier.into(),
-            attrs: std::collections::BTreeMap::new(),
-        }),
-        inputs: Vec::new(),
-        platform: None,
-        constraints: Vec::new(),
-        meta: VertexMeta::default(),
+    let source = |identifier: &str| {
+        Vertex::new(
+            Op::Source(SourceOp {
+                identifier: identifier.into(),
+                attrs: std::collections::BTreeMap::new(),
+            }),
+            Vec::new(),
+        )
     };
     let mut graph = Graph::default();
     graph.add(source("https://h/unused")).unwrap();

@@ -251,13 +251,7 @@ mod tests {
                 identifier: "local://x".to_owned(),
                 attrs: BTreeMap::new(),
             };
-            let vertex = Vertex {
-                op: Op::Source(source),
-                inputs: Vec::new(),
-                platform: None,
-                constraints: Vec::new(),
-                meta: VertexMeta::default(),
-            };
+            let vertex = Vertex::new(Op::Source(source), Vec::new());
             let vertex = graph.add(vertex).unwrap();
             Edge { vertex, output: 0 }
         });

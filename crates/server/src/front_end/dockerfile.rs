@@ -15,7 +15,7 @@ use rbuild_builder::solve::Reporter;
 use rbuild_dockerfile::Span;
 use rbuild_fileops::SourceTree;
 use rbuild_frontend::{ContextOrigin, FrontendOptions, ImageResolveMode, LintWarning, Lowered, NoCache};
-use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
+use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex};
 use rbuild_llb::attrs::{DockerfileAttrs, NoCacheAttr, ResolveMode};
 use rbuild_oci::Platform;
 use serde::Serialize;
@@ -368,13 +368,7 @@ fn encoded(graph: &Graph, target: Option<&Edge>) -> Option<Vec<u8>> {
 
 fn encoded_source(source: &SourceOp) -> Option<Vec<u8>> {
     let mut graph = Graph::default();
-    let vertex = graph.add(Vertex {
-        op: Op::Source(source.clone()),
-        inputs: Vec::new(),
-        platform: None,
-        constraints: Vec::new(),
-        meta: VertexMeta::default(),
-    });
+    let vertex = graph.add(Vertex::new(Op::Source(source.clone()), Vec::new()));
     let target = Edge {
         vertex: vertex.ok()?,
         output: 0,

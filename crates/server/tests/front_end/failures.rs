@@ -7,7 +7,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 use prost::Message as _;
 use rbuild_graph::{
     Edge, ExecMeta, ExecOp, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Mount, MountKind,
-    NetMode, Op, SecurityMode, SourceOp, Vertex, VertexMeta,
+    NetMode, Op, SecurityMode, SourceOp, Vertex,
 };
 
 use crate::Client;
@@ -138,13 +138,7 @@ fn local(name: &str) -> Op {
 }
 
 fn add(graph: &mut Graph, op: Op, inputs: Vec<Edge>) -> Edge {
-    let vertex = graph.add(Vertex {
-        op,
-        inputs,
-        platform: None,
-        constraints: Vec::new(),
-        meta: VertexMeta::default(),
-    });
+    let vertex = graph.add(Vertex::new(op, inputs));
     Edge {
         vertex: vertex.unwrap(),
         output: 0,

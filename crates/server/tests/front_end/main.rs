@@ -22,9 +22,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 };
 use bollard_buildkit_proto::pb;
 use hyper_util::rt::TokioIo;
-use rbuild_graph::{
-    Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, SourceOp, Vertex, VertexMeta,
-};
+use rbuild_graph::{Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, SourceOp, Vertex};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tonic::codegen::Service;
@@ -191,16 +189,13 @@ async fn read(client: &mut Client, options: &HashMap<String, String>) -> Result<
 /// A local directory as a definition.
 fn local(name: &str) -> pb::Definition {
     let mut graph = Graph::default();
-    let vertex = graph.add(Vertex {
-        op: Op::Source(SourceOp {
+    let vertex = graph.add(Vertex::new(
+        Op::Source(SourceOp {
             identifier: format!("local://{name}"),
             attrs: BTreeMap::new(),
         }),
-        inputs: Vec::new(),
-        platform: None,
-        constraints: Vec::new(),
-        meta: VertexMeta::default(),
-    });
+        Vec::new(),
+    ));
     let target = Edge {
         vertex: vertex.unwrap(),
         output: 0,
@@ -238,15 +233,12 @@ async fn made(client: &mut Client, text: &str) -> GatewayResult {
             time: None,
         }),
     };
-    let vertex = graph.add(Vertex {
-        op: Op::File(FileOp {
+    let vertex = graph.add(Vertex::new(
+        Op::File(FileOp {
             actions: vec![action],
         }),
-        inputs: Vec::new(),
-        platform: None,
-        constraints: Vec::new(),
-        meta: VertexMeta::default(),
-    });
+        Vec::new(),
+    ));
     let target = Edge {
         vertex: vertex.unwrap(),
         output: 0,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
 use bollard_buildkit_proto::pb;
-use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
+use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex};
 use rbuild_sandbox::Sandbox;
 use rbuild_server::core::{FrontEnds, Settings};
 use rbuild_session::fake::{FakeClient, FakeConnection, SentNames};
@@ -154,16 +154,13 @@ pub(crate) fn libraries(program: &Path) -> Vec<PathBuf> {
 /// A directory of the client as a definition.
 fn local(name: &str) -> pb::Definition {
     let mut graph = Graph::default();
-    let vertex = graph.add(Vertex {
-        op: Op::Source(SourceOp {
+    let vertex = graph.add(Vertex::new(
+        Op::Source(SourceOp {
             identifier: format!("local://{name}"),
             attrs: BTreeMap::new(),
         }),
-        inputs: Vec::new(),
-        platform: None,
-        constraints: Vec::new(),
-        meta: VertexMeta::default(),
-    });
+        Vec::new(),
+    ));
     let target = Edge {
         vertex: vertex.unwrap(),
         output: 0,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
 use rbuild_graph::{
     Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, PassthroughOp, RmAction, SourceOp,
-    Vertex, VertexMeta,
+    Vertex,
 };
 use rbuild_oci::Digest;
 use rbuild_session::fake::FakeClient;
@@ -22,13 +22,7 @@ use crate::bench::Bench;
 type Files = BTreeMap<String, (Vec<u8>, u32, u64)>;
 
 fn add(graph: &mut Graph, op: Op, inputs: Vec<Edge>) -> Edge {
-    let vertex = graph.add(Vertex {
-        op,
-        inputs,
-        platform: None,
-        constraints: Vec::new(),
-        meta: VertexMeta::default(),
-    });
+    let vertex = graph.add(Vertex::new(op, inputs));
     Edge {
         vertex: vertex.unwrap(),
         output: 0,

@@ -7,7 +7,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 };
 use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
 use bollard_buildkit_proto::pb;
-use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex, VertexMeta};
+use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex};
 use rbuild_oci::media_type::Family;
 use rbuild_oci::{Descriptor, Index, Manifest, Platform};
 use rbuild_session::fake::{FakeClient, SentNames};
@@ -35,15 +35,7 @@ fn source(identifier: String) -> pb::Definition {
         identifier,
         attrs: std::collections::BTreeMap::new(),
     });
-    let vertex = graph
-        .add(Vertex {
-            op,
-            inputs: Vec::new(),
-            platform: None,
-            constraints: Vec::new(),
-            meta: VertexMeta::default(),
-        })
-        .unwrap();
+    let vertex = graph.add(Vertex::new(op, Vec::new())).unwrap();
     rbuild_llb::encode(&graph, &Edge { vertex, output: 0 }).unwrap()
 }
 

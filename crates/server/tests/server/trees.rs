@@ -9,7 +9,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
 use bollard_buildkit_proto::pb;
 use rbuild_graph::{
     DiffOp, Edge, FileAction, FileActionKind, FileOp, Graph, MergeOp, MkDirAction, MkFileAction, Op,
-    RmAction, SourceOp, Vertex, VertexMeta,
+    RmAction, SourceOp, Vertex,
 };
 use rbuild_session::METADATA_FILE;
 use rbuild_session::fake::{FakeClient, FakeConnection, ReceivedTree, SentNames};
@@ -23,13 +23,7 @@ struct Definition(Graph);
 
 impl Definition {
     fn add(&mut self, op: Op, inputs: Vec<Edge>) -> Edge {
-        let vertex = Vertex {
-            op,
-            inputs,
-            platform: None,
-            constraints: Vec::new(),
-            meta: VertexMeta::default(),
-        };
+        let vertex = Vertex::new(op, inputs);
         Edge {
             vertex: self.0.add(vertex).unwrap(),
             output: 0,
