@@ -80,8 +80,7 @@ async fn look(job: &Arc<Job>, subject: &Subject, layers: &[LayerId]) -> Option<S
         let problem = program::problem(view.root(), &config);
         if problem.is_none() {
             // Not remembered, it is looked for again: no reason to hold back a build either.
-            drop(store.put_kv(START_SPACE, name.as_str(), &[]));
-            drop(store.prune_kv(START_SPACE, STARTS_MAX));
+            drop(store.note_kv(START_SPACE, name.as_str(), STARTS_MAX));
         }
         problem
     })

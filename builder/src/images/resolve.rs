@@ -76,17 +76,12 @@ impl Images {
             .await
     }
 
-    /// Remembers that the registry says the reference's repository has `digest`; written once, for most builds ask for
-    /// what they asked for before.
+    /// Remembers that the registry says the reference's repository has `digest`.
     fn note_place(&self, reference: &Reference, digest: &Digest) -> Result<(), ImageError> {
-        let key = place_key(reference, digest);
-        if self.store.kv(PLACES, &key).map_err(StoreError::from)?.is_none() {
-            self.store.put_kv(PLACES, &key, &[]).map_err(StoreError::from)?;
-            self.store
-                .prune_kv(PLACES, PLACES_MAX)
-                .map_err(StoreError::from)?;
-        }
-        Ok(())
+        let noted = self
+            .store
+            .note_kv(PLACES, &place_key(reference, digest), PLACES_MAX);
+        Ok(noted.map_err(StoreError::from)?)
     }
 
     /// Whether a document of the store is known to be of the reference's repository: an image there has it, or the

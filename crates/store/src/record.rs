@@ -255,11 +255,24 @@ impl Store {
         })
     }
 
+    /// Notes `key` in a space that has no values, and keeps the `keep` keys that were noted last. Written once: what most
+    /// builds note was noted before.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn note_kv(&self, space: &str, key: &str, keep: usize) -> Result<(), IndexError> {
+        if self.kv(space, key)?.is_none() {
+            self.put_kv(space, key, &[])?;
+            self.prune_kv(space, keep)?;
+        }
+        Ok(())
+    }
+
     /// Keeps the `keep` values of a space that were set last, removes the others and gives their number.
     ///
     /// # Errors
     /// The index's.
-    pub fn prune_kv(&self, space: &str, keep: usize) -> Result<usize, IndexError> {
+    fn prune_kv(&self, space: &str, keep: usize) -> Result<usize, IndexError> {
         let keep = i64::try_from(keep).unwrap_or(i64::MAX);
         self.index().write("prune values", |tables| {
             tables.run(
