@@ -20,6 +20,8 @@ use crate::stack::StackError;
 
 /// Space of the store's values: layers that are explicit as they are.
 const EXPLICIT: &str = "layer-explicit";
+/// Layers that are remembered; others are looked at again.
+const EXPLICITS_MAX: usize = 10_000;
 /// Space of the store's values: names of explicit layers that their archives have last, with zeros between them.
 const LATE: &str = "layer-late-links";
 
@@ -84,7 +86,7 @@ impl Snapshotter {
         let layer = open_dir(dir)?;
         let lower = self.view(lease, below)?;
         if rbuild_layer::is_explicit(layer.as_fd(), self.form(), lower.root())? {
-            self.store().put_kv(EXPLICIT, &self.mark(id), b"")?;
+            self.store().note_kv(EXPLICIT, &self.mark(id), EXPLICITS_MAX)?;
             return Ok(id.clone());
         }
         self.make(lease, &explicit, Upper::Layer(layer.as_fd()), lower.root(), &dirs)?;
