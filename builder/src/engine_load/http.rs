@@ -196,7 +196,7 @@ fn chunked(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
         if bytes == 0 {
             return Ok(Some(body));
         }
-        if body.len() as u64 + bytes > ANSWER_BYTES_MAX {
+        if bytes > ANSWER_BYTES_MAX - body.len() as u64 {
             return Ok(None);
         }
         let before = body.len() as u64;
@@ -234,6 +234,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffff\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\nffffffffffffffff\r\nabc",
         ] {
             assert_eq!(of(bad), None, "{bad:?}");
         }
