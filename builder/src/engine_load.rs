@@ -159,21 +159,7 @@ impl Docker {
             });
         }
         let kept = self.kept_layers(saved)?;
-        let omitted = kept.len();
-        match self.send(saved, &kept) {
-            Ok(sent_bytes) => Ok(Given {
-                sent_bytes,
-                layers_sent: layers.saturating_sub(omitted),
-                layers_kept: omitted,
-            }),
-            // It may have lost what it said it has.
-            Err(EngineLoadError::Refused { .. }) if omitted > 0 => Ok(Given {
-                sent_bytes: self.send(saved, &BTreeSet::new())?,
-                layers_sent: layers,
-                layers_kept: 0,
-            }),
-            Err(error) => Err(error),
-        }
+        give_without(&kept, (kept.len(), layers), |omit| self.send(saved, omit))
     }
 
     /// Whether every image is there under all its names. Gives those their names that are there under others.
@@ -316,20 +302,26 @@ fn to_containerd(saved: &Saved) -> Result<Given, EngineLoadError> {
         .map(|layer| layer.digest.clone())
         .collect();
     let count = layers.iter().filter(|layer| kept.contains(&layer.digest)).count();
-    match import(saved, &kept) {
-        Ok(sent_bytes) => Ok(Given {
-            sent_bytes,
-            layers_sent: layers.len() - count,
-            layers_kept: count,
-        }),
-        // It may have lost what it said it has.
-        Err(EngineLoadError::Refused { .. }) if count > 0 => Ok(Given {
-            sent_bytes: import(saved, &BTreeSet::new())?,
-            layers_sent: layers.len(),
-            layers_kept: 0,
-        }),
-        Err(error) => Err(error),
-    }
+    give_without(&kept, (count, layers.len()), |omit| import(saved, omit))
+}
+
+/// Sends all but `kept`, which are so many of the layers; if that is refused, everything: the engine may have lost what it
+/// said it has.
+fn give_without(
+    kept: &BTreeSet<Digest>,
+    (count, layers): (usize, usize),
+    send: impl Fn(&BTreeSet<Digest>) -> Result<u64, EngineLoadError>,
+) -> Result<Given, EngineLoadError> {
+    let (sent_bytes, layers_kept) = match send(kept) {
+        Ok(bytes) => (bytes, count),
+        Err(EngineLoadError::Refused { .. }) if count > 0 => (send(&BTreeSet::new())?, 0),
+        Err(error) => return Err(error),
+    };
+    Ok(Given {
+        sent_bytes,
+        layers_sent: layers.saturating_sub(layers_kept),
+        layers_kept,
+    })
 }
 
 /// Has containerd read an archive without the layers of `omit`; gives its size.
