@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use rbuild_builder::imagetools::{Combination, Combined, Found, Source};
 use rbuild_oci::{Descriptor, Document, ImageConfig, Platform, Reference};
 use rbuild_ui::progress::Mode;
-use rbuild_ui::template::Template;
 use rbuild_ui::text::{lines, one_line};
 use rbuild_ui::values::key_value::{AnnotationType, annotations};
 use serde_json::{Value, json};
@@ -173,13 +172,8 @@ fn inspect(
     open: Open<'_>,
 ) -> Result<(), CommandError> {
     let whole = |text: &str| text.replace(char::is_whitespace, "") == "{{.Manifest}}";
-    let template = args
-        .format
-        .as_deref()
-        .filter(|text| !text.is_empty() && !whole(text))
-        .map(Template::parse)
-        .transpose()
-        .map_err(|error| CommandError::failed(&error))?;
+    let format = args.format.as_deref().filter(|text| !whole(text));
+    let template = super::template(format, &[""])?;
     let engine = open(options)?;
     let found = engine.find_remote(&args.name)?;
     if args.raw {

@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use rbuild_builder::error::chain_text;
 use rbuild_sandbox::{
     ExitStatus, MountKind, MountPlan, OverlayPlan, Plan, RootPlan, Sandbox, Source, WaitError,
 };
@@ -102,7 +103,7 @@ fn stand(rung: Rung, near: &Path, machine: &Machine) -> Vec<Check> {
                 .declined
                 .first()
                 .map(|declined| advice::to_enter(&declined.error, machine));
-            let found = error.declined.first().map(|declined| chain(&declined.error));
+            let found = error.declined.first().map(|declined| chain_text(&declined.error));
             Check::failed(
                 name,
                 found.unwrap_or_else(|| error.to_string()),
@@ -199,7 +200,7 @@ fn overlay(rung: Rung, place: &Place) -> Check {
         || vec!["name a directory on ext4, xfs or btrfs with --root; in a container, a volume".to_owned()];
     match spec.mount() {
         Ok(_) => Check::passed(name, "mounted on the file system of the store"),
-        Err(error) => Check::failed(name, chain(&error), advice()),
+        Err(error) => Check::failed(name, chain_text(&error), advice()),
     }
 }
 
@@ -222,12 +223,12 @@ fn step(rung: Rung, place: &Place, machine: &Machine) -> Check {
     });
     let around = "in pid, mount, network, ipc and uts namespaces of its own, with proc, under seccomp";
     let ran = Sandbox::new()
-        .map_err(|error| chain(&error))
-        .and_then(|sandbox| sandbox.spawn(&plan, &[]).map_err(|error| chain(&error)))
+        .map_err(|error| chain_text(&error))
+        .and_then(|sandbox| sandbox.spawn(&plan, &[]).map_err(|error| chain_text(&error)))
         .and_then(|running| match running.wait() {
             // The sandbox was complete, and this program is a dynamic one, without its libraries there.
             Err(WaitError::Exec { .. }) => Ok(None),
-            ended => ended.map(Some).map_err(|error| chain(&error)),
+            ended => ended.map(Some).map_err(|error| chain_text(&error)),
         });
     match ran {
         Ok(None) => Check::passed(name, format!("was made ready {around}")),
@@ -238,14 +239,4 @@ fn step(rung: Rung, place: &Place, machine: &Machine) -> Check {
             Check::failed(name, error, advice)
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = text + ": " + &error.to_string();
-        next = error.source();
-    }
-    text
 }
