@@ -156,7 +156,7 @@ fn unpacked(files: usize, dir: &Path) -> Done {
 }
 
 fn compress(blocks: usize, format: LayerFormat) -> Done {
-    let mut compressor = Compressor::new(Vec::new(), format, 1)?;
+    let mut compressor = Compressor::new(Vec::new(), format, 1, None)?;
     for block in 0..blocks {
         compressor.write_all(&text(BLOCK_BYTES, block))?;
     }

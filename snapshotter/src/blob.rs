@@ -5,16 +5,19 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rbuild_layer::{
-    AdoptError, ApplyError, Compression, DecompressError, DecompressLimits, ExportedXattrs, LayerFormat,
-    PackError, PackOptions, UnpackOptions, Unpacked, WriteError, WriteOptions,
+    AdoptError, ApplyError, Compression, DecompressError, DecompressLimits, ExportedXattrs,
+    GZIP_LEVEL_DEFAULT, LayerFormat, Members, PackError, PackOptions, Packing, UnpackOptions, Unpacked,
+    WriteError, WriteOptions,
 };
 use rbuild_oci::{DiffId, Digest};
 use rbuild_store::{CommitBlobError, DiffBlob, DiskError, IndexError, LayerId, Lease, StoreError};
 use rbuild_sys::RootFd;
 
 use crate::Snapshotter;
+use crate::members::StoredMembers;
 use crate::stack::{StackError, View};
 
 /// Space of the store's values: diff ids whose layers leave out parent directories.
@@ -261,12 +264,18 @@ impl Snapshotter {
                 return Ok(found);
             }
         }
+        let members = Arc::new(StoredMembers::new(Arc::clone(self.store())));
+        let packing = Packing {
+            members: Some(Arc::clone(&members) as Arc<dyn Members>),
+            ..Packing::new(options.format, options.workers)
+        };
         let mut writer = self.store().blob_writer(lease)?;
-        let packed = match self.recompress(id, options, &mut writer)? {
+        let packed = match self.recompress(id, options, &packing, &mut writer)? {
             Some(packed) => packed,
-            None => self.write(lease, below, id, options, &mut writer)?,
+            None => self.write(lease, below, id, options, packing, &mut writer)?,
         };
         let blob = writer.commit(Some(&packed.blob_digest), Some(packed.blob_size))?;
+        members.keep(&blob.digest)?;
         let found = DiffBlob {
             digest: blob.digest,
             size: blob.size,
@@ -308,12 +317,9 @@ impl Snapshotter {
         if let Some(diff_id) = self.known_diff_id(id, options)? {
             return Ok(diff_id);
         }
-        let options = PackLayerOptions {
-            format: LayerFormat::Uncompressed,
-            ..*options
-        };
-        let packed = self.write(lease, below, id, &options, std::io::sink())?;
-        self.note_diff_id(id, &options, &packed)?;
+        let packing = Packing::new(LayerFormat::Uncompressed, 1);
+        let packed = self.write(lease, below, id, options, packing, std::io::sink())?;
+        self.note_diff_id(id, options, &packed)?;
         Ok(packed.diff_id)
     }
 
@@ -323,6 +329,7 @@ impl Snapshotter {
         below: &[LayerId],
         id: &LayerId,
         options: &PackLayerOptions,
+        packing: Packing,
         out: impl std::io::Write,
     ) -> Result<rbuild_layer::Packed, PackLayerError> {
         let dirs = self.lowers(lease, std::slice::from_ref(id))?;
@@ -340,11 +347,7 @@ impl Snapshotter {
             newest_mtime: options.newest_mtime,
             xattrs: options.xattrs,
         };
-        let pack = PackOptions {
-            write,
-            format: options.format,
-            workers: options.workers,
-        };
+        let pack = PackOptions { write, packing };
         Ok(rbuild_layer::pack(layer.as_fd(), self.form(), &pack, out)?)
     }
 
@@ -354,6 +357,7 @@ impl Snapshotter {
         &self,
         id: &LayerId,
         options: &PackLayerOptions,
+        packing: &Packing,
         out: &mut impl std::io::Write,
     ) -> Result<Option<rbuild_layer::Packed>, PackLayerError> {
         let Some(diff_id) = self.known_diff_id(id, options)? else {
@@ -370,7 +374,7 @@ impl Snapshotter {
             digest: found.digest,
             source,
         })?;
-        let (packed, _out) = rbuild_layer::pack_with(options.format, options.workers, out, |tar| {
+        let (packed, _out) = rbuild_layer::pack_with(packing, out, |tar| {
             std::io::copy(&mut stream, tar).map_err(PackError::Output)?;
             Ok::<_, PackError>(0)
         })?;
@@ -474,7 +478,7 @@ fn compression_name(format: LayerFormat) -> (String, &'static str) {
     match format {
         LayerFormat::Uncompressed => ("none".to_owned(), "application/vnd.oci.image.layer.v1.tar"),
         LayerFormat::Gzip(level) => (
-            format!("gzip-{}", level.unwrap_or(6)),
+            format!("gzip-{}", level.unwrap_or(GZIP_LEVEL_DEFAULT)),
             "application/vnd.oci.image.layer.v1.tar+gzip",
         ),
         LayerFormat::Zstd(level) => {

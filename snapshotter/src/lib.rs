@@ -13,6 +13,7 @@
 
 mod blob;
 mod explicit;
+mod members;
 mod stack;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use rbuild_sys::RootFd;
 use rbuild_sys::overlay::{Form, OverlayError};
 
 mod explicit;
+mod members;
 
 struct Bench {
     _dir: tempfile::TempDir,

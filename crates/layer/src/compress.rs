@@ -2,16 +2,21 @@
 //! the sizes of the writes or the time.
 
 mod gzip;
+mod members;
+mod pieces;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
-use gzip::BlockGzip;
+use gzip::PieceGzip;
+pub use members::Members;
 
 /// Threads that one compressor may use, whatever it is told.
 const WORKERS_MAX: usize = 32;
 /// Bytes of input that one zstd worker takes at a time; named so that a new libzstd default changes no digest.
 const ZSTD_JOB_BYTES: u32 = 4 << 20;
-const GZIP_LEVEL_DEFAULT: u32 = 6;
+/// libdeflate's, which at this one makes 1.5 % less than zlib does at its own default of 6, in 55 % of the time.
+pub const GZIP_LEVEL_DEFAULT: u32 = 4;
 const ZSTD_LEVEL_DEFAULT: i32 = 3;
 
 /// How a layer is to be compressed.
@@ -19,7 +24,7 @@ const ZSTD_LEVEL_DEFAULT: i32 = 3;
 pub enum LayerFormat {
     /// A plain tar.
     Uncompressed,
-    /// gzip in blocks of 1 MiB; level 0 to 9, 6 if not given.
+    /// gzip, a member for each piece of about 1 MiB; level 0 to 9, [`GZIP_LEVEL_DEFAULT`] if not given.
     Gzip(Option<u32>),
     /// zstd; level 0 to 22, 3 if not given (0 is 3, too).
     Zstd(Option<i32>),
@@ -48,7 +53,7 @@ pub struct Compressor<W: Write> {
 
 enum Inner<W: Write> {
     Plain(W),
-    Gzip(BlockGzip<W>),
+    Gzip(PieceGzip<W>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
@@ -65,11 +70,17 @@ impl<W: Write> std::fmt::Debug for Compressor<W> {
 
 impl<W: Write> Compressor<W> {
     /// A compressor into `out` with up to `workers` threads of its own (at least one, at most 32).
-    /// Memory: about 5 MiB a worker for gzip, 16 MiB a worker for zstd at its default level.
+    /// Memory: about 5 MiB a worker for gzip, 16 MiB a worker for zstd at its default level. gzip takes from `members`
+    /// what was compressed before, and tells them what is in the output.
     ///
     /// # Errors
     /// [`CompressError`].
-    pub fn new(out: W, format: LayerFormat, workers: usize) -> Result<Self, CompressError> {
+    pub fn new(
+        out: W,
+        format: LayerFormat,
+        workers: usize,
+        members: Option<Arc<dyn Members>>,
+    ) -> Result<Self, CompressError> {
         let workers = workers.clamp(1, WORKERS_MAX);
         let inner = match format {
             LayerFormat::Uncompressed => Inner::Plain(out),
@@ -81,7 +92,7 @@ impl<W: Write> Compressor<W> {
                         max: 9,
                     });
                 }
-                Inner::Gzip(BlockGzip::new(out, level, workers))
+                Inner::Gzip(PieceGzip::new(out, level, workers, members))
             }
             LayerFormat::Zstd(level) => {
                 let level = level.unwrap_or(ZSTD_LEVEL_DEFAULT);

@@ -8,10 +8,10 @@
 //! - [`write_tar`] and [`pack`] make the layer that BuildKit would make of a directory, [`TarWriter`] any archive.
 //!
 //! ```
-//! use rbuild_layer::{Compression, DecompressLimits, LayerFormat, Limits, TarReader, decompress, pack_with};
+//! use rbuild_layer::{Compression, DecompressLimits, LayerFormat, Limits, Packing, TarReader, decompress, pack_with};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let (packed, blob) = pack_with(LayerFormat::Gzip(None), 2, Vec::new(), |out| {
+//! let (packed, blob) = pack_with(&Packing::new(LayerFormat::Gzip(None), 2), Vec::new(), |out| {
 //!     rbuild_layer::TarWriter::new(out).finish().map_err(rbuild_layer::WriteError::from)?;
 //!     Ok::<_, rbuild_layer::PackError>(0)
 //! })?;
@@ -42,13 +42,13 @@ mod writer;
 mod xattr;
 
 pub use apply::{ApplyError, DevicePolicy};
-pub use compress::{CompressError, Compressor, LayerFormat};
+pub use compress::{CompressError, Compressor, GZIP_LEVEL_DEFAULT, LayerFormat, Members};
 pub use compression::Compression;
 pub use decompress::{DecompressError, ReadAhead, TooManyBytes, decompress, decompress_detected};
 pub use entry::{AUFS_PREFIX, Device, Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX, Xattr};
 pub use extract::{ExtractError, ExtractOptions, Extracted, extract, is_archive};
 pub use limits::{DecompressLimits, Limits};
-pub use pack::{PackError, PackOptions, Packed, pack, pack_with};
+pub use pack::{PackError, PackOptions, Packed, Packing, pack, pack_with};
 pub use pax::PaxError;
 pub use reader::{ReadError, TarReader};
 pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};

@@ -2,23 +2,45 @@
 
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use rbuild_oci::{DiffId, Digest};
 use rbuild_sys::overlay::Form;
 
-use crate::compress::{CompressError, Compressor, LayerFormat};
+use crate::compress::{CompressError, Compressor, LayerFormat, Members};
 use crate::digesting::Digesting;
 use crate::write_tar::{WriteError, WriteOptions, write_tar};
 
-/// How to pack a layer.
-#[derive(Clone, Copy, Debug)]
-pub struct PackOptions<'a> {
-    /// What goes into the tar.
-    pub write: WriteOptions<'a>,
+/// How a tar becomes a blob.
+#[derive(Clone, Debug)]
+pub struct Packing {
     /// How the tar is compressed.
     pub format: LayerFormat,
     /// Threads that compress.
     pub workers: usize,
+    /// What was compressed before, of gzip.
+    pub members: Option<Arc<dyn Members>>,
+}
+
+impl Packing {
+    /// All of it is compressed anew.
+    #[must_use]
+    pub const fn new(format: LayerFormat, workers: usize) -> Self {
+        Self {
+            format,
+            workers,
+            members: None,
+        }
+    }
+}
+
+/// How to pack a layer.
+#[derive(Clone, Debug)]
+pub struct PackOptions<'a> {
+    /// What goes into the tar.
+    pub write: WriteOptions<'a>,
+    /// What becomes of the tar.
+    pub packing: Packing,
 }
 
 /// What was packed.
@@ -60,7 +82,7 @@ pub fn pack(
     options: &PackOptions<'_>,
     out: impl Write,
 ) -> Result<Packed, PackError> {
-    let (packed, _out) = pack_with(options.format, options.workers, out, |tar| {
+    let (packed, _out) = pack_with(&options.packing, out, |tar| {
         Ok::<_, PackError>(write_tar(layer, form, &options.write, tar)?.entries)
     })?;
     Ok(packed)
@@ -72,13 +94,12 @@ pub fn pack(
 /// # Errors
 /// Those of `fill`, and [`PackError`].
 pub fn pack_with<W: Write, E: From<PackError>>(
-    format: LayerFormat,
-    workers: usize,
+    packing: &Packing,
     out: W,
     fill: impl FnOnce(&mut dyn Write) -> Result<u64, E>,
 ) -> Result<(Packed, W), E> {
     let output = |error| E::from(PackError::Output(error));
-    if format == LayerFormat::Uncompressed {
+    if packing.format == LayerFormat::Uncompressed {
         let mut plain = Digesting::new(out);
         let entries = fill(&mut plain)?;
         plain.flush().map_err(output)?;
@@ -95,7 +116,9 @@ pub fn pack_with<W: Write, E: From<PackError>>(
             out,
         ));
     }
-    let compressor = Compressor::new(Digesting::new(out), format, workers).map_err(PackError::Compress)?;
+    let (blob, members) = (Digesting::new(out), packing.members.clone());
+    let compressor = Compressor::new(blob, packing.format, packing.workers, members);
+    let compressor = compressor.map_err(PackError::Compress)?;
     let mut tar = Digesting::new(compressor);
     let entries = fill(&mut tar)?;
     let (compressor, diff_id, tar_size) = tar.finish();

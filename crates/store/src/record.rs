@@ -255,6 +255,15 @@ impl Store {
         })
     }
 
+    /// Sets several values, and keeps the `keep` values of the space that were set last.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn keep_kvs(&self, space: &str, values: &[(&str, &[u8])], keep: usize) -> Result<(), IndexError> {
+        self.put_kvs(space, values)?;
+        self.prune_kv(space, keep).map(drop)
+    }
+
     /// Notes `key` in a space that has no values, and keeps the `keep` keys that were noted last. Written once: what most
     /// builds note was noted before.
     ///

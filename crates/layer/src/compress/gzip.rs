@@ -1,9 +1,8 @@
-//! gzip on several threads: blocks of fixed size, each deflated with the 32 KiB before it as dictionary and ended by
-//! a sync flush, all in one member. Every gzip reader takes it; the bytes are the same for any number of threads.
+//! gzip on several threads: the stream is cut into pieces, and each becomes a member of its own (RFC 1952, section 2.2),
+//! as in eStargz layers. Every gzip reader takes several; the bytes are the same for any number of threads.
 //!
-//! A block that hardly compresses (archives, pictures, programs packed already) is deflated at level 1: that finds
-//! nearly all there is to find, in a fraction of the time. A sample of the block decides, so the bytes still depend on the input
-//! alone.
+//! A piece that hardly compresses (archives, pictures, programs packed already) is not searched for what is not there:
+//! a sample of it decides, so the bytes still depend on the input alone.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -11,92 +10,90 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+use libdeflater::{CompressionLvl, Compressor};
+use rbuild_oci::Digest;
 
-/// Bytes of input in one block. Part of the output's identity: changing it changes every blob digest.
-const BLOCK_BYTES: usize = 1 << 20;
-const DICTIONARY_BYTES: usize = 32 << 10;
-/// Pieces of a block that are tried, and bytes of one.
+use super::members::{Members, is_member_of};
+use super::pieces::{Cutter, PIECE_BYTES_MAX};
+
+/// What a member begins with: the magic number and deflate (RFC 1952, section 2.3.1).
+pub(super) const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+/// Parts of a piece that are tried, and bytes of one.
 const SAMPLES: usize = 8;
 const SAMPLE_BYTES: usize = 4 << 10;
-/// A sample that keeps more than this share of its bytes (percent) speaks for a block that hardly compresses.
+/// Of a sample's bytes, percent, that are left where level 1 finds nearly all there is to find.
 const HARDLY_PERCENT: usize = 80;
-/// Magic, deflate, no flags, no time, no extra flags, unknown system (what Go's compress/gzip writes, too).
-const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+/// And those that are left where nothing is worth finding.
+const NOTHING_PERCENT: usize = 98;
+/// libdeflate's levels that are tried with, and taken, for such pieces.
+const LEVEL_FAST: u32 = 1;
+const LEVEL_STORED: u32 = 0;
 
-/// One block to deflate.
+/// One piece to compress.
 struct Job {
     input: Vec<u8>,
-    dictionary: Vec<u8>,
-    last: bool,
     reply: SyncSender<Done>,
 }
 
-/// One block deflated, and its input to be used again.
+/// One piece compressed, and its input to be used again.
 struct Done {
     input: Vec<u8>,
-    deflated: io::Result<Vec<u8>>,
-    crc: Crc,
+    content: Option<Digest>,
+    member: io::Result<Vec<u8>>,
 }
 
-/// A writer of one gzip member. Threads are started with the first full block, so a stream of a single one needs none:
-/// most steps write less than that, and an image has many of them.
-pub(super) struct BlockGzip<W> {
+/// A writer of gzip members. Threads are started when there is more than one piece: most steps write less than that, and
+/// an image has many of them.
+pub(super) struct PieceGzip<W> {
     out: W,
-    level: u32,
-    block: Vec<u8>,
+    packer: Packer,
+    cutter: Cutter,
+    piece: Vec<u8>,
+    /// The piece is whole, but the stream may end with it.
+    is_whole: bool,
     spare: Vec<Vec<u8>>,
-    dictionary: Vec<u8>,
     jobs: Option<SyncSender<Job>>,
-    /// The threads' end of `jobs` until they are started; theirs alone then, so that it closes if all of them fail.
-    queue: Option<Receiver<Job>>,
-    /// Blocks under way, oldest first.
+    /// Pieces under way, oldest first.
     under_way: VecDeque<Receiver<Done>>,
-    under_way_max: usize,
-    crc: Crc,
-    header_written: bool,
     threads: Vec<JoinHandle<()>>,
     workers: usize,
+    written: u64,
 }
 
-impl<W: Write> BlockGzip<W> {
-    pub(super) fn new(out: W, level: u32, workers: usize) -> Self {
-        let under_way_max = workers + 1;
-        let (jobs, queue) = sync_channel::<Job>(under_way_max);
+impl<W: Write> PieceGzip<W> {
+    pub(super) fn new(out: W, level: u32, workers: usize, members: Option<Arc<dyn Members>>) -> Self {
         Self {
             out,
-            level,
-            block: Vec::new(),
+            packer: Packer::new(level, members),
+            cutter: Cutter::default(),
+            piece: Vec::new(),
+            is_whole: false,
             spare: Vec::new(),
-            dictionary: Vec::new(),
-            jobs: Some(jobs),
-            queue: Some(queue),
+            jobs: None,
             under_way: VecDeque::new(),
-            under_way_max,
-            crc: Crc::new(),
-            header_written: false,
             threads: Vec::new(),
             workers,
+            written: 0,
         }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A full block waits for one more byte, so that only an empty stream has an empty last block.
-        if self.block.len() == BLOCK_BYTES && !bytes.is_empty() {
-            self.submit(false)?;
+        // A whole piece waits for one more byte, so that only an empty stream has an empty member.
+        if self.is_whole && !bytes.is_empty() {
+            self.submit()?;
         }
-        let take = bytes.len().min(BLOCK_BYTES - self.block.len());
-        self.block.extend_from_slice(&bytes[..take]);
-        Ok(take)
+        let (taken, ends) = self.cutter.take(bytes);
+        self.piece.extend_from_slice(&bytes[..taken]);
+        self.is_whole = ends;
+        Ok(taken)
     }
 
     pub(super) fn finish(mut self) -> io::Result<W> {
         if self.threads.is_empty() {
-            let mut deflate = Deflate::new(self.level);
-            let only = deflate_job(&mut deflate, std::mem::take(&mut self.block), &[], true);
+            let only = self.packer.pack_only(std::mem::take(&mut self.piece));
             self.put(only)?;
         } else {
-            self.submit(true)?;
+            self.submit()?;
         }
         while !self.under_way.is_empty() {
             self.take_oldest()?;
@@ -107,40 +104,27 @@ impl<W: Write> BlockGzip<W> {
                 .join()
                 .map_err(|_panic| io::Error::other("gzip thread failed"))?;
         }
-        self.out.write_all(&self.crc.sum().to_le_bytes())?;
-        self.out.write_all(&self.crc.amount().to_le_bytes())?;
         Ok(self.out)
     }
 
-    fn submit(&mut self, last: bool) -> io::Result<()> {
-        if self.under_way.len() >= self.under_way_max {
+    fn submit(&mut self) -> io::Result<()> {
+        let under_way_max = self.workers + 1;
+        if self.under_way.len() >= under_way_max {
             self.take_oldest()?;
         }
-        if let Some(queue) = self.queue.take() {
+        if self.jobs.is_none() {
+            let (jobs, queue) = sync_channel::<Job>(under_way_max);
             self.start_threads(queue)?;
+            self.jobs = Some(jobs);
         }
-        let next = if last {
-            Vec::new()
-        } else {
-            self.spare
-                .pop()
-                .unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
-        };
-        let input = std::mem::replace(&mut self.block, next);
-        let tail = input[input.len().saturating_sub(DICTIONARY_BYTES)..].to_vec();
-        let dictionary = std::mem::replace(&mut self.dictionary, tail);
+        let next = self.spare.pop().unwrap_or_default();
+        let input = std::mem::replace(&mut self.piece, next);
+        self.is_whole = false;
         let (reply, done) = sync_channel(1);
-        let jobs = self
-            .jobs
-            .as_ref()
-            .ok_or_else(|| io::Error::other("gzip stream has ended"))?;
-        jobs.send(Job {
-            input,
-            dictionary,
-            last,
-            reply,
-        })
-        .map_err(|_gone| io::Error::other("gzip threads failed"))?;
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { input, reply }));
+        if !matches!(sent, Some(Ok(()))) {
+            return Err(io::Error::other("gzip threads failed"));
+        }
         self.under_way.push_back(done);
         Ok(())
     }
@@ -158,22 +142,23 @@ impl<W: Write> BlockGzip<W> {
     fn start_threads(&mut self, queue: Receiver<Job>) -> io::Result<()> {
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..self.workers {
-            let (queue, level) = (Arc::clone(&queue), self.level);
+            let (queue, mut packer) = (Arc::clone(&queue), self.packer.another());
             let thread = std::thread::Builder::new()
                 .name("gzip".into())
-                .spawn(move || work(&queue, level))?;
+                .spawn(move || work(&queue, &mut packer))?;
             self.threads.push(thread);
         }
         Ok(())
     }
 
     fn put(&mut self, mut done: Done) -> io::Result<()> {
-        if !self.header_written {
-            self.out.write_all(&HEADER)?;
-            self.header_written = true;
+        let member = done.member?;
+        self.out.write_all(&member)?;
+        let size = member.len() as u64;
+        if let (Some(members), Some(content)) = (&self.packer.members, done.content) {
+            members.placed(content, self.packer.level, self.written, size);
         }
-        self.out.write_all(&done.deflated?)?;
-        self.crc.combine(&done.crc);
+        self.written += size;
         done.input.clear();
         self.spare.push(done.input);
         Ok(())
@@ -181,86 +166,111 @@ impl<W: Write> BlockGzip<W> {
 }
 
 /// One thread: takes jobs until there are no more.
-fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
-    let mut deflate = Deflate::new(level);
+fn work(queue: &Mutex<Receiver<Job>>, packer: &mut Packer) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let done = deflate_job(&mut deflate, job.input, &job.dictionary, job.last);
+        let done = packer.pack(job.input);
         // Nobody waits any more when the writer was dropped.
         job.reply.send(done).ok();
     }
 }
 
-/// The two ways to deflate a block.
-struct Deflate {
+/// Makes members of pieces, one thread's.
+struct Packer {
     level: u32,
-    wanted: Compress,
-    /// Made for the first block that is sampled.
-    fast: Option<Compress>,
+    members: Option<Arc<dyn Members>>,
+    /// One for each level in use.
+    compressors: Vec<(u32, Compressor)>,
+    out: Vec<u8>,
 }
 
-impl Deflate {
-    fn new(level: u32) -> Self {
+impl Packer {
+    const fn new(level: u32, members: Option<Arc<dyn Members>>) -> Self {
         Self {
             level,
-            wanted: Compress::new(Compression::new(level), false),
-            fast: None,
+            members,
+            compressors: Vec::new(),
+            out: Vec::new(),
         }
     }
 
-    /// The way for this block.
-    fn way(&mut self, input: &[u8]) -> io::Result<&mut Compress> {
-        if self.level <= 1 || input.len() < SAMPLES * SAMPLE_BYTES {
-            return Ok(&mut self.wanted);
+    fn another(&self) -> Self {
+        Self::new(self.level, self.members.clone())
+    }
+
+    /// The member of a piece, made now or before.
+    fn pack(&mut self, input: Vec<u8>) -> Done {
+        let content = self.members.as_ref().map(|_| Digest::sha256(&input));
+        let known = self.members.as_ref().zip(content.as_ref());
+        let known = known
+            .and_then(|(members, content)| members.find(content, self.level))
+            .filter(|member| is_member_of(member, &input));
+        let member = match known {
+            Some(member) => Ok(member),
+            None => self.compress(&input),
+        };
+        Done {
+            input,
+            content,
+            member,
         }
-        let fast = self
-            .fast
-            .get_or_insert_with(|| Compress::new(Compression::new(1), false));
+    }
+
+    /// The member of the only piece of a stream. To look it up would cost about what it saves.
+    fn pack_only(&mut self, input: Vec<u8>) -> Done {
+        let member = self.compress(&input);
+        Done {
+            input,
+            content: None,
+            member,
+        }
+    }
+
+    fn compress(&mut self, input: &[u8]) -> io::Result<Vec<u8>> {
+        let level = self.level_for(input)?;
+        let size = self.compress_at(level, input)?;
+        Ok(self.out[..size].to_vec())
+    }
+
+    /// The level that is worth its time for this piece.
+    fn level_for(&mut self, input: &[u8]) -> io::Result<u32> {
+        if self.level <= LEVEL_FAST || input.len() < SAMPLES * SAMPLE_BYTES {
+            return Ok(self.level);
+        }
         let stride = input.len() / SAMPLES;
         let sample: Vec<u8> = (0..SAMPLES)
             .flat_map(|at| &input[at * stride..at * stride + SAMPLE_BYTES])
             .copied()
             .collect();
-        let deflated = deflate_block(fast, &sample, &[], true)?;
-        let hardly = deflated.len() * 100 > sample.len() * HARDLY_PERCENT;
-        Ok(if hardly { fast } else { &mut self.wanted })
+        let percent = self.compress_at(LEVEL_FAST, &sample)? * 100 / sample.len();
+        Ok(match percent {
+            NOTHING_PERCENT.. => LEVEL_STORED,
+            HARDLY_PERCENT.. => LEVEL_FAST,
+            _ => self.level,
+        })
     }
-}
 
-fn deflate_job(deflate: &mut Deflate, input: Vec<u8>, dictionary: &[u8], last: bool) -> Done {
-    let mut crc = Crc::new();
-    crc.update(&input);
-    let deflated = deflate
-        .way(&input)
-        .and_then(|way| deflate_block(way, &input, dictionary, last));
-    Done { input, deflated, crc }
-}
-
-fn deflate_block(deflate: &mut Compress, input: &[u8], dictionary: &[u8], last: bool) -> io::Result<Vec<u8>> {
-    deflate.reset();
-    if !dictionary.is_empty() {
-        deflate.set_dictionary(dictionary)?;
-    }
-    let flush = if last {
-        FlushCompress::Finish
-    } else {
-        FlushCompress::Sync
-    };
-    // Room for input that does not compress: one call then takes it all.
-    let mut out = Vec::with_capacity(input.len() + input.len() / 64 + 1024);
-    loop {
-        let consumed = usize::try_from(deflate.total_in()).unwrap_or(usize::MAX);
-        let status = deflate.compress_vec(&input[consumed..], &mut out, flush)?;
-        let all_in = deflate.total_in() == input.len() as u64;
-        let ended = if last {
-            status == Status::StreamEnd
-        } else {
-            all_in && out.len() < out.capacity()
+    /// Compresses into `out`, and gives the bytes that it takes there.
+    fn compress_at(&mut self, level: u32, input: &[u8]) -> io::Result<usize> {
+        let at = match self.compressors.iter().position(|(made, _)| *made == level) {
+            Some(at) => at,
+            None => {
+                let lvl = i32::try_from(level)
+                    .ok()
+                    .and_then(|level| CompressionLvl::new(level).ok());
+                let lvl = lvl.ok_or_else(|| io::Error::other("gzip level is out of range"))?;
+                self.compressors.push((level, Compressor::new(lvl)));
+                self.compressors.len() - 1
+            }
         };
-        if ended {
-            return Ok(out);
+        let compressor = &mut self.compressors[at].1;
+        let bound = compressor.gzip_compress_bound(input.len().min(PIECE_BYTES_MAX));
+        if self.out.len() < bound {
+            self.out.resize(bound, 0);
         }
-        out.reserve(BLOCK_BYTES / 4);
+        compressor
+            .gzip_compress(input, &mut self.out)
+            .map_err(|error| io::Error::other(format!("compress a piece: {error}")))
     }
 }

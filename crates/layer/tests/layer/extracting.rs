@@ -4,7 +4,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rbuild_layer::{
-    DecompressLimits, DevicePolicy, ExtractOptions, LayerFormat, Limits, extract, is_archive, pack_with,
+    DecompressLimits, DevicePolicy, ExtractOptions, LayerFormat, Limits, Packing, extract, is_archive,
+    pack_with,
 };
 use rbuild_sys::RootFd;
 
@@ -155,7 +156,7 @@ fn privileged_add_gives_everything_to_the_owner_asked_for() {
 fn archives_are_told_by_content_never_by_name() {
     let limits = DecompressLimits::default();
     let tar = Tar::default().file(b"f", b"1").end();
-    let (_, gzip) = pack_with(LayerFormat::Gzip(None), 1, Vec::new(), |out| {
+    let (_, gzip) = pack_with(&Packing::new(LayerFormat::Gzip(None), 1), Vec::new(), |out| {
         out.write_all(&tar).unwrap();
         Ok::<_, rbuild_layer::PackError>(1)
     })

@@ -4,8 +4,8 @@ use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use rbuild_layer::{
-    DecompressLimits, LayerFormat, PackOptions, ReadAhead, UnpackOptions, WriteOptions, decompress, pack,
-    unpack,
+    DecompressLimits, LayerFormat, PackOptions, Packing, ReadAhead, UnpackOptions, WriteOptions, decompress,
+    pack, unpack,
 };
 
 use crate::canary::{Place, form};
@@ -33,8 +33,7 @@ fn measuring_30_000_files_and_one_of_300_mb() {
     let time = |what: &str, place: &Place, format| {
         let options = PackOptions {
             write: WriteOptions::default(),
-            format,
-            workers: 2,
+            packing: Packing::new(format, 2),
         };
         let mut blob = Vec::new();
         let start = Instant::now();

@@ -3,8 +3,8 @@
 use std::os::fd::AsFd as _;
 
 use rbuild_layer::{
-    DecompressLimits, LayerFormat, PackOptions, UnpackOptions, WriteOptions, decompress_detected, pack,
-    unpack, write_tar,
+    DecompressLimits, LayerFormat, PackOptions, Packing, UnpackOptions, WriteOptions, decompress_detected,
+    pack, unpack, write_tar,
 };
 use rbuild_oci::Digest;
 
@@ -31,8 +31,7 @@ fn both_digests_and_sizes_are_those_of_the_bytes() {
     ] {
         let options = PackOptions {
             write: WriteOptions::default(),
-            format,
-            workers: 2,
+            packing: Packing::new(format, 2),
         };
         let mut blob = Vec::new();
         let packed = pack(place.open_root().as_fd(), form(), &options, &mut blob).unwrap();
@@ -74,8 +73,7 @@ fn a_writer_that_fails_fails_the_pack() {
     ] {
         let options = PackOptions {
             write: WriteOptions::default(),
-            format,
-            workers: 2,
+            packing: Packing::new(format, 2),
         };
         assert!(
             pack(place.open_root().as_fd(), form(), &options, Full(100)).is_err(),
