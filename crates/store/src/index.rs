@@ -85,6 +85,8 @@ impl Index {
             Journal::Wal => "wal",
             Journal::Delete => "delete",
         };
+        // What a power failure takes of a new database is a damaged one, which is replaced.
+        connection.pragma_update(None, "synchronous", "off").map_err(at)?;
         connection.pragma_update(None, "journal_mode", mode).map_err(at)?;
         let text = format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
         connection.execute_batch(&text).map_err(at)

@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use crate::error::{DiskError, IndexError, StoreError};
 use crate::format::{DIRS, FILES, FORMAT_VERSION, Layout, MARKER, MARKER_WORD, OCI_LAYOUT};
 use crate::index::{Index, Journal, SCHEMA_VERSION};
-use crate::store::{OpenOptions, Store};
+use crate::store::{Durability, OpenOptions, Store};
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -97,17 +97,18 @@ impl Store {
         check_owner(&dir, &path)?;
         let journal = check_file_system(&dir, &path)?;
         let layout = Layout::new(path);
-        if !has_marker(&layout)? {
-            make(&dir, &layout, journal)?;
-        }
-        let (index, rebuild) = match Index::open(&layout.top("index.db")) {
-            Ok((index, SCHEMA_VERSION)) => (index, false),
+        let durable = options.durability == Durability::Full;
+        let mut rebuild = !has_marker(&layout)? && make(&dir, &layout, journal, durable)?;
+        let index = match Index::open(&layout.top("index.db")) {
+            Ok((index, SCHEMA_VERSION)) => index,
             Ok((damaged, _)) => {
                 drop(damaged);
-                (replace_index(&dir, &layout, journal)?, true)
+                rebuild = true;
+                replace_index(&dir, &layout, journal)?
             }
             Err(error) if error.is_damaged() || !layout.top("index.db").exists() => {
-                (replace_index(&dir, &layout, journal)?, true)
+                rebuild = true;
+                replace_index(&dir, &layout, journal)?
             }
             Err(error) => return Err(error.into()),
         };
@@ -190,7 +191,8 @@ fn check_file_system(dir: &File, path: &Path) -> Result<Journal, OpenError> {
     }
 }
 
-/// Whether the directory is a complete store of a version this program knows.
+/// Whether the directory is a complete store of a version this program knows. An empty marker is one whose content a
+/// power failure took, soon after the store was made.
 fn has_marker(layout: &Layout) -> Result<bool, OpenError> {
     let path = layout.top(MARKER);
     let text = match std::fs::read(&path) {
@@ -198,6 +200,9 @@ fn has_marker(layout: &Layout) -> Result<bool, OpenError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(DiskError::new("read", &path, error).into()),
     };
+    if text.is_empty() {
+        return Ok(false);
+    }
     let text = String::from_utf8_lossy(&text);
     let version = text.trim_end().strip_prefix(MARKER_WORD).map(str::trim_start);
     if version.and_then(|v| v.parse().ok()) == Some(FORMAT_VERSION) {
@@ -209,13 +214,15 @@ fn has_marker(layout: &Layout) -> Result<bool, OpenError> {
     })
 }
 
-/// Makes what a store has, alone among all processes; begins again where a killed one stopped.
-fn make(dir: &File, layout: &Layout, journal: Journal) -> Result<(), OpenError> {
+/// Makes what a store has, alone among all processes; begins again where a killed one stopped. Whether there was a store
+/// before, so that there may be files to take into the new index.
+fn make(dir: &File, layout: &Layout, journal: Journal, durable: bool) -> Result<bool, OpenError> {
     let _lock = lock_root(dir, layout)?;
     if has_marker(layout)? {
-        return Ok(());
+        return Ok(false);
     }
     let root = layout.root();
+    let again = layout.top(MARKER).exists();
     for entry in std::fs::read_dir(root).map_err(|e| DiskError::new("list", root, e))? {
         let found = entry.map_err(|e| DiskError::new("list", root, e))?.file_name();
         let known = found.to_str().is_some_and(|name| {
@@ -238,19 +245,20 @@ fn make(dir: &File, layout: &Layout, journal: Journal) -> Result<(), OpenError> 
     }
     remove_index(layout)?;
     Index::create(&layout.top("index.db"), journal)?;
-    write_file(&layout.top("oci-layout"), OCI_LAYOUT.as_bytes(), true)?;
-    write_file(
-        &layout.top("index.json"),
-        crate::image::EMPTY_INDEX.as_bytes(),
-        true,
-    )?;
+    write_file(&layout.top("oci-layout"), OCI_LAYOUT.as_bytes(), durable)?;
+    if !again {
+        let empty = crate::image::EMPTY_INDEX.as_bytes();
+        write_file(&layout.top("index.json"), empty, durable)?;
+    }
     write_file(
         &layout.top(MARKER),
         format!("{MARKER_WORD} {FORMAT_VERSION}\n").as_bytes(),
-        true,
+        durable,
     )?;
-    rustix::fs::fsync(dir).map_err(|e| DiskError::new("sync", root, e.into()))?;
-    Ok(())
+    if durable {
+        rustix::fs::fsync(dir).map_err(|e| DiskError::new("sync", root, e.into()))?;
+    }
+    Ok(again)
 }
 
 /// Removes an unusable index and makes a new one. Done under the root's lock; if another process was faster, its new

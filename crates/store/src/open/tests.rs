@@ -151,6 +151,30 @@ fn a_half_made_store_is_finished() {
 }
 
 #[test]
+fn a_store_whose_beginning_a_power_failure_took_is_made_again_around_its_blobs() {
+    let (_dir, store) = temporary_store();
+    let root = store.root().to_owned();
+    let lease = store.lease("test").unwrap();
+    let blob = store.put_blob(&lease, b"kept").unwrap();
+    drop((lease, store));
+    for name in [MARKER, "oci-layout", "index.json", "index.db"] {
+        std::fs::write(root.join(name), "").unwrap();
+    }
+    let store = open(&root).unwrap();
+    assert_eq!(store.has_blob(&blob.digest).unwrap(), Some(4));
+    assert_eq!(
+        std::fs::read_to_string(root.join("oci-layout")).unwrap(),
+        OCI_LAYOUT
+    );
+    assert_eq!(
+        std::fs::read_to_string(root.join("index.json")).unwrap(),
+        crate::image::EMPTY_INDEX
+    );
+    drop(store);
+    assert!(has_marker(&Layout::new(root)).unwrap());
+}
+
+#[test]
 fn many_open_a_new_store_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("store");
