@@ -4,6 +4,7 @@
 mod blob;
 pub mod chain;
 mod document;
+mod follow;
 pub mod layout;
 mod resolve;
 pub mod session;
@@ -21,6 +22,7 @@ use rbuild_registry::{Client, RegistryError};
 use rbuild_store::{CommitBlobError, LayerId, Store, StoreError};
 
 pub(crate) use self::document::Kind;
+pub(crate) use self::follow::{Follower, follow};
 pub use self::resolve::Lookup;
 
 use crate::client::ClientReadError;

@@ -2,7 +2,7 @@
 //! checked. A layer that nobody mounts is never unpacked, one that nobody reads is never fetched.
 
 use std::collections::HashMap;
-use std::os::unix::fs::FileExt as _;
+use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_layer::Compression;
@@ -12,11 +12,14 @@ use rbuild_snapshotter::{StackError, UnpackBlobError};
 use rbuild_store::{CommitBlobError, DiskError, LayerId, StoreError};
 use tokio::sync::OnceCell;
 
-use crate::images::{Origin, RemoteLayer};
+use crate::images::{Follower, Origin, RemoteLayer, follow};
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::solve::Reporter;
 use crate::value::Chain;
+
+/// Bytes of a blob from which on it is unpacked while it comes.
+const FOLLOWED_BYTES_MIN: u64 = 256 << 10;
 
 /// Why a layer could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -117,29 +120,66 @@ impl Job {
         remote: &Arc<RemoteLayer>,
         reporter: Option<&Reporter>,
     ) -> Result<LayerId, PullError> {
-        self.fetch_blob(&remote.origin, &remote.descriptor, reporter)
-            .await?;
         let digest = remote.descriptor.digest.clone();
         let id = format!("extracting {digest}");
+        let followed = self.fetch_followed(remote, reporter, &id).await?;
         let _shown = reporter.map(|reporter| reporter.step(&id));
-        let unpacked = match self.unpack_on(remote, remote.below.clone()).await {
+        let unpacked = match followed {
+            Some(Err(needs_below @ UnpackBlobError::Stack(StackError::Missing(_)))) => Err(needs_below),
+            Some(Ok(layer)) => return Ok(layer),
+            // What went wrong beside the download is told by doing it again.
+            _ => self.unpack_on(remote, remote.below.clone(), None).await,
+        };
+        let unpacked = match unpacked {
             Err(UnpackBlobError::Stack(StackError::Missing(_))) => {
                 // It takes attributes of parents from the layers below, so those must be there first. Boxed: this is
                 // recursion.
                 let below = Box::pin(self.unpack_chain(&Chain::new(remote.below.clone()))).await?;
-                self.unpack_on(remote, below.layers().to_vec()).await
+                self.unpack_on(remote, below.layers().to_vec(), None).await
             }
             other => other,
         };
         unpacked.map_err(|source| PullError::Unpack { digest, source })
     }
 
+    /// Makes sure that the blob is in the store; how it went to unpack it while it came, if it was worth that.
+    async fn fetch_followed(
+        &self,
+        remote: &Arc<RemoteLayer>,
+        reporter: Option<&Reporter>,
+        id: &str,
+    ) -> Result<Option<Result<LayerId, UnpackBlobError>>, PullError> {
+        let (origin, blob) = (&remote.origin, &remote.descriptor);
+        let is_large = blob.size >= FOLLOWED_BYTES_MIN;
+        if !matches!(origin, Origin::Registry(_)) || !is_large || self.lease.hold_blob(&blob.digest)? {
+            self.fetch_blob(origin, blob, reporter).await?;
+            return Ok(None);
+        }
+        let (ahead, follower) = follow();
+        let fetch = async {
+            let images = &self.engine.images;
+            let fetched = images.fetch_followed(&self.lease, origin, blob, reporter, Some(ahead));
+            fetched.await?;
+            Ok::<_, PullError>(reporter.map(|reporter| reporter.step(id)))
+        };
+        let unpack = self.unpack_on(remote, remote.below.clone(), Some(follower));
+        let (fetched, unpacked) = tokio::join!(fetch, unpack);
+        fetched?;
+        Ok(Some(unpacked))
+    }
+
+    /// Unpacks a layer from the store's blob, or from one that is still coming. The latter waits for the network, and
+    /// keeps no processor from others meanwhile.
     async fn unpack_on(
         &self,
         remote: &Arc<RemoteLayer>,
         below: Vec<LayerId>,
+        follower: Option<Follower>,
     ) -> Result<LayerId, UnpackBlobError> {
-        let _permit = self.processors.acquire().await;
+        let _permit = match follower {
+            Some(_) => None,
+            None => self.processors.acquire().await.ok(),
+        };
         let (engine, lease, remote) = (
             Arc::clone(&self.engine),
             Arc::clone(&self.lease),
@@ -153,14 +193,19 @@ impl Job {
                 source,
             };
             let gone = || fail(std::io::ErrorKind::NotFound.into());
-            let file = engine.store.open_blob(digest)?.ok_or_else(gone)?;
+            let mut blob: Box<dyn Read + Send> = match follower {
+                Some(follower) => Box::new(follower),
+                None => Box::new(engine.store.open_blob(digest)?.ok_or_else(gone)?),
+            };
             // By content: media types of real images say gzip where there is none, and the reverse.
-            let mut start = vec![0; Compression::DETECT_BYTES];
-            let count = file.read_at(&mut start, 0).map_err(fail)?;
-            let compression = Compression::detect(&start[..count]);
+            let mut start = Vec::new();
+            let detected = (&mut blob).take(Compression::DETECT_BYTES as u64);
+            { detected }.read_to_end(&mut start).map_err(fail)?;
+            let compression = Compression::detect(&start);
+            let whole = Cursor::new(start).chain(blob);
             engine
                 .snapshotter
-                .unpack_blob(&lease, file, compression, &remote.diff_id, &below)
+                .unpack_blob(&lease, whole, compression, &remote.diff_id, &below)
         })
         .await
     }

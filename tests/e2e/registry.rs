@@ -3,12 +3,16 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::RbuildCommand;
-use rbuild_testkit::machine;
 use rbuild_testkit::peer::{DockerRegistry, PASSWORD, USER};
+use rbuild_testkit::registry::{Fault, FaultAction, ImageSpec, TestRegistry};
+use rbuild_testkit::{context, machine};
 
-use crate::e2e::fixture::Fixture;
+use crate::e2e::fixture::{Fixture, is_root};
 
 /// Copies the busybox base into the registry by skopeo.
 #[track_caller]
@@ -229,7 +233,7 @@ fn a_push_cut_at_any_byte_can_be_repeated() {
     let fixture = Fixture::new("FROM scratch\nCOPY noise /noise\n");
     fixture
         .context
-        .file("noise", rbuild_testkit::context::noise(200 << 10));
+        .file("noise", context::noise(200 << 10));
     let cuts = [1, 300, 700, 1500, 40_000, 150_000, 205_000, 206_500];
     let tried = std::thread::scope(|scope| {
         let tries: Vec<_> = cuts
@@ -257,4 +261,70 @@ fn a_push_cut_at_any_byte_can_be_repeated() {
         let other = Fixture::new("FROM scratch\n");
         other.rbuild(["pull", &whole]).ok();
     }
+}
+
+/// A layer of which the end is held back is on the disk as far as it came; were it unpacked when it is whole, nothing of it
+/// would be there.
+#[test]
+fn privileged_a_layer_is_unpacked_while_it_comes() {
+    if !is_root("layers are looked at in the store") {
+        return;
+    }
+    let registry = TestRegistry::start();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in [("first", vec![b'1'; 10]), ("second", context::noise(2 << 20))] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        tar.append_data(&mut header, name, bytes.as_slice()).unwrap();
+    }
+    let layers = vec![tar.into_inner().unwrap()];
+    let image = registry.put_image(
+        "slow",
+        "1",
+        &ImageSpec {
+            layers,
+            ..ImageSpec::default()
+        },
+    );
+    let layer = &image.manifest.layers[0];
+    let go_on = Arc::new(AtomicBool::new(false));
+    let most = usize::try_from(layer.size).unwrap() - 1000;
+    let hold = FaultAction::Hold(most, Arc::clone(&go_on));
+    registry.fault(Fault::new("GET", &format!("/blobs/{}", layer.digest), hold));
+
+    let fixture = Fixture::new(&format!(
+        "FROM {}\nCOPY Dockerfile /copied\n",
+        registry.reference("slow:1")
+    ));
+    let unpacked = || {
+        let leases = fs::read_dir(fixture.home.store().join("tmp")).ok()?;
+        let dirs = leases
+            .flatten()
+            .filter_map(|lease| fs::read_dir(lease.path()).ok());
+        dirs.flat_map(Iterator::flatten)
+            .find(|dir| dir.path().join("first").exists())
+    };
+    std::thread::scope(|scope| {
+        let build = scope.spawn(|| fixture.image(&[]));
+        let start = Instant::now();
+        let found = loop {
+            if unpacked().is_some() || start.elapsed() > Duration::from_secs(30) {
+                break unpacked().is_some();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        go_on.store(true, Ordering::Relaxed);
+        let (_, built) = build.join().unwrap();
+        assert!(
+            found,
+            "the layer's first file was not there before its last byte had come"
+        );
+        let files = built.files().unwrap();
+        assert_eq!(files.text("first"), Some("1111111111"));
+        assert!(files.text("copied").is_some());
+    });
 }

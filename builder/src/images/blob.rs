@@ -9,6 +9,7 @@ use rbuild_oci::{Algorithm, Descriptor};
 use rbuild_registry::{BlobSink, Progress};
 use rbuild_store::{BlobWriter, DiskError, Lease};
 
+use super::follow::Ahead;
 use super::{Images, Origin, layout};
 use crate::ops::blocking;
 use crate::pull::PullError;
@@ -26,6 +27,22 @@ impl Images {
         descriptor: &Descriptor,
         reporter: Option<&Reporter>,
     ) -> Result<(), PullError> {
+        self.fetch_followed(lease, origin, descriptor, reporter, None)
+            .await
+    }
+
+    /// The same, with somebody who reads a blob while it comes from a registry, and only then.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    pub(crate) async fn fetch_followed(
+        &self,
+        lease: &Arc<Lease>,
+        origin: &Origin,
+        descriptor: &Descriptor,
+        reporter: Option<&Reporter>,
+        ahead: Option<Ahead>,
+    ) -> Result<(), PullError> {
         if lease.hold_blob(&descriptor.digest)? {
             return Ok(());
         }
@@ -37,7 +54,8 @@ impl Images {
             }
         });
         progress(0, descriptor.size);
-        self.fetch_blob(lease, origin, descriptor, &progress).await?;
+        self.fetch_blob(lease, origin, descriptor, &progress, ahead)
+            .await?;
         progress(descriptor.size, descriptor.size);
         Ok(())
     }
@@ -52,6 +70,7 @@ impl Images {
         origin: &Origin,
         descriptor: &Descriptor,
         progress: &Progress,
+        ahead: Option<Ahead>,
     ) -> Result<(), PullError> {
         let digest = descriptor.digest.clone();
         match origin {
@@ -65,7 +84,7 @@ impl Images {
             }
             Origin::Session(from) => from.fetch(lease, descriptor, progress).await,
             Origin::Registry(reference) => {
-                let mut sink = StoreSink::new(lease, digest.algorithm())?;
+                let mut sink = StoreSink::new(lease, digest.algorithm(), ahead)?;
                 let fetched = self
                     .client
                     .fetch_blob_to(reference, descriptor, &mut sink, progress)
@@ -74,10 +93,13 @@ impl Images {
                     digest: digest.clone(),
                     source,
                 })?;
-                let commit = sink.writer.commit(Some(&digest), Some(descriptor.size));
-                commit
-                    .map(drop)
-                    .map_err(|source| PullError::Commit { digest, source })
+                let committed = sink.writer.commit(Some(&digest), Some(descriptor.size));
+                committed.map_err(|source| PullError::Commit { digest, source })?;
+                if let Some(ahead) = sink.ahead {
+                    ahead.written(descriptor.size);
+                    ahead.end();
+                }
+                Ok(())
             }
         }
     }
@@ -88,21 +110,32 @@ struct StoreSink<'l> {
     lease: &'l Lease,
     algorithm: Algorithm,
     writer: BlobWriter<'l>,
+    ahead: Option<Ahead>,
 }
 
 impl<'l> StoreSink<'l> {
-    fn new(lease: &'l Lease, algorithm: Algorithm) -> Result<Self, DiskError> {
+    fn new(lease: &'l Lease, algorithm: Algorithm, ahead: Option<Ahead>) -> Result<Self, DiskError> {
         Ok(Self {
             lease,
             algorithm,
             writer: lease.store().blob_writer_with(lease, algorithm)?,
+            ahead,
         })
     }
 }
 
 impl BlobSink for StoreSink<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.writer.write_all(bytes)
+        let before = self.writer.size_so_far();
+        self.writer.write_all(bytes)?;
+        let now = self.writer.size_so_far();
+        if let Some(ahead) = self.ahead.as_ref().filter(|_| now > before) {
+            if before == 0 {
+                ahead.begin(self.writer.file_so_far()?);
+            }
+            ahead.written(now);
+        }
+        Ok(())
     }
 
     fn restart(&mut self) -> std::io::Result<()> {

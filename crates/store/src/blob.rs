@@ -398,6 +398,20 @@ impl Write for BlobWriter<'_> {
 }
 
 impl BlobWriter<'_> {
+    /// The file that the blob is written to, to be read beside the writing.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn file_so_far(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+
+    /// Bytes that are in the file by now.
+    #[must_use]
+    pub const fn size_so_far(&self) -> u64 {
+        self.size
+    }
+
     /// Bytes written so far.
     #[must_use]
     pub fn size(&self) -> u64 {

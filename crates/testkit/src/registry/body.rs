@@ -1,6 +1,8 @@
 //! Response bodies that can end too early.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,11 +11,15 @@ use tokio::time::{Sleep, sleep};
 
 /// Between the last byte and the break: an error at once would make the server drop what it has not yet sent.
 const BREAK_DELAY: Duration = Duration::from_millis(30);
+/// Between looks at whether what is held may go on.
+const HOLD_DELAY: Duration = Duration::from_millis(5);
 
 /// Bytes, and whether the connection breaks after them.
 #[derive(Debug)]
 pub(super) struct TestBody {
     bytes: Option<Bytes>,
+    /// What comes later, and when.
+    held: Option<(Bytes, Arc<AtomicBool>)>,
     announced: u64,
     breaks: bool,
     delay: Option<Pin<Box<Sleep>>>,
@@ -37,6 +43,7 @@ impl TestBody {
         Self {
             announced: bytes.len() as u64,
             bytes: Some(bytes.into()),
+            held: None,
             breaks: false,
             delay: None,
         }
@@ -52,6 +59,34 @@ impl TestBody {
     }
 }
 
+impl TestBody {
+    /// The first `at` bytes, and the others once `go_on` is true.
+    pub(super) fn held_at(mut self, at: usize, go_on: Arc<AtomicBool>) -> Self {
+        if let Some(bytes) = &mut self.bytes {
+            let rest = bytes.split_off(at.min(bytes.len()));
+            self.held = Some((rest, go_on));
+        }
+        self
+    }
+
+    /// Waits for what is held.
+    fn poll_held(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if self
+                .held
+                .as_ref()
+                .is_none_or(|(_, go_on)| go_on.load(Ordering::Relaxed))
+            {
+                self.delay = None;
+                return Poll::Ready(self.held.take().map(|(rest, _)| rest));
+            }
+            let delay = self.delay.get_or_insert_with(|| Box::pin(sleep(HOLD_DELAY)));
+            std::task::ready!(delay.as_mut().poll(context));
+            self.delay = None;
+        }
+    }
+}
+
 impl Body for TestBody {
     type Data = Bytes;
     type Error = Broken;
@@ -62,6 +97,9 @@ impl Body for TestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.bytes.take().filter(|bytes| !bytes.is_empty()) {
             Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            None if self.held.is_some() => self
+                .poll_held(context)
+                .map(|rest| rest.map(|bytes| Ok(Frame::data(bytes)))),
             None if self.breaks => {
                 let delay = self.delay.get_or_insert_with(|| Box::pin(sleep(BREAK_DELAY)));
                 delay.as_mut().poll(context).map(|()| Some(Err(Broken)))
@@ -71,7 +109,7 @@ impl Body for TestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.breaks && self.bytes.as_ref().is_none_or(Bytes::is_empty)
+        !self.breaks && self.held.is_none() && self.bytes.as_ref().is_none_or(Bytes::is_empty)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,5 +1,7 @@
 //! What may go wrong, where, and how often.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// A rule that changes the answers to some requests.
@@ -36,6 +38,8 @@ pub enum FaultAction {
     NoHeader(String),
     /// The right answer, later.
     Delay(Duration),
+    /// The right answer, of which what follows so many bytes waits until this is true.
+    Hold(usize, Arc<AtomicBool>),
 }
 
 impl Fault {

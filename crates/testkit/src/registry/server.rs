@@ -87,9 +87,10 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             .push(("content-length".to_owned(), reply.body.len().to_string()));
         reply.body.clear();
     }
-    let mut cut = None;
+    let mut change: Option<Box<dyn FnOnce(TestBody) -> TestBody + Send>> = None;
     match action {
-        Some(FaultAction::Truncate(keep)) => cut = Some(keep),
+        Some(FaultAction::Truncate(keep)) => change = Some(Box::new(move |body| body.cut_to(keep))),
+        Some(FaultAction::Hold(at, go_on)) => change = Some(Box::new(move |body| body.held_at(at, go_on))),
         Some(FaultAction::Flip(at)) => {
             if let Some(byte) = reply.body.get_mut(at) {
                 *byte ^= 1;
@@ -102,12 +103,11 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         Some(FaultAction::NoHeader(name)) => reply.headers.retain(|(n, _)| *n != name),
         _ => {}
     }
-    let mut response = custom(reply.status, &reply.headers, reply.body);
-    if let Some(keep) = cut {
-        let whole = std::mem::replace(response.body_mut(), TestBody::whole(Vec::new()));
-        *response.body_mut() = whole.cut_to(keep);
-    }
-    Ok(response)
+    let response = custom(reply.status, &reply.headers, reply.body);
+    Ok(match change {
+        Some(change) => response.map(change),
+        None => response,
+    })
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
