@@ -51,11 +51,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     let mut tools = vec![Tool::rbuild(program)];
     tools.extend(machine::program("buildah").map(Tool::buildah));
-    if let (Some(buildctl), Some(addr)) = (shell::flag(args, "--buildctl"), shell::flag(args, "--addr")) {
-        let daemon = shell::flag(args, "--buildkitd-pid")
-            .map(|pid| pid.parse())
-            .transpose()?;
-        tools.push(Tool::buildkit(buildctl.into(), addr, daemon));
+    if let (Some(buildctl), Some(buildkitd)) = (machine::program("buildctl"), machine::program("buildkitd")) {
+        tools.push(Tool::buildkit(buildctl, buildkitd));
     }
     let machine = machine_facts(&tools)?;
     let mut table = vec![header(&machine, &tools)];

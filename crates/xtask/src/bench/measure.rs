@@ -30,6 +30,7 @@ pub(super) fn measure(case: &Case, tools: &[Tool], base: &str, runs: usize) -> R
     for tool in tools {
         let room = Room::new(case.at_once)?;
         (case.fill)(&room, base)?;
+        tool.start(&room)?;
         if case.warm {
             let warmed = timed(tool, case, &room)?;
             println!("  {} warmed in {:.0} ms", tool.name, warmed.wall_ms);
@@ -53,6 +54,7 @@ pub(super) fn measure(case: &Case, tools: &[Tool], base: &str, runs: usize) -> R
     }
     for (tool, room) in tools.iter().zip(&rooms) {
         tool.forget(room)?;
+        tool.stop()?;
     }
     Ok(samples)
 }

@@ -1,11 +1,13 @@
 //! The builders that are compared, each with the commands of one build and of forgetting everything.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use rbuild_testkit::machine;
 
 use super::cases::{Case, Compression};
@@ -32,10 +34,16 @@ enum Kind {
     },
     BuildKit {
         buildctl: PathBuf,
-        addr: String,
-        daemon: Option<u32>,
+        buildkitd: PathBuf,
+        /// The daemon of the room that is measured in.
+        daemon: RefCell<Option<Child>>,
+        /// The daemons' largest peak memory, KiB.
+        peak_kib: Cell<u64>,
     },
 }
+
+/// Longest time a daemon may take to listen, or to end.
+const DAEMON_TIME: Duration = Duration::from_secs(20);
 
 impl Tool {
     pub(super) fn rbuild(program: PathBuf) -> Self {
@@ -56,17 +64,59 @@ impl Tool {
         }
     }
 
-    pub(super) fn buildkit(buildctl: PathBuf, addr: String, daemon: Option<u32>) -> Self {
-        let version = format!("{}, daemon warm", version(&buildctl));
+    pub(super) fn buildkit(buildctl: PathBuf, buildkitd: PathBuf) -> Self {
+        let version = format!("{}, daemon warm", version(&buildkitd));
         Self {
             name: "BuildKit",
             version,
             kind: Kind::BuildKit {
                 buildctl,
-                addr,
-                daemon,
+                buildkitd,
+                daemon: RefCell::new(None),
+                peak_kib: Cell::new(0),
             },
         }
+    }
+
+    /// Makes ready to build in a room.
+    pub(super) fn start(&self, room: &Room) -> Result<()> {
+        let Kind::BuildKit { buildkitd, daemon, .. } = &self.kind else {
+            return Ok(());
+        };
+        self.stop()?;
+        if socket(room).exists() {
+            fs::remove_file(socket(room))?;
+        }
+        let log = fs::File::create(room.path().join("buildkitd.log"))?;
+        let child = Command::new(buildkitd)
+            .arg(format!("--addr={}", address(room)))
+            .arg(format!("--root={}", room.path().join("store").display()))
+            .args([
+                "--oci-worker=true",
+                "--oci-worker-snapshotter=overlayfs",
+                "--oci-worker-gc=false",
+                "--containerd-worker=false",
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", buildkitd.display()))?;
+        *daemon.borrow_mut() = Some(child);
+        wait_until("buildkitd listens", || Ok(socket(room).exists()))
+    }
+
+    /// Ends what [`Self::start`] began.
+    pub(super) fn stop(&self) -> Result<()> {
+        let Kind::BuildKit { daemon, peak_kib, .. } = &self.kind else {
+            return Ok(());
+        };
+        let Some(mut child) = daemon.borrow_mut().take() else {
+            return Ok(());
+        };
+        peak_kib.set(peak_kib.get().max(peak_of(child.id()).unwrap_or(0)));
+        shell::output(Command::new("kill").arg(child.id().to_string()))?;
+        wait_until("buildkitd ends", || Ok(child.try_wait()?.is_some()))
     }
 
     /// The commands of one build, from a context to an OCI archive.
@@ -131,9 +181,9 @@ impl Tool {
                 second.push(format!("oci-archive:{out}"));
                 vec![words(program, first), words(program, second)]
             }
-            Kind::BuildKit { buildctl, addr, .. } => {
+            Kind::BuildKit { buildctl, .. } => {
                 let mut args = vec![
-                    format!("--addr={addr}"),
+                    format!("--addr={}", address(room)),
                     "build".into(),
                     "--progress=quiet".into(),
                     "--frontend=dockerfile.v0".into(),
@@ -148,35 +198,17 @@ impl Tool {
     }
 
     /// Drops the tool's whole cache. Its files are only put aside: ext4 makes whoever creates files just after many were
-    /// deleted search past every one of them (`recently_deleted`), and that is not what is measured.
+    /// deleted search past every one of them (`recently_deleted`), and that is not what is measured. A daemon begins
+    /// anew.
     pub(super) fn forget(&self, room: &Room) -> Result<()> {
+        self.stop()?;
         let store = room.path().join("store");
-        match &self.kind {
-            Kind::Rbuild { .. } => {}
-            Kind::Buildah { program } => {
-                if store.symlink_metadata().is_ok() {
-                    let mut command = Command::new(program);
-                    command
-                        .arg("--root")
-                        .arg(&store)
-                        .arg("--runroot")
-                        .arg(room.path().join("store-run"));
-                    shell::output(command.args(["rmi", "--all", "--force"]))?;
-                }
-            }
-            Kind::BuildKit { buildctl, addr, .. } => {
-                shell::output(
-                    Command::new(buildctl)
-                        .arg(format!("--addr={addr}"))
-                        .args(["prune", "--all"]),
-                )?;
-            }
-        }
         if store.symlink_metadata().is_ok() {
+            unmount_below(&store)?;
             let aside = tempfile::Builder::new().prefix("old-").tempdir_in(room.path())?;
             fs::rename(&store, aside.keep().join("store"))?;
         }
-        Ok(())
+        self.start(room)
     }
 
     /// The commands as written in reports.
@@ -192,18 +224,57 @@ impl Tool {
         }
     }
 
-    /// Peak memory of the daemon behind the tool, KiB.
+    /// Peak memory of the daemons behind the tool, KiB.
     pub(super) fn daemon_peak_kib(&self) -> Option<u64> {
-        let Kind::BuildKit {
-            daemon: Some(pid), ..
-        } = &self.kind
-        else {
-            return None;
-        };
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.split_whitespace().next()?.parse().ok()
+        match &self.kind {
+            Kind::BuildKit { peak_kib, .. } => Some(peak_kib.get()),
+            Kind::Rbuild { .. } | Kind::Buildah { .. } => None,
+        }
     }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            eprintln!("{}: {error:#}", self.name);
+        }
+    }
+}
+
+fn socket(room: &Room) -> PathBuf {
+    room.path().join("buildkitd.sock")
+}
+
+fn address(room: &Room) -> String {
+    format!("unix://{}", socket(room).display())
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !is_so()? {
+        ensure!(start.elapsed() < DAEMON_TIME, "{what}: not within {DAEMON_TIME:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Largest resident set of a process so far, KiB.
+fn peak_of(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Unmounts what a tool has left mounted below its store: buildah the directory of its layers.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    let mut below: Vec<&str> = points.filter(|point| Path::new(point).starts_with(dir)).collect();
+    below.reverse();
+    for point in below {
+        shell::output(Command::new("umount").arg(point))?;
+    }
+    Ok(())
 }
 
 /// The value of `--output`, as rbuild and buildctl write it.
