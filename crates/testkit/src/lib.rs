@@ -14,6 +14,7 @@ pub mod debian;
 pub mod facts;
 pub mod image;
 pub mod layout;
+pub mod leak;
 pub mod machine;
 pub mod peer;
 #[cfg(feature = "registry")]
