@@ -91,7 +91,13 @@ impl Diagnostic {
         if let Some(source) = &self.source {
             source.write(out)?;
         }
-        writeln!(out, "ERROR: {}", text::lines(&self.message))?;
+        // Further lines have a mark: a name with a line feed in it, of an image or a server, cannot begin a line of its own,
+        // which a CI system might take for a command. Blanks would not do, they skip those.
+        for (number, line) in self.message.split('\n').enumerate() {
+            let mark = if number == 0 { "ERROR:" } else { "     |" };
+            let text = text::one_line(line);
+            writeln!(out, "{}", format!("{mark} {text}").trim_end())?;
+        }
         for hint in &self.hints {
             writeln!(out, "hint: {}", text::one_line(hint))?;
         }
@@ -296,7 +302,7 @@ mod tests {
         assert_eq!(
             text,
             "a\\x1b[2Jb:1\n--------------------\n   1 | >>> RUN \\x1b[2J\tx\n   2 |     \n--------------------\n\
-             ERROR: registry says \\x1b]0;pwn\\x07\nsecond\\rline\nhint: \\x07\\n\n"
+             ERROR: registry says \\x1b]0;pwn\\x07\n     | second\\rline\nhint: \\x07\\n\n"
         );
     }
 

@@ -141,4 +141,4 @@ const fn char_width(c: char) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,6 +2,28 @@
 
 use super::*;
 
+/// What must not pass, by Unicode's numbers and not by the code under test: C0, DEL and C1; marks and overrides of
+/// direction; what has no width; line separators; annotations; tags.
+const STEERING: [(u32, u32); 10] = [
+    (0x00, 0x1f),
+    (0x7f, 0x9f),
+    (0x61c, 0x61c),
+    (0x200b, 0x200b),
+    (0x200e, 0x200f),
+    (0x2028, 0x202e),
+    (0x2060, 0x206f),
+    (0xfeff, 0xfeff),
+    (0xfff9, 0xfffb),
+    (0xe_0000, 0xe_007f),
+];
+
+/// Whether `c` is one of [`STEERING`].
+pub(crate) fn steers(c: char) -> bool {
+    STEERING
+        .iter()
+        .any(|&(first, last)| (first..=last).contains(&u32::from(c)))
+}
+
 fn split(chunks: &[&[u8]], styles: Styles) -> Vec<Piece> {
     let mut splitter = LineSplitter::new(styles);
     let mut out = Vec::new();
@@ -35,10 +57,34 @@ fn row44_names_pass_no_control_character() {
         ("a\u{202e}b", "a\\u{202e}b"),
         ("zero\u{200b}width", "zero\\u{200b}width"),
         ("del\x7f", "del\\x7f"),
+        ("a\u{2028}b\u{2029}", "a\\u{2028}b\\u{2029}"),
+        ("\u{2066}x\u{2069}", "\\u{2066}x\\u{2069}"),
+        ("\u{feff}\u{fff9}\u{61c}", "\\u{feff}\\u{fff9}\\u{61c}"),
+        ("tag\u{e0041}", "tag\\u{e0041}"),
         ("größe 大 👍", "größe 大 👍"),
     ] {
         assert_eq!(one_line(text), shown);
     }
+}
+
+#[test]
+fn row44_every_character_passes_or_is_one_that_steers() {
+    let mut steering = 0;
+    for c in '\0'..=char::MAX {
+        let text = c.to_string();
+        let shown = one_line(&text);
+        if steers(c) {
+            steering += 1;
+            assert_ne!(shown, text, "{:x}", u32::from(c));
+            assert!(
+                shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+                "{shown:?}"
+            );
+        } else {
+            assert_eq!(shown, text, "the legal twin {:x}", u32::from(c));
+        }
+    }
+    assert_eq!(steering, 32 + 33 + 1 + 1 + 2 + 7 + 16 + 1 + 3 + 128);
 }
 
 #[test]

@@ -492,7 +492,7 @@ fn row44_every_line_has_a_prefix() {
         assert!(known || tail, "{line:?} in {text}");
     }
     assert!(
-        text.chars().all(|c| c == '\n' || !crate::text::is_unsafe(c)),
+        text.chars().all(|c| c == '\n' || !crate::text::tests::steers(c)),
         "{text:?}"
     );
     assert!(

@@ -83,7 +83,7 @@ fn row44_hostile_text_is_valid_json_on_one_line() {
     ]);
     assert_eq!(text.lines().count(), 2);
     assert!(
-        text.chars().all(|c| c == '\n' || !crate::text::is_unsafe(c)),
+        text.chars().all(|c| c == '\n' || !crate::text::tests::steers(c)),
         "{text:?}"
     );
     let values: Vec<serde_json::Value> = text

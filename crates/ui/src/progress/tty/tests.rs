@@ -251,7 +251,7 @@ fn row44_a_frame_moves_nothing_but_its_own_cursor() {
         }
         assert!(
             text.chars()
-                .all(|c| c == '\n' || c == '\x1b' || !crate::text::is_unsafe(c)),
+                .all(|c| c == '\n' || c == '\x1b' || !crate::text::tests::steers(c)),
             "{text:?}"
         );
     };
