@@ -15,5 +15,6 @@ mod joining;
 mod limits;
 mod mounts;
 mod one_id;
+mod racing;
 mod rootless;
 mod running;
