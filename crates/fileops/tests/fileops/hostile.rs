@@ -15,19 +15,53 @@ use crate::support::{World, cp, listing, run, try_hash};
 
 const ROUNDS: usize = 40;
 
-/// Exchanges two names until the work is done.
-fn racing(w: &World, a: &str, b: &str, work: impl FnOnce()) {
+/// Exchanges two names until the work is done, or has failed; how often.
+fn racing(w: &World, a: &str, b: &str, work: impl FnOnce()) -> u64 {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let stop = AtomicBool::new(false);
     let (a, b) = (w.path(a), w.path(b));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let exchanger = scope.spawn(|| {
+            let mut exchanges = 0;
             while !stop.load(Ordering::Relaxed) {
-                rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).ok();
+                let done = rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
+                exchanges += u64::from(done.is_ok());
             }
+            exchanges
         });
+        let stopping = Stop(&stop);
         work();
-        stop.store(true, Ordering::Relaxed);
-    });
+        drop(stopping);
+        exchanger.join().unwrap()
+    })
+}
+
+/// What was tried while names were exchanged, by its name.
+#[derive(Default)]
+struct Tried(std::collections::BTreeMap<&'static str, (u32, u32)>);
+
+impl Tried {
+    fn note<T, E>(&mut self, what: &'static str, result: Result<T, E>) {
+        let counts = self.0.entry(what).or_default();
+        match result {
+            Ok(_) => counts.0 += 1,
+            Err(_) => counts.1 += 1,
+        }
+    }
+
+    /// There was a race, and each thing that was tried was done at least once: what always fails shows nothing.
+    #[track_caller]
+    fn assert_raced(&self, exchanges: u64) {
+        assert!(exchanges >= 1000, "only {exchanges} exchanges");
+        for (what, (done, failed)) in &self.0 {
+            assert!(*done > 0, "{what} never worked, {failed} times");
+        }
+    }
 }
 
 fn canary(w: &World) -> Vec<String> {
@@ -47,25 +81,29 @@ fn row09_a_destination_exchanged_for_a_link_is_never_left() {
         .link("dst/link", w.path("canary").to_str().unwrap());
     w.dir("dst/e").link("dst/e/sub", "../../canary").dir("dst/outer");
     let before = canary(&w);
-    racing(&w, "dst/d", "dst/link", || {
+    let mut tried = Tried::default();
+    let exchanges = racing(&w, "dst/d", "dst/link", || {
         for _ in 0..ROUNDS {
-            w.copy(&cp("d", "/d")).ok();
-            w.copy(&cp("d/sub", "/d/sub")).ok();
-            w.copy(&CopyAction {
+            tried.note("a tree onto the name", w.copy(&cp("d", "/d")));
+            tried.note("a tree below the name", w.copy(&cp("d/sub", "/d/sub")));
+            let replacing = CopyAction {
                 always_replace_existing: true,
                 ..cp("d", "/d")
-            })
-            .ok();
+            };
+            tried.note("a tree in place of what stands", w.copy(&replacing));
         }
     });
+    tried.assert_raced(exchanges);
     w.dir("dst/x/sub")
         .link("dst/y", w.path("canary").to_str().unwrap());
-    racing(&w, "dst/x/sub", "dst/y", || {
+    let mut tried = Tried::default();
+    let exchanges = racing(&w, "dst/x/sub", "dst/y", || {
         for _ in 0..ROUNDS {
-            w.copy(&cp("d", "/x")).ok();
-            w.copy(&cp("d", "/x/sub/new/deep")).ok();
+            tried.note("a tree whose directory is exchanged", w.copy(&cp("d", "/x")));
+            tried.note("new directories", w.copy(&cp("d", "/x/sub/new/deep")));
         }
     });
+    tried.assert_raced(exchanges);
     assert_eq!(canary(&w), before);
 }
 
@@ -93,26 +131,33 @@ fn row09_a_source_exchanged_for_a_link_gives_no_foreign_bytes() {
             assert!(!what.contains("outside"), "{name}: {what}");
         }
     };
-    racing(&w, "src/t/d", "src/t/link", || {
+    let mut tried = Tried::default();
+    let exchanges = racing(&w, "src/t/d", "src/t/link", || {
         for _ in 0..ROUNDS {
             w.clear_dst();
-            w.copy(&cp("t", "/out")).ok();
-            w.copy(&cp("t/d", "/d")).ok();
-            w.copy_context("", &cp("t", "/ctx")).ok();
-            w.copy_context("", &cp("t/d/secret", "/one")).ok();
-            try_hash(&w.snapshot(), &cp("t", "/")).ok();
+            tried.note("a tree of a stage", w.copy(&cp("t", "/out")));
+            tried.note("the name itself", w.copy(&cp("t/d", "/d")));
+            tried.note("a tree of a context", w.copy_context("", &cp("t", "/ctx")));
+            tried.note(
+                "a file below the name",
+                w.copy_context("", &cp("t/d/secret", "/one")),
+            );
+            tried.note("a hash", try_hash(&w.snapshot(), &cp("t", "/")));
             honest(&w);
         }
     });
+    tried.assert_raced(exchanges);
     w.link("src/t/l2", w.path("canary/secret").to_str().unwrap());
-    racing(&w, "src/t/file", "src/t/l2", || {
+    let mut tried = Tried::default();
+    let exchanges = racing(&w, "src/t/file", "src/t/l2", || {
         for _ in 0..ROUNDS * 4 {
             w.clear_dst();
-            w.copy_context("", &cp("t", "/ctx")).ok();
-            w.copy_context("", &cp("t/file", "/one")).ok();
+            tried.note("a tree with the file", w.copy_context("", &cp("t", "/ctx")));
+            tried.note("the file", w.copy_context("", &cp("t/file", "/one")));
             honest(&w);
         }
     });
+    tried.assert_raced(exchanges);
 }
 
 #[test]
@@ -122,7 +167,8 @@ fn row09_removing_and_making_stay_inside_while_names_are_exchanged() {
     let before = canary(&w);
     let root = w.root("dst");
     let act = |kind: &FileActionKind| apply(kind, &root, None, &root, DevicePolicy::Make);
-    racing(&w, "dst/a", "dst/b", || {
+    let mut tried = Tried::default();
+    let exchanges = racing(&w, "dst/a", "dst/b", || {
         for i in 0..ROUNDS * 20 {
             let path = format!("/a/new{i}/deep");
             let mkdir = MkDirAction {
@@ -132,16 +178,17 @@ fn row09_removing_and_making_stay_inside_while_names_are_exchanged() {
                 owner: None,
                 time: None,
             };
-            act(&FileActionKind::MkDir(mkdir)).ok();
+            tried.note("directories", act(&FileActionKind::MkDir(mkdir)));
             let rm = |path: &str| RmAction {
                 path: path.to_owned(),
                 allow_not_found: true,
                 allow_wildcard: true,
             };
-            act(&FileActionKind::Rm(rm("/a/secret"))).ok();
-            act(&FileActionKind::Rm(rm("/a/*"))).ok();
+            tried.note("a removal", act(&FileActionKind::Rm(rm("/a/secret"))));
+            tried.note("a removal by pattern", act(&FileActionKind::Rm(rm("/a/*"))));
         }
     });
+    tried.assert_raced(exchanges);
     assert_eq!(canary(&w), before);
 }
 
