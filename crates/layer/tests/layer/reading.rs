@@ -245,8 +245,75 @@ fn row10_malformed_and_ambiguous_archives_are_refused() {
         ),
         ("half a header", Tar::default().file(b"f", b"").0[..100].to_vec()),
     ];
+    let because = [
+        (
+            "record length",
+            "invalid extended header at byte 0: a record has a wrong length",
+        ),
+        (
+            "record without =",
+            "invalid extended header at byte 0: a record has no valid key",
+        ),
+        (
+            "record without newline",
+            "invalid extended header at byte 0: a record has a wrong length",
+        ),
+        (
+            "NUL in path",
+            "invalid extended header at byte 0: a record has no valid key",
+        ),
+        (
+            "empty path",
+            "invalid extended header at byte 0: a record empties a field",
+        ),
+        (
+            "long name and another path",
+            "entry \"one\" is ambiguous: a GNU long name and another PAX path",
+        ),
+        (
+            "two extended headers",
+            "entry \"PaxHeaders.0/x\" is ambiguous: two extended headers for one entry",
+        ),
+        ("negative size", "entry \"f\": invalid size field"),
+        ("size of 2^63", "entry \"f\": invalid size field"),
+        ("size that is no number", "entry \"f\": invalid size field"),
+        ("bad checksum", "no valid tar header at byte 0"),
+        ("lone zero block", "no valid tar header at byte 512"),
+        (
+            "directory with content",
+            "entry \"d/\" is ambiguous: content after an entry that has none",
+        ),
+        (
+            "link with content",
+            "entry \"l\" is ambiguous: content after an entry that has none",
+        ),
+        (
+            "hard link with extended size",
+            "entry \"l\" is ambiguous: content after an entry that has none",
+        ),
+        (
+            "file with slash",
+            "entry \"d/\" is ambiguous: a regular file whose name ends in a slash",
+        ),
+        ("sparse type", "entry \"s\" has unsupported type 'S'"),
+        ("contiguous type", "entry \"s\" has unsupported type '7'"),
+        ("sparse records", "entry \"f\" is ambiguous: a sparse file"),
+        (
+            "global path",
+            "entry \"g\" is ambiguous: a global header changes names or sizes",
+        ),
+        ("headers of nothing", "archive ends inside an entry at byte 1024"),
+        ("truncated content", "archive ends inside an entry at byte 1024"),
+        ("half a header", "archive ends inside an entry at byte 100"),
+    ];
+    // Each by its own reason: an archive that is refused for another one was not what the case says.
     for (what, tar) in cases {
-        assert!(view(&tar).is_err(), "{what}: {:?}", view(&tar));
+        let error = view(&tar).expect_err(what);
+        let source = std::error::Error::source(&error)
+            .map(|source| format!(": {source}"))
+            .unwrap_or_default();
+        let expected = because.iter().find(|(case, _)| *case == what).expect(what).1;
+        assert_eq!(format!("{error}{source}"), expected, "{what}");
     }
 }
 
