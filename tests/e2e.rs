@@ -4,6 +4,7 @@ mod attestations;
 mod bad_input;
 mod behaviours;
 mod cache;
+mod cache_keys;
 mod cache_transfer;
 mod daemon;
 mod docker_engine;

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_and_not_shown() {
+    fn row42_values_are_read_and_not_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         std::fs::write(&path, "hunter2").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_secret_is_an_error_only_where_it_is_required() {
+    fn row42_a_missing_secret_is_an_error_only_where_it_is_required() {
         let dir = tempfile::tempdir().unwrap();
         let secrets = secrets(&dir.path().join("absent"));
         assert_eq!(secrets.get("unset", true).unwrap(), None);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_secret_is_refused() {
+    fn row42_a_large_secret_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         std::fs::write(&path, vec![b'x'; usize::try_from(SECRET_BYTES_MAX).unwrap() + 1]).unwrap();

@@ -236,7 +236,7 @@ pub(super) const ROWS: &[Row] = &[
     ("--sbom", Works("", "privileged_a_scanner_lists_packages")),
     (
         "--secret",
-        Works("", "a_secret_file_reaches_the_step_and_nothing_else"),
+        Works("", "row42_a_secret_file_reaches_the_step_and_nothing_else"),
     ),
     (
         "--security-opt",
@@ -255,7 +255,10 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "--ssh",
-        Works("agents", "a_step_reaches_the_agent_and_can_only_list_and_sign"),
+        Works(
+            "agents",
+            "row43_a_step_reaches_the_agent_and_can_only_list_and_sign",
+        ),
     ),
     (
         "--ssh=id=KEY",

@@ -100,14 +100,16 @@ fn give_ssh_add(fixture: &Fixture) {
 }
 
 #[test]
-fn a_step_reaches_the_agent_and_can_only_list_and_sign() {
+fn row43_a_step_reaches_the_agent_and_can_only_list_and_sign() {
     let agent = Agent::start();
     let fixture = Fixture::new(
         "FROM busybox\nCOPY tool /\n\
          RUN --mount=type=ssh,required=true,mode=0640,gid=7 stat -c '%F %a %u %g' $SSH_AUTH_SOCK > /stat; \
          echo $SSH_AUTH_SOCK > /where; ssh-add -L > /keys; \
          if ssh-add -D 2> /refused; then echo yes; else echo no; fi > /removed; ssh-add -L | cmp - /keys\n\
-         RUN test ! -S /run/buildkit/ssh_agent.0\n",
+         RUN test ! -S /run/buildkit/ssh_agent.0\n\
+         USER 1000\nRUN --mount=type=ssh,required=true if ssh-add -L > /tmp/none 2> /tmp/other; then echo yes; else echo no; fi > /tmp/allowed\n\
+         RUN --mount=type=ssh,required=true,uid=1000 ssh-add -L > /tmp/own\n",
     );
     give_ssh_add(&fixture);
     let socket = agent.socket().display().to_string();
@@ -117,6 +119,21 @@ fn a_step_reaches_the_agent_and_can_only_list_and_sign() {
     assert_eq!(files.text("where"), Some("/run/buildkit/ssh_agent.0\n"));
     assert_eq!(files.text("keys"), Some(agent.public.as_str()));
     assert_eq!(files.text("removed"), Some("no\n"));
+    assert_eq!(
+        files.text("tmp/allowed"),
+        Some("no\n"),
+        "another user of the step"
+    );
+    assert!(
+        files.text("tmp/other").unwrap().contains("Permission denied"),
+        "{:?}",
+        files.text("tmp/other")
+    );
+    assert_eq!(
+        files.text("tmp/own"),
+        Some(agent.public.as_str()),
+        "the user it is for"
+    );
     assert!(
         files.get("run/buildkit/ssh_agent.0").is_none(),
         "the socket is no part of the image"
@@ -125,7 +142,7 @@ fn a_step_reaches_the_agent_and_can_only_list_and_sign() {
 }
 
 #[test]
-fn rootless_steps_reach_the_agent_too() {
+fn rootless_row43_steps_reach_the_agent_too() {
     let Some(fixture) = Fixture::rootless(
         "FROM busybox\nCOPY tool /\nRUN --mount=type=ssh,id=mine,required=true,target=/agent ssh-add -L > /keys\n",
     ) else {
@@ -146,7 +163,7 @@ fn rootless_steps_reach_the_agent_too() {
 }
 
 #[test]
-fn an_id_that_was_not_given_is_an_error_only_where_it_is_required() {
+fn row43_an_id_that_was_not_given_is_an_error_only_where_it_is_required() {
     let fixture =
         Fixture::new("FROM busybox\nRUN --mount=type=ssh test -z \"$(ls /run/buildkit 2>/dev/null)\"\n");
     fixture.build().ok();
@@ -165,7 +182,7 @@ fn git_over_ssh_needs_an_agent() {
 }
 
 #[test]
-fn a_key_is_refused_by_name() {
+fn row43_a_key_is_refused_by_name() {
     let agent = Agent::start();
     let key: &Path = &agent.dir.path().join("key");
     let fixture = Fixture::new("FROM busybox\nRUN --mount=type=ssh true\n");

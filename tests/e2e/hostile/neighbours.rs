@@ -1,0 +1,141 @@
+//! Row 47 on whole builds: another user of the machine, and a step, at the store of the one who builds.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rbuild_testkit::command::RbuildCommand;
+use rbuild_testkit::machine;
+
+use crate::e2e::fixture::{Fixture, RBUILD, busybox_argument};
+use crate::e2e::hostile::canary::{Rung, Site};
+
+/// Nobody's number, and not that of the one-id rung.
+const OTHER: u32 = 3_999_999_778;
+
+/// A build under `umask 000` of an image with a set-id program, in a home that others may look into.
+fn careless(site: &Site) {
+    let home = site.fixture.home.store().parent().unwrap().to_owned();
+    fs::set_permissions(home, fs::Permissions::from_mode(0o755)).unwrap();
+    let fixture: &Fixture = &site.fixture;
+    fixture
+        .context
+        .dockerfile("FROM busybox\nRUN cp /bin/busybox /suid && chmod 4755 /suid && echo va1ue-of-a-file > /f && chmod 666 /f\n");
+    fixture.home.hand_over();
+    fixture
+        .home
+        .command(machine::program("sh").unwrap())
+        .args([
+            "-c",
+            "umask 000; exec \"$@\"",
+            "sh",
+            RBUILD,
+            "build",
+            "-t",
+            "kept:1",
+        ])
+        .args(site.rung().argument())
+        .arg(busybox_argument("busybox"))
+        .arg(fixture.context.dir())
+        .ok();
+}
+
+/// Everything below `dir`, without what is gone meanwhile.
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    let mut next = 0;
+    while let Some(path) = found.get(next).cloned() {
+        next += 1;
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+            found.extend(entries.map(|entry| entry.path()));
+        }
+    }
+    found
+}
+
+fn as_other(program: impl AsRef<std::ffi::OsStr>) -> RbuildCommand {
+    RbuildCommand::new(program).user(OTHER, OTHER)
+}
+
+#[test]
+fn row47_another_user_sees_reads_runs_and_locks_nothing_of_a_store() {
+    if !crate::e2e::fixture::is_root("to be another user") {
+        return;
+    }
+    for rung in Rung::here() {
+        let site = Site::on(rung, "");
+        careless(&site);
+        let store = site.fixture.home.store();
+        let all = below(&store);
+        let suid = all
+            .iter()
+            .find(|path| path.ends_with("suid"))
+            .expect("the program's layer");
+        let lock = all
+            .iter()
+            .find(|path| path.to_string_lossy().contains("lock"))
+            .expect("a lock");
+        assert!(all.len() > 50, "{} entries", all.len());
+
+        let listed = as_other(machine::program("find").unwrap()).arg(&store).run();
+        assert_eq!(
+            listed.stdout_text(),
+            store.display().to_string(),
+            "{rung:?}: the store itself and nothing below"
+        );
+        assert!(listed.stderr.contains("Permission denied"), "{listed}");
+        let run = Command::new(suid).arg("true").uid(OTHER).gid(OTHER).output();
+        let refused = run.map_err(|error| error.kind()).err();
+        assert_eq!(
+            refused,
+            Some(ErrorKind::PermissionDenied),
+            "{rung:?}: {} ran",
+            suid.display()
+        );
+        for path in [suid, lock] {
+            let ran = as_other(machine::program("cat").unwrap()).arg(path).run();
+            assert!(!ran.status.success() && ran.stdout.is_empty(), "{rung:?}: {ran}");
+        }
+        let held = as_other(machine::program("flock").unwrap())
+            .args(["--nonblock"])
+            .arg(lock)
+            .arg("true")
+            .run();
+        assert!(!held.status.success(), "{rung:?}: {held}");
+        // The legal twin: it is the directory that refuses, and not the files or the tools.
+        assert_eq!(
+            suid.metadata().unwrap().permissions().mode() & 0o111,
+            0o111,
+            "{rung:?}"
+        );
+        fs::set_permissions(&store, fs::Permissions::from_mode(0o755)).unwrap();
+        let open = as_other(machine::program("find").unwrap()).arg(&store).run();
+        assert!(open.stdout_text().lines().count() > 1, "{rung:?}: {open}");
+    }
+}
+
+#[test]
+fn row47_a_step_does_not_reach_the_store() {
+    for rung in Rung::here() {
+        let site = Site::on(rung, "");
+        let store = site.fixture.home.store();
+        // Overlay mounts name their layers in the step's own table: the names lead nowhere.
+        site.fixture.context.dockerfile(&format!(
+            "FROM busybox\nRUN for at in {store} /proc/1/root{store} /proc/self/cwd/../..{store} /../..{store}; do test -e $at && echo $at; done > /reached; \
+             tr ' ,:=' '\\n' < /proc/self/mountinfo | grep '^/' | sort -u > /named; \
+             find / -xdev -path /proc -prune -o -name '*.redb' -print -o -name 'blobs' -print > /found\n",
+            store = store.display()
+        ));
+        let files = site.works(&[]);
+        assert_eq!(files.text("reached"), Some(""), "{rung:?}");
+        assert_eq!(files.text("found"), Some(""), "{rung:?}");
+        assert!(
+            files.text("named").is_some_and(|named| named.contains("/proc")),
+            "{rung:?}"
+        );
+    }
+}
