@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::causes::chain_text;
 use crate::config::{canonical_host, environment};
 use crate::escape::Excerpt;
 use credential_helper::Helper;
@@ -171,7 +172,7 @@ impl Credentials {
             Ok(None) => {}
             Err(error) => self.broken.push(format!(
                 "{name} is not used ({})",
-                Excerpt::from(chain(&error).as_str())
+                Excerpt::from(chain_text(&error).as_str())
             )),
         }
     }
@@ -229,7 +230,7 @@ impl Credentials {
                         notes.push(format!(
                             "helper {shown} ({}) failed: {}",
                             file.name,
-                            Excerpt::from(chain(&error).as_str())
+                            Excerpt::from(chain_text(&error).as_str())
                         ));
                         return anonymous(host, &notes);
                     }
@@ -290,18 +291,6 @@ fn anonymous(host: &str, notes: &[String]) -> Found {
         credential: None,
         tried: format!("no credentials for {host} were used: {}", notes.join("; ")),
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 mod authorize;
 mod blob;
+mod causes;
 mod challenge;
 mod client;
 mod config;
@@ -26,6 +27,7 @@ mod token;
 mod transport;
 
 pub use blob::{BlobSink, Progress};
+pub use causes::chain_text;
 pub use client::{Client, ClientOptions, USER_AGENT};
 pub use config::{ConfigError, ConfigSources, Endpoint, RegistryConfig, SchemePolicy};
 pub use credentials::{

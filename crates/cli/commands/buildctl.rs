@@ -13,6 +13,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
     ListWorkersRequest, PruneRequest, UpdateBuildHistoryRequest,
 };
 use rbuild_client::{Address, Control, stdio};
+use rbuild_registry::chain_text;
 use rbuild_ui::table::Table;
 use rbuild_ui::units::{human_size, rfc3339};
 use rbuild_ui::values::scalar::parse_duration;
@@ -248,12 +249,8 @@ fn asked<T>(answer: Result<Response<T>, Status>) -> Result<T, CommandError> {
 }
 
 fn told(status: &Status) -> CommandError {
-    let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
+    let cause = std::error::Error::source(status).map(|cause| format!(": {}", chain_text(cause)));
+    let text = format!("{}{}", status.message(), cause.unwrap_or_default());
     CommandError::failed(&text)
 }
 
