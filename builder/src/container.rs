@@ -98,15 +98,34 @@ pub struct ProcessRequest {
     pub streams: Streams,
 }
 
-/// A file that a container shows and nobody writes.
+/// What a container shows besides the files of a build.
 #[derive(Debug, Clone)]
-pub struct ShownFile {
-    /// Where.
-    pub path: PathBuf,
-    /// Its bytes.
-    pub content: Vec<u8>,
-    /// Permission bits; it belongs to root.
-    pub mode: u32,
+pub enum Shown {
+    /// A file that nobody writes.
+    File {
+        /// Where.
+        path: PathBuf,
+        /// Its bytes.
+        content: Vec<u8>,
+        /// Permission bits; it belongs to root.
+        mode: u32,
+    },
+    /// A file or directory of this machine. Whoever makes the container answers for it: no client may name one.
+    Host {
+        /// Where it is here.
+        source: PathBuf,
+        /// Where it is there.
+        path: PathBuf,
+        /// It cannot be written.
+        readonly: bool,
+    },
+    /// An empty directory in memory.
+    Memory {
+        /// Where.
+        path: PathBuf,
+        /// Most bytes in it.
+        size_bytes: Option<u64>,
+    },
 }
 
 /// A container. [`Container::release`] ends it in order; dropped, it ends too.
@@ -158,7 +177,7 @@ impl Container {
         job: &Arc<Job>,
         exec: ExecOp,
         inputs: &[Value],
-        shown: &[ShownFile],
+        shown: Vec<Shown>,
         cancel: &CancellationToken,
     ) -> Result<Self, ContainerError> {
         let root = exec.mounts.iter().find(|mount| mount.dest == "/");
@@ -172,7 +191,7 @@ impl Container {
         let mounts = mounts::prepare(job, &exec, inputs, false, &stop).await?;
         let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
         let wanted: Vec<String> = exec.mounts.iter().map(|mount| mount.dest.clone()).collect();
-        let shown: Vec<MountPlan> = shown.iter().map(ShownFile::plan).collect();
+        let shown: Vec<MountPlan> = shown.into_iter().map(Shown::plan).collect();
         let held = blocking(move || {
             let workspace = engine
                 .snapshotter
@@ -420,17 +439,37 @@ impl Container {
     }
 }
 
-impl ShownFile {
-    fn plan(&self) -> MountPlan {
-        MountPlan {
-            dest: self.path.clone(),
-            kind: MountAs::File {
-                content: self.content.clone(),
-                uid: 0,
-                gid: 0,
-                mode: self.mode,
-            },
-        }
+impl Shown {
+    fn plan(self) -> MountPlan {
+        let (dest, kind) = match self {
+            Self::File { path, content, mode } => {
+                let (uid, gid) = (0, 0);
+                let kind = MountAs::File {
+                    content,
+                    uid,
+                    gid,
+                    mode,
+                };
+                (path, kind)
+            }
+            Self::Host {
+                source,
+                path,
+                readonly,
+            } => {
+                let kind = MountAs::Bind {
+                    source: Source::Path(source),
+                    selector: PathBuf::new(),
+                    readonly,
+                };
+                (path, kind)
+            }
+            Self::Memory { path, size_bytes } => {
+                let mode = None;
+                (path, MountAs::Tmpfs { size_bytes, mode })
+            }
+        };
+        MountPlan { dest, kind }
     }
 }
 

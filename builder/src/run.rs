@@ -1,42 +1,41 @@
 //! Runs a program of an image in the sandbox of steps: `rbuild run`. What it writes is gone with it. Owns what its process
 //! starts with; its streams are the caller's.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{ExecMeta, ExecOp, HostIp, Mount, MountKind, NetMode, SecurityMode};
 use rbuild_oci::{ContainerConfig, Platform};
-use rbuild_store::StoreError;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::HostClient;
 use crate::container::{
-    Container, ContainerError, ContainerProcess, ProcessFailure, ProcessRequest, Streams,
+    Container, ContainerError, ContainerProcess, ProcessFailure, ProcessRequest, Shown, Streams,
 };
 use crate::engine::Engine;
-use crate::images::source::SourceImage;
-use crate::images::{ImageError, Lookup, ResolvedImage};
-use crate::job::{Job, Settings};
-use crate::ops::OpError;
-use crate::ops::source::image_chain;
-use crate::request::Entitlement;
-use crate::secrets::Secrets;
-use crate::solve::{Reporter, SharedVertex};
-use crate::ssh::SshAgents;
-use crate::stored::{self, FindError};
+use crate::images::ResolvedImage;
+use crate::local_image::{LocalImage, LocalImageError, PullPolicy, Wanted};
 use crate::value::Value;
 
-/// When the registry is asked for an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PullPolicy {
-    /// When the store has none of its name.
-    #[default]
-    Missing,
-    /// Every time.
-    Always,
-    /// Never.
-    Never,
+/// What a program sees besides its image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunMount {
+    /// A file or directory of this machine, as it is and as it becomes.
+    Host {
+        /// Where it is here.
+        source: PathBuf,
+        /// Where it is there.
+        dest: PathBuf,
+        /// It cannot be written.
+        readonly: bool,
+    },
+    /// An empty directory in memory.
+    Memory {
+        /// Where.
+        dest: PathBuf,
+        /// Most bytes in it.
+        size_bytes: Option<u64>,
+    },
 }
 
 /// What is run.
@@ -66,6 +65,8 @@ pub struct RunRequest {
     pub extra_hosts: Vec<HostIp>,
     /// Nothing can be written.
     pub readonly: bool,
+    /// What it sees besides the image.
+    pub mounts: Vec<RunMount>,
     /// It has a terminal.
     pub terminal: bool,
     /// Its input is connected.
@@ -78,38 +79,17 @@ pub enum RunError {
     /// Neither the image nor the caller says what.
     #[error("no command specified: image {0} has neither an entry point nor a command")]
     NoCommand(String),
-    /// The image is of the store, or is none.
-    #[error(transparent)]
-    Find(#[from] FindError),
     /// The image could not be had.
     #[error(transparent)]
-    Image(#[from] ImageError),
-    /// Its layers.
-    #[error(transparent)]
-    Op(Box<OpError>),
+    Image(#[from] LocalImageError),
     /// Its sandbox.
     #[error(transparent)]
     Container(Box<ContainerError>),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<OpError> for RunError {
-    fn from(error: OpError) -> Self {
-        Self::Op(Box::new(error))
-    }
 }
 
 impl From<ContainerError> for RunError {
     fn from(error: ContainerError) -> Self {
         Self::Container(Box::new(error))
-    }
-}
-
-impl From<rbuild_store::DiskError> for RunError {
-    fn from(error: rbuild_store::DiskError) -> Self {
-        Self::Store(error.into())
     }
 }
 
@@ -132,28 +112,14 @@ impl Run {
         sink: Arc<dyn Sink>,
         cancel: &CancellationToken,
     ) -> Result<Self, RunError> {
-        let lease = Arc::new(engine.store.lease("run")?);
-        let client = Arc::new(HostClient {
-            context: None,
-            dockerfile: None,
-            directories: BTreeMap::new(),
-            locals: BTreeMap::new(),
-            secrets: Secrets::new(&[]),
-            ssh: Arc::new(SshAgents::new(&[])),
-        });
-        let settings = Settings {
-            entitlements: vec![Entitlement::NetworkHost],
-            ..Settings::default()
+        let host = Platform::host();
+        let wanted = Wanted {
+            image: &request.image,
+            platform: request.platform.as_ref().unwrap_or(&host),
+            pull: request.pull,
         };
-        let job = Arc::new(Job::new(engine, lease, client, settings, sink));
-        let image = find(&job, request).await?;
+        let LocalImage { job, image, chain } = LocalImage::find(engine, wanted, sink).await?;
         let meta = process(&image, request)?;
-        let found = SourceImage {
-            layers: image.manifest.layers.len(),
-            image,
-        };
-        let reporter = Reporter::internal(&job.sink, &format!("[internal] load {}", request.image));
-        let chain = image_chain(&job, &found, &Arc::new(SharedVertex::new(reporter)))?;
         let root = Mount {
             input: Some(0),
             readonly: request.readonly,
@@ -171,7 +137,8 @@ impl Run {
             secret_env: Vec::new(),
             cdi_devices: Vec::new(),
         };
-        let container = Container::create(&job, exec, &[Value::Chain(chain)], &[], cancel).await?;
+        let shown = request.mounts.iter().map(shown).collect();
+        let container = Container::create(&job, exec, &[Value::Chain(chain)], shown, cancel).await?;
         let streams = if request.terminal {
             Streams::Terminal
         } else {
@@ -201,26 +168,22 @@ impl Run {
     }
 }
 
-async fn find(job: &Job, request: &RunRequest) -> Result<Arc<ResolvedImage>, RunError> {
-    let host = Platform::host();
-    let platform = request.platform.as_ref().unwrap_or(&host);
-    let images = &job.engine.images;
-    if request.pull != PullPolicy::Always {
-        match stored::find(&job.engine.store, &request.image) {
-            Ok((name, record)) => {
-                return Ok(images
-                    .resolve_stored(&job.lease, &name, &record, platform)
-                    .await?);
-            }
-            Err(FindError::NotFound(_)) if request.pull == PullPolicy::Missing => {}
-            Err(error) => return Err(error.into()),
-        }
+fn shown(mount: &RunMount) -> Shown {
+    match mount.clone() {
+        RunMount::Host {
+            source,
+            dest,
+            readonly,
+        } => Shown::Host {
+            source,
+            path: dest,
+            readonly,
+        },
+        RunMount::Memory { dest, size_bytes } => Shown::Memory {
+            path: dest,
+            size_bytes,
+        },
     }
-    let lookup = Lookup {
-        platform,
-        pull: request.pull == PullPolicy::Always,
-    };
-    Ok(images.resolve_name(&job.lease, &request.image, &lookup).await?)
 }
 
 fn process(image: &ResolvedImage, request: &RunRequest) -> Result<ExecMeta, RunError> {

@@ -12,6 +12,8 @@ use crate::export::layout::{Image, Product};
 /// Images that nobody named are kept under this and their digest, as by Docker's engine on containerd: the id that a
 /// build printed must mean something afterwards. No canonical name begins like this, for it has no host.
 pub(crate) const DANGLING: &str = "moby-dangling";
+/// Containers that were created and never run keep their image under this: see [`crate::created`].
+pub(crate) const CONTAINER: &str = "rbuild-container";
 /// Fewest digits that are tried as the start of an id.
 const ID_DIGITS_MIN: usize = 4;
 
@@ -76,6 +78,13 @@ pub fn is_dangling(name: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('@'))
 }
 
+/// Whether a name of the store is that of a container, and no image's.
+#[must_use]
+pub fn is_container(name: &str) -> bool {
+    name.strip_prefix(CONTAINER)
+        .is_some_and(|rest| rest.starts_with('@'))
+}
+
 /// The id that users see: of an image its config's digest, of an index its own.
 #[must_use]
 pub fn id_of(record: &ImageRecord) -> &Digest {
@@ -111,8 +120,8 @@ pub fn find(store: &Store, text: &str) -> Result<(String, ImageRecord), FindErro
     {
         return Err(FindError::Ambiguous(text.to_owned()));
     }
-    // A real name is preferred to that of an image without one.
-    matching.sort_by_key(|(name, _)| is_dangling(name));
+    // A real name is preferred to that of an image without one, and to a container's.
+    matching.sort_by_key(|(name, _)| (is_container(name), is_dangling(name)));
     let found = matching.into_iter().next();
     found.ok_or_else(|| FindError::NotFound(text.to_owned()))
 }

@@ -3,6 +3,7 @@
 
 mod build;
 mod buildctl;
+mod container;
 mod docker;
 mod executor;
 mod image;
@@ -12,6 +13,7 @@ mod remote;
 mod run;
 mod serve;
 mod step_rules;
+mod unserved;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +26,9 @@ pub(crate) use build::{LoadTo, LowBuild};
 pub(crate) use buildctl::{
     BuildArgs, Buildctl, BuildctlCommand, ClearArgs, DebugCommand, ServerArgs, UsageArgs, WorkersArgs,
 };
+pub(crate) use container::{
+    ContainerCommand, CpArgs, CreateContainerArgs, ExportArgs, PruneContainersArgs, PsArgs, RmArgs,
+};
 pub(crate) use docker::{BuilderCommand, CreateArgs, DockerArgs, SystemCommand};
 pub(crate) use executor::{Executor, ExecutorUnserved};
 pub(crate) use image::{HistoryArgs, InspectArgs, LoadArgs, SaveArgs};
@@ -35,6 +40,7 @@ pub(crate) use remote::{
 };
 pub(crate) use run::{ContextArgs, InfoArgs, RunArgs, UnservedRun};
 pub(crate) use serve::{Buildkitd, ServeArgs};
+pub(crate) use unserved::Unserved;
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -107,6 +113,16 @@ pub(crate) enum Command {
     Push(PushArgs),
     /// Run a program of an image, and forget what it wrote
     Run(Box<RunArgs>),
+    /// Give an image's files an id, to take them out by
+    Create(CreateContainerArgs),
+    /// Copy files out of what was created
+    Cp(CpArgs),
+    /// Write all files of what was created as a tar
+    Export(ExportArgs),
+    /// List what was created
+    Ps(PsArgs),
+    /// Remove what was created
+    Rm(RmArgs),
     /// Show what a build is sent of a directory, and which ignore rule kept each file in or out
     Context(ContextArgs),
     /// Make and show indexes of images that registries have
@@ -132,18 +148,18 @@ pub(crate) enum Command {
     /// Show whether steps can run here, and what to change if they cannot
     Doctor(DoctorArgs),
     /// Show the version
-    Version,
+    Version(VersionArgs),
     /// Show what this installation is
     Info(InfoArgs),
     /// The commands of `docker buildx`
-    #[command(hide = true, subcommand)]
-    Buildx(BuildxCommand),
+    #[command(hide = true)]
+    Buildx(BuildxArgs),
     /// The commands of `docker image`
     #[command(hide = true, subcommand)]
     Image(ImageCommand),
     /// The commands of `docker builder`
-    #[command(hide = true, subcommand)]
-    Builder(BuildxCommand),
+    #[command(hide = true)]
+    Builder(BuildxArgs),
     /// The commands of `docker container`
     #[command(hide = true, subcommand)]
     Container(ContainerCommand),
@@ -153,6 +169,19 @@ pub(crate) enum Command {
     /// Answer to the commands that manage builders: there is one, and it is always there
     #[command(skip)]
     Builders(BuilderCommand),
+    /// Answer to the commands of docker that have no counterpart
+    #[command(flatten)]
+    Unserved(Unserved),
+}
+
+/// `docker buildx`, with what it takes before its command.
+#[derive(Debug, Args)]
+pub(crate) struct BuildxArgs {
+    /// A builder: there is one
+    #[arg(long, hide = true)]
+    _builder: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: BuildxCommand,
 }
 
 #[derive(Debug, Subcommand)]
@@ -168,7 +197,7 @@ pub(crate) enum BuildxCommand {
     #[command(subcommand)]
     Imagetools(ImagetoolsCommand),
     /// Show the version
-    Version,
+    Version(VersionArgs),
     /// Commands that manage builders
     #[command(flatten)]
     Builders(BuilderCommand),
@@ -202,26 +231,24 @@ pub(crate) enum ImageCommand {
     Prune(PruneArgs),
 }
 
-/// Commands of `docker container`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ContainerCommand {
-    /// Run a program of an image, and forget what it wrote
-    Run(Box<RunArgs>),
-}
-
 impl Command {
-    /// The command meant by docker's longer spelling.
+    /// The one spelling of each command: docker has several.
     pub(crate) fn flatten(self) -> Self {
         match self {
-            Self::Buildx(command) | Self::Builder(command) => match command {
+            Self::Buildx(buildx) | Self::Builder(buildx) => match buildx.command {
                 BuildxCommand::Build(args) => Self::Build(args),
                 BuildxCommand::Du(args) => Self::Du(args),
                 BuildxCommand::Prune(args) => Self::Prune(args),
                 BuildxCommand::Imagetools(command) => Self::Imagetools(command),
-                BuildxCommand::Version => Self::Version,
+                BuildxCommand::Version(args) => Self::Version(args),
                 BuildxCommand::Builders(command) => Self::Builders(command),
             },
-            Self::Container(ContainerCommand::Run(args)) => Self::Run(args),
+            Self::Run(args) => Self::Container(ContainerCommand::Run(args)),
+            Self::Create(args) => Self::Container(ContainerCommand::Create(args)),
+            Self::Cp(args) => Self::Container(ContainerCommand::Cp(args)),
+            Self::Export(args) => Self::Container(ContainerCommand::Export(args)),
+            Self::Ps(args) => Self::Container(ContainerCommand::Ls(args)),
+            Self::Rm(args) => Self::Container(ContainerCommand::Rm(args)),
             Self::System(command) => match command {
                 SystemCommand::Info(args) => Self::Info(args),
                 SystemCommand::Df(args) => Self::Du(args),
@@ -263,6 +290,9 @@ pub(crate) struct ImagesArgs {
     /// Show ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Show only images that match: "dangling=true", "reference=PATTERN", "label=KEY[=VALUE]"
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
     /// "table", "json", or a template: '{{.Repository}}:{{.Tag}}'
     #[arg(
         long,
@@ -291,6 +321,9 @@ pub(crate) struct RmiArgs {
     /// Remove an image with all its names
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Accepted: images have no parents
+    #[arg(long, hide = true)]
+    _no_prune: bool,
 }
 
 #[derive(Debug, Args)]
@@ -298,6 +331,9 @@ pub(crate) struct PullArgs {
     /// Names
     #[arg(value_name = "NAME[:TAG|@DIGEST]", required = true)]
     pub(crate) images: Vec<String>,
+    /// Accepted: as in docker, where it has no effect any more
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    _disable_content_trust: Option<bool>,
     /// Platform of a multi-platform image
     #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Option<String>,
@@ -314,12 +350,25 @@ pub(crate) struct PushArgs {
     /// Names
     #[arg(value_name = "NAME[:TAG]", required = true)]
     pub(crate) images: Vec<String>,
+    /// Push every tag that the store has of the names
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Accepted: as in docker, where it has no effect any more
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
+    _disable_content_trust: Option<bool>,
     /// Print the digest only
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// How progress is shown
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) progress: String,
+}
+
+#[derive(Debug, Args, Default)]
+pub(crate) struct VersionArgs {
+    /// "json", or a template: '{{.Client.Version}}', '{{.Server.Version}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
 }
 
 #[derive(Debug, Args, Default)]

@@ -5,6 +5,7 @@ mod build;
 mod buildctl;
 mod builders;
 mod call;
+mod containers;
 mod context;
 mod doctor;
 mod du;
@@ -114,7 +115,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::History(args) => history::run(&args, options, env, open),
         Command::Pull(args) => transfer::pull(&args, options, env, open),
         Command::Push(args) => transfer::push(&args, options, env, open),
-        Command::Run(args) => run::run(&args, options, env, open),
+        Command::Container(command) => containers::run(&command, options, env, open),
         Command::Context(args) => context::run(&args, env),
         Command::Imagetools(command) => imagetools::run(&command, options, env, open),
         Command::Manifest(command) => manifest::run(&command, options, env, open),
@@ -128,13 +129,24 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Completion(args) => manual::completion(&args, env),
         Command::Man(args) => manual::man(&args, env),
         Command::Doctor(args) => doctor::run(&args, options, env),
-        Command::Version => version::run(env),
+        Command::Version(args) => version::run(&args, env),
+        Command::Unserved(command) => {
+            let (name, instead) = command.told();
+            Err(CommandError::failed(&format!(
+                "not supported: docker {name}: {instead}"
+            )))
+        }
         Command::Buildx(_)
         | Command::Image(_)
         | Command::Builder(_)
-        | Command::Container(_)
+        | Command::Run(_)
+        | Command::Create(_)
+        | Command::Cp(_)
+        | Command::Export(_)
+        | Command::Ps(_)
+        | Command::Rm(_)
         | Command::System(_) => {
-            unreachable!("flatten() leaves no longer spelling")
+            unreachable!("flatten() leaves no other spelling")
         }
     }
 }

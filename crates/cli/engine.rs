@@ -3,15 +3,17 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rbuild_builder::cdi::CdiConfig;
 use rbuild_builder::engine_load::{EngineTarget, Given};
+use rbuild_builder::image_files::CopyRules;
 use rbuild_builder::imagetools::{Combination, Combined, Found};
 use rbuild_builder::job::Dns;
 use rbuild_builder::load::Loaded;
+use rbuild_builder::local_image::PullPolicy;
 use rbuild_builder::request::{BuildOutcome, BuildRequest, Entitlement};
 use rbuild_builder::run::RunRequest;
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
@@ -110,6 +112,42 @@ pub(crate) struct ImageDetails {
 
 /// Opens where an archive goes, once there is one to write.
 pub(crate) type OpenOutput<'a> = &'a mut dyn FnMut() -> io::Result<Box<dyn Write>>;
+
+/// A container to be created.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CreateRequest {
+    /// Name or id of its image.
+    pub(crate) image: String,
+    /// Its own name.
+    pub(crate) name: Option<String>,
+    /// Platform of an image that has several.
+    pub(crate) platform: Option<String>,
+    /// When the registry is asked for the image.
+    pub(crate) pull: PullPolicy,
+}
+
+/// A container that was created.
+#[derive(Debug, Clone)]
+pub(crate) struct ContainerRow {
+    /// 64 hexadecimal digits.
+    pub(crate) id: String,
+    /// Its name, if it was given one.
+    pub(crate) name: Option<String>,
+    /// A name of its image, or the start of its id.
+    pub(crate) image: String,
+    /// Id of its image.
+    pub(crate) image_id: Digest,
+    /// When it was created.
+    pub(crate) created: Option<SystemTime>,
+}
+
+/// Where files of a container go.
+pub(crate) enum FilesTo<'a> {
+    /// A path of this machine.
+    Path(&'a Path),
+    /// A tar.
+    Tar(OpenOutput<'a>),
+}
 
 /// One thing that takes room in the store.
 #[derive(Debug, Clone)]
@@ -272,6 +310,19 @@ pub(crate) trait Engine {
     fn remove_image(&self, name: &str, force: bool) -> Result<Removed, EngineError>;
     /// All there is to say of an image, of an index of its image for `platform`.
     fn image(&self, text: &str, platform: Option<&str>) -> Result<ImageDetails, EngineError>;
+    /// Creates a container; gives its id.
+    fn create_container(&self, request: &CreateRequest, sink: Arc<dyn Sink>) -> Result<String, EngineError>;
+    /// Every container, the newest first.
+    fn containers(&self) -> Result<Vec<ContainerRow>, EngineError>;
+    /// Removes a container; `false` if there is none and that is no error (`force`).
+    fn remove_container(&self, text: &str, force: bool) -> Result<bool, EngineError>;
+    /// Takes files out of a container: those at a path, or all.
+    fn take_files(
+        &self,
+        container: &str,
+        path: Option<(&str, CopyRules)>,
+        to: FilesTo<'_>,
+    ) -> Result<(), EngineError>;
     /// Writes images as one archive.
     fn save(&self, names: &[String], open: OpenOutput<'_>) -> Result<(), EngineError>;
     /// Takes the images of an archive.

@@ -1,5 +1,6 @@
 //! The engine of this program: the only place where commands meet the crates that do the work.
 
+mod containers;
 mod exit_code;
 mod images;
 pub(crate) mod login;
@@ -15,6 +16,7 @@ use rbuild_builder::build::Helpers;
 use rbuild_builder::engine::{self as core, default_root};
 use rbuild_builder::engine_load::{self, EngineTarget, Given};
 use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_builder::image_files::CopyRules;
 use rbuild_builder::imagetools::{self, Combination, Combined, Found};
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
@@ -35,8 +37,8 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{
-    Engine, EngineError, EngineOptions, ImageDetails, ImageRow, Info, OpenOutput, PruneRequest, Registries,
-    Removed, ServeRequest, UsageFilter, UsageRow,
+    ContainerRow, CreateRequest, Engine, EngineError, EngineOptions, FilesTo, ImageDetails, ImageRow, Info,
+    OpenOutput, PruneRequest, Registries, Removed, ServeRequest, UsageFilter, UsageRow,
 };
 use crate::lend_terminal::OwnTerminal;
 use crate::serve_log::Level;
@@ -401,6 +403,27 @@ impl Engine for Native {
 
     fn remove_image(&self, name: &str, force: bool) -> Result<Removed, EngineError> {
         images::remove(&self.core.store, name, force)
+    }
+
+    fn create_container(&self, request: &CreateRequest, sink: Arc<dyn Sink>) -> Result<String, EngineError> {
+        self.create(request, sink)
+    }
+
+    fn containers(&self) -> Result<Vec<ContainerRow>, EngineError> {
+        containers::rows(&self.core.store)
+    }
+
+    fn remove_container(&self, text: &str, force: bool) -> Result<bool, EngineError> {
+        containers::remove(&self.core.store, text, force)
+    }
+
+    fn take_files(
+        &self,
+        container: &str,
+        path: Option<(&str, CopyRules)>,
+        to: FilesTo<'_>,
+    ) -> Result<(), EngineError> {
+        self.take(container, path, to)
     }
 
     fn save(&self, names: &[String], open: OpenOutput<'_>) -> Result<(), EngineError> {

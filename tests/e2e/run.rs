@@ -88,7 +88,7 @@ fn the_exit_code_is_the_programs_and_125_where_nothing_ran() {
         Some(137)
     );
     assert_eq!(code(&["--pull=never", "nothing"]), Some(125));
-    assert_eq!(code(&["--volume", "/:/host", "app"]), Some(125));
+    assert_eq!(code(&["--publish=80:80", "app"]), Some(125));
     fixture
         .rbuild(["run", "-d", "app"])
         .fails()

@@ -58,6 +58,15 @@ pub(crate) struct RunArgs {
     /// Nothing can be written
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Show it a directory or file of this machine
+    #[arg(short, long, value_name = "PATH:DESTINATION[:ro]")]
+    pub(crate) volume: Vec<String>,
+    /// The same, or memory: "type=bind,source=PATH,target=DESTINATION[,readonly]", "type=tmpfs,target=DESTINATION"
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub(crate) mount: Vec<String>,
+    /// Show it an empty directory in memory
+    #[arg(long, value_name = "DESTINATION[:size=SIZE]")]
+    pub(crate) tmpfs: Vec<String>,
     /// Platform of a multi-platform image
     #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Option<String>,
@@ -77,7 +86,7 @@ pub(crate) struct RunArgs {
     pub(crate) unserved: UnservedRun,
 }
 
-/// Flags of docker's `run` that need what rbuild has not: an engine, mounts of this machine, devices, published ports.
+/// Flags of docker's `run` that need what rbuild has not: an engine, devices, published ports.
 #[derive(Debug, Args, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of docker run")]
 pub(crate) struct UnservedRun {
@@ -87,12 +96,6 @@ pub(crate) struct UnservedRun {
     pub(crate) publish: Vec<String>,
     #[arg(short = 'P', long, hide = true)]
     pub(crate) publish_all: bool,
-    #[arg(short, long, hide = true)]
-    pub(crate) volume: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) mount: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) tmpfs: Vec<String>,
     #[arg(long, hide = true)]
     pub(crate) privileged: bool,
     #[arg(long, hide = true)]
@@ -111,9 +114,9 @@ pub(crate) struct UnservedRun {
     pub(crate) cpus: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) cidfile: Option<String>,
-    /// Names nothing: what ran is gone before anybody could ask for it.
+    /// Of `run` it names nothing: what ran is gone before anybody could ask for it.
     #[arg(long, hide = true)]
-    _name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Says nothing to anybody.
     #[arg(short, long, hide = true)]
     _label: Vec<String>,

@@ -2,14 +2,16 @@
 
 use std::time::SystemTime;
 
+use rbuild_dockerfile::glob::Glob;
 use rbuild_ui::table::Table;
 use rbuild_ui::text::lines;
 use rbuild_ui::units::{human_duration, human_size, rfc3339};
+use rbuild_ui::values::scalar::parse_bool;
 use serde::Serialize;
 
 use super::{CommandError, Open};
 use crate::args::ImagesArgs;
-use crate::engine::{EngineOptions, ImageRow};
+use crate::engine::{Engine, EngineOptions, ImageRow};
 use crate::env::Env;
 
 const NONE: &str = "<none>";
@@ -38,8 +40,17 @@ pub(super) fn run(
     open: Open<'_>,
 ) -> Result<(), CommandError> {
     let template = super::template(Some(&args.format), &["", "table", "json"])?;
-    let mut rows = open(options)?.images()?;
-    rows.retain(|row| (args.all || row.repository.is_some()) && is_asked_for(row, args.name.as_deref()));
+    let filters = filters(&args.filter)?;
+    let engine = open(options)?;
+    // Those without a name are shown where they are asked for.
+    let all = args.all || filters.iter().any(|filter| matches!(filter, Filter::Dangling(_)));
+    let mut rows = Vec::new();
+    for row in engine.images()? {
+        let is_shown = (all || row.repository.is_some()) && is_asked_for(&row, args.name.as_deref());
+        if is_shown && is_let_through(engine.as_ref(), &row, &filters)? {
+            rows.push(row);
+        }
+    }
     rows.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| name(a).cmp(&name(b))));
     let now = SystemTime::now();
     if args.quiet {
@@ -69,6 +80,60 @@ pub(super) fn run(
         None => table(&rows, args, now).write(&mut env.stdout)?,
     }
     Ok(env.stdout.flush()?)
+}
+
+/// `--filter`.
+enum Filter<'a> {
+    Dangling(bool),
+    /// Docker's pattern for a name with or without its tag.
+    Reference(Glob),
+    Label(&'a str, Option<&'a str>),
+}
+
+fn filters(texts: &[String]) -> Result<Vec<Filter<'_>>, CommandError> {
+    let invalid = |text: &str| {
+        CommandError::failed(&format!(
+            "invalid filter {text:?}: there are dangling=BOOL, reference=PATTERN and label=KEY[=VALUE]"
+        ))
+    };
+    texts
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some(("dangling", value)) => parse_bool(value)
+                .map(Filter::Dangling)
+                .ok_or_else(|| invalid(text)),
+            Some(("reference", pattern)) => Glob::new(pattern)
+                .map(Filter::Reference)
+                .map_err(|_bad| invalid(text)),
+            Some(("label", label)) => Ok(match label.split_once('=') {
+                Some((key, value)) => Filter::Label(key, Some(value)),
+                None => Filter::Label(label, None),
+            }),
+            _ => Err(invalid(text)),
+        })
+        .collect()
+}
+
+fn is_let_through(engine: &dyn Engine, row: &ImageRow, filters: &[Filter<'_>]) -> Result<bool, CommandError> {
+    for filter in filters {
+        let is_match = match filter {
+            Filter::Dangling(asked) => row.repository.is_none() == *asked,
+            Filter::Reference(pattern) => {
+                let (repository, tag) = name(row);
+                row.repository.is_some()
+                    && (pattern.is_match(repository) || pattern.is_match(&format!("{repository}:{tag}")))
+            }
+            Filter::Label(key, value) => {
+                let config = engine.image(row.digest.as_str(), None)?.config.config;
+                let found = config.labels.get(*key);
+                found.is_some_and(|found| value.is_none_or(|value| found == value))
+            }
+        };
+        if !is_match {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn json<'a>(row: &'a ImageRow, args: &ImagesArgs, now: SystemTime) -> ImageJson<'a> {

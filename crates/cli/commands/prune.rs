@@ -33,7 +33,12 @@ pub(super) fn run(
         max_used_bytes: size(&args.max_used_space)?,
         min_free_bytes: size(&args.min_free_space)?,
     };
-    if !args.force && !is_confirmed(args.all, env)? {
+    let what = if args.all {
+        "all build cache"
+    } else {
+        "all dangling build cache"
+    };
+    if !args.force && !is_confirmed(what, env)? {
         return Ok(());
     }
     let rows = open(options)?.prune(&request)?;
@@ -48,12 +53,8 @@ pub(super) fn run(
     Ok(env.stdout.flush()?)
 }
 
-fn is_confirmed(all: bool, env: &mut Env) -> Result<bool, CommandError> {
-    let what = if all {
-        "all build cache"
-    } else {
-        "all dangling build cache"
-    };
+/// Asks whether `what` is to be removed.
+pub(super) fn is_confirmed(what: &str, env: &mut Env) -> Result<bool, CommandError> {
     write!(
         env.stdout,
         "WARNING! This will remove {what}. Are you sure you want to continue? [y/N] "

@@ -1,9 +1,12 @@
 //! `rbuild run`: a program of an image in the sandbox of steps. The exit code is the program's, or docker's 125 where
 //! nothing could be run.
 
+mod mounts;
+
 use std::io::Read as _;
 
-use rbuild_builder::run::{PullPolicy, RunRequest};
+use rbuild_builder::local_image::PullPolicy;
+use rbuild_builder::run::RunRequest;
 use rbuild_graph::NetMode;
 use rbuild_oci::Platform;
 use rbuild_ui::diagnostic::ExitCode;
@@ -64,11 +67,6 @@ fn unserved(flags: &UnservedRun) -> Result<(), CommandError> {
             "the program has the network of steps, so its ports are there already",
         ),
         (
-            "--volume",
-            !flags.volume.is_empty() || !flags.mount.is_empty() || !flags.tmpfs.is_empty(),
-            "give it files by a build: COPY, or RUN --mount",
-        ),
-        (
             "--privileged",
             flags.privileged || !flags.cap_add.is_empty() || !flags.cap_drop.is_empty(),
             "the sandbox is that of steps",
@@ -115,16 +113,7 @@ fn request(args: &RunArgs, env: &Env) -> Result<RunRequest, CommandError> {
     Ok(RunRequest {
         image: args.image.clone(),
         platform: platform.map(|platform| platform.normalized()),
-        pull: match args.pull.as_str() {
-            "missing" => PullPolicy::Missing,
-            "always" => PullPolicy::Always,
-            "never" => PullPolicy::Never,
-            other => {
-                return Err(CommandError::failed(&format!(
-                    "invalid --pull {other:?}: must be one of always, missing, never"
-                )));
-            }
-        },
+        pull: pull_policy(&args.pull)?,
         args: args.command.clone(),
         entrypoint: args.entrypoint.clone(),
         env: variables(args, env)?,
@@ -143,9 +132,22 @@ fn request(args: &RunArgs, env: &Env) -> Result<RunRequest, CommandError> {
         },
         extra_hosts,
         readonly: args.read_only,
+        mounts: mounts::mounts(args).map_err(|error| CommandError::failed(&error))?,
         terminal: args.tty,
         interactive: args.interactive,
     })
+}
+
+/// When the registry is asked.
+pub(super) fn pull_policy(text: &str) -> Result<PullPolicy, CommandError> {
+    match text {
+        "missing" => Ok(PullPolicy::Missing),
+        "always" => Ok(PullPolicy::Always),
+        "never" => Ok(PullPolicy::Never),
+        other => Err(CommandError::failed(&format!(
+            "invalid --pull {other:?}: must be one of always, missing, never"
+        ))),
+    }
 }
 
 /// Those of files first, then those of flags. A name alone takes the value it has here, and is left out if it has none.

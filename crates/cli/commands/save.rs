@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use super::{CommandError, Open};
 use crate::args::SaveArgs;
-use crate::engine::EngineOptions;
+use crate::engine::{EngineError, EngineOptions, OpenOutput};
 use crate::env::Env;
 
 /// Bytes gathered before they are written.
@@ -29,23 +30,32 @@ pub(super) fn run(
         let mut take = || out.take().ok_or_else(|| io::ErrorKind::AlreadyExists.into());
         return Ok(open(options)?.save(&args.images, &mut take)?);
     };
+    let engine = open(options)?;
+    to_file(path, |create| engine.save(&args.images, create))
+}
+
+/// Has `write` write an archive into a file, which appears whole or not at all.
+pub(super) fn to_file(
+    path: &Path,
+    write: impl FnOnce(OpenOutput<'_>) -> Result<(), EngineError>,
+) -> Result<(), CommandError> {
     // What is no file is written as it is: nothing can be put aside beside a pipe.
     let is_plain = fs::metadata(path).map_or(true, |found| found.is_file());
     let aside = if is_plain {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
     } else {
-        path.clone()
+        path.to_owned()
     };
     let mut create = || -> io::Result<Box<dyn Write>> {
         let file = File::create(&aside)?;
         Ok(Box::new(BufWriter::with_capacity(BUFFER_BYTES, file)))
     };
-    let saved = open(options)?.save(&args.images, &mut create);
+    let written = write(&mut create);
     if !is_plain {
-        return Ok(saved?);
+        return Ok(written?);
     }
-    let renamed = saved.map_err(CommandError::from).and_then(|()| {
+    let renamed = written.map_err(CommandError::from).and_then(|()| {
         fs::rename(&aside, path)
             .map_err(|error| CommandError::failed(&format!("cannot write {}: {error}", path.display())))
     });

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory as _, Parser as _};
 use rbuild_builder::engine_load::{EngineTarget, Given};
+use rbuild_builder::image_files::CopyRules;
 use rbuild_builder::imagetools::{Combination, Combined, Found};
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
@@ -21,7 +22,8 @@ use rbuild_oci::{
 
 use super::*;
 use crate::engine::{
-    ImageDetails, ImageRow, Info, OpenOutput, PruneRequest, Removed, ServeRequest, UsageFilter, UsageRow,
+    ContainerRow, CreateRequest, FilesTo, ImageDetails, ImageRow, Info, OpenOutput, PruneRequest, Removed,
+    ServeRequest, UsageFilter, UsageRow,
 };
 use crate::env::testing::{Written, env};
 
@@ -177,6 +179,36 @@ impl Engine for Rc<RefCell<Fake>> {
             "missing" => Err(EngineError::failed("no such image: missing")),
             _ => Ok(details()),
         }
+    }
+
+    fn create_container(&self, request: &CreateRequest, _sink: Arc<dyn Sink>) -> Result<String, EngineError> {
+        self.borrow()
+            .ask(format!("create {} {:?}", request.image, request.name));
+        Ok("0123456789abcdef".repeat(4))
+    }
+
+    fn containers(&self) -> Result<Vec<ContainerRow>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn remove_container(&self, text: &str, force: bool) -> Result<bool, EngineError> {
+        self.borrow().ask(format!("rm {text} {force}"));
+        Ok(text != "missing")
+    }
+
+    fn take_files(
+        &self,
+        container: &str,
+        path: Option<(&str, CopyRules)>,
+        to: FilesTo<'_>,
+    ) -> Result<(), EngineError> {
+        let path = path.map(|(path, rules)| (path.to_owned(), rules.follow_link, rules.keep_owners));
+        let to = match to {
+            FilesTo::Path(path) => path.display().to_string(),
+            FilesTo::Tar(_) => "tar".to_owned(),
+        };
+        self.borrow().ask(format!("take {container} {path:?} {to}"));
+        Ok(())
     }
 
     fn save(&self, names: &[String], open: OpenOutput<'_>) -> Result<(), EngineError> {
@@ -786,6 +818,43 @@ fn pruning_asks_first() {
         run_line(&["prune", "-f", "--max-used-space=x"]).code,
         ExitCode::Failure
     );
+}
+
+#[test]
+fn files_are_asked_for_as_docker_asks() {
+    for (line, asked) in [
+        (
+            &["cp", "-aL", "c:/x", "there"][..],
+            "take c Some((\"/x\", true, true)) there",
+        ),
+        (&["cp", "c:x", "-"], "take c Some((\"x\", false, false)) tar"),
+        (&["container", "export", "c"], "take c None tar"),
+        (&["container", "rm", "-fv", "missing"], "rm missing true"),
+        (
+            &["create", "--name=n", "-it", "-v", "/:/x", "image", "sh"],
+            "create image Some(\"n\")",
+        ),
+    ] {
+        let ran = run_line(line);
+        assert_eq!(ran.code, ExitCode::Success, "{}", ran.stderr.text());
+        assert_eq!(ran.asked, [asked]);
+    }
+    assert_eq!(run_line(&["rm", "a", "missing"]).stdout.text(), "a\n");
+}
+
+#[test]
+fn versions_are_asked_for_as_of_a_client_and_a_server() {
+    for template in [
+        "{{.Server.Version}}",
+        "{{.Client.Version}}",
+        "{{ .Server.Version }}",
+    ] {
+        let ran = run_line(&["version", "--format", template]);
+        assert_eq!(ran.stdout.text(), format!("{}\n", env!("CARGO_PKG_VERSION")));
+    }
+    let json = run_line(&["buildx", "version", "--format=json"]).stdout.text();
+    let said: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(said["Server"]["Os"], "linux");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rbuild_graph::progress::Sink;
-use rbuild_oci::Digest;
+use rbuild_oci::{Digest, Reference};
 use rbuild_ui::progress::Mode;
 use rbuild_ui::text::one_line;
 
@@ -41,8 +41,37 @@ pub(super) fn push(
         options,
         env,
         open,
-        |engine, sink| engine.push(&args.images, sink),
+        |engine, sink| {
+            if !args.all_tags {
+                return engine.push(&args.images, sink);
+            }
+            let mut names = Vec::new();
+            for name in &args.images {
+                names.extend(tags(engine, name)?);
+            }
+            engine.push(&names, sink)
+        },
     )
+}
+
+/// All names that the store has of a repository.
+fn tags(engine: &dyn Engine, text: &str) -> Result<Vec<String>, EngineError> {
+    let asked = Reference::parse(text).map_err(|error| EngineError::failed(error.to_string()))?;
+    if asked.tag().is_some() || asked.digest().is_some() {
+        return Err(EngineError::failed("tag can't be used with --all-tags/-a"));
+    }
+    let repository = asked.repository().familiar();
+    let rows = engine.images()?.into_iter();
+    let named = rows.filter(|row| row.repository.as_ref() == Some(&repository));
+    let names: Vec<String> = named
+        .filter_map(|row| Some(format!("{repository}:{}", row.tag?)))
+        .collect();
+    if names.is_empty() {
+        return Err(EngineError::failed(format!(
+            "An image does not exist locally with the tag: {repository}"
+        )));
+    }
+    Ok(names)
 }
 
 type Done = Result<Vec<(String, Digest)>, EngineError>;

@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use rbuild_builder::created;
 use rbuild_builder::save;
-use rbuild_builder::stored::{self, dangling_name, id_of, is_dangling};
+use rbuild_builder::stored::{self, dangling_name, id_of, is_container, is_dangling};
 use rbuild_oci::{Descriptor, ImageConfig, Platform, Reference};
 use rbuild_store::{ImageRecord, Store};
 
@@ -29,7 +30,8 @@ pub(super) fn rows(store: &Store) -> Result<Vec<ImageRow>, EngineError> {
         }
     };
     let all = store.list_images().map_err(failed)?;
-    Ok(all.into_iter().map(row).collect())
+    let images = all.into_iter().filter(|(name, _)| !is_container(name));
+    Ok(images.map(row).collect())
 }
 
 /// A name of the store as a reference; nothing for an image without a name.
@@ -37,10 +39,12 @@ fn parse(name: &str) -> Option<Reference> {
     Reference::parse(name).ok().filter(|_| !is_dangling(name))
 }
 
-/// Every name of the image that `record` is.
+/// Every name of the image that `record` is, those of containers apart.
 fn names(store: &Store, record: &ImageRecord) -> Result<Vec<String>, EngineError> {
     let all = store.list_images().map_err(failed)?;
-    let same = all.into_iter().filter(|(_, other)| other.digest == record.digest);
+    let same = all
+        .into_iter()
+        .filter(|(name, other)| other.digest == record.digest && !is_container(name));
     Ok(same.map(|(name, _)| name).collect())
 }
 
@@ -95,7 +99,18 @@ pub(super) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed, 
         same.clone()
     };
     let mut removed = Removed::default();
+    let all = created::list(store).map_err(failed)?;
+    let user = all
+        .into_iter()
+        .find(|container| container.image.digest == record.digest);
     let is_last = gone.len() == same.len();
+    if let Some(container) = user.as_ref().filter(|_| is_last && !force) {
+        return Err(EngineError::failed(format!(
+            "unable to remove {text} (must be forced): container {} is of this image",
+            container.name.as_deref().unwrap_or(&container.id[..12])
+        )));
+    }
+    let is_last = is_last && user.is_none();
     for name in gone {
         store.remove_image(&name).map_err(failed)?;
         removed

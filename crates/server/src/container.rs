@@ -111,7 +111,7 @@ pub async fn create(
         };
         inputs.push(Value::Chain(chain));
     }
-    let made = Container::create(&running.job, asked.exec, &inputs, &[], &running.cancel).await;
+    let made = Container::create(&running.job, asked.exec, &inputs, Vec::new(), &running.cancel).await;
     let windows = request.platform.is_some_and(|platform| platform.os == "windows");
     let held = Arc::new(Held {
         container: made.map_err(|error| container_status(&error))?,

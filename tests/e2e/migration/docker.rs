@@ -20,6 +20,10 @@ pub(super) const COMMANDS: &[Row] = &[
     ),
     ("docker images, image ls", Works("", "images_as_a_table")),
     (
+        "docker images --filter",
+        Works("dangling, reference, label", "images_are_asked_about_and_saved"),
+    ),
+    (
         "docker image inspect, inspect",
         Works("", "inspect_prints_dockers_json"),
     ),
@@ -27,6 +31,10 @@ pub(super) const COMMANDS: &[Row] = &[
     ("docker tag", Works("", "names_are_given_and_taken")),
     ("docker rmi, image rm", Works("", "names_are_given_and_taken")),
     ("docker pull, push", Works("", "transfers_print_digests")),
+    (
+        "docker push --all-tags",
+        Works("", "lists_of_architectures_are_pushed_after_logging_in"),
+    ),
     (
         "docker save, load",
         Works(
@@ -69,16 +77,50 @@ pub(super) const COMMANDS: &[Row] = &[
         ),
     ),
     (
-        "docker ps, exec, logs, start, stop",
-        Refused(&["ps"], "unrecognized subcommand 'ps'"),
+        "docker create, cp, export, rm",
+        Works(
+            "files are taken out of an image; nothing runs",
+            "files_are_taken_out_of_what_was_created",
+        ),
     ),
     (
-        "docker network, volume, swarm",
-        Refused(&["volume", "ls"], "unrecognized subcommand 'volume'"),
+        "docker cp FILE CONTAINER:PATH",
+        Refused(
+            &["cp", "./a", "x:/a"],
+            "copying into a container: its files are those of its image",
+        ),
+    ),
+    (
+        "docker ps, container ls, container prune",
+        Works("what was created", "a_container_keeps_its_image_and_its_name"),
+    ),
+    (
+        "docker exec, logs, start, stop, kill, wait",
+        Refused(
+            &["exec", "x", "sh"],
+            "not supported: docker exec: nothing runs when rbuild has ended",
+        ),
+    ),
+    (
+        "docker commit",
+        Refused(
+            &["commit", "x", "y"],
+            "an image is made by a build: `rbuild build`",
+        ),
+    ),
+    (
+        "docker network, volume, swarm, service, stack",
+        Refused(
+            &["volume", "ls"],
+            "not supported: docker volume: rbuild builds, moves and tries images",
+        ),
     ),
     (
         "docker compose",
-        Refused(&["compose", "up"], "unrecognized subcommand 'compose'"),
+        Refused(
+            &["compose", "build"],
+            "call `rbuild build` for each service that has a `build` section",
+        ),
     ),
 ];
 
@@ -147,9 +189,16 @@ pub(super) const RUN: &[Row] = &[
     ("-u, --user", Works("", RUNS)),
     (
         "-v, --volume, --mount, --tmpfs",
+        Works(
+            "paths of this machine and memory",
+            "a_program_is_shown_directories_of_this_machine_and_memory",
+        ),
+    ),
+    (
+        "--volume=NAME:PATH",
         Refused(
-            &["run", "-v", "/:/x", "x"],
-            "not supported: --volume: give it files by a build",
+            &["run", "-v", "data:/x", "x"],
+            "not supported: volume \"data\": rbuild keeps none",
         ),
     ),
     ("-w, --workdir", Works("", RUNS)),
@@ -192,7 +241,7 @@ pub(super) const BUILDX: &[Row] = &[
     ),
     (
         "buildx inspect --bootstrap, ls, use, stop, rm",
-        Works("", BUILDERS),
+        Works("", "builders_are_made_chosen_and_removed"),
     ),
     ("buildx du, prune", Works("", "spellings_of_the_other_commands")),
     ("buildx version", Works("", "the_version_names_the_platform")),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
 use futures_util::StreamExt as _;
 use rbuild_builder::container::{
-    Container, ContainerProcess, Input, Output, ProcessFailure, ProcessRequest, ShownFile, Streams,
+    Container, ContainerProcess, Input, Output, ProcessFailure, ProcessRequest, Shown, Streams,
 };
 use rbuild_builder::error::chain_text;
 use rbuild_builder::value::Value;
@@ -115,14 +115,14 @@ async fn container(running: &Running, image: &Image) -> Result<Container, Status
         cdi_devices: Vec::new(),
     };
     let definition = image.files.definition().map(prost::Message::encode_to_vec);
-    let shown = definition.map(|content| ShownFile {
+    let shown = definition.map(|content| Shown::File {
         path: METADATA.into(),
         content,
         mode: 0o400,
     });
-    let shown: Vec<ShownFile> = shown.into_iter().collect();
+    let shown = shown.into_iter().collect();
     let inputs = [Value::Chain(chain)];
-    let made = Container::create(&running.job, exec, &inputs, &shown, &running.cancel).await;
+    let made = Container::create(&running.job, exec, &inputs, shown, &running.cancel).await;
     made.map_err(|error| Status::unknown(chain_text(&error)))
 }
 
