@@ -9,11 +9,13 @@ use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use rbuild_oci::{Descriptor, Digest, ImageConfig};
 use rbuild_registry::Excerpt;
 use serde_json::Value;
 
+use crate::ops::blocking;
 use crate::save::{SaveError, Saved};
 use http::{Answer, HttpError, Socket};
 
@@ -99,18 +101,21 @@ impl Write for Counting<'_> {
     }
 }
 
-/// Gives `saved` to an engine. Blocks.
+/// Gives `saved` to an engine.
 ///
 /// # Errors
 /// [`EngineLoadError`].
-pub fn give(saved: &Saved, target: &EngineTarget) -> Result<Given, EngineLoadError> {
+pub async fn give(saved: Saved, target: &EngineTarget) -> Result<Given, EngineLoadError> {
+    let saved = Arc::new(saved);
     match target {
-        EngineTarget::Socket(path) => Docker {
-            socket: Socket::new(path.clone()),
-            target: target.to_string(),
+        EngineTarget::Socket(path) => {
+            let docker = Docker {
+                socket: Socket::new(path.clone()),
+                target: target.to_string(),
+            };
+            docker.give(&saved).await
         }
-        .give(saved),
-        EngineTarget::Containerd => to_containerd(saved),
+        EngineTarget::Containerd => to_containerd(&saved).await,
     }
 }
 
@@ -139,8 +144,9 @@ impl Docker {
     }
 
     /// An answer in JSON; nothing where there is no such thing.
-    fn ask(&self, path: &str) -> Result<Option<Value>, EngineLoadError> {
-        let answer = self.socket.get(path).map_err(|source| self.failed(source))?;
+    async fn ask(&self, path: &str) -> Result<Option<Value>, EngineLoadError> {
+        let answer = self.socket.get(path).await;
+        let answer = answer.map_err(|source| self.failed(source))?;
         match answer.status {
             200 => serde_json::from_slice(&answer.body)
                 .map(Some)
@@ -150,24 +156,27 @@ impl Docker {
         }
     }
 
-    fn give(&self, saved: &Saved) -> Result<Given, EngineLoadError> {
+    async fn give(&self, saved: &Arc<Saved>) -> Result<Given, EngineLoadError> {
         let layers: usize = saved.parts().map(|(_, layers)| layers.len()).sum();
-        if self.has_all(saved)? {
+        if self.has_all(saved).await? {
             return Ok(Given {
                 layers_kept: layers,
                 ..Given::default()
             });
         }
-        let kept = self.kept_layers(saved)?;
-        give_without(&kept, (kept.len(), layers), |omit| self.send(saved, omit))
+        let kept = self.kept_layers(saved).await?;
+        give_without(&kept, (kept.len(), layers), async |omit| {
+            self.send(saved, omit).await
+        })
+        .await
     }
 
     /// Whether every image is there under all its names. Gives those their names that are there under others.
-    fn has_all(&self, saved: &Saved) -> Result<bool, EngineLoadError> {
+    async fn has_all(&self, saved: &Saved) -> Result<bool, EngineLoadError> {
         for (ids, names) in saved.identities() {
             let mut found = None;
             for id in ids {
-                if self.ask(&format!("/images/{id}/json"))?.is_some() {
+                if self.ask(&format!("/images/{id}/json")).await?.is_some() {
                     found = Some(id);
                     break;
                 }
@@ -176,13 +185,13 @@ impl Docker {
                 return Ok(false);
             };
             for name in names {
-                let known = self.ask(&format!("/images/{name}/json"))?;
+                let known = self.ask(&format!("/images/{name}/json")).await?;
                 let is_same = known.is_some_and(|known| known["Id"] == id.as_str());
                 if !is_same {
                     let repository = name.name();
                     let tag = name.tag().unwrap_or_default();
                     let path = format!("/images/{id}/tag?repo={repository}&tag={tag}");
-                    let answer = self.socket.post(&path, &mut |_| Ok(()));
+                    let answer = self.socket.post_nothing(&path).await;
                     let answer = answer.map_err(|source| self.failed(source))?;
                     if answer.status != 201 {
                         return Err(self.refused("a name", &answer));
@@ -195,20 +204,20 @@ impl Docker {
 
     /// Layers that may be left out: the engine has them, on the same ones. Only engines with layers of their own may be sent an archive
     /// with holes; those on containerd know compressed blobs.
-    fn kept_layers(&self, saved: &Saved) -> Result<BTreeSet<Digest>, EngineLoadError> {
-        let info = self.ask("/info")?.unwrap_or_default();
+    async fn kept_layers(&self, saved: &Saved) -> Result<BTreeSet<Digest>, EngineLoadError> {
+        let info = self.ask("/info").await?.unwrap_or_default();
         let driver = info["DriverStatus"].to_string();
         let is_docker = info["ServerVersion"].is_string() && info["Swarm"].is_object();
         if driver.contains("io.containerd.snapshotter") || !is_docker {
             return Ok(BTreeSet::new());
         }
-        let listed = self.ask("/images/json")?.unwrap_or_default();
+        let listed = self.ask("/images/json").await?.unwrap_or_default();
         let mut chains: Vec<Vec<String>> = Vec::new();
         for image in listed.as_array().into_iter().flatten().take(IMAGES_MAX) {
             let Some(id) = image["Id"].as_str().filter(|id| Digest::parse(id).is_ok()) else {
                 continue;
             };
-            let Some(image) = self.ask(&format!("/images/{id}/json"))? else {
+            let Some(image) = self.ask(&format!("/images/{id}/json")).await? else {
                 continue;
             };
             let layers = image["RootFS"]["Layers"].as_array();
@@ -231,25 +240,23 @@ impl Docker {
         Ok(kept.difference(&needed).cloned().collect())
     }
 
-    fn send(&self, saved: &Saved, omit: &BTreeSet<Digest>) -> Result<u64, EngineLoadError> {
-        let mut bytes = 0;
-        let mut unsaved = None;
-        let answer = self.socket.post("/images/load?quiet=1", &mut |to| {
-            let mut counting = Counting { to, bytes: 0 };
-            let written = saved.write_without(omit, &mut counting);
-            bytes = counting.bytes;
-            written.map_err(|error| {
-                let text = io::Error::other(error.to_string());
-                unsaved = Some(error);
-                text
-            })
+    async fn send(&self, saved: &Arc<Saved>, omit: &BTreeSet<Digest>) -> Result<u64, EngineLoadError> {
+        let (saved, omit) = (Arc::clone(saved), omit.clone());
+        let sent = self.socket.post("/images/load?quiet=1", move |mut to| {
+            let mut counting = Counting {
+                to: &mut to,
+                bytes: 0,
+            };
+            let written = saved.write_without(&omit, &mut counting);
+            written.map(|()| counting.bytes)
         });
-        let answer = match (answer, unsaved) {
-            (Ok(answer), _) => answer,
-            (Err(_), Some(error @ SaveError::Layout(crate::export::layout::LayoutError::Blob { .. }))) => {
+        let (answer, bytes) = match sent.await {
+            (Err(_), Err(error @ SaveError::Layout(crate::export::layout::LayoutError::Blob { .. }))) => {
                 return Err(error.into());
             }
             (Err(source), _) => return Err(self.failed(source)),
+            // What it says before it has read everything counts.
+            (Ok(answer), written) => (answer, written.unwrap_or_default()),
         };
         // Its errors come with a status of success, after what it said before.
         let lines = answer.body.split(|byte| *byte == b'\n');
@@ -281,7 +288,24 @@ fn common(config: &ImageConfig, chains: &[Vec<String>]) -> usize {
 }
 
 /// Gives images to containerd through `ctr images import`, without blobs that its content store has.
-fn to_containerd(saved: &Saved) -> Result<Given, EngineLoadError> {
+async fn to_containerd(saved: &Arc<Saved>) -> Result<Given, EngineLoadError> {
+    let has = blocking(blobs_of_containerd).await?;
+    let layers: Vec<&Descriptor> = saved.parts().flat_map(|(_, layers)| layers).collect();
+    let kept: BTreeSet<Digest> = layers
+        .iter()
+        .filter(|layer| has.contains(&layer.digest))
+        .map(|layer| layer.digest.clone())
+        .collect();
+    let count = layers.iter().filter(|layer| kept.contains(&layer.digest)).count();
+    let layers = layers.len();
+    give_without(&kept, (count, layers), async |omit| {
+        let (saved, omit) = (Arc::clone(saved), omit.clone());
+        blocking(move || import(&saved, &omit)).await
+    })
+    .await
+}
+
+fn blobs_of_containerd() -> Result<BTreeSet<Digest>, EngineLoadError> {
     let listed = Command::new("ctr")
         .args(["content", "ls", "-q"])
         .stdin(Stdio::null())
@@ -291,30 +315,20 @@ fn to_containerd(saved: &Saved) -> Result<Given, EngineLoadError> {
         return Err(refused_by_ctr("to be asked", &listed.stderr));
     }
     let text = String::from_utf8_lossy(&listed.stdout);
-    let has: BTreeSet<Digest> = text
-        .lines()
-        .filter_map(|line| Digest::parse(line.trim()).ok())
-        .collect();
-    let layers: Vec<&Descriptor> = saved.parts().flat_map(|(_, layers)| layers).collect();
-    let kept: BTreeSet<Digest> = layers
-        .iter()
-        .filter(|layer| has.contains(&layer.digest))
-        .map(|layer| layer.digest.clone())
-        .collect();
-    let count = layers.iter().filter(|layer| kept.contains(&layer.digest)).count();
-    give_without(&kept, (count, layers.len()), |omit| import(saved, omit))
+    let digests = text.lines().filter_map(|line| Digest::parse(line.trim()).ok());
+    Ok(digests.collect())
 }
 
 /// Sends all but `kept`, which are so many of the layers; if that is refused, everything: the engine may have lost what it
 /// said it has.
-fn give_without(
+async fn give_without(
     kept: &BTreeSet<Digest>,
     (count, layers): (usize, usize),
-    send: impl Fn(&BTreeSet<Digest>) -> Result<u64, EngineLoadError>,
+    send: impl AsyncFn(&BTreeSet<Digest>) -> Result<u64, EngineLoadError>,
 ) -> Result<Given, EngineLoadError> {
-    let (sent_bytes, layers_kept) = match send(kept) {
+    let (sent_bytes, layers_kept) = match send(kept).await {
         Ok(bytes) => (bytes, count),
-        Err(EngineLoadError::Refused { .. }) if count > 0 => (send(&BTreeSet::new())?, 0),
+        Err(EngineLoadError::Refused { .. }) if count > 0 => (send(&BTreeSet::new()).await?, 0),
         Err(error) => return Err(error),
     };
     Ok(Given {

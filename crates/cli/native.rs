@@ -362,7 +362,7 @@ impl Engine for Native {
 
     fn give(&self, names: &[String], to: &EngineTarget) -> Result<Given, EngineError> {
         let saved = save::find(&self.core.store, names).map_err(failed)?;
-        engine_load::give(&saved, to).map_err(failed)
+        self.wait(engine_load::give(saved, to))
     }
 
     fn run(&self, request: RunRequest, sink: Arc<dyn Sink>) -> Result<u8, EngineError> {

@@ -1,20 +1,32 @@
-//! As much of HTTP/1.1 as an engine's API on a unix socket needs: one request a connection, with a body that is written as it is
-//! made; an answer of a bounded size. Knows no engine.
+//! Requests to an engine's API on a unix socket: hyper's HTTP/1.1, one request a connection, with a body that is made as it
+//! is sent, an answer of a bounded size, and an end to every wait. Knows no engine.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::stream;
+use http::{Method, Request, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Limited, StreamBody};
+use hyper::body::{Bytes, Frame};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
 /// Largest answer that is read, bytes.
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
-/// Longest line of a head, bytes, and most lines.
-const LINE_BYTES_MAX: u64 = 8 << 10;
-const LINES_MAX: usize = 200;
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Largest head of one, bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// How long an engine may be silent: it unpacks what it was sent before it answers.
 const SILENCE_MAX: Duration = Duration::from_mins(15);
-/// Bytes of a chunk of a request's body.
-const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of a piece of a request's body, and pieces on their way.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_MAX: usize = 4;
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
@@ -28,22 +40,40 @@ pub enum HttpError {
         #[source]
         source: io::Error,
     },
-    /// The connection.
-    #[error("{verb} {request}")]
-    Io {
-        /// What was tried.
-        verb: &'static str,
+    /// The request is none.
+    #[error("{request}")]
+    Request {
         /// Method and path.
         request: String,
         /// Why.
         #[source]
-        source: io::Error,
+        source: http::Error,
     },
-    /// What came is no answer.
-    #[error("{request}: the answer is not HTTP")]
-    Malformed {
+    /// The connection broke, or what came is not HTTP.
+    #[error("{request}")]
+    Broken {
         /// Method and path.
         request: String,
+        /// Why.
+        #[source]
+        source: hyper::Error,
+    },
+    /// The answer broke off, or is too large.
+    #[error("read the answer to {request}")]
+    Answer {
+        /// Method and path.
+        request: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Nothing came, and nothing was taken.
+    #[error("{request}: no answer for {} s", .silence.as_secs())]
+    Silent {
+        /// Method and path.
+        request: String,
+        /// How long it was waited.
+        silence: Duration,
     },
 }
 
@@ -56,83 +86,25 @@ pub(super) struct Answer {
 
 /// A unix socket on which somebody speaks HTTP.
 #[derive(Debug)]
-pub(super) struct Socket(PathBuf);
-
-/// Writes a request's body.
-pub(super) type Body<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
-
-impl Socket {
-    pub(super) const fn new(path: PathBuf) -> Self {
-        Self(path)
-    }
-
-    pub(super) fn get(&self, path: &str) -> Result<Answer, HttpError> {
-        self.request("GET", path, None)
-    }
-
-    pub(super) fn post(&self, path: &str, body: Body<'_>) -> Result<Answer, HttpError> {
-        self.request("POST", path, Some(body))
-    }
-
-    fn request(&self, method: &str, path: &str, body: Option<Body<'_>>) -> Result<Answer, HttpError> {
-        let request = format!("{method} {path}");
-        let io = |verb| {
-            let request = request.clone();
-            move |source| HttpError::Io {
-                verb,
-                request,
-                source,
-            }
-        };
-        let stream = UnixStream::connect(&self.0).map_err(|source| HttpError::Connect {
-            path: self.0.clone(),
-            source,
-        })?;
-        let limited = stream
-            .set_read_timeout(Some(SILENCE_MAX))
-            .and_then(|()| stream.set_write_timeout(Some(SILENCE_MAX)));
-        limited.map_err(io("prepare"))?;
-        let sent = send(&stream, &request, body);
-        let answer = read(&mut BufReader::new(&stream)).map_err(io("read the answer to"));
-        // An engine that refuses answers before it has read everything, and closes: what it says counts then.
-        match (sent, answer) {
-            (_, Ok(Some(answer))) => Ok(answer),
-            (Err(source), _) => Err(io("send")(source)),
-            (Ok(()), Ok(None)) => Err(HttpError::Malformed { request }),
-            (Ok(()), Err(error)) => Err(error),
-        }
-    }
+pub(super) struct Socket {
+    path: PathBuf,
+    silence: Duration,
 }
 
-fn send(mut stream: &UnixStream, request: &str, body: Option<Body<'_>>) -> io::Result<()> {
-    let framing = match body {
-        Some(_) => "Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n",
-        None => "",
-    };
-    write!(
-        stream,
-        "{request} HTTP/1.1\r\nHost: engine\r\nUser-Agent: rbuild\r\nConnection: close\r\n{framing}\r\n"
-    )?;
-    if let Some(write) = body {
-        let mut chunks = io::BufWriter::with_capacity(CHUNK_BYTES, Chunks(stream));
-        write(&mut chunks)?;
-        chunks.flush()?;
-        stream.write_all(b"0\r\n\r\n")?;
-    }
-    stream.flush()
-}
+/// What is sent, piece by piece.
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Each write is a chunk.
-struct Chunks<'a>(&'a UnixStream);
+/// The far end of a request's body: what is written here is sent. Blocks where the engine takes no more.
+#[derive(Debug)]
+pub(super) struct BodyWriter(mpsc::Sender<Bytes>);
 
-impl Write for Chunks<'_> {
+impl Write for BodyWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if !bytes.is_empty() {
-            write!(self.0, "{:x}\r\n", bytes.len())?;
-            self.0.write_all(bytes)?;
-            self.0.write_all(b"\r\n")?;
-        }
-        Ok(bytes.len())
+        let piece = &bytes[..bytes.len().min(PIECE_BYTES)];
+        let sent = self.0.blocking_send(Bytes::copy_from_slice(piece));
+        // Whoever took it has its answer, or is gone.
+        sent.map_err(|_closed| io::ErrorKind::BrokenPipe)?;
+        Ok(piece.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -140,105 +112,232 @@ impl Write for Chunks<'_> {
     }
 }
 
-/// Reads an answer; nothing if what comes is none.
-fn read(from: &mut impl BufRead) -> io::Result<Option<Answer>> {
-    let first = line(from)?;
-    let status = first
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.get(2..5)?.parse().ok());
-    let Some(status) = status else {
-        return Ok(None);
-    };
-    let (mut is_chunked, mut length) = (false, None);
-    for _ in 0..LINES_MAX {
-        let header = line(from)?;
-        if header.is_empty() {
-            let body = match (is_chunked, length) {
-                (true, _) => chunked(from)?,
-                (false, Some(bytes)) => limited(from, bytes)?,
-                (false, None) => limited(from, ANSWER_BYTES_MAX)?,
-            };
-            return Ok(body.map(|body| Answer { status, body }));
-        }
-        let (name, value) = header.split_once(':').unwrap_or((&header, ""));
-        match name.to_ascii_lowercase().as_str() {
-            "transfer-encoding" => is_chunked = value.trim().eq_ignore_ascii_case("chunked"),
-            "content-length" => length = value.trim().parse::<u64>().ok(),
-            _ => {}
+impl Socket {
+    pub(super) const fn new(path: PathBuf) -> Self {
+        let silence = SILENCE_MAX;
+        Self { path, silence }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Answer, HttpError> {
+        let empty = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        self.request(Method::GET, path, empty, &AtomicBool::new(false))
+            .await
+    }
+
+    pub(super) async fn post_nothing(&self, path: &str) -> Result<Answer, HttpError> {
+        let empty = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        self.request(Method::POST, path, empty, &AtomicBool::new(false))
+            .await
+    }
+
+    /// Sends what `write` writes on a thread of its own. An engine that refuses may answer before it has read everything:
+    /// what it says counts then. What `write` gives comes back beside it.
+    pub(super) async fn post<T: Send + 'static>(
+        &self,
+        path: &str,
+        write: impl FnOnce(BodyWriter) -> T + Send + 'static,
+    ) -> (Result<Answer, HttpError>, T) {
+        let (pieces, taken) = mpsc::channel(PIECES_MAX);
+        let moved = Arc::new(AtomicBool::new(false));
+        let moves = Arc::clone(&moved);
+        let frames = stream::unfold((taken, moves), async |(mut taken, moves)| {
+            let piece: Bytes = taken.recv().await?;
+            moves.store(true, Ordering::Relaxed);
+            Some((Ok(Frame::data(piece)), (taken, moves)))
+        });
+        let body = StreamBody::new(frames).boxed_unsync();
+        let written = tokio::spawn(crate::ops::blocking(move || write(BodyWriter(pieces))));
+        let answer = self.request(Method::POST, path, body, &moved).await;
+        // The body went with its request: who still writes is told so by the next piece.
+        match written.await {
+            Ok(written) => (answer, written),
+            Err(error) => match error.try_into_panic() {
+                Ok(reason) => std::panic::resume_unwind(reason),
+                // Only a runtime that is being dropped cancels work, and then nobody waits for it.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
-    Ok(None)
-}
 
-/// A line of a head without its end.
-fn line(from: &mut impl BufRead) -> io::Result<String> {
-    let mut text = Vec::new();
-    from.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut text)?;
-    Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
-}
-
-/// At most `bytes`, and never more than an answer may have; nothing if there are more.
-fn limited(from: &mut impl BufRead, bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut body = Vec::new();
-    from.take(bytes.min(ANSWER_BYTES_MAX + 1))
-        .read_to_end(&mut body)?;
-    Ok((body.len() as u64 <= ANSWER_BYTES_MAX).then_some(body))
-}
-
-fn chunked(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
-    let mut body: Vec<u8> = Vec::new();
-    loop {
-        let head = line(from)?;
-        let digits = head.split(';').next().unwrap_or_default().trim();
-        let Ok(bytes) = u64::from_str_radix(digits, 16) else {
-            return Ok(None);
+    /// One request. The wait goes on while `moved` is set anew.
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        moved: &AtomicBool,
+    ) -> Result<Answer, HttpError> {
+        let text = format!("{method} {path}");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "engine")
+            .header(header::USER_AGENT, "rbuild")
+            .header(header::CONNECTION, "close")
+            .header(header::CONTENT_TYPE, "application/x-tar")
+            .body(body);
+        let request = request.map_err(|source| HttpError::Request {
+            request: text.clone(),
+            source,
+        })?;
+        let stream = UnixStream::connect(&self.path).await;
+        let stream = stream.map_err(|source| HttpError::Connect {
+            path: self.path.clone(),
+            source,
+        })?;
+        let answered = async {
+            let broken = |source| HttpError::Broken {
+                request: text.clone(),
+                source,
+            };
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(HEAD_BYTES_MAX);
+            let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            // Its error is the request's.
+            let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
+            let response = sender.send_request(request).await.map_err(broken)?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|source| HttpError::Answer {
+                request: text.clone(),
+                source,
+            })?;
+            Ok(Answer {
+                status: head.status.as_u16(),
+                body: body.to_bytes().to_vec(),
+            })
         };
-        if bytes == 0 {
-            return Ok(Some(body));
+        tokio::pin!(answered);
+        loop {
+            match tokio::time::timeout(self.silence, &mut answered).await {
+                Ok(answer) => return answer,
+                Err(_elapsed) if moved.swap(false, Ordering::Relaxed) => {}
+                Err(_elapsed) => {
+                    return Err(HttpError::Silent {
+                        request: text.clone(),
+                        silence: self.silence,
+                    });
+                }
+            }
         }
-        if bytes > ANSWER_BYTES_MAX - body.len() as u64 {
-            return Ok(None);
-        }
-        let before = body.len() as u64;
-        from.take(bytes).read_to_end(&mut body)?;
-        if body.len() as u64 != before + bytes {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        line(from)?;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
     use super::*;
 
-    fn of(text: &str) -> Option<(u16, String)> {
-        let answer = read(&mut text.as_bytes()).ok()??;
-        Some((answer.status, String::from_utf8(answer.body).unwrap()))
+    /// An engine that reads until `until` came, says `answer` and goes, or stays without a word.
+    fn engine(dir: &std::path::Path, until: &'static str, answer: Vec<u8>, stays: bool) -> Socket {
+        let path = dir.join("e.sock");
+        // A test may have several, one after the other.
+        let _none = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let (mut said, mut chunk) = (Vec::new(), vec![0; 4096]);
+            while !String::from_utf8_lossy(&said).contains(until) {
+                match peer.read(&mut chunk).await {
+                    Ok(count @ 1..) => said.extend_from_slice(&chunk[..count]),
+                    _ => return,
+                }
+            }
+            // Whoever asked may be gone in the middle of a long answer.
+            let _cut = peer.write_all(&answer).await;
+            if stays {
+                std::future::pending::<()>().await;
+            }
+        });
+        Socket {
+            path,
+            silence: Duration::from_millis(300),
+        }
     }
 
-    #[test]
-    fn answers_of_every_framing_are_read_and_others_are_none() {
+    /// Writes until nobody takes it.
+    fn endless(mut to: BodyWriter) -> io::ErrorKind {
+        loop {
+            if let Err(error) = to.write_all(&[b'x'; PIECE_BYTES]) {
+                return error.kind();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_of_every_framing_are_read_and_others_are_errors() {
+        let room = tempfile::tempdir().unwrap();
+        let get = async |answer: &str| {
+            let answer = answer.as_bytes().to_vec();
+            let socket = engine(room.path(), "\r\n\r\n", answer, false);
+            let got = socket.get("/x").await.ok()?;
+            Some((got.status, String::from_utf8(got.body).unwrap()))
+        };
         let ok = |body: &str| Some((200, body.to_owned()));
-        assert_eq!(of("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabc"), ok("ab"));
-        assert_eq!(of("HTTP/1.0 200 OK\r\n\r\nabc"), ok("abc"));
         assert_eq!(
-            of("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\n\r\n"),
-            ok("abc")
+            get("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab").await,
+            ok("ab")
         );
-        assert_eq!(of("HTTP/1.1 404 Not Found\r\n\r\n").unwrap().0, 404);
+        assert_eq!(get("HTTP/1.0 200 OK\r\n\r\nabc").await, ok("abc"));
+        let chunked =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\n\r\n";
+        assert_eq!(get(chunked).await, ok("abc"));
+        assert_eq!(get("HTTP/1.1 404 Not Found\r\n\r\n").await.unwrap().0, 404);
         for bad in [
             "",
             "nonsense\r\n\r\n",
             "HTTP/1.1 abc\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffff\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\nffffffffffffffff\r\nabc",
         ] {
-            assert_eq!(of(bad), None, "{bad:?}");
+            assert_eq!(get(bad).await, None, "{bad:?}");
         }
-        let endless = format!("HTTP/1.1 200 OK\r\n{}", "a: b\r\n".repeat(LINES_MAX + 1));
-        assert_eq!(of(&endless), None);
+        let endless_head = format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(2 * HEAD_BYTES_MAX));
+        assert_eq!(get(&endless_head).await, None);
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(1000));
+        assert_eq!(get(&many).await, None);
+        let large = format!("HTTP/1.1 200 OK\r\n\r\n{}", "b".repeat(ANSWER_BYTES_MAX + 1));
+        assert_eq!(get(&large).await, None, "an answer has a limit");
+    }
+
+    #[tokio::test]
+    async fn a_body_is_sent_as_it_is_written() {
+        let room = tempfile::tempdir().unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone".to_vec();
+        let socket = engine(room.path(), "the end", answer, false);
+        let (answer, written) = socket
+            .post("/load", |mut to| {
+                for _ in 0..50 {
+                    to.write_all(&vec![b'x'; 3 * PIECE_BYTES])?;
+                }
+                to.write_all(b"the end")
+            })
+            .await;
+        assert_eq!(answer.unwrap().body, b"done");
+        written.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refusal_counts_before_everything_is_sent() {
+        let room = tempfile::tempdir().unwrap();
+        let answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno".to_vec();
+        let socket = engine(room.path(), "\r\n\r\n", answer, true);
+        let (answer, written) = socket.post("/load", endless).await;
+        assert_eq!(answer.unwrap().status, 413);
+        assert_eq!(written, io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn silence_has_an_end_and_who_still_writes_is_told() {
+        let room = tempfile::tempdir().unwrap();
+        let socket = engine(room.path(), "never", Vec::new(), true);
+        assert!(matches!(socket.get("/x").await, Err(HttpError::Silent { .. })));
+        let socket = engine(room.path(), "\r\n\r\n", Vec::new(), true);
+        let (answer, written) = socket.post("/load", endless).await;
+        assert!(matches!(answer, Err(HttpError::Silent { .. })));
+        assert_eq!(written, io::ErrorKind::BrokenPipe);
     }
 }

@@ -21,15 +21,15 @@ fn layers_count_as_known_from_the_bottom_only() {
     assert_eq!(common(&config, &[chain(&["a", "b", "c", "d"])]), 3);
 }
 
-#[test]
-fn a_socket_where_nobody_listens_is_named() {
+#[tokio::test]
+async fn a_socket_where_nobody_listens_is_named() {
     let room = tempfile::tempdir().unwrap();
     let path = room.path().join("none.sock");
     let docker = Docker {
         socket: Socket::new(path.clone()),
         target: EngineTarget::Socket(path.clone()).to_string(),
     };
-    let error = docker.ask("/info").unwrap_err();
+    let error = docker.ask("/info").await.unwrap_err();
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     assert!(matches!(
         error,
