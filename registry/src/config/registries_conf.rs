@@ -68,12 +68,13 @@ struct MirrorTable {
     pull_from_mirror: String,
 }
 
-/// Reads the main file (the user's hides the system's) and the drop-ins of both; a later table for the same prefix
-/// replaces an earlier one.
+/// Reads the main file and the drop-ins; a later table for the same prefix replaces an earlier one. A main file of the
+/// user's hides the system's with its drop-ins (containers-registries.conf.d.5).
 pub(super) fn load(sources: &ConfigSources, files: &mut BTreeSet<PathBuf>) -> Result<Vec<Rule>, ConfigError> {
     let system = sources.etc.join("containers");
     let user = sources.config_home().map(|u| u.join("containers"));
     let mut paths = Vec::new();
+    let mut drop_in_dirs: Vec<&PathBuf> = std::iter::once(&system).chain(&user).collect();
     if let Some(named) = sources.var("CONTAINERS_REGISTRIES_CONF") {
         paths.push(PathBuf::from(named));
     } else {
@@ -81,9 +82,12 @@ pub(super) fn load(sources: &ConfigSources, files: &mut BTreeSet<PathBuf>) -> Re
             .as_ref()
             .map(|u| u.join("registries.conf"))
             .filter(|p| p.exists());
+        if users.is_some() {
+            drop_in_dirs.remove(0);
+        }
         paths.push(users.unwrap_or_else(|| system.join("registries.conf")));
     }
-    for dir in std::iter::once(&system).chain(&user) {
+    for dir in drop_in_dirs {
         paths.extend(drop_ins(&dir.join("registries.conf.d"))?);
     }
     let mut rules: Vec<Rule> = Vec::new();

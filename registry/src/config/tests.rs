@@ -109,8 +109,12 @@ blocked = true
 "#,
         ),
         (
-            "etc/containers/registries.conf.d/50-a.conf",
+            "home/.config/containers/registries.conf.d/50-a.conf",
             "[[registry]]\nprefix=\"*.wild.example\"\ninsecure=true\n",
+        ),
+        (
+            "etc/containers/registries.conf.d/50-a.conf",
+            "[[registry]]\nprefix=\"docker.io\"\nlocation=\"hidden.example\"\n",
         ),
     ])
     .expect("valid files");
