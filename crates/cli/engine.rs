@@ -289,6 +289,8 @@ pub(crate) trait Engine {
     fn find_remote(&self, name: &str) -> Result<Found, EngineError>;
     /// The images that it leads to, with their configs.
     fn remote_configs(&self, found: &Found) -> Result<Vec<(Descriptor, ImageConfig)>, EngineError>;
+    /// What refers to it in its repository.
+    fn referrers(&self, found: &Found) -> Result<Vec<Descriptor>, EngineError>;
     /// Makes an index of images that registries have, and names it there if `publish`.
     fn combine(
         &self,

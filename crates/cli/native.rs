@@ -345,6 +345,11 @@ impl Engine for Native {
         self.wait(imagetools::configs(self.core.images.client(), found))
     }
 
+    fn referrers(&self, found: &Found) -> Result<Vec<Descriptor>, EngineError> {
+        let client = self.core.images.client();
+        self.wait(client.referrers(&found.reference, &found.descriptor.digest))
+    }
+
     fn combine(
         &self,
         asked: &Combination,

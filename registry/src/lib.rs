@@ -22,6 +22,7 @@ mod manifest;
 mod net;
 mod push_blob;
 mod push_manifest;
+mod referrers;
 mod reply;
 mod token;
 mod transport;

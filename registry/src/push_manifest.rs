@@ -1,4 +1,5 @@
-//! Pushing manifests and indexes, under a tag or by digest. What they name must be pushed before.
+//! Pushing manifests and indexes, under a tag or by digest. What they name must be pushed before. Of one that refers to
+//! another the registry, or the tag that stands in for its list of referrers, knows afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +10,10 @@ use reqwest::{Body, Method};
 
 use crate::client::Client;
 use crate::manifest::header_digest;
+use crate::reply::Reply;
 use crate::token::Scope;
 use crate::transport::{Call, MakeBody};
-use crate::{RegistryError, ShownUrl};
+use crate::{Endpoint, RegistryError, ShownUrl};
 
 struct Bytes(Vec<u8>);
 
@@ -44,32 +46,46 @@ impl Client {
                 expected: expected.clone(),
             });
         }
-        let scope = Scope::push(&endpoint.repository);
         let object = reference.tag().unwrap_or(descriptor.digest.as_str());
+        let reply = self.put_manifest(&endpoint, object, media_type, bytes).await?;
+        let said = header_digest(&reply)?;
+        if let Some(found) = said
+            .filter(|found| found.algorithm() == descriptor.digest.algorithm() && *found != descriptor.digest)
+        {
+            return Err(RegistryError::WrongDigest {
+                url,
+                found,
+                expected: descriptor.digest,
+            });
+        }
+        let is_known = reply.header("oci-subject").is_some();
+        drop(reply);
+        self.note_subject(&endpoint, &descriptor, bytes, is_known).await?;
+        Ok(descriptor)
+    }
+
+    /// Puts `bytes` under a tag or a digest.
+    pub(crate) async fn put_manifest(
+        &self,
+        endpoint: &Endpoint,
+        object: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Reply, RegistryError> {
+        let scope = Scope::push(&endpoint.repository);
         let path = format!("{}/manifests/{object}", endpoint.repository);
         let body = Bytes(bytes.to_vec());
-        let mut call = Call::new("push manifest", &endpoint, Method::PUT, path, &scope);
+        let mut call = Call::new("push manifest", endpoint, Method::PUT, path, &scope);
         let Ok(content_type) = HeaderValue::from_str(media_type) else {
+            let digest = Descriptor::of(media_type, bytes).digest;
             return Err(RegistryError::Protocol {
-                url,
+                url: ShownUrl::from_parts(&endpoint.host, &endpoint.repository, &digest),
                 reason: format!("{media_type:?} is no media type"),
             });
         };
         call.headers.insert(CONTENT_TYPE, content_type);
         call.body = Some(&body);
         call.accepted = &[200, 201, 202];
-        let reply = self.inner.call(&call).await?;
-        match header_digest(&reply)? {
-            Some(found)
-                if found.algorithm() == descriptor.digest.algorithm() && found != descriptor.digest =>
-            {
-                Err(RegistryError::WrongDigest {
-                    url,
-                    found,
-                    expected: descriptor.digest,
-                })
-            }
-            _ => Ok(descriptor),
-        }
+        self.inner.call(&call).await
     }
 }

@@ -8,6 +8,7 @@ mod wire {
     mod peer;
     mod pull;
     mod push;
+    mod referrers;
     mod setup;
     mod tls;
 }

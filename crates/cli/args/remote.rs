@@ -69,6 +69,9 @@ pub(crate) struct InspectRemoteArgs {
     /// The document as the registry has it, byte for byte
     #[arg(long)]
     pub(crate) raw: bool,
+    /// What refers to it in its repository: signatures, attestations
+    #[arg(long, conflicts_with_all = ["raw", "format"])]
+    pub(crate) referrers: bool,
     #[arg(long, hide = true)]
     _builder: Option<String>,
 }

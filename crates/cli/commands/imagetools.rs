@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use rbuild_builder::imagetools::{Combination, Combined, Found, Source};
 use rbuild_oci::{Descriptor, Document, ImageConfig, Platform, Reference};
 use rbuild_ui::progress::Mode;
+use rbuild_ui::table::Table;
 use rbuild_ui::text::{lines, one_line};
+use rbuild_ui::units::human_size;
 use rbuild_ui::values::key_value::{AnnotationType, annotations};
 use serde_json::{Value, json};
 
@@ -181,6 +183,9 @@ fn inspect(
         env.stdout.write_all(&found.bytes)?;
         return Ok(env.stdout.flush()?);
     }
+    if args.referrers {
+        return referrers(&engine.referrers(&found)?, env);
+    }
     match template {
         None => print(&found, env)?,
         Some(template) => {
@@ -196,6 +201,20 @@ fn inspect(
             write!(env.stdout, "{}", lines(&text))?;
         }
     }
+    Ok(env.stdout.flush()?)
+}
+
+fn referrers(all: &[Descriptor], env: &mut Env) -> Result<(), CommandError> {
+    let mut table = Table::new(&["DIGEST", "TYPE", "SIZE"]);
+    for one in all {
+        let kind = one.artifact_type.as_deref().unwrap_or(&one.media_type);
+        table.row([
+            one.digest.to_string(),
+            one_line(kind).into_owned(),
+            human_size(one.size),
+        ]);
+    }
+    table.write(&mut env.stdout)?;
     Ok(env.stdout.flush()?)
 }
 

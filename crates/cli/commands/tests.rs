@@ -121,6 +121,13 @@ impl Engine for Rc<RefCell<Fake>> {
         Ok(Vec::new())
     }
 
+    fn referrers(&self, found: &Found) -> Result<Vec<Descriptor>, EngineError> {
+        Ok(vec![Descriptor {
+            artifact_type: Some("application/x.test".to_owned()),
+            ..found.descriptor.clone()
+        }])
+    }
+
     fn combine(
         &self,
         asked: &Combination,
@@ -840,6 +847,16 @@ fn files_are_asked_for_as_docker_asks() {
         assert_eq!(ran.asked, [asked]);
     }
     assert_eq!(run_line(&["rm", "a", "missing"]).stdout.text(), "a\n");
+}
+
+#[test]
+fn referrers_are_listed_with_their_types() {
+    let ran = run_line(&["imagetools", "inspect", "--referrers", "r.test/a:1"]);
+    let text = ran.stdout.text();
+    assert!(
+        text.starts_with("DIGEST") && text.contains("application/x.test"),
+        "{text}"
+    );
 }
 
 #[test]

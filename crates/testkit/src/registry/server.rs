@@ -207,7 +207,11 @@ impl State {
         };
         let parts: Vec<&str> = rest.split('/').collect();
         let Some(kind) = parts.iter().rposition(|p| matches!(*p, "blobs" | "manifests")) else {
-            return self.check(headers, "").unwrap_or_else(|| Reply::new(200));
+            let known = || match rest {
+                "" => Reply::new(200),
+                _ => Reply::error(404, "NOT_FOUND"),
+            };
+            return self.check(headers, "").unwrap_or_else(known);
         };
         let repository = parts[..kind].join("/");
         let writes = !matches!(method, "GET" | "HEAD") || parts.get(kind + 1) == Some(&"uploads");
