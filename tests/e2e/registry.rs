@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::RbuildCommand;
-use rbuild_testkit::peer::{DockerRegistry, PASSWORD, USER};
+use rbuild_testkit::peer::{AUTHORITY, CLIENT_CERTIFICATE, CLIENT_KEY, DockerRegistry, PASSWORD, USER};
 use rbuild_testkit::registry::{Fault, FaultAction, ImageSpec, TestRegistry};
 use rbuild_testkit::{context, machine};
 
@@ -327,4 +327,25 @@ fn privileged_a_layer_is_unpacked_while_it_comes() {
         assert_eq!(files.text("first"), Some("1111111111"));
         assert!(files.text("copied").is_some());
     });
+#[test]
+fn a_registry_that_asks_for_a_certificate_is_shown_the_one_for_its_host() {
+    let registry = DockerRegistry::with_client_certificates().unwrap();
+    let fixture = Fixture::new("FROM scratch\nCOPY a /a\n");
+    fixture.context.file("a", "a\n");
+    let image = format!("{}/team/app:1", registry.host());
+    let push = |fixture: &Fixture| fixture.build().args(["--push", "-t", &image]);
+    push(&fixture).fails().says(&registry.host());
+    let certs = fixture
+        .home
+        .home()
+        .join(".config/containers/certs.d")
+        .join(registry.host());
+    fs::create_dir_all(&certs).unwrap();
+    fs::write(certs.join("ca.crt"), AUTHORITY).unwrap();
+    // Who vouches for it is known now; it does not know who asks.
+    push(&fixture).fails().says(&registry.host());
+    fs::write(certs.join("client.cert"), CLIENT_CERTIFICATE).unwrap();
+    fs::write(certs.join("client.key"), CLIENT_KEY).unwrap();
+    push(&fixture).ok();
+    fixture.rbuild(["pull", &image]).ok();
 }

@@ -17,6 +17,19 @@ pub const PASSWORD: &str = "opensesame";
 /// bcrypt of [`PASSWORD`], the only form the registry reads.
 const HTPASSWD: &str = "tester:$2y$05$1gGWPeYCp3MBO39nesk3YePfE3PPo6AlLKfwRrcvhkVBkpJNIYA6i\n";
 
+/// Certificate and key of the test registry, and who vouches for clients: see `registry/tls.rs`.
+const TLS_FILES: [(&str, &str); 3] = [
+    ("server.pem", include_str!("registry/tls/server.pem")),
+    ("server.key", include_str!("registry/tls/server.key")),
+    ("client-ca.pem", include_str!("registry/tls/client-ca.pem")),
+];
+/// What vouches for the registry of [`DockerRegistry::with_client_certificates`].
+pub const AUTHORITY: &str = include_str!("registry/tls/ca.pem");
+/// The certificate it asks clients for. Its key is public by being here; its authority's was thrown away.
+pub const CLIENT_CERTIFICATE: &str = include_str!("registry/tls/client.pem");
+/// The certificate's key.
+pub const CLIENT_KEY: &str = include_str!("registry/tls/client.key");
+
 /// A running registry; it ends with the value.
 #[derive(Debug)]
 pub struct DockerRegistry {
@@ -42,16 +55,31 @@ impl DockerRegistry {
         Self::with_config("auth:\n  htpasswd:\n    realm: test\n    path: HTPASSWD\n")
     }
 
+    /// Starts one that speaks TLS and asks every client for a certificate.
+    ///
+    /// # Errors
+    /// As [`DockerRegistry::start`].
+    pub fn with_client_certificates() -> Result<Self> {
+        Self::with_config(
+            "  tls:\n    certificate: DIR/server.pem\n    key: DIR/server.key\n    clientcas:\n      - DIR/client-ca.pem\n",
+        )
+    }
+
     fn with_config(extra: &str) -> Result<Self> {
         let program = machine::required("docker-registry", "docker-registry")?;
         let dir = tempfile::Builder::new().prefix("rbuild-registry-").tempdir()?;
         let port = machine::free_port()?;
         let htpasswd = dir.path().join("htpasswd");
         fs::write(&htpasswd, HTPASSWD)?;
+        for (name, text) in TLS_FILES {
+            fs::write(dir.path().join(name), text)?;
+        }
         let config = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{}",
             dir.path().join("data").display(),
-            extra.replace("HTPASSWD", &htpasswd.display().to_string())
+            extra
+                .replace("HTPASSWD", &htpasswd.display().to_string())
+                .replace("DIR", &dir.path().display().to_string())
         );
         let path = dir.path().join("config.yaml");
         fs::write(&path, config)?;
