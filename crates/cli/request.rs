@@ -58,6 +58,8 @@ pub(crate) struct HighBuild {
     pub(crate) iidfile: Option<PathBuf>,
     /// Where the metadata goes.
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Hosts for which plain HTTP, or nobody who vouches, is enough: registries of caches.
+    pub(crate) insecure: Vec<String>,
     /// What the user should know before the build starts.
     pub(crate) warnings: Vec<String>,
     /// Keeps the archive the request points to.
@@ -295,8 +297,9 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
     let is_index = platforms.len() > 1 || attestations != Attestations::default();
     let outputs = outputs::of(&low, is_index, env.stdout_is_terminal, &mut warnings)?;
     let secrets = secrets(&low, env)?;
-    let cache_to = caches::exports(&low, &build_args)?;
-    let cache_from = caches::sources(&low)?;
+    let mut insecure = Vec::new();
+    let cache_to = caches::exports(&low, &build_args, &mut insecure)?;
+    let cache_from = caches::sources(&low, &mut insecure)?;
     let labels = key_value::labels(&low.label)?;
     let mut build_contexts = BTreeMap::new();
     for text in low.build_context.iter().filter(|text| !text.is_empty()) {
@@ -357,6 +360,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         load_into: load::target(low.load.as_ref(), env)?,
         iidfile: low.iidfile,
         metadata_file: low.metadata_file,
+        insecure,
         warnings,
         _context: inputs.archive,
     })

@@ -46,10 +46,12 @@ pub(super) fn build(
         result_files::remove_iidfile(path).map_err(|error| CommandError::failed(&error))?;
     }
     let dockerfile = dockerfile_of(&high.request.dockerfile);
-    let engine = open(EngineOptions {
+    let mut options = EngineOptions {
         jobs: high.request.jobs,
         ..options
-    })?;
+    };
+    options.registries.insecure.extend(high.insecure);
+    let engine = open(options)?;
     let standing = engine.standing();
     let progress = view::start(high.mode, "Building", standing, env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;

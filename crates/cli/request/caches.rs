@@ -50,19 +50,20 @@ pub(crate) enum CacheError {
     Duplicate,
 }
 
-/// The caches to write.
+/// The caches to write; adds to `insecure` the hosts for which plain HTTP, or nobody who vouches, is enough.
 ///
 /// # Errors
 /// [`UsageError::Cache`], [`UsageError::NotSupported`].
 pub(super) fn exports(
     low: &LowBuild,
     build_args: &BTreeMap<String, String>,
+    insecure: &mut Vec<String>,
 ) -> Result<Vec<CacheExport>, UsageError> {
     let mut exports: Vec<CacheExport> = Vec::new();
     for text in low.cache_to.iter().filter(|text| !text.is_empty()) {
         for mut entry in Entry::parse(text, "--cache-to")? {
             let export = entry.export()?;
-            entry.none_left()?;
+            insecure.extend(entry.insecure);
             if exports
                 .iter()
                 .any(|other| is_same_place(&other.target, &export.target))
@@ -85,16 +86,16 @@ pub(super) fn exports(
     Ok(exports)
 }
 
-/// The caches to read.
+/// The caches to read; adds to `insecure` as [`exports`] does.
 ///
 /// # Errors
 /// [`UsageError::Cache`], [`UsageError::NotSupported`].
-pub(super) fn sources(low: &LowBuild) -> Result<Vec<CacheSource>, UsageError> {
+pub(super) fn sources(low: &LowBuild, insecure: &mut Vec<String>) -> Result<Vec<CacheSource>, UsageError> {
     let mut sources = Vec::new();
     for text in low.cache_from.iter().filter(|text| !text.is_empty()) {
         for mut entry in Entry::parse(text, "--cache-from")? {
             sources.push(entry.source()?);
-            entry.none_left()?;
+            insecure.extend(entry.insecure);
         }
     }
     Ok(sources)
@@ -119,7 +120,10 @@ fn is_same_place(one: &CacheTarget, other: &CacheTarget) -> bool {
 struct Entry {
     flag: &'static str,
     kind: String,
+    /// What is left of it says nothing, as with BuildKit.
     attrs: BTreeMap<String, String>,
+    /// Host of a registry that need not be secure.
+    insecure: Option<String>,
 }
 
 impl Entry {
@@ -134,6 +138,7 @@ impl Entry {
                 flag,
                 kind: "registry".to_owned(),
                 attrs: [("ref".to_owned(), reference)].into(),
+                insecure: None,
             };
             return Ok(fields.into_iter().map(one).collect());
         }
@@ -141,6 +146,7 @@ impl Entry {
             flag,
             kind: String::new(),
             attrs: BTreeMap::new(),
+            insecure: None,
         };
         for field in fields {
             let Some((key, value)) = field.split_once('=') else {
@@ -214,7 +220,12 @@ impl Entry {
     fn reference(&mut self) -> Result<Reference, CacheError> {
         let text = self.needed("registry", "ref")?;
         match Reference::parse(&text) {
-            Ok(reference) => Ok(reference.or_latest()),
+            Ok(reference) => {
+                if self.bool("registry.insecure")? == Some(true) {
+                    self.insecure = Some(reference.host().to_owned());
+                }
+                Ok(reference.or_latest())
+            }
             Err(_) => Err(CacheError::Value {
                 key: "ref",
                 value: text,
@@ -263,20 +274,5 @@ impl Entry {
         let value = self.attrs.remove(key);
         let parse = |value: String| parse_bool(&value).ok_or(CacheError::Value { key, value });
         value.map(parse).transpose()
-    }
-
-    /// Refuses what asks for something that is not served; the rest says nothing, as with BuildKit.
-    fn none_left(&self) -> Result<(), UsageError> {
-        let insecure = self
-            .attrs
-            .get("registry.insecure")
-            .and_then(|text| parse_bool(text));
-        if insecure == Some(true) {
-            return Err(UsageError::NotSupported(format!(
-                "{} registry.insecure=true",
-                self.flag
-            )));
-        }
-        Ok(())
     }
 }

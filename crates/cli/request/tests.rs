@@ -190,7 +190,6 @@ fn flags_that_are_not_served_are_refused_by_name() {
     for flag in [
         "--cache-from=type=s3",
         "--cache-to=type=gha,scope=x",
-        "--cache-to=type=registry,ref=a,registry.insecure=true",
         "--policy=reset=true",
         "--file=https://example.test/Dockerfile",
     ] {
@@ -201,6 +200,19 @@ fn flags_that_are_not_served_are_refused_by_name() {
             "{flag}: {text}"
         );
     }
+}
+
+#[test]
+fn registries_of_caches_may_be_insecure() {
+    let high = high(&[
+        "--cache-to=type=registry,ref=one.test/a,registry.insecure=true",
+        "--cache-from=type=registry,ref=two.test:5000/a,registry.insecure=1",
+        "--cache-from=type=registry,ref=three.test/a,registry.insecure=false",
+        ".",
+    ]);
+    assert_eq!(high.insecure, ["one.test", "two.test:5000"]);
+    let bad = "--cache-from=type=registry,ref=a,registry.insecure=perhaps";
+    assert!(refused(&[bad, "."]).contains("registry.insecure"));
 }
 
 #[test]
