@@ -1,8 +1,10 @@
 //! TLS between a server and its clients, both of which show certificates: configurations made of PEM files. The protocol
-//! inside is HTTP/2, as that of gRPC.
+//! inside is HTTP/2, as that of gRPC. And an [`authority`] for a proxy that answers in the place of others.
 //!
 //! Level 0. Knows nothing of sockets, addresses, or what is said.
 #![forbid(unsafe_code)]
+
+pub mod authority;
 
 use std::fs::File;
 use std::io::{self, Read as _};
