@@ -65,10 +65,7 @@ impl UrlRequest {
     /// # Errors
     /// [`UrlError::Url`].
     pub fn new(text: &str) -> Result<Self, UrlError> {
-        let mut url = Url::parse(text).map_err(|error| UrlError::Url(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-            return Err(UrlError::Url("only http and https are served".to_owned()));
-        }
+        let mut url = web_url(text)?;
         let mut request = Self {
             authorization: None,
             headers: HeaderMap::new(),
@@ -130,6 +127,15 @@ impl UrlRequest {
     pub fn shown(&self) -> ShownUrl {
         (&self.url).into()
     }
+}
+
+/// A URL of http or https that names a host.
+pub(crate) fn web_url(text: &str) -> Result<Url, UrlError> {
+    let url = Url::parse(text).map_err(|error| UrlError::Url(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(UrlError::Url("only http and https are served".to_owned()));
+    }
+    Ok(url)
 }
 
 /// The head of an answer: what of it has a meaning for whoever keeps the body.

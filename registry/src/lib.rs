@@ -23,6 +23,7 @@ mod net;
 mod push_blob;
 mod push_manifest;
 mod referrers;
+mod relay;
 mod reply;
 mod token;
 mod transport;
@@ -41,3 +42,4 @@ pub use fetch::{FetchError, UrlError, UrlHead, UrlRequest, UrlSink, percent_deco
 pub use image::PulledImage;
 pub use manifest::{PulledManifest, Resolved};
 pub use push_blob::{BlobSource, PushBlobOptions, PushedBlob};
+pub use relay::{RelayBody, RelayError, RelayRequest, Relayed};
