@@ -15,6 +15,7 @@ use rbuild_graph::{ExecMeta, ExecOp, MountKind, SecretEnv, SecurityMode};
 use rbuild_sandbox::{Entrance, MountKind as MountAs, MountPlan, SpawnError, Stdio};
 use rbuild_sandbox::{OverlayPlan, Process, Running, Source, WaitError};
 use rbuild_snapshotter::Workspace;
+use rbuild_store::StoreError;
 use rbuild_sys::overlay::OverlayError;
 use rbuild_sys::{RootFd, RootFdError};
 use tokio::sync::watch;
@@ -22,8 +23,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::failed_step::{FailedStep, Shell};
-use crate::job::Job;
+use crate::job::{Job, StepNetwork, put_variables};
 use crate::ops::exec::mounts::{self, Mounts};
+use crate::ops::host_ca::HostCa;
 use crate::ops::{OpError, blocking, chain_of, exec};
 use crate::value::Value;
 
@@ -143,6 +145,8 @@ pub struct Container {
     held: Mutex<Option<Arc<Held>>>,
     /// Its first process has ended.
     over: Arc<AtomicBool>,
+    /// Where the proxy of its processes is.
+    proxy: Mutex<Vec<(&'static str, String)>>,
     _stop: DropGuard,
 }
 
@@ -189,6 +193,12 @@ impl Container {
         let base = chain_of(job, root.input, inputs).await?;
         let base = job.unpack_chain(&base).await.map_err(OpError::from)?;
         let mounts = mounts::prepare(job, &exec, inputs, false, &stop).await?;
+        let bundle = if job.is_proxied(exec.network) {
+            job.authorities(exec.network)?
+        } else {
+            None
+        };
+        let host_ca = bundle.is_some();
         let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
         let wanted: Vec<String> = exec.mounts.iter().map(|mount| mount.dest.clone()).collect();
         let shown: Vec<MountPlan> = shown.into_iter().map(Shown::plan).collect();
@@ -197,13 +207,28 @@ impl Container {
                 .snapshotter
                 .workspace(&lease, base.layers())
                 .map_err(OpError::from)?;
-            let root = exec::overlay_of(&workspace);
+            let mut root = exec::overlay_of(&workspace);
+            if let Some(bundle) = bundle {
+                let dir = lease
+                    .new_dir("host-ca")
+                    .map_err(StoreError::from)
+                    .map_err(OpError::from)?;
+                let view = engine
+                    .snapshotter
+                    .view(&lease, base.layers())
+                    .map_err(OpError::from)?
+                    .into_root();
+                let made = HostCa::prepare(&bundle, &view, dir).map_err(OpError::from)?;
+                root.lowers.insert(0, made.lower().to_owned());
+            }
             let mut held = Held::mount(root, workspace, mounts, &wanted)?;
             held.plans.extend(shown);
             Ok::<_, ContainerError>(held)
         })
         .await?;
-        Ok(Self::new(job, exec, held, stop))
+        let mut container = Self::new(job, exec, held, stop);
+        container.host_ca = host_ca;
+        Ok(container)
     }
 
     /// A container on what a step left that failed, and the shell for it if there is one.
@@ -254,6 +279,7 @@ impl Container {
             stage: tokio::sync::Mutex::new(Stage::New),
             held: Mutex::new(Some(Arc::new(held))),
             over: Arc::default(),
+            proxy: Mutex::default(),
         }
     }
 
@@ -327,11 +353,16 @@ impl Container {
             Stage::New => {
                 let held = self.held()?;
                 process.stdio = stdio(streams, held.trees.len());
-                let network = job.network(&exec).await.map_err(OpError::from)?;
+                let network = job.network(&exec).await?;
+                let variables = network.variables();
+                put_variables(&mut process.env, &variables);
+                *self.proxy.lock().unwrap_or_else(PoisonError::into_inner) = variables;
+                let namespace = network.namespace.clone();
+                let place = network.place(held.trees.len() + input.iter().len());
+                self.serve(network);
                 blocking(move || {
                     let mut fds = process::given(&held.trees, input.as_ref());
-                    let place = network.as_ref().map(|_| fds.len());
-                    fds.extend(network.iter().map(|network| network.as_fd()));
+                    fds.extend(namespace.iter().map(|namespace| namespace.as_fd()));
                     let (root, mounts) = (held.root.clone(), held.plans.clone());
                     let mut plan = exec::plan(&job, &exec, root, process, mounts, place)?;
                     plan.root.source = Source::Fd(0);
@@ -342,6 +373,10 @@ impl Container {
             Stage::Runs(entrance) => {
                 let entrance = Arc::clone(entrance);
                 process.stdio = stdio(streams, 0);
+                put_variables(
+                    &mut process.env,
+                    &self.proxy.lock().unwrap_or_else(PoisonError::into_inner),
+                );
                 blocking(move || {
                     let fds = process::given(&[], input.as_ref());
                     Ok(job.engine.sandbox.join(&entrance, &process, &fds)?)
@@ -349,6 +384,18 @@ impl Container {
                 .await
             }
         }
+    }
+
+    /// Keeps the proxy answering, if there is one, until the container is over.
+    fn serve(&self, network: StepNetwork) {
+        if network.proxy.is_none() {
+            return;
+        }
+        let (job, stop) = (Arc::clone(&self.job), self.stop.clone());
+        self.tasks.spawn(async move {
+            // Without it the processes reach nothing, and say so.
+            network.around(&job, stop.cancelled()).await.ok();
+        });
     }
 
     fn held(&self) -> Result<Arc<Held>, ContainerError> {

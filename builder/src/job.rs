@@ -1,5 +1,6 @@
 //! One build at work: what the solver's executor needs to define, find, lock, run and remember vertices.
 
+mod network;
 mod results;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rbuild_graph::progress::Sink;
-use rbuild_graph::{ExecOp, Graph, NetMode, Op, Vertex, VertexDigest};
+use rbuild_graph::{Graph, Op, Vertex, VertexDigest};
 use rbuild_oci::{Digest, Timestamp};
 use rbuild_store::{KeyLock, LayerEntry, LayerId, Lease, Record};
 use tokio::sync::{OnceCell, Semaphore};
@@ -23,7 +24,8 @@ use crate::images::RemoteLayer;
 use crate::ops::define;
 pub use crate::ops::network_files::Dns;
 use crate::ops::{self, OpError};
-use crate::private_network::{PrivateNetwork, PrivateNetworkError};
+use crate::private_network::PrivateNetwork;
+use crate::proxy_network::Captures;
 use crate::request::{Entitlement, OnError, StepRules};
 use crate::solve::{
     Cached, ContentInput, Definition, Executor, Ingredient, Key, Miss, Reporter, first_difference,
@@ -31,6 +33,8 @@ use crate::solve::{
 use crate::source_policy::SourcePolicies;
 use crate::value::{Chain, Value};
 
+use network::ProxyAuthority;
+pub(crate) use network::{Place, StepNetwork, put_variables};
 pub use results::{Invocation, Results};
 
 /// Records of one site that are compared to explain a miss.
@@ -113,6 +117,10 @@ pub struct Job {
     failed: Mutex<Option<FailedStep>>,
     /// The network of its steps, if they have one of their own.
     network: OnceCell<Arc<PrivateNetwork>>,
+    /// Vouches for the proxies of its steps.
+    proxy_authority: ProxyAuthority,
+    /// What its steps fetched through proxies.
+    pub captures: Captures,
     /// Warnings of sandboxes, each told once: what this machine lacks, it lacks for every step.
     told: Mutex<HashSet<String>>,
     /// Limits steps that run at once.
@@ -149,6 +157,8 @@ impl Job {
             begun_mounts: Mutex::default(),
             failed: Mutex::default(),
             network: OnceCell::new(),
+            proxy_authority: ProxyAuthority::default(),
+            captures: Captures::default(),
             told: Mutex::default(),
             results: Results::default(),
             failures: Failures::default(),
@@ -171,22 +181,6 @@ impl Job {
     #[must_use]
     pub fn may(&self, entitlement: Entitlement) -> bool {
         self.settings.entitlements.contains(&entitlement)
-    }
-
-    /// The network of steps that ask for none in particular, if the build has one of its own; made when first asked for.
-    ///
-    /// # Errors
-    /// [`PrivateNetworkError`].
-    pub(crate) async fn network(
-        &self,
-        exec: &ExecOp,
-    ) -> Result<Option<Arc<PrivateNetwork>>, PrivateNetworkError> {
-        if !self.settings.rules.private_network || exec.network != NetMode::Unset {
-            return Ok(None);
-        }
-        let engine = Arc::clone(&self.engine);
-        let start = || ops::blocking(move || PrivateNetwork::start(&engine.sandbox).map(Arc::new));
-        self.network.get_or_try_init(start).await.cloned().map(Some)
     }
 
     /// Keeps what a step left that failed, if somebody wants to look at it and nothing failed before.
@@ -324,7 +318,7 @@ impl Job {
     /// Does what `vertex` says. What a failure leaves is put into `left`.
     async fn operate(
         &self,
-        vertex: &Vertex,
+        (digest, vertex): (&VertexDigest, &Vertex),
         inputs: &[Value],
         reporter: &Reporter,
         cancel: &CancellationToken,
@@ -334,6 +328,7 @@ impl Job {
             Op::Exec(exec) => {
                 let meta = &vertex.meta;
                 let step = ops::exec::Step {
+                    digest,
                     exec,
                     resources: meta.linux_resources.as_ref(),
                     fresh: meta.ignore_cache,
@@ -429,6 +424,9 @@ impl Executor for Job {
         let mut parts = define::parts(vertex, |input| is_local(graph, vertex, input));
         if let Op::Exec(exec) = &vertex.op {
             ops::exec::devices::define(self, exec, &mut parts).await?;
+            if self.is_proxied(exec.network) {
+                parts.add("network", "proxy");
+            }
         }
         Ok(Definition {
             ingredients: parts.ingredients,
@@ -543,7 +541,7 @@ impl Executor for Job {
         cancel: &CancellationToken,
     ) -> Result<Cached<Value>, OpError> {
         let mut left = Left::default();
-        let done = self.operate(miss.vertex, &inputs, reporter, cancel, &mut left);
+        let done = self.operate((miss.digest, miss.vertex), &inputs, reporter, cancel, &mut left);
         let outputs = done.await.inspect_err(|_| {
             if self.settings.keep_failed {
                 self.failures.note(miss.digest, left);

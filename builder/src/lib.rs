@@ -29,6 +29,7 @@ pub mod local_image;
 pub mod ops;
 pub mod private_network;
 pub mod provenance;
+pub mod proxy_network;
 pub mod pull;
 mod remote_context;
 pub mod request;

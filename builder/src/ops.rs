@@ -51,6 +51,9 @@ pub enum OpError {
     /// There is no network of the build's own.
     #[error(transparent)]
     Network(#[from] crate::private_network::PrivateNetworkError),
+    /// There is no proxy for the step.
+    #[error(transparent)]
+    ProxyNetwork(#[from] crate::proxy_network::ProxyNetworkError),
     /// A limit that cannot be one.
     #[error(transparent)]
     Limit(#[from] exec::limits::LimitError),

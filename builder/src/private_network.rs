@@ -4,7 +4,7 @@
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, ChildStderr, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -117,9 +117,10 @@ impl PrivateNetwork {
     }
 }
 
-impl AsFd for PrivateNetwork {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.namespace.as_fd()
+impl PrivateNetwork {
+    /// The namespace. It leads out as long as this lives.
+    pub(crate) fn namespace(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.namespace)
     }
 }
 

@@ -82,7 +82,8 @@ pub struct BuildRequest {
     pub policies: Arc<SourcePolicies>,
 }
 
-/// What becomes of steps that fail, hang, or do not get the limits they were to have. No part of a key.
+/// What becomes of steps that fail, hang, or do not get the limits they were to have, and where they reach the network. No part of a key,
+/// but what is said to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepRules {
     /// A step that takes longer is ended, and has failed.
@@ -95,6 +96,8 @@ pub struct StepRules {
     pub strict_limits: bool,
     /// Steps that ask for no network in particular have one of the build's own, not the host's.
     pub private_network: bool,
+    /// Steps reach the network through a proxy that sees what they fetch, and not otherwise. This one is part of keys.
+    pub proxy_network: bool,
 }
 
 /// What is done about the step that fails a build, before what it left is taken away.

@@ -16,7 +16,7 @@ use super::host_ca::HostCa;
 use super::{OpError, blocking, network_files};
 use crate::failed::Left;
 use crate::failed_step::FailedStep;
-use crate::job::Job;
+use crate::job::{Job, Place};
 use crate::request::Entitlement;
 use crate::solve::Reporter;
 use crate::value::{Chain, Value};
@@ -167,8 +167,8 @@ pub(crate) fn overlay_of(workspace: &Workspace) -> OverlayPlan {
     }
 }
 
-/// The sandbox of `exec` with its first process. `network` is the descriptor of the build's own network, if the step is to
-/// be on that.
+/// The sandbox of `exec` with its first process. `network` is where the descriptor of a network is that the step is
+/// to be on.
 ///
 /// # Errors
 /// [`OpError::Entitlement`], and those of reading the host's network files.
@@ -178,7 +178,7 @@ pub(crate) fn plan(
     root: OverlayPlan,
     process: Process,
     mounts: Vec<MountPlan>,
-    network: Option<usize>,
+    network: Option<Place>,
 ) -> Result<Plan, OpError> {
     check_entitlements(job, exec)?;
     let meta = &exec.meta;
@@ -198,8 +198,8 @@ pub(crate) fn plan(
     }
     plan.network = match (exec.network, network) {
         (NetMode::None, _) => Network::None,
-        (NetMode::Host, _) | (NetMode::Unset, None) => Network::Host,
-        (NetMode::Unset, Some(index)) => Network::Given(index),
+        (NetMode::Host | NetMode::Unset, None) => Network::Host,
+        (NetMode::Unset | NetMode::Host, Some(place)) => Network::Given(place.index),
     };
     plan.security = match exec.security {
         SecurityMode::Sandbox => Security::Sandbox,
@@ -209,6 +209,9 @@ pub(crate) fn plan(
     let resolv_conf = match plan.network {
         Network::Host => network_files::resolv_conf(true, dns),
         Network::None => network_files::resolv_conf(false, dns),
+        Network::Given(_) if network.is_some_and(|place| place.is_proxied) => {
+            network_files::resolv_conf(false, dns)
+        }
         Network::Given(_) => network_files::private_resolv_conf(dns),
     };
     let resolv_conf = resolv_conf.map_err(|source| OpError::Host {

@@ -108,6 +108,25 @@ impl Bundle {
     }
 }
 
+impl Bundle {
+    /// What a step behind a proxy trusts: the host's bundle if it has that too, and who vouches for the proxy. The words
+    /// around it are those by which BuildKit's users find it (`executor/proxyca_linux.go`).
+    #[must_use]
+    pub fn with_proxy(host: Option<Self>, pem: &str) -> Self {
+        let mut all = host.map(|host| host.pem).unwrap_or_default();
+        if !all.is_empty() && !all.ends_with(b"\n") {
+            all.push(b'\n');
+        }
+        all.extend_from_slice(
+            format!("# buildkit proxy CA begin\n{pem}# buildkit proxy CA end\n").as_bytes(),
+        );
+        Self {
+            java: java::trust_store(&all),
+            pem: all,
+        }
+    }
+}
+
 /// A lower layer with the host's certificates, made for one step.
 #[derive(Debug)]
 pub struct HostCa {

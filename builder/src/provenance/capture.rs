@@ -7,6 +7,7 @@ use rbuild_oci::{Digest, Platform, Reference};
 
 use super::purl::Kind;
 use super::redact;
+use crate::proxy_network::{self, Incomplete};
 
 /// What a source turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,10 @@ pub struct Capture {
     pub ssh: BTreeMap<String, bool>,
     /// A step could reach a network.
     pub network_access: bool,
+    /// Steps reached it through a proxy only.
+    pub proxy_network: bool,
+    /// What they fetched that is not known.
+    pub proxy_incomplete: BTreeSet<Incomplete>,
     /// Something was used that is not listed.
     pub incomplete_materials: bool,
 }
@@ -119,8 +124,18 @@ impl Capture {
             add(&mut self.ssh, &id, optional);
         }
         self.network_access |= other.network_access;
+        self.proxy_network |= other.proxy_network;
+        self.proxy_incomplete.extend(other.proxy_incomplete);
         self.incomplete_materials |= other.incomplete_materials;
         self.drop_repeated_images();
+    }
+
+    /// Adds what a step that ran `command` fetched through its proxy.
+    pub fn add_fetched(&mut self, command: &str, fetched: &proxy_network::Capture) {
+        self.http.extend(fetched.materials());
+        let unknown = fetched.unknown(command);
+        self.incomplete_materials |= !unknown.is_empty();
+        self.proxy_incomplete.extend(unknown);
     }
 
     /// Adds images that were looked at while the result was made.

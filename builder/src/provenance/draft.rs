@@ -161,13 +161,24 @@ fn blobs(job: &Job, chain: &Chain) -> Result<Option<Vec<Descriptor>>, StoreError
 /// [`GraphError`] for a target that is not in the graph.
 pub async fn capture(job: &Job, graph: &Graph, target: &Edge) -> Result<Capture, GraphError> {
     let mut pins = BTreeMap::new();
-    for digest in graph.reachable(std::slice::from_ref(&target.vertex))? {
-        if let Some(vertex) = graph.get(&digest)
+    let reachable = graph.reachable(std::slice::from_ref(&target.vertex))?;
+    for digest in &reachable {
+        if let Some(vertex) = graph.get(digest)
             && let Op::Source(source) = &vertex.op
             && let Some(pin) = source::pin(job, source, vertex.platform.as_ref()).await
         {
-            pins.insert(digest, pin);
+            pins.insert(digest.clone(), pin);
         }
     }
-    Capture::of(graph, &target.vertex, |digest, _| pins.get(digest).cloned())
+    let mut capture = Capture::of(graph, &target.vertex, |digest, _| pins.get(digest).cloned())?;
+    for digest in reachable {
+        let Some(Op::Exec(exec)) = graph.get(&digest).map(|vertex| &vertex.op) else {
+            continue;
+        };
+        capture.proxy_network |= job.is_proxied(exec.network);
+        if let Some((command, fetched)) = job.captures.of(&digest) {
+            capture.add_fetched(&command, &fetched);
+        }
+    }
+    Ok(capture)
 }

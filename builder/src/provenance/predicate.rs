@@ -1,7 +1,7 @@
 //! The predicate: what was asked for, what it was made of and when, in the words of SLSA v1 and v0.2
 //! (`solver/llbsolver/provenance/predicate.go`, `provenance/types/types.go`, `solver/llbsolver/provenance.go`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rbuild_oci::Timestamp;
 use serde_json::{Map, Value as Json, json};
@@ -10,6 +10,7 @@ use super::capture::Capture;
 use super::materials::materials;
 use super::options::{Mode, Options, SlsaVersion};
 use super::request::{ConfigSource, Request};
+use crate::proxy_network::Incomplete;
 
 mod slsa02;
 
@@ -42,10 +43,30 @@ pub const fn predicate_type(version: SlsaVersion) -> &'static str {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "provenance materials are incomplete\n\nThe build requested complete provenance materials, but not all \
-     dependencies could be captured.{}",
-    local_sources(.0)
+     dependencies could be captured.{}{}",
+    local_sources(.locals),
+    uncaptured(.requests)
 )]
-pub struct IncompleteMaterials(Vec<String>);
+pub struct IncompleteMaterials {
+    /// Directories of the client.
+    pub locals: Vec<String>,
+    /// What steps fetched through their proxies.
+    pub requests: Vec<Incomplete>,
+}
+
+fn uncaptured(all: &[Incomplete]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let entry = |one: &Incomplete| {
+        format!(
+            "\n  - {}\n    method: {}\n    url: {}\n    reason: {}",
+            one.name, one.method, one.url, one.reason
+        )
+    };
+    let entries: String = all.iter().map(entry).collect();
+    format!("\n\nUncaptured requests:{entries}")
+}
 
 fn local_sources(names: &[String]) -> String {
     if names.is_empty() {
@@ -93,6 +114,7 @@ pub struct Predicate {
     complete_request: bool,
     complete_materials: bool,
     hermetic: bool,
+    network: Option<Json>,
     options: Options,
     /// The build: its end is not known before it is told.
     pub invocation: Invocation,
@@ -114,7 +136,10 @@ impl Predicate {
     ) -> Result<Self, IncompleteMaterials> {
         let complete_materials = !capture.incomplete_materials && capture.locals.is_empty();
         if options.complete_materials && !complete_materials {
-            return Err(IncompleteMaterials(capture.locals.iter().cloned().collect()));
+            return Err(IncompleteMaterials {
+                locals: capture.locals.iter().cloned().collect(),
+                requests: capture.proxy_incomplete.iter().cloned().collect(),
+            });
         }
         let mut record = request.located(capture);
         let vcs = take_vcs(&mut record.request.args);
@@ -136,6 +161,7 @@ impl Predicate {
             complete_request,
             complete_materials,
             hermetic: complete_materials && !capture.network_access,
+            network: capture.proxy_network.then(|| network(&capture.proxy_incomplete)),
             options,
             invocation,
             details,
@@ -221,8 +247,19 @@ impl Predicate {
         put(&mut metadata, "vcs", vcs);
         put(&mut metadata, "source", self.details.source.clone());
         put(&mut metadata, "layers", self.details.layers.clone());
+        put(&mut metadata, "network", self.network.clone());
         metadata.into()
     }
+}
+
+/// How steps reached the network, if that is more than a yes.
+fn network(incomplete: &BTreeSet<Incomplete>) -> Json {
+    let mut network = json!({"mode": "proxy"});
+    if !incomplete.is_empty() {
+        let one = |one: &Incomplete| json!({"name": one.name, "method": one.method, "uri": one.url, "reason": one.reason});
+        network["proxy"] = json!({"incomplete": incomplete.iter().map(one).collect::<Vec<Json>>()});
+    }
+    network
 }
 
 fn put(map: &mut Map<String, Json>, key: &str, value: Option<impl Into<Json>>) {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rbuild_graph::{ExecOp, LinuxResources, Mount};
+use rbuild_graph::progress::Stream;
+use rbuild_graph::{ExecOp, LinuxResources, Mount, VertexDigest};
 use rbuild_sandbox::{OverlayPlan, Plan};
 use rbuild_snapshotter::Workspace;
 use rbuild_sys::RootFd;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::mounts::{self, MountOutput, Mounts};
 use super::{devices, limits, output, overlay_of, places_of, plan, process};
-use crate::job::Job;
+use crate::job::{Job, Place, put_variables};
 use crate::ops::host_ca::HostCa;
 use crate::ops::{OpError, blocking, chain_of};
 use crate::solve::Reporter;
@@ -23,6 +24,8 @@ use crate::value::{Chain, Value};
 /// A step as its graph says it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
+    /// Its name in the graph.
+    pub digest: &'a VertexDigest,
     /// What runs.
     pub exec: &'a ExecOp,
     /// What it may use.
@@ -62,13 +65,13 @@ impl Attempt {
             Ok::<_, OpError>((workspace, view))
         })
         .await?;
-        let host_ca = match &job.settings.host_ca {
+        let host_ca = match job.authorities(step.exec.network)? {
             Some(bundle) => {
                 let dir = job
                     .lease
                     .new_dir("host-ca")
                     .map_err(rbuild_store::StoreError::from)?;
-                Some(HostCa::prepare(bundle, &view, dir)?)
+                Some(HostCa::prepare(&bundle, &view, dir)?)
             }
             None => None,
         };
@@ -82,7 +85,7 @@ impl Attempt {
         })
     }
 
-    fn plan(&self, job: &Job, step: Step<'_>, network: Option<usize>) -> Result<Plan, OpError> {
+    fn plan(&self, job: &Job, step: Step<'_>, network: Option<Place>) -> Result<Plan, OpError> {
         let secrets = self.mounts.secret_variables();
         let process = process(&step.exec.meta, &self.view, &secrets, self.host_ca.is_some())?;
         let mut overlay = overlay_of(&self.workspace);
@@ -103,14 +106,15 @@ impl Attempt {
         cancel: &CancellationToken,
     ) -> Result<(), OpError> {
         let network = job.network(step.exec).await?;
-        let mut plan = self.plan(job, step, network.as_ref().map(|_| 0))?;
+        let mut plan = self.plan(job, step, network.place(0))?;
+        put_variables(&mut plan.process.env, &network.variables());
         devices::inject(job, step.exec, &mut plan).await?;
         self.places = places_of(&plan);
         let meta = &step.exec.meta;
         let command = meta.args.join(" ");
-        let engine = Arc::clone(&job.engine);
+        let (engine, namespace) = (Arc::clone(&job.engine), network.namespace.clone());
         let spawned = blocking(move || {
-            let fds: Vec<BorrowedFd<'_>> = network.iter().map(|network| network.as_fd()).collect();
+            let fds: Vec<BorrowedFd<'_>> = namespace.iter().map(|namespace| namespace.as_fd()).collect();
             engine.sandbox.spawn(&plan, &fds)
         })
         .await;
@@ -119,7 +123,15 @@ impl Attempt {
             source,
         })?;
         let time_is_up = time_is_up(job.settings.rules.timeout);
-        let followed = output::follow(running, job, reporter, cancel, time_is_up).await;
+        let following = output::follow(running, job, reporter, cancel, time_is_up);
+        let followed = Box::pin(network.around(job, following)).await?;
+        if let Some(proxy) = &network.proxy {
+            let capture = proxy.capture();
+            if let Some(text) = capture.log() {
+                reporter.log(Stream::Stderr, text.into_bytes());
+            }
+            job.captures.note(step.digest, &command, capture);
+        }
         if cancel.is_cancelled() {
             return Err(OpError::Canceled);
         }
