@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::CacheOptionsEntry;
-use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::{LlbBridge, LlbBridgeServer};
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     EvaluateRequest, EvaluateResponse, ExecMessage, InputsRequest, InputsResponse, NewContainerRequest,
     NewContainerResponse, PingRequest, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest,
@@ -25,8 +25,10 @@ use crate::core::Core;
 use crate::errors;
 use crate::forwarder::Forwarder;
 use crate::front_end::{self, Asked};
+use crate::newer::{Newer, WithNewer};
 use crate::read_ref::Files;
 use crate::running::Running;
+use crate::serve::MESSAGE_BYTES_MAX;
 use crate::{attest, cache, caps, container, failed, meta, policy, read_ref};
 
 /// Metadata key that names the build of a call.
@@ -91,6 +93,14 @@ impl Caller {
         let tree = read_ref::tree(&self.running, found.as_deref()).await?;
         Ok(Files::Tree(tree))
     }
+}
+
+/// The service of a bridge.
+pub(crate) fn service(bridge: Bridge) -> WithNewer<LlbBridgeServer<Bridge>, Bridge> {
+    let generated = LlbBridgeServer::new(bridge.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    WithNewer::new(generated, bridge)
 }
 
 /// The proto form of an answer, its file systems kept by the build.
@@ -164,7 +174,9 @@ impl LlbBridge for Bridge {
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
         let Caller { running, forwarder } = self.caller(&request).await?;
-        let request = request.into_inner();
+        let (_, mut extensions, request) = request.into_parts();
+        let newer: Newer = extensions.remove().unwrap_or_default();
+        running.resources.add(newer.resources)?;
         let imports: Vec<CacheOptionsEntry> = request
             .cache_imports
             .into_iter()

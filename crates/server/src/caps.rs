@@ -39,9 +39,6 @@ const MISSING: &[Disabled] = &[
     off("cache.azblob"),
     off("cache.gha"),
     off("cache.s3"),
-    // The generated request has no room for them; options of the built-in front end arrive.
-    off("exec.meta.linux.resources"),
-    off("exec.meta.network.proxy"),
     off("exec.meta.security.devices.v1"),
     off("exporter.session"),
     off("source.git.signatureverify"),

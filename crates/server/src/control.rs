@@ -29,7 +29,9 @@ pub struct ControlService(pub Arc<Core>);
 #[tonic::async_trait]
 impl Control for ControlService {
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
-        let response = run::solve(&self.0, request.into_inner()).await?;
+        let (_, mut extensions, request) = request.into_parts();
+        let newer = extensions.remove().unwrap_or_default();
+        let response = run::solve(&self.0, request, newer).await?;
         Ok(Response::new(response))
     }
 

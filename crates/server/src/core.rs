@@ -47,6 +47,8 @@ pub struct Settings {
     pub history: history::Limits,
     /// Front ends that may not be used.
     pub front_ends: FrontEnds,
+    /// Steps of all builds reach the network through proxies only.
+    pub proxy_network: bool,
     /// Where the devices of the host are described (`[cdi]`); nothing where builds get none.
     pub cdi: Option<CdiConfig>,
 }

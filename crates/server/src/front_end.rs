@@ -145,7 +145,10 @@ pub fn definition(
     definition: pb::Definition,
     policies: SourcePolicies,
 ) -> Result<Option<Arc<BuildRef>>, Status> {
-    let decoded = rbuild_llb::decode(&definition).map_err(|error| llb_status(&error))?;
+    let decoded = running
+        .resources
+        .decode(&definition)
+        .map_err(|error| llb_status(&error))?;
     let needed = decoded.caps.iter().map(String::as_str);
     caps::check_definition(needed).map_err(|error| Status::unimplemented(error.to_string()))?;
     let Some(target) = decoded.target else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, SolveResponse};
 use rbuild_builder::error::chain_text;
 use rbuild_builder::job::{Job, Settings};
-use rbuild_builder::request::{CacheExport, CacheTarget, Entitlement};
+use rbuild_builder::request::{CacheExport, CacheTarget, Entitlement, StepRules};
 use rbuild_builder::source_policy::SourcePolicies;
 use rbuild_llb::request::{Devices, EntitlementError, Entitlements, modernize};
 use rbuild_registry::{Client as RegistryClient, Credentials, USER_AGENT};
@@ -19,6 +19,7 @@ use crate::events::EventLog;
 use crate::forwarder::{Forwarder, Returned};
 use crate::front_end::{self, Asked};
 use crate::history::Exported;
+use crate::newer::Newer;
 use crate::running::Running;
 use crate::scope::Scope;
 use crate::{attest, cache, errors, export, policy, session_export, verify};
@@ -27,7 +28,11 @@ use crate::{attest, cache, errors, export, policy, session_export, verify};
 ///
 /// # Errors
 /// The build's, as BuildKit words it.
-pub async fn solve(core: &Arc<Core>, mut request: SolveRequest) -> Result<SolveResponse, Status> {
+pub async fn solve(
+    core: &Arc<Core>,
+    mut request: SolveRequest,
+    newer: Newer,
+) -> Result<SolveResponse, Status> {
     if request.r#ref.is_empty() {
         return Err(Status::invalid_argument("a build needs a ref"));
     }
@@ -36,7 +41,7 @@ pub async fn solve(core: &Arc<Core>, mut request: SolveRequest) -> Result<SolveR
     let _stop = cancel.clone().drop_guard();
     let core = Arc::clone(core);
     // A task of its own: what has begun winds down in order even when nobody waits for it any more.
-    let task = tokio::spawn(async move { recorded(&core, request, cancel).await });
+    let task = tokio::spawn(async move { recorded(&core, request, newer, cancel).await });
     task.await
         .map_err(|error| Status::internal(format!("the build ended without a result: {error}")))?
 }
@@ -44,13 +49,14 @@ pub async fn solve(core: &Arc<Core>, mut request: SolveRequest) -> Result<SolveR
 async fn recorded(
     core: &Arc<Core>,
     request: SolveRequest,
+    newer: Newer,
     cancel: CancellationToken,
 ) -> Result<SolveResponse, Status> {
     let events = Arc::new(EventLog::default());
     let exports = export::plan(&request.exporters)?;
     let caches = cache::exports(request.cache.as_ref())?;
     let attestations = Wanted::of(&request.frontend_attrs)?;
-    let job = job(core, &request, &caches, &events, &cancel)?;
+    let job = job(core, &request, newer.proxy_network, &caches, &events, &cancel)?;
     let scope = Arc::new(Scope::root(&asked(&request)));
     let (forwarder, returned) =
         Forwarder::new(request.r#ref.clone(), request.frontend_inputs.clone(), 0, scope);
@@ -62,6 +68,7 @@ async fn recorded(
         request.session.clone(),
         Arc::new(forwarder),
     ));
+    running.resources.add(newer.resources)?;
     let listed = core
         .builds
         .add(Arc::clone(&running))
@@ -96,6 +103,7 @@ async fn recorded(
 fn job(
     core: &Core,
     request: &SolveRequest,
+    proxy_network: bool,
     caches: &[CacheExport],
     events: &Arc<EventLog>,
     cancel: &CancellationToken,
@@ -137,6 +145,10 @@ fn job(
         steps: core.steps.clone(),
         dns: core.settings.dns.clone(),
         provenance_keys: core.settings.provenance_keys.clone(),
+        rules: StepRules {
+            proxy_network: proxy_network || core.settings.proxy_network,
+            ..StepRules::default()
+        },
         // A front end that is not in this program may look into them.
         keep_failed: request.definition.is_none() && request.frontend != front_end::DOCKERFILE,
         ..Settings::default()

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::EventLog;
 use crate::forwarder::Forwarder;
+use crate::resources::Resources;
 
 /// Most containers that the front ends of a build have at once, themselves included: each is a tree of processes and mounts.
 const CONTAINERS_MAX: usize = 32;
@@ -32,6 +33,8 @@ pub struct Running {
     pub drafts: OnceLock<Vec<(Option<String>, Draft)>>,
     /// One for each container there may be.
     pub containers: Arc<Semaphore>,
+    /// What its operations may use.
+    pub resources: Resources,
 }
 
 impl Running {
@@ -54,6 +57,7 @@ impl Running {
             forwarder,
             drafts: OnceLock::new(),
             containers: Arc::new(Semaphore::new(CONTAINERS_MAX)),
+            resources: Resources::default(),
         }
     }
 }

@@ -8,19 +8,19 @@ use bollard_buildkit_proto::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse, health_check_response,
 };
 use bollard_buildkit_proto::moby::buildkit::v1::control_server::ControlServer;
-use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use crate::bridge::Bridge;
+use crate::bridge::{self, Bridge};
 use crate::content::ContentService;
 use crate::control::ControlService;
 use crate::core::Core;
 use crate::gc;
 use crate::info::WithInfo;
 use crate::listen::Listening;
+use crate::newer::WithNewer;
 use crate::notify::{READY, STOPPING, notify};
 
 /// Largest message in either direction, as BuildKit's (`util/grpcutil`, `defaults.DefaultMaxRecvMsgSize`).
@@ -45,15 +45,14 @@ pub async fn serve(
     let (sockets, _files): (Vec<_>, Vec<_>) = listening.into_iter().map(Listening::split).unzip();
     let incoming = futures_util::stream::select_all(sockets).map(Ok::<_, std::convert::Infallible>);
     let collected = Arc::clone(&core);
-    let control = ControlServer::new(ControlService(Arc::clone(&core)))
+    let calls = ControlService(Arc::clone(&core));
+    let control = ControlServer::new(calls.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let bridge = LlbBridgeServer::new(Bridge::new(Arc::clone(&core)))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let bridge = bridge::service(Bridge::new(Arc::clone(&core)));
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
-        .add_service(WithInfo(control))
+        .add_service(WithNewer::new(WithInfo(control), calls))
         .add_service(bridge)
         .add_service(ContentService::new(core.history.clone()))
         .add_service(health());

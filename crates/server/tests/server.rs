@@ -34,3 +34,5 @@ mod sources;
 mod tls;
 #[path = "server/trees.rs"]
 mod trees;
+#[path = "server/wire.rs"]
+mod wire;

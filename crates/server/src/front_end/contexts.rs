@@ -23,6 +23,7 @@ use tonic::Status;
 use crate::answer::{BuildRef, CONFIG};
 use crate::errors::llb_status;
 use crate::read_ref;
+use crate::resources::Resources;
 use crate::running::Running;
 use crate::scope::Scope;
 
@@ -54,7 +55,7 @@ impl Contexts {
         attrs: &mut DockerfileAttrs,
         given: &BTreeMap<String, pb::Definition>,
     ) -> Result<Self, Status> {
-        let inputs = inputs(given, &attrs.input_metadata)?;
+        let inputs = inputs(&running.resources, given, &attrs.input_metadata)?;
         let mut contexts = match &attrs.context.remote {
             Some(address) => remote(running, scope, address, attrs).await?,
             None => None,
@@ -90,6 +91,7 @@ impl Contexts {
 
 /// The graphs a client gives, with what it says of the images they are.
 fn inputs(
+    resources: &Resources,
     given: &BTreeMap<String, pb::Definition>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, InputGraph>, Status> {
@@ -101,7 +103,7 @@ fn inputs(
                 "failed to get frontend inputs: invalid nil input definition to definition op",
             ));
         }
-        let decoded = rbuild_llb::decode(definition).map_err(|error| llb_status(&error))?;
+        let decoded = resources.decode(definition).map_err(|error| llb_status(&error))?;
         let mut config = None;
         if let Some(text) = metadata.get(name) {
             let mut read = input_metadata(text).map_err(|error| Status::unknown(sentence(&error)))?;
@@ -263,7 +265,10 @@ mod tests {
         let given = BTreeMap::from([("base".to_owned(), definition())]);
         let metadata = r#"{"containerimage.config":"e30="}"#.to_owned();
         let metadata = BTreeMap::from([("base".to_owned(), metadata)]);
-        let found = inputs(&given, &metadata).unwrap().remove("base").unwrap();
+        let found = inputs(&Resources::default(), &given, &metadata)
+            .unwrap()
+            .remove("base")
+            .unwrap();
         assert_eq!(
             (found.graph.len(), found.config.as_deref()),
             (1, Some(&b"{}"[..]))
@@ -276,16 +281,23 @@ mod tests {
     #[test]
     fn row48_inputs_that_are_none_are_refused() {
         let nil = BTreeMap::from([("context".to_owned(), pb::Definition::default())]);
-        let error = inputs(&nil, &BTreeMap::new()).unwrap_err();
+        let error = inputs(&Resources::default(), &nil, &BTreeMap::new()).unwrap_err();
         let text = "failed to get frontend inputs: invalid nil input definition to definition op";
         assert_eq!(error.message(), text);
         let mut broken = definition();
         broken.def[0] = b"\xff".to_vec();
-        assert!(inputs(&BTreeMap::from([("a".to_owned(), broken)]), &BTreeMap::new()).is_err());
+        assert!(
+            inputs(
+                &Resources::default(),
+                &BTreeMap::from([("a".to_owned(), broken)]),
+                &BTreeMap::new()
+            )
+            .is_err()
+        );
         let given = BTreeMap::from([("a".to_owned(), definition())]);
         let metadata = BTreeMap::from([("a".to_owned(), "{".to_owned())]);
-        assert!(inputs(&given, &metadata).is_err());
-        assert!(inputs(&given, &BTreeMap::new()).is_ok());
+        assert!(inputs(&Resources::default(), &given, &metadata).is_err());
+        assert!(inputs(&Resources::default(), &given, &BTreeMap::new()).is_ok());
     }
 
     #[test]

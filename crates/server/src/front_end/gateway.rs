@@ -88,7 +88,7 @@ async fn find(running: &Running, scope: &Scope, source: &str, asked: &Asked) -> 
     let reference = match named.map(|value| value.split_once(':').unwrap_or((value, ""))) {
         None => source.to_owned(),
         Some(("docker-image", rest)) => rest.trim_start_matches("//").to_owned(),
-        Some(("input", name)) => return given(asked, name),
+        Some(("input", name)) => return given(running, asked, name),
         Some(_) => {
             let text = format!("unsupported context source for front end {source}");
             return Err(Status::invalid_argument(text));
@@ -131,10 +131,13 @@ async fn find(running: &Running, scope: &Scope, source: &str, asked: &Asked) -> 
 }
 
 /// An input of the build as the image, with the config that the client gives for it.
-fn given(asked: &Asked, name: &str) -> Result<Image, Status> {
+fn given(running: &Running, asked: &Asked, name: &str) -> Result<Image, Status> {
     let missing = || Status::unknown(format!("invalid input {name} for front end"));
     let input: pb::Definition = asked.inputs.get(name).cloned().ok_or_else(missing)?;
-    let decoded = rbuild_llb::decode(&input).map_err(|error| llb_status(&error))?;
+    let decoded = running
+        .resources
+        .decode(&input)
+        .map_err(|error| llb_status(&error))?;
     let mut found = None;
     if let Some(text) = asked.attrs.get(&format!("input-metadata:{name}")) {
         let read = rbuild_llb::attrs::input_metadata(text);

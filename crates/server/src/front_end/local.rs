@@ -20,6 +20,7 @@ use crate::errors;
 use crate::events::EventLog;
 use crate::export;
 use crate::forwarder::Forwarder;
+use crate::newer::Newer;
 use crate::running::Running;
 
 /// Runs them on this process's engine.
@@ -38,7 +39,8 @@ impl FrontEnds for LocalFrontEnds {
             attrs,
             ..Asked::default()
         };
-        Box::pin(async move { answered(&self.0, job, asked, cancel).await.map_err(failed) })
+        let newer = Newer::default();
+        Box::pin(async move { answered(&self.0, job, asked, newer, cancel).await.map_err(failed) })
     }
 }
 
@@ -47,6 +49,7 @@ impl FrontEnds for LocalFrontEnds {
 pub struct LocalDefinition {
     core: Arc<Core>,
     definition: pb::Definition,
+    newer: Newer,
 }
 
 impl LocalDefinition {
@@ -58,6 +61,7 @@ impl LocalDefinition {
         Ok(Self {
             core,
             definition: pb::Definition::decode(bytes)?,
+            newer: Newer::of_definition(bytes)?,
         })
     }
 }
@@ -74,7 +78,11 @@ impl FrontEnds for LocalDefinition {
             attrs,
             ..Asked::default()
         };
-        Box::pin(async move { answered(&self.core, job, asked, cancel).await.map_err(failed) })
+        let newer = self.newer.clone();
+        Box::pin(async move {
+            let answered = answered(&self.core, job, asked, newer, cancel);
+            answered.await.map_err(failed)
+        })
     }
 }
 
@@ -90,6 +98,7 @@ async fn answered(
     core: &Arc<Core>,
     job: &Arc<Job>,
     asked: Asked,
+    newer: Newer,
     cancel: &CancellationToken,
 ) -> Result<BuildResult, Status> {
     let (forwarder, _returned) = Forwarder::new("local".to_owned(), HashMap::new(), 0, Arc::default());
@@ -101,6 +110,7 @@ async fn answered(
         String::new(),
         Arc::new(forwarder),
     ));
+    running.resources.add(newer.resources)?;
     let wanted = Wanted::of(&asked.attrs.clone().into_iter().collect())?;
     let answer = super::answer(core, &running, &running.forwarder, asked).await?;
     export::result(&running, &answer, &wanted, &core.producers).await

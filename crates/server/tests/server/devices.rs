@@ -36,7 +36,7 @@ devices:
 
 /// A server that knows the devices of [`SPEC`], if `enabled`; nothing, with the reason printed, without busybox.
 #[expect(clippy::print_stdout, reason = "a skipped test says so")]
-fn bench(enabled: bool) -> Option<(Bench, TempDir)> {
+pub(crate) fn bench(enabled: bool) -> Option<(Bench, TempDir)> {
     if !Path::new("/bin/busybox").exists() {
         assert!(
             std::env::var_os("RBUILD_REQUIRE_PEERS").is_none(),

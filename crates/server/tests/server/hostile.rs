@@ -154,3 +154,70 @@ async fn privileged_row49_what_the_server_does_not_grant_is_refused_before_anyth
     assert!(bench.solve(unknown).await.is_err());
     bench.solve(llb("twin", hello("x"))).await.unwrap();
 }
+
+/// Mounts of any process of this machine below `dir`, and processes that name it.
+fn left_of(dir: &std::path::Path) -> Vec<String> {
+    let mark = dir.display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let processes = processes.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
+    let mut left = Vec::new();
+    for process in processes {
+        // A process that ends meanwhile has nothing.
+        let mounts = std::fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
+        left.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&mark))
+                .map(str::to_owned),
+        );
+        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&command).contains("sleep\u{0}4242") {
+            left.push(format!("{}", process.path().display()));
+        }
+    }
+    left
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_row48_a_client_that_goes_away_in_a_step_leaves_nothing_mounted() {
+    let Some((bench, _specs)) = crate::devices::bench(false) else {
+        return;
+    };
+    let text = "FROM scratch\nCOPY bin /bin\nRUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/t sleep 4242\n";
+    let context = bench.files("context", &[("Dockerfile", text)]);
+    std::fs::create_dir_all(context.join("bin")).unwrap();
+    std::fs::copy("/bin/busybox", context.join("bin/busybox")).unwrap();
+    for name in ["sh", "sleep"] {
+        std::os::unix::fs::symlink("busybox", context.join("bin").join(name)).unwrap();
+    }
+    let before = left_of(bench.dir.path());
+    let out = Arc::new(Mutex::new(Vec::new()));
+    let client = bench.client("s", &context, &out).await;
+    let since = Instant::now();
+    {
+        let solve = bench.solve(dockerfile("step", "s", "tar", &[]));
+        tokio::pin!(solve);
+        loop {
+            let ended = tokio::time::timeout(Duration::from_millis(50), &mut solve).await;
+            assert!(ended.is_err(), "the step goes on for an hour: {ended:?}");
+            if left_of(bench.dir.path())
+                .iter()
+                .any(|line| line.starts_with("/proc/"))
+            {
+                break;
+            }
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "the step does not begin"
+            );
+        }
+    }
+    drop(client);
+    let since = Instant::now();
+    while left_of(bench.dir.path()) != before || bench.core.builds.count() > 0 {
+        let left = left_of(bench.dir.path());
+        assert!(since.elapsed() < Duration::from_secs(10), "{left:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bench.solve(llb("after", hello("twin"))).await.unwrap();
+}

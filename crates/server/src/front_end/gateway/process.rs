@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
 use futures_util::StreamExt as _;
 use rbuild_builder::container::{
     Container, ContainerProcess, Input, Output, ProcessFailure, ProcessRequest, Shown, Streams,
@@ -25,13 +24,13 @@ use tonic::transport::server::Connected;
 
 use super::{Asked, Image, LABEL_NO_NETWORK, environment};
 use crate::answer::Answer;
-use crate::bridge::{Bridge, Caller};
+use crate::bridge::{self, Bridge, Caller};
 use crate::core::Core;
 use crate::errors::build_status;
 use crate::forwarder::{Forwarder, Returned};
 use crate::running::Running;
 use crate::scope::Scope;
-use crate::serve::{MESSAGE_BYTES_MAX, health};
+use crate::serve::health;
 
 /// Calls a front end may have open at once.
 const CALLS_MAX: u32 = 250;
@@ -218,9 +217,7 @@ fn judge(
 }
 
 async fn serve(bridge: Bridge, connection: Connection, stop: CancellationToken) {
-    let bridge = LlbBridgeServer::new(bridge)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let bridge = bridge::service(bridge);
     let only = futures_util::stream::once(async { Ok::<_, io::Error>(connection) });
     let incoming = only.chain(futures_util::stream::pending());
     let server = Server::builder()
