@@ -231,6 +231,8 @@ pub(crate) struct ServeRequest {
     pub(crate) front_ends: FrontEnds,
     /// Where the server says what it does.
     pub(crate) log: ServeLog,
+    /// Steps reach the network through proxies only.
+    pub(crate) proxy_network: bool,
     /// Where the devices of the host are described.
     pub(crate) cdi: Option<CdiConfig>,
     /// What provenance says of this machine.

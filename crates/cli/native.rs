@@ -470,6 +470,7 @@ impl Engine for Native {
             dns: request.dns,
             history: request.history,
             front_ends: request.front_ends,
+            proxy_network: request.proxy_network,
             cdi: request.cdi,
         };
         let server = Arc::new(Core::new(Arc::clone(&self.core), settings));

@@ -448,7 +448,7 @@ fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, DeviceGrants, Option
         "" | "default" => None,
         "none" => Some(NetMode::None),
         // What steps get that ask for nothing else, see `rules`.
-        "sandbox" => None,
+        "sandbox" | "proxy" => None,
         "host" => {
             granted.push(Entitlement::NetworkHost);
             Some(NetMode::Host)
@@ -538,6 +538,7 @@ fn rules(low: &LowBuild, env: &Env, mode: Mode) -> Result<StepRules, UsageError>
         retries: low.step_rules.run_retries.unwrap_or_default(),
         strict_limits: low.step_rules.strict_limits.unwrap_or_default(),
         private_network: low.network == "sandbox",
+        proxy_network: low.network == "proxy",
     })
 }
 

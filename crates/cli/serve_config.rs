@@ -64,7 +64,7 @@ pub(crate) struct ServeConfig {
     #[serde(rename = "insecure-entitlements")]
     pub(crate) insecure_entitlements: Vec<String>,
     #[serde(rename = "proxyNetwork")]
-    proxy_network: bool,
+    pub(crate) proxy_network: bool,
     pub(crate) log: Log,
     /// Where what provenance says of this machine is.
     #[serde(rename = "provenanceEnvDir")]
@@ -287,11 +287,6 @@ impl ServeConfig {
         let oci = &self.worker.oci;
         let network = oci.network_mode.as_str();
         let refusals = [
-            (
-                self.proxy_network,
-                "proxyNetwork",
-                "rbuild has no proxy for the network of builds",
-            ),
             (
                 oci.enabled == Some(false),
                 "worker.oci.enabled",

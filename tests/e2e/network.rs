@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 
+use rbuild_testkit::web::{Page, WebServer};
+
 use crate::e2e::fixture::Fixture;
 
 /// Whether a network of the build's own can be had.
@@ -81,4 +83,59 @@ fn without_pasta_there_is_a_sentence() {
     let ran = build.arg(fixture.context.dir()).fails();
     ran.says("a network of the build's own needs pasta (package passt), which is not in PATH")
         .says("Dockerfile:2");
+}
+
+#[test]
+fn privileged_row49_a_proxied_step_reaches_http_that_is_seen_and_nothing_else() {
+    let web = WebServer::start();
+    web.put("/file", Page::of("through the proxy\n"))
+        .put("/moved", Page::redirect(302, "/file"))
+        .put("/absent", Page::of("no").status(404));
+    let port = service();
+    let fixture = Fixture::new(&format!(
+        "FROM busybox\n\
+         RUN mkdir -p /etc/ssl/certs && echo own > /etc/ssl/certs/ca-certificates.crt\n\
+         RUN unset no_proxy NO_PROXY; wget -q -O /got {file} && wget -q -O /moved {moved}; wget -q -O /no {absent}; \
+         wget -q -O /no http://name.invalid/; cp /etc/ssl/certs/ca-certificates.crt /seen; true\n\
+         RUN busybox nc 127.0.0.1 {port} < /dev/null > /said 2>&1; busybox ls /sys/class/net > /net; \
+         tail -n +2 /proc/net/route | wc -l > /routes; true\n\
+         RUN --network=none env > /env\n",
+        file = web.url("/file"),
+        moved = web.url("/moved"),
+        absent = web.url("/absent"),
+    ));
+    let before = fixture.residue();
+    let (ran, image) = fixture.image(&["--network=proxy"]);
+    let files = image.files().unwrap();
+    for line in [
+        "proxy network requests:",
+        &format!("- GET {} -> 200", web.url("/file")),
+        &format!("- GET {} -> 302", web.url("/moved")),
+        &format!("- GET {} -> 404", web.url("/absent")),
+        "- GET http://name.invalid/ -> 502",
+    ] {
+        assert!(ran.to_string().contains(line), "{line} {ran}");
+    }
+    assert_eq!(files.text("got"), Some("through the proxy\n"));
+    assert_eq!(files.text("moved"), Some("through the proxy\n"));
+    assert!(!files.text("said").unwrap().contains("hello"));
+    assert_eq!(
+        (files.text("net"), files.text("routes")),
+        (Some("lo\n"), Some("0\n"))
+    );
+    assert!(!files.text("env").unwrap().to_lowercase().contains("http_proxy"));
+    // The step trusts who answers for https, the image does not.
+    let seen = files.text("seen").unwrap();
+    assert!(
+        seen.starts_with("own\n") && seen.contains("buildkit proxy CA begin"),
+        "{seen}"
+    );
+    assert_eq!(files.text("etc/ssl/certs/ca-certificates.crt"), Some("own\n"));
+    fixture.assert_clean_since(&before);
+    // What was made behind a proxy is not what is made without.
+    let (ran, _) = fixture.image(&[]);
+    assert!(
+        ran.executed().iter().any(|name| name.contains("RUN busybox nc")),
+        "{ran}"
+    );
 }

@@ -78,7 +78,8 @@ pub(crate) struct LowBuild {
     #[arg(long, value_name = "MODE", default_value = "auto", hide_default_value = true, help_heading = OUTPUT)]
     pub(crate) progress: String,
 
-    /// Network of steps: default, none, host, or sandbox for one of the build's own (needs pasta)
+    /// Network of steps: default, none, host, sandbox for one of the build's own (needs pasta), or proxy for
+    /// HTTP and HTTPS that are logged and judged by source policies
     #[arg(long, value_name = "MODE", default_value = "default", hide_default_value = true, help_heading = STEPS)]
     pub(crate) network: String,
     /// Secret for steps, e.g. "id=token,src=token.txt", "id=token,env=TOKEN"

@@ -102,7 +102,7 @@ pub(crate) struct OnlyOne {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", hide = true)]
     pub(crate) oci_worker_selinux: Option<bool>,
-    /// Protection of the network
+    /// Steps of all builds reach HTTP and HTTPS through a proxy that sees what they fetch, and nothing else
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         value_name = "BOOL", hide = true)]
     pub(crate) proxy_network: Option<bool>,

@@ -117,6 +117,7 @@ fn serve(
             repositories: config.frontend.gateway.allowed_repositories.clone(),
         },
         cdi: cdi(args, &config),
+        proxy_network: args.only.proxy_network.unwrap_or(config.proxy_network),
         log,
     };
     let engine = open(options)?;
@@ -153,10 +154,6 @@ fn refuse(args: &ServeArgs) -> Result<(), CommandError> {
         (
             only.oci_worker_selinux == Some(true),
             "--oci-worker-selinux: rbuild does not apply SELinux labels",
-        ),
-        (
-            only.proxy_network == Some(true),
-            "--proxy-network: rbuild has no proxy for the network of builds",
         ),
     ];
     match refusals.iter().find(|(is_asked, _)| *is_asked) {

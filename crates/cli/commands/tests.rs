@@ -937,7 +937,6 @@ fn a_daemon_that_cannot_be_is_refused_by_name() {
         (&["--tlscacert=/a"], "--tlscert"),
         (&["--oci-worker-selinux"], "SELinux"),
         (&["--oci-worker-apparmor-profile=p"], "AppArmor"),
-        (&["--proxy-network"], "proxy"),
         (&["--oci-worker-gc-keepstorage=much"], "much"),
         (&["--log-level=loud"], "loud"),
     ] {

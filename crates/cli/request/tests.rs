@@ -151,6 +151,7 @@ fn limits_of_steps_and_what_becomes_of_those_that_fail() {
         retries: 3,
         strict_limits: true,
         private_network: true,
+        proxy_network: false,
         on_error: OnError::Keep("/there".into()),
     };
     assert_eq!(
@@ -164,6 +165,8 @@ fn limits_of_steps_and_what_becomes_of_those_that_fail() {
         expected
     );
     assert_eq!(rules(&["--run-timeout=0"]).timeout, None);
+    let proxied = rules(&["--network=proxy"]);
+    assert!(proxied.proxy_network && !proxied.private_network);
     let OnError::Keep(dir) = rules(&["--on-error=keep"]).on_error else {
         panic!("a directory of our own")
     };

@@ -114,7 +114,6 @@ fn keys_without_effect_are_named() {
 #[test]
 fn protection_that_is_not_given_is_refused() {
     for (text, key) in [
-        ("proxyNetwork = true", "proxyNetwork"),
         ("[worker.oci]\nselinux = true", "worker.oci.selinux"),
         (
             "[worker.oci]\napparmor-profile = \"x\"",

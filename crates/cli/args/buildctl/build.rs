@@ -54,7 +54,8 @@ pub(crate) struct BuildArgs {
 
     #[arg(long, hide = true)]
     pub(crate) trace: Option<PathBuf>,
-    #[arg(long, hide = true)]
+    /// Steps reach HTTP and HTTPS through a proxy that sees what they fetch, and nothing else
+    #[arg(long)]
     pub(crate) proxy_network: bool,
     #[arg(long, hide = true)]
     pub(crate) ref_file: Option<PathBuf>,

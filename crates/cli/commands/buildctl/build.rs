@@ -31,14 +31,17 @@ pub(crate) fn run(
         )));
     }
     unserved(args)?;
-    let low = low(args, env)?;
+    let mut low = low(args, env)?;
+    // Steps without a network have no use for a proxy.
+    if args.proxy_network && low.network != "none" {
+        "proxy".clone_into(&mut low.network);
+    }
     build::build(low, false, EngineOptions::default(), env, open).map(drop)
 }
 
 fn unserved(args: &BuildArgs) -> Result<(), CommandError> {
     let flags = [
         ("--trace", args.trace.is_some()),
-        ("--proxy-network", args.proxy_network),
         ("--ref-file", args.ref_file.is_some()),
         (
             "--registry-auth-tlscontext",
