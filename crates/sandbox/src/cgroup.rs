@@ -298,3 +298,10 @@ fn missing(trees: &[Hierarchy], refused: &[Refused], controller: Controller) -> 
     let place = tree.mount.display();
     format!("rbuild may not make a group with the controller {name} below its own in {place}{answer}")
 }
+
+/// The controllers of each hierarchy of version 1 that this machine has.
+pub(crate) fn old_hierarchies() -> Vec<Vec<String>> {
+    let old = |tree: &Hierarchy| tree.version == Version::V1 && tree.is_controlled();
+    let found = hierarchy::read().into_iter().filter(old);
+    found.map(|tree| tree.controllers).collect()
+}

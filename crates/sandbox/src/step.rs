@@ -60,6 +60,12 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
         plan, root, trees, ..
     } = prepared;
     let secure = plan.security == Security::Sandbox;
+    // The host's `/proc` says it, as long as it is there.
+    let old_cgroups = if secure {
+        Vec::new()
+    } else {
+        crate::cgroup::old_hierarchies()
+    };
     rustix::process::umask(Mode::empty());
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).during("make mounts private", "/")?;
@@ -94,7 +100,7 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
             .iter()
             .any(|mount| rbuild_sys::clean(&mount.dest) == Path::new(path))
     };
-    let null = system::mount_all(&root, plan, staging.as_fd(), replaced)?;
+    let null = system::mount_all(&root, plan, staging.as_fd(), &old_cgroups, replaced)?;
     let mut files = Files {
         staging: staging.as_fd(),
         dir: None,

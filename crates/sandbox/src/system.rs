@@ -41,17 +41,22 @@ const HARDENED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 
 /// Mounts all of it below `root`; gives the step's own `/dev/null`.
 ///
+/// `old_cgroups` are the hierarchies of version 1 that an insecure step gets, by their controllers.
 /// `replaced` says whether a mount of the plan takes that path instead.
 pub(crate) fn mount_all(
     root: &RootFd,
     plan: &Plan,
     staging: BorrowedFd<'_>,
+    old_cgroups: &[Vec<String>],
     replaced: impl Fn(&str) -> bool,
 ) -> Result<OwnedFd, SetupError> {
     let secure = plan.security == Security::Sandbox;
     let proc = mount_proc(root)?;
     let sys = mount_sys(root, secure)?;
     mount_cgroup(sys.as_fd(), secure);
+    if !secure && !old_cgroups.is_empty() {
+        mount_old_cgroups(sys.as_fd(), old_cgroups);
+    }
     let devices = Devices::open(staging, secure)?;
     // Also where a mount of the plan covers it: standard input is from here.
     let dev = devices.mount(root, secure)?;
@@ -146,6 +151,32 @@ fn mount_cgroup(sys: BorrowedFd<'_>, secure: bool) {
     {
         // A machine that refuses this leaves an empty or read-only directory there, which is as good.
         drop(attach(tree.as_fd(), target.as_fd(), Path::new("/sys/fs/cgroup")));
+    }
+}
+
+/// On a machine of version 1 an insecure step finds each of its hierarchies by its controllers (runc's `cgroup` mount), as
+/// BuildKit's do; a sandbox needs none of them. What the machine refuses is not there.
+fn mount_old_cgroups(sys: BorrowedFd<'_>, hierarchies: &[Vec<String>]) {
+    let Ok(target) = open_beneath(sys, "fs/cgroup", OFlags::PATH | OFlags::DIRECTORY) else {
+        return;
+    };
+    let Ok(top) = new_filesystem("tmpfs", HARDENED, &[("mode", Some("755")), ("size", Some("64k"))]) else {
+        return;
+    };
+    let shown = Path::new("/sys/fs/cgroup");
+    if attach(top.as_fd(), target.as_fd(), shown).is_err() {
+        return;
+    }
+    for controllers in hierarchies {
+        let name = controllers.join(",");
+        let options: Vec<_> = controllers.iter().map(|name| (name.as_str(), None)).collect();
+        let made = rustix::fs::mkdirat(&top, name.as_str(), Mode::from_raw_mode(0o755));
+        let (Ok(()), Ok(tree)) = (made, new_filesystem("cgroup", HARDENED, &options)) else {
+            continue;
+        };
+        if let Ok(place) = open_beneath(top.as_fd(), &name, OFlags::PATH | OFlags::DIRECTORY) {
+            drop(attach(tree.as_fd(), place.as_fd(), &shown.join(&name)));
+        }
     }
 }
 

@@ -211,6 +211,23 @@ fn privileged_row27_masked_and_read_only_paths_hold() {
 }
 
 #[test]
+fn privileged_row49_only_an_insecure_step_writes_to_control_groups() {
+    let Some(fixture) = Fixture::new() else { return };
+    let old = std::path::Path::new("/sys/fs/cgroup/cpuset/tasks").exists();
+    let dir = if old {
+        "/sys/fs/cgroup/cpuset"
+    } else {
+        "/sys/fs/cgroup"
+    };
+    let name = format!("rbuild-test-{}", std::process::id());
+    let script = format!("mkdir {dir}/{name} 2>/dev/null && echo made && rmdir {dir}/{name}; true");
+    let mut plan = fixture.plan(&script);
+    assert_eq!(run(&plan).ok(), "");
+    plan.security = Security::Insecure;
+    assert_eq!(run(&plan).ok(), "made\n");
+}
+
+#[test]
 fn privileged_row08_device_nodes_of_a_step_open_nothing() {
     let Some(fixture) = Fixture::new() else { return };
     let disk = a_disk();
