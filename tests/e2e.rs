@@ -3,6 +3,7 @@
 mod attestations;
 mod bad_input;
 mod behaviours;
+mod buildx;
 mod cache;
 mod cache_keys;
 mod cache_transfer;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rbuild_testkit::base;
 use rbuild_testkit::command::{Ran, RbuildCommand, TestHome};
 use rbuild_testkit::debian::DebianBase;
+use rbuild_testkit::facts::Kind;
 use rbuild_testkit::image::{Image, OciLayout};
 use rbuild_testkit::machine;
 use rbuild_testkit::run::Bundle;
@@ -403,5 +404,65 @@ fn slow_rootless_go_and_rust_build_for_an_ordinary_user() {
         };
         let (_, layout, _) = project.image("Dockerfile", &[]);
         serves(&layout, answer);
+    }
+}
+
+/// `docs/deploy/Dockerfile`: what takes the place of `moby/buildkit` in buildx's drivers.
+#[test]
+fn slow_privileged_the_image_of_a_daemon_is_built_by_this_program() {
+    let Some(home) = root_home("deploy") else { return };
+    let base = match DebianBase::Slim.layout() {
+        Ok(dir) => format!(
+            "--build-context=debian:12-slim=oci-layout://{}:{}",
+            dir.display(),
+            DebianBase::Slim.name()
+        ),
+        Err(error) => return machine::skip(&format!("deploy: {error:#}")),
+    };
+    let context = home.work().join("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::copy(RBUILD, context.join("rbuild")).unwrap();
+    let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deploy/Dockerfile");
+    let build = |output: &str| {
+        home.command(RBUILD)
+            .args([
+                "build",
+                "--progress=plain",
+                "--build-arg=PACKAGES=",
+                "-t",
+                "deploy:test",
+                &base,
+                output,
+                "-f",
+            ])
+            .arg(&dockerfile)
+            .arg(&context)
+            .timeout(BUILD_TIMEOUT)
+            .ok()
+    };
+    let archive = home.work().join("deploy.tar");
+    build(&format!("--output=type=oci,dest={}", archive.display()));
+    build("--output=type=image");
+    let layout = OciLayout::open(&archive).unwrap();
+    validate::assert_valid(&layout);
+    let image = layout.image().unwrap();
+    let config = image.run_config();
+    assert_eq!(config["Entrypoint"], serde_json::json!(["buildkitd"]));
+    assert!(config["Volumes"].get("/var/lib/buildkit").is_some(), "{config}");
+    let files = image.files().unwrap();
+    for name in ["usr/bin/buildkitd", "usr/bin/buildctl"] {
+        let kind = files.get(name).map(|facts| &facts.kind);
+        assert!(
+            matches!(kind, Some(Kind::Symlink(target)) if target == "rbuild"),
+            "{name}: {kind:?}"
+        );
+    }
+    // Both run in it, by the names that drivers call.
+    for (program, expected) in [("buildkitd", "buildkitd "), ("buildctl", "buildctl ")] {
+        let ran = home
+            .command(RBUILD)
+            .args(["run", "--rm", "--entrypoint", program, "deploy:test", "--version"])
+            .ok();
+        assert!(ran.stdout_text().starts_with(expected), "{ran}");
     }
 }

@@ -14,13 +14,13 @@ const LONG: Duration = Duration::from_secs(20);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A server with a directory of its own.
-struct Daemon {
-    dir: tempfile::TempDir,
+pub(crate) struct Daemon {
+    pub(crate) dir: tempfile::TempDir,
     server: Child,
 }
 
 impl Daemon {
-    fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         for name in ["buildkitd", "buildctl"] {
             symlink(RBUILD, dir.path().join(name)).expect("a link");
@@ -38,11 +38,11 @@ impl Daemon {
         Self { dir, server }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("s.sock")
     }
 
-    fn buildctl(&self, args: &[&str]) -> Command {
+    pub(crate) fn buildctl(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.dir.path().join("buildctl"));
         command
             .env("BUILDKIT_HOST", format!("unix://{}", self.socket().display()))
@@ -51,7 +51,7 @@ impl Daemon {
     }
 
     #[track_caller]
-    fn asked(&self, args: &[&str]) -> String {
+    pub(crate) fn asked(&self, args: &[&str]) -> String {
         let output = self.buildctl(args).output().expect("buildctl runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));

@@ -38,9 +38,22 @@ const DEMO_PACKAGES: [(&str, &str); 6] = [
 const BENCH_PACKAGES: [(&str, &str); 3] =
     [("buildah", "buildah"), ("time", "time"), ("valgrind", "valgrind")];
 
+/// What some tests need that not every release of Debian has: they say so where it is missing.
+const OPTIONAL_PACKAGES: [(&str, &str); 1] =
+    [("docker-buildx", "/usr/libexec/docker/cli-plugins/docker-buildx")];
+
 /// Installs what the tests need.
 pub(crate) fn for_tests() -> Result<()> {
-    install(&TEST_PACKAGES)
+    install(&TEST_PACKAGES)?;
+    let known = |package: &str| {
+        let shown = Command::new("apt-cache").args(["show", package]).output();
+        shown.is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+    };
+    let had: Vec<_> = OPTIONAL_PACKAGES
+        .into_iter()
+        .filter(|(package, _)| machine::is_root() && known(package))
+        .collect();
+    install(&had)
 }
 
 /// Installs what the demonstration needs.
