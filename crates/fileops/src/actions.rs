@@ -12,7 +12,7 @@ use rbuild_sys::{RootFd, clean};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use crate::copy::data::{DataError, write_all};
+use rbuild_sys::data::{DataError, write_all};
 use crate::copy::{CopyError, CopyReport, copy};
 use crate::dest::{Dest, DestError, NewDir, Place, both, io_error, open_path, set_owner, set_times};
 use crate::owner::{Owner, OwnerError, resolve};

@@ -1,7 +1,6 @@
 //! COPY and ADD: from a source tree into a root. Owns which source lands where (BuildKit's `docopy` and
 //! `fsutil/copy.Copy`); the tree itself is copied by [`tree`], one file by [`file`], its bytes by [`data`].
 
-pub(crate) mod data;
 mod engine;
 mod file;
 mod tree;

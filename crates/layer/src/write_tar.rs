@@ -11,11 +11,13 @@
 
 mod changes;
 mod compare;
+mod merge;
 mod sink;
 mod source;
 mod walk;
 
 pub use changes::{Upper, is_explicit, link_changes, link_tree};
+pub use merge::{Contents, link_touched, merge_layers};
 
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;

@@ -44,11 +44,13 @@ pub(crate) fn list_xattrs(fd: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
             Err(e) => return Err(e),
         }
     };
-    let mut names: Vec<Vec<u8>> = buffer[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect();
+    let mut names = names_of(&buffer[..length]);
     names.sort();
     Ok(names)
+}
+
+/// The names in a list as the kernel gives it.
+pub(crate) fn names_of(list: &[u8]) -> Vec<Vec<u8>> {
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(<[u8]>::to_vec).collect()
 }

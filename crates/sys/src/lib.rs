@@ -8,6 +8,7 @@
 )]
 
 pub mod activation;
+pub mod data;
 pub mod landlock;
 pub mod mount_attr;
 pub mod namespace;

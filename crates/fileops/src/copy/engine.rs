@@ -12,7 +12,7 @@ use rbuild_graph::{CopyAction, FileTime};
 use rustix::fs::{FileType, Mode, Stat};
 use rustix::io::Errno;
 
-use crate::copy::data::DataCopier;
+use rbuild_sys::data::DataCopier;
 use crate::copy::{CopyError, CopyReport};
 use crate::dest::{both, set_owner, set_times};
 use crate::mode::ModeChange;

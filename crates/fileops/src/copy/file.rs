@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::copy::CopyError;
-use crate::copy::data::DataError;
+use rbuild_sys::data::DataError;
 use crate::copy::engine::Engine;
 use crate::copy::tree::parent_of;
 use crate::dest::{open_path, set_owner, set_times};

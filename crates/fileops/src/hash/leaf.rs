@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::stat_cache::StatKey;
-use crate::copy::data::UNSIZED_MAX_BYTES;
+use rbuild_sys::data::UNSIZED_MAX_BYTES;
 use crate::dest::open_path;
 use crate::xattr::{self, Origin, Xattrs};
 

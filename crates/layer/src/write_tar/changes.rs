@@ -47,12 +47,7 @@ pub fn link_changes(
         lower: Some(lower),
         ..WriteOptions::default()
     };
-    let mut links = Links {
-        sources,
-        out,
-        whiteout: None,
-        times: Vec::new(),
-    };
+    let mut links = Links::new(sources, out);
     let (tree, is_whole) = match upper {
         Upper::Layer(tree) => (tree, false),
         Upper::Tree(tree) => (tree, true),
@@ -74,12 +69,7 @@ pub fn link_changes(
 /// # Errors
 /// [`WriteError`]; `out` holds a useless beginning then. [`WriteError::is_unlinkable`] if the files have to be copied.
 pub fn link_tree(tree: &RootFd, form: Form, out: &RootFd) -> Result<(), WriteError> {
-    let links = Links {
-        sources: std::slice::from_ref(tree),
-        out,
-        whiteout: None,
-        times: Vec::new(),
-    };
+    let links = Links::new(std::slice::from_ref(tree), out);
     let options = WriteOptions::default();
     let walk = Walk::new(tree.as_fd(), form, &options, links)?;
     walk.run()?.sink.set_times()
@@ -114,7 +104,8 @@ impl Sink for Nowhere {
     }
 }
 
-struct Links<'a> {
+/// Makes a layer directory of links.
+pub(super) struct Links<'a> {
     sources: &'a [RootFd],
     out: &'a RootFd,
     /// The inode of all whiteouts, once there is one.
@@ -154,6 +145,17 @@ impl Sink for Links<'_> {
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty());
         self.whiteout = Some(made.map_err(|e| failed("open whiteout", &path, e))?);
         Ok(())
+    }
+}
+
+impl<'a> Links<'a> {
+    pub(super) const fn new(sources: &'a [RootFd], out: &'a RootFd) -> Self {
+        Self {
+            sources,
+            out,
+            whiteout: None,
+            times: Vec::new(),
+        }
     }
 }
 
@@ -226,7 +228,7 @@ impl Links<'_> {
         Ok(())
     }
 
-    fn set_times(&self) -> Result<(), WriteError> {
+    pub(super) fn set_times(&self) -> Result<(), WriteError> {
         for (path, times) in &self.times {
             let shown = path.as_os_str().as_bytes();
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -245,7 +247,7 @@ impl Links<'_> {
     }
 }
 
-fn timestamps(stat: &Stat) -> Timestamps {
+pub(super) fn timestamps(stat: &Stat) -> Timestamps {
     let time = |tv_sec, nanoseconds: u64| Timespec {
         tv_sec,
         tv_nsec: nanoseconds.cast_signed(),
@@ -256,7 +258,7 @@ fn timestamps(stat: &Stat) -> Timestamps {
     }
 }
 
-fn beneath(verb: &'static str, path: &[u8], error: RootFdError) -> WriteError {
+pub(super) fn beneath(verb: &'static str, path: &[u8], error: RootFdError) -> WriteError {
     let source = error
         .errno()
         .map_or_else(|| std::io::Error::other(error), Into::into);

@@ -61,6 +61,15 @@ impl Source {
         self.file_type() == FileType::CharacterDevice && self.stat.st_rdev == 0
     }
 
+    /// When the inode was changed last, be it content, metadata or names: nobody can set that.
+    pub(super) fn ctime(&self) -> Time {
+        let nanoseconds = u32::try_from(self.stat.st_ctime_nsec).unwrap_or(0);
+        Time {
+            seconds: self.stat.st_ctime,
+            nanoseconds,
+        }
+    }
+
     pub(super) fn mtime(&self) -> Time {
         let nanoseconds = u32::try_from(self.stat.st_mtime_nsec).unwrap_or(0);
         Time {

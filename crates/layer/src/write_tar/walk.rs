@@ -23,8 +23,11 @@ pub(super) struct Walk<'a, S: Sink> {
     entries: u64,
     /// It is a whole file system that is walked: what is only below is gone.
     is_whole: bool,
+    /// What was touched at this time or later is no longer what is below.
+    touched: Option<Time>,
     is_altered: bool,
     late: LateLinks,
+    apart: Vec<Vec<u8>>,
     /// The directory the walk is in, and the same path in the layers below.
     dir: OwnedFd,
     lower: Option<OwnedFd>,
@@ -34,7 +37,7 @@ pub(super) struct Walk<'a, S: Sink> {
     /// First levels whose own entry is written (or that have none).
     written_levels: usize,
     /// Where the content of an inode with several names is in the archive.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    links: HashMap<(u64, u64), First>,
     /// Unchanged names, in opaque directories, of inodes whose content is not in the archive yet.
     unchanged_links: HashMap<(u64, u64), Vec<Vec<u8>>>,
 }
@@ -48,6 +51,16 @@ pub(super) struct Walked<S> {
     pub(super) is_altered: bool,
     /// Names that did not change, given all the same as those of files that did.
     pub(super) late: LateLinks,
+    /// Names given as hard links of files that have the same names below: with overlayfs they are files of their own, since
+    /// each was copied up for itself. Of walks that look at what was touched.
+    pub(super) apart: Vec<Vec<u8>>,
+}
+
+/// Where an inode with several names was given first.
+struct First {
+    path: Vec<u8>,
+    /// The inode below that has this name.
+    below: Option<(u64, u64)>,
 }
 
 /// A directory the walk is in, at any depth.
@@ -87,8 +100,10 @@ impl<'a, S: Sink> Walk<'a, S> {
             sink,
             entries: 0,
             is_whole: false,
+            touched: None,
             is_altered: false,
             late: LateLinks::new(),
+            apart: Vec::new(),
             dir,
             lower,
             path: Vec::new(),
@@ -123,6 +138,12 @@ impl<'a, S: Sink> Walk<'a, S> {
         self
     }
 
+    /// Takes for changed what was touched at `since` or later, and tells names that overlayfs would part.
+    pub(super) fn touched(mut self, since: Time) -> Self {
+        self.touched = Some(since);
+        self
+    }
+
     pub(super) fn run(mut self) -> Result<Walked<S>, WriteError> {
         let root = Source {
             stat: rbuild_sys::owner::fstat(&self.dir).map_err(|e| failed("stat", b"/", e))?,
@@ -132,7 +153,7 @@ impl<'a, S: Sink> Walk<'a, S> {
                 source,
             })?),
         };
-        let opaque = root.overlay_state(self.form, b"/")?;
+        let opaque = !self.is_whole && root.overlay_state(self.form, b"/")?;
         self.is_altered |= opaque;
         self.enter(root.id(), opaque || self.is_whole, None, 0)?;
         self.mark_opaque(opaque)?;
@@ -148,6 +169,7 @@ impl<'a, S: Sink> Walk<'a, S> {
             entries: self.entries,
             is_altered: self.is_altered,
             late: self.late,
+            apart: self.apart,
         })
     }
 
@@ -165,7 +187,8 @@ impl<'a, S: Sink> Walk<'a, S> {
                 self.whiteout(name)
             };
         }
-        let opaque = source.overlay_state(self.form, &path)?;
+        // In a whole file system such marks are nobody's but who made them.
+        let opaque = !self.is_whole && source.overlay_state(self.form, &path)?;
         self.is_altered |= opaque;
         let Some(kind) = source.kind(self.dir.as_fd(), name, &path, self.form)? else {
             return Ok(());
@@ -177,6 +200,7 @@ impl<'a, S: Sink> Walk<'a, S> {
             }
             _ => false,
         };
+        let same = same && self.touched.is_none_or(|since| source.ctime() < since);
         let mut entry = Entry {
             path,
             kind,
@@ -199,10 +223,14 @@ impl<'a, S: Sink> Walk<'a, S> {
         }
         entry.xattrs = source.xattrs(self.options.xattrs, &entry.path)?;
         if many_names {
+            let below = lower.as_ref().map(Source::id);
             if let Some(first) = self.links.get(&source.id()) {
                 entry.kind = EntryKind::HardLink {
-                    target: first.clone(),
+                    target: first.path.clone(),
                 };
+                if self.touched.is_some() && below.is_some() && below == first.below {
+                    self.apart.push(entry.path.clone());
+                }
                 self.emit(&entry)?;
                 if same {
                     self.late.insert(entry.path);
@@ -216,7 +244,8 @@ impl<'a, S: Sink> Walk<'a, S> {
                     .push(entry.path);
                 return Ok(());
             }
-            self.links.insert(source.id(), entry.path.clone());
+            let path = entry.path.clone();
+            self.links.insert(source.id(), First { path, below });
         }
         self.emit(&entry)?;
         if let (EntryKind::File { size }, Some(fd)) = (&entry.kind, &source.fd) {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 const SMALL_MAX_BYTES: u64 = 64 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
 /// Most bytes taken of a file whose status says that it is empty: those of `/proc` are not, and a log may begin to grow.
-pub(crate) const UNSIZED_MAX_BYTES: u64 = 16 << 20;
+pub const UNSIZED_MAX_BYTES: u64 = 16 << 20;
 /// Most bytes asked of one `copy_file_range(2)`, so that a build can be stopped in the middle of a large file.
 const RANGE_MAX_BYTES: u64 = 64 << 20;
 
@@ -27,28 +27,33 @@ enum Way {
 
 /// Copies file content. Shared by all threads of a copy.
 #[derive(Debug, Default)]
-pub(super) struct DataCopier {
+pub struct DataCopier {
     ways: Mutex<HashMap<(u64, u64), Way>>,
 }
 
 /// Which side failed.
 #[derive(Debug)]
-pub(crate) enum DataError {
+pub enum DataError {
+    /// The file that is read.
     Read(Errno),
+    /// The file that is written.
     Write(Errno),
 }
 
 impl DataCopier {
     /// Copies `source`, whose status is `stat`, into the empty file `target`: as much as it had when it was looked at, for
     /// whoever writes to it meanwhile may never end. BuildKit stops there too. Returns the bytes of the file.
-    pub(super) fn copy(&self, source: &OwnedFd, stat: &Stat, target: &OwnedFd) -> Result<u64, DataError> {
+    ///
+    /// # Errors
+    /// The kernel's, with the side that failed.
+    pub fn copy(&self, source: &OwnedFd, stat: &Stat, target: &OwnedFd) -> Result<u64, DataError> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let sparse = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size;
         if size <= SMALL_MAX_BYTES && !sparse {
             let bytes = if size == 0 { UNSIZED_MAX_BYTES } else { size };
             return read_write(source, target, bytes);
         }
-        let target_dev = rbuild_sys::owner::fstat(target).map_err(DataError::Write)?.st_dev;
+        let target_dev = crate::owner::fstat(target).map_err(DataError::Write)?.st_dev;
         let key = (stat.st_dev, target_dev);
         let mut way = self.way(key);
         if way == Way::Clone {
@@ -168,7 +173,10 @@ fn read_write(source: &OwnedFd, target: &OwnedFd, most: u64) -> Result<u64, Data
 }
 
 /// Writes all of `bytes`.
-pub(crate) fn write_all(target: impl AsFd, mut bytes: &[u8]) -> Result<(), DataError> {
+///
+/// # Errors
+/// The kernel's.
+pub fn write_all(target: impl AsFd, mut bytes: &[u8]) -> Result<(), DataError> {
     while !bytes.is_empty() {
         match rustix::io::write(&target, bytes) {
             Ok(n) => bytes = &bytes[n..],
