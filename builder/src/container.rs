@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_graph::{ExecMeta, ExecOp, MountKind, SecretEnv, SecurityMode};
 use rbuild_sandbox::{Entrance, MountKind as MountAs, MountPlan, SpawnError, Stdio};
-use rbuild_sandbox::{OverlayPlan, Process, Running, Source, WaitError};
+use rbuild_sandbox::{Process, Running, Source, WaitError};
 use rbuild_snapshotter::Workspace;
 use rbuild_store::StoreError;
 use rbuild_sys::overlay::OverlayError;
@@ -163,7 +163,7 @@ enum Stage {
 struct Held {
     /// Mounts of this process, detached: the sandbox shows the same ones.
     trees: Vec<OwnedFd>,
-    root: OverlayPlan,
+    root: Source,
     plans: Vec<MountPlan>,
     /// Of each mount asked for, its files.
     files: Vec<Option<Arc<RootFd>>>,
@@ -203,11 +203,11 @@ impl Container {
         let wanted: Vec<String> = exec.mounts.iter().map(|mount| mount.dest.clone()).collect();
         let shown: Vec<MountPlan> = shown.into_iter().map(Shown::plan).collect();
         let held = blocking(move || {
-            let workspace = engine
+            let mut workspace = engine
                 .snapshotter
                 .workspace(&lease, base.layers())
                 .map_err(OpError::from)?;
-            let mut root = exec::overlay_of(&workspace);
+            let mut above = None;
             if let Some(bundle) = bundle {
                 let dir = lease
                     .new_dir("host-ca")
@@ -219,8 +219,9 @@ impl Container {
                     .map_err(OpError::from)?
                     .into_root();
                 let made = HostCa::prepare(&bundle, &view, dir).map_err(OpError::from)?;
-                root.lowers.insert(0, made.lower().to_owned());
+                above = Some(made.lower().to_owned());
             }
+            let root = exec::source_of(workspace.tree(above.as_deref()).map_err(OpError::from)?);
             let mut held = Held::mount(root, workspace, mounts, &wanted)?;
             held.plans.extend(shown);
             Ok::<_, ContainerError>(held)
@@ -522,12 +523,12 @@ impl Shown {
 
 impl Held {
     fn mount(
-        root: OverlayPlan,
+        root: Source,
         workspace: Workspace,
         mounts: Mounts,
         wanted: &[String],
     ) -> Result<Self, ContainerError> {
-        let mut trees = vec![root.spec().mount()?];
+        let mut trees = vec![mount_root(&root)?];
         let mut plans = mounts.plans();
         let mut opened = vec![("/".to_owned(), files(&trees[0])?)];
         for plan in &mut plans {
@@ -565,6 +566,17 @@ impl Held {
             _mounts: mounts,
             _workspace: workspace,
         })
+    }
+}
+
+fn mount_root(root: &Source) -> Result<OwnedFd, ContainerError> {
+    match root {
+        Source::Overlay(overlay) => Ok(overlay.spec().mount()?),
+        Source::Path(dir) => RootFd::open(dir)?
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(kernel("open a root")),
+        Source::Fd(_) => Err(ContainerError::RootKind),
     }
 }
 

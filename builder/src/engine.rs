@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rbuild_fileops::{SourceTree, StatCache, StatKey, StatTable};
 use rbuild_registry::Client;
-use rbuild_sandbox::Sandbox;
-use rbuild_snapshotter::Snapshotter;
+use rbuild_sandbox::{Confinement, Sandbox};
+use rbuild_snapshotter::{Means, Snapshotter};
 use rbuild_store::{FormName, Store};
 use rbuild_sys::overlay::Form;
 
@@ -29,6 +29,8 @@ pub struct Engine {
     pub form: Form,
     /// The name of that form and its owners.
     pub form_name: FormName,
+    /// What keeps steps apart.
+    pub confinement: Confinement,
 }
 
 impl Engine {
@@ -44,6 +46,22 @@ impl Engine {
             sandbox: Arc::new(sandbox),
             form,
             form_name,
+            confinement: Confinement::default(),
+        }
+    }
+
+    /// The same with steps that something else keeps apart.
+    #[must_use]
+    pub fn with_confinement(self, confinement: Confinement) -> Self {
+        Self { confinement, ..self }
+    }
+
+    /// The same with another way to show stacks of layers.
+    #[must_use]
+    pub fn with_means(self, means: Means) -> Self {
+        Self {
+            snapshotter: self.snapshotter.with_means(means),
+            ..self
         }
     }
 
@@ -57,6 +75,7 @@ impl Engine {
             sandbox: Arc::clone(&self.sandbox),
             form: self.form,
             form_name: self.form_name.clone(),
+            confinement: self.confinement,
         }
     }
 

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use rbuild_snapshotter::Means;
 use rbuild_sys::userns::Rung;
 use rbuild_ui::values::scalar::parse_bool;
 
@@ -77,6 +78,10 @@ pub(crate) struct GlobalArgs {
     /// How steps are kept apart: root, subids or one-id, instead of the first that works (see `rbuild doctor`)
     #[arg(long, global = true, env = RUNG_VARIABLE, value_name = "RUNG", value_parser = rung, help_heading = "Global options")]
     pub(crate) rung: Option<Rung>,
+    /// How layers become file systems: overlayfs, fuse-overlayfs or native, instead of the first that works (auto)
+    #[arg(long, global = true, env = SNAPSHOTTER_VARIABLE, value_name = "SNAPSHOTTER", value_parser = snapshotter,
+        help_heading = "Global options")]
+    pub(crate) snapshotter: Option<SnapshotterChoice>,
     /// Show everything there is to say about warnings
     #[arg(short = 'D', long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = go_bool, value_name = "BOOL", hide_possible_values = true, help_heading = "Global options")]
@@ -433,6 +438,25 @@ pub(crate) fn rung(text: &str) -> Result<Rung, String> {
         let names = Rung::ALL.map(Rung::name).join(", ");
         format!("{text:?} is none of {names}")
     })
+}
+
+/// The environment's way to say `--snapshotter`.
+pub(crate) const SNAPSHOTTER_VARIABLE: &str = "RBUILD_SNAPSHOTTER";
+
+/// The one way to show stacks of layers, or nothing for the first that works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SnapshotterChoice(pub(crate) Option<Means>);
+
+/// A snapshotter by its name.
+pub(crate) fn snapshotter(text: &str) -> Result<SnapshotterChoice, String> {
+    if text == "auto" {
+        return Ok(SnapshotterChoice(None));
+    }
+    let means = Means::parse(text).ok_or_else(|| {
+        let names = Means::ALL.map(Means::name).join(", ");
+        format!("{text:?} is none of auto, {names}")
+    })?;
+    Ok(SnapshotterChoice(Some(means)))
 }
 
 /// What Go's flag package takes for a bool.

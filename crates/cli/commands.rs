@@ -102,6 +102,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
             ..Registries::default()
         },
         rung: global.rung,
+        snapshotter: global.snapshotter.unwrap_or_default().0,
         ..EngineOptions::default()
     };
     match cli.command.flatten() {

@@ -22,6 +22,7 @@ use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};
 use rbuild_server::core::FrontEnds;
 use rbuild_server::gc::Rules;
 use rbuild_server::history;
+use rbuild_snapshotter::Means;
 use rbuild_sys::userns::Rung;
 use rbuild_tls::ServerFiles;
 use rbuild_ui::diagnostic::Diagnostic;
@@ -53,6 +54,8 @@ pub(crate) struct EngineOptions {
     pub(crate) jobs: Option<usize>,
     /// The one rung of the ladder to stand on, instead of the highest.
     pub(crate) rung: Option<Rung>,
+    /// How layers become file systems, instead of the first way that works.
+    pub(crate) snapshotter: Option<Means>,
     /// Directory of docker's `config.json`, if it is not the usual one.
     pub(crate) docker_config: Option<PathBuf>,
     /// What is said of registries besides their files.

@@ -5,6 +5,7 @@ mod exit_code;
 mod images;
 pub(crate) mod login;
 mod run;
+mod shown;
 
 use std::io::Read;
 use std::os::fd::AsFd as _;
@@ -26,7 +27,7 @@ use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Platform};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig, USER_AGENT};
-use rbuild_sandbox::Sandbox;
+use rbuild_sandbox::{Confinement, Sandbox, SandboxError};
 use rbuild_server::core::{Core, Settings};
 use rbuild_server::front_end::local::{LocalDefinition, LocalFrontEnds};
 use rbuild_server::listen::{Access, listen};
@@ -43,6 +44,7 @@ use crate::engine::{
 use crate::lend_terminal::OwnTerminal;
 use crate::serve_log::Level;
 use crate::signals;
+use shown::Shown;
 
 /// No core dumps and no tracing: the memory of this process may hold credentials and secrets.
 pub(crate) fn harden() {
@@ -88,13 +90,14 @@ impl Native {
         let entered = userns::enter(options.rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
         let rung = entered.rung;
         let form_name = form_name(rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
-        let sandbox = Sandbox::new().map_err(|error| EngineError::failed(chain_text(&error)))?;
+        let sandbox = sandbox(rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
         let store = Store::open(&root, &OpenOptions::default()).map_err(|error| {
             EngineError::failed(format!("store {}: {}", root.display(), chain_text(&error)))
         })?;
         if rung == Rung::OneId {
             keeps_owners(&root)?;
         }
+        let shown = Shown::choose(options.snapshotter, &root, rung)?;
         let mut config = RegistryConfig::load(&ConfigSources::from_process())
             .map_err(|error| EngineError::failed(chain_text(&error)))?;
         say_of_registries(&mut config, &options.registries);
@@ -114,10 +117,13 @@ impl Native {
         let cancel = CancellationToken::new();
         signals::watch(runtime.handle(), cancel.clone())
             .map_err(|error| EngineError::failed(format!("cannot watch for signals: {error}")))?;
-        let core = Arc::new(core::Engine::new(store, client, sandbox, rung.form(), form_name));
+        let core = core::Engine::new(store, client, sandbox, rung.form(), form_name)
+            .with_means(shown.means)
+            .with_confinement(confinement(rung));
+        let core = Arc::new(core);
         Ok(Box::new(Self {
             core,
-            standing: standing(&entered),
+            standing: standing(&entered, &shown),
             runtime,
             cancel,
             root,
@@ -187,7 +193,7 @@ fn say_of_registries(config: &mut RegistryConfig, said: &Registries) {
 }
 
 /// The rung, and why none of the higher ones.
-fn standing(entered: &Entered) -> String {
+fn standing(entered: &Entered, shown: &Shown) -> String {
     let rung = entered.rung;
     let mut text = format!(
         "building on rung {} ({}): {}",
@@ -198,7 +204,28 @@ fn standing(entered: &Entered) -> String {
     for missed in &entered.declined {
         text = text + "; not " + missed.rung.name() + ": " + &chain_text(&missed.error);
     }
+    text = text + ", snapshotter " + shown.means.name();
+    for (means, error) in &shown.declined {
+        text = text + "; not " + means.name() + ": " + error;
+    }
     text
+}
+
+/// What starts steps on a rung.
+pub(crate) fn sandbox(rung: Rung) -> Result<Sandbox, SandboxError> {
+    match confinement(rung) {
+        Confinement::Namespaces => Sandbox::new(),
+        Confinement::Chroot => Sandbox::new()?.for_chroot(),
+    }
+}
+
+/// What keeps steps apart on a rung.
+pub(crate) const fn confinement(rung: Rung) -> Confinement {
+    if rung.has_mounts() {
+        Confinement::Namespaces
+    } else {
+        Confinement::Chroot
+    }
 }
 
 /// A file system that forgets owners would give other images.
@@ -217,13 +244,17 @@ fn keeps_owners(root: &Path) -> Result<(), EngineError> {
 fn form_name(rung: Rung) -> Result<FormName, rbuild_store::NameError> {
     match rung {
         Rung::RootNamespaces => FormName::parse("root"),
-        Rung::SubordinateIds | Rung::OneId => {
+        Rung::SubordinateIds | Rung::OneId | Rung::Chroot => {
             let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
             let starts: Vec<&str> = map
                 .lines()
                 .filter_map(|line| line.split_whitespace().nth(1))
                 .collect();
-            let kind = if rung == Rung::OneId { "one" } else { "sub" };
+            let kind = match rung {
+                Rung::OneId => "one",
+                Rung::Chroot => "own",
+                Rung::RootNamespaces | Rung::SubordinateIds => "sub",
+            };
             FormName::parse(&format!("{kind}-{}", starts.join("-")))
         }
     }

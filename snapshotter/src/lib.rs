@@ -8,12 +8,16 @@
 //! - [`Snapshotter::explicit_layer`] and [`Snapshotter::difference`] give layers that may be stacked elsewhere;
 //! - [`Snapshotter::unpack_blob`] and [`Snapshotter::pack_layer`] go between blobs and layer directories.
 //!
-//! Mounts are descriptors, attached nowhere: whoever is killed leaves none behind.
+//! Mounts are descriptors, attached nowhere: whoever is killed leaves none behind. Where there are none, stacks are
+//! directories ([`Means`]), which go with their lease; what becomes of them is the same.
 #![forbid(unsafe_code)]
 
 mod blob;
 mod explicit;
 mod members;
+mod fuse;
+mod means;
+mod merged;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -22,6 +26,7 @@ mod workspace;
 
 pub use blob::{BlobInfo, PackLayerError, PackLayerOptions, UnpackBlobError};
 pub use explicit::ExplicitError;
+pub use means::{Means, Tree};
 pub use stack::{StackError, View};
 pub use workspace::{CommittedLayer, Workspace};
 
@@ -36,18 +41,34 @@ pub struct Snapshotter {
     store: Arc<Store>,
     form: Form,
     form_name: FormName,
+    means: Means,
+    views: Arc<merged::Views>,
 }
 
 impl Snapshotter {
     /// `form_name` stands for everything that makes layer directories of two processes unlike each other: which ids are
     /// mapped, and which attributes overlayfs reads (`form`).
     #[must_use]
-    pub const fn new(store: Arc<Store>, form: Form, form_name: FormName) -> Self {
+    pub fn new(store: Arc<Store>, form: Form, form_name: FormName) -> Self {
         Self {
             store,
             form,
             form_name,
+            means: Means::default(),
+            views: Arc::default(),
         }
+    }
+
+    /// The same with another way to show stacks.
+    #[must_use]
+    pub fn with_means(self, means: Means) -> Self {
+        Self { means, ..self }
+    }
+
+    /// How stacks are shown.
+    #[must_use]
+    pub const fn means(&self) -> Means {
+        self.means
     }
 
     /// The store.

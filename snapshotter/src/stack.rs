@@ -8,7 +8,7 @@ use rbuild_store::{DiskError, LayerId, Lease, StoreError};
 use rbuild_sys::RootFd;
 use rbuild_sys::overlay::{OverlayError, OverlaySpec};
 
-use crate::Snapshotter;
+use crate::{Means, Snapshotter};
 
 /// Why layers could not be stacked.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,15 @@ pub enum StackError {
         /// The kernel's answer.
         #[source]
         source: io::Error,
+    },
+    /// Layers and a directory could not be made of each other.
+    #[error("make layers and {path:?} of each other")]
+    Merge {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<rbuild_layer::WriteError>,
     },
     /// The store.
     #[error(transparent)]
@@ -68,6 +77,10 @@ impl Snapshotter {
     /// [`StackError`], of these [`OverlayError::TooManyLayers`] for more than 500.
     pub fn view(&self, lease: &Lease, layers: &[LayerId]) -> Result<View, StackError> {
         let mut lowers = self.lowers(lease, layers)?;
+        if self.means() != Means::Overlayfs {
+            let root = self.linked(lease, lowers)?;
+            return Ok(View { root });
+        }
         if lowers.len() < 2 {
             // An empty directory below: what one layer whites out is then hidden by overlayfs.
             lowers.push(lease.new_dir("empty")?);

@@ -15,6 +15,7 @@ use rbuild_sys::overlay::{Form, OverlayError};
 
 mod explicit;
 mod members;
+mod means;
 
 struct Bench {
     _dir: tempfile::TempDir,
@@ -51,7 +52,7 @@ impl Bench {
 
     /// A layer made by `work` in a mounted workspace.
     fn step(&self, below: &[LayerId], work: impl FnOnce(&Path)) -> LayerId {
-        let workspace = self.snapshotter.workspace(&self.lease, below).unwrap();
+        let mut workspace = self.snapshotter.workspace(&self.lease, below).unwrap();
         let root = workspace.mount().unwrap();
         work(&path_of(&root));
         drop(root);
@@ -164,7 +165,7 @@ fn privileged_directories_that_are_as_they_were_are_left_out_of_a_layer() {
     });
     let below = std::slice::from_ref(&base);
     let view = bench.snapshotter.view(&bench.lease, below).unwrap();
-    let workspace = bench.snapshotter.workspace(&bench.lease, below).unwrap();
+    let mut workspace = bench.snapshotter.workspace(&bench.lease, below).unwrap();
     let root = workspace.mount().unwrap();
     let path = path_of(&root);
     let touch = |dir: &str| {
@@ -205,7 +206,7 @@ fn privileged_directories_that_are_as_they_were_are_left_out_of_a_layer() {
 #[test]
 fn privileged_a_workspace_that_is_not_committed_leaves_nothing() {
     let bench = Bench::new();
-    let workspace = bench.snapshotter.workspace(&bench.lease, &[]).unwrap();
+    let mut workspace = bench.snapshotter.workspace(&bench.lease, &[]).unwrap();
     let root = workspace.mount().unwrap();
     std::fs::create_dir_all(path_of(&root).join("deep/er")).unwrap();
     std::fs::set_permissions(path_of(&root).join("deep"), std::fs::Permissions::from_mode(0o0)).unwrap();

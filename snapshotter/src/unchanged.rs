@@ -1,7 +1,8 @@
 //! Directories that came into a layer only because something was made in them and is gone again: mountpoints. BuildKit
 //! leaves out of a layer what is as it was below (`util/overlay`).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rbuild_sys::RootFd;
@@ -15,19 +16,21 @@ use crate::stack::StackError;
 const XATTR_BYTES_MAX: usize = 64 << 10;
 
 impl Workspace {
-    /// Takes those of `dirs` (absolute paths) and of the directories they are in out of what was written, that are empty
-    /// here and in `below` as they are here. The caller has closed the mount.
+    /// Takes those of `paths` (absolute) and of the directories they are in out of what was written, that are in `below` as
+    /// they are here, and empty here if they are directories. The caller has closed the mount.
     ///
     /// # Errors
     /// The file system's.
     pub fn drop_unchanged<'d>(
-        &self,
+        &mut self,
         below: &RootFd,
-        dirs: impl IntoIterator<Item = &'d Path>,
+        paths: impl IntoIterator<Item = &'d Path>,
     ) -> Result<(), StackError> {
+        self.settle()?;
         let mut all: Vec<PathBuf> = Vec::new();
-        for dir in dirs {
-            let ancestors = dir.ancestors().filter(|dir| dir.parent().is_some());
+        for path in paths {
+            let path = real(below, path);
+            let ancestors = path.ancestors().filter(|dir| dir.parent().is_some());
             all.extend(ancestors.map(Path::to_owned));
         }
         // What is in a directory goes before it.
@@ -39,7 +42,7 @@ impl Workspace {
             source: std::io::Error::other(error),
         })?;
         for dir in all {
-            let dropped = drop_one(&upper, below, &dir, self.spec().form.xattr_prefix());
+            let dropped = drop_one(&upper, below, &dir, self.form().xattr_prefix());
             dropped.map_err(|error| StackError::Io {
                 verb: "compare with the layers below",
                 path: self.upper().join(dir.strip_prefix("/").unwrap_or(&dir)),
@@ -54,6 +57,13 @@ fn drop_one(upper: &RootFd, below: &RootFd, dir: &Path, overlay: &str) -> Result
     let Ok((parent, name)) = upper.parent(dir) else {
         return Ok(());
     };
+    match rbuild_sys::owner::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(here) if FileType::from_raw_mode(here.st_mode) != FileType::Directory => {
+            return drop_file((&parent, &name), &here, below, dir, overlay);
+        }
+        Ok(_) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let here = match rustix::fs::openat(&parent, &name, flags, Mode::empty()) {
         Ok(here) => here,
@@ -76,11 +86,54 @@ fn drop_one(upper: &RootFd, below: &RootFd, dir: &Path, overlay: &str) -> Result
     {
         return Ok(());
     }
+    unlink(&parent, &name, AtFlags::REMOVEDIR)
+}
+
+/// The same of a file that is no directory: one that was put aside for the step, and back.
+fn drop_file(
+    (parent, name): (&OwnedFd, &OsStr),
+    here: &Stat,
+    below: &RootFd,
+    path: &Path,
+    overlay: &str,
+) -> Result<(), Errno> {
+    let Ok((other, _)) = below.parent(path) else {
+        return Ok(());
+    };
+    let there = match rbuild_sys::owner::statat(&other, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        there => there?,
+    };
+    let facts = |stat: &Stat| {
+        let owner = (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev, stat.st_size);
+        (owner, stat.st_mtime, stat.st_mtime_nsec)
+    };
+    if facts(here) != facts(&there) {
+        return Ok(());
+    }
+    let attributes = |dir: &OwnedFd| -> Result<Vec<Xattr>, Errno> {
+        if FileType::from_raw_mode(here.st_mode) != FileType::RegularFile {
+            return Ok(Vec::new());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        xattrs(
+            rustix::fs::openat(dir, name, flags, Mode::empty())?.as_fd(),
+            overlay,
+        )
+    };
+    if attributes(parent)? != attributes(&other)? {
+        return Ok(());
+    }
+    unlink(parent, name, AtFlags::empty())
+}
+
+/// Removes a name; the directory it was in was not changed by the step.
+fn unlink(parent: &OwnedFd, name: &OsStr, flags: AtFlags) -> Result<(), Errno> {
     // Times are set through a descriptor that is open for reading.
-    let parent = rustix::fs::openat(&parent, ".", flags, Mode::empty())?;
+    let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let parent = rustix::fs::openat(parent, ".", readable, Mode::empty())?;
     let before = rustix::fs::fstat(&parent)?;
-    rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR)?;
-    // The directory it was in was not changed by the step.
+    rustix::fs::unlinkat(&parent, name, flags)?;
     let time = |seconds, nanoseconds: u64| Timespec {
         tv_sec: seconds,
         tv_nsec: nanoseconds.cast_signed(),
@@ -92,6 +145,23 @@ fn drop_one(upper: &RootFd, below: &RootFd, dir: &Path, overlay: &str) -> Result
             last_modification: time(before.st_mtime, before.st_mtime_nsec),
         },
     )
+}
+
+/// Where `path` is in `below` when links are followed, if that is a directory of this machine; else as it is.
+fn real(below: &RootFd, path: &Path) -> PathBuf {
+    let place = |fd: &dyn AsRawFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+    let found = || {
+        let opened = below
+            .open_in(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .ok()?;
+        let (root, there) = (place(&below.as_fd())?, place(&opened)?);
+        // A mount that is attached nowhere has no place of its own.
+        if root == Path::new("/") {
+            return None;
+        }
+        Some(Path::new("/").join(there.strip_prefix(root).ok()?))
+    };
+    found().unwrap_or_else(|| path.to_owned())
 }
 
 fn is_empty(dir: &OwnedFd) -> Result<bool, Errno> {

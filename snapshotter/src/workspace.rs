@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_store::{LayerId, Lease};
-use rbuild_sys::overlay::OverlaySpec;
 use rbuild_sys::{RootFd, owner, remove_tree};
 use rustix::fs::{Gid, Uid};
 
-use crate::Snapshotter;
 use crate::blob::open_dir;
 use crate::explicit::{ExplicitError, unmark_opaque};
+use crate::merged::Merged;
 use crate::stack::StackError;
+use crate::{Means, Snapshotter, Tree};
 
 /// Directories for one new layer. Dropped without [`Workspace::commit`], they are removed.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Workspace {
     upper: PathBuf,
     work: PathBuf,
     lowers: Vec<PathBuf>,
+    /// The writable root, where that is a directory of its own.
+    merged: Option<Merged>,
     /// There are no layers below.
     is_first: bool,
 }
@@ -55,6 +57,7 @@ impl Snapshotter {
             upper: dir.join("upper"),
             work: dir.join("work"),
             lowers,
+            merged: None,
             dir: dir.clone(),
         };
         let top = lowers.first().cloned();
@@ -75,43 +78,61 @@ impl Snapshotter {
 }
 
 impl Workspace {
-    /// The directory that takes the writes.
+    /// What was written, as overlayfs keeps it. All of it is there after [`Workspace::settle`].
     #[must_use]
     pub fn upper(&self) -> &Path {
         &self.upper
     }
 
-    /// The kernel's own directory beside it.
-    #[must_use]
-    pub fn work(&self) -> &Path {
-        &self.work
-    }
-
-    /// The layers below, top first; never empty.
-    #[must_use]
-    pub fn lowers(&self) -> &[PathBuf] {
-        &self.lowers
-    }
-
-    /// What to mount, for whoever mounts it elsewhere (in the sandbox). Nothing is synced when it is unmounted: the
-    /// store has its own rules for what a power failure takes.
-    #[must_use]
-    pub fn spec(&self) -> OverlaySpec {
-        OverlaySpec {
-            form: self.snapshotter.form(),
-            lowers: self.lowers.clone(),
-            upper_work: Some((self.upper.clone(), self.work.clone())),
-            volatile: true,
+    /// The writable root, for whoever uses it elsewhere (in the sandbox), with the layer `above` on top of the others for as
+    /// long. Nothing is synced when it is unmounted: the store has its own rules for what a power failure takes.
+    ///
+    /// # Errors
+    /// Those of making a directory of the layers.
+    pub fn tree(&mut self, above: Option<&Path>) -> Result<Tree, StackError> {
+        let mut lowers = self.lowers.clone();
+        if let Some(above) = above {
+            lowers.insert(0, above.to_owned());
         }
+        let upper_work = (self.upper.clone(), self.work.clone());
+        let spec = self.snapshotter.spec(lowers, Some(upper_work));
+        if self.snapshotter.means() == Means::Overlayfs {
+            return Ok(Tree::Overlay(spec));
+        }
+        let merged = match self.merged.take() {
+            Some(merged) => merged,
+            None => Merged::new(&self.snapshotter, &spec, self.dir.join("merged"))?,
+        };
+        let tree = Tree::Directory(merged.dir().to_owned());
+        self.merged = Some(merged);
+        Ok(tree)
     }
 
-    /// Mounts the writable root, attached nowhere. To be closed before [`Workspace::commit`]; a workspace is mounted
-    /// once, here or elsewhere (the kernel refuses the work directory of a volatile overlay a second time).
+    /// Opens the writable root here. To be closed before [`Workspace::commit`]; a workspace is mounted once, here or
+    /// elsewhere (the kernel refuses the work directory of a volatile overlay a second time).
     ///
     /// # Errors
     /// The mount's.
-    pub fn mount(&self) -> Result<RootFd, StackError> {
-        Ok(RootFd::from_fd(self.spec().mount()?))
+    pub fn mount(&mut self) -> Result<RootFd, StackError> {
+        match self.tree(None)? {
+            Tree::Overlay(spec) => Ok(RootFd::from_fd(spec.mount()?)),
+            Tree::Directory(dir) => RootFd::open(&dir).map_err(|error| StackError::Io {
+                verb: "open",
+                path: dir,
+                source: std::io::Error::other(error),
+            }),
+        }
+    }
+
+    /// Brings all that was written to where [`Workspace::upper`] shows it. Nothing uses the root any more.
+    ///
+    /// # Errors
+    /// Those of finding out what was written.
+    pub fn settle(&mut self) -> Result<(), StackError> {
+        match self.merged.take() {
+            Some(merged) => merged.settle(&self.snapshotter, &self.lease, &self.upper),
+            None => Ok(()),
+        }
     }
 
     /// Puts all of `tree` into the new layer by links; `false` if it has to be copied, and then of no use is what this
@@ -145,7 +166,8 @@ impl Workspace {
     ///
     /// # Errors
     /// The store's.
-    pub fn commit(self) -> Result<CommittedLayer, StackError> {
+    pub fn commit(mut self) -> Result<CommittedLayer, StackError> {
+        self.settle()?;
         let fail = |verb, source| StackError::Io {
             verb,
             path: self.dir.clone(),
@@ -168,7 +190,8 @@ impl Workspace {
     ///
     /// # Errors
     /// The store's.
-    pub fn commit_as(self, id: LayerId) -> Result<CommittedLayer, StackError> {
+    pub fn commit_as(mut self, id: LayerId) -> Result<CommittedLayer, StackError> {
+        self.settle()?;
         let store = self.snapshotter.store();
         let form = self.snapshotter.form_name();
         store.commit_layer(&self.lease, form, &self.upper, &id)?;
@@ -179,6 +202,10 @@ impl Workspace {
             empty: facts.is_some_and(|facts| facts.entries == 0),
             id,
         })
+    }
+
+    pub(crate) fn form(&self) -> rbuild_sys::overlay::Form {
+        self.snapshotter.form()
     }
 
     fn make_dir(&self, path: &Path) -> Result<(), StackError> {
@@ -213,6 +240,8 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
+        // What is mounted there would be in the way.
+        drop(self.merged.take());
         // What cannot be removed now goes with the lease.
         if let (Ok(parent), Some(name)) = (File::open(self.lease.dir()), self.dir.file_name()) {
             drop(remove_tree(parent.as_fd(), name, None));

@@ -117,7 +117,7 @@ pub async fn attested(
     blocking(move || {
         let subjects = subjects(&root)?;
         drop(root);
-        let workspace = engine.snapshotter.workspace(&lease, chain.layers())?;
+        let mut workspace = engine.snapshotter.workspace(&lease, chain.layers())?;
         let root = workspace.mount()?;
         for (name, told) in files {
             write(&root, &name, &attestation::statement(told, &subjects), epoch)?;

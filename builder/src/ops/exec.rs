@@ -8,7 +8,7 @@ use rbuild_graph::{ExecMeta, ExecOp, Mount, NetMode, SecurityMode};
 use rbuild_sandbox::{
     MountPlan, Network, OverlayPlan, Plan, Process, Rlimit, RlimitResource, RootPlan, Security, Source,
 };
-use rbuild_snapshotter::Workspace;
+use rbuild_snapshotter::Tree;
 use rbuild_sys::{RootFd, clean};
 use tokio_util::sync::CancellationToken;
 
@@ -63,14 +63,14 @@ pub async fn run(
         let mut attempt = Attempt::prepare(job, step, root, inputs, cancel).await?;
         let slot = job.steps.acquire().await;
         let Err(error) = attempt.run(job, step, reporter, cancel).await else {
-            let outputs = attempt.outputs(exec, root_at).await?;
+            let outputs = attempt.outputs(job, exec, root_at).await?;
             let count = exec.outputs();
             return blocking(move || commit(outputs, count)).await;
         };
         drop(slot);
         if retried == retries || !error.is_of_the_process() {
             if job.settings.keep_failed {
-                if let Ok(outputs) = attempt.outputs(exec, root_at).await {
+                if let Ok(outputs) = attempt.outputs(job, exec, root_at).await {
                     for (mount, chain) in blocking(move || commit_left(outputs)).await {
                         left.outputs[mount] = Some(Value::Chain(chain));
                     }
@@ -154,16 +154,20 @@ pub(crate) fn process(
     Ok(process)
 }
 
-/// The layers of a workspace, and the place of what is written, as a mount of the sandbox.
-pub(crate) fn overlay_of(workspace: &Workspace) -> OverlayPlan {
-    let spec = workspace.spec();
-    let (upper, work) = spec.upper_work.unzip();
-    OverlayPlan {
-        form: spec.form,
-        lowers: spec.lowers,
-        upper,
-        work,
-        volatile: spec.volatile,
+/// A stack of layers as the sandbox takes it.
+pub(crate) fn source_of(tree: Tree) -> Source {
+    match tree {
+        Tree::Directory(dir) => Source::Path(dir),
+        Tree::Overlay(spec) => {
+            let (upper, work) = spec.upper_work.unzip();
+            Source::Overlay(OverlayPlan {
+                form: spec.form,
+                lowers: spec.lowers,
+                upper,
+                work,
+                volatile: spec.volatile,
+            })
+        }
     }
 }
 
@@ -175,7 +179,7 @@ pub(crate) fn overlay_of(workspace: &Workspace) -> OverlayPlan {
 pub(crate) fn plan(
     job: &Job,
     exec: &ExecOp,
-    root: OverlayPlan,
+    root: Source,
     process: Process,
     mounts: Vec<MountPlan>,
     network: Option<Place>,
@@ -187,11 +191,12 @@ pub(crate) fn plan(
         .iter()
         .any(|mount| mount.dest == "/" && mount.readonly);
     let root = RootPlan {
-        source: Source::Overlay(root),
+        source: root,
         readonly,
     };
     let mut plan = Plan::new(root, Vec::new());
     plan.process = process;
+    plan.confinement = job.engine.confinement;
     plan.mounts = mounts;
     if !meta.hostname.is_empty() {
         plan.hostname.clone_from(&meta.hostname);

@@ -158,7 +158,7 @@ impl Run<'_> {
         blocking(move || {
             let snapshot = |error: StackError| Box::<Failed>::from(error);
             let workspace = engine.snapshotter.workspace(&lease, base.layers());
-            let workspace = workspace.map_err(snapshot)?;
+            let mut workspace = workspace.map_err(snapshot)?;
             let root = workspace.mount().map_err(snapshot)?;
             let devices = DevicePolicy::for_form(engine.form);
             let steps = kinds.iter().zip(&sources).zip(&databases);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 
-use super::{api_version, go_bool};
+use super::{SnapshotterChoice, api_version, go_bool, snapshotter};
 
 /// Serves BuildKit's API on rbuild's engine.
 #[derive(Debug, Parser)]
@@ -93,8 +93,8 @@ pub(crate) struct OnlyOne {
     #[arg(long, value_name = "auto|host", default_value = "auto", value_parser = ["auto", "host"], hide = true)]
     pub(crate) oci_worker_net: String,
     /// How layers are kept
-    #[arg(long, value_name = "auto|overlayfs", default_value = "auto", value_parser = ["auto", "overlayfs"], hide = true)]
-    pub(crate) oci_worker_snapshotter: String,
+    #[arg(long, value_name = "SNAPSHOTTER", value_parser = snapshotter, hide = true)]
+    pub(crate) oci_worker_snapshotter: Option<SnapshotterChoice>,
     /// Protection by profile
     #[arg(long, value_name = "PROFILE", default_value = "", hide = true)]
     pub(crate) oci_worker_apparmor_profile: String,

@@ -13,7 +13,7 @@ use rbuild_tls::{Pair, ServerFiles};
 use rbuild_ui::values::scalar::parse_duration;
 
 use super::{CommandError, Open};
-use crate::args::{Buildkitd, RUNG_VARIABLE, ServeArgs, rung};
+use crate::args::{Buildkitd, RUNG_VARIABLE, SNAPSHOTTER_VARIABLE, ServeArgs, rung, snapshotter};
 use crate::engine::{EngineOptions, ServeRequest};
 use crate::env::Env;
 use crate::serve_config::{DiskSpace, GcPolicy, ServeConfig, Worker};
@@ -56,6 +56,13 @@ pub(super) fn run_buildkitd(args: &Buildkitd, env: &mut Env, open: Open<'_>) -> 
             .map(|text| rung(&text))
             .transpose()
             .map_err(|error| CommandError::failed(&error))?,
+        snapshotter: env
+            .filled(SNAPSHOTTER_VARIABLE)
+            .map(|text| snapshotter(&text))
+            .transpose()
+            .map_err(|error| CommandError::failed(&error))?
+            .unwrap_or_default()
+            .0,
         ..EngineOptions::default()
     };
     let debug = args.debug.unwrap_or_default();
@@ -70,6 +77,9 @@ fn serve(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
+    if let Some(chosen) = args.only.oci_worker_snapshotter {
+        options.snapshotter = chosen.0;
+    }
     let is_root = rustix::process::geteuid().is_root();
     let path = args.config.clone().or_else(|| config_path(env, is_root));
     let (config, idle) = match &path {

@@ -30,6 +30,15 @@ pub(super) fn to_enter(error: &UsernsError, machine: &Machine) -> Vec<String> {
             confined(machine)
         }
         UsernsError::NotRoot => Vec::new(),
+        UsernsError::Capabilities { missing } => {
+            let names = missing.join(", ");
+            one(if machine.kubernetes {
+                format!("in the container's securityContext: capabilities: {{add: [{names}]}}")
+            } else {
+                let options: Vec<String> = missing.iter().map(|name| format!("--cap-add {name}")).collect();
+                format!("docker run {} …", options.join(" "))
+            })
+        }
         UsernsError::Listener(_) => one(
             "run rbuild outside of the other's step or container, or on another rung than one-id".to_owned(),
         ),

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rbuild_builder::error::chain_text;
 use rbuild_sandbox::{
-    ExitStatus, MountKind, MountPlan, OverlayPlan, Plan, RootPlan, Sandbox, Source, WaitError,
+    ExitStatus, MountKind, MountPlan, Network, OverlayPlan, Plan, RootPlan, Source, WaitError,
 };
+use rbuild_snapshotter::Means;
 use rbuild_sys::userns::{self, Rung};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -17,6 +18,7 @@ use rustix::time::Timespec;
 use super::advice;
 use super::machine::Machine;
 use super::report::{Check, Report, RungReport};
+use crate::native;
 
 /// Longest time for one rung, in seconds.
 const PATIENCE_SECONDS: i64 = 60;
@@ -126,7 +128,12 @@ fn stand(rung: Rung, near: &Path, machine: &Machine) -> Vec<Check> {
     if rung == Rung::OneId && !push(owners(&place)) {
         return checks;
     }
-    if push(overlay(rung, &place)) {
+    if !rung.has_mounts() {
+        push(step(rung, &place, machine));
+        return checks;
+    }
+    let shown = snapshotters(rung, &place);
+    if push(shown) {
         push(step(rung, &place, machine));
     }
     checks
@@ -187,32 +194,42 @@ fn owners(place: &Place) -> Check {
     }
 }
 
-fn overlay(rung: Rung, place: &Place) -> Check {
-    let name = "overlay";
-    let plan = place.plan(rung);
-    let spec = rbuild_sys::overlay::OverlaySpec {
-        form: plan.form,
-        lowers: plan.lowers,
-        upper_work: plan.upper.zip(plan.work),
-        volatile: false,
-    };
-    let advice =
-        || vec!["name a directory on ext4, xfs or btrfs with --root; in a container, a volume".to_owned()];
-    match spec.mount() {
-        Ok(_) => Check::passed(name, "mounted on the file system of the store"),
-        Err(error) => Check::failed(name, chain_text(&error), advice()),
+/// Each way to show layers, tried where the store is: it takes one.
+fn snapshotters(rung: Rung, place: &Place) -> Check {
+    let name = "snapshotters";
+    let tried = Means::ALL.map(|means| (means, means.probe(&place.0, rung.form())));
+    let told: Vec<String> = tried
+        .iter()
+        .map(|(means, tried)| match tried {
+            Ok(()) => format!("{means} works ({})", means.summary()),
+            Err(error) => format!("{means} does not: {}", chain_text(error)),
+        })
+        .collect();
+    let mut check = Check::passed(name, told.join("; "));
+    if let (_, Err(_)) = &tried[0] {
+        check.advice = vec![
+            "the kernel's overlay is the fastest: name a directory on ext4, xfs or btrfs with --root; in a container, \
+             a volume"
+                .to_owned(),
+        ];
     }
+    check
 }
 
 /// A step as a build has them, with this program in it.
 fn step(rung: Rung, place: &Place, machine: &Machine) -> Check {
     let name = "step";
+    let source = match Means::Overlayfs.probe(&place.0, rung.form()) {
+        Ok(()) if rung.has_mounts() => Source::Overlay(place.plan(rung)),
+        _ => Source::Path(place.0.join("lower")),
+    };
     let root = RootPlan {
-        source: Source::Overlay(place.plan(rung)),
+        source,
         readonly: false,
     };
     let args = [PROGRAM, "version"].map(OsString::from).to_vec();
     let mut plan = Plan::new(root, args);
+    plan.confinement = native::confinement(rung);
     plan.mounts.push(MountPlan {
         dest: PROGRAM.into(),
         kind: MountKind::Bind {
@@ -221,8 +238,23 @@ fn step(rung: Rung, place: &Place, machine: &Machine) -> Check {
             readonly: true,
         },
     });
-    let around = "in pid, mount, network, ipc and uts namespaces of its own, with proc, under seccomp";
-    let ran = Sandbox::new()
+    let around = if rung.has_mounts() {
+        "in pid, mount, network, ipc and uts namespaces of its own, with proc, under seccomp".to_owned()
+    } else {
+        let landlock = match rbuild_sys::landlock::version() {
+            ..=1 => "no Landlock",
+            2..=5 => "Landlock for files",
+            6.. => "Landlock for files and signals",
+        };
+        format!(
+            "in a root directory, under seccomp, with {landlock}, without proc; processes and network are this \
+             container's, so it is taken only when it is asked for: --rung=chroot"
+        )
+    };
+    if !rung.has_mounts() {
+        plan.network = Network::Host;
+    }
+    let ran = native::sandbox(rung)
         .map_err(|error| chain_text(&error))
         .and_then(|sandbox| sandbox.spawn(&plan, &[]).map_err(|error| chain_text(&error)))
         .and_then(|running| match running.wait() {

@@ -23,6 +23,8 @@ pub(crate) struct RungReport {
     pub(crate) number: u8,
     pub(crate) name: &'static str,
     pub(crate) works: bool,
+    /// A build takes it by itself.
+    pub(crate) automatic: bool,
     /// What was tried, up to the first that failed.
     pub(crate) checks: Vec<Check>,
 }
@@ -61,7 +63,10 @@ impl Check {
 
 impl Report {
     pub(crate) fn new(machine: Machine, rungs: Vec<RungReport>) -> Self {
-        let chosen = rungs.iter().find(|rung| rung.works).map(|rung| rung.name);
+        let chosen = rungs
+            .iter()
+            .find(|rung| rung.works && rung.automatic)
+            .map(|rung| rung.name);
         Self {
             machine,
             rungs,
@@ -78,6 +83,7 @@ impl Report {
             let chosen = self.chosen == Some(rung.name);
             let verdict = match (rung.works, chosen) {
                 (true, true) => "works: builds run here",
+                (true, false) if !rung.automatic => "works when it is asked for",
                 (true, false) => "works",
                 (false, _) => "does not work",
             };
@@ -105,6 +111,7 @@ impl RungReport {
         Self {
             number: rung.number(),
             name: rung.name(),
+            automatic: rung.is_automatic(),
             works: !checks.is_empty() && checks.iter().all(|check| check.passed),
             checks,
         }
@@ -115,7 +122,7 @@ impl RungReport {
 mod tests {
     use super::*;
 
-    fn report(works: [bool; 3]) -> Report {
+    fn report(works: [bool; 4]) -> Report {
         let rungs = Rung::ALL.into_iter().zip(works).map(|(rung, works)| {
             let check = if works {
                 Check::passed("step", "ran")
@@ -129,15 +136,15 @@ mod tests {
 
     #[test]
     fn the_first_that_works_is_the_one_that_builds_take() {
-        assert_eq!(report([false, true, true]).chosen, Some("subids"));
-        assert_eq!(report([true, false, false]).chosen, Some("root"));
-        assert_eq!(report([false; 3]).chosen, None);
+        assert_eq!(report([false, true, true, true]).chosen, Some("subids"));
+        assert_eq!(report([true, false, false, false]).chosen, Some("root"));
+        assert_eq!(report([false, false, false, true]).chosen, None);
     }
 
     #[test]
     fn the_text_has_each_rung_each_failure_and_what_to_change() {
         let mut out = Vec::new();
-        report([false, false, true]).write(&mut out).unwrap();
+        report([false, false, true, true]).write(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("3 one-id works: builds run here"), "{text}");
         assert!(text.contains("2 subids does not work"), "{text}");
@@ -146,7 +153,7 @@ mod tests {
             "{text}"
         );
         let mut out = Vec::new();
-        report([false; 3]).write(&mut out).unwrap();
+        report([false; 4]).write(&mut out).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("No rung works here"));
     }
 

@@ -12,13 +12,13 @@ use rbuild_sys::{RootFd, clean};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use rbuild_sys::data::{DataError, write_all};
 use crate::copy::{CopyError, CopyReport, copy};
 use crate::dest::{Dest, DestError, NewDir, Place, both, io_error, open_path, set_owner, set_times};
 use crate::owner::{Owner, OwnerError, resolve};
 use crate::remove::remove_tree;
 use crate::select::{self, SelectError, Selector};
 use crate::source::{LocateError, SourceTree};
+use rbuild_sys::data::{DataError, write_all};
 
 /// Why an action failed.
 #[derive(Debug, thiserror::Error)]

@@ -31,6 +31,27 @@ const INSECURE: [(&str, u32, u32); 5] = [
     ("kvm", 10, 232),
     ("loop-control", 10, 237),
 ];
+/// Makes the six nodes, and the links that lead nowhere without `/proc`, in a plain directory. Nothing else there is a device
+/// for a step that may make none.
+pub(crate) fn make_plain(dev: BorrowedFd<'_>) -> Result<(), SetupError> {
+    for (name, major, minor) in CHARACTER {
+        let shown = Path::new("/dev").join(name);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
+            .during("make device", &shown)?;
+    }
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dev, "null", flags, Mode::empty())
+        .during("open a device on the file system of the store", "/dev/null")?;
+    for (name, target) in LINKS
+        .into_iter()
+        .filter(|(_, target)| target.starts_with("/proc/self/"))
+    {
+        rustix::fs::symlinkat(target, dev, name).during("link", Path::new("/dev").join(name))?;
+    }
+    Ok(())
+}
+
 const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),

@@ -10,17 +10,19 @@ use rbuild_sys::seccomp::Instruction;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use rustix::thread::CapabilitySet;
 
 use crate::exec::Program;
 use crate::owners::Mouth;
-use crate::plan::{Network, Process, Security, Stdio};
+use crate::plan::{Confinement, Network, Process, Security, Stdio};
 use crate::wire::{self, During as _, Explained as _, Report, SetupError};
-use crate::{privileges, terminal};
+use crate::{chroot, privileges, terminal};
 
 /// What the way in needs beside the process.
 pub(crate) struct Passage<'a> {
     pub(crate) security: Security,
     pub(crate) network: Network,
+    pub(crate) confinement: Confinement,
     /// The seccomp program.
     pub(crate) filter: &'a [Instruction],
     /// The descriptors of the plan.
@@ -42,15 +44,32 @@ impl Passage<'_> {
             }
             enter_cwd(process)?;
             let program = Program::of(process)?;
-            if self.security == Security::Sandbox && self.network == Network::Host {
+            if self.confinement == Confinement::Chroot {
+                chroot::confine(self)?;
+            } else if self.security == Security::Sandbox && self.network == Network::Host {
                 privileges::leave_host_sockets()?;
             }
-            privileges::drop_rights(&process.ids, self.security, self.filter, self.mouth)?;
+            privileges::drop_rights(
+                &process.ids,
+                self.granted(),
+                self.security,
+                self.filter,
+                self.mouth,
+            )?;
             self.tell(&Report::Ready);
             Ok(program.exec())
         };
         match run() {
             Ok(error) | Err(error) => error,
+        }
+    }
+
+    /// The capabilities that are left.
+    const fn granted(&self) -> CapabilitySet {
+        match (self.security, self.confinement) {
+            (Security::Insecure, Confinement::Namespaces) => CapabilitySet::from_bits_retain(u64::MAX),
+            (Security::Sandbox, Confinement::Namespaces) => privileges::DEFAULT,
+            (_, Confinement::Chroot) => privileges::WITHOUT_NAMESPACES,
         }
     }
 

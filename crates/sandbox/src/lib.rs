@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod chroot;
 mod devices;
 mod enter;
 mod exec;
@@ -25,6 +26,7 @@ mod host;
 mod injected;
 mod mounts;
 mod owners;
+mod places;
 mod plan;
 mod privileges;
 mod program;
@@ -40,8 +42,8 @@ mod wire;
 
 pub use host::CANNOT_START;
 pub use plan::{
-    DeviceKind, DeviceNode, HostTree, Ids, Limits, MountKind, MountPlan, Network, OverlayPlan, Plan, Process,
-    Rlimit, RlimitResource, RootPlan, Security, Source, Stdio, Swap,
+    Confinement, DeviceKind, DeviceNode, HostTree, Ids, Limits, MountKind, MountPlan, Network, OverlayPlan,
+    Plan, Process, Rlimit, RlimitResource, RootPlan, Security, Source, Stdio, Swap,
 };
 pub use program::ProgramError;
 pub use running::{Entrance, Exit, ExitStatus, Ready, Running, Usage, WaitError};

@@ -47,6 +47,8 @@ pub struct Plan {
     pub cgroup_parent: Option<PathBuf>,
     /// What it may use.
     pub limits: Limits,
+    /// What keeps it apart.
+    pub confinement: Confinement,
 }
 
 impl Plan {
@@ -65,6 +67,7 @@ impl Plan {
             shm_size_bytes: None,
             cgroup_parent: None,
             limits: Limits::default(),
+            confinement: Confinement::Namespaces,
         }
     }
 }
@@ -245,6 +248,17 @@ pub enum Network {
     None,
     /// The network namespace that is the n-th of the descriptors given to `Sandbox::spawn`, as it is.
     Given(usize),
+}
+
+/// What keeps a step apart from everything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Confinement {
+    /// Namespaces of its own, of all kinds but users.
+    #[default]
+    Namespaces,
+    /// A root directory of its own and rights that are given up, where there can be no namespaces. Its root and mounts are
+    /// directories of the caller's ([`Source::Path`]) on one file system, which the step can all write to.
+    Chroot,
 }
 
 /// What a step may do.

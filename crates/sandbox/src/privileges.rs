@@ -14,7 +14,7 @@ use crate::plan::{Ids, Process, Rlimit, RlimitResource, Security};
 use crate::wire::{During as _, Explained as _, SetupError};
 
 /// Docker's default capabilities (containerd, pkg/oci/spec.go, `defaultUnixCaps`).
-const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
+pub(crate) const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
@@ -28,6 +28,10 @@ const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_CHROOT)
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
+
+/// The same without those that lead out of a root directory: to other roots, and to devices.
+pub(crate) const WITHOUT_NAMESPACES: CapabilitySet =
+    DEFAULT.difference(CapabilitySet::SYS_CHROOT.union(CapabilitySet::MKNOD));
 
 /// Applies the limits; gives a warning for each that had to be lowered.
 pub(crate) fn limit(process: &Process) -> Result<Vec<String>, SetupError> {
@@ -120,6 +124,7 @@ pub(crate) fn leave_host_sockets() -> Result<(), SetupError> {
 /// With a mouth, who the step is is for the supervisor to tell.
 pub(crate) fn drop_rights(
     ids: &Ids,
+    granted: CapabilitySet,
     security: Security,
     filter: &[Instruction],
     mouth: Option<&Mouth>,
@@ -132,10 +137,6 @@ pub(crate) fn drop_rights(
         Err(error) if security == Security::Sandbox || error.raw_os_error() == Some(libc::ENOSYS) => {}
         done => done.during("join session keyring", nowhere)?,
     }
-    let granted = match security {
-        Security::Sandbox => DEFAULT,
-        Security::Insecure => CapabilitySet::from_bits_retain(u64::MAX),
-    };
     process::limit_bounding_set(granted).during("limit capabilities", nowhere)?;
     // From here on there are no changes of owners left to do, and no ids to ask for.
     if let Some(mouth) = mouth {

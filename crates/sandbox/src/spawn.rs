@@ -12,7 +12,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use crate::plan::{Network, Plan, Process, Security};
+use crate::plan::{Confinement, Network, Plan, Process, Security};
 use crate::program::{ProgramError, ProtectedProgram};
 use crate::running::{Entrance, Running};
 use crate::seccomp;
@@ -25,6 +25,8 @@ pub struct Sandbox {
     program: ProtectedProgram,
     /// The seccomp program of secure steps, in memory.
     filter: OwnedFd,
+    /// Those for steps without namespaces: with network, and without.
+    filters_without: Option<[OwnedFd; 2]>,
 }
 
 /// Why no steps can be started.
@@ -62,6 +64,9 @@ pub enum SpawnError {
         /// Its length.
         bytes: usize,
     },
+    /// The starter was not made for steps without namespaces.
+    #[error("this starter of steps is not for those without namespaces")]
+    NotForChroot,
     /// More descriptors than one message carries.
     #[error("{0} descriptors are more than a plan can have")]
     TooManyDescriptors(usize),
@@ -96,7 +101,39 @@ impl Sandbox {
     fn of(program: ProtectedProgram) -> Result<Self, SandboxError> {
         let filter = seccomp::encode(&seccomp::default_program());
         let filter = in_memory("filter", &filter).map_err(SandboxError::Filter)?;
-        Ok(Self { program, filter })
+        Ok(Self {
+            program,
+            filter,
+            filters_without: None,
+        })
+    }
+
+    /// The same, ready for steps without namespaces ([`Confinement::Chroot`]) too.
+    ///
+    /// # Errors
+    /// The seccomp programs cannot be kept in memory.
+    pub fn for_chroot(self) -> Result<Self, SandboxError> {
+        let [online, offline] = seccomp::programs_without_namespaces()
+            .map(|program| in_memory("filter", &seccomp::encode(&program)).map_err(SandboxError::Filter));
+        Ok(Self {
+            filters_without: Some([online?, offline?]),
+            ..self
+        })
+    }
+
+    /// The seccomp program for a plan.
+    fn filter_of(&self, plan: &Plan) -> Result<BorrowedFd<'_>, SpawnError> {
+        if plan.confinement == Confinement::Namespaces {
+            return Ok(self.filter.as_fd());
+        }
+        let filters = self.filters_without.as_ref();
+        let [online, offline] = filters.ok_or(SpawnError::NotForChroot)?;
+        Ok(if plan.network == Network::None {
+            offline
+        } else {
+            online
+        }
+        .as_fd())
     }
 
     /// Where this process finds the protected program.
@@ -110,7 +147,8 @@ impl Sandbox {
     /// # Errors
     /// The supervisor cannot be started or given the plan.
     pub fn spawn(&self, plan: &Plan, fds: &[BorrowedFd<'_>]) -> Result<Running, SpawnError> {
-        self.start(&TaskRef::Run(plan), None, fds, (plan.security, plan.network))
+        let way = (plan.security, plan.network);
+        self.start(&TaskRef::Run(plan), self.filter_of(plan)?, None, fds, way)
     }
 
     /// Starts one more process in the sandbox that `entrance` leads to. It ends with that sandbox; killed, it alone does.
@@ -130,12 +168,14 @@ impl Sandbox {
             network: entrance.network,
         };
         let way = (entrance.security, entrance.network);
-        self.start(&TaskRef::Join(&joining), Some(entrance.process.as_fd()), fds, way)
+        let home = Some(entrance.process.as_fd());
+        self.start(&TaskRef::Join(&joining), self.filter.as_fd(), home, fds, way)
     }
 
     fn start(
         &self,
         task: &TaskRef<'_>,
+        filter: BorrowedFd<'_>,
         home: Option<BorrowedFd<'_>>,
         fds: &[BorrowedFd<'_>],
         way: (Security, Network),
@@ -166,7 +206,7 @@ impl Sandbox {
             .spawn()
             .map_err(SpawnError::Start)?;
         let running = Running::new(control, child, way);
-        let mut all = vec![memory.as_fd(), self.filter.as_fd()];
+        let mut all = vec![memory.as_fd(), filter];
         all.extend(home);
         all.extend(fds);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];

@@ -19,16 +19,16 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use crate::cgroup::Cgroups;
 use crate::enter::Passage;
-use crate::injected;
 use crate::mounts::{self, Tree};
 use crate::owners::{self, Answerer, Credentials, Mouth};
-use crate::plan::{Ids, MountKind, Network, Plan, Security};
+use crate::plan::{Confinement, Ids, MountKind, Network, Plan, Security};
 use crate::running::Usage;
 use crate::seccomp;
 use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
 use crate::step::{Prepared, become_step, ordered};
 use crate::stubs::{StubKind, Stubs};
 use crate::wire::{self, During as _, Errand, Explained as _, Joining, Report, SetupError, Task, Word};
+use crate::{chroot, injected};
 
 /// `argv[0]` that asks for the hidden mode. Not reachable by a command line: the one argument must be this and
 /// standard input a socket.
@@ -62,6 +62,9 @@ fn supervise() -> bool {
         .and_then(|()| rustix::process::setsid().during("leave session", ""))
         .and_then(|_| receive(control.as_fd()))
         .and_then(|order| match &order.task {
+            Task::Run(plan) if plan.confinement == Confinement::Chroot => {
+                run_in_chroot(plan, &order, &control)
+            }
             Task::Run(plan) => run(plan, &order, &control),
             Task::Join(joining) => join(joining, &order, &control),
         });
@@ -97,6 +100,7 @@ impl Order {
         Passage {
             security,
             network,
+            confinement: Confinement::Namespaces,
             filter: &self.filter,
             fds: &self.fds,
             control: control.as_fd(),
@@ -211,6 +215,31 @@ fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupErr
     });
     stubs.remove();
     outcome
+}
+
+/// Runs a process in a directory that is its root.
+fn run_in_chroot(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupError> {
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let mut cgroups = Cgroups::create(plan.cgroup_parent.as_deref(), &plan.limits)?;
+    for text in std::mem::take(&mut cgroups.warnings) {
+        send(control.as_fd(), &Report::Warning(text));
+    }
+    let prepared = chroot::Prepared::new(plan)?;
+    let status = bring_up(
+        control,
+        &plan.process.ids,
+        || process::fork_here().explained("start step", ""),
+        |mouth| {
+            let passage = Passage {
+                confinement: Confinement::Chroot,
+                ..order.passage(plan.security, plan.network, control, mouth)
+            };
+            chroot::become_step(prepared.root(), plan, &cgroups, &passage)
+        },
+    );
+    let finished = prepared.finish();
+    let report = report(status?, &cgroups);
+    finished.map(|()| report)
 }
 
 /// Runs one more process in a sandbox.

@@ -1,8 +1,8 @@
-//! Landlock (landlock(7)): rights that a process gives up for good, with all that it starts. Only scopes are used: rules for
-//! files would forbid mounts.
+//! Landlock (landlock(7)): rights that a process gives up for good, with all that it starts. Rules for files forbid mounts, so
+//! they are for steps that can have none.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// `struct landlock_ruleset_attr` of linux/landlock.h, as of ABI 6.
 #[repr(C)]
@@ -12,6 +12,17 @@ struct RulesetAttr {
     scoped: u64,
 }
 
+/// `struct landlock_path_beneath_attr`, which has no padding.
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// `LANDLOCK_RULE_PATH_BENEATH`.
+const RULE_PATH_BENEATH: libc::c_long = 1;
+/// `LANDLOCK_SCOPE_SIGNAL`.
+const SCOPE_SIGNAL: u64 = 2;
 /// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET`.
 const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
 /// `LANDLOCK_CREATE_RULESET_VERSION`.
@@ -45,28 +56,103 @@ pub fn scope_abstract_sockets() -> io::Result<bool> {
     if !has_scopes() {
         return Ok(false);
     }
-    let attr = RulesetAttr {
+    restrict(&ruleset(&RulesetAttr {
         handled_access_fs: 0,
         handled_access_net: 0,
         scoped: SCOPE_ABSTRACT_UNIX_SOCKET,
+    })?)
+}
+
+/// How much of [`confine_to`] the kernel did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confined {
+    /// Nothing: it has no Landlock, or one that would forbid renames between directories (before Linux 5.19).
+    Not,
+    /// Files only, and tracing.
+    Files,
+    /// Signals and abstract sockets too (Linux 6.12).
+    FilesAndSignals,
+}
+
+/// From here on the calling thread and what it starts reaches no file outside of the directory `root`, traces no process that
+/// is not so confined, and, where the kernel has scopes, sends none a signal and reaches none of their abstract sockets.
+/// Descriptors that are open stay so.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN` and without `no_new_privs`.
+pub fn confine_to(root: BorrowedFd<'_>) -> io::Result<Confined> {
+    let version = version();
+    let Some(handled) = files_of(version) else {
+        return Ok(Confined::Not);
     };
-    // SAFETY: the kernel reads `attr`, which outlives the call, in the size given.
-    // WHY: as above.
-    let fd = unsafe {
+    let scoped = if version >= SCOPES_ABI {
+        SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL
+    } else {
+        0
+    };
+    let ruleset = ruleset(&RulesetAttr {
+        handled_access_fs: handled,
+        handled_access_net: 0,
+        scoped,
+    })?;
+    let beneath = PathBeneath {
+        allowed_access: handled,
+        parent_fd: root.as_raw_fd(),
+    };
+    // SAFETY: the kernel reads `beneath`, which outlives the call; both descriptors are open.
+    // WHY: no crate of ours wraps Landlock.
+    let added = unsafe {
         libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            &raw const attr,
-            size_of::<RulesetAttr>(),
+            libc::SYS_landlock_add_rule,
+            ruleset.as_raw_fd(),
+            RULE_PATH_BENEATH,
+            &raw const beneath,
             0,
         )
     };
+    if added != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(match (restrict(&ruleset)?, scoped) {
+        (false, _) => Confined::Not,
+        (true, 0) => Confined::Files,
+        (true, _) => Confined::FilesAndSignals,
+    })
+}
+
+/// All accesses to files that a version knows, but for `ioctl` on devices; none of a version that cannot allow renames
+/// between directories.
+const fn files_of(version: i64) -> Option<u64> {
+    match version {
+        ..=1 => None,
+        // `LANDLOCK_ACCESS_FS_EXECUTE` to `LANDLOCK_ACCESS_FS_REFER`.
+        2 => Some((1 << 14) - 1),
+        // And `LANDLOCK_ACCESS_FS_TRUNCATE`.
+        3.. => Some((1 << 15) - 1),
+    }
+}
+
+fn ruleset(attr: &RulesetAttr) -> io::Result<OwnedFd> {
+    // Older kernels know less of the structure.
+    let size = match version() {
+        ..=3 => 8,
+        4..=5 => 16,
+        6.. => size_of::<RulesetAttr>(),
+    };
+    // SAFETY: the kernel reads `attr`, which outlives the call, in the size given.
+    // WHY: as above.
+    let fd = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const *attr, size, 0) };
     let fd = i32::try_from(fd).unwrap_or(-1);
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the call gave a new descriptor, which nothing else owns.
     // WHY: it gives it as a number.
-    let ruleset = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `false` where there are as many domains inside each other as the kernel allows.
+fn restrict(ruleset: &OwnedFd) -> io::Result<bool> {
     // SAFETY: the descriptor is open; no memory is read.
     // WHY: as above.
     let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };

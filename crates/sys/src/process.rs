@@ -150,6 +150,88 @@ pub fn fork() -> Result<Option<Pid>, ForkError> {
     }
 }
 
+/// Forks in the same namespaces, for where none can be made and `clone3(2)` is not allowed.
+///
+/// # Errors
+/// As [`fork`]; those of `pidfd_open(2)` (Linux 5.3).
+pub fn fork_here() -> Result<Forked, ForkError> {
+    let Some(pid) = fork()? else {
+        return Ok(Forked::Child);
+    };
+    // The child is not waited for yet, so this means it and no other.
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+    match pidfd {
+        Ok(pidfd) => Ok(Forked::Parent { pid, pidfd }),
+        Err(error) => {
+            // Nobody could stop it.
+            rustix::process::kill_process(pid, Signal::KILL).ok();
+            Err(ForkError::Clone(error.into()))
+        }
+    }
+}
+
+/// Makes this process the parent of what its descendants leave behind when they end.
+///
+/// # Errors
+/// None in practice; the kernel's.
+pub fn adopt_orphans() -> io::Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Into::into)
+}
+
+/// Kills and buries all children, and what they leave behind, until there are none: for a process that
+/// [`adopt_orphans`]. `false` if there are still some after `patience`.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn end_descendants(patience: std::time::Duration) -> io::Result<bool> {
+    use rustix::process::WaitOptions;
+    let until = std::time::Instant::now() + patience;
+    loop {
+        for pid in children()? {
+            // Who is gone already is buried below.
+            rustix::process::kill_process(pid, Signal::KILL).ok();
+        }
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => break,
+                Err(_) => return Ok(true),
+            }
+        }
+        if std::time::Instant::now() > until {
+            return Ok(false);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// The children of this process, by its number in what `/proc` says of all.
+fn children() -> io::Result<Vec<Pid>> {
+    let own = rustix::process::getpid().as_raw_nonzero().get().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else {
+            continue;
+        };
+        // `pid (name) state ppid …`, and the name may hold anything.
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        if parent == Some(&own) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 fn single_threaded() -> Result<(), ForkError> {
     let threads = std::fs::read_dir("/proc/self/task")
         .map_err(ForkError::Tasks)?

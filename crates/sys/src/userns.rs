@@ -1,9 +1,11 @@
-//! The ladder's rungs: namespaces as root, a user namespace with the caller's subordinate ids, or one with its own id.
+//! The ladder's rungs: namespaces as root, a user namespace with the caller's subordinate ids, or one with its own id; and,
+//! for those who ask for it, none of that.
 //!
 //! Called once, early, while the process has one thread. Afterwards the process is uid 0 with all capabilities in a
-//! mount namespace of its own, on every rung, and the rest of the program is the same for all; where there is one id,
-//! [`crate::owner`] keeps the others.
+//! mount namespace of its own, on every rung but the last, and the rest of the program is the same for all; where there is
+//! one id, [`crate::owner`] keeps the others. On the last rung nothing changes: it is only asked what there is.
 
+mod chroot;
 mod ids;
 mod ladder;
 mod one_id;
@@ -89,6 +91,15 @@ pub enum UsernsError {
     /// The rung is root's, and the caller is not.
     #[error("the caller is not root")]
     NotRoot,
+    /// Root without rights that the last rung needs.
+    #[error(
+        "the capabilities {} are missing: run as root of a container with docker's default ones",
+        .missing.join(", ")
+    )]
+    Capabilities {
+        /// Their names.
+        missing: Vec<&'static str>,
+    },
     /// The kernel refused for a reason not known here.
     #[error("{step}")]
     Kernel {
@@ -125,20 +136,27 @@ pub fn enter(wanted: Option<Rung>) -> Result<Entered, LadderError> {
     let tried = Rung::ALL.into_iter().filter(|rung| match wanted {
         Some(wanted) => wanted == *rung,
         // Root's rung is nothing that another user missed.
-        None => *rung != Rung::RootNamespaces || rustix::process::geteuid().is_root(),
+        None => {
+            rung.is_automatic() && (*rung != Rung::RootNamespaces || rustix::process::geteuid().is_root())
+        }
     });
     for rung in tried {
         let entered = one_thread().and_then(|()| match rung {
             Rung::RootNamespaces => enter_root(),
             Rung::SubordinateIds => enter_subordinate(&mut half_way),
             Rung::OneId => one_id::enter(outer, half_way),
+            Rung::Chroot => chroot::check(),
         });
-        match entered.and_then(|()| make_private()) {
+        let entered = entered.and_then(|()| if rung.has_mounts() { make_private() } else { Ok(()) });
+        match entered {
             Ok(()) => return Ok(Entered { rung, declined }),
             Err(error) => declined.push(Declined { rung, error }),
         }
     }
-    Err(LadderError { declined })
+    Err(LadderError {
+        declined,
+        can_chroot: wanted.is_none() && chroot::check().is_ok(),
+    })
 }
 
 fn one_thread() -> Result<(), UsernsError> {

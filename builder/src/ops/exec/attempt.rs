@@ -2,19 +2,19 @@
 //! next one but what is in cache mounts.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rbuild_graph::progress::Stream;
 use rbuild_graph::{ExecOp, LinuxResources, Mount, VertexDigest};
-use rbuild_sandbox::{OverlayPlan, Plan};
+use rbuild_sandbox::{Confinement, Plan, Source};
 use rbuild_snapshotter::Workspace;
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
 
 use super::mounts::{self, MountOutput, Mounts};
-use super::{devices, limits, output, overlay_of, places_of, plan, process};
+use super::{devices, limits, output, places_of, plan, process, source_of};
 use crate::job::{Job, Place, put_variables};
 use crate::ops::host_ca::HostCa;
 use crate::ops::{OpError, blocking, chain_of};
@@ -42,6 +42,8 @@ pub(crate) struct Attempt {
     host_ca: Option<HostCa>,
     mounts: Mounts,
     workspace: Workspace,
+    /// The workspace as a mount of the sandbox.
+    root: Source,
     /// Where its sandbox has mounts.
     places: Vec<PathBuf>,
 }
@@ -75,12 +77,20 @@ impl Attempt {
             }
             None => None,
         };
+        let above = host_ca.as_ref().map(|host_ca| host_ca.lower().to_owned());
+        let (workspace, root) = blocking(move || {
+            let mut workspace = workspace;
+            let root = source_of(workspace.tree(above.as_deref())?);
+            Ok::<_, OpError>((workspace, root))
+        })
+        .await?;
         Ok(Self {
             base,
             view,
             host_ca,
             mounts,
             workspace,
+            root,
             places: Vec::new(),
         })
     }
@@ -88,11 +98,8 @@ impl Attempt {
     fn plan(&self, job: &Job, step: Step<'_>, network: Option<Place>) -> Result<Plan, OpError> {
         let secrets = self.mounts.secret_variables();
         let process = process(&step.exec.meta, &self.view, &secrets, self.host_ca.is_some())?;
-        let mut overlay = overlay_of(&self.workspace);
-        if let Some(host_ca) = &self.host_ca {
-            overlay.lowers.insert(0, host_ca.lower().to_owned());
-        }
-        let mut plan = plan(job, step.exec, overlay, process, self.mounts.plans(), network)?;
+        let root = self.root.clone();
+        let mut plan = plan(job, step.exec, root, process, self.mounts.plans(), network)?;
         plan.limits = limits::of(step.resources, job.settings.rules.strict_limits)?;
         Ok(plan)
     }
@@ -151,10 +158,8 @@ impl Attempt {
     pub(crate) fn again(mut self, job: &Job) -> Result<Remains, OpError> {
         self.workspace.renew()?;
         self.mounts.renew(job)?;
-        let mut root = overlay_of(&self.workspace);
-        if let Some(host_ca) = &self.host_ca {
-            root.lowers.insert(0, host_ca.lower().to_owned());
-        }
+        let above = self.host_ca.as_ref().map(HostCa::lower);
+        let root = source_of(self.workspace.tree(above)?);
         Ok(Remains {
             root,
             mounts: self.mounts,
@@ -166,18 +171,26 @@ impl Attempt {
     /// What became of the mounts of the step, of which the one numbered `root_at` is its root.
     pub(super) async fn outputs(
         mut self,
+        job: &Job,
         exec: &ExecOp,
         root_at: usize,
     ) -> Result<Vec<MountOutput>, OpError> {
         let mut outputs = self.mounts.take_outputs();
         drop(self.mounts);
-        if let Some(host_ca) = &self.host_ca {
-            host_ca.scrub(self.workspace.upper())?;
-        }
-        let (workspace, view, places) = (self.workspace, self.view, self.places);
+        let (mut workspace, view, places, host_ca) = (self.workspace, self.view, self.places, self.host_ca);
+        // Where nothing is mounted, what was in those places was put aside.
+        let put_aside = job.engine.confinement == Confinement::Chroot;
         let workspace = blocking(move || {
+            workspace.settle()?;
+            if let Some(host_ca) = &host_ca {
+                host_ca.scrub(workspace.upper())?;
+            }
             let dirs = places.iter().filter_map(|place| place.parent());
             workspace.drop_unchanged(&view, dirs)?;
+            if put_aside {
+                let aside = places.iter().map(PathBuf::as_path).chain([Path::new("/dev")]);
+                workspace.drop_unchanged(&view, aside)?;
+            }
             Ok::<_, OpError>(workspace)
         })
         .await?;
@@ -195,7 +208,7 @@ impl Attempt {
 /// What a step left, to be mounted once more.
 #[derive(Debug)]
 pub(crate) struct Remains {
-    pub(crate) root: OverlayPlan,
+    pub(crate) root: Source,
     pub(crate) mounts: Mounts,
     pub(crate) workspace: Workspace,
     /// Its directory is one of the root's.

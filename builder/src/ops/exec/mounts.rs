@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use rbuild_fileops::SourceTree;
-use rbuild_graph::{CacheSharing, ExecOp, Mount, MountKind};
+use rbuild_graph::{CacheSharing, ExecOp, Mount, MountKind, SecurityMode};
 use rbuild_layer::DevicePolicy;
-use rbuild_sandbox::{MountKind as MountAs, MountPlan, OverlayPlan, Source};
-use rbuild_snapshotter::Workspace;
+use rbuild_sandbox::{Confinement, MountKind as MountAs, MountPlan, Source};
+use rbuild_snapshotter::{Means, Workspace};
 use rbuild_store::{CacheMountGuard, MountOwner, MountRequest, MountSharing, StoreError};
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
 
-use super::extra_mounts;
+use super::{extra_mounts, source_of};
 use crate::job::Job;
 use crate::ops::content::tree;
 use crate::ops::{OpError, blocking, chain_of, local};
@@ -32,6 +32,8 @@ use crate::value::{Chain, Value};
 pub(crate) struct Mounts {
     /// Cache mounts begin anew.
     fresh: bool,
+    /// The step cannot write to what it is to read only.
+    guarded: bool,
     /// Where mounts with a relative place are.
     cwd: PathBuf,
     plans: Vec<MountPlan>,
@@ -102,6 +104,7 @@ pub(crate) async fn prepare(
 ) -> Result<Mounts, OpError> {
     let mut mounts = Mounts {
         fresh,
+        guarded: exec.security == SecurityMode::Sandbox && job.engine.confinement == Confinement::Namespaces,
         cwd: PathBuf::from("/").join(&exec.meta.cwd),
         ..Mounts::default()
     };
@@ -200,19 +203,17 @@ async fn bind_output(
         workspace: None,
     };
     let source = if mount.readonly {
-        overlay(job, lower_dirs(job, &base)?, true)?
+        stack(job, lower_dirs(job, &base)?, true, mounts.guarded).await?
     } else {
         let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
-        let workspace = blocking(move || engine.snapshotter.workspace(&lease, base.layers())).await?;
-        let plan = OverlayPlan {
-            form: job.engine.form,
-            lowers: workspace.lowers().to_vec(),
-            upper: Some(workspace.upper().to_owned()),
-            work: Some(workspace.work().to_owned()),
-            volatile: true,
-        };
+        let (workspace, source) = blocking(move || {
+            let mut workspace = engine.snapshotter.workspace(&lease, base.layers())?;
+            let source = source_of(workspace.tree(None)?);
+            Ok::<_, OpError>((workspace, source))
+        })
+        .await?;
         output.workspace = Some(workspace);
-        Source::Overlay(plan)
+        source
     };
     mounts.outputs.push(output);
     Ok(source)
@@ -268,11 +269,11 @@ async fn bind(
                 local::copy(&context.tree, &select, &root, devices)
             })
             .await?;
-            overlay(job, vec![dir], mount.readonly)?
+            stack(job, vec![dir], mount.readonly, mounts.guarded).await?
         }
         Value::Chain(chain) => {
             let chain = job.unpack_chain(&chain).await?;
-            overlay(job, lower_dirs(job, &chain)?, mount.readonly)?
+            stack(job, lower_dirs(job, &chain)?, mount.readonly, mounts.guarded).await?
         }
     };
     Ok(MountAs::Bind {
@@ -282,20 +283,20 @@ async fn bind(
     })
 }
 
-/// Layers as a mount: read-only, or with an upper directory that nobody looks at afterwards.
-fn overlay(job: &Job, lowers: Vec<PathBuf>, readonly: bool) -> Result<Source, OpError> {
-    let mut plan = OverlayPlan {
-        form: job.engine.form,
-        lowers,
-        upper: None,
-        work: None,
-        volatile: true,
-    };
-    if !readonly {
-        plan.upper = Some(job.lease.new_dir("discard").map_err(StoreError::from)?);
-        plan.work = Some(job.lease.new_dir("work").map_err(StoreError::from)?);
-    }
-    Ok(Source::Overlay(plan))
+/// Layers as a mount: read-only, or with changes that nobody looks at afterwards. What is read-only to somebody whom nothing
+/// keeps from writing (not `guarded`) has to stand it.
+async fn stack(job: &Job, lowers: Vec<PathBuf>, readonly: bool, guarded: bool) -> Result<Source, OpError> {
+    let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
+    blocking(move || {
+        let snapshotter = &engine.snapshotter;
+        let tree = if readonly && (guarded || snapshotter.means() == Means::Overlayfs) {
+            snapshotter.read_only(&lease, lowers)?
+        } else {
+            snapshotter.discarded(&lease, lowers)?
+        };
+        Ok(source_of(tree))
+    })
+    .await
 }
 
 async fn cache(
@@ -321,6 +322,8 @@ async fn cache(
         }
     };
     let sharing = match sharing {
+        // Without mounts a cache is in one place at a time.
+        CacheSharing::Shared if job.engine.confinement == Confinement::Chroot => MountSharing::Locked,
         CacheSharing::Shared => MountSharing::Shared,
         CacheSharing::Private => MountSharing::Private,
         CacheSharing::Locked => MountSharing::Locked,
@@ -351,7 +354,12 @@ async fn cache(
         });
         mounts.caches.insert(id.clone(), guard.await?);
     }
-    let source = Source::Path(mounts.caches[&id].path().to_owned());
+    let dir = mounts.caches[&id].path().to_owned();
+    let source = if mount.readonly && !mounts.guarded {
+        stack(job, vec![dir], true, false).await?
+    } else {
+        Source::Path(dir)
+    };
     let selector = PathBuf::from(mount.selector.trim_start_matches('/'));
     Ok(MountAs::Bind {
         source,

@@ -12,7 +12,6 @@ use rbuild_graph::{CopyAction, FileTime};
 use rustix::fs::{FileType, Mode, Stat};
 use rustix::io::Errno;
 
-use rbuild_sys::data::DataCopier;
 use crate::copy::{CopyError, CopyReport};
 use crate::dest::{both, set_owner, set_times};
 use crate::mode::ModeChange;
@@ -20,6 +19,7 @@ use crate::owner::Owner;
 use crate::source::{Located, SourceTree};
 use crate::walk::{self, Dir, Filter, Leaf, Visitor, WalkError};
 use crate::xattr::{self, Xattrs};
+use rbuild_sys::data::DataCopier;
 
 /// What all threads of one match share.
 #[derive(Debug)]

@@ -12,13 +12,13 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::copy::CopyError;
-use rbuild_sys::data::DataError;
 use crate::copy::engine::Engine;
 use crate::copy::tree::parent_of;
 use crate::dest::{open_path, set_owner, set_times};
 use crate::remove::remove_tree;
 use crate::walk::WalkError;
 use crate::xattr;
+use rbuild_sys::data::DataError;
 
 /// Times a name that keeps coming back is removed before a new file.
 const CLEAR_TRIES: usize = 8;

@@ -10,9 +10,9 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::stat_cache::StatKey;
-use rbuild_sys::data::UNSIZED_MAX_BYTES;
 use crate::dest::open_path;
 use crate::xattr::{self, Origin, Xattrs};
+use rbuild_sys::data::UNSIZED_MAX_BYTES;
 
 /// A file whose times are younger than this is not trusted: a change in the same tick of the clock would leave the
 /// times as they are (the problem git calls racy). Two seconds cover the coarsest time stamps (FAT, some NFS).

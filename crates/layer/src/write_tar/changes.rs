@@ -200,7 +200,7 @@ impl Links<'_> {
     }
 
     /// Everything but overlayfs' own attributes: the directory is explicit. Times are kept for later.
-    fn copy_metadata(
+    pub(super) fn copy_metadata(
         &mut self,
         from: &OwnedFd,
         to: &OwnedFd,

@@ -26,7 +26,8 @@ use crate::xattr::{list_xattrs, names_of};
 pub enum Contents {
     /// They are the layers' own files: for a directory that is only read, ever.
     Link,
-    /// They are copies, which share blocks with the layers where the file system can do that.
+    /// They are copies, which share blocks with the layers where the file system can do that. Each name has a file of its own:
+    /// overlayfs gives it one too when it is written to, and leaves what other names it had below as they are.
     Copy,
 }
 
@@ -59,9 +60,8 @@ pub fn merge_layers(
 }
 
 /// Makes `out`, an empty directory, a layer directory of all that was changed in `tree`, which [`merge_layers`] made by
-/// copies, against `lower`, the same layers still as they were: what differs, and what was touched at `since` or later. As
-/// overlayfs does, files that had one inode below and were both changed are two here. The files of `tree` become those
-/// of `out`.
+/// copies, against `lower`, the same layers still as they were: what differs, and what was touched at `since` or later. The
+/// files of `tree` become those of `out`.
 ///
 /// # Errors
 /// [`WriteError`]; `out` holds a useless beginning then.
@@ -76,28 +76,16 @@ pub fn link_touched(
         lower: Some(lower),
         ..WriteOptions::default()
     };
-    let links = Links::new(std::slice::from_ref(tree), out);
+    let mut links = Links::new(std::slice::from_ref(tree), out);
+    let open = |root: &RootFd| {
+        rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()).map_err(|e| failed("open", b"/", e))
+    };
+    links.copy_metadata(&open(tree)?, &open(out)?, PathBuf::new(), b"/")?;
     let walked = Walk::new(tree.as_fd(), form, &options, links)?
         .whole()
         .touched(since)
         .run()?;
-    let copier = DataCopier::default();
-    for path in &walked.apart {
-        set_apart(out, path, &copier)?;
-    }
     walked.sink.set_times()
-}
-
-/// Gives one name of a file with several an inode of its own.
-fn set_apart(out: &RootFd, shown: &[u8], copier: &DataCopier) -> Result<(), WriteError> {
-    let path = Path::new(OsStr::from_bytes(shown));
-    let (dir, name) = out
-        .parent(path)
-        .map_err(|e| beneath("open directory of", shown, e))?;
-    let new = OsStr::new(".rbuild-apart");
-    let copied = copy_file((dir.as_fd(), &name), (dir.as_fd(), new), copier);
-    copied.map_err(|e| failed("copy", shown, e))?;
-    rustix::fs::renameat(&dir, new, &dir, &name).map_err(|e| failed("rename copy of", shown, e))
 }
 
 struct Merge<'a> {
@@ -118,11 +106,7 @@ impl Sink for Merge<'_> {
         if matches!(entry.kind, EntryKind::Directory) {
             return self.directory(path, shown);
         }
-        let first = match &entry.kind {
-            EntryKind::HardLink { target } if self.contents == Contents::Copy => Some(target.as_slice()),
-            _ => None,
-        };
-        self.file(path, shown, first)
+        self.file(path, shown)
     }
 
     fn content(&mut self, _: BorrowedFd<'_>, _: u64, _: &[u8]) -> Result<(), WriteError> {
@@ -147,7 +131,10 @@ impl Merge<'_> {
         let name = path.file_name().unwrap_or_default().to_owned();
         let parent = path.parent().unwrap_or(Path::new(""));
         if self.parents.as_ref().is_none_or(|(known, ..)| known != parent) {
-            let open = |root: &RootFd| root.parent(path).map_err(|e| beneath("open directory of", shown, e));
+            let open = |root: &RootFd| {
+                root.parent(path)
+                    .map_err(|e| beneath("open directory of", shown, e))
+            };
             let (from, to) = (open(self.layer)?.0, open(self.out)?.0);
             self.parents = Some((parent.to_owned(), from, to));
         }
@@ -197,24 +184,18 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// `first` is the name under which the file was copied already.
-    fn file(&mut self, path: &Path, shown: &[u8], first: Option<&[u8]>) -> Result<(), WriteError> {
+    fn file(&mut self, path: &Path, shown: &[u8]) -> Result<(), WriteError> {
         let name = self.enter(path, shown)?;
         let (from, to) = self.entered(shown)?;
         remove(to, &name, shown)?;
-        let linked = match (first, self.contents) {
-            (Some(first), _) => {
-                let place = self.out.parent(Path::new(OsStr::from_bytes(first)));
-                let (dir, first) = place.map_err(|e| beneath("open directory of", shown, e))?;
-                rustix::fs::linkat(&dir, &first, to, &name, AtFlags::empty())
-            }
-            (None, Contents::Link) => rustix::fs::linkat(from, &name, to, &name, AtFlags::empty()),
-            (None, Contents::Copy) => Err(Errno::XDEV),
+        let linked = match self.contents {
+            Contents::Link => rustix::fs::linkat(from, &name, to, &name, AtFlags::empty()),
+            Contents::Copy => Err(Errno::XDEV),
         };
         match linked {
             // All the names it may have, a file of another file system, or one that this user may not give a name.
             Err(Errno::MLINK | Errno::XDEV | Errno::PERM) => {
-                copy_file((from, &name), (to, &name), self.copier).map_err(|e| failed("copy", shown, e))
+                copy_file((from, to), &name, self.copier).map_err(|e| failed("copy", shown, e))
             }
             linked => linked.map_err(|e| failed("link", shown, e)),
         }
@@ -272,8 +253,8 @@ fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> Result<Stat, Errno> {
 
 /// A file that is no directory, with everything that belongs to it; the name must be free.
 fn copy_file(
-    (from, name): (BorrowedFd<'_>, &OsStr),
-    (to, new): (BorrowedFd<'_>, &OsStr),
+    (from, to): (BorrowedFd<'_>, BorrowedFd<'_>),
+    name: &OsStr,
     copier: &DataCopier,
 ) -> Result<(), Errno> {
     let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -286,7 +267,7 @@ fn copy_file(
             let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let source = rustix::fs::openat(from, name, OFlags::RDONLY | flags, Mode::empty())?;
             let made = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags;
-            let made = rustix::fs::openat(to, new, made, Mode::RUSR | Mode::WUSR)?;
+            let made = rustix::fs::openat(to, name, made, Mode::RUSR | Mode::WUSR)?;
             let stat = rustix::fs::fstat(&source)?;
             if stat.st_size > 0 {
                 copier.copy(&source, &stat, &made).map_err(|error| match error {
@@ -296,18 +277,18 @@ fn copy_file(
         }
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
-            rustix::fs::symlinkat(&target, to, new)?;
+            rustix::fs::symlinkat(&target, to, name)?;
         }
-        _ => rustix::fs::mknodat(to, new, kind, mode, stat.st_rdev)?,
+        _ => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?,
     }
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    rustix::fs::chownat(to, new, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if kind != FileType::Symlink {
         // The name was free a moment ago, and nobody else works in this directory.
-        rustix::fs::chmodat(to, new, mode, AtFlags::empty())?;
+        rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
     }
-    copy_xattrs(&path_in(from, name), &path_in(to, new))?;
-    rustix::fs::utimensat(to, new, &timestamps(&stat), AtFlags::SYMLINK_NOFOLLOW)
+    copy_xattrs(&path_in(from, name), &path_in(to, name))?;
+    rustix::fs::utimensat(to, name, &timestamps(&stat), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// By paths through `/proc`, of which the last part is not followed: links and pipes cannot be opened to be asked.
@@ -327,7 +308,9 @@ fn copy_xattrs(from: &Path, to: &Path) -> Result<(), Errno> {
             length => length?,
         };
         let set = rustix::fs::lsetxattr(to, name.as_slice(), &value[..length], XattrFlags::empty());
-        allowed(set)?;
+        // Owners may be recorded in these.
+        let is_needed = name.starts_with(b"user.") || name == b"security.capability";
+        if is_needed { set? } else { allowed(set)? }
     }
     Ok(())
 }

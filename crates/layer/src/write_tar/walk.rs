@@ -27,7 +27,6 @@ pub(super) struct Walk<'a, S: Sink> {
     touched: Option<Time>,
     is_altered: bool,
     late: LateLinks,
-    apart: Vec<Vec<u8>>,
     /// The directory the walk is in, and the same path in the layers below.
     dir: OwnedFd,
     lower: Option<OwnedFd>,
@@ -37,7 +36,7 @@ pub(super) struct Walk<'a, S: Sink> {
     /// First levels whose own entry is written (or that have none).
     written_levels: usize,
     /// Where the content of an inode with several names is in the archive.
-    links: HashMap<(u64, u64), First>,
+    links: HashMap<(u64, u64), Vec<u8>>,
     /// Unchanged names, in opaque directories, of inodes whose content is not in the archive yet.
     unchanged_links: HashMap<(u64, u64), Vec<Vec<u8>>>,
 }
@@ -51,16 +50,6 @@ pub(super) struct Walked<S> {
     pub(super) is_altered: bool,
     /// Names that did not change, given all the same as those of files that did.
     pub(super) late: LateLinks,
-    /// Names given as hard links of files that have the same names below: with overlayfs they are files of their own, since
-    /// each was copied up for itself. Of walks that look at what was touched.
-    pub(super) apart: Vec<Vec<u8>>,
-}
-
-/// Where an inode with several names was given first.
-struct First {
-    path: Vec<u8>,
-    /// The inode below that has this name.
-    below: Option<(u64, u64)>,
 }
 
 /// A directory the walk is in, at any depth.
@@ -103,7 +92,6 @@ impl<'a, S: Sink> Walk<'a, S> {
             touched: None,
             is_altered: false,
             late: LateLinks::new(),
-            apart: Vec::new(),
             dir,
             lower,
             path: Vec::new(),
@@ -138,7 +126,7 @@ impl<'a, S: Sink> Walk<'a, S> {
         self
     }
 
-    /// Takes for changed what was touched at `since` or later, and tells names that overlayfs would part.
+    /// Takes for changed what was touched at `since` or later.
     pub(super) fn touched(mut self, since: Time) -> Self {
         self.touched = Some(since);
         self
@@ -169,7 +157,6 @@ impl<'a, S: Sink> Walk<'a, S> {
             entries: self.entries,
             is_altered: self.is_altered,
             late: self.late,
-            apart: self.apart,
         })
     }
 
@@ -223,14 +210,10 @@ impl<'a, S: Sink> Walk<'a, S> {
         }
         entry.xattrs = source.xattrs(self.options.xattrs, &entry.path)?;
         if many_names {
-            let below = lower.as_ref().map(Source::id);
             if let Some(first) = self.links.get(&source.id()) {
                 entry.kind = EntryKind::HardLink {
-                    target: first.path.clone(),
+                    target: first.clone(),
                 };
-                if self.touched.is_some() && below.is_some() && below == first.below {
-                    self.apart.push(entry.path.clone());
-                }
                 self.emit(&entry)?;
                 if same {
                     self.late.insert(entry.path);
@@ -244,8 +227,7 @@ impl<'a, S: Sink> Walk<'a, S> {
                     .push(entry.path);
                 return Ok(());
             }
-            let path = entry.path.clone();
-            self.links.insert(source.id(), First { path, below });
+            self.links.insert(source.id(), entry.path.clone());
         }
         self.emit(&entry)?;
         if let (EntryKind::File { size }, Some(fd)) = (&entry.kind, &source.fd) {

@@ -74,6 +74,32 @@ const NEEDS_CAPABILITY: &[&str] = &[
 
 /// `CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET`.
 const CLONE_NAMESPACES: u32 = 0x7e02_0000;
+/// Calls that reach other processes or another root: refused to steps that share both with the caller, on top of the rest.
+const REACHES_OTHERS: &[&str] = &[
+    "chroot",
+    "ioprio_set",
+    "process_mrelease",
+    "process_vm_readv",
+    "process_vm_writev",
+    "ptrace",
+    "sched_setattr",
+    "sched_setparam",
+    "sched_setscheduler",
+    "setpriority",
+];
+
+/// Where steps run that the policy is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Steps {
+    /// In namespaces of their own.
+    InNamespaces,
+    /// In those of the caller.
+    OnOwnNetwork,
+    /// In those of the caller, and without network.
+    Offline,
+}
+
+const AF_UNIX: u32 = 1;
 const AF_ALG: u32 = 38;
 const AF_VSOCK: u32 = 40;
 /// `PER_LINUX`, `PER_LINUX32`, `UNAME26` with each, and the query.
@@ -88,7 +114,7 @@ struct Table {
 
 /// The policies of this machine's architecture and of those the kernel runs beside it.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn architectures() -> Vec<Architecture> {
+pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
     const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
     const AUDIT_ARCH_I386: u32 = 0x4000_0003;
     let native: Vec<_> = syscalls::x86_64::Sysno::iter()
@@ -98,17 +124,23 @@ pub(super) fn architectures() -> Vec<Architecture> {
         .map(|call| (number(call.id()), call.name()))
         .collect();
     let extra = &["arch_prctl", "modify_ldt"];
-    let mut wide = policy(&Table {
-        audit: AUDIT_ARCH_X86_64,
-        calls: native.clone(),
-        extra,
-    });
+    let mut wide = policy(
+        steps,
+        &Table {
+            audit: AUDIT_ARCH_X86_64,
+            calls: native.clone(),
+            extra,
+        },
+    );
     // x32 shares the architecture and is told apart by a bit of the number, so its ranges simply follow.
-    let x32 = policy(&Table {
-        audit: AUDIT_ARCH_X86_64,
-        calls: x32_calls(&native),
-        extra,
-    });
+    let x32 = policy(
+        steps,
+        &Table {
+            audit: AUDIT_ARCH_X86_64,
+            calls: x32_calls(&native),
+            extra,
+        },
+    );
     wide.ranges.extend(
         x32.ranges
             .into_iter()
@@ -116,17 +148,20 @@ pub(super) fn architectures() -> Vec<Architecture> {
     );
     vec![
         wide,
-        policy(&Table {
-            audit: AUDIT_ARCH_I386,
-            calls: i386,
-            extra: &["modify_ldt"],
-        }),
+        policy(
+            steps,
+            &Table {
+                audit: AUDIT_ARCH_I386,
+                calls: i386,
+                extra: &["modify_ldt"],
+            },
+        ),
     ]
 }
 
 /// The policies of this machine's architecture and of those the kernel runs beside it.
 #[cfg(target_arch = "aarch64")]
-pub(super) fn architectures() -> Vec<Architecture> {
+pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
     const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
     const AUDIT_ARCH_ARM: u32 = 0x4000_0028;
     const EXTRA: &[&str] = &[
@@ -144,16 +179,22 @@ pub(super) fn architectures() -> Vec<Architecture> {
         .map(|call| (number(call.id()), call.name()))
         .collect();
     vec![
-        policy(&Table {
-            audit: AUDIT_ARCH_AARCH64,
-            calls: native,
-            extra: EXTRA,
-        }),
-        policy(&Table {
-            audit: AUDIT_ARCH_ARM,
-            calls: arm,
-            extra: EXTRA,
-        }),
+        policy(
+            steps,
+            &Table {
+                audit: AUDIT_ARCH_AARCH64,
+                calls: native,
+                extra: EXTRA,
+            },
+        ),
+        policy(
+            steps,
+            &Table {
+                audit: AUDIT_ARCH_ARM,
+                calls: arm,
+                extra: EXTRA,
+            },
+        ),
     ]
 }
 
@@ -194,11 +235,11 @@ fn x32_calls(native: &[(u32, &'static str)]) -> Vec<(u32, &'static str)> {
 
 /// Ranges over all 32-bit numbers: unnamed calls get `EPERM`, calls newer than every named one `ENOSYS` (as runc
 /// adds to the profile, so that programs fall back to older calls).
-fn policy(table: &Table) -> Architecture {
+fn policy(steps: Steps, table: &Table) -> Architecture {
     let mut named: Vec<(u32, Action)> = table
         .calls
         .iter()
-        .filter_map(|(number, name)| Some((*number, action(table, name)?)))
+        .filter_map(|(number, name)| Some((*number, action(steps, table, name)?)))
         .collect();
     named.sort_by_key(|(number, _)| *number);
     let mut ranges: Vec<(u32, Action)> = Vec::new();
@@ -222,9 +263,15 @@ fn policy(table: &Table) -> Architecture {
     }
 }
 
-fn action(table: &Table, name: &str) -> Option<Action> {
+fn action(steps: Steps, table: &Table, name: &str) -> Option<Action> {
     let any = |tests: &[Test]| Some(Action::AllowIf(tests.to_vec()));
     match name {
+        _ if steps != Steps::InNamespaces && REACHES_OTHERS.contains(&name) => Some(Action::Errno(EPERM)),
+        // The limits of other processes; its own are `0`.
+        "prlimit64" if steps != Steps::InNamespaces => any(&[Test::Equal(0, 0)]),
+        // On i386 it is behind a pointer which family is meant.
+        "socketcall" if steps == Steps::Offline => Some(Action::Errno(EPERM)),
+        "socket" if steps == Steps::Offline => any(&[Test::Equal(0, AF_UNIX)]),
         "socket" => any(&[
             Test::Less(0, AF_ALG),
             Test::Equal(0, AF_ALG + 1),

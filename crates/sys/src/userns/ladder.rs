@@ -13,18 +13,39 @@ pub enum Rung {
     SubordinateIds,
     /// Root of a user namespace in which the caller's own id is the only one; other owners are recorded.
     OneId,
+    /// Root without any namespace of its own: steps get a directory as their root, and lose rights. Never taken unless it is
+    /// asked for.
+    Chroot,
 }
 
 impl Rung {
     /// All of them, the one tried first first.
-    pub const ALL: [Self; 3] = [Self::RootNamespaces, Self::SubordinateIds, Self::OneId];
+    pub const ALL: [Self; 4] = [
+        Self::RootNamespaces,
+        Self::SubordinateIds,
+        Self::OneId,
+        Self::Chroot,
+    ];
+
+    /// Whether it is taken by itself: the last one keeps steps apart less well than the others, which is for people to
+    /// decide.
+    #[must_use]
+    pub const fn is_automatic(self) -> bool {
+        !matches!(self, Self::Chroot)
+    }
+
+    /// Whether anything can be mounted.
+    #[must_use]
+    pub const fn has_mounts(self) -> bool {
+        !matches!(self, Self::Chroot)
+    }
 
     /// How layers are kept on this rung.
     #[must_use]
     pub const fn form(self) -> Form {
         match self {
             Self::RootNamespaces => Form::Trusted,
-            Self::SubordinateIds | Self::OneId => Form::User,
+            Self::SubordinateIds | Self::OneId | Self::Chroot => Form::User,
         }
     }
 
@@ -35,6 +56,7 @@ impl Rung {
             Self::RootNamespaces => 1,
             Self::SubordinateIds => 2,
             Self::OneId => 3,
+            Self::Chroot => 4,
         }
     }
 
@@ -45,6 +67,7 @@ impl Rung {
             Self::RootNamespaces => "root",
             Self::SubordinateIds => "subids",
             Self::OneId => "one-id",
+            Self::Chroot => "chroot",
         }
     }
 
@@ -55,6 +78,7 @@ impl Rung {
             Self::RootNamespaces => "namespaces of root",
             Self::SubordinateIds => "user namespace with subordinate ids",
             Self::OneId => "user namespace with one id, other owners recorded",
+            Self::Chroot => "no namespaces, a root directory for each step",
         }
     }
 
@@ -87,10 +111,20 @@ pub struct Entered {
 
 /// No rung could be reached.
 #[derive(Debug, thiserror::Error)]
-#[error("no way to run steps here{}", reasons(.declined))]
+#[error("no way to run steps here{}{}", reasons(.declined), last(*.can_chroot))]
 pub struct LadderError {
     /// Those tried, in order. None, if the process could not try any.
     pub declined: Vec<Declined>,
+    /// The rung that has to be asked for is there.
+    pub can_chroot: bool,
+}
+
+const fn last(can_chroot: bool) -> &'static str {
+    if can_chroot {
+        "; --rung=chroot would work, which keeps steps apart from this container less well: see docs/rootless.md"
+    } else {
+        ""
+    }
 }
 
 fn reasons(declined: &[Declined]) -> String {
@@ -114,7 +148,7 @@ mod tests {
             assert_eq!(Rung::parse(rung.name()), Some(rung));
             assert_eq!(Rung::parse(&rung.number().to_string()), Some(rung));
         }
-        for text in ["", "0", "4", "Root", "3 "] {
+        for text in ["", "0", "5", "Root", "3 "] {
             assert_eq!(Rung::parse(text), None, "{text:?}");
         }
     }
@@ -127,9 +161,17 @@ mod tests {
         };
         let error = LadderError {
             declined: vec![declined(Rung::SubordinateIds, 2), declined(Rung::OneId, 3)],
+            can_chroot: true,
         };
         let text = error.to_string();
         assert!(text.contains("subids") && text.contains("2 threads"), "{text}");
         assert!(text.contains("one-id") && text.contains("3 threads"), "{text}");
+        assert!(text.contains("--rung=chroot"), "{text}");
+    }
+
+    #[test]
+    fn the_last_rung_is_never_taken_by_itself() {
+        let automatic = Rung::ALL.map(Rung::is_automatic);
+        assert_eq!(automatic, [true, true, true, false]);
     }
 }
