@@ -18,8 +18,8 @@ use crate::stack::StackError;
 
 /// The program, looked for in `PATH`.
 const PROGRAM: &str = "fuse-overlayfs";
-/// Its file for a directory that hides what is below.
-const OPAQUE_FILE: &[u8] = b".wh..wh..opq";
+/// Its files for a directory that hides what is below.
+const OPAQUE_FILES: [&[u8]; 2] = [b".wh..opq", b".wh..wh..opq"];
 /// Its files for names that are gone, where it cannot make devices.
 const WHITEOUT: &[u8] = b".wh.";
 /// Attributes that mark a directory which hides what is below, whoever made it.
@@ -141,7 +141,7 @@ pub(crate) fn translate(upper: &Path, form: Form) -> Result<(), StackError> {
 
 fn translate_one(entry: &TreeEntry<'_>, form: Form) -> Result<(), Errno> {
     let name = entry.name.as_bytes();
-    if name == OPAQUE_FILE {
+    if OPAQUE_FILES.contains(&name) {
         mark_opaque(entry.dir, form)?;
         return rustix::fs::unlinkat(entry.dir, entry.name, AtFlags::empty());
     }

@@ -68,7 +68,7 @@ fn spec(rootfs: &Path) -> Value {
     json!({
         "ociVersion": "1.0.2",
         "process": {
-            "user": {"uid": 0, "gid": 0, "additionalGids": [0]},
+            "user": {"uid": 0, "gid": 0, "additionalGids": [0, 10]},
             "args": ["/bin/sh", "-c", LOOK],
             "cwd": "/",
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],

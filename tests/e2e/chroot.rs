@@ -2,6 +2,7 @@
 //! runc's with docker's default capabilities and a profile that refuses what docker's refuses.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rbuild_testkit::command::{Ran, RbuildCommand, TestHome};
 use rbuild_testkit::image::OciLayout;
@@ -238,6 +239,9 @@ pub(crate) const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
+/// Numbers containers.
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
 impl Container {
     fn new() -> Option<Self> {
         if !is_root("runc") {
@@ -258,9 +262,44 @@ impl Container {
         let capabilities: &[&str] = if uid == 0 { &CAPABILITIES } else { &[] };
         let mut argv = vec![RBUILD.to_owned()];
         argv.extend(args.iter().map(|arg| (*arg).to_owned()));
-        let config = self.config(uid, capabilities, &argv);
+        self.run(&self.config(uid, capabilities, &argv))
+    }
+
+    /// The same with the right to mount, and a store that lies on an overlay, as in a privileged container or pod.
+    fn rbuild_on_overlay(&self, args: &[String]) -> RbuildCommand {
+        let mut argv = vec![RBUILD.to_owned()];
+        argv.extend_from_slice(args);
+        let mut capabilities = CAPABILITIES.to_vec();
+        capabilities.push("CAP_SYS_ADMIN");
+        let mut config = self.config(0, &capabilities, &argv);
+        let dirs = ["lower", "upper", "workdir", "container-store"].map(|name| self.home.work().join(name));
+        for dir in &dirs {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        let [lower, upper, work, at] = dirs.map(|dir| dir.display().to_string());
+        let options = [
+            format!("lowerdir={lower}"),
+            format!("upperdir={upper}"),
+            format!("workdir={work}"),
+        ];
+        let mounted = json!({"destination": at, "type": "overlay", "source": "overlay", "options": options});
+        config["mounts"].as_array_mut().expect("mounts").push(mounted);
+        for hardened in ["seccomp", "maskedPaths", "readonlyPaths"] {
+            config["linux"]
+                .as_object_mut()
+                .expect("an object")
+                .remove(hardened);
+        }
+        self.run(&config)
+    }
+
+    fn run(&self, config: &Value) -> RbuildCommand {
         std::fs::write(self.bundle.join("config.json"), config.to_string()).unwrap();
-        let id = format!("rbuild-test-{}-{}", std::process::id(), args.len());
+        let id = format!(
+            "rbuild-test-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
         self.home
             .command(&self.runc)
             .arg("--root")
@@ -370,22 +409,31 @@ WORKDIR /w
 RUN id >/w/id 2>/dev/null || id >/tmp/id
 ";
 
-#[test]
-fn privileged_a_plain_container_builds_without_namespaces_when_asked_and_the_same_image() {
-    let Some(container) = Container::new() else {
-        return;
-    };
-    let fixture = Fixture::new(IN_A_CONTAINER);
-    fixture.context.settle();
-    let context = container.home.work().join("context");
-    let copied = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(fixture.context.dir())
-        .arg(&context)
-        .status();
-    assert!(copied.unwrap().success());
-    let archive = |name: &str| container.home.work().join(name);
-    let args = |rung: Option<&str>, to: &Path| -> Vec<String> {
+/// A context in a container's home, and what builds it there.
+struct Work {
+    fixture: Fixture,
+    container: Container,
+}
+
+impl Work {
+    fn new() -> Option<Self> {
+        let container = Container::new()?;
+        let fixture = Fixture::new(IN_A_CONTAINER);
+        fixture.context.settle();
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .arg(fixture.context.dir())
+            .arg(container.home.work().join("context"))
+            .status();
+        assert!(copied.unwrap().success());
+        Some(Self { fixture, container })
+    }
+
+    fn archive(&self, name: &str) -> PathBuf {
+        self.container.home.work().join(name)
+    }
+
+    fn args(&self, rung: Option<&str>, to: &Path) -> Vec<String> {
         let mut args: Vec<String> = rung.map(str::to_owned).into_iter().collect();
         args.extend(
             [
@@ -400,28 +448,57 @@ fn privileged_a_plain_container_builds_without_namespaces_when_asked_and_the_sam
             "--output=type=oci,rewrite-timestamp=true,dest={}",
             to.display()
         ));
-        args.push(context.display().to_string());
+        args.push(self.archive("context").display().to_string());
         args
-    };
-    let run = |uid: u32, args: &[String]| {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        container.rbuild(uid, &args).run()
-    };
-    let inside = archive("inside.tar");
-    let unasked = run(0, &args(None, &inside)).failed();
-    assert!(unasked.stderr.contains("--rung=chroot would work"), "{unasked}");
-    let asked = run(0, &args(Some(CHROOT), &inside)).succeeded();
-    assert!(asked.stderr.contains("building on rung 4 (chroot)"), "{asked}");
-    let outside = archive("outside.tar");
-    let expected = args(None, &outside);
-    fixture.rbuild(expected.iter().map(String::as_str)).ok();
-    let config = |path: &Path| OciLayout::open(path).unwrap().image().unwrap().config;
-    assert_eq!(config(&inside), config(&outside));
+    }
 
-    let doctor = run(0, &["doctor".to_owned(), "--json".to_owned()]);
+    /// The image at `inside` is the one that is built outside of containers.
+    #[track_caller]
+    fn assert_same(&self, inside: &Path) {
+        let outside = self.archive("outside.tar");
+        let args = self.args(None, &outside);
+        self.fixture.rbuild(args.iter().map(String::as_str)).ok();
+        let config = |path: &Path| OciLayout::open(path).unwrap().image().unwrap().config;
+        assert_eq!(config(inside), config(&outside));
+    }
+}
+
+#[test]
+fn privileged_a_plain_container_builds_without_namespaces_when_asked_and_the_same_image() {
+    let Some(work) = Work::new() else {
+        return;
+    };
+    let run = |args: &[String]| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        work.container.rbuild(0, &args).run()
+    };
+    let inside = work.archive("inside.tar");
+    let unasked = run(&work.args(None, &inside)).failed();
+    assert!(unasked.stderr.contains("--rung=chroot would work"), "{unasked}");
+    let asked = run(&work.args(Some(CHROOT), &inside)).succeeded();
+    assert!(asked.stderr.contains("building on rung 4 (chroot)"), "{asked}");
+    work.assert_same(&inside);
+
+    let doctor = run(&["doctor".to_owned(), "--json".to_owned()]);
     let report: Value = serde_json::from_slice(&doctor.stdout).unwrap_or_default();
     assert_eq!(report["chosen"], Value::Null, "{doctor}");
     assert_eq!(report["rungs"][3]["works"], true, "{doctor}");
+}
+
+#[test]
+fn privileged_on_an_overlay_in_a_container_layers_are_shown_by_what_works_there() {
+    let Some(work) = Work::new() else {
+        return;
+    };
+    let inside = work.archive("inside.tar");
+    let args = work.args(None, &inside);
+    let ran = work.container.rbuild_on_overlay(&args).run().succeeded();
+    assert!(ran.stderr.contains("rung 1 (root)"), "{ran}");
+    assert!(
+        ran.stderr.contains("snapshotter native; not overlayfs: "),
+        "{ran}"
+    );
+    work.assert_same(&inside);
 }
 
 #[test]

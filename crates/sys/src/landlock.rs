@@ -194,4 +194,42 @@ mod tests {
         assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
         drop(outside);
     }
+
+    #[test]
+    fn who_is_confined_reaches_no_file_outside_and_no_process() {
+        use std::os::fd::AsFd as _;
+        if files_of(version()).is_none() {
+            return;
+        }
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(inside.path().join("own"), "own").unwrap();
+        std::fs::create_dir(inside.path().join("dir")).unwrap();
+        std::fs::write(outside.path().join("other"), "other").unwrap();
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let (root, other) = (inside.path().to_owned(), outside.path().to_owned());
+        let held = std::fs::File::open(&root).unwrap();
+        let tried = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            let confined = confine_to(held.as_fd()).unwrap();
+            assert_eq!(std::fs::read_to_string(root.join("own")).unwrap(), "own");
+            // Between directories too: package managers do.
+            std::fs::rename(root.join("own"), root.join("dir/moved")).unwrap();
+            let denied = [
+                std::fs::read(other.join("other")).map(drop),
+                std::fs::write(other.join("new"), ""),
+                std::fs::remove_file(other.join("other")),
+                std::fs::rename(root.join("dir/moved"), other.join("moved")),
+                std::fs::hard_link(root.join("dir/moved"), other.join("linked")),
+            ];
+            let signal = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
+            (confined, denied.map(|denied| denied.is_err()), signal)
+        });
+        let (confined, denied, signal) = tried.join().unwrap();
+        assert_eq!(denied, [true; 5]);
+        assert_ne!(confined, Confined::Not);
+        assert_eq!(confined == Confined::FilesAndSignals, signal.is_err());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }

@@ -138,3 +138,39 @@ fn row28_arguments_decide() {
         assert_eq!(ask(X86_64, 56, fork | flag), Err(EPERM), "clone {name}");
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn row28_without_namespaces_what_reaches_others_is_refused_too() {
+    const AF_INET: u64 = 2;
+    const AF_UNIX: u64 = 1;
+    let programs = super::programs_without_namespaces();
+    let ask = |program: usize, architecture, number, argument| {
+        bpf::run(&programs[program], architecture, number, [argument, 0, 0, 0, 0, 0])
+    };
+    for (name, number, argument, answer) in [
+        ("read", 0, 0, Ok(())),
+        ("kill", 62, 1, Ok(())),
+        ("mknod", 133, 0, Ok(())),
+        ("ptrace", 101, 0, Err(EPERM)),
+        ("chroot", 161, 0, Err(EPERM)),
+        ("setpriority", 141, 0, Err(EPERM)),
+        ("process_vm_readv", 310, 0, Err(EPERM)),
+        ("process_vm_writev", 311, 0, Err(EPERM)),
+        ("prlimit64 of its own", 302, 0, Ok(())),
+        ("prlimit64 of another", 302, 1, Err(EPERM)),
+        ("mount", 165, 0, Err(EPERM)),
+        ("clone3", 435, 0, Err(ENOSYS)),
+    ] {
+        assert_eq!(ask(0, X86_64, number, argument), answer, "{name}");
+        assert_eq!(ask(1, X86_64, number, argument), answer, "{name}, offline");
+    }
+    let (socket, socketcall) = (41, 102);
+    assert_eq!(ask(0, X86_64, socket, AF_INET), Ok(()));
+    assert_eq!(ask(1, X86_64, socket, AF_INET), Err(EPERM));
+    assert_eq!(ask(1, X86_64, socket, AF_UNIX), Ok(()));
+    assert_eq!(ask(1, X86_64, socket, AF_INET | 1 << 32), Err(EPERM));
+    assert_eq!(ask(0, I386, socketcall, 1), Ok(()));
+    assert_eq!(ask(1, I386, socketcall, 1), Err(EPERM), "its family cannot be seen");
+    assert!(programs.iter().all(|program| program.len() < rbuild_sys::seccomp::INSTRUCTIONS_MAX));
+}
