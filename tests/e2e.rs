@@ -17,6 +17,7 @@ mod engine_load;
 mod exit_codes;
 mod failed_step;
 mod fixture;
+mod foreign;
 mod hostile;
 mod images;
 mod imagetools;

@@ -17,6 +17,7 @@ use crate::export::ExportError;
 use crate::failed::FailedVertex;
 use crate::front_ends::{FrontEndFailed, GivenDockerfileError};
 use crate::ops::OpError;
+use crate::ops::exec::foreign;
 
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
@@ -259,6 +260,10 @@ fn step_hints(error: &OpError) -> Vec<String> {
     }
     match error {
         OpError::Process { hint, .. } => hint.iter().cloned().collect(),
+        OpError::Sandbox { .. } => foreign::machine_of(error)
+            .and_then(foreign::hint)
+            .into_iter()
+            .collect(),
         OpError::Entitlement(name, _) => vec![format!("allow it with --allow {name}")],
         OpError::Device(CdiError::NotAllowed(names)) => {
             let allow = |name: &String| format!("--allow device={name}");

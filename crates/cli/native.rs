@@ -213,9 +213,11 @@ fn standing(entered: &Entered, shown: &Shown) -> String {
 
 /// What starts steps on a rung.
 pub(crate) fn sandbox(rung: Rung) -> Result<Sandbox, SandboxError> {
+    let sandbox = Sandbox::new()?;
     match confinement(rung) {
-        Confinement::Namespaces => Sandbox::new(),
-        Confinement::Chroot => Sandbox::new()?.for_chroot(),
+        Confinement::Namespaces if rung == Rung::RootNamespaces => Ok(sandbox),
+        Confinement::Namespaces => Ok(sandbox.in_own_user_namespace()),
+        Confinement::Chroot => sandbox.for_chroot(),
     }
 }
 

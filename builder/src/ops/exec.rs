@@ -23,6 +23,7 @@ use crate::value::{Chain, Value};
 
 pub(crate) mod attempt;
 pub(crate) mod devices;
+pub(crate) mod foreign;
 pub mod limits;
 pub(crate) mod mounts;
 pub(crate) mod output;
@@ -59,6 +60,7 @@ pub async fn run(
         .ok_or(OpError::NoSuchInput(None))?;
     let retries = job.settings.rules.retries;
     let mut retried = 0;
+    let mut emulated = false;
     loop {
         let mut attempt = Attempt::prepare(job, step, root, inputs, cancel).await?;
         let slot = job.steps.acquire().await;
@@ -68,6 +70,10 @@ pub async fn run(
             return blocking(move || commit(outputs, count)).await;
         };
         drop(slot);
+        if !emulated && foreign::emulated(job, &error, reporter).await {
+            emulated = true;
+            continue;
+        }
         if retried == retries || !error.is_of_the_process() {
             if job.settings.keep_failed {
                 if let Ok(outputs) = attempt.outputs(job, exec, root_at).await {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::foreign;
 use crate::plan::Process;
 use crate::wire::{FailureKind, SetupError};
 
@@ -25,6 +26,7 @@ impl Program {
             what: "run",
             path: shown.clone(),
             text: text.to_owned(),
+            machine: None,
             source: None,
         };
         let name = process
@@ -51,6 +53,7 @@ impl Program {
     /// Tries each place in turn, as `execvp`; the most telling error wins.
     pub(crate) fn exec(self) -> SetupError {
         let mut telling = Errno::NOENT;
+        let mut reason = None;
         for candidate in &self.candidates {
             let Err(error) = nix::unistd::execve(candidate, &self.args, &self.env);
             let error = Errno::from_raw_os_error(error as i32);
@@ -59,6 +62,9 @@ impl Program {
                 Errno::ACCESS => telling = error,
                 _ => {
                     telling = error;
+                    if error == Errno::NOEXEC {
+                        reason = foreign::reason(candidate);
+                    }
                     break;
                 }
             }
@@ -67,7 +73,8 @@ impl Program {
             kind: FailureKind::Exec,
             what: "run",
             path: self.shown,
-            text: String::new(),
+            machine: reason.as_ref().and_then(|reason| reason.machine),
+            text: reason.map(|reason| reason.text).unwrap_or_default(),
             source: Some(telling.into()),
         }
     }

@@ -20,8 +20,10 @@
 mod cgroup;
 mod chroot;
 mod devices;
+mod emulator;
 mod enter;
 mod exec;
+mod foreign;
 mod host;
 mod injected;
 mod mounts;
@@ -40,6 +42,8 @@ mod system;
 mod terminal;
 mod wire;
 
+pub use emulator::Emulation;
+pub use foreign::Machine;
 pub use host::CANNOT_START;
 pub use plan::{
     Confinement, DeviceKind, DeviceNode, HostTree, Ids, Limits, MountKind, MountPlan, Network, OverlayPlan,

@@ -153,6 +153,7 @@ pub(crate) fn new_filesystem(
             what: "mount",
             path: shown.to_owned(),
             text: if log.is_empty() { log } else { format!(": {log}") },
+            machine: None,
             source: Some(errno.into()),
         }
     };

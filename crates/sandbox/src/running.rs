@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown};
 use serde::{Deserialize, Serialize};
 
+use crate::foreign::Machine;
 use crate::plan::{Network, Security};
 use crate::wire::{Failure, FailureKind, REPORT_MAX, Report, Word};
 
@@ -38,6 +39,8 @@ pub enum WaitError {
         program: PathBuf,
         /// More words; may be empty.
         text: String,
+        /// The processor that it needs, if that is what is wrong.
+        machine: Option<Machine>,
         /// The kernel's answer.
         #[source]
         source: Option<io::Error>,
@@ -285,6 +288,7 @@ impl From<Failure> for WaitError {
             FailureKind::Exec => Self::Exec {
                 program: path,
                 text,
+                machine: failure.machine,
                 source,
             },
         }

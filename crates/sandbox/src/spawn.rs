@@ -12,6 +12,8 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
+use crate::emulator::{Emulation, Emulators};
+use crate::foreign::Machine;
 use crate::plan::{Confinement, Network, Plan, Process, Security};
 use crate::program::{ProgramError, ProtectedProgram};
 use crate::running::{Entrance, Running};
@@ -27,6 +29,8 @@ pub struct Sandbox {
     filter: OwnedFd,
     /// Those for steps without namespaces: with network, and without.
     filters_without: Option<[OwnedFd; 2]>,
+    /// Of the user namespace, if that is the caller's own.
+    emulators: Option<Emulators>,
 }
 
 /// Why no steps can be started.
@@ -105,6 +109,7 @@ impl Sandbox {
             program,
             filter,
             filters_without: None,
+            emulators: None,
         })
     }
 
@@ -134,6 +139,24 @@ impl Sandbox {
             online
         }
         .as_fd())
+    }
+
+    /// The same where the user namespace is the caller's own: handlers that [`Sandbox::emulate`] registers there end with it.
+    #[must_use]
+    pub fn in_own_user_namespace(mut self) -> Self {
+        self.emulators = Some(Emulators::default());
+        self
+    }
+
+    /// Has programs for another processor run by an emulator of this machine, from now on.
+    ///
+    /// # Errors
+    /// The kernel's: it is older than 6.7, or has no `binfmt_misc`.
+    pub fn emulate(&self, machine: Machine) -> io::Result<Emulation> {
+        match &self.emulators {
+            Some(emulators) => emulators.begin(machine),
+            None => Ok(Emulation::NotOurs),
+        }
     }
 
     /// Where this process finds the protected program.

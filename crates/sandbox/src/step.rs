@@ -280,6 +280,7 @@ fn pivot(root: &RootFd) -> Result<(), SetupError> {
             kind: FailureKind::Setup,
             what: "pivot into",
             path: "/".into(),
+            machine: None,
             source: Some(source),
         })?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).during("leave old root", "/")?;

@@ -12,6 +12,7 @@ use rbuild_sys::overlay::Form;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::foreign::Machine;
 use crate::plan::{Network, Plan, Process, Security};
 use crate::running::Usage;
 
@@ -141,6 +142,7 @@ pub(crate) struct Failure {
     #[serde(with = "path")]
     pub(crate) path: PathBuf,
     pub(crate) text: String,
+    pub(crate) machine: Option<Machine>,
     pub(crate) errno: Option<i32>,
 }
 
@@ -158,6 +160,8 @@ pub(crate) struct SetupError {
     pub(crate) what: &'static str,
     pub(crate) path: PathBuf,
     pub(crate) text: String,
+    /// The processor that a program needs and this machine is not.
+    pub(crate) machine: Option<Machine>,
     #[source]
     pub(crate) source: Option<io::Error>,
 }
@@ -169,6 +173,7 @@ impl SetupError {
             what: self.what.to_owned(),
             path: self.path,
             text: self.text,
+            machine: self.machine,
             errno: self.source.and_then(|source| source.raw_os_error()),
         })
     }
@@ -180,6 +185,7 @@ impl SetupError {
             what,
             path: path.to_owned(),
             text: why.into(),
+            machine: None,
             source: None,
         }
     }
@@ -197,6 +203,7 @@ impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
             what,
             path: path.as_ref().to_owned(),
             text: String::new(),
+            machine: None,
             source: Some(error.into()),
         })
     }
@@ -229,6 +236,7 @@ impl<T, E: std::error::Error + 'static> Explained<T> for Result<T, E> {
                 what,
                 path: path.as_ref().to_owned(),
                 text,
+                machine: None,
                 source,
             }
         })
