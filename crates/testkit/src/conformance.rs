@@ -339,6 +339,28 @@ pub fn differences(
     found
 }
 
+/// Sentences about what is different in what an image is, whatever the builder that made it writes down: its config, and
+/// what its layers add up to. Directories on the way to an entry, which some builders put into layers and others do not,
+/// count only where one that both name differs.
+#[must_use]
+pub fn content_differences(expected: &ObservedImage, actual: &ObservedImage) -> Vec<String> {
+    let mut found = Vec::new();
+    compare_values("config", &expected.config, &actual.config, &mut found);
+    let (mut want, mut have) = (expected.files(), actual.files());
+    let only_way = |path: &String,
+                    line: &String,
+                    table: &BTreeMap<String, String>,
+                    other: &BTreeMap<String, String>| {
+        let below = format!("{path}/");
+        line.starts_with('d') && !other.contains_key(path) && table.keys().any(|key| key.starts_with(&below))
+    };
+    let (all_want, all_have) = (want.clone(), have.clone());
+    want.retain(|path, line| !only_way(path, line, &all_want, &all_have));
+    have.retain(|path, line| !only_way(path, line, &all_have, &all_want));
+    compare_tables("files", &want, &have, &mut found);
+    found
+}
+
 fn compare_values(at: &str, want: &Value, have: &Value, found: &mut Vec<String>) {
     if let (Value::Object(wanted), Value::Object(had)) = (want, have) {
         let keys: std::collections::BTreeSet<&String> = wanted.keys().chain(had.keys()).collect();

@@ -1,5 +1,5 @@
 //! Developer tasks, each one file: `ci`, `bases`, `demo`, `bench`, `record-conformance`,
-//! `differences`, `outside`.
+//! `differences`, `buildah`, `outside`.
 //!
 //! `.ci/run` and the README call these and nothing else, so that what is promised is what is run.
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@
 
 mod bases;
 mod bench;
+mod buildah;
 mod ci;
 mod demo;
 mod differences;
@@ -34,7 +35,10 @@ const USAGE: &str = "usage: cargo xtask <task>
                                   run the conformance cases under a real BuildKit and write expect.json
   differences --rbuild PATH [--buildctl PATH --addr ADDR]
                                   run the conformance cases and write docs/differences.md; a BuildKit must say what it said
-  outside --mirrors DIR           read, lint and lower Dockerfiles of public projects out of clones below DIR";
+  buildah [--only PART]           run the conformance cases under buildah and write docs/differences-buildah.md
+  outside --mirrors DIR           read, lint and lower Dockerfiles of public projects out of clones below DIR
+  outside --mirrors DIR --build --rbuild PATH [--buildctl PATH --addr ADDR] [--only PART]
+                                  build projects on the slow tier's base images, and compare with what a BuildKit makes";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "record-conformance" => record::run(rest),
         "differences" => differences::run(rest),
+        "buildah" => buildah::run(rest),
         "outside" => outside::run(rest),
         other => {
             eprintln!("no task {other:?}\n{USAGE}");

@@ -4,6 +4,8 @@
 //! a temporary directory, and given to the test of `crates/frontend/tests/lower/outside.rs`. What it counts goes to
 //! `benches/results/<date>-outside.md`.
 
+mod build;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +22,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let mirrors: PathBuf = shell::flag(args, "--mirrors")
         .context("--mirrors DIR is needed: clones named OWNER+PROJECT or OWNER/PROJECT")?
         .into();
+    if args.iter().any(|arg| arg == "--build") {
+        return build::run(args, &mirrors);
+    }
     let root = shell::root()?;
     let list = fs::read_to_string(root.join(LIST)).with_context(|| format!("read {LIST}"))?;
     let room = tempfile::tempdir()?;
