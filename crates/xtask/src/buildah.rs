@@ -234,8 +234,11 @@ impl Page {
     }
 }
 
-/// Text for a cell of a table.
+/// Text for a cell of a table, with the two builders in the place of what is wanted and what is there.
 fn cell(text: &str) -> String {
+    let text = text
+        .replace("\n    want ", " BuildKit ")
+        .replace("\n    have ", ", buildah ");
     let line = text
         .split_whitespace()
         .collect::<Vec<_>>()
