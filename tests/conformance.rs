@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_testkit::base;
 use rbuild_testkit::command::TestHome;
-use rbuild_testkit::conformance::{Case, ObservedImage, differences};
+use rbuild_testkit::conformance::{Case, ObservedImage, differences, excerpt};
 use rbuild_testkit::image::{Image, OciLayout};
 use rbuild_testkit::validate;
 
@@ -80,10 +80,18 @@ impl Runner {
                 .iter()
                 .filter(|part| !ran.stderr.contains(*part))
                 .collect();
-            return if lacking.is_empty() {
+            if !lacking.is_empty() {
+                return Err(format!("the message lacks {lacking:?}\n{ran}"));
+            }
+            let shown = excerpt(&ran.stderr);
+            return if shown == expected.excerpt || case.recipe.differs.contains_key("excerpt") {
                 Ok(())
             } else {
-                Err(format!("the message lacks {lacking:?}\n{ran}"))
+                Err(format!(
+                    "the excerpt is\n{}\nand not\n{}\n{ran}",
+                    shown.unwrap_or_default(),
+                    expected.excerpt.unwrap_or_default()
+                ))
             };
         };
         if !ran.status.success() {

@@ -201,6 +201,9 @@ pub struct Expectation {
     /// The build's error, for a case that must fail.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+    /// The lines of the Dockerfile that the error shows, with those at fault marked, as both builders print them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub excerpt: Option<String>,
     /// The image, for one that must not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub image: Option<ObservedImage>,
@@ -295,6 +298,23 @@ fn common_layers(ours: &Value, base: &Value) -> usize {
     let list = |rootfs: &Value| rootfs["diff_ids"].as_array().cloned().unwrap_or_default();
     let (ours, base) = (list(ours), list(base));
     if ours.starts_with(&base) { base.len() } else { 0 }
+}
+
+/// The last excerpt of a Dockerfile in what a builder printed: its title, and the lines between two of dashes.
+#[must_use]
+pub fn excerpt(printed: &str) -> Option<String> {
+    const DASHES: &str = "--------------------";
+    let lines: Vec<&str> = printed.lines().collect();
+    let end = lines.iter().rposition(|line| *line == DASHES)?;
+    let start = lines[..end].iter().rposition(|line| *line == DASHES)?;
+    let title = lines.get(start.checked_sub(1)?)?;
+    let shown = lines[start + 1..end].iter().map(|line| line.trim_end());
+    Some(
+        std::iter::once(*title)
+            .chain(shown)
+            .collect::<Vec<_>>()
+            .join("\n"),
+    )
 }
 
 /// Sentences about what is different, empty if nothing that counts is.
@@ -436,6 +456,18 @@ mod tests {
         let found = differences(&want, &have, &BTreeMap::new());
         assert_eq!(found.len(), 6, "{found:#?}");
         assert!(differences(&want, &want.clone(), &BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn the_last_excerpt_of_a_transcript_is_found() {
+        let dashes = "--------------------";
+        let text = format!(
+            "#1 x\n------\n > [2/2] RUN x:\n------\nDockerfile:2\n{dashes}\n   1 |     FROM a\n   2 | >>> RUN x\n   3 |     \n{dashes}\nERROR: y\n"
+        );
+        let found = excerpt(&text).unwrap();
+        assert_eq!(found, "Dockerfile:2\n   1 |     FROM a\n   2 | >>> RUN x\n   3 |");
+        assert_eq!(excerpt("ERROR: y\n"), None);
+        assert_eq!(excerpt(&format!("{dashes}\n{dashes}\n")), None);
     }
 
     #[test]

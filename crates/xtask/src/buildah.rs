@@ -15,7 +15,7 @@ use rbuild_testkit::conformance::{Case, ObservedImage, content_differences};
 use rbuild_testkit::image::{Image, OciLayout};
 use rbuild_testkit::machine;
 
-use crate::record::Outcome;
+use crate::record::{Failed, Outcome};
 use crate::shell;
 
 const PAGE: &str = "docs/differences-buildah.md";
@@ -105,7 +105,7 @@ impl Buildah {
         Ok(match (expected.image, expected.error, self.build(case)?) {
             (Some(want), _, Outcome::Image(have)) => content_differences(&want, &have),
             (None, Some(want), Outcome::Image(_)) => vec![format!("builds; BuildKit says: {want}")],
-            (Some(_), _, Outcome::Error(error)) => vec![format!("fails: {error}")],
+            (Some(_), _, Outcome::Error(error)) => vec![format!("fails: {}", error.line)],
             // Both refuse, each in words of its own.
             _ => Vec::new(),
         })
@@ -136,9 +136,10 @@ impl Buildah {
                 .lines()
                 .rfind(|line| !line.trim().is_empty())
                 .unwrap_or("no words");
-            return Ok(Outcome::Error(
-                line.replace(&room.path().display().to_string(), "DIR"),
-            ));
+            return Ok(Outcome::Error(Failed {
+                line: line.replace(&room.path().display().to_string(), "DIR"),
+                excerpt: None,
+            }));
         }
         let archive = room.path().join("image.tar");
         let mut push = self.command();
@@ -146,6 +147,20 @@ impl Buildah {
         shell::output(push.arg(format!("oci-archive:{}", archive.display())))?;
         let image = OciLayout::open(&archive)?.image()?;
         Ok(Outcome::Image(ObservedImage::of(&image, &self.bases)?))
+    }
+}
+
+impl Drop for Buildah {
+    /// Its containers stay mounted when it ends, and what is mounted cannot be deleted.
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        let mut ours: Vec<&str> = points
+            .filter(|point| Path::new(point).starts_with(self.room.path()))
+            .collect();
+        ours.reverse();
+        // Whatever is left then is told by the directory that stays.
+        drop(Command::new("umount").arg("--lazy").args(ours).output());
     }
 }
 
@@ -190,7 +205,7 @@ impl Page {
         let all = found.len();
         found.retain(|sentence| {
             let lines: Vec<&str> = sentence.lines().collect();
-            !lines.get(1).is_some_and(|line| line.trim() == "want nothing")
+            lines.get(1).is_none_or(|line| line.trim() != "want nothing")
                 || !EVERYWHERE.iter().any(|end| lines[0].ends_with(end))
         });
         self.everywhere += usize::from(found.len() < all);

@@ -80,12 +80,27 @@ impl Rbuild {
 fn found(expected: &Expectation, outcome: Outcome) -> Vec<String> {
     match (&expected.image, &expected.error, outcome) {
         (Some(want), _, Outcome::Image(have)) => differences(want, &have, &BTreeMap::new()),
-        (_, Some(want), Outcome::Error(have)) if message(want) == message(&have) => Vec::new(),
         (_, Some(want), Outcome::Error(have)) => {
-            vec![format!("`{}`, not `{}`", message(&have), message(want))]
+            let mut found = Vec::new();
+            if message(want) != message(&have.line) {
+                found.push(format!("`{}`, not `{}`", message(&have.line), message(want)));
+            }
+            if expected.excerpt != have.excerpt {
+                let shown = |excerpt: &Option<String>| {
+                    excerpt
+                        .as_ref()
+                        .map_or("none".to_owned(), |text| format!("{text:?}"))
+                };
+                found.push(format!(
+                    "excerpt {}, not {}",
+                    shown(&have.excerpt),
+                    shown(&expected.excerpt)
+                ));
+            }
+            found
         }
         (_, _, Outcome::Image(_)) => vec!["an image, not an error".to_owned()],
-        (_, _, Outcome::Error(have)) => vec![format!("an error: {have}")],
+        (_, _, Outcome::Error(have)) => vec![format!("an error: {}", have.line)],
     }
 }
 

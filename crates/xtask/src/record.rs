@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rbuild_testkit::base;
-use rbuild_testkit::conformance::{Case, Expectation, ObservedImage};
+use rbuild_testkit::conformance::{Case, Expectation, ObservedImage, excerpt};
 use rbuild_testkit::image::{Image, OciLayout};
 
 use crate::shell;
@@ -17,8 +17,16 @@ use crate::shell;
 pub(crate) enum Outcome {
     /// An image.
     Image(ObservedImage),
-    /// An error, in one line.
-    Error(String),
+    /// An error.
+    Error(Failed),
+}
+
+/// What a builder said of a case that it did not build.
+pub(crate) struct Failed {
+    /// In one line.
+    pub(crate) line: String,
+    /// The lines of the Dockerfile that it shows.
+    pub(crate) excerpt: Option<String>,
 }
 
 impl Outcome {
@@ -31,7 +39,10 @@ impl Outcome {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let error = stderr.lines().rfind(|line| line.starts_with(mark));
         let error = error.with_context(|| format!("no error line:\n{stderr}"))?;
-        Ok(Self::Error(error.to_owned()))
+        Ok(Self::Error(Failed {
+            line: error.to_owned(),
+            excerpt: excerpt(&stderr),
+        }))
     }
 }
 
@@ -75,9 +86,10 @@ impl Oracle {
             .output()?;
         Ok(match Outcome::of(&output, &archive, &self.bases, "error: ")? {
             // Paths of this run and ids of the daemon's would make the record differ each time.
-            Outcome::Error(error) => Outcome::Error(without_run_ids(
-                &error.replace(&room.path().display().to_string(), "DIR"),
-            )),
+            Outcome::Error(error) => Outcome::Error(Failed {
+                line: without_run_ids(&error.line.replace(&room.path().display().to_string(), "DIR")),
+                ..error
+            }),
             image @ Outcome::Image(_) => image,
         })
     }
@@ -154,9 +166,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 }
 
 fn record(case: &Case, oracle: &Oracle) -> Result<String> {
-    let (image, error) = match oracle.build(case)? {
-        Outcome::Image(image) => (Some(image), None),
-        Outcome::Error(error) => (None, Some(error)),
+    let (image, error, excerpt) = match oracle.build(case)? {
+        Outcome::Image(image) => (Some(image), None, None),
+        Outcome::Error(error) => (None, Some(error.line), error.excerpt),
     };
     let line = match (&image, &error) {
         (Some(image), _) if case.recipe.fails.is_empty() => {
@@ -177,6 +189,7 @@ fn record(case: &Case, oracle: &Oracle) -> Result<String> {
     case.record(&Expectation {
         oracle: oracle.version.clone(),
         error,
+        excerpt,
         image,
     })?;
     Ok(line)

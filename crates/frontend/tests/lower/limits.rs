@@ -85,20 +85,6 @@ fn row50_named_contexts_that_name_each_other_end() {
 }
 
 #[test]
-fn row50_many_heredocs_and_triggers_take_linear_time() {
-    let files = |n: usize| format!("FROM alpine\n{}", "COPY <<A <<B /d/\na\nA\nb\nB\n".repeat(n));
-    let triggers = |n: usize| format!("FROM alpine AS a\n{}FROM a\n", "ONBUILD ENV A=b\n".repeat(n));
-    for text in [&files as &dyn Fn(usize) -> String, &triggers] {
-        let (_, short) = timed(|| lowered(&text(1_000)));
-        let (_, long) = timed(|| lowered(&text(4_000)));
-        assert!(
-            long < short * 12 + Duration::from_secs(2),
-            "{short:?}, then {long:?}"
-        );
-    }
-}
-
-#[test]
 fn row41_a_secret_variable_shows_as_stars() {
     let dockerfile =
         "FROM alpine\nENV TOKEN=canary\nRUN --mount=type=secret,id=t,env=TOKEN login $TOKEN \"${TOKEN}\"\n";

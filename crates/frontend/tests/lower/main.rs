@@ -19,6 +19,7 @@ mod epoch;
 mod errors;
 #[cfg(test)]
 mod fake;
+mod growth;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]

@@ -99,7 +99,10 @@ impl Builders {
         };
         let (compared, mut unlike) = match (&ours, &theirs) {
             (Built::Image(ours, _), Some(Built::Image(theirs, _))) => {
-                let compared = Compared::of(ours, theirs)?;
+                let bases = contexts
+                    .iter()
+                    .map(|context| OciLayout::open(&context.dir)?.image());
+                let compared = Compared::of(ours, theirs, &bases.collect::<Result<Vec<_>>>()?)?;
                 (compared.to_string(), compared.unlike())
             }
             (Built::Failed(_), Some(Built::Failed(_))) => ("both fail".to_owned(), None),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use rbuild_testkit::conformance::ObservedImage;
-use rbuild_testkit::image::OciLayout;
+use rbuild_testkit::image::{Image, OciLayout};
 
 /// Differing paths that are named.
 const SHOWN: usize = 3;
@@ -23,8 +23,9 @@ pub(super) struct Compared {
 }
 
 impl Compared {
-    pub(super) fn of(ours: &Path, theirs: &Path) -> Result<Self> {
-        let observed = |dir: &Path| ObservedImage::of(&OciLayout::open(dir)?.image()?, &[]);
+    /// Layers of `bases` are the same by their digests, and are not looked into.
+    pub(super) fn of(ours: &Path, theirs: &Path, bases: &[Image]) -> Result<Self> {
+        let observed = |dir: &Path| ObservedImage::of(&OciLayout::open(dir)?.image()?, bases);
         let (ours, theirs) = (observed(ours)?, observed(theirs)?);
         let (have, want) = (ours.files(), theirs.files());
         let names: BTreeSet<&String> = have.keys().chain(want.keys()).collect();
@@ -44,7 +45,9 @@ impl Compared {
         Ok(Self {
             layers: [ours.layers.len(), theirs.layers.len()],
             entries: want.len(),
-            metadata: ours.config == theirs.config && ours.history == theirs.history,
+            metadata: ours.config == theirs.config
+                && ours.history == theirs.history
+                && ours.base_layers == theirs.base_layers,
             paths,
             contents,
         })
@@ -65,7 +68,7 @@ impl fmt::Display for Compared {
         let metadata = if self.metadata { "same" } else { "OTHER" };
         write!(
             f,
-            "{metadata} config and history, {} layers, {} entries",
+            "{metadata} config and history, {} layers of its own, {} entries",
             self.layers[0], self.entries
         )?;
         match self.paths.len() {
