@@ -234,6 +234,7 @@ impl BuildError {
         match self {
             Self::Context(OpenContextError::NoDockerfile { hint, .. }) => vec![hint.clone()],
             Self::Step { error, .. } => step_hints(error),
+            Self::Frontend { error, .. } => error.hint().into_iter().collect(),
             Self::Left { error, note } => {
                 let mut hints = error.hints();
                 hints.push(note.clone());

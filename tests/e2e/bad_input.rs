@@ -314,3 +314,16 @@ fn output_to_a_closed_pipe_is_no_failure() {
         assert!(code == "0" || line.ends_with(">&-; echo $?"), "{line}: {ran}");
     }
 }
+
+#[test]
+fn what_helps_stands_behind_an_error_of_the_dockerfile() {
+    let fixture = Fixture::new("FROM busybox\nCOPY --from=$STAGE /a /b\n");
+    let ran = fixture.build().fails();
+    for part in [
+        "   2 | >>> COPY --from=$STAGE /a /b",
+        "ERROR: failed to build: failed to solve: variable expansion is not supported for --from",
+        "hint: write ARG NAME before the first FROM",
+    ] {
+        assert!(ran.stderr.contains(part), "lacks {part:?}\n{ran}");
+    }
+}

@@ -13,6 +13,7 @@ mod dispatch;
 mod env;
 mod error;
 mod git;
+mod hint;
 mod image;
 mod input;
 mod lint;

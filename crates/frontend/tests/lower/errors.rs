@@ -2,6 +2,14 @@
 
 use crate::fake::{Fake, lower_with, options};
 
+/// Errors that say what to write instead, or repeat the words of the Dockerfile's author.
+const SAY_THEMSELVES: [&str; 4] = [
+    "it should be octal string",
+    "define alias stage instead",
+    "b: why",
+    "dockerfile contains no stages",
+];
+
 #[test]
 #[allow(clippy::too_many_lines, reason = "a flat table")]
 fn what_users_get_wrong() {
@@ -139,7 +147,49 @@ fn what_users_get_wrong() {
         let error = lower_with(&options(dockerfile), &Fake::new()).unwrap_err();
         assert_eq!(error.to_string(), message, "{dockerfile}");
         assert_eq!(error.span.map_or(0, |span| span.start), line, "{dockerfile}");
+        let says_itself = SAY_THEMSELVES.iter().any(|part| message.contains(part));
+        assert!(
+            says_itself || message.contains("did you mean") || error.hint().is_some(),
+            "nothing helps against {message:?}"
+        );
     }
+}
+
+#[test]
+fn what_helps_is_told_beside_the_error() {
+    for (dockerfile, hint) in [
+        ("RUN x\n", "only ARG may stand before the first FROM"),
+        (
+            "FROM $X\n",
+            "give the variable a value by an ARG before the first FROM, or by --build-arg",
+        ),
+        (
+            "FROM alpine\nCOPY --from=$X a b\n",
+            "write ARG NAME before the first FROM, then `FROM ${NAME} AS source`, and --from=source here",
+        ),
+        (
+            "FROM alpine AS a\nCOPY --from=b x y\nFROM alpine AS b\nRUN x\nFROM a\n",
+            "move the stage \"b\" above this one",
+        ),
+        (
+            "FROM alpine\nSTOPSIGNAL SIGNONE\n",
+            "a signal is as in SIGTERM, TERM or 15",
+        ),
+        (
+            "FROM alpine\nRUN <<A\nx\n",
+            "its name stands alone on the line that ends it, and tabs may be before it only after `<<-`",
+        ),
+        (
+            "FROM alpine\nENV a\n",
+            r#"write NAME=value; a value with blanks stands in quotes, as in NAME="a value""#,
+        ),
+    ] {
+        let error = lower_with(&options(dockerfile), &Fake::new()).unwrap_err();
+        assert_eq!(error.hint().as_deref(), Some(hint), "{dockerfile}: {error}");
+    }
+    // A name that is near is all that is told.
+    let error = lower_with(&options("FORM alpine\n"), &Fake::new()).unwrap_err();
+    assert_eq!(error.hint(), None);
 }
 
 #[test]
