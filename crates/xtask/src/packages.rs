@@ -8,7 +8,7 @@ use rbuild_testkit::machine;
 use crate::shell;
 
 /// Package, and a program or file whose presence shows that it is installed.
-const TEST_PACKAGES: [(&str, &str); 15] = [
+const TEST_PACKAGES: [(&str, &str); 16] = [
     ("busybox-static", "busybox"),
     ("uidmap", "newuidmap"),
     ("skopeo", "skopeo"),
@@ -24,6 +24,7 @@ const TEST_PACKAGES: [(&str, &str); 15] = [
     ("jq", "jq"),
     ("git", "git"),
     ("openssh-client", "ssh-agent"),
+    ("qemu-user-static", "qemu-aarch64-static"),
 ];
 /// What `cargo xtask demo` needs: a linker, a base image, and programs that share no code with rbuild to run the result.
 const DEMO_PACKAGES: [(&str, &str); 6] = [
