@@ -217,7 +217,7 @@ pub(crate) fn sandbox(rung: Rung) -> Result<Sandbox, SandboxError> {
     match confinement(rung) {
         Confinement::Namespaces if rung == Rung::RootNamespaces => Ok(sandbox),
         Confinement::Namespaces => Ok(sandbox.in_own_user_namespace()),
-        Confinement::Chroot => sandbox.for_chroot(),
+        Confinement::Chroot => Ok(sandbox.for_chroot()),
     }
 }
 

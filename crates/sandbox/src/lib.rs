@@ -23,6 +23,7 @@ mod devices;
 mod emulator;
 mod enter;
 mod exec;
+mod filters;
 mod foreign;
 mod host;
 mod injected;

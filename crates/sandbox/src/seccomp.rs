@@ -8,18 +8,12 @@
 pub(crate) mod bpf;
 mod profile;
 
+pub(crate) use profile::Steps;
 use rbuild_sys::seccomp::Instruction;
 
-/// The program for a step with the default capabilities. Costs a few milliseconds: the caller of all steps makes it
-/// once and hands it to each.
-pub(crate) fn default_program() -> Vec<Instruction> {
-    bpf::compile(&profile::architectures(profile::Steps::InNamespaces))
-}
-
-/// The programs for steps in the caller's own namespaces: with the caller's network, and without any.
-pub(crate) fn programs_without_namespaces() -> [Vec<Instruction>; 2] {
-    [profile::Steps::OnOwnNetwork, profile::Steps::Offline]
-        .map(|steps| bpf::compile(&profile::architectures(steps)))
+/// The program for steps of a kind.
+pub(crate) fn program(steps: Steps) -> Vec<Instruction> {
+    bpf::compile(&profile::architectures(steps))
 }
 
 /// One instruction on the wire: eight bytes as the kernel has them in memory.

@@ -13,11 +13,12 @@ use rustix::net::{
 };
 
 use crate::emulator::{Emulation, Emulators};
+use crate::filters::Filters;
 use crate::foreign::Machine;
 use crate::plan::{Confinement, Network, Plan, Process, Security};
 use crate::program::{ProgramError, ProtectedProgram};
 use crate::running::{Entrance, Running};
-use crate::seccomp;
+use crate::seccomp::Steps;
 use crate::supervisor::INIT_NAME;
 use crate::wire::{ErrandRef, Joining, TaskRef};
 
@@ -25,10 +26,9 @@ use crate::wire::{ErrandRef, Joining, TaskRef};
 #[derive(Debug)]
 pub struct Sandbox {
     program: ProtectedProgram,
-    /// The seccomp program of secure steps, in memory.
-    filter: OwnedFd,
-    /// Those for steps without namespaces: with network, and without.
-    filters_without: Option<[OwnedFd; 2]>,
+    filters: Filters,
+    /// Steps without namespaces were asked for.
+    for_chroot: bool,
     /// Of the user namespace, if that is the caller's own.
     emulators: Option<Emulators>,
 }
@@ -39,14 +39,14 @@ pub enum SandboxError {
     /// The program that starts them cannot be protected from them.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// The seccomp program could not be kept in memory.
-    #[error("keep the seccomp program")]
-    Filter(#[source] io::Error),
 }
 
 /// Why a step was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
+    /// The seccomp program could not be kept in memory.
+    #[error("keep the seccomp program")]
+    Filter(#[source] io::Error),
     /// The plan could not be handed over.
     #[error("hand the plan to the supervisor: {verb}")]
     HandOver {
@@ -103,42 +103,30 @@ impl Sandbox {
     }
 
     fn of(program: ProtectedProgram) -> Result<Self, SandboxError> {
-        let filter = seccomp::encode(&seccomp::default_program());
-        let filter = in_memory("filter", &filter).map_err(SandboxError::Filter)?;
         Ok(Self {
             program,
-            filter,
-            filters_without: None,
+            filters: Filters::default(),
+            for_chroot: false,
             emulators: None,
         })
     }
 
-    /// The same, ready for steps without namespaces ([`Confinement::Chroot`]) too.
-    ///
-    /// # Errors
-    /// The seccomp programs cannot be kept in memory.
-    pub fn for_chroot(self) -> Result<Self, SandboxError> {
-        let [online, offline] = seccomp::programs_without_namespaces()
-            .map(|program| in_memory("filter", &seccomp::encode(&program)).map_err(SandboxError::Filter));
-        Ok(Self {
-            filters_without: Some([online?, offline?]),
-            ..self
-        })
+    /// The same, for steps without namespaces ([`Confinement::Chroot`]) too.
+    #[must_use]
+    pub const fn for_chroot(mut self) -> Self {
+        self.for_chroot = true;
+        self
     }
 
     /// The seccomp program for a plan.
     fn filter_of(&self, plan: &Plan) -> Result<BorrowedFd<'_>, SpawnError> {
-        if plan.confinement == Confinement::Namespaces {
-            return Ok(self.filter.as_fd());
-        }
-        let filters = self.filters_without.as_ref();
-        let [online, offline] = filters.ok_or(SpawnError::NotForChroot)?;
-        Ok(if plan.network == Network::None {
-            offline
-        } else {
-            online
-        }
-        .as_fd())
+        let steps = match plan.confinement {
+            Confinement::Namespaces => Steps::InNamespaces,
+            Confinement::Chroot if !self.for_chroot => return Err(SpawnError::NotForChroot),
+            Confinement::Chroot if plan.network == Network::None => Steps::Offline,
+            Confinement::Chroot => Steps::OnOwnNetwork,
+        };
+        self.filters.of(steps).map_err(SpawnError::Filter)
     }
 
     /// The same where the user namespace is the caller's own: handlers that [`Sandbox::emulate`] registers there end with it.
@@ -192,7 +180,8 @@ impl Sandbox {
         };
         let way = (entrance.security, entrance.network);
         let home = Some(entrance.process.as_fd());
-        self.start(&TaskRef::Join(&joining), self.filter.as_fd(), home, fds, way)
+        let filter = self.filters.of(Steps::InNamespaces).map_err(SpawnError::Filter)?;
+        self.start(&TaskRef::Join(&joining), filter, home, fds, way)
     }
 
     fn start(
@@ -270,7 +259,7 @@ fn encode(task: &TaskRef<'_>) -> Result<OwnedFd, SpawnError> {
 }
 
 /// A sealed memory file.
-fn in_memory(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+pub(crate) fn in_memory(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = std::fs::File::from(rustix::fs::memfd_create(name, flags)?);
     file.write_all(bytes)?;

@@ -90,7 +90,7 @@ const REACHES_OTHERS: &[&str] = &[
 
 /// Where steps run that the policy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Steps {
+pub(crate) enum Steps {
     /// In namespaces of their own.
     InNamespaces,
     /// In those of the caller.

@@ -1,7 +1,7 @@
 //! What the compiled program answers, call by call, checked in an interpreter of BPF.
 
 use super::bpf::{self, ENOSYS, EPERM};
-use super::default_program;
+use super::{Steps, program as program_for};
 
 #[cfg(target_arch = "x86_64")]
 const X86_64: u32 = 0xc000_003e;
@@ -10,7 +10,7 @@ const I386: u32 = 0x4000_0003;
 
 fn program() -> &'static [rbuild_sys::seccomp::Instruction] {
     static PROGRAM: std::sync::OnceLock<Vec<rbuild_sys::seccomp::Instruction>> = std::sync::OnceLock::new();
-    PROGRAM.get_or_init(|| super::decode(&super::encode(&default_program())))
+    PROGRAM.get_or_init(|| super::decode(&super::encode(&program_for(Steps::InNamespaces))))
 }
 
 fn ask(architecture: u32, number: u32, argument: u64) -> Result<(), u16> {
@@ -20,9 +20,9 @@ fn ask(architecture: u32, number: u32, argument: u64) -> Result<(), u16> {
 #[test]
 fn the_program_fits_the_kernel() {
     assert!(
-        default_program().len() < rbuild_sys::seccomp::INSTRUCTIONS_MAX,
+        program_for(Steps::InNamespaces).len() < rbuild_sys::seccomp::INSTRUCTIONS_MAX,
         "{}",
-        default_program().len()
+        program_for(Steps::InNamespaces).len()
     );
 }
 
@@ -144,9 +144,14 @@ fn row28_arguments_decide() {
 fn row28_without_namespaces_what_reaches_others_is_refused_too() {
     const AF_INET: u64 = 2;
     const AF_UNIX: u64 = 1;
-    let programs = super::programs_without_namespaces();
+    let programs = [Steps::OnOwnNetwork, Steps::Offline].map(program_for);
     let ask = |program: usize, architecture, number, argument| {
-        bpf::run(&programs[program], architecture, number, [argument, 0, 0, 0, 0, 0])
+        bpf::run(
+            &programs[program],
+            architecture,
+            number,
+            [argument, 0, 0, 0, 0, 0],
+        )
     };
     for (name, number, argument, answer) in [
         ("read", 0, 0, Ok(())),
@@ -171,6 +176,14 @@ fn row28_without_namespaces_what_reaches_others_is_refused_too() {
     assert_eq!(ask(1, X86_64, socket, AF_UNIX), Ok(()));
     assert_eq!(ask(1, X86_64, socket, AF_INET | 1 << 32), Err(EPERM));
     assert_eq!(ask(0, I386, socketcall, 1), Ok(()));
-    assert_eq!(ask(1, I386, socketcall, 1), Err(EPERM), "its family cannot be seen");
-    assert!(programs.iter().all(|program| program.len() < rbuild_sys::seccomp::INSTRUCTIONS_MAX));
+    assert_eq!(
+        ask(1, I386, socketcall, 1),
+        Err(EPERM),
+        "its family cannot be seen"
+    );
+    assert!(
+        programs
+            .iter()
+            .all(|program| program.len() < rbuild_sys::seccomp::INSTRUCTIONS_MAX)
+    );
 }
