@@ -41,11 +41,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the command line says. The description of all commands is left to the system to free, which does not walk through
+/// it: that would take as long as to read a command line.
+fn parse<A: Parser>() -> Result<A, clap::Error> {
+    let mut command = std::mem::ManuallyDrop::new(A::command());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
 /// Reads the arguments of one of the programs this is, carries them out, and says how it went.
 fn run<A: Parser>(
     program: impl FnOnce(A, &mut env::Env, commands::Open<'_>) -> Result<(), commands::CommandError>,
 ) -> ExitCode {
-    let args = match A::try_parse() {
+    let args = match parse::<A>() {
         Ok(args) => args,
         Err(error) => return args::report(&error),
     };
