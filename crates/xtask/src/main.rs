@@ -1,4 +1,4 @@
-//! Developer tasks, each one file: `ci`, `bases`, `demo`, `bench`, `record-conformance`,
+//! Developer tasks, each one file: `ci`, `bases`, `demo`, `bench`, `chart`, `record-conformance`,
 //! `differences`, `buildah`, `outside`.
 //!
 //! `.ci/run` and the README call these and nothing else, so that what is promised is what is run.
@@ -12,6 +12,7 @@
 mod bases;
 mod bench;
 mod buildah;
+mod chart;
 mod ci;
 mod demo;
 mod differences;
@@ -29,6 +30,7 @@ const USAGE: &str = "usage: cargo xtask <task>
                                   build rbuild (or take that one), build a multi-stage image with it, show both sizes
   dist                            build the static program that is given to others: small, links for minutes
   bench [--case NAME] [--runs N]  measure against buildah and buildkitd, write benches/results/
+  chart                           draw benches/chart.svg from the latest results
   bench --micro                   count the instructions of the parts of a build
   bench --scale                   measure how time grows with stages, steps, layers, files and records
   record-conformance --buildctl PATH --addr ADDR [--only PART]
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "dist" => ci::dist(),
         "bench" => bench::run(rest),
+        "chart" => chart::run(),
         "record-conformance" => record::run(rest),
         "differences" => differences::run(rest),
         "buildah" => buildah::run(rest),

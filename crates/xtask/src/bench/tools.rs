@@ -80,7 +80,10 @@ impl Tool {
 
     /// Makes ready to build in a room.
     pub(super) fn start(&self, room: &Room) -> Result<()> {
-        let Kind::BuildKit { buildkitd, daemon, .. } = &self.kind else {
+        let Kind::BuildKit {
+            buildkitd, daemon, ..
+        } = &self.kind
+        else {
             return Ok(());
         };
         self.stop()?;
@@ -252,7 +255,10 @@ fn address(room: &Room) -> String {
 fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !is_so()? {
-        ensure!(start.elapsed() < DAEMON_TIME, "{what}: not within {DAEMON_TIME:?}");
+        ensure!(
+            start.elapsed() < DAEMON_TIME,
+            "{what}: not within {DAEMON_TIME:?}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
