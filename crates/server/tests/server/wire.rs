@@ -12,6 +12,7 @@ use rbuild_client::{Address, connect};
 use rbuild_graph::{
     ExecMeta, ExecOp, Graph, LinuxResources, Mount, MountKind, NetMode, Op, SecurityMode, Vertex, VertexMeta,
 };
+use rbuild_sandbox::Sandbox;
 use rbuild_server::listen::{Access, listen};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -23,6 +24,7 @@ use tonic_prost::ProstCodec;
 
 use crate::bench::Bench;
 use crate::builds::hello;
+use crate::gateway::program;
 
 const SOLVE: &str = "/moby.buildkit.v1.Control/Solve";
 /// Longer than anything that is not stuck.
@@ -144,7 +146,7 @@ fn limited(cpus: &str) -> rbuild_llb::wire::Definition {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_limits_in_a_clients_definition_are_followed() {
-    let bench = Bench::new();
+    let bench = Bench::with_sandbox(Sandbox::with_program(program()).unwrap());
     let (path, _stop) = serve(&bench);
     let channel = channel(&path).await;
     let solve = |id: &str, definition| NewSolve {
