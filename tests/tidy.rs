@@ -63,6 +63,7 @@ const DIRECTIONS: [(&str, &[&str]); 20] = [
             "rbuild-snapshotter",
             "rbuild-store",
             "rbuild-sys",
+            "rbuild-tls",
         ],
     ),
     (

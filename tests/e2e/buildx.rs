@@ -154,7 +154,7 @@ fn privileged_buildx_builds_bakes_and_asks() {
         "{history}"
     );
     let last = buildx.ok(&["history", "inspect"]);
-    assert!(last.contains("Status:"), "{last}");
+    assert!(last.contains("Build Steps:"), "{last}");
     assert!(
         buildx
             .ok(&["history", "logs", "--progress=plain"])
