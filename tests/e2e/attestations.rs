@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rbuild_testkit::image::OciLayout;
+use rbuild_testkit::peer::DockerRegistry;
 use serde_json::Value;
 
 use crate::e2e::fixture::{Fixture, is_root};
@@ -142,4 +143,29 @@ fn an_archive_for_old_engines_has_no_room_for_it() {
         .fails()
         .says("docker exporter does not support exporting manifest lists");
     fixture.build().args(["--provenance=false", &to]).ok();
+}
+
+/// Debian's registry has no list of referrers: the tag that stands in for it is kept and read.
+#[test]
+fn attestations_that_are_artifacts_are_listed_as_referrers() {
+    let registry = DockerRegistry::start().unwrap();
+    let fixture = Fixture::new("FROM scratch\nCOPY a /a\n");
+    fixture.context.file("a", "a\n");
+    let image = format!("{}/app:1", registry.host());
+    let to = format!("--output=type=registry,name={image},oci-artifact=true");
+    fixture.build().args(["--provenance=true", &to]).ok();
+    let raw = fixture.rbuild(["imagetools", "inspect", "--raw", &image]).ok();
+    let index: Value = serde_json::from_slice(&raw.stdout).unwrap();
+    let digest = |at: usize| index["manifests"][at]["digest"].as_str().unwrap().to_owned();
+    let subject = format!("{}/app@{}", registry.host(), digest(0));
+    let list = |name: &str| {
+        let ran = fixture.rbuild(["imagetools", "inspect", "--referrers", name]);
+        ran.ok().stdout_text()
+    };
+    let listed = list(&subject);
+    assert!(
+        listed.contains(&digest(1)) && listed.contains("application/vnd.docker.attestation.manifest.v1+json"),
+        "{listed}"
+    );
+    assert!(!list(&image).contains("sha256:"), "nothing refers to the index");
 }

@@ -108,6 +108,51 @@ fn privileged_containerd_is_given_what_it_does_not_have() {
 }
 
 #[test]
+fn privileged_podman_is_given_what_it_does_not_have() {
+    if !is_root("podman") {
+        return;
+    }
+    let fixture = app();
+    let room = fixture.home.work().join("podman");
+    fs::create_dir(&room).unwrap();
+    let at = |name: &str| room.join(name).display().to_string();
+    let podman = |args: &[&str]| {
+        RbuildCommand::new(machine::required("podman", "podman").unwrap())
+            .args([
+                "--root",
+                &at("root"),
+                "--runroot",
+                &at("run"),
+                "--storage-driver=vfs",
+            ])
+            .args(args.iter().copied())
+    };
+    let socket = format!("unix://{}", at("p.sock"));
+    let service = podman(&["system", "service", "--time=0", &socket]).spawn();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while std::os::unix::net::UnixStream::connect(room.join("p.sock")).is_err() {
+        assert!(Instant::now() < deadline, "podman does not come up");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let build = || {
+        let build = fixture
+            .build()
+            .args(["--load=podman", "-t", "example.invalid/app:1"]);
+        build.env("CONTAINER_HOST", &socket).ok()
+    };
+    let first = build();
+    assert!(first.stderr.contains("2 of 2 layers"), "{first}");
+    let again = build();
+    assert!(again.stderr.contains("has the image already"), "{again}");
+    service.signal(Signal::TERM);
+    drop(service.wait());
+    // What it has is what was built.
+    let id = podman(&["create", "example.invalid/app:1"]).ok().stdout_text();
+    podman(&["cp", &format!("{id}:/a"), &at("a")]).ok();
+    assert_eq!(fs::read_to_string(room.join("a")).unwrap(), "first\n");
+}
+
+#[test]
 fn a_table_of_steps_is_shown_on_request() {
     let fixture = Fixture::new("FROM busybox\nRUN echo x > /x\n");
     let first = fixture.build().arg("--steps").ok();

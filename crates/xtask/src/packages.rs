@@ -16,6 +16,7 @@ const TEST_PACKAGES: [(&str, &str); 16] = [
     ("runc", "runc"),
     ("docker-registry", "docker-registry"),
     ("docker.io", "dockerd"),
+    ("podman", "podman"),
     ("mmdebstrap", "mmdebstrap"),
     ("xz-utils", "xz"),
     ("util-linux", "unshare"),

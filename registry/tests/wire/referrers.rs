@@ -120,7 +120,11 @@ async fn row36_a_list_of_referrers_that_leads_astray_is_refused() {
     let entry = Descriptor::of(OCI_MANIFEST, b"1");
     let manifest = String::from_utf8(artifact(&subject, "x")).expect("text");
     for (header, body, says) in [
-        (("link", elsewhere), page(&[entry.clone()]), "another place"),
+        (
+            ("link", elsewhere),
+            page(std::slice::from_ref(&entry)),
+            "another place",
+        ),
         (("x", "y"), manifest, ""),
         (("x", "y"), "[]".to_owned(), ""),
     ] {
