@@ -127,7 +127,7 @@ fn row47_a_step_does_not_reach_the_store() {
         site.fixture.context.dockerfile(&format!(
             "FROM busybox\nRUN for at in {store} /proc/1/root{store} /proc/self/cwd/../..{store} /../..{store}; do test -e $at && echo $at; done > /reached; \
              tr ' ,:=' '\\n' < /proc/self/mountinfo | grep '^/' | sort -u > /named; \
-             find / -xdev -path /proc -prune -o -name '*.redb' -print -o -name 'blobs' -print > /found\n",
+             find / -xdev -path /proc -prune -o -name index.db -print -o -name rbuild-store -print -o -name blobs -print > /found\n",
             store = store.display()
         ));
         let files = site.works(&[]);
