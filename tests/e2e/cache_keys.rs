@@ -237,10 +237,10 @@ fn row46_what_a_file_is_counts_and_not_its_time_alone() {
     type Change = fn(&std::path::Path);
     let changes: [(&str, Change); 6] = [
         ("content of the same length", |dir| {
-            std::fs::write(dir.join("f"), "y").unwrap()
+            std::fs::write(dir.join("f"), "y").unwrap();
         }),
         ("name", |dir| {
-            std::fs::rename(dir.join("f"), dir.join("g")).unwrap()
+            std::fs::rename(dir.join("f"), dir.join("g")).unwrap();
         }),
         ("mode", |dir| {
             std::fs::set_permissions(dir.join("f"), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -250,7 +250,7 @@ fn row46_what_a_file_is_counts_and_not_its_time_alone() {
             symlink("two", dir.join("l")).unwrap();
         }),
         ("an empty directory", |dir| {
-            std::fs::create_dir(dir.join("empty")).unwrap()
+            std::fs::create_dir(dir.join("empty")).unwrap();
         }),
         ("type", |dir| {
             std::fs::remove_file(dir.join("l")).unwrap();

@@ -189,23 +189,29 @@ impl Site {
     /// The tree of a build that must work.
     #[track_caller]
     pub(crate) fn works(&self, args: &[String]) -> Files {
-        match self.build(args) {
-            Ok(files) => files,
-            Err(told) => panic!("{:?}: it was refused\n{told}", self.rung),
-        }
+        let built = self.build(args);
+        let told = built.as_ref().err();
+        assert!(
+            told.is_none(),
+            "{:?}: it was refused\n{}",
+            self.rung,
+            told.unwrap()
+        );
+        built.unwrap()
     }
 
     /// The words of a build that must fail.
     #[track_caller]
     pub(crate) fn refused(&self, args: &[String], because: &str) {
-        match self.build(args) {
-            Err(told) => assert!(
-                told.contains(because),
-                "{:?}: refused, but not for {because:?}\n{told}",
-                self.rung
-            ),
-            Ok(files) => panic!("{:?}: it was built: {:#?}", self.rung, files.table()),
-        }
+        let told = self
+            .build(args)
+            .map(|files| files.table())
+            .expect_err("it was built");
+        assert!(
+            told.contains(because),
+            "{:?}: refused, but not for {because:?}\n{told}",
+            self.rung
+        );
     }
 
     /// Makes the image `evil`: busybox below `layers`. The argument that lets a Dockerfile name it.
