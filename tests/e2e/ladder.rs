@@ -80,7 +80,7 @@ RUN ln /a/f /a/i && chmod 600 /a/h
 RUN mkdir /d && echo from other >/d/f
 FROM busybox
 RUN --mount=type=tmpfs,target=/t --mount=type=cache,target=/var/k --mount=from=other,source=/d,target=/m,rw \\
-    echo x >/t/x && cp /m/f /var/k/f && rm /m/f && echo y >/etc/hosts && touch /dev/shm/z
+    echo x >/t/x && cp /m/f /var/k/f && rm /m/f && touch /dev/shm/z
 RUN --mount=type=cache,target=/elsewhere,id=/var/k --mount=from=other,target=/m cp /elsewhere/f /kept && cat /m/d/f >>/kept
 RUN --network=none cat /etc/resolv.conf >/dev/null && echo nothing
 ",

@@ -125,5 +125,5 @@ fn refuse(plan: &Plan) -> Result<(), SetupError> {
 }
 
 fn refusal(text: &str) -> SetupError {
-    SetupError::refused("run without namespaces", Path::new("/"), &format!(": {text}"))
+    SetupError::refused("run without namespaces", Path::new("/"), format!(": {text}"))
 }

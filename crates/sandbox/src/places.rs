@@ -401,6 +401,6 @@ fn refused(dest: &Path, text: &str) -> SetupError {
     SetupError::refused(
         "put into the root of a step without namespaces",
         dest,
-        &format!(": {text}"),
+        format!(": {text}"),
     )
 }
