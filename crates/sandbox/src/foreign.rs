@@ -110,7 +110,9 @@ fn of_program(head: &[u8], what: &str) -> Option<Reason> {
             machine: Some(machine),
         });
     }
-    let is_text = !head.is_empty() && !head.contains(&0) && !head.starts_with(b"#!");
+    let is_text = !head.contains(&0)
+        && !head.starts_with(b"#!")
+        && head.first().is_some_and(|byte| !byte.is_ascii_control());
     is_text.then(|| Reason {
         text: format!(": {what} is text whose first line names no interpreter (`#!/bin/sh`)"),
         machine: None,

@@ -59,6 +59,7 @@ pub(super) fn run(args: &[String], mirrors: &Path) -> Result<()> {
     let mut unlike = Vec::new();
     for entry in entries.iter().filter(|entry| entry.to_string().contains(&only)) {
         let row = builders.judge(entry, mirrors, &mut bases)?;
+        builders.forget()?;
         println!("{}", row.text);
         if let Some(why) = row.unlike {
             unlike.push(format!("{entry}: {why}"));
@@ -119,12 +120,20 @@ impl Builders {
         Ok(Row { text, unlike })
     }
 
+    /// Drops what a BuildKit kept of a build; each of ours has a store of its own. Base images are large.
+    fn forget(&self) -> Result<()> {
+        if let Some((buildctl, addr)) = &self.oracle {
+            shell::output(Command::new(buildctl).args(["--addr", addr, "prune", "--all"]))?;
+        }
+        Ok(())
+    }
+
     fn ours(&self, entry: &Entry, tree: &Path, contexts: &[dressed::Context]) -> Result<Built> {
         let mut command = Command::new("timeout");
         command.arg(SECONDS).arg(&self.rbuild);
         command
             .args(["build", "--progress=plain", "--root"])
-            .arg(self.room.path().join("store"));
+            .arg(tree.join("store"));
         for context in contexts {
             command.arg(format!(
                 "--build-context={}=oci-layout://{}@{}",
