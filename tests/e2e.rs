@@ -3,13 +3,13 @@
 mod attestations;
 mod bad_input;
 mod behaviours;
-mod buildx;
 mod beside_runc;
+mod buildx;
 mod cache;
 mod cache_keys;
 mod cache_transfer;
-mod created;
 mod chroot;
+mod created;
 mod daemon;
 mod docker_engine;
 mod drop_in;

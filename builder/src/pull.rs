@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::FutureExt as _;
 use rbuild_layer::Compression;
 use rbuild_oci::{Descriptor, Digest};
 use rbuild_registry::RegistryError;
@@ -122,7 +123,8 @@ impl Job {
     ) -> Result<LayerId, PullError> {
         let digest = remote.descriptor.digest.clone();
         let id = format!("extracting {digest}");
-        let followed = self.fetch_followed(remote, reporter, &id).await?;
+        // Boxed: without, the compiler gives up on what the futures above this one are made of.
+        let followed = self.fetch_followed(remote, reporter, &id).boxed().await?;
         let _shown = reporter.map(|reporter| reporter.step(&id));
         let unpacked = match followed {
             Some(Err(needs_below @ UnpackBlobError::Stack(StackError::Missing(_)))) => Err(needs_below),

@@ -14,9 +14,9 @@
 
 mod blob;
 mod explicit;
-mod members;
 mod fuse;
 mod means;
+mod members;
 mod merged;
 mod stack;
 #[cfg(test)]

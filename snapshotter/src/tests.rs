@@ -14,8 +14,8 @@ use rbuild_sys::RootFd;
 use rbuild_sys::overlay::{Form, OverlayError};
 
 mod explicit;
-mod members;
 mod means;
+mod members;
 
 struct Bench {
     _dir: tempfile::TempDir,

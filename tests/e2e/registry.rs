@@ -193,8 +193,7 @@ fn a_moved_tag_is_seen_with_pull() {
 fn cut(to: &str, limit: usize) -> String {
     use std::io::{Read as _, Write as _};
     use std::net::{Shutdown, TcpListener, TcpStream};
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (to, left) = (to.to_owned(), Arc::new(AtomicUsize::new(limit)));
@@ -231,9 +230,7 @@ fn cut(to: &str, limit: usize) -> String {
 fn a_push_cut_at_any_byte_can_be_repeated() {
     let registry = DockerRegistry::start().unwrap();
     let fixture = Fixture::new("FROM scratch\nCOPY noise /noise\n");
-    fixture
-        .context
-        .file("noise", context::noise(200 << 10));
+    fixture.context.file("noise", context::noise(200 << 10));
     let cuts = [1, 300, 700, 1500, 40_000, 150_000, 205_000, 206_500];
     let tried = std::thread::scope(|scope| {
         let tries: Vec<_> = cuts
@@ -327,6 +324,8 @@ fn privileged_a_layer_is_unpacked_while_it_comes() {
         assert_eq!(files.text("first"), Some("1111111111"));
         assert!(files.text("copied").is_some());
     });
+}
+
 #[test]
 fn a_registry_that_asks_for_a_certificate_is_shown_the_one_for_its_host() {
     let registry = DockerRegistry::with_client_certificates().unwrap();

@@ -7,7 +7,7 @@
 mod cases;
 mod contexts;
 mod measure;
-mod micro;
+pub(crate) mod micro;
 mod scale;
 mod tools;
 

@@ -8,7 +8,7 @@ use rbuild_testkit::machine;
 use crate::shell;
 
 /// Package, and a program or file whose presence shows that it is installed.
-const TEST_PACKAGES: [(&str, &str); 16] = [
+const TEST_PACKAGES: [(&str, &str); 18] = [
     ("busybox-static", "busybox"),
     ("uidmap", "newuidmap"),
     ("skopeo", "skopeo"),
@@ -26,6 +26,7 @@ const TEST_PACKAGES: [(&str, &str); 16] = [
     ("git", "git"),
     ("openssh-client", "ssh-agent"),
     ("qemu-user-static", "qemu-aarch64-static"),
+    ("valgrind", "valgrind"),
 ];
 /// What `cargo xtask demo` needs: a linker, a base image, and programs that share no code with rbuild to run the result.
 const DEMO_PACKAGES: [(&str, &str); 6] = [
@@ -37,8 +38,7 @@ const DEMO_PACKAGES: [(&str, &str); 6] = [
     ("runc", "runc"),
 ];
 /// Peers and tools of the measurements.
-const BENCH_PACKAGES: [(&str, &str); 3] =
-    [("buildah", "buildah"), ("time", "time"), ("valgrind", "valgrind")];
+const BENCH_PACKAGES: [(&str, &str); 2] = [("buildah", "buildah"), ("time", "time")];
 
 /// What some tests need that not every release of Debian has: they say so where it is missing.
 const OPTIONAL_PACKAGES: [(&str, &str); 1] =

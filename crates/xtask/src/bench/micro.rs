@@ -1,10 +1,12 @@
 //! `cargo xtask bench --micro`: instructions of the parts of a build (`benches/micro.rs`), counted by valgrind: the same on a
-//! busy machine as on an idle one.
+//! busy machine as on an idle one. `benches/instructions.json` has what was counted when it was last looked at, and CI fails when
+//! a part takes notably more.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rbuild_testkit::machine;
 
 use crate::shell;
@@ -31,7 +33,7 @@ const PARTS: [Part; 7] = [
         ..part("tar", "walk to such a file and write it into a layer", 1000)
     },
     part("unpack", "unpack such a file", 1000),
-    part("gzip", "compress 64 KiB of text by gzip -6", 64),
+    part("gzip", "compress 64 KiB of text by gzip", 64),
     part("zstd", "compress 64 KiB of text by zstd", 64),
 ];
 
@@ -44,19 +46,52 @@ const fn part(case: &'static str, about: &'static str, count: usize) -> Part {
     }
 }
 
-/// Counts; gives the report's lines.
+/// What a part may take of what it took, percent. Compilers and the libraries of a machine make a few of difference.
+const PERCENT_MAX: u64 = 110;
+
+/// Counts, and notes it as what is right; gives the report's lines.
 pub(super) fn run() -> Result<Vec<String>> {
-    let program = built()?;
+    let counts = count_all()?;
+    std::fs::write(noted()?, serde_json::to_string_pretty(&counts)? + "\n")?;
     let mut lines = vec!["| part | instructions |\n|---|---|".to_owned()];
+    lines.extend(
+        PARTS
+            .iter()
+            .map(|part| format!("| {} | {} |", part.about, counts[part.case])),
+    );
+    Ok(lines)
+}
+
+/// Counts, and fails if a part takes notably more than was noted.
+pub(crate) fn check() -> Result<()> {
+    let noted: BTreeMap<String, u64> = serde_json::from_slice(&std::fs::read(noted()?)?)?;
+    for (case, count) in count_all()? {
+        let before = noted
+            .get(case)
+            .with_context(|| format!("nothing is noted of {case}"))?;
+        ensure!(
+            count * 100 <= before * PERCENT_MAX,
+            "{case} takes {count} instructions, where it took {before}; if that is worth it, `cargo xtask bench --micro` notes it"
+        );
+    }
+    Ok(())
+}
+
+fn noted() -> Result<PathBuf> {
+    Ok(shell::root()?.join("benches/instructions.json"))
+}
+
+fn count_all() -> Result<BTreeMap<&'static str, u64>> {
+    let program = built()?;
+    let mut counts = BTreeMap::new();
     for part in &PARTS {
         let half = counted(&program, part, part.count / 2)?;
         let whole = counted(&program, part, part.count)?;
         let each = whole.saturating_sub(half) / (part.count as u64 / 2);
-        let line = format!("| {} | {each} |", part.about);
-        println!("{line}");
-        lines.push(line);
+        println!("{}: {each}", part.case);
+        counts.insert(part.case, each);
     }
-    Ok(lines)
+    Ok(counts)
 }
 
 /// The program of the parts, as a release has it.
