@@ -7,6 +7,8 @@
 //! Clients are not trusted: what they send is bounded, what they wait for ends with their connection, and one client's
 //! failure is an error for that client alone.
 #![forbid(unsafe_code)]
+// The compiler looks through all that a build awaits, from a call of the API down to a socket, for what is not `Send`.
+#![recursion_limit = "256"]
 
 pub mod answer;
 pub mod attest;
