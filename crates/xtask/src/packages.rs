@@ -8,7 +8,7 @@ use rbuild_testkit::machine;
 use crate::shell;
 
 /// Package, and a program or file whose presence shows that it is installed.
-const TEST_PACKAGES: [(&str, &str); 18] = [
+const TEST_PACKAGES: [(&str, &str); 19] = [
     ("busybox-static", "busybox"),
     ("uidmap", "newuidmap"),
     ("skopeo", "skopeo"),
@@ -17,6 +17,7 @@ const TEST_PACKAGES: [(&str, &str); 18] = [
     ("docker-registry", "docker-registry"),
     ("docker.io", "dockerd"),
     ("podman", "podman"),
+    ("fuse-overlayfs", "fuse-overlayfs"),
     ("mmdebstrap", "mmdebstrap"),
     ("xz-utils", "xz"),
     ("util-linux", "unshare"),
