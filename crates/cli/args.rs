@@ -75,7 +75,7 @@ pub(crate) struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub(crate) root: Option<PathBuf>,
-    /// How steps are kept apart: root, subids or one-id, instead of the first that works (see `rbuild doctor`)
+    /// How steps are kept apart: root, subids or one-id, instead of the first that works; chroot if none does (see `rbuild doctor`)
     #[arg(long, global = true, env = RUNG_VARIABLE, value_name = "RUNG", value_parser = rung, help_heading = "Global options")]
     pub(crate) rung: Option<Rung>,
     /// How layers become file systems: overlayfs, fuse-overlayfs or native, instead of the first that works (auto)

@@ -295,6 +295,7 @@ fn diagnostic(error: &BuildError) -> EngineError {
         source,
         hints: error.hints(),
         exit_code: exit_code::of(error),
+        ..Diagnostic::default()
     }))
 }
 

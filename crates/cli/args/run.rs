@@ -61,7 +61,7 @@ pub(crate) struct RunArgs {
     /// Show it a directory or file of this machine
     #[arg(short, long, value_name = "PATH:DESTINATION[:ro]")]
     pub(crate) volume: Vec<String>,
-    /// The same, or memory: "type=bind,source=PATH,target=DESTINATION[,readonly]", "type=tmpfs,target=DESTINATION"
+    /// The same, or memory: "type=bind,source=PATH,target=DESTINATION,readonly", "type=tmpfs,target=DESTINATION"
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub(crate) mount: Vec<String>,
     /// Show it an empty directory in memory

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use rbuild_frontend::subrequest::{FormError, LintResults, SubrequestAnswer};
-use rbuild_ui::diagnostic::ExitCode;
+use rbuild_ui::diagnostic::{Diagnostic, ExitCode, Source};
 use rbuild_ui::text;
 use serde_json::Value;
 
@@ -29,11 +29,18 @@ pub(super) fn print(call: &Call, answer: &SubrequestAnswer, env: &mut Env) -> Re
     }
     env.stdout.flush()?;
     if let SubrequestAnswer::Lint(results) = answer
-        && results.failure.is_some()
+        && let Some(failure) = &results.failure
     {
-        let failure = results.failure_text(&call.dockerfile);
-        let failure = failure.map_err(|error| too_long(&error))?;
-        return Err(CommandError::failed(&String::from_utf8_lossy(&failure)));
+        let source = Source {
+            filename: call.dockerfile.clone(),
+            text: results.source.clone(),
+            spans: failure.span.iter().map(|span| (span.start, span.end)).collect(),
+        };
+        return Err(CommandError::Failed(Box::new(Diagnostic {
+            source: Some(source),
+            source_is_below: true,
+            ..Diagnostic::new(failure.message.clone())
+        })));
     }
     match answer.status_code() {
         Some(code) if code != 0 && !call.ignore_status => Err(CommandError::Judged(ExitCode::Failure)),

@@ -67,6 +67,8 @@ pub struct Diagnostic {
     pub message: String,
     /// Where it comes from.
     pub source: Option<Source>,
+    /// It is shown below the message, as BuildKit shows that of a check.
+    pub source_is_below: bool,
     /// What may help, one line each.
     pub hints: Vec<String>,
     /// Exit code of the program.
@@ -83,12 +85,12 @@ impl Diagnostic {
         }
     }
 
-    /// Writes it: excerpt, `ERROR: …`, `hint: …`.
+    /// Writes it: excerpt, `ERROR: …`, `hint: …`; or the excerpt after the error.
     ///
     /// # Errors
     /// What `out` says.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        if let Some(source) = &self.source {
+        if let Some(source) = self.source.as_ref().filter(|_| !self.source_is_below) {
             source.write(out)?;
         }
         // Further lines have a mark: a name with a line feed in it, of an image or a server, cannot begin a line of its own,
@@ -97,6 +99,9 @@ impl Diagnostic {
             let mark = if number == 0 { "ERROR:" } else { "     |" };
             let text = text::one_line(line);
             writeln!(out, "{}", format!("{mark} {text}").trim_end())?;
+        }
+        if let Some(source) = self.source.as_ref().filter(|_| self.source_is_below) {
+            source.write(out)?;
         }
         for hint in &self.hints {
             writeln!(out, "hint: {}", text::one_line(hint))?;
@@ -298,6 +303,7 @@ mod tests {
             }),
             hints: vec!["\x07\n".to_owned()],
             exit_code: ExitCode::Failure,
+            source_is_below: false,
         });
         assert_eq!(
             text,

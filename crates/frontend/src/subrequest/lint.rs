@@ -71,21 +71,6 @@ impl LintResults {
         }
         Ok(out.into_bytes())
     }
-
-    /// The failure for people, the Dockerfile shown as `filename`; empty if there is none.
-    ///
-    /// # Errors
-    /// [`FormError`].
-    pub fn failure_text(&self, filename: &str) -> Result<Vec<u8>, FormError> {
-        let mut out = Bounded::default();
-        if let Some(failure) = &self.failure {
-            out.push(failure.message.as_bytes())?;
-            out.push(b"\n")?;
-            let lines = Lines::new(filename, &self.source);
-            lines.excerpt(failure.span.unwrap_or_default(), &mut out)?;
-        }
-        Ok(out.into_bytes())
-    }
 }
 
 impl Serialize for LintResults {
