@@ -7,7 +7,7 @@
 mod cases;
 mod contexts;
 mod measure;
-pub(crate) mod micro;
+mod micro;
 mod scale;
 mod tools;
 
@@ -33,6 +33,9 @@ const RUNS: usize = 5;
 pub(crate) fn run(args: &[String]) -> Result<()> {
     packages::for_bench()?;
     let asked = |flag: &str| args.iter().any(|arg| arg == flag);
+    if asked("--micro") && asked("--check") {
+        return micro::check();
+    }
     if asked("--micro") {
         return aside("micro", "Instructions of the parts of a build", &micro::run()?);
     }

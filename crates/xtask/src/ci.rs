@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rbuild_testkit::debian::DebianBase;
 use rbuild_testkit::machine;
 
-use crate::bench::micro;
 use crate::{packages, shell};
 
 /// Which tests run.
@@ -84,10 +83,6 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         )?;
         let mut doc = shell::cargo(&["doc", "--workspace", "--no-deps", "--quiet"])?;
         shell::step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
-    }
-    if tier == Tier::All {
-        println!("== instructions");
-        micro::check()?;
     }
     let (passed, failed, skipped) = counts?;
     for reason in &skipped {

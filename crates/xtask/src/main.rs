@@ -31,7 +31,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   dist                            build the static program that is given to others: small, links for minutes
   bench [--case NAME] [--runs N]  measure against buildah and buildkitd, write benches/results/
   chart                           draw benches/chart.svg from the latest results
-  bench --micro                   count the instructions of the parts of a build
+  bench --micro [--check]         count the instructions of the parts of a build; or fail where they are notably more
   bench --scale                   measure how time grows with stages, steps, layers, files and records
   record-conformance --buildctl PATH --addr ADDR [--only PART]
                                   run the conformance cases under a real BuildKit and write expect.json

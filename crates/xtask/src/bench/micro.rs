@@ -1,6 +1,6 @@
 //! `cargo xtask bench --micro`: instructions of the parts of a build (`benches/micro.rs`), counted by valgrind: the same on a
-//! busy machine as on an idle one. `benches/instructions.json` has what was counted when it was last looked at, and CI fails when
-//! a part takes notably more.
+//! busy machine as on an idle one. `benches/instructions.json` has what was counted when it was last looked at; `--check` fails when
+//! a part takes notably more. Walking and unpacking are not counted: valgrind 3.19 does not know `openat2(2)`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,18 +21,13 @@ struct Part {
     on_files: bool,
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 5] = [
     part("parse", "parse a stage of four instructions", 200),
     part("lower", "parse it and make its vertices and digests", 200),
     Part {
         on_files: true,
-        ..part("hash", "walk to a file of 3,000 bytes and hash it", 1000)
-    },
-    Part {
-        on_files: true,
         ..part("tar", "walk to such a file and write it into a layer", 1000)
     },
-    part("unpack", "unpack such a file", 1000),
     part("gzip", "compress 64 KiB of text by gzip", 64),
     part("zstd", "compress 64 KiB of text by zstd", 64),
 ];
@@ -63,7 +58,7 @@ pub(super) fn run() -> Result<Vec<String>> {
 }
 
 /// Counts, and fails if a part takes notably more than was noted.
-pub(crate) fn check() -> Result<()> {
+pub(super) fn check() -> Result<()> {
     let noted: BTreeMap<String, u64> = serde_json::from_slice(&std::fs::read(noted()?)?)?;
     for (case, count) in count_all()? {
         let before = noted
