@@ -57,6 +57,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if let (Some(buildctl), Some(buildkitd)) = (machine::program("buildctl"), machine::program("buildkitd")) {
         tools.push(Tool::buildkit(buildctl, buildkitd));
     }
+    let without = shell::flag(args, "--without");
+    tools.retain(|tool| without.as_deref() != Some(tool.name));
     let machine = machine_facts(&tools)?;
     let mut table = vec![header(&machine, &tools)];
     let mut medians: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
