@@ -86,6 +86,23 @@ fn template(format: Option<&str>, words: &[&str]) -> Result<Option<Template>, Co
     parsed.map_err(|error| CommandError::failed(&error))
 }
 
+/// Prints `data` as the template has it, or as a line of JSON.
+fn show(template: Option<&Template>, data: &serde_json::Value, env: &mut Env) -> Result<(), CommandError> {
+    match template {
+        Some(template) => {
+            let text = template
+                .render(data)
+                .map_err(|error| CommandError::failed(&error))?;
+            writeln!(env.stdout, "{}", rbuild_ui::text::lines(&text))?;
+        }
+        None => {
+            serde_json::to_writer(&mut env.stdout, data).map_err(io::Error::from)?;
+            writeln!(env.stdout)?;
+        }
+    }
+    Ok(env.stdout.flush()?)
+}
+
 /// Runs the command.
 ///
 /// # Errors

@@ -117,12 +117,7 @@ fn copy(args: &CpArgs, options: EngineOptions, env: &mut Env, open: Open<'_>) ->
         keep_owners: args.archive,
     };
     if args.dest == "-" {
-        if env.stdout_is_terminal {
-            return Err(CommandError::failed(
-                &"cowardly refusing to write a tar to a terminal. Redirect it",
-            ));
-        }
-        let mut take = standard_output(env);
+        let mut take = save::standard_output(env, "write a tar to a terminal. Redirect it")?;
         let to = FilesTo::Tar(&mut take);
         return Ok(open(options)?.take_files(container, Some((path, rules)), to)?);
     }
@@ -137,24 +132,13 @@ fn export(
     open: Open<'_>,
 ) -> Result<(), CommandError> {
     let Some(path) = &args.output else {
-        if env.stdout_is_terminal {
-            return Err(CommandError::failed(
-                &"cowardly refusing to export to a terminal. Use the -o flag or redirect",
-            ));
-        }
-        let mut take = standard_output(env);
+        let mut take = save::standard_output(env, "export to a terminal. Use the -o flag or redirect")?;
         return Ok(open(options)?.take_files(&args.container, None, FilesTo::Tar(&mut take))?);
     };
     let engine = open(options)?;
     save::to_file(path, |create| {
         engine.take_files(&args.container, None, FilesTo::Tar(create))
     })
-}
-
-/// Gives standard output away, once.
-fn standard_output(env: &mut Env) -> impl FnMut() -> io::Result<Box<dyn Write>> + use<> {
-    let mut out = Some(std::mem::replace(&mut env.stdout, Box::new(io::sink())));
-    move || out.take().ok_or_else(|| io::ErrorKind::AlreadyExists.into())
 }
 
 /// One container, under docker's names.

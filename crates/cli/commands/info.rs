@@ -1,8 +1,6 @@
 //! `rbuild info`: what this installation is.
 
-use std::io;
-
-use rbuild_ui::text::{lines, one_line};
+use rbuild_ui::text::one_line;
 use rbuild_ui::units::human_size;
 use serde_json::json;
 
@@ -44,19 +42,7 @@ pub(super) fn run(
             "NCPU": rbuild_sys::process::processors(),
             "RegistryFiles": files,
         });
-        match template {
-            Some(template) => {
-                let text = template
-                    .render(&data)
-                    .map_err(|error| CommandError::failed(&error))?;
-                writeln!(env.stdout, "{}", lines(&text))?;
-            }
-            None => {
-                serde_json::to_writer(&mut env.stdout, &data).map_err(io::Error::from)?;
-                writeln!(env.stdout)?;
-            }
-        }
-        return Ok(env.stdout.flush()?);
+        return super::show(template.as_ref(), &data, env);
     }
     let rights = if info.rootless {
         "an ordinary user's"

@@ -20,18 +20,23 @@ pub(super) fn run(
     open: Open<'_>,
 ) -> Result<(), CommandError> {
     let Some(path) = &args.output else {
-        if env.stdout_is_terminal {
-            return Err(CommandError::failed(
-                &"cowardly refusing to save to a terminal. Use the -o flag or redirect",
-            ));
-        }
-        let mut out = Some(std::mem::replace(&mut env.stdout, Box::new(io::sink())));
-        // Asked for once.
-        let mut take = || out.take().ok_or_else(|| io::ErrorKind::AlreadyExists.into());
+        let mut take = standard_output(env, "save to a terminal. Use the -o flag or redirect")?;
         return Ok(open(options)?.save(&args.images, &mut take)?);
     };
     let engine = open(options)?;
     to_file(path, |create| engine.save(&args.images, create))
+}
+
+/// Gives standard output away for an archive, once; a terminal is refused, in words that say `instead`.
+pub(super) fn standard_output(
+    env: &mut Env,
+    instead: &str,
+) -> Result<impl FnMut() -> io::Result<Box<dyn Write>> + use<>, CommandError> {
+    if env.stdout_is_terminal {
+        return Err(CommandError::failed(&format!("cowardly refusing to {instead}")));
+    }
+    let mut out = Some(std::mem::replace(&mut env.stdout, Box::new(io::sink())));
+    Ok(move || out.take().ok_or_else(|| io::ErrorKind::AlreadyExists.into()))
 }
 
 /// Has `write` write an archive into a file, which appears whole or not at all.

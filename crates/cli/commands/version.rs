@@ -1,8 +1,5 @@
 //! `rbuild version`.
 
-use std::io;
-
-use rbuild_ui::text::lines;
 use serde_json::json;
 
 use super::CommandError;
@@ -26,17 +23,5 @@ pub(super) fn run(args: &VersionArgs, env: &mut Env) -> Result<(), CommandError>
         "Experimental": false,
     });
     let data = json!({ "Client": side, "Server": side });
-    match template {
-        Some(template) => {
-            let text = template
-                .render(&data)
-                .map_err(|error| CommandError::failed(&error))?;
-            writeln!(env.stdout, "{}", lines(&text))?;
-        }
-        None => {
-            serde_json::to_writer(&mut env.stdout, &data).map_err(io::Error::from)?;
-            writeln!(env.stdout)?;
-        }
-    }
-    Ok(env.stdout.flush()?)
+    super::show(template.as_ref(), &data, env)
 }
