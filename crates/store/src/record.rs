@@ -271,8 +271,7 @@ impl Store {
     /// The index's.
     pub fn note_kv(&self, space: &str, key: &str, keep: usize) -> Result<(), IndexError> {
         if self.kv(space, key)?.is_none() {
-            self.put_kv(space, key, &[])?;
-            self.prune_kv(space, keep)?;
+            self.keep_kvs(space, &[(key, &[])], keep)?;
         }
         Ok(())
     }
