@@ -39,6 +39,7 @@ mod spawn;
 mod step;
 mod stubs;
 mod supervisor;
+mod supervisors;
 mod system;
 mod terminal;
 mod wire;

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout};
 use std::sync::Mutex;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::foreign::Machine;
 use crate::plan::{Network, Security};
+use crate::supervisors::Supervisor;
 use crate::wire::{Failure, FailureKind, REPORT_MAX, Report, Word};
 
 /// Why it is not known how a step ended, or why it never ran.
@@ -131,19 +132,16 @@ pub struct Entrance {
 }
 
 impl Running {
-    pub(crate) fn new(control: OwnedFd, mut supervisor: Child, way: (Security, Network)) -> Self {
+    pub(crate) fn new(supervisor: Supervisor, way: (Security, Network)) -> Self {
+        let Supervisor { control, mut child } = supervisor;
         Self {
             control,
-            stdout: Mutex::new(supervisor.stdout.take()),
-            stderr: Mutex::new(supervisor.stderr.take()),
-            supervisor: Mutex::new(Some(supervisor)),
+            stdout: Mutex::new(child.stdout.take()),
+            stderr: Mutex::new(child.stderr.take()),
+            supervisor: Mutex::new(Some(child)),
             heard: Mutex::default(),
             way,
         }
-    }
-
-    pub(crate) fn control(&self) -> BorrowedFd<'_> {
-        self.control.as_fd()
     }
 
     /// The step's standard output, once. It ends when no process of the step holds it any more.

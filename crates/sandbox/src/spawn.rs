@@ -4,13 +4,10 @@ use std::io::{self, IoSlice, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::emulator::{Emulation, Emulators};
 use crate::filters::Filters;
@@ -19,13 +16,13 @@ use crate::plan::{Confinement, Network, Plan, Process, Security};
 use crate::program::{ProgramError, ProtectedProgram};
 use crate::running::{Entrance, Running};
 use crate::seccomp::Steps;
-use crate::supervisor::INIT_NAME;
+use crate::supervisors::{Supervisor, Supervisors};
 use crate::wire::{ErrandRef, Joining, TaskRef};
 
 /// Starts steps. One is enough for a process.
 #[derive(Debug)]
 pub struct Sandbox {
-    program: ProtectedProgram,
+    supervisors: Supervisors,
     filters: Filters,
     /// Steps without namespaces were asked for.
     for_chroot: bool,
@@ -104,7 +101,7 @@ impl Sandbox {
 
     fn of(program: ProtectedProgram) -> Result<Self, SandboxError> {
         Ok(Self {
-            program,
+            supervisors: Supervisors::new(program),
             filters: Filters::default(),
             for_chroot: false,
             emulators: None,
@@ -149,7 +146,7 @@ impl Sandbox {
 
     /// Where this process finds the protected program.
     pub(crate) fn program_path(&self) -> PathBuf {
-        self.program.path()
+        self.supervisors.program_path()
     }
 
     /// Starts the plan's process. `fds` are what [`crate::Source::Fd`] counts in. Returns before the sandbox is
@@ -192,55 +189,44 @@ impl Sandbox {
         fds: &[BorrowedFd<'_>],
         way: (Security, Network),
     ) -> Result<Running, SpawnError> {
-        let fail = |verb, errno: Errno| SpawnError::HandOver {
-            verb,
-            source: errno.into(),
-        };
         if fds.len() > FDS_MAX - OWN_FDS {
             return Err(SpawnError::TooManyDescriptors(fds.len()));
         }
         let memory = encode(task)?;
-        let (control, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|e| fail("make a socket", e))?;
-        // Standard input carries the socket: the child's other descriptors are all close-on-exec, so two threads
-        // that start steps at once cannot leak theirs into each other's supervisor.
-        let child = arg0(Command::new(self.program.path()))
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(SpawnError::Start)?;
-        let running = Running::new(control, child, way);
         let mut all = vec![memory.as_fd(), filter];
         all.extend(home);
         all.extend(fds);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !ancillary.push(SendAncillaryMessage::ScmRights(&all)) {
-            return Err(SpawnError::TooManyDescriptors(fds.len()));
-        }
-        rustix::net::sendmsg(
-            running.control(),
-            &[IoSlice::new(b"p")],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )
-        .map_err(|e| fail("send", e))?;
+        let supervisor = match hand_over(self.supervisors.next()?, &all) {
+            // Whatever became of one that had waited, it has done nothing yet.
+            Err(_) => hand_over(self.supervisors.start()?, &all)?,
+            Ok(supervisor) => supervisor,
+        };
+        let running = Running::new(supervisor, way);
+        self.supervisors.look_ahead();
         Ok(running)
     }
 }
 
-fn arg0(mut command: Command) -> Command {
-    use std::os::unix::process::CommandExt as _;
-    command.arg0(INIT_NAME);
-    command
+/// Sends the orders. A supervisor that does not take them is ended.
+fn hand_over(to: Supervisor, fds: &[BorrowedFd<'_>]) -> Result<Supervisor, SpawnError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let sent = if ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        let byte = [IoSlice::new(b"p")];
+        rustix::net::sendmsg(&to.control, &byte, &mut ancillary, SendFlags::NOSIGNAL)
+    } else {
+        Err(Errno::TOOMANYREFS)
+    };
+    match sent {
+        Ok(_) => Ok(to),
+        Err(errno) => {
+            to.end();
+            Err(SpawnError::HandOver {
+                verb: "send",
+                source: errno.into(),
+            })
+        }
+    }
 }
 
 fn encode(task: &TaskRef<'_>) -> Result<OwnedFd, SpawnError> {

@@ -59,6 +59,7 @@ fn supervise() -> bool {
     let Ok(control) = take_control() else { return false };
     let outcome = process::hide()
         .during("hide", "")
+        .and_then(|()| rustix::process::chdir("/").during("change to", "/"))
         .and_then(|()| rustix::process::setsid().during("leave session", ""))
         .and_then(|_| receive(control.as_fd()))
         .and_then(|order| match &order.task {

@@ -315,3 +315,43 @@ fn all(text: &str) -> impl Iterator<Item = i32> {
 fn host_mounts() -> String {
     std::fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
+
+#[test]
+fn privileged_a_supervisor_that_died_while_it_waited_for_a_step_is_replaced() {
+    let Some(fixture) = Fixture::new() else { return };
+    let sandbox = sandbox();
+    let run = || {
+        let running = sandbox.spawn(&fixture.plan("exit 7"), &[]).unwrap();
+        running.wait().unwrap().status
+    };
+    assert_eq!([run(), run()], [ExitStatus::Code(7); 2]);
+    let [waiting] = supervisors()[..] else {
+        panic!("{:?}", supervisors())
+    };
+    rustix::process::kill_process(waiting, rustix::process::Signal::KILL).unwrap();
+    let stat = format!("/proc/{}/stat", waiting.as_raw_nonzero());
+    let until = Instant::now() + Duration::from_secs(10);
+    while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+        assert!(Instant::now() < until, "{stat}");
+        std::thread::yield_now();
+    }
+    assert_eq!([run(), run()], [ExitStatus::Code(7); 2]);
+    assert!(supervisors().len() == 1 && !supervisors().contains(&waiting));
+    drop(sandbox);
+    assert_eq!(supervisors(), []);
+}
+
+/// Processes that this one started to look after steps and that did not end.
+fn supervisors() -> Vec<rustix::process::Pid> {
+    let mut found = Vec::new();
+    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+        let children = std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            let name = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            if name.starts_with(b"rbuild-sandbox-init") {
+                found.extend(child.parse().ok().and_then(rustix::process::Pid::from_raw));
+            }
+        }
+    }
+    found
+}
