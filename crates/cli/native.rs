@@ -44,7 +44,7 @@ use crate::engine::{
 use crate::lend_terminal::OwnTerminal;
 use crate::serve_log::Level;
 use crate::signals;
-use shown::Shown;
+use shown::{Shown, Surroundings};
 
 /// No core dumps and no tracing: the memory of this process may hold credentials and secrets.
 pub(crate) fn harden() {
@@ -87,6 +87,7 @@ impl Native {
             )
         })?;
         let root = std::path::absolute(&root).unwrap_or(root);
+        let surroundings = Surroundings::of_process();
         let entered = userns::enter(options.rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
         let rung = entered.rung;
         let form_name = form_name(rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
@@ -97,7 +98,7 @@ impl Native {
         if rung == Rung::OneId {
             keeps_owners(&root)?;
         }
-        let shown = Shown::choose(options.snapshotter, &root, rung)?;
+        let shown = Shown::choose(options.snapshotter, &store, &root, rung, &surroundings)?;
         let mut config = RegistryConfig::load(&ConfigSources::from_process())
             .map_err(|error| EngineError::failed(chain_text(&error)))?;
         say_of_registries(&mut config, &options.registries);

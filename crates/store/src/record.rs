@@ -231,16 +231,9 @@ impl Store {
     /// # Errors
     /// The index's.
     pub fn put_kvs(&self, space: &str, values: &[(&str, &[u8])]) -> Result<(), IndexError> {
-        self.index().write("set value", |tables| {
-            for (key, value) in values {
-                tables.run(
-                    "INSERT INTO kv(space, key, value, used) VALUES(?1, ?2, ?3, ?4)
-                     ON CONFLICT(space, key) DO UPDATE SET value = ?3, used = ?4",
-                    (space, key, value, self.now()),
-                )?;
-            }
-            Ok(())
-        })
+        let now = self.now();
+        self.index()
+            .write("set value", |tables| put_kvs(tables, space, values, now))
     }
 
     /// Removes a value.
@@ -260,8 +253,17 @@ impl Store {
     /// # Errors
     /// The index's.
     pub fn keep_kvs(&self, space: &str, values: &[(&str, &[u8])], keep: usize) -> Result<(), IndexError> {
-        self.put_kvs(space, values)?;
-        self.prune_kv(space, keep).map(drop)
+        let (now, keep) = (self.now(), i64::try_from(keep).unwrap_or(i64::MAX));
+        self.index().write("set and prune values", |tables| {
+            put_kvs(tables, space, values, now)?;
+            tables
+                .run(
+                    "DELETE FROM kv WHERE space = ?1 AND rowid NOT IN
+                     (SELECT rowid FROM kv WHERE space = ?1 ORDER BY used DESC, rowid DESC LIMIT ?2)",
+                    (space, keep),
+                )
+                .map(drop)
+        })
     }
 
     /// Notes `key` in a space that has no values, and keeps the `keep` keys that were noted last. Written once: what most
@@ -275,21 +277,22 @@ impl Store {
         }
         Ok(())
     }
+}
 
-    /// Keeps the `keep` values of a space that were set last, removes the others and gives their number.
-    ///
-    /// # Errors
-    /// The index's.
-    fn prune_kv(&self, space: &str, keep: usize) -> Result<usize, IndexError> {
-        let keep = i64::try_from(keep).unwrap_or(i64::MAX);
-        self.index().write("prune values", |tables| {
-            tables.run(
-                "DELETE FROM kv WHERE space = ?1 AND rowid NOT IN
-                 (SELECT rowid FROM kv WHERE space = ?1 ORDER BY used DESC, rowid DESC LIMIT ?2)",
-                (space, keep),
-            )
-        })
+fn put_kvs(
+    tables: &Tables<'_>,
+    space: &str,
+    values: &[(&str, &[u8])],
+    now: i64,
+) -> Result<(), IndexError> {
+    for (key, value) in values {
+        tables.run(
+            "INSERT INTO kv(space, key, value, used) VALUES(?1, ?2, ?3, ?4)
+             ON CONFLICT(space, key) DO UPDATE SET value = ?3, used = ?4",
+            (space, key, value, now),
+        )?;
     }
+    Ok(())
 }
 
 pub(crate) fn forget_record(tables: &Tables<'_>, key: &str) -> Result<(), IndexError> {
@@ -431,11 +434,12 @@ mod tests {
         }
         store.put_kv("stat", "0", b"other").unwrap();
         clock.fetch_add(1, Ordering::SeqCst);
-        store.put_kv("tags", "0", b"new").unwrap();
-        assert_eq!(store.prune_kv("tags", 2).unwrap(), 3);
+        store.keep_kvs("tags", &[("0", b"new")], 2).unwrap();
+        for n in 1..4u8 {
+            assert_eq!(store.kv("tags", &n.to_string()).unwrap(), None, "{n}");
+        }
         assert_eq!(store.kv("tags", "0").unwrap().as_deref(), Some(&b"new"[..]));
         assert_eq!(store.kv("tags", "4").unwrap().as_deref(), Some(&[4][..]));
-        assert_eq!(store.kv("tags", "3").unwrap(), None);
         assert_eq!(store.kv("stat", "0").unwrap().as_deref(), Some(&b"other"[..]));
         store.remove_kv("stat", "0").unwrap();
         assert_eq!(store.kv("stat", "0").unwrap(), None);
