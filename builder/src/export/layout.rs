@@ -14,6 +14,9 @@ use tar::{EntryType, Header};
 
 use crate::stored;
 
+/// What is read of a layer at once, in bytes.
+const COPY_BYTES: usize = 256 * 1024;
+
 /// An image that is complete: every document's bytes, and the layers' descriptors.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -236,7 +239,8 @@ pub fn write_tar(
                 digest: layer.digest.clone(),
                 source,
             };
-            let mut file = blob(&layer.digest).map_err(fail)?;
+            let file = blob(&layer.digest).map_err(fail)?;
+            let mut file = io::BufReader::with_capacity(COPY_BYTES, file);
             append(&mut archive, &path, layer.size, &mut file).map_err(fail)?;
         } else {
             append(&mut archive, &path, 0, &mut io::empty()).map_err(LayoutError::Write)?;
