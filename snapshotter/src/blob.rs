@@ -274,7 +274,7 @@ impl Snapshotter {
             Some(packed) => packed,
             None => self.write(lease, below, id, options, packing, &mut writer)?,
         };
-        let blob = writer.commit(Some(&packed.blob_digest), Some(packed.blob_size))?;
+        let blob = writer.commit(None, None)?;
         members.keep(&blob.digest)?;
         let found = DiffBlob {
             digest: blob.digest,

@@ -15,8 +15,9 @@ pub use members::Members;
 const WORKERS_MAX: usize = 32;
 /// Bytes of input that one zstd worker takes at a time; named so that a new libzstd default changes no digest.
 const ZSTD_JOB_BYTES: u32 = 4 << 20;
-/// libdeflate's, which at this one makes 1.5 % less than zlib does at its own default of 6, in 55 % of the time.
-pub const GZIP_LEVEL_DEFAULT: u32 = 4;
+/// libdeflate's, which at this one makes 3 % more of a Debian system than zlib does at its own default of 6, and 2 % less of text, in
+/// less than half of the time. At 4 it is 1.5 % less, and text takes 1.6 times as long (`benches/results/2026-11-22-gzip-levels.md`).
+pub const GZIP_LEVEL_DEFAULT: u32 = 2;
 const ZSTD_LEVEL_DEFAULT: i32 = 3;
 
 /// How a layer is to be compressed.

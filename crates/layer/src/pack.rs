@@ -1,10 +1,11 @@
-//! Layer directory to compressed blob in one pass: tar, diff id, compression and blob digest together.
+//! Layer directory to compressed blob in one pass: tar, diff id and compression together. The blob's own digest is known to whoever
+//! stores it.
 
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use rbuild_oci::{DiffId, Digest};
+use rbuild_oci::DiffId;
 use rbuild_sys::overlay::Form;
 
 use crate::compress::{CompressError, Compressor, LayerFormat, Members};
@@ -48,10 +49,6 @@ pub struct PackOptions<'a> {
 pub struct Packed {
     /// Digest of the uncompressed tar.
     pub diff_id: DiffId,
-    /// Digest of what was written.
-    pub blob_digest: Digest,
-    /// Bytes written.
-    pub blob_size: u64,
     /// Bytes of the uncompressed tar.
     pub tar_size: u64,
     /// Entries in the tar.
@@ -88,7 +85,7 @@ pub fn pack(
     Ok(packed)
 }
 
-/// Compresses and digests whatever `fill` writes as an uncompressed tar, and gives `out` back. `fill` returns the
+/// Compresses whatever `fill` writes as an uncompressed tar, digests the tar, and gives `out` back. `fill` returns the
 /// number of entries it wrote. This is how a layer that was never a directory becomes a blob.
 ///
 /// # Errors
@@ -103,33 +100,26 @@ pub fn pack_with<W: Write, E: From<PackError>>(
         let mut plain = Digesting::new(out);
         let entries = fill(&mut plain)?;
         plain.flush().map_err(output)?;
-        let (out, digest, bytes) = plain.finish();
-        let diff_id = DiffId(digest.clone());
+        let (out, diff_id, tar_size) = plain.finish();
         return Ok((
             Packed {
-                diff_id,
-                blob_digest: digest,
-                blob_size: bytes,
-                tar_size: bytes,
+                diff_id: DiffId(diff_id),
+                tar_size,
                 entries,
             },
             out,
         ));
     }
-    let (blob, members) = (Digesting::new(out), packing.members.clone());
-    let compressor = Compressor::new(blob, packing.format, packing.workers, members);
+    let compressor = Compressor::new(out, packing.format, packing.workers, packing.members.clone());
     let compressor = compressor.map_err(PackError::Compress)?;
     let mut tar = Digesting::new(compressor);
     let entries = fill(&mut tar)?;
     let (compressor, diff_id, tar_size) = tar.finish();
-    let mut blob = compressor.finish().map_err(output)?;
-    blob.flush().map_err(output)?;
-    let (out, blob_digest, blob_size) = blob.finish();
+    let mut out = compressor.finish().map_err(output)?;
+    out.flush().map_err(output)?;
     Ok((
         Packed {
             diff_id: DiffId(diff_id),
-            blob_digest,
-            blob_size,
             tar_size,
             entries,
         },

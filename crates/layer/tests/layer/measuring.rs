@@ -42,7 +42,7 @@ fn measuring_30_000_files_and_one_of_300_mb() {
             "{what} {format:?}: {:?} for {} to {}",
             start.elapsed(),
             packed.tar_size,
-            packed.blob_size
+            blob.len()
         );
         blob
     };
