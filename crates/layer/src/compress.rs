@@ -4,6 +4,7 @@
 mod gzip;
 mod members;
 mod pieces;
+mod sparse;
 
 use std::io::{self, Write};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! gzip on several threads: the stream is cut into pieces, and each becomes a member of its own (RFC 1952, section 2.2),
 //! as in eStargz layers. Every gzip reader takes several; the bytes are the same for any number of threads.
 //!
-//! A piece that hardly compresses (archives, pictures, programs packed already) is not searched for what is not there:
-//! a sample of it decides, so the bytes still depend on the input alone.
+//! A piece that hardly compresses (archives, pictures, programs packed already) is not searched for what is not there
+//! ([`super::sparse`]): a sample of it decides, so the bytes still depend on the input alone.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -15,6 +15,7 @@ use rbuild_oci::Digest;
 
 use super::members::{Members, is_member_of};
 use super::pieces::{Cutter, PIECE_BYTES_MAX};
+use super::sparse;
 
 /// What a member begins with: the magic number and deflate (RFC 1952, section 2.3.1).
 pub(super) const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
@@ -23,11 +24,21 @@ const SAMPLES: usize = 8;
 const SAMPLE_BYTES: usize = 4 << 10;
 /// Of a sample's bytes, percent, that are left where level 1 finds nearly all there is to find.
 const HARDLY_PERCENT: usize = 80;
-/// And those that are left where nothing is worth finding.
-const NOTHING_PERCENT: usize = 98;
-/// libdeflate's levels that are tried with, and taken, for such pieces.
+/// What hardly looking may leave of a sample, percent of what level 1 leaves, to be enough.
+const ENOUGH_PERCENT: usize = 102;
+/// libdeflate's level that is tried with, and taken where not looking is not enough.
 const LEVEL_FAST: u32 = 1;
-const LEVEL_STORED: u32 = 0;
+/// Of a gzip member that says nothing of a file: no flags, no time, no system (RFC 1952, section 2.3.1).
+const HEADER: [u8; 10] = [MAGIC[0], MAGIC[1], MAGIC[2], 0, 0, 0, 0, 0, 0, 255];
+
+/// How a piece is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By libdeflate at this level.
+    Level(u32),
+    /// With no more than a glance.
+    Sparse,
+}
 
 /// One piece to compress.
 struct Job {
@@ -228,27 +239,44 @@ impl Packer {
     }
 
     fn compress(&mut self, input: &[u8]) -> io::Result<Vec<u8>> {
-        let level = self.level_for(input)?;
-        let size = self.compress_at(level, input)?;
-        Ok(self.out[..size].to_vec())
+        match self.way_for(input)? {
+            Way::Level(level) => {
+                let size = self.compress_at(level, input)?;
+                Ok(self.out[..size].to_vec())
+            }
+            Way::Sparse => {
+                let mut member = Vec::with_capacity(input.len() + input.len() / 64);
+                member.extend(HEADER);
+                sparse::deflate(input, &mut member);
+                member.extend(libdeflater::crc32(input).to_le_bytes());
+                // Modulo 2^32, says the format; a piece is shorter.
+                member.extend((input.len() as u32).to_le_bytes());
+                Ok(member)
+            }
+        }
     }
 
-    /// The level that is worth its time for this piece.
-    fn level_for(&mut self, input: &[u8]) -> io::Result<u32> {
+    /// The way that is worth its time for this piece.
+    fn way_for(&mut self, input: &[u8]) -> io::Result<Way> {
         if self.level <= LEVEL_FAST || input.len() < SAMPLES * SAMPLE_BYTES {
-            return Ok(self.level);
+            return Ok(Way::Level(self.level));
         }
         let stride = input.len() / SAMPLES;
         let sample: Vec<u8> = (0..SAMPLES)
             .flat_map(|at| &input[at * stride..at * stride + SAMPLE_BYTES])
             .copied()
             .collect();
-        let percent = self.compress_at(LEVEL_FAST, &sample)? * 100 / sample.len();
-        Ok(match percent {
-            NOTHING_PERCENT.. => LEVEL_STORED,
-            HARDLY_PERCENT.. => LEVEL_FAST,
-            _ => self.level,
-        })
+        let fast = self.compress_at(LEVEL_FAST, &sample)?;
+        if fast * 100 < sample.len() * HARDLY_PERCENT {
+            return Ok(Way::Level(self.level));
+        }
+        let mut glanced = Vec::with_capacity(sample.len() + HEADER.len());
+        sparse::deflate(&sample, &mut glanced);
+        if glanced.len() * 100 <= fast * ENOUGH_PERCENT {
+            Ok(Way::Sparse)
+        } else {
+            Ok(Way::Level(LEVEL_FAST))
+        }
     }
 
     /// Compresses into `out`, and gives the bytes that it takes there.

@@ -135,17 +135,24 @@ fn gzip_of_several_pieces_is_read_by_gzip() {
 fn pieces_that_hardly_compress_are_not_searched() {
     let gzip = |input: &[u8], level| compress(input, LayerFormat::Gzip(Some(level)), 2, 1 << 20);
     let noise = noise(3 << 20);
-    assert_eq!(gzip(&noise, 6), gzip(&noise, 0), "noise is stored");
+    assert!(gzip(&noise, 6).len() < noise.len() + noise.len() / 8_000, "noise is stored");
     let salted: Vec<u8> = noise
         .chunks(900)
         .flat_map(|chunk| [chunk, &[b' '; 124]].concat())
         .collect();
-    assert_eq!(
-        gzip(&salted, 6),
-        gzip(&salted, 1),
-        "little to find is found in little time"
+    let (glanced, fast) = (gzip(&salted, 6), gzip(&salted, 1));
+    assert!(
+        glanced != fast && glanced.len() * 100 <= fast.len() * 103 && glanced.len() * 10 < salted.len() * 9,
+        "little to find is found in little time: {} and {}",
+        glanced.len(),
+        fast.len()
     );
-    assert!(gzip(&salted, 6).len() * 10 < salted.len() * 9);
+    let even: Vec<u8> = noise.iter().map(|byte| byte & 0x7f).collect();
+    assert_eq!(
+        gzip(&even, 6),
+        gzip(&even, 1),
+        "what no match tells is left to codes of its own"
+    );
     let text: Vec<u8> = (0..400_000)
         .flat_map(|n: u32| {
             format!(
