@@ -1,5 +1,6 @@
 //! Exporters: what is made of a solved result. One file for each place an image or a tree can go.
 
+pub(crate) mod archive_out;
 mod attest;
 pub mod attested_tree;
 pub mod config;

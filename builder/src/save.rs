@@ -6,6 +6,7 @@ use std::io::Write;
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};
 use rbuild_store::{DiskError, Store};
 
+use crate::export::archive_out::Plain;
 use crate::export::layout::{self, Flavor, LayoutError, Named, Product};
 use crate::export::opener;
 use crate::stored::{self, FindError, ReadImageError};
@@ -119,7 +120,7 @@ impl Saved {
             &created,
             omit,
             opener(&self.store),
-            out,
+            &mut Plain(out),
         )?)
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
+use super::archive_out::{ArchiveOut, append_through};
 use crate::client::{Client, ClientStream, OutputError};
 use crate::ops::blocking;
 use crate::request::Destination;
@@ -52,9 +53,35 @@ enum Target {
     Client(BufWriter<Box<dyn ClientStream>>),
 }
 
-/// A half-written file, removed unless it is kept.
+/// A half-written file, or one that another took the place of: removed unless it is kept.
 #[derive(Debug)]
 struct Partial(Option<PathBuf>);
+
+impl Partial {
+    /// Takes the name `path`, from the file that has it if there is one.
+    ///
+    /// The two change places then, and the old one is removed: ext4 gives a file that is renamed over another its blocks
+    /// before the call returns (`auto_da_alloc`), which takes longer than most builds. After a loss of power within half a
+    /// minute the file may be empty, as one that is written anew under its own name.
+    fn become_whole(&mut self, path: &Path) -> io::Result<()> {
+        let Some(from) = &self.0 else { return Ok(()) };
+        let is_file = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+        let changed = is_file
+            && rustix::fs::renameat_with(
+                rustix::fs::CWD,
+                from,
+                rustix::fs::CWD,
+                path,
+                rustix::fs::RenameFlags::EXCHANGE,
+            )
+            .is_ok();
+        if !changed {
+            std::fs::rename(from, path)?;
+            self.0 = None;
+        }
+        Ok(())
+    }
+}
 
 impl Drop for Partial {
     fn drop(&mut self) {
@@ -157,10 +184,7 @@ impl Writer {
                     source,
                 };
                 file.flush().map_err(fail)?;
-                if let Some(from) = partial.0.take() {
-                    std::fs::rename(from, &path).map_err(fail)?;
-                }
-                Ok(())
+                partial.become_whole(&path).map_err(fail)
             }
         }
     }
@@ -180,6 +204,18 @@ impl Write for Writer {
             Target::Stdout(out) => out.flush(),
             Target::Client(stream) => stream.flush(),
             Target::Special { file, .. } | Target::File { file, .. } => file.flush(),
+        }
+    }
+}
+
+impl ArchiveOut for Writer {
+    fn append_file(&mut self, source: &File, len: u64) -> io::Result<u64> {
+        match &mut self.target {
+            Target::Special { file, .. } | Target::File { file, .. } => {
+                file.flush()?;
+                io::copy(&mut source.take(len), file.get_mut())
+            }
+            Target::Stdout(_) | Target::Client(_) => append_through(self, source, len),
         }
     }
 }
@@ -211,6 +247,61 @@ mod tests {
         assert!(!path.exists());
         kept.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        let mut second = Writer::open(&Destination::File(path.clone())).unwrap();
+        second.write_all(b"the second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        second.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"the second");
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "the one before is gone"
+        );
+    }
+
+    #[test]
+    fn a_link_or_a_directory_in_the_place_of_the_file_is_what_rename_makes_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (other, link, taken) = (
+            dir.path().join("other"),
+            dir.path().join("link"),
+            dir.path().join("taken"),
+        );
+        std::fs::write(&other, b"other").unwrap();
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        std::fs::create_dir(&taken).unwrap();
+        let write = |path: &Path| {
+            let mut writer = Writer::open(&Destination::File(path.to_owned())).unwrap();
+            writer.write_all(b"new").unwrap();
+            writer.commit()
+        };
+        write(&link).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_file());
+        assert_eq!(std::fs::read(&other).unwrap(), b"other");
+        write(&taken).unwrap_err();
+        assert!(taken.is_dir());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn files_are_appended_behind_what_was_written_and_before_what_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        std::fs::write(&from, vec![7; 700_000]).unwrap();
+        let source = || File::open(&from).unwrap();
+        let mut writer = Writer::open(&Destination::File(to.clone())).unwrap();
+        let mut plain = Vec::new();
+        let fill = |out: &mut dyn ArchiveOut| {
+            out.write_all(b"before").unwrap();
+            let copied = [700_000, 3, 800_000].map(|len| out.append_file(&source(), len).unwrap());
+            assert_eq!(copied, [700_000, 3, 700_000]);
+            out.write_all(b"behind").unwrap();
+        };
+        fill(&mut writer);
+        fill(&mut super::super::archive_out::Plain(&mut plain));
+        writer.commit().unwrap();
+        let expected = [&b"before"[..], &vec![7; 1_400_003], b"behind"].concat();
+        assert!(std::fs::read(&to).unwrap() == expected && plain == expected);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rbuild_oci::{
@@ -12,10 +12,11 @@ use rbuild_oci::{
 use serde::Serialize;
 use tar::{EntryType, Header};
 
+use super::archive_out::ArchiveOut;
 use crate::stored;
 
-/// What is read of a layer at once, in bytes.
-const COPY_BYTES: usize = 256 * 1024;
+/// What a tar consists of (POSIX.1-2017, pax, "ustar Interchange Format"), in bytes.
+const TAR_BLOCK_BYTES: usize = 512;
 
 /// An image that is complete: every document's bytes, and the layers' descriptors.
 #[derive(Debug, Clone)]
@@ -202,7 +203,7 @@ pub fn write_tar(
     created: &str,
     omit: &BTreeSet<Digest>,
     blob: impl Fn(&Digest) -> io::Result<File>,
-    out: &mut dyn Write,
+    out: &mut dyn ArchiveOut,
 ) -> Result<(), LayoutError> {
     let mut small: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut layers: BTreeMap<String, &Descriptor> = BTreeMap::new();
@@ -229,26 +230,23 @@ pub fn write_tar(
     let mut all: Vec<String> = dirs.into_iter().chain(paths.into_iter().cloned()).collect();
     all.sort();
     all.dedup();
-    let mut archive = tar::Builder::new(out);
     for path in all {
         if let Some(bytes) = small.get(&path) {
-            append(&mut archive, &path, bytes.len() as u64, &mut bytes.as_slice())
-                .map_err(LayoutError::Write)?;
+            append(out, &path, bytes).map_err(LayoutError::Write)?;
         } else if let Some(layer) = layers.get(&path) {
             let fail = |source| LayoutError::Blob {
                 digest: layer.digest.clone(),
                 source,
             };
             let file = blob(&layer.digest).map_err(fail)?;
-            let mut file = io::BufReader::with_capacity(COPY_BYTES, file);
-            append(&mut archive, &path, layer.size, &mut file).map_err(fail)?;
+            append_blob(out, &path, &file, layer.size).map_err(fail)?;
         } else {
-            append(&mut archive, &path, 0, &mut io::empty()).map_err(LayoutError::Write)?;
+            append(out, &path, &[]).map_err(LayoutError::Write)?;
         }
     }
-    archive
-        .into_inner()
-        .and_then(Write::flush)
+    let end = [0; 2 * TAR_BLOCK_BYTES];
+    out.write_all(&end)
+        .and_then(|()| out.flush())
         .map_err(LayoutError::Write)
 }
 
@@ -405,12 +403,24 @@ fn docker_manifest(images: &[Named<'_>]) -> Result<Vec<u8>, LayoutError> {
     go_json::to_vec(&entries).map_err(|e| LayoutError::Encode("manifest.json", e))
 }
 
-fn append(
-    archive: &mut tar::Builder<&mut dyn Write>,
-    path: &str,
-    size: u64,
-    content: &mut dyn io::Read,
-) -> io::Result<()> {
+/// Adds a directory, which a path that ends with a slash is, or a file.
+fn append(out: &mut dyn ArchiveOut, path: &str, content: &[u8]) -> io::Result<()> {
+    let size = content.len() as u64;
+    out.write_all(header(path, size)?.as_bytes())?;
+    out.write_all(content)?;
+    pad(out, size)
+}
+
+fn append_blob(out: &mut dyn ArchiveOut, path: &str, blob: &File, size: u64) -> io::Result<()> {
+    out.write_all(header(path, size)?.as_bytes())?;
+    // The length is in the header already: a file that has another one would shift everything behind it.
+    if out.append_file(blob, size)? != size {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    pad(out, size)
+}
+
+fn header(path: &str, size: u64) -> io::Result<Header> {
     let mut header = Header::new_ustar();
     header.set_path(path)?;
     let dir = path.ends_with('/');
@@ -425,15 +435,14 @@ fn append(
     header.set_uid(0);
     header.set_gid(0);
     header.set_cksum();
-    // The length is in the header already: a file that has another one would shift everything behind it.
-    let mut exact = io::Read::take(content, size);
-    let copied = {
-        archive.append(&header, &mut exact)?;
-        size - exact.limit()
-    };
-    if copied == size {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
+    Ok(header)
+}
+
+/// Fills the last block of a file.
+fn pad(out: &mut dyn ArchiveOut, size: u64) -> io::Result<()> {
+    let used = usize::try_from(size % TAR_BLOCK_BYTES as u64).unwrap_or_default();
+    match used {
+        0 => Ok(()),
+        _ => out.write_all(&[0; TAR_BLOCK_BYTES][used..]),
     }
 }

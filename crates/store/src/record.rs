@@ -279,12 +279,7 @@ impl Store {
     }
 }
 
-fn put_kvs(
-    tables: &Tables<'_>,
-    space: &str,
-    values: &[(&str, &[u8])],
-    now: i64,
-) -> Result<(), IndexError> {
+fn put_kvs(tables: &Tables<'_>, space: &str, values: &[(&str, &[u8])], now: i64) -> Result<(), IndexError> {
     for (key, value) in values {
         tables.run(
             "INSERT INTO kv(space, key, value, used) VALUES(?1, ?2, ?3, ?4)

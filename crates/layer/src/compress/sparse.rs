@@ -257,7 +257,10 @@ mod tests {
 
     #[test]
     fn every_length_and_distance_that_has_a_code_comes_back() {
-        for distance in (1..600).chain((600..=DISTANCE_MAX).step_by(977)).chain([DISTANCE_MAX]) {
+        for distance in (1..600)
+            .chain((600..=DISTANCE_MAX).step_by(977))
+            .chain([DISTANCE_MAX])
+        {
             let before = noise(distance, 7 + distance as u64);
             for len in [16, 17, 257, 258, 259, 260, 261, 515, 516, 517, 700] {
                 let mut input = before.clone();

@@ -135,7 +135,10 @@ fn gzip_of_several_pieces_is_read_by_gzip() {
 fn pieces_that_hardly_compress_are_not_searched() {
     let gzip = |input: &[u8], level| compress(input, LayerFormat::Gzip(Some(level)), 2, 1 << 20);
     let noise = noise(3 << 20);
-    assert!(gzip(&noise, 6).len() < noise.len() + noise.len() / 8_000, "noise is stored");
+    assert!(
+        gzip(&noise, 6).len() < noise.len() + noise.len() / 8_000,
+        "noise is stored"
+    );
     let salted: Vec<u8> = noise
         .chunks(900)
         .flat_map(|chunk| [chunk, &[b' '; 124]].concat())
