@@ -106,6 +106,9 @@ pub enum ClientReadError {
     /// Whoever asked for the build has no such thing: it runs on this machine.
     #[error("this build has no client")]
     NoClient,
+    /// The client has no such blob.
+    #[error("{0}: not found")]
+    Missing(Digest),
     /// The client could not, or would not, send it.
     #[error(transparent)]
     Client(Box<dyn std::error::Error + Send + Sync>),

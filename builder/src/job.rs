@@ -14,7 +14,8 @@ use rbuild_store::{KeyLock, LayerEntry, LayerId, Lease, Record};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache_transfer::book::{Book, Found, input_keys};
+use crate::cache_transfer::book::{Book, Found};
+use crate::cache_transfer::chains::MadeFrom;
 use crate::cdi::{CdiConfig, DeviceGrants};
 use crate::client::Client;
 use crate::engine::Engine;
@@ -28,7 +29,7 @@ use crate::private_network::PrivateNetwork;
 use crate::proxy_network::Captures;
 use crate::request::{Entitlement, OnError, StepRules};
 use crate::solve::{
-    Cached, ContentInput, Definition, Executor, Ingredient, Key, Miss, Reporter, first_difference,
+    Cached, ContentInput, Definition, Executor, Ingredient, Key, KeyInput, Miss, Reporter, first_difference,
 };
 use crate::source_policy::SourcePolicies;
 use crate::value::{Chain, Value};
@@ -245,15 +246,10 @@ impl Job {
         if !self.is_complete(&layers) {
             return None;
         }
-        let parts = record
-            .ingredients
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
-        let inputs = input_keys(parts);
         let identity = self.identity(key, stored);
         let created = crate::time::from_ms(record.created_ms);
         let outputs = outputs.into_iter().map(Some).collect();
-        Some(self.loaded(key, identity, inputs, outputs, created))
+        Some(self.loaded(key, identity, outputs, created))
     }
 
     /// The result of `key` that an imported cache has: these outputs of `count`. Its layers are fetched when something
@@ -287,7 +283,7 @@ impl Job {
             outputs.push(Some(layers));
         }
         let identity = known.identity.map_or_else(|| key.clone(), Key);
-        Some(self.loaded(key, identity, known.inputs, outputs, known.created))
+        Some(self.loaded(key, identity, outputs, known.created))
     }
 
     /// Notes what was found. An output that is not known is empty: nothing of this graph looks at it.
@@ -295,12 +291,10 @@ impl Job {
         &self,
         key: &Key,
         identity: Key,
-        inputs: Vec<Digest>,
         outputs: Vec<Option<Vec<LayerId>>>,
         created: Option<Timestamp>,
     ) -> Cached<Value> {
-        self.book
-            .note(&key.0, &identity.0, inputs, outputs.clone(), created);
+        self.book.note(&key.0, &identity.0, outputs.clone(), created);
         let chains = outputs.into_iter().map(Option::unwrap_or_default);
         Cached {
             identity,
@@ -367,14 +361,9 @@ impl Job {
         };
         let layers = (0..).zip(outputs).flat_map(entries).collect();
         let created_ms = crate::time::now_ms();
-        let parts = miss
-            .ingredients
-            .iter()
-            .map(|part| (part.name.as_str(), part.value.as_str()));
         self.book.note(
             &miss.key.0,
             &identity.0,
-            input_keys(parts),
             outputs
                 .iter()
                 .map(|chain| Some(chain.layers().to_vec()))
@@ -489,6 +478,17 @@ impl Executor for Job {
                 .store
                 .put_alias(&self.book.stored_key(&definition.0), &key.0),
         );
+    }
+
+    fn keyed(&self, key: &Key, inputs: Vec<KeyInput>) {
+        let made = inputs.into_iter().map(|input| match input {
+            KeyInput {
+                by_content: false, ..
+            } => MadeFrom::Result(input.identity.0),
+            KeyInput { volatile: true, .. } => MadeFrom::Content,
+            KeyInput { .. } => MadeFrom::ContentOf(input.identity.0),
+        });
+        self.book.note_made(&key.0, made.collect());
     }
 
     async fn lock(&self, key: &Key, cancel: &CancellationToken) -> Option<Option<KeyLock>> {

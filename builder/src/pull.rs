@@ -72,6 +72,18 @@ pub enum PullError {
     Disk(#[from] DiskError),
 }
 
+impl PullError {
+    /// Whether the place where the layer should be does not have it, as against not saying so.
+    pub(crate) fn is_missing(&self) -> bool {
+        match self {
+            Self::Gone(_) => true,
+            Self::Fetch { source, .. } => matches!(source, RegistryError::NotFound(_)),
+            Self::Layout { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
 impl Job {
     /// Makes sure that every layer of `chain` is a directory of the store, and gives the chain of these directories. It
     /// differs from `chain` where a layer turned out to take something from those below it (see

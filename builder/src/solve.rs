@@ -13,5 +13,5 @@ mod shared;
 
 pub use key::{Ingredient, Key, KeyBuilder, first_difference};
 pub use report::{CANCELED, Reporter};
-pub use scheduler::{Cached, ContentInput, Definition, Executor, Miss, SolveError, solve};
+pub use scheduler::{Cached, ContentInput, Definition, Executor, KeyInput, Miss, SolveError, solve};
 pub use shared::SharedVertex;

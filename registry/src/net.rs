@@ -285,6 +285,13 @@ fn proxies(config: &RegistryConfig) -> Result<Vec<Proxy>, RegistryError> {
     Ok(proxies)
 }
 
+/// A name that nobody knows, in the words that BuildKit's users look for.
+#[derive(Debug, thiserror::Error)]
+#[error("dial tcp: lookup {name}: no such host")]
+struct NoSuchHost {
+    name: String,
+}
+
 /// Resolves names and drops the addresses that are refused.
 struct Guarded {
     resolver: Arc<OnceCell<TokioResolver>>,
@@ -301,7 +308,11 @@ impl Resolve for Guarded {
                 vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
             } else {
                 let resolver = resolver.get_or_try_init(system_resolver).await?;
-                resolver.lookup_ip(name.as_str()).await?.iter().collect()
+                match resolver.lookup_ip(name.as_str()).await {
+                    Ok(found) => found.iter().collect(),
+                    Err(error) if error.is_no_records_found() => return Err(NoSuchHost { name }.into()),
+                    Err(error) => return Err(error.into()),
+                }
             };
             let mut refused = None;
             let mut allowed = Vec::new();

@@ -12,7 +12,7 @@ use rbuild_oci::{Digest, Timestamp};
 use rbuild_store::LayerId;
 use sha2::{Digest as _, Sha256};
 
-use super::chains::{Keys, Known, LayerBlob, ReadCache};
+use super::chains::{Keys, Known, LayerBlob, MadeFrom, ReadCache};
 use crate::images::Origin;
 use crate::solve::SharedVertex;
 
@@ -125,18 +125,23 @@ impl Book {
         &self,
         key: &Digest,
         identity: &Digest,
-        inputs: Vec<Digest>,
         outputs: Vec<Option<Vec<LayerId>>>,
         created: Option<Timestamp>,
     ) {
         let known = Known {
             identity: (identity != key).then(|| identity.clone()),
-            inputs,
             outputs,
             created,
         };
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.records.insert(key.clone(), known);
+    }
+
+    /// Notes what `key` was made from, unless that is known: two operations can have one key, and what the first was
+    /// made from was there before the key, so that no key is ever made from itself.
+    pub fn note_made(&self, key: &Digest, inputs: Vec<MadeFrom>) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.made.entry(key.clone()).or_insert(inputs);
     }
 
     /// Notes another name of `key`.
@@ -159,7 +164,6 @@ impl<L> Keys<L> {
             let outputs = known.outputs.iter().map(|output| layer(output.as_deref()?));
             let mapped = Known {
                 identity: known.identity.clone(),
-                inputs: known.inputs.clone(),
                 outputs: outputs.collect(),
                 created: known.created,
             };
@@ -167,20 +171,10 @@ impl<L> Keys<L> {
         });
         Keys {
             records: records.collect::<BTreeMap<_, _>>(),
+            made: self.made.clone(),
             aliases: self.aliases.clone(),
         }
     }
-}
-
-/// The keys of a vertex's inputs, from what its own key is made of (`input 0` = key and output; see the scheduler).
-pub fn input_keys<'a>(ingredients: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Digest> {
-    ingredients
-        .filter(|(name, _)| {
-            name.strip_prefix("input ")
-                .is_some_and(|rest| rest.parse::<u32>().is_ok())
-        })
-        .filter_map(|(_, value)| Digest::parse(value.split_once('[')?.0).ok())
-        .collect()
 }
 
 #[cfg(test)]
@@ -220,15 +214,12 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_of_inputs_are_among_the_parts_of_a_key() {
-        let key = Digest::sha256(b"base");
-        let value = format!("{key}[0]");
-        let parts = [
-            ("command", "x"),
-            ("input 0", value.as_str()),
-            ("input x", value.as_str()),
-            ("input 1", "?"),
-        ];
-        assert_eq!(input_keys(parts.into_iter()), [key]);
+    fn what_a_key_was_first_made_from_stays() {
+        let book = Book::default();
+        let (key, other) = (Digest::sha256(b"key"), Digest::sha256(b"other"));
+        let from = |input: &Digest| vec![MadeFrom::Result(input.clone())];
+        book.note_made(&key, from(&other));
+        book.note_made(&key, from(&key));
+        assert_eq!(book.keys().made[&key], from(&other));
     }
 }

@@ -39,19 +39,30 @@ pub struct LayerBlob {
 pub struct Known<L> {
     /// Stands for the result in the keys of what follows, if that is not the key.
     pub identity: Option<Digest>,
-    /// Keys of its inputs.
-    pub inputs: Vec<Digest>,
     /// The layers of each output, bottom first; `None` for an output that cannot be had.
     pub outputs: Vec<Option<Vec<L>>>,
     /// When it was made.
     pub created: Option<Timestamp>,
 }
 
-/// Keys, what they made, and their other names.
+/// What a key has of one input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MadeFrom {
+    /// The input's result, by what stands for it.
+    Result(Digest),
+    /// What the operation reads of the input's result.
+    ContentOf(Digest),
+    /// What the operation reads of something that no key stands for.
+    Content,
+}
+
+/// Keys, what they made, what they were made from, and their other names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys<L> {
     /// By key.
     pub records: BTreeMap<Digest, Known<L>>,
+    /// Inputs of each key. No key is made from one that was made from it.
+    pub made: BTreeMap<Digest, Vec<MadeFrom>>,
     /// Key of each other name.
     pub aliases: BTreeMap<Digest, Digest>,
 }
@@ -60,6 +71,7 @@ impl<L> Default for Keys<L> {
     fn default() -> Self {
         Self {
             records: BTreeMap::new(),
+            made: BTreeMap::new(),
             aliases: BTreeMap::new(),
         }
     }
@@ -97,27 +109,17 @@ impl PlaceLayers<LayerBlob> for Stacks {
     }
 }
 
-/// The records of a config for `keys`, their layers placed by `layers`. Keys of which no output can be had are left out,
-/// since they could not be used. The same keys always make the same records.
+/// The records of a config for `keys`, their layers placed by `layers`: those of which an output can be had, all that
+/// they were made from, and what names them. The same keys always make the same records.
 pub fn write<L>(keys: &Keys<L>, layers: &mut impl PlaceLayers<L>) -> Vec<CacheRecord> {
     let usable = |known: &Known<L>| known.outputs.iter().any(Option::is_some);
     let kept: BTreeMap<&Digest, &Known<L>> = keys.records.iter().filter(|(_, known)| usable(known)).collect();
-    // Every digest that will be a record, so that links can be numbers.
-    let mut digests: BTreeSet<Digest> = BTreeSet::new();
-    for (key, known) in &kept {
-        digests.insert((*key).clone());
-        digests.extend(known.inputs.iter().cloned());
-        digests.extend(known.identity.clone());
-        let further = known.outputs.iter().enumerate().skip(1);
-        let further = further.filter(|(_, output)| output.is_some());
-        digests.extend(further.map(|(number, _)| output_digest(key, number)));
-    }
-    let aliases = || {
-        keys.aliases
-            .iter()
-            .filter(|(alias, key)| kept.contains_key(key) && alias != key)
-    };
-    digests.extend(aliases().map(|(alias, _)| alias.clone()));
+    let aliases: Vec<(&Digest, &Digest)> = keys
+        .aliases
+        .iter()
+        .filter(|(alias, key)| kept.contains_key(key) && alias != key)
+        .collect();
+    let digests = digests(keys, &kept, &aliases);
     let mut records: BTreeMap<Digest, CacheRecord> = digests
         .iter()
         .map(|digest| (digest.clone(), empty_record(digest)))
@@ -127,21 +129,27 @@ pub fn write<L>(keys: &Keys<L>, layers: &mut impl PlaceLayers<L>) -> Vec<CacheRe
         selector: selector.to_owned(),
         link: index.get(to).copied().unwrap_or(-1),
     };
+    for (key, made) in &keys.made {
+        let Some(record) = records.get_mut(key) else {
+            continue;
+        };
+        let content = content_digest(key);
+        let inputs = made.iter().map(|input| match input {
+            MadeFrom::Result(input) => vec![link("", input)],
+            MadeFrom::ContentOf(input) => vec![link("", input), link("", &content)],
+            MadeFrom::Content => vec![link("", &content)],
+        });
+        record.inputs = inputs.collect();
+    }
     for (key, known) in &kept {
         for (number, output) in known.outputs.iter().enumerate() {
-            let digest = if number == 0 {
-                (*key).clone()
-            } else {
-                output_digest(key, number)
-            };
-            let Some(record) = records.get_mut(&digest) else {
+            let further = (number > 0).then(|| output_digest(key, number));
+            let Some(record) = records.get_mut(further.as_ref().unwrap_or(key)) else {
                 continue;
             };
-            record.inputs = if number == 0 {
-                known.inputs.iter().map(|input| vec![link("", input)]).collect()
-            } else {
-                vec![vec![link(&format!("{OUTPUT}{number}"), key)]]
-            };
+            if further.is_some() {
+                record.inputs = vec![vec![link(&format!("{OUTPUT}{number}"), key)]];
+            }
             match output.as_deref() {
                 None => {}
                 Some([]) => record.chains.push(ChainedResult {
@@ -159,13 +167,53 @@ pub fn write<L>(keys: &Keys<L>, layers: &mut impl PlaceLayers<L>) -> Vec<CacheRe
             record.inputs = vec![vec![link(IDENTITY, key)]];
         }
     }
-    for (alias, key) in aliases() {
-        let is_record = kept.contains_key(alias);
-        if let Some(record) = records.get_mut(alias).filter(|_| !is_record) {
+    for (alias, key) in aliases {
+        let is_key = kept.contains_key(alias) || keys.made.contains_key(alias);
+        if let Some(record) = records.get_mut(alias).filter(|_| !is_key) {
             record.inputs = vec![vec![link(ALIAS, key)]];
         }
     }
     records.into_values().collect()
+}
+
+/// Every digest that will be a record, so that links can be numbers.
+fn digests<L>(
+    keys: &Keys<L>,
+    kept: &BTreeMap<&Digest, &Known<L>>,
+    aliases: &[(&Digest, &Digest)],
+) -> BTreeSet<Digest> {
+    let mut digests = BTreeSet::new();
+    let mut waiting: Vec<Digest> = kept.keys().copied().cloned().collect();
+    // What stands for a result leads to what made it, which a cache needs to give the result of what follows.
+    let made_by: HashMap<&Digest, &Digest> = keys
+        .records
+        .iter()
+        .filter_map(|(key, known)| Some((known.identity.as_ref()?, key)))
+        .collect();
+    while let Some(digest) = waiting.pop() {
+        if !digests.insert(digest.clone()) {
+            continue;
+        }
+        waiting.extend(made_by.get(&digest).copied().cloned());
+        for input in keys.made.get(&digest).into_iter().flatten() {
+            match input {
+                MadeFrom::Result(input) => waiting.push(input.clone()),
+                MadeFrom::ContentOf(input) => {
+                    waiting.push(input.clone());
+                    digests.insert(content_digest(&digest));
+                }
+                MadeFrom::Content => drop(digests.insert(content_digest(&digest))),
+            }
+        }
+    }
+    for (key, known) in kept {
+        digests.extend(known.identity.clone());
+        let further = known.outputs.iter().enumerate().skip(1);
+        let further = further.filter(|(_, output)| output.is_some());
+        digests.extend(further.map(|(number, _)| output_digest(key, number)));
+    }
+    digests.extend(aliases.iter().map(|(alias, _)| (*alias).clone()));
+    digests
 }
 
 /// A whole config, and the layers in its order. Layers are sorted as BuildKit sorts them.
@@ -215,6 +263,12 @@ fn empty_record(digest: &Digest) -> CacheRecord {
 
 fn output_digest(key: &Digest, output: usize) -> Digest {
     Digest::sha256(format!("{key}@{output}").as_bytes())
+}
+
+/// The record of what the operation of `key` read. It is named by the key, of which that content is a part: a key that
+/// was found by its definition is known before its content is.
+fn content_digest(key: &Digest) -> Digest {
+    Digest::sha256(format!("content of {key}").as_bytes())
 }
 
 /// A config that was read: results stay indexes until somebody asks for one, so that a small document cannot become
@@ -299,20 +353,17 @@ impl ReadCache {
             }
             found.push(stack);
         }
+        if !found.iter().any(Option::is_some) {
+            return None;
+        }
         let created = (0..outputs)
             .filter_map(|output| record(&output))
             .find_map(|record| {
                 let whole = record.results.first().map(|result| result.created_at);
                 whole.or_else(|| record.chains.first().map(|chain| chain.created_at))
             });
-        let inputs = record(&0).into_iter().flat_map(|first| &first.inputs);
-        let inputs = inputs.filter_map(|input| {
-            let link = usize::try_from(input.first()?.link).ok()?;
-            Some(self.config.records.get(link)?.digest.clone())
-        });
         Some(Known {
             identity: self.identities.get(key).cloned(),
-            inputs: inputs.collect(),
             outputs: found,
             created: created.flatten(),
         })
@@ -378,10 +429,9 @@ mod tests {
         }
     }
 
-    fn known(inputs: &[&str], outputs: &[Option<&[&str]>]) -> Known<LayerBlob> {
+    fn known(outputs: &[Option<&[&str]>]) -> Known<LayerBlob> {
         Known {
             identity: None,
-            inputs: inputs.iter().map(|text| digest(text)).collect(),
             outputs: outputs
                 .iter()
                 .map(|stack| stack.map(|layers| layers.iter().map(|text| blob(text)).collect()))
@@ -397,23 +447,29 @@ mod tests {
     fn keys() -> Keys<LayerBlob> {
         let mut keys = Keys::default();
         keys.records
-            .insert(digest("run"), known(&["image"], &[Some(&["base", "run"])]));
+            .insert(digest("run"), known(&[Some(&["base", "run"])]));
         keys.records
-            .insert(digest("more"), known(&["run"], &[Some(&["base", "run", "more"])]));
-        keys.records.insert(
-            digest("two"),
-            known(&["more"], &[Some(&["base", "x"]), Some(&[])]),
-        );
+            .insert(digest("more"), known(&[Some(&["base", "run", "more"])]));
+        keys.records
+            .insert(digest("two"), known(&[Some(&["base", "x"]), Some(&[])]));
         let forced = Known {
             identity: Some(digest("fresh")),
-            ..known(&[], &[Some(&["f"])])
+            ..known(&[Some(&["f"])])
         };
         keys.records.insert(digest("forced"), forced);
-        keys.records
-            .insert(digest("half"), known(&[], &[None, Some(&["y"])]));
-        keys.records.insert(digest("gone"), known(&[], &[None]));
+        keys.records.insert(digest("half"), known(&[None, Some(&["y"])]));
+        keys.records.insert(digest("gone"), known(&[None]));
         keys.aliases.insert(digest("name of more"), digest("more"));
         keys.aliases.insert(digest("name of gone"), digest("gone"));
+        let of = |text: &str| MadeFrom::Result(digest(text));
+        let content = MadeFrom::ContentOf(digest("gone"));
+        keys.made = BTreeMap::from([
+            (digest("run"), vec![of("image")]),
+            (digest("gone"), vec![of("image"), of("fresh")]),
+            (digest("more"), vec![of("run"), content, MadeFrom::Content]),
+            (digest("two"), vec![of("more")]),
+            (digest("unused"), vec![of("two")]),
+        ]);
         keys
     }
 
@@ -469,6 +525,39 @@ mod tests {
     }
 
     #[test]
+    fn a_record_leads_to_all_it_was_made_from_as_buildkits_does() {
+        let (config, _) = write_config(&keys());
+        let at = |digest: &Digest| config.records.iter().find(|record| record.digest == *digest);
+        let links = |name: &str| -> Vec<Vec<&Digest>> {
+            let record = at(&digest(name)).unwrap();
+            let digest_of = |link: &CacheInput| &config.records[usize::try_from(link.link).unwrap()].digest;
+            let inputs = record.inputs.iter();
+            inputs
+                .map(|links| links.iter().map(digest_of).collect())
+                .collect()
+        };
+        let content = content_digest(&digest("more"));
+        assert_eq!(
+            links("more"),
+            [
+                vec![&digest("run")],
+                vec![&digest("gone"), &content],
+                vec![&content]
+            ],
+            "what counts by content leads to the content too, and a directory of the client only there"
+        );
+        assert_eq!(links("gone"), [[&digest("image")], [&digest("fresh")]]);
+        assert_eq!(links("fresh"), [[&digest("forced")]]);
+        let bare = [at(&content), at(&digest("gone")), at(&digest("image"))].map(Option::unwrap);
+        assert!(bare.iter().all(|record| record.results.is_empty()), "{bare:?}");
+        assert!(
+            at(&digest("unused")).is_none(),
+            "nothing that is kept was made from it"
+        );
+        assert!(config.check().is_ok());
+    }
+
+    #[test]
     fn layers_are_shared_and_sorted_and_the_same_keys_make_the_same_bytes() {
         let (config, layers) = write_config(&keys());
         assert_eq!(config.layers.len(), 6, "base, run, more, x, f, y");
@@ -495,6 +584,7 @@ mod tests {
                 .insert(digest(name), cache.find(&digest(name), outputs, &all(0)).unwrap());
         }
         again.aliases.insert(digest("name of more"), digest("more"));
+        again.made = keys().made;
         assert_eq!(write_config(&again).0, config);
     }
 

@@ -174,18 +174,23 @@ async fn packed(
     let blobs = reachable.map(|((layer, below), _)| {
         let (subject, output) = (&subject, &output);
         async move {
-            let (descriptor, facts) = layer_blob(job, layer, below, subject, output).await?;
+            let (descriptor, facts) = match layer_blob(job, layer, below, subject, output).await {
+                // An imported cache can have lost it, and nothing of this build needed it.
+                Err(ImageExportError::Pull(error)) if error.is_missing() => return Ok(None),
+                packed => packed?,
+            };
             let blob = LayerBlob {
                 descriptor,
                 diff_id: facts.diff_id,
                 created: facts.created,
             };
-            Ok::<_, CacheExportError>(((*layer).clone(), blob))
+            Ok::<_, CacheExportError>(Some(((*layer).clone(), blob)))
         }
     });
     let blobs: HashMap<LayerId, LayerBlob> = futures_util::future::try_join_all(blobs)
         .await?
         .into_iter()
+        .flatten()
         .collect();
     Ok(keys.map(|stack| stack.iter().map(|layer| blobs.get(layer).cloned()).collect()))
 }

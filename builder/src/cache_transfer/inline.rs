@@ -136,17 +136,15 @@ mod tests {
     }
 
     fn keys() -> Keys<LayerId> {
-        let known = |inputs: &[&str], stack: &[&str]| Known {
+        let known = |stack: &[&str]| Known {
             identity: None,
-            inputs: inputs.iter().map(|text| digest(text)).collect(),
             outputs: vec![Some(stack.iter().map(|text| layer(text)).collect())],
             created: Timestamp::from_unix(5, 0),
         };
         let mut keys = Keys::default();
-        keys.records.insert(digest("one"), known(&["base"], &["a", "b"]));
-        keys.records.insert(digest("link"), known(&[], &["c"]));
-        keys.records
-            .insert(digest("other stage"), known(&[], &["a", "z"]));
+        keys.records.insert(digest("one"), known(&["a", "b"]));
+        keys.records.insert(digest("link"), known(&["c"]));
+        keys.records.insert(digest("other stage"), known(&["a", "z"]));
         keys.aliases.insert(digest("name"), digest("one"));
         keys.aliases.insert(digest("lost"), digest("other stage"));
         keys

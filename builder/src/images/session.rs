@@ -10,7 +10,7 @@ use rbuild_store::Lease;
 use tokio::io::AsyncReadExt as _;
 
 use super::{ImageError, Images, Lookup, Origin, ResolvedImage};
-use crate::client::{Client, ContentPlace};
+use crate::client::{Client, ClientReadError, ContentPlace};
 use crate::pull::PullError;
 
 /// Bytes read at once.
@@ -75,7 +75,13 @@ impl SessionStore {
             source,
         };
         let blob = self.client.blob(&self.place, digest, descriptor.size);
-        let mut reader = blob.await.map_err(|error| fail(io::Error::other(error)))?;
+        let mut reader = blob.await.map_err(|error| {
+            let kind = match error {
+                ClientReadError::Missing(_) => io::ErrorKind::NotFound,
+                _ => io::ErrorKind::Other,
+            };
+            fail(io::Error::new(kind, error))
+        })?;
         let mut writer = lease.store().blob_writer_with(lease, digest.algorithm())?;
         let (mut buffer, mut done) = (vec![0; CHUNK_BYTES], 0_u64);
         loop {

@@ -46,6 +46,17 @@ pub struct Cached<V> {
     pub values: Vec<V>,
 }
 
+/// What a key has of one input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInput {
+    /// Stands for the input's result.
+    pub identity: Key,
+    /// Its content is in the key, not its identity.
+    pub by_content: bool,
+    /// Its identity says nothing of what it holds.
+    pub volatile: bool,
+}
+
 /// A vertex that must run.
 #[derive(Debug, Clone)]
 pub struct Miss<'a> {
@@ -99,6 +110,9 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Remembers that `definition` leads to `key`.
     fn put_alias(&self, definition: &Key, key: &Key) -> impl Future<Output = ()> + Send;
+
+    /// Hears what a key was made from, before anything that follows can know the key.
+    fn keyed(&self, _key: &Key, _inputs: Vec<KeyInput>) {}
 
     /// Waits until no other process runs `key`.
     fn lock(&self, key: &Key, cancel: &CancellationToken) -> impl Future<Output = Option<Self::Lock>> + Send;
@@ -483,6 +497,7 @@ impl<E: Executor> Run<E> {
             by_content.add(&*part.name, &*part.value);
         }
         let mut volatile = false;
+        let mut inputs = Vec::with_capacity(vertex.inputs.len());
         for (index, edge) in vertex.inputs.iter().enumerate() {
             let input = self.input_key(node, vertex, definition, edge).await?;
             let name = format!("input {index}");
@@ -493,9 +508,16 @@ impl<E: Executor> Run<E> {
             if !uses {
                 by_content.add(name, value);
             }
+            inputs.push(KeyInput {
+                identity: input.identity,
+                by_content: uses,
+                volatile: input.volatile,
+            });
         }
         if definition.content.is_empty() {
-            return Ok(by_content.finish());
+            let (key, ingredients) = by_content.finish();
+            self.executor.keyed(&key, inputs);
+            return Ok((key, ingredients));
         }
         for need in &definition.content {
             by_definition.add(&*need.label, &*need.selector);
@@ -506,6 +528,7 @@ impl<E: Executor> Run<E> {
             && let Some(key) = self.executor.alias(&definition_key).await
             && self.executor.load(vertex, &key, &node.outputs).await.is_some()
         {
+            self.executor.keyed(&key, inputs);
             return Ok((key, ingredients));
         }
         // What is here already only has to be read: nobody should begin work meanwhile that may turn out to be cached.
@@ -529,6 +552,7 @@ impl<E: Executor> Run<E> {
             by_content.add(&*need.label, content.as_str());
         }
         let (key, ingredients) = by_content.finish();
+        self.executor.keyed(&key, inputs);
         if !volatile {
             self.executor.put_alias(&definition_key, &key).await;
         }

@@ -22,8 +22,8 @@ use rbuild_graph::FileTime;
 use rbuild_oci::{Descriptor, Digest};
 use rbuild_registry::{Credential, CredentialProvider, Secret};
 use rbuild_session::{
-    BlockingSender, ContentStore, Differ, GetError, MetadataOnly, SendError, SendTree, Session, Sessions,
-    SyncError, SyncRequest, TreeSource,
+    BlockingSender, ContentError, ContentStore, Differ, GetError, MetadataOnly, SendError, SendTree, Session,
+    Sessions, SyncError, SyncRequest, TreeSource,
 };
 use rbuild_store::{CacheMountGuard, Lease, MountError, MountOwner, MountRequest, MountSharing, Store};
 use rbuild_sys::{RootFd, RootFdError};
@@ -301,9 +301,19 @@ impl Client for SessionClient {
     ) -> BoxFuture<'a, Result<ClientBytes, ClientReadError>> {
         Box::pin(async move {
             let store = self.content_store(place).await?;
-            let reader = store.read(digest, 0, bytes, &self.cancel).await.map_err(unread)?;
+            let reader = store.read(digest, 0, bytes, &self.cancel).await;
+            let reader = reader.map_err(|error| match error {
+                ContentError::NotFound(digest) => ClientReadError::Missing(digest),
+                error => unread(error),
+            })?;
             let chunks = futures_util::stream::try_unfold(reader, |mut reader| async move {
-                let chunk = reader.next().await.map_err(io::Error::other)?;
+                let chunk = reader.next().await.map_err(|error| {
+                    let kind = match error {
+                        ContentError::NotFound(_) => io::ErrorKind::NotFound,
+                        _ => io::ErrorKind::Other,
+                    };
+                    io::Error::new(kind, error)
+                })?;
                 Ok::<_, io::Error>(chunk.map(|chunk| (chunk, reader)))
             });
             Ok(Box::pin(StreamReader::new(Box::pin(chunks))) as ClientBytes)

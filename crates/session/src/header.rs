@@ -3,10 +3,19 @@
 
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 
-/// A name or value that cannot be sent as metadata.
+/// What cannot be sent as metadata. gRPC's values are printable ASCII; BuildKit refuses others in the same words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot be sent as metadata")]
-pub struct HeaderError(String);
+pub enum HeaderError {
+    /// A name.
+    #[error("{0:?} cannot be sent as metadata")]
+    Name(String),
+    /// A value.
+    #[error("header key {key:?} contains value with non-printable ASCII characters")]
+    Value {
+        /// Whose.
+        key: String,
+    },
+}
 
 /// Appends `values` under `key`. If one of them is not plain printable ASCII, all are sent with `url.QueryEscape`'s
 /// encoding and `<key>-encoded` says so: a client decodes whatever is marked so.
@@ -31,8 +40,12 @@ pub(crate) fn put_encoded(
 
 /// Appends one value.
 pub(crate) fn put(metadata: &mut MetadataMap, key: &str, value: &str) -> Result<(), HeaderError> {
-    let name: AsciiMetadataKey = key.parse().map_err(|_| HeaderError(key.to_owned()))?;
-    let value = AsciiMetadataValue::try_from(value).map_err(|_| HeaderError(value.to_owned()))?;
+    let name: AsciiMetadataKey = key.parse().map_err(|_| HeaderError::Name(key.to_owned()))?;
+    let fault = || HeaderError::Value { key: key.to_owned() };
+    if !value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        return Err(fault());
+    }
+    let value = AsciiMetadataValue::try_from(value).map_err(|_| fault())?;
     metadata.append(name, value);
     Ok(())
 }
