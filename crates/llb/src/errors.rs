@@ -79,6 +79,8 @@ pub enum Detail {
     Exit(u32),
     /// The client's own policy said no, for these reasons.
     Denied(Vec<String>),
+    /// Provenance should name all that a build was made of, and these are not known.
+    ProvenanceMaterialsIncomplete(Vec<IncompleteMaterial>),
     /// Where the error was made into an answer. Clients print it when they are asked for all they know.
     Stack {
         /// Of the program.
@@ -86,6 +88,19 @@ pub enum Detail {
         /// The code.
         place: &'static std::panic::Location<'static>,
     },
+}
+
+/// What a build used without its being known what it was. Texts that do not apply are empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IncompleteMaterial {
+    /// The directory of the client, or the command of the step.
+    pub name: String,
+    /// The method of a step's request.
+    pub method: String,
+    /// What it asked for.
+    pub uri: String,
+    /// Why it is not known, such as `local_source`.
+    pub reason: String,
 }
 
 /// What failed while a vertex was solved.
@@ -157,6 +172,10 @@ impl Detail {
                     json!({ "action": POLICY_DENY, "denyMessages": messages }),
                 )
             }
+            Self::ProvenanceMaterialsIncomplete(all) => (
+                "errdefs.ProvenanceMaterialsIncomplete",
+                json!({ "incomplete": all.iter().map(incomplete).collect::<Vec<_>>() }),
+            ),
             Self::Stack { version, place } => {
                 let frame = json!({ "Name": "rbuild", "File": place.file(), "Line": place.line() });
                 let stack = json!({ "frames": [frame], "version": version, "pid": std::process::id() });
@@ -169,6 +188,17 @@ impl Detail {
             value: value.to_string().into_bytes(),
         }
     }
+}
+
+fn incomplete(material: &IncompleteMaterial) -> Value {
+    let texts = [
+        ("name", &material.name),
+        ("method", &material.method),
+        ("uri", &material.uri),
+        ("reason", &material.reason),
+    ];
+    let told = texts.into_iter().filter(|(_, text)| !text.is_empty());
+    told.map(|(name, text)| (name.to_owned(), json!(text))).collect()
 }
 
 /// Of what the text comes from, only the operations: no client shows more.

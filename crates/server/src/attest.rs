@@ -10,17 +10,17 @@ use rbuild_builder::attestation::sbom::{self, CORE, Scanned, Scanner};
 use rbuild_builder::attestation::{Attestation, AttestationError, Content, SPDX};
 use rbuild_builder::error::chain_text;
 use rbuild_builder::export::PlatformSubject;
-use rbuild_builder::provenance::draft::{Draft, Told as DraftTold};
+use rbuild_builder::provenance::draft::{Draft, DraftError, Told as DraftTold};
 use rbuild_builder::provenance::options::{Mode, Options, SlsaVersion};
 use rbuild_builder::resolve::Resolver;
 use rbuild_frontend::ImageResolveMode;
 use rbuild_llb::attrs::{Attestations, Sbom};
-use rbuild_llb::errors::sentence;
+use rbuild_llb::errors::{Detail, IncompleteMaterial, sentence};
 use rbuild_oci::{Platform, go_json};
 use tonic::Status;
 
 use crate::answer::{Answer, Attested, BuildRef};
-use crate::errors::build_status;
+use crate::errors::{annotated, build_status};
 use crate::history::Attestation as HistoryAttestation;
 use crate::producers::Producers;
 use crate::running::Running;
@@ -137,7 +137,27 @@ fn draft(running: &Running, origin: &Origin, found: &BuildRef, options: Options)
         request: origin.request.clone(),
         graph: found.target().map(|target| (&**found.graph(), target)),
     };
-    Draft::new(&running.job, told, options).map_err(|error| Status::unknown(sentence(&error)))
+    Draft::new(&running.job, told, options).map_err(|error| draft_status(&error))
+}
+
+fn draft_status(error: &DraftError) -> Status {
+    let status = Status::unknown(sentence(error));
+    let DraftError::Incomplete(missing) = error else {
+        return status;
+    };
+    let locals = missing.locals.iter().map(|name| IncompleteMaterial {
+        name: name.clone(),
+        reason: "local_source".to_owned(),
+        ..IncompleteMaterial::default()
+    });
+    let requests = missing.requests.iter().map(|request| IncompleteMaterial {
+        name: request.name.clone(),
+        method: request.method.clone(),
+        uri: request.url.clone(),
+        reason: request.reason.to_owned(),
+    });
+    let detail = Detail::ProvenanceMaterialsIncomplete(locals.chain(requests).collect());
+    annotated(&status, &[detail])
 }
 
 /// What the history keeps of how the results were made, as of now. Called once the exporters are done: the layers of

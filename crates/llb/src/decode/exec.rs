@@ -118,13 +118,16 @@ pub(crate) fn mount(mount: &pb::Mount, inputs: usize, mounts: usize) -> Result<M
         Ok(pb::MountContentCache::Off) => ContentCache::Off,
         Err(_) => return Err(unknown("mount content cache", mount.content_cache)),
     };
+    let kind = kind(mount)?;
+    // Clients leave the field of these at zero, and mean no output.
+    let has_none = matches!(kind, MountKind::Secret { .. } | MountKind::Ssh { .. });
     let decoded = Mount {
         input: index("mount", mount.input, inputs)?,
         selector: mount.selector.clone(),
         dest: mount.dest.clone(),
-        output,
+        output: output.filter(|_| !has_none),
         readonly: mount.readonly,
-        kind: kind(mount)?,
+        kind,
         content_cache,
         result_id: mount.result_id.clone(),
     };

@@ -122,6 +122,7 @@ fn mount(mount: &Mount) -> Result<pb::Mount, NoRoom> {
                 mode: *mode,
                 optional: *optional,
             }),
+            output: 0,
             ..plain
         },
         MountKind::Ssh {
@@ -139,6 +140,7 @@ fn mount(mount: &Mount) -> Result<pb::Mount, NoRoom> {
                 mode: *mode,
                 optional: *optional,
             }),
+            output: 0,
             ..plain
         },
     })

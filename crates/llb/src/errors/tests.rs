@@ -33,6 +33,26 @@ fn details_have_the_names_and_keys_of_go() {
             json!({ "name": "gateway.v0", "source": "image" }),
         ),
         (
+            Detail::ProvenanceMaterialsIncomplete(vec![
+                IncompleteMaterial {
+                    name: "context".into(),
+                    reason: "local_source".into(),
+                    ..IncompleteMaterial::default()
+                },
+                IncompleteMaterial {
+                    name: "curl".into(),
+                    method: "POST".into(),
+                    uri: "https://e.example/".into(),
+                    reason: "unsupported_method".into(),
+                },
+            ]),
+            "errdefs.ProvenanceMaterialsIncomplete+json",
+            json!({"incomplete": [
+                {"name": "context", "reason": "local_source"},
+                {"name": "curl", "method": "POST", "uri": "https://e.example/", "reason": "unsupported_method"},
+            ]}),
+        ),
+        (
             Detail::FrontendCap("c".into()),
             "errdefs.FrontendCap+json",
             json!({ "name": "c" }),

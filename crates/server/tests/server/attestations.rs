@@ -9,6 +9,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     self as gateway, Attestation, AttestationKind, Attestations, Ref, ReturnRequest, result,
 };
 use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
+use prost::Message as _;
 use rbuild_session::fake::FakeClient;
 use serde_json::Value;
 use tonic::{Code, Request, Status};
@@ -127,6 +128,34 @@ async fn row48_attestations_that_cannot_be_are_refused_before_anything_is_built(
             .unwrap_err();
         assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, text));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_what_provenance_does_not_know_is_a_detail_of_the_error() {
+    let bench = Bench::new();
+    let context = bench.files(
+        "context",
+        &[("Dockerfile", "FROM scratch\nCOPY a /b\n"), ("a", "x")],
+    );
+    let _client = bench.client("s1", &context, &Arc::default()).await;
+    let complete = ("attest:provenance", "mode=min,complete-materials=true");
+    let refused = bench
+        .solve(dockerfile("b", "s1", "oci", &[complete]))
+        .await
+        .unwrap_err();
+    let status = bollard_buildkit_proto::google::rpc::Status::decode(refused.details()).unwrap();
+    let name = "github.com/moby/buildkit/errdefs.ProvenanceMaterialsIncomplete+json";
+    let detail = status.details.iter().find(|any| any.type_url == name);
+    let told = json(&detail.expect("the detail").value);
+    let local = &told["incomplete"][0];
+    assert_eq!(
+        (&local["name"], &local["reason"]),
+        (&"context".into(), &"local_source".into())
+    );
+    assert!(
+        refused.message().contains("provenance materials are incomplete"),
+        "{refused}"
+    );
 }
 
 fn call<T>(message: T) -> Request<T> {

@@ -7,6 +7,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::PingRequest;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge as _;
 use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
 use bollard_buildkit_proto::pb;
+use rbuild_session::fake::FakeClient;
 use tonic::{Code, Request};
 
 use crate::bench::{Bench, dockerfile};
@@ -100,6 +101,44 @@ async fn privileged_row48_a_client_that_goes_away_ends_its_build_alone() {
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    bench.solve(llb("after", hello("twin"))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_row48_a_session_that_never_answers_is_an_error_for_its_build_alone() {
+    let bench = Bench::new();
+    let context = bench.files(
+        "context",
+        &[("Dockerfile", "FROM scratch\nCOPY a /b\n"), ("a", "text")],
+    );
+    let before = left_of(bench.dir.path());
+    let mute = FakeClient::new("mute")
+        .header("x-buildkit-session-health-custom-timeout", "1000")
+        .file_sync(|_| std::future::pending());
+    let mute = mute.connect(&bench.core.sessions).await.unwrap();
+    mute.freeze();
+    let out = Arc::new(Mutex::new(Vec::new()));
+    let _client = bench.client("s", &context, &out).await;
+    let solve = |id, session| bench.solve(dockerfile(id, session, "tar", &[]));
+    let (mute, absent, good) = tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::join!(
+            solve("mute", "mute"),
+            solve("absent", "absent"),
+            solve("good", "s")
+        )
+    })
+    .await
+    .expect("nobody is waited for without end");
+    mute.unwrap_err();
+    let absent = absent.unwrap_err();
+    assert!(
+        absent.message().contains("no active session for absent"),
+        "{absent}"
+    );
+    good.unwrap();
+    assert!(!out.lock().unwrap().is_empty());
+    assert_eq!(bench.core.builds.count(), 0);
+    assert_eq!(left_of(bench.dir.path()), before);
     bench.solve(llb("after", hello("twin"))).await.unwrap();
 }
 

@@ -133,6 +133,7 @@ fn a_step_has_all_it_was_given() {
         }
     ));
     assert!(matches!(&mount("/ssh.sock").kind, MountKind::Ssh { id, optional: true, .. } if id == "default"));
+    assert_eq!(mount("/ssh.sock").output, None);
     assert!(vertex.meta.ignore_cache);
     assert_eq!(vertex.meta.export_cache, Some(true));
     assert_eq!(vertex.meta.progress_group.as_ref().unwrap().name, "group");

@@ -201,6 +201,9 @@ impl Choices {
         if !mount.may_count_by_content() {
             mount.content_cache = ContentCache::Off;
         }
+        if matches!(mount.kind, MountKind::Secret { .. } | MountKind::Ssh { .. }) {
+            mount.output = None;
+        }
         mount
     }
 
