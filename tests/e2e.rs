@@ -5,6 +5,7 @@ mod bad_input;
 mod behaviours;
 mod beside_runc;
 mod buildx;
+mod buildx_container;
 mod cache;
 mod cache_keys;
 mod cache_transfer;

@@ -25,7 +25,7 @@ struct Buildx {
 }
 
 /// The program, or a line that says it is not there.
-fn program() -> Option<PathBuf> {
+pub(crate) fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let home =
         std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker/cli-plugins/docker-buildx"));

@@ -1,6 +1,8 @@
 //! A real engine (Debian's `dockerd`) without networks, for what it reads and writes.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,18 @@ use rustix::process::Signal;
 
 /// How long it may take to answer.
 const START: Duration = Duration::from_secs(60);
+
+/// runc, without the capability that builds do not need and containers that run tests may lack.
+const RUNTIME: &str = r#"#!/bin/sh
+for word; do
+    case $before in
+        --bundle) sed -i 's/"CAP_SYS_RESOURCE",//g' "$word/config.json" ;;
+        --process) sed -i 's/"CAP_SYS_RESOURCE",//g' "$word" ;;
+    esac
+    before=$word
+done
+exec runc "$@"
+"#;
 
 /// The engine, until it is stopped.
 #[derive(Debug)]
@@ -22,6 +36,21 @@ impl DockerEngine {
     /// Starts one that keeps everything below `room`.
     #[track_caller]
     pub(crate) fn start(room: &Path) -> Self {
+        Self::start_with(room, &[])
+    }
+
+    /// The same. Containers may be privileged even where root lacks a capability.
+    #[track_caller]
+    pub(crate) fn start_privileging(room: &Path) -> Self {
+        let runtime = room.join("runc");
+        fs::write(&runtime, RUNTIME).expect("a file");
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).expect("a mode");
+        let added = format!("--add-runtime=lesser={}", runtime.display());
+        Self::start_with(room, &[&added, "--default-runtime=lesser"])
+    }
+
+    #[track_caller]
+    fn start_with(room: &Path, more: &[&str]) -> Self {
         let at = |name: &str| room.join(name).display().to_string();
         let socket = socket(room);
         let process = tool("dockerd")
@@ -34,6 +63,7 @@ impl DockerEngine {
             ])
             .args(["--data-root", &at("data"), "--exec-root", &at("exec")])
             .args(["--pidfile", &at("pid")])
+            .args(more)
             .spawn();
         let engine = Self {
             room: room.to_owned(),

@@ -1,9 +1,16 @@
 //! Networks of steps: the host's, none, and one of the build's own through pasta.
 
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 
+use rbuild_testkit::debian::DebianBase;
+use rbuild_testkit::machine;
 use rbuild_testkit::web::{Page, WebServer};
+
+use rbuild_tls::authority::Authority;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::e2e::fixture::Fixture;
 
@@ -138,4 +145,80 @@ fn privileged_row49_a_proxied_step_reaches_http_that_is_seen_and_nothing_else() 
         ran.executed().iter().any(|name| name.contains("RUN busybox nc")),
         "{ran}"
     );
+}
+
+/// A server of https that says `over TLS` to every request, and the authority that vouches for it.
+fn secure_service() -> (u16, Authority) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let authority = Authority::new().unwrap();
+    let config = authority.server("127.0.0.1").unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let config = Arc::clone(&config);
+            // A visitor that does not trust the server is no failure of the test.
+            std::thread::spawn(move || stream.and_then(|stream| answer(stream, config)).ok());
+        }
+    });
+    (port, authority)
+}
+
+fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
+    let session = ServerConnection::new(config).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(session, stream);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nover TLS")?;
+    stream.conn.send_close_notify();
+    stream.flush()
+}
+
+#[test]
+fn slow_privileged_row49_https_through_the_proxy_is_trusted_by_the_step_and_seen() {
+    let python = match DebianBase::PythonSlim.layout() {
+        Ok(dir) => dir,
+        Err(error) => return machine::skip(&format!("https: {error:#}")),
+    };
+    let base = format!(
+        "--build-context=python=oci-layout://{}:{}",
+        python.display(),
+        DebianBase::PythonSlim.name()
+    );
+    let (port, authority) = secure_service();
+    let url = format!("https://127.0.0.1:{port}/file");
+    // The step believes only what the bundle vouches for, and in the end says what it got.
+    let fixture = Fixture::new(&format!(
+        "FROM python AS step\n\
+         COPY get.py /\n\
+         RUN unset no_proxy NO_PROXY; python3 /get.py {url} > /got\n\
+         FROM scratch\n\
+         COPY --from=step /got /\n"
+    ));
+    fixture.context.file(
+        "get.py",
+        "import ssl, sys, urllib.error, urllib.request\n\
+         bundle = ssl.create_default_context(cafile='/etc/ssl/certs/ca-certificates.crt')\n\
+         try:\n    print(urllib.request.urlopen(sys.argv[1], context=bundle).read().decode())\n\
+         except urllib.error.HTTPError as error:\n    print('refused', error.code)\n",
+    );
+    let trusted = fixture.home.work().join("trusted.pem");
+    fs::write(&trusted, authority.pem()).unwrap();
+    let build = |output: &str| {
+        let build = fixture.build().args([&*base, "--network=proxy", "--no-cache"]);
+        build.arg(format!("--output={output}"))
+    };
+    let out = fixture.home.work().join("out");
+    let dest = format!("type=local,dest={}", out.display());
+    let got = || fs::read_to_string(out.join("got")).unwrap();
+    let ran = build(&dest).env("SSL_CERT_FILE", &trusted).ok();
+    assert_eq!(got(), "over TLS\n");
+    assert!(ran.to_string().contains(&format!("- GET {url} -> 200")), "{ran}");
+    // The proxy believes servers no more than the host does.
+    let ran = build(&dest).ok();
+    assert_eq!(got(), "refused 502\n");
+    assert!(ran.to_string().contains(&format!("- GET {url} -> 502")), "{ran}");
 }
