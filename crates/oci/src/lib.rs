@@ -8,6 +8,7 @@ mod config;
 mod descriptor;
 mod digest;
 mod document;
+mod go_duration;
 pub mod go_json;
 pub mod media_type;
 mod platform;
@@ -22,6 +23,7 @@ pub use document::{
     DOCUMENT_BYTES_MAX, Document, DocumentError, INDEX_DEPTH_MAX, Index, LAYERS_MAX, MANIFESTS_MAX, Manifest,
     parse_document,
 };
+pub use go_duration::parse_duration;
 pub use platform::{Platform, PlatformError};
 pub use reference::{DEFAULT_HOST, DEFAULT_TAG, Reference, ReferenceError};
 pub use strict_json::StrictJsonError;
