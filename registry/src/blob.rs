@@ -164,18 +164,49 @@ impl Client {
         }
     }
 
-    /// Downloads from one endpoint: a connection that breaks is followed by one for the rest. Attempts that got no
-    /// further count towards the limit of attempts, all of them towards [`CONNECTIONS_MAX`].
     async fn download(&self, endpoint: &Endpoint, download: &mut Download<'_>) -> Result<(), RegistryError> {
         let attempts = if endpoint.is_mirror {
             2
         } else {
             self.inner.options.attempts
         };
+        let digest = &download.descriptor.digest;
+        let shown = ShownUrl::from_parts(&endpoint.host, &endpoint.repository, digest);
+        let path = format!("{}/blobs/{digest}", endpoint.repository);
+        let scope = Scope::pull(&endpoint.repository);
+        let open = |from: Option<u64>| {
+            let (path, scope) = (path.clone(), &scope);
+            async move {
+                let mut call = Call::new("pull blob", endpoint, Method::GET, path, scope);
+                if let Some(from) = from {
+                    if let Ok(range) = HeaderValue::from_str(&format!("bytes={from}-")) {
+                        call.headers.insert(RANGE, range);
+                    }
+                    call.accepted = &[200, 206, 416];
+                }
+                self.inner.call_once(&call).await
+            }
+        };
+        self.drive(attempts, &shown, download, open).await
+    }
+
+    /// Downloads from one place: a connection that breaks is followed by one for the rest. Attempts that got no
+    /// further count towards the limit of attempts, all of them towards [`CONNECTIONS_MAX`].
+    pub(crate) async fn drive<F, R>(
+        &self,
+        attempts: u32,
+        shown: &ShownUrl,
+        download: &mut Download<'_>,
+        mut open: F,
+    ) -> Result<(), RegistryError>
+    where
+        F: FnMut(Option<u64>) -> R,
+        R: Future<Output = Result<Reply, RegistryError>>,
+    {
         let mut fruitless = 0;
         for _ in 0..CONNECTIONS_MAX {
             let before = download.received;
-            let error = match self.download_once(endpoint, download).await {
+            let error = match download.connection(&mut open).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -199,42 +230,15 @@ impl Client {
             tokio::time::sleep(self.inner.backoff(fruitless.max(1), error.retry_after())).await;
         }
         Err(RegistryError::Truncated {
-            url: ShownUrl::from_parts(&endpoint.host, &endpoint.repository, &download.descriptor.digest),
+            url: shown.clone(),
             received: download.received,
             expected: download.descriptor.size,
         })
     }
-
-    async fn download_once(
-        &self,
-        endpoint: &Endpoint,
-        download: &mut Download<'_>,
-    ) -> Result<(), RegistryError> {
-        let scope = Scope::pull(&endpoint.repository);
-        let path = format!("{}/blobs/{}", endpoint.repository, download.descriptor.digest);
-        let mut call = Call::new("pull blob", endpoint, Method::GET, path, &scope);
-        if download.whole_only {
-            download.restart()?;
-        }
-        let wants_rest = download.received > 0 && download.received < download.descriptor.size;
-        if wants_rest {
-            let range = HeaderValue::from_str(&format!("bytes={}-", download.received));
-            if let Ok(range) = range {
-                call.headers.insert(RANGE, range);
-            }
-            call.accepted = &[200, 206, 416];
-        }
-        let mut reply = self.inner.call_once(&call).await?;
-        download.begin(&reply)?;
-        while let Some(chunk) = reply.chunk().await? {
-            download.take(&chunk, &reply)?;
-        }
-        download.end(&reply)
-    }
 }
 
 /// A blob under way.
-struct Download<'a> {
+pub(crate) struct Download<'a> {
     descriptor: &'a Descriptor,
     sink: &'a mut dyn BlobSink,
     progress: &'a Progress,
@@ -247,7 +251,11 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn new(descriptor: &'a Descriptor, sink: &'a mut dyn BlobSink, progress: &'a Progress) -> Self {
+    pub(crate) fn new(
+        descriptor: &'a Descriptor,
+        sink: &'a mut dyn BlobSink,
+        progress: &'a Progress,
+    ) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
         Self {
             descriptor,
@@ -258,6 +266,24 @@ impl<'a> Download<'a> {
             resumed: false,
             whole_only: false,
         }
+    }
+
+    /// What comes over one connection, which `open` makes: for all of the blob, or for what is missing.
+    async fn connection<F, R>(&mut self, open: &mut F) -> Result<(), RegistryError>
+    where
+        F: FnMut(Option<u64>) -> R,
+        R: Future<Output = Result<Reply, RegistryError>>,
+    {
+        if self.whole_only {
+            self.restart()?;
+        }
+        let wants_rest = self.received > 0 && self.received < self.descriptor.size;
+        let mut reply = open(wants_rest.then_some(self.received)).await?;
+        self.begin(&reply)?;
+        while let Some(chunk) = reply.chunk().await? {
+            self.take(&chunk, &reply)?;
+        }
+        self.end(&reply)
     }
 
     fn restart(&mut self) -> Result<(), RegistryError> {

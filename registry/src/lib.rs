@@ -15,6 +15,7 @@ mod config;
 mod credentials;
 mod error;
 mod escape;
+mod exchange;
 mod fetch;
 mod image;
 mod login;
@@ -38,6 +39,7 @@ pub use credentials::{
 };
 pub use error::{ApiError, ErrorClass, Refusal, RegistryError, ShownUrl};
 pub use escape::Excerpt;
+pub use exchange::{Answer, Exchange, Patience, Payload, ServiceUrl};
 pub use fetch::{FetchError, UrlError, UrlHead, UrlRequest, UrlSink, percent_decoded};
 pub use image::PulledImage;
 pub use manifest::{PulledManifest, Resolved};

@@ -56,6 +56,11 @@ pub(crate) struct AddressRefused {
     pub(crate) reason: &'static str,
 }
 
+/// A name that no address goes with, in the words of Go's resolver, which people and programs look for in logs.
+#[derive(Debug, thiserror::Error)]
+#[error("dial tcp: lookup {0}: no such host")]
+struct NoSuchHost(String);
+
 /// Checks an address before anything is sent there.
 fn check_address(address: IpAddr, loopback: bool) -> Result<(), AddressRefused> {
     if is_link_local(address) {
@@ -285,13 +290,6 @@ fn proxies(config: &RegistryConfig) -> Result<Vec<Proxy>, RegistryError> {
     Ok(proxies)
 }
 
-/// A name that nobody knows, in the words that BuildKit's users look for.
-#[derive(Debug, thiserror::Error)]
-#[error("dial tcp: lookup {name}: no such host")]
-struct NoSuchHost {
-    name: String,
-}
-
 /// Resolves names and drops the addresses that are refused.
 struct Guarded {
     resolver: Arc<OnceCell<TokioResolver>>,
@@ -310,7 +308,7 @@ impl Resolve for Guarded {
                 let resolver = resolver.get_or_try_init(system_resolver).await?;
                 match resolver.lookup_ip(name.as_str()).await {
                     Ok(found) => found.iter().collect(),
-                    Err(error) if error.is_no_records_found() => return Err(NoSuchHost { name }.into()),
+                    Err(error) if error.is_no_records_found() => return Err(NoSuchHost(name).into()),
                     Err(error) => return Err(error.into()),
                 }
             };

@@ -301,14 +301,8 @@ impl Upload<'_> {
     }
 
     fn part(&self, offset: u64, bytes: u64) -> Part {
-        Part {
-            source: Arc::clone(self.source),
-            progress: Arc::clone(self.progress),
-            offset,
-            bytes,
-            size: self.descriptor.size,
-            failed: Arc::default(),
-        }
+        let (source, progress) = (Arc::clone(self.source), Arc::clone(self.progress));
+        Part::new(source, progress, offset, bytes, self.descriptor.size)
     }
 }
 
@@ -322,8 +316,8 @@ fn next_offset(reply: &Reply) -> Option<u64> {
     }
 }
 
-/// A part of a blob as a request body.
-struct Part {
+/// A part of a blob as a request body. Its progress is that of the blob, as if all before it were sent.
+pub(crate) struct Part {
     source: Arc<dyn BlobSource>,
     progress: Progress,
     offset: u64,
@@ -333,8 +327,26 @@ struct Part {
 }
 
 impl Part {
+    /// `bytes` bytes from `offset` on of a blob of `size`.
+    pub(crate) fn new(
+        source: Arc<dyn BlobSource>,
+        progress: Progress,
+        offset: u64,
+        bytes: u64,
+        size: u64,
+    ) -> Self {
+        Self {
+            source,
+            progress,
+            offset,
+            bytes,
+            size,
+            failed: Arc::default(),
+        }
+    }
+
     /// Why the source could not be read, if that was it.
-    fn failure(&self) -> Option<io::Error> {
+    pub(crate) fn failure(&self) -> Option<io::Error> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

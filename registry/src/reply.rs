@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{HeaderValue, LOCATION};
+use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Response, Url};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -76,6 +76,12 @@ impl Reply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name)?.to_str().ok()
     }
+}
+
+/// How long an answer asks to wait, in seconds as servers say it.
+pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
 }
 
 pub(crate) fn redirect_error(from: &Url, to: &str, reason: &'static str) -> RegistryError {

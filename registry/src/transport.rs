@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Body, Method, StatusCode, Url};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use crate::challenge;
 use crate::client::Inner;
 use crate::config::is_loopback_host;
 use crate::net::{ClientKind, check_url, connect_error};
-use crate::reply::{Reply, join, location, redirect_error};
+use crate::reply::{Reply, join, location, redirect_error, retry_after};
 use crate::token::{self, Scope};
 use crate::{Endpoint, Refusal, RegistryError, SchemePolicy};
 
@@ -351,11 +351,7 @@ impl Inner {
     /// Turns an answer that is no success into what it says.
     pub(crate) async fn refused(&self, operation: &'static str, mut reply: Reply) -> Refusal {
         let status = reply.response.status();
-        let retry_after = reply
-            .response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        let retry_after = retry_after(&reply.response);
         let mut body = Vec::new();
         // What of the body came is shown; that the rest did not is no news in an error.
         while body.len() < ERROR_BYTES_MAX {
@@ -365,13 +361,7 @@ impl Inner {
             }
         }
         body.truncate(ERROR_BYTES_MAX);
-        Refusal::new(
-            operation,
-            &reply.url,
-            status,
-            &body,
-            retry_after.map(Duration::from_secs),
-        )
+        Refusal::new(operation, &reply.url, status, &body, retry_after)
     }
 }
 
