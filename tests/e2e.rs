@@ -8,6 +8,7 @@ mod buildx;
 mod buildx_container;
 mod cache;
 mod cache_keys;
+mod cache_services;
 mod cache_transfer;
 mod chroot;
 mod created;

@@ -14,7 +14,7 @@ const PACKAGES_MAX: usize = 400;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
-const DIRECTIONS: [(&str, &[&str]); 20] = [
+const DIRECTIONS: [(&str, &[&str]); 21] = [
     ("rbuild-oci", &[]),
     ("rbuild-dockerfile", &[]),
     ("rbuild-sys", &[]),
@@ -38,6 +38,10 @@ const DIRECTIONS: [(&str, &[&str]); 20] = [
     ),
     ("rbuild-llb", &["rbuild-dockerfile", "rbuild-graph", "rbuild-oci"]),
     ("rbuild-registry", &["rbuild-oci"]),
+    (
+        "rbuild-remotecache",
+        &["rbuild-dockerfile", "rbuild-oci", "rbuild-registry"],
+    ),
     ("rbuild-session", &["rbuild-oci", "rbuild-sys"]),
     (
         "rbuild-snapshotter",
@@ -59,6 +63,7 @@ const DIRECTIONS: [(&str, &[&str]); 20] = [
             "rbuild-llb",
             "rbuild-oci",
             "rbuild-registry",
+            "rbuild-remotecache",
             "rbuild-sandbox",
             "rbuild-snapshotter",
             "rbuild-store",
@@ -78,6 +83,7 @@ const DIRECTIONS: [(&str, &[&str]); 20] = [
             "rbuild-llb",
             "rbuild-oci",
             "rbuild-registry",
+            "rbuild-remotecache",
             "rbuild-session",
             "rbuild-store",
             "rbuild-sys",

@@ -1,5 +1,5 @@
 //! Caches that leave this machine and come back: BuildKit's cache config (`cache/remotecache`) in a registry, a
-//! directory, a content store of the client, or inside an image's config.
+//! directory, a content store of the client, a service that keeps objects, or inside an image's config.
 //!
 //! A record's digest is our key. A cache that BuildKit wrote is read without complaint and gives no hits, since its keys
 //! are made of other things; the same holds for BuildKit with ours. What our solver needs beyond BuildKit's format is
@@ -15,10 +15,12 @@ pub mod config;
 pub mod export;
 pub mod import;
 pub mod inline;
+mod service;
 
 use std::path::PathBuf;
 
 use rbuild_oci::{Digest, Reference};
+use rbuild_remotecache::Place;
 
 use crate::request::LayerCompression;
 
@@ -51,6 +53,8 @@ pub enum CacheTarget {
     },
     /// Into a content store of the client, which names it itself.
     Client(String, CacheForm),
+    /// Into S3, Azure Blob Storage or GitHub's cache service.
+    Service(Place),
 }
 
 /// How a cache is written.
@@ -101,6 +105,8 @@ pub enum CacheSource {
         /// Digest of the manifest or index.
         digest: Digest,
     },
+    /// In S3, Azure Blob Storage or GitHub's cache service.
+    Service(Place),
 }
 
 impl CacheSource {
@@ -117,6 +123,7 @@ impl CacheSource {
                 format!("local:{}{at}", src.display())
             }
             Self::Client { store, .. } => store.clone(),
+            Self::Service(place) => place.name(),
         }
     }
 }

@@ -19,6 +19,7 @@ use rbuild_oci::{
     PlatformError, Reference, ReferenceError, Timestamp,
 };
 use rbuild_registry::{Client, RegistryError};
+use rbuild_remotecache::Service;
 use rbuild_store::{CommitBlobError, LayerId, Store, StoreError};
 
 pub(crate) use self::document::Kind;
@@ -40,6 +41,8 @@ pub enum Origin {
     Layout(PathBuf),
     /// In a content store of the build's client.
     Session(SessionStore),
+    /// In a service that keeps a cache.
+    Service(Arc<Service>),
     /// In the store already.
     Store,
 }

@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use rbuild_layer::Compression;
 use rbuild_oci::{Descriptor, Digest};
 use rbuild_registry::RegistryError;
+use rbuild_remotecache::ServiceError;
 use rbuild_snapshotter::{StackError, UnpackBlobError};
 use rbuild_store::{CommitBlobError, DiskError, LayerId, StoreError};
 use tokio::sync::OnceCell;
@@ -36,6 +37,15 @@ pub enum PullError {
         /// Why.
         #[source]
         source: RegistryError,
+    },
+    /// A service that keeps a cache did not give it.
+    #[error("fetch layer {digest}")]
+    Service {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: ServiceError,
     },
     /// A layout directory did not give it.
     #[error("read layer {digest} of the OCI layout")]
@@ -165,7 +175,8 @@ impl Job {
     ) -> Result<Option<Result<LayerId, UnpackBlobError>>, PullError> {
         let (origin, blob) = (&remote.origin, &remote.descriptor);
         let is_large = blob.size >= FOLLOWED_BYTES_MIN;
-        if !matches!(origin, Origin::Registry(_)) || !is_large || self.lease.hold_blob(&blob.digest)? {
+        let streams = matches!(origin, Origin::Registry(_) | Origin::Service(_));
+        if !streams || !is_large || self.lease.hold_blob(&blob.digest)? {
             self.fetch_blob(origin, blob, reporter).await?;
             return Ok(None);
         }

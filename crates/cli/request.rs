@@ -298,8 +298,12 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
     let outputs = outputs::of(&low, is_index, env.stdout_is_terminal, &mut warnings)?;
     let secrets = secrets(&low, env)?;
     let mut insecure = Vec::new();
-    let cache_to = caches::exports(&low, &build_args, &mut insecure)?;
-    let cache_from = caches::sources(&low, &mut insecure)?;
+    let mut noted = caches::Noted {
+        insecure: &mut insecure,
+        warnings: &mut warnings,
+    };
+    let cache_to = caches::exports(&low, &build_args, env, &mut noted)?;
+    let cache_from = caches::sources(&low, env, &mut noted)?;
     let labels = key_value::labels(&low.label)?;
     let mut build_contexts = BTreeMap::new();
     for text in low.build_context.iter().filter(|text| !text.is_empty()) {

@@ -77,11 +77,36 @@ pub(crate) struct ServeConfig {
     pub(crate) history: Option<History>,
     pub(crate) frontend: Frontends,
     pub(crate) cdi: Cdi,
+    cache: Caches,
     /// Read by the registry client.
     #[serde(rename = "registry")]
     _registry: Rest,
     #[serde(flatten)]
     rest: Rest,
+}
+
+/// `[cache]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Caches {
+    gha: GhaCaches,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// `[cache.gha]`: only whether signatures are wanted matters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct GhaCaches {
+    sign: Option<Rest>,
+    verify: GhaVerify,
+}
+
+/// `[cache.gha.verify]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct GhaVerify {
+    required: bool,
 }
 
 /// `[cdi]`.
@@ -313,6 +338,16 @@ impl ServeConfig {
                 "rbuild does not apply SELinux labels",
             ),
             (
+                self.cache.gha.sign.is_some(),
+                "cache.gha.sign",
+                "rbuild does not sign caches",
+            ),
+            (
+                self.cache.gha.verify.required,
+                "cache.gha.verify.required",
+                "rbuild does not check signatures of caches",
+            ),
+            (
                 !oci.user_remap.is_empty(),
                 "worker.oci.userRemapUnsupported",
                 "run rbuild without root instead",
@@ -327,6 +362,7 @@ impl ServeConfig {
         let oci = &self.worker.oci;
         let tables = [
             ("", &self.rest),
+            ("cache.", &self.cache.rest),
             ("log.", &self.log.rest),
             ("grpc.", &self.grpc.rest),
             ("grpc.tls.", &self.grpc.tls.rest),

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rbuild_oci::Descriptor;
+use rbuild_oci::{Descriptor, Digest};
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 
@@ -162,8 +162,10 @@ pub enum Payload {
     Part {
         /// The blob.
         source: Arc<dyn BlobSource>,
-        /// Its digest and size.
-        descriptor: Descriptor,
+        /// Its digest, for errors.
+        digest: Digest,
+        /// How many bytes it has.
+        size: u64,
         /// Where the part begins.
         offset: u64,
         /// How many bytes it has.
@@ -393,16 +395,17 @@ impl Inner {
             Payload::Bytes(bytes) => call = call.header(CONTENT_LENGTH, bytes.len()).body(bytes),
             Payload::Part {
                 source,
-                descriptor,
+                digest,
+                size,
                 offset,
                 bytes,
                 progress,
             } => {
-                let made = Part::new(source, progress, offset, bytes, descriptor.size);
+                let made = Part::new(source, progress, offset, bytes, size);
                 call = call
                     .header(CONTENT_LENGTH, bytes)
                     .body(made.make(Arc::clone(&sent)));
-                part = Some((made, descriptor.digest));
+                part = Some((made, digest));
             }
         }
         let outcome = self.watch(&url, &sent, call.send()).await;

@@ -79,6 +79,7 @@ fn sources() -> String {
         "crates/tls",
         "builder",
         "registry",
+        "crates/remotecache",
         "crates/server",
     ]
     .map(|dir| root.join(dir))

@@ -243,6 +243,7 @@ pub fn write_config(keys: &Keys<LayerBlob>) -> (CacheConfig, Vec<LayerBlob>) {
     let layers = order.iter().map(|old| CacheLayer {
         blob: stacks.layers[*old].0.descriptor.digest.clone(),
         parent: to_new(stacks.layers[*old].1),
+        annotations: None,
     });
     let config = CacheConfig {
         layers: layers.collect(),

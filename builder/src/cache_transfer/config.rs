@@ -33,6 +33,26 @@ pub struct CacheLayer {
     /// Index of the layer below; -1 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub parent: i64,
+    /// What a manifest would say of it, where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<LayerAnnotations>,
+}
+
+/// A layer's descriptor, in a config that no manifest stands beside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerAnnotations {
+    /// Media type of the blob.
+    #[serde(rename = "mediaType", default, skip_serializing_if = "String::is_empty")]
+    pub media_type: String,
+    /// Digest of the uncompressed tar.
+    #[serde(rename = "diffID", default, skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<Digest>,
+    /// Bytes of the blob.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub size: i64,
+    /// When the layer was made; Go's zero time if that is not known.
+    #[serde(rename = "createdAt", default)]
+    pub created_at: Option<Timestamp>,
 }
 
 /// One key, what it is made of, and what it made.
@@ -325,6 +345,7 @@ mod tests {
                 .map(|n| CacheLayer {
                     blob: digest(n),
                     parent: i64::try_from(n).unwrap() - 1,
+                    annotations: None,
                 })
                 .collect(),
             records: Vec::new(),

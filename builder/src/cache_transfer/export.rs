@@ -8,11 +8,12 @@ use std::sync::Arc;
 use rbuild_oci::media_type::{self, Family};
 use rbuild_oci::{Descriptor, Digest, Index, Manifest, Reference, go_json};
 use rbuild_registry::{BlobSource, Progress, PushBlobOptions, RegistryError};
+use rbuild_remotecache::ServiceError;
 use rbuild_store::{CommitBlobError, LayerId, StoreError};
 
 use super::chains::{CREATED_AT, Keys, LayerBlob, UNCOMPRESSED, write_config};
-use super::config;
 use super::{CacheExport, CacheForm, CacheTarget};
+use super::{config, service};
 use crate::client::{ContentPlace, OutputError};
 use crate::export::BuildResult;
 use crate::export::Subject;
@@ -65,6 +66,9 @@ pub enum CacheExportError {
     /// The client did not take it.
     #[error(transparent)]
     Client(#[from] OutputError),
+    /// The service did not take it.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
 }
 
 /// Writes every cache of `exports`; gives the descriptor of the last one that has a place of its own.
@@ -81,14 +85,15 @@ pub async fn all(
         let (title, form) = match &export.target {
             // The exporters have put it into their images.
             CacheTarget::Inline => continue,
-            CacheTarget::Registry(_, form) => ("exporting cache to registry", form),
+            CacheTarget::Registry(_, form) => ("exporting cache to registry", *form),
             CacheTarget::Directory { form, .. } | CacheTarget::Client(_, form) => {
-                ("exporting cache to client directory", form)
+                ("exporting cache to client directory", *form)
             }
+            CacheTarget::Service(place) => (place.title(), CacheForm::default()),
         };
         let mut reporter = Reporter::internal(&job.sink, title);
         reporter.start(None);
-        match one(job, result, export, form, &reporter).await {
+        match one(job, result, export, &form, &reporter).await {
             Ok(written) => {
                 reporter.done();
                 last = written.or(last);
@@ -128,6 +133,11 @@ async fn one(
         packed(job, &wanted, form).await?
     };
     let (config, layers) = write_config(&keys);
+    if let CacheTarget::Service(place) = &export.target {
+        let layers = layers.into_iter().map(|layer| described(layer, form)).collect();
+        service::send(job, place, config, layers, reporter).await?;
+        return Ok(None);
+    }
     if layers.is_empty() {
         let _step = reporter.step("skipping cache export for empty result");
         return Ok(None);
@@ -281,7 +291,7 @@ async fn send(
 ) -> Result<(), CacheExportError> {
     let _step = reporter.step("sending cache export");
     let place = match target {
-        CacheTarget::Inline => return Ok(()),
+        CacheTarget::Inline | CacheTarget::Service(_) => return Ok(()),
         CacheTarget::Registry(reference, _) => Place::Registry(reference),
         CacheTarget::Directory { dest, .. } => Place::Directory(dest),
         CacheTarget::Client(store, _) => Place::Client(ContentPlace {
@@ -340,6 +350,13 @@ async fn name(dest: PathBuf, tag: String, mut entry: Descriptor) -> Result<(), C
     Ok(blocking(move || put_layout_entry(&dest, entry)).await?)
 }
 
+/// Shows how much of a blob is sent.
+pub(super) fn shown_progress(reporter: &Reporter, digest: &Digest) -> Progress {
+    let (shown, id) = (reporter.clone(), digest.to_string());
+    let started = std::time::SystemTime::now();
+    Arc::new(move |current, total| shown.status(&id, current, total, started, current == total))
+}
+
 /// Where blobs go.
 enum Place<'a> {
     Registry(&'a Reference),
@@ -360,11 +377,7 @@ impl Place<'_> {
         match self {
             Self::Registry(reference) => {
                 let source: Arc<dyn BlobSource> = Arc::new(file);
-                let (shown, id, started) =
-                    (reporter.clone(), digest.to_string(), std::time::SystemTime::now());
-                let progress: Progress = Arc::new(move |current, total| {
-                    shown.status(&id, current, total, started, current == total);
-                });
+                let progress = shown_progress(reporter, digest);
                 let options = PushBlobOptions::default();
                 let client = job.engine.images.client();
                 let pushed = client

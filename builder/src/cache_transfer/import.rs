@@ -8,12 +8,13 @@ use rbuild_oci::{
     Descriptor, Digest, Document, DocumentError, INDEX_DEPTH_MAX, ImageConfig, Manifest, parse_document,
 };
 use rbuild_registry::RegistryError;
+use rbuild_remotecache::ServiceError;
 
 use super::CacheSource;
 use super::book::ImportedCache;
 use super::chains::{LayerBlob, ReadCache, layer_blob};
 use super::config::{self, CacheConfig, ConfigFault};
-use super::inline;
+use super::{inline, service};
 use crate::client::{ClientReadError, ContentPlace};
 use crate::images::layout::{LayoutReadError, LayoutRef};
 use crate::images::session::SessionStore;
@@ -63,6 +64,9 @@ pub enum CacheImportError {
         #[source]
         source: rbuild_oci::ConfigError,
     },
+    /// The service does not give it.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// The records are not to be believed.
     #[error(transparent)]
     Fault(#[from] ConfigFault),
@@ -112,6 +116,9 @@ async fn one(
     source: &CacheSource,
     reporter: &Reporter,
 ) -> Result<(Origin, Vec<ReadCache>), CacheImportError> {
+    if let CacheSource::Service(place) = source {
+        return service::read(job, place, reporter).await;
+    }
     let (origin, top) = resolve(job, source).await?;
     let place = Place {
         job,
@@ -141,6 +148,7 @@ async fn resolve(job: &Job, source: &CacheSource) -> Result<(Origin, Descriptor)
             let found = crate::ops::blocking(move || place.resolve()).await?;
             Ok((Origin::Layout(src.clone()), found))
         }
+        CacheSource::Service(_) => unreachable!("a service has no manifest"),
         CacheSource::Client { store, digest } => {
             let place = ContentPlace {
                 session: String::new(),

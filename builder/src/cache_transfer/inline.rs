@@ -90,6 +90,7 @@ pub fn read(manifest: &Manifest, config: &ImageConfig) -> Result<Option<ReadCach
     let layers = (-1..).zip(&manifest.layers).map(|(parent, layer)| CacheLayer {
         blob: layer.digest.clone(),
         parent,
+        annotations: None,
     });
     let config = CacheConfig {
         layers: layers.collect(),

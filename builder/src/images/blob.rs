@@ -89,17 +89,14 @@ impl Images {
                     .client
                     .fetch_blob_to(reference, descriptor, &mut sink, progress)
                     .await;
-                fetched.map_err(|source| PullError::Fetch {
-                    digest: digest.clone(),
-                    source,
-                })?;
-                let committed = sink.writer.commit(Some(&digest), Some(descriptor.size));
-                committed.map_err(|source| PullError::Commit { digest, source })?;
-                if let Some(ahead) = sink.ahead {
-                    ahead.written(descriptor.size);
-                    ahead.end();
-                }
-                Ok(())
+                fetched.map_err(|source| PullError::Fetch { digest, source })?;
+                sink.commit(descriptor)
+            }
+            Origin::Service(service) => {
+                let mut sink = StoreSink::new(lease, digest.algorithm(), ahead)?;
+                let fetched = service.fetch(descriptor, &mut sink, progress).await;
+                fetched.map_err(|source| PullError::Service { digest, source })?;
+                sink.commit(descriptor)
             }
         }
     }
@@ -121,6 +118,21 @@ impl<'l> StoreSink<'l> {
             writer: lease.store().blob_writer_with(lease, algorithm)?,
             ahead,
         })
+    }
+
+    /// Names what was written, and tells who followed it.
+    fn commit(self, descriptor: &Descriptor) -> Result<(), PullError> {
+        let digest = &descriptor.digest;
+        let committed = self.writer.commit(Some(digest), Some(descriptor.size));
+        committed.map_err(|source| PullError::Commit {
+            digest: digest.clone(),
+            source,
+        })?;
+        if let Some(ahead) = self.ahead {
+            ahead.written(descriptor.size);
+            ahead.end();
+        }
+        Ok(())
     }
 }
 

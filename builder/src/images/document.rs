@@ -40,7 +40,7 @@ impl Images {
             }
         }
         let bytes = match origin {
-            Origin::Store => return Err(mismatch()),
+            Origin::Store | Origin::Service(_) => return Err(mismatch()),
             Origin::Layout(dir) => {
                 let file = layout::open_blob(dir, digest).map_err(read)?;
                 read_exact(file, descriptor.size, bytes_max).map_err(read)?

@@ -1,16 +1,20 @@
 //! `--cache-to`, `--cache-from` and `BUILDKIT_INLINE_CACHE` (`buildx/util/buildflags/cache.go`): a bare reference is a
-//! registry, everything else is `type=…` with attributes. Kinds and attributes that are not served are refused by name.
+//! registry, everything else is `type=…` with attributes. Kinds that are not served are refused by name. What a workflow's
+//! environment says of its cache service is added; outside of a workflow such a cache is left out, with a warning.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rbuild_builder::request::{CacheExport, CacheForm, CacheSource, CacheTarget, LayerCompression};
 use rbuild_oci::{Digest, Reference};
+use rbuild_remotecache::attrs::SECRET_KEYS;
+use rbuild_remotecache::{AttrError, Place, gha};
 use rbuild_ui::values::csv;
 use rbuild_ui::values::scalar::parse_bool;
 
 use super::UsageError;
 use crate::args::LowBuild;
+use crate::env::Env;
 
 /// Why a cache is not one.
 #[derive(Debug, thiserror::Error)]
@@ -45,25 +49,45 @@ pub(crate) enum CacheError {
         /// Value.
         value: String,
     },
+    /// An attribute of a service.
+    #[error("{kind} cache: {error}")]
+    Service {
+        /// Kind of cache.
+        kind: String,
+        /// What is wrong.
+        error: AttrError,
+    },
     /// Two caches to one place.
     #[error("duplicate cache exports")]
     Duplicate,
 }
 
-/// The caches to write; adds to `insecure` the hosts for which plain HTTP, or nobody who vouches, is enough.
+/// What is learnt beside the caches.
+pub(super) struct Noted<'a> {
+    /// Hosts for which plain HTTP, or nobody who vouches, is enough.
+    pub(super) insecure: &'a mut Vec<String>,
+    /// What the user is told.
+    pub(super) warnings: &'a mut Vec<String>,
+}
+
+/// The caches to write.
 ///
 /// # Errors
 /// [`UsageError::Cache`], [`UsageError::NotSupported`].
 pub(super) fn exports(
     low: &LowBuild,
     build_args: &BTreeMap<String, String>,
-    insecure: &mut Vec<String>,
+    env: &Env,
+    noted: &mut Noted<'_>,
 ) -> Result<Vec<CacheExport>, UsageError> {
     let mut exports: Vec<CacheExport> = Vec::new();
     for text in low.cache_to.iter().filter(|text| !text.is_empty()) {
         for mut entry in Entry::parse(text, "--cache-to")? {
-            let export = entry.export()?;
-            insecure.extend(entry.insecure);
+            if !entry.is_active(env, noted) {
+                continue;
+            }
+            let export = entry.export(env)?;
+            noted.insecure.extend(entry.insecure);
             if exports
                 .iter()
                 .any(|other| is_same_place(&other.target, &export.target))
@@ -86,16 +110,23 @@ pub(super) fn exports(
     Ok(exports)
 }
 
-/// The caches to read; adds to `insecure` as [`exports`] does.
+/// The caches to read.
 ///
 /// # Errors
 /// [`UsageError::Cache`], [`UsageError::NotSupported`].
-pub(super) fn sources(low: &LowBuild, insecure: &mut Vec<String>) -> Result<Vec<CacheSource>, UsageError> {
+pub(super) fn sources(
+    low: &LowBuild,
+    env: &Env,
+    noted: &mut Noted<'_>,
+) -> Result<Vec<CacheSource>, UsageError> {
     let mut sources = Vec::new();
     for text in low.cache_from.iter().filter(|text| !text.is_empty()) {
         for mut entry in Entry::parse(text, "--cache-from")? {
-            sources.push(entry.source()?);
-            insecure.extend(entry.insecure);
+            if !entry.is_active(env, noted) {
+                continue;
+            }
+            sources.push(entry.source(env)?);
+            noted.insecure.extend(entry.insecure);
         }
     }
     Ok(sources)
@@ -113,8 +144,20 @@ fn is_same_place(one: &CacheTarget, other: &CacheTarget) -> bool {
                 ..
             },
         ) => dest == other && tag == other_tag,
+        (CacheTarget::Service(one), CacheTarget::Service(other)) => one == other,
         _ => false,
     }
+}
+
+/// A flag's value as an error may show it.
+fn without_secrets(text: &str) -> String {
+    let fields = text.split(',').map(|field| match field.split_once('=') {
+        Some((key, _)) if SECRET_KEYS.contains(&key.trim_matches(['"', ' ']).to_lowercase().as_str()) => {
+            format!("{key}=…")
+        }
+        _ => field.to_owned(),
+    });
+    fields.collect::<Vec<_>>().join(",")
 }
 
 struct Entry {
@@ -130,7 +173,7 @@ impl Entry {
     /// One entry; or one for each reference, if there are only those.
     fn parse(text: &str, flag: &'static str) -> Result<Vec<Self>, CacheError> {
         let fields = csv::fields(text).map_err(|error| CacheError::Csv {
-            text: text.to_owned(),
+            text: without_secrets(text),
             error,
         })?;
         if fields.iter().all(|field| !field.contains('=')) {
@@ -158,12 +201,37 @@ impl Entry {
             }
         }
         if entry.kind.is_empty() {
-            return Err(CacheError::NoType(text.to_owned()));
+            return Err(CacheError::NoType(without_secrets(text)));
         }
         Ok(vec![entry])
     }
 
-    fn export(&mut self) -> Result<CacheExport, UsageError> {
+    /// Adds what the environment of a workflow says; whether there is a service to go to.
+    fn is_active(&mut self, env: &Env, noted: &mut Noted<'_>) -> bool {
+        if self.kind != "gha" || gha::fill(&mut self.attrs, &|name| env.filled(name)) {
+            return true;
+        }
+        noted.warnings.push(format!(
+            "{} type=gha is left out: there is no cache service without ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL \
+             (or ACTIONS_CACHE_URL), or token and url",
+            self.flag
+        ));
+        false
+    }
+
+    fn service(&self, env: &Env) -> Result<Place, UsageError> {
+        match Place::read(&self.kind, &self.attrs, &|name| env.filled(name)) {
+            Ok(Some(place)) => Ok(place),
+            Ok(None) => Err(self.unserved_kind(&self.kind)),
+            Err(error) => Err(CacheError::Service {
+                kind: self.kind.clone(),
+                error,
+            }
+            .into()),
+        }
+    }
+
+    fn export(&mut self, env: &Env) -> Result<CacheExport, UsageError> {
         // Anything but `max` is `min` (`control/control.go`).
         let mode_max = self.attrs.remove("mode").as_deref() == Some("max");
         let ignore_error = self
@@ -183,7 +251,7 @@ impl Entry {
                     form: self.form()?,
                 }
             }
-            kind => return Err(self.unserved_kind(kind)),
+            _ => CacheTarget::Service(self.service(env)?),
         };
         Ok(CacheExport {
             target,
@@ -192,7 +260,7 @@ impl Entry {
         })
     }
 
-    fn source(&mut self) -> Result<CacheSource, UsageError> {
+    fn source(&mut self, env: &Env) -> Result<CacheSource, UsageError> {
         match self.kind.as_str() {
             "registry" => Ok(CacheSource::Registry(self.reference()?)),
             "local" => {
@@ -209,7 +277,7 @@ impl Entry {
                     digest: digest.transpose()?,
                 })
             }
-            kind => Err(self.unserved_kind(kind)),
+            _ => Ok(CacheSource::Service(self.service(env)?)),
         }
     }
 

@@ -122,6 +122,8 @@ fn protection_that_is_not_given_is_refused() {
         ("[worker.oci]\nnetworkMode = \"cni\"", "worker.oci.networkMode"),
         ("[worker.oci]\nenabled = false", "worker.oci.enabled"),
         ("[worker.containerd]\nenabled = true", "worker.containerd.enabled"),
+        ("[cache.gha.sign]\ncommand = [\"x\"]", "cache.gha.sign"),
+        ("[cache.gha.verify]\nrequired = true", "cache.gha.verify.required"),
     ] {
         let error = read(text).unwrap_err().to_string();
         assert!(error.contains(key), "{text}: {error}");

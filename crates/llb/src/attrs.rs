@@ -183,10 +183,8 @@ pub enum AttrError {
     #[error("conflicting config: returning multiple target platforms is not allowed")]
     MultiPlatformConflict,
     /// `cache-imports`.
-    #[error("failed to unmarshal cache-imports ({text:?})")]
+    #[error("failed to unmarshal cache-imports")]
     CacheImports {
-        /// As written.
-        text: String,
         /// Why.
         #[source]
         source: serde_json::Error,
@@ -396,9 +394,9 @@ pub fn cache_imports(attrs: &BTreeMap<String, String>) -> Result<Vec<CacheOption
 fn read_cache_imports(opts: &mut Opts<'_>) -> Result<Vec<CacheOption>, AttrError> {
     let mut imports = match opts.text("cache-imports") {
         "" => Vec::new(),
-        text => CacheOption::list_from_json(text).map_err(|source| AttrError::CacheImports {
-            text: text.to_owned(),
-            source,
+        text => CacheOption::list_from_json(text).map_err(|source| {
+            // The text may hold keys and tokens of caches, so it is not shown as BuildKit shows it.
+            AttrError::CacheImports { source }
         })?,
     };
     let references = opts.text("cache-from");

@@ -8,13 +8,22 @@ use rbuild_oci::{Reference, ReferenceError};
 use crate::exporters::{Compression, CompressionError};
 use crate::go::{self, ValueError};
 
-/// A cache as a client names it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// Kinds of caches that are kept by a service of its own, which reads their attributes itself.
+const SERVICES: [&str; 3] = ["gha", "s3", "azblob"];
+
+/// A cache as a client names it. Attributes may be secrets, so debug text has their names only.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CacheOption {
     /// `registry`, `local`, `inline`, `gha`, `s3`, `azblob`.
     pub kind: String,
     /// What the kind needs.
     pub attrs: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for CacheOption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CacheOption({} {:?})", self.kind, self.attrs.keys())
+    }
 }
 
 impl CacheOption {
@@ -87,6 +96,8 @@ pub enum CacheTarget {
         /// How it is written.
         form: CacheForm,
     },
+    /// Into a service: `gha`, `s3` or `azblob`, with attributes that are the service's.
+    Service(CacheOption),
 }
 
 /// How a cache is written.
@@ -117,6 +128,8 @@ pub enum CacheImport {
         /// The manifest's digest, as written.
         digest: String,
     },
+    /// From a service: `gha`, `s3` or `azblob`, with attributes that are the service's.
+    Service(CacheOption),
 }
 
 /// Why a cache is refused. With its sources it is BuildKit's sentence.
@@ -226,6 +239,7 @@ fn cache_export(option: &CacheOption) -> Result<CacheExport, CacheError> {
         "inline" => Ok(CacheTarget::Inline),
         "registry" => registry_target(attrs),
         "local" => local_target(attrs),
+        kind if SERVICES.contains(&kind) => Ok(CacheTarget::Service(option.clone())),
         _ => return Err(CacheError::UnknownExporter(option.kind.clone())),
     };
     Ok(CacheExport {
@@ -282,6 +296,7 @@ pub fn cache_import(option: &CacheOption) -> Result<CacheImport, CacheError> {
     let found = match option.kind.as_str() {
         "registry" => registry_source(attrs),
         "local" => local_source(attrs),
+        kind if SERVICES.contains(&kind) => Ok(CacheImport::Service(option.clone())),
         _ => return Err(CacheError::UnknownImporter(option.kind.clone())),
     };
     found.map_err(|source| CacheError::Import {
@@ -401,11 +416,21 @@ mod tests {
         );
         let import =
             |kind: &str, attrs: &[(&str, &str)]| sentence(&cache_import(&option(kind, attrs)).unwrap_err());
-        assert_eq!(import("gha", &[]), "unknown cache importer: gha");
+        assert_eq!(import("x", &[]), "unknown cache importer: x");
         assert_eq!(
             import("local", &[("src", "d")]),
             "failed to configure local cache importer: local cache importer requires explicit digest"
         );
+    }
+
+    #[test]
+    fn row42_attributes_of_services_are_handed_on_and_not_shown() {
+        let s3 = option("s3", &[("bucket", "b"), ("secret_access_key", "a-secret")]);
+        let exports = cache_exports(std::slice::from_ref(&s3)).unwrap();
+        assert_eq!(exports[0].target, CacheTarget::Service(s3.clone()));
+        assert_eq!(cache_import(&s3), Ok(CacheImport::Service(s3)));
+        let text = format!("{exports:?}");
+        assert!(text.contains("bucket") && !text.contains("a-secret"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Caches of a request: what it imports and exports, in the engine's terms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry};
 use rbuild_builder::cache_transfer::import;
@@ -12,6 +12,9 @@ use rbuild_llb::errors::sentence;
 use rbuild_llb::exporters::CompressionKind;
 use rbuild_oci::Digest;
 use rbuild_registry::RegistryConfig;
+use rbuild_remotecache::Place;
+use rbuild_remotecache::attrs::SECRET_KEYS;
+use serde_json::Value;
 use tonic::Status;
 
 /// Prefix of the ids of content stores that are directories of the client (`cache/remotecache/local`).
@@ -25,10 +28,10 @@ pub fn exports(cache: Option<&CacheOptions>) -> Result<Vec<CacheExport>, Status>
     let entries = cache.map_or(&[][..], |cache| &cache.exports);
     let options: Vec<CacheOption> = entries.iter().cloned().map(CacheOption::from).collect();
     let found = cache_exports(&options).map_err(|error| Status::invalid_argument(sentence(&error)))?;
-    Ok(found.into_iter().map(export).collect())
+    found.into_iter().map(export).collect()
 }
 
-fn export(export: cache_options::CacheExport) -> CacheExport {
+fn export(export: cache_options::CacheExport) -> Result<CacheExport, Status> {
     let target = match export.target {
         cache_options::CacheTarget::Inline => CacheTarget::Inline,
         cache_options::CacheTarget::Registry { reference, form, .. } => {
@@ -37,11 +40,32 @@ fn export(export: cache_options::CacheExport) -> CacheExport {
         cache_options::CacheTarget::Local { dest, form } => {
             CacheTarget::Client(format!("{STORE_PREFIX}{dest}"), self::form(&form))
         }
+        cache_options::CacheTarget::Service(option) => CacheTarget::Service(service(&option, "exporter")?),
     };
-    CacheExport {
+    Ok(CacheExport {
         target,
         mode_max: export.mode_max,
         ignore_error: export.ignore_error,
+    })
+}
+
+/// The place that a client's attributes name. What they do not say may be in the server's environment, as with
+/// BuildKit, but for what belongs to a workflow's run.
+fn service(option: &CacheOption, role: &str) -> Result<Place, Status> {
+    let env = |name: &str| {
+        let known = ["AWS_", "BUILDKIT_AZURE_", "HOME"]
+            .iter()
+            .any(|start| name.starts_with(start));
+        std::env::var(name).ok().filter(|_| known)
+    };
+    let kind = &option.kind;
+    let refuse = |why: &dyn std::fmt::Display| {
+        Status::invalid_argument(format!("failed to configure {kind} cache {role}: {why}"))
+    };
+    match Place::read(kind, &option.attrs, &env) {
+        Ok(Some(place)) => Ok(place),
+        Ok(None) => Err(refuse(&"there is no such service")),
+        Err(error) => Err(refuse(&error)),
     }
 }
 
@@ -78,6 +102,7 @@ pub async fn import(
         let found = cache_import(option).map_err(|error| refuse(&error))?;
         let source = match found {
             CacheImport::Registry { reference, .. } => CacheSource::Registry(reference.or_latest()),
+            CacheImport::Service(option) => CacheSource::Service(service(&option, "importer")?),
             CacheImport::Local { src, digest } => CacheSource::Client {
                 store: format!("{STORE_PREFIX}{src}"),
                 digest: Digest::parse(&digest).map_err(|error| {
@@ -91,6 +116,33 @@ pub async fn import(
     }
     import::all(job, &sources).await;
     Ok(())
+}
+
+/// Attributes of a front end as a history may keep them: without the keys and tokens of the caches among them. What
+/// cannot be read is left out.
+#[must_use]
+pub fn without_secrets(attrs: &HashMap<String, String>) -> HashMap<String, String> {
+    let mut kept = attrs.clone();
+    if let Some(text) = kept.remove("cache-imports")
+        && let Ok(mut imports) = serde_json::from_str::<Vec<serde_json::Map<String, Value>>>(&text)
+    {
+        for (key, value) in imports.iter_mut().flatten() {
+            if !key.eq_ignore_ascii_case("attrs") {
+                continue;
+            }
+            let Value::Object(attrs) = value else { continue };
+            for (_, secret) in attrs
+                .iter_mut()
+                .filter(|(key, _)| SECRET_KEYS.contains(&key.as_str()))
+            {
+                *secret = Value::String("…".to_owned());
+            }
+        }
+        if let Ok(text) = serde_json::to_string(&imports) {
+            kept.insert("cache-imports".to_owned(), text);
+        }
+    }
+    kept
 }
 
 /// Marks the registries as insecure that a cache of the request says so of.
@@ -123,6 +175,55 @@ mod tests {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
         }
+    }
+
+    #[test]
+    fn services_are_read_with_the_attributes_of_clients() {
+        let of = |kind: &str, attrs: &[(&str, &str)]| {
+            let exports = CacheOptions {
+                exports: vec![entry(kind, attrs)],
+                ..CacheOptions::default()
+            };
+            exports_of(&exports)
+        };
+        let s3 = [
+            ("bucket", "b"),
+            ("region", "r"),
+            ("access_key_id", "i"),
+            ("secret_access_key", "s"),
+        ];
+        let found = of("s3", &s3).unwrap();
+        let CacheTarget::Service(place) = &found[0].target else {
+            panic!("{found:?}");
+        };
+        assert_eq!(place.name(), "s3:b/manifests/buildkit");
+        let error = |kind: &str, attrs: &[(&str, &str)]| of(kind, attrs).unwrap_err().message().to_owned();
+        assert_eq!(
+            error("gha", &[]),
+            "failed to configure gha cache exporter: token not set for github actions cache"
+        );
+        assert!(error("azblob", &[]).starts_with("failed to configure azblob cache exporter: either"));
+    }
+
+    fn exports_of(cache: &CacheOptions) -> Result<Vec<CacheExport>, Status> {
+        exports(Some(cache))
+    }
+
+    #[test]
+    fn row42_a_history_keeps_no_keys_of_caches() {
+        let imports = r#"[{"Type":"gha","Attrs":{"token":"a-secret","scope":"s"}},{"Type":"s3","attrs":{"secret_access_key":"a-secret","session_token":"a-secret"}}]"#;
+        let of = |text: &str| {
+            let attrs = [("cache-imports", text), ("target", "t")];
+            without_secrets(
+                &attrs
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+            )
+        };
+        let kept = of(imports);
+        assert!(!kept["cache-imports"].contains("a-secret"), "{kept:?}");
+        assert!(kept["cache-imports"].contains(r#""scope":"s""#), "{kept:?}");
+        assert_eq!(of("a-secret").len(), 1, "what cannot be read is left out");
     }
 
     #[test]

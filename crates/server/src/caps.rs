@@ -36,9 +36,6 @@ const GATEWAY: [&str; 26] = [
 
 /// Of build definitions, those that the engine does not have.
 const MISSING: &[Disabled] = &[
-    off("cache.azblob"),
-    off("cache.gha"),
-    off("cache.s3"),
     off("exec.meta.security.devices.v1"),
     off("exporter.session"),
     off("source.git.signatureverify"),

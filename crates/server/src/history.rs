@@ -109,7 +109,7 @@ impl History {
         let record = BuildHistoryRecord {
             r#ref: request.r#ref.clone(),
             frontend: request.frontend.clone(),
-            frontend_attrs: request.frontend_attrs.clone(),
+            frontend_attrs: crate::cache::without_secrets(&request.frontend_attrs),
             exporters: request.exporters.clone(),
             created_at: Some(timestamp(SystemTime::now())),
             ..BuildHistoryRecord::default()

@@ -10,6 +10,8 @@ mod attestations;
 mod bench;
 #[path = "server/builds.rs"]
 mod builds;
+#[path = "server/caches.rs"]
+mod caches;
 #[path = "server/devices.rs"]
 mod devices;
 #[path = "server/gateway.rs"]

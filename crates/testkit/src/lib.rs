@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod base;
+pub mod cloud;
 pub mod command;
 pub mod conformance;
 pub mod context;

@@ -219,13 +219,14 @@ impl Drop for WebServer {
     }
 }
 
-fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
+/// The next request of a connection with its body; nothing when there is none.
+pub(crate) fn read_request(stream: &TcpStream) -> std::io::Result<Option<(Asked, Vec<u8>)>> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace();
     let (Some(method), Some(path)) = (words.next(), words.next()) else {
-        return Ok(());
+        return Ok(None);
     };
     let mut headers = HashMap::new();
     loop {
@@ -242,6 +243,14 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
         path: path.to_owned(),
         headers,
     };
+    Ok(Some((asked, body)))
+}
+
+fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
+    let Some((asked, body)) = read_request(&stream)? else {
+        return Ok(());
+    };
+    let path = asked.path.as_str();
     let (page, repositories, authorization) = {
         let mut state = shared.state();
         state.asked.push(asked.clone());

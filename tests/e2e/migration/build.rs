@@ -64,16 +64,23 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "--cache-to=type=gha",
-        Refused(
-            &["build", "--cache-to=type=gha,scope=x", "CONTEXT"],
-            "not supported yet: --cache-to type=gha",
+        Works(
+            "both versions of the service; left out with a warning outside of a workflow",
+            "a_cache_of_a_github_workflow_is_written_and_read",
         ),
     ),
     (
         "--cache-from=type=s3",
-        Refused(
-            &["build", "--cache-from=type=s3", "CONTEXT"],
-            "not supported yet: --cache-from type=s3",
+        Works(
+            "with keys; roles are not assumed",
+            "a_cache_in_s3_is_written_and_read",
+        ),
+    ),
+    (
+        "--cache-to=type=azblob",
+        Works(
+            "with the account's key; Microsoft Entra ID is refused",
+            "a_cache_in_azure_blob_storage_is_written_and_read",
         ),
     ),
     ("--call", Works("", "questions_about_the_dockerfile")),

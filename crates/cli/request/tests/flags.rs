@@ -140,8 +140,8 @@ fn limits_of_steps_and_what_becomes_of_those_that_fail() {
 #[test]
 fn flags_that_are_not_served_are_refused_by_name() {
     for flag in [
-        "--cache-from=type=s3",
-        "--cache-to=type=gha,scope=x",
+        "--cache-from=type=gcs",
+        "--cache-to=type=gcs,bucket=x",
         "--policy=reset=true",
         "--file=https://example.test/Dockerfile",
     ] {

@@ -177,6 +177,10 @@ fn caches_are_read_as_buildx_reads_them() {
     );
     for (text, expected) in [
         ("--cache-to=type=local", "local cache needs dest"),
+        (
+            "--cache-to=bucket=b,secret_access_key=hidden",
+            "type required form> \"bucket=b,secret_access_key=…\"",
+        ),
         ("--cache-to=dest=x", "type required form> \"dest=x\""),
         (
             "--cache-from=type=local,src=x,digest=md5:a",
