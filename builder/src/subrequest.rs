@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rbuild_frontend::subrequest::{LintFailure, LintResults, Subrequest, SubrequestAnswer, TargetList};
-use rbuild_frontend::{FrontendError, FrontendOptions, LintWarning};
+use rbuild_frontend::{FrontendError, FrontendErrorKind, FrontendOptions, LintWarning};
 use rbuild_graph::SourceText;
 use rbuild_graph::progress::Sink;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,8 @@ pub async fn call(
 /// for either. Images are only asked for where what is asked depends on them.
 ///
 /// # Errors
-/// [`BuildError::Frontend`] unless the question is what is wrong with the Dockerfile, and [`BuildError::Canceled`].
+/// [`BuildError::Frontend`] unless the question is what is wrong with the Dockerfile (options of lint that are wrong are an
+/// error of their own), and [`BuildError::Canceled`].
 pub async fn ask(
     job: &Arc<Job>,
     mut options: FrontendOptions,
@@ -81,7 +82,9 @@ async fn lint(
 ) -> Result<LintResults, BuildError> {
     let (warnings, failure) = match lower(&Resolver::new(job, cancel), options, cancel).await {
         Ok(lowered) => (lowered.warnings, None),
-        Err(BuildError::Frontend { mut error, .. }) => {
+        Err(BuildError::Frontend { mut error, .. })
+            if !matches!(*error.kind, FrontendErrorKind::CheckArgument(_)) =>
+        {
             let warnings = std::mem::take(&mut error.warnings);
             let failure = LintFailure {
                 message: chain_text(&error),

@@ -20,6 +20,21 @@ pub struct Dockerfile {
     pub empty_continuations: Vec<u32>,
     /// Lines of MAINTAINER instructions with their comments, which are linted even where they stand wrong.
     pub maintainers: Vec<(Span, Vec<String>)>,
+    /// What stands on FROM lines, which is linted even where it is wrong.
+    pub from_lines: Vec<FromLine>,
+}
+
+/// The words of a FROM line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FromLine {
+    /// FROM as written.
+    pub keyword: String,
+    /// What stands behind it, flags apart.
+    pub words: Vec<String>,
+    /// Where it stands.
+    pub span: Span,
+    /// Comment lines right above it.
+    pub comments: Vec<String>,
 }
 
 /// Reads a Dockerfile. What could be read is there in any case; the errors are in the order in which BuildKit finds
@@ -35,10 +50,18 @@ pub fn parse(bytes: &[u8]) -> (Dockerfile, Vec<ParseError>) {
         escape: parsed.escape,
         empty_continuations: parsed.empty_continuations,
         maintainers: Vec::new(),
+        from_lines: Vec::new(),
     };
     for node in &parsed.nodes {
         if node.keyword.eq_ignore_ascii_case("maintainer") {
             dockerfile.maintainers.push((node.span, node.comments.clone()));
+        } else if node.keyword.eq_ignore_ascii_case("from") {
+            dockerfile.from_lines.push(FromLine {
+                keyword: node.keyword.clone(),
+                words: instruction::words(&node.arguments).to_vec(),
+                span: node.span,
+                comments: node.comments.clone(),
+            });
         }
         match instruction::interpret(node) {
             Ok(Item::Stage(stage)) => dockerfile.stages.push(stage),

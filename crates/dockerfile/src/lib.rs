@@ -23,7 +23,7 @@ mod parser;
 mod span;
 mod wildcard;
 
-pub use dockerfile::{Dockerfile, parse, parse_trigger};
+pub use dockerfile::{Dockerfile, FromLine, parse, parse_trigger};
 pub use error::{ParseError, ParseErrorKind};
 pub use instruction::{
     Add, ArgDefinition, CommandLine, Copy, Device, DeviceError, Healthcheck, InlineFile, Instruction,

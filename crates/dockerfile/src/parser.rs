@@ -168,7 +168,8 @@ impl Parser<'_> {
                 self.parsed.directives.push(directive);
             }
             Err(kind) => {
-                let line = self.lines.number();
+                // BuildKit counts this line only once it has looked at it, and so marks the one before.
+                let line = self.lines.number().saturating_sub(1);
                 self.error(kind, Span::new(line, line));
             }
         }

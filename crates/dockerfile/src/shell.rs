@@ -60,6 +60,8 @@ pub struct ExpandError {
     /// What is wrong with it.
     #[source]
     pub kind: ExpandErrorKind,
+    /// Variables that were asked for and not set before it was found out.
+    pub unmatched: BTreeSet<String>,
 }
 
 /// What is wrong with a word.

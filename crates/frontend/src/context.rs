@@ -148,7 +148,7 @@ pub(crate) fn replaced(
 fn familiar(name: &str) -> Result<String, FrontendError> {
     let reference = Reference::parse(name).map_err(|source| FrontendErrorKind::ContextName {
         name: name.to_owned(),
-        source,
+        reason: source,
     })?;
     let text = reference.familiar();
     Ok(text.strip_suffix(":latest").map_or(text.clone(), str::to_owned))

@@ -18,6 +18,7 @@ use rbuild_oci::{ImageConfig, Platform, Timestamp};
 use crate::advice::Advice;
 use crate::budget::Budget;
 use crate::context::NamedContexts;
+pub(crate) use crate::convert::args::{CHECK_ARG, check_argument};
 pub use crate::convert::epoch::EpochError;
 pub(crate) use crate::convert::resolve::shown;
 use crate::error::{FrontendError, FrontendErrorKind};
@@ -101,14 +102,11 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
     if let Some(first) = errors.first() {
         let mut lint = Linter::new(check);
         validate::before_error(&mut lint, &dockerfile, first);
-        let mut error = FrontendError::at(FrontendErrorKind::Parse(errors.clone()), first.span);
+        let mut error = FrontendError::from(FrontendErrorKind::Parse(errors.clone()));
+        error.span = Some(first.span).filter(|span| span.start > 0);
         error.warnings = lint.warnings;
         return Err(error);
     }
-    let ignore = match options.ignore_patterns.as_slice() {
-        [] => None,
-        patterns => Some(PatternMatcher::new(patterns).map_err(FrontendErrorKind::IgnorePatterns)?),
-    };
     let mut graph = Graph::default();
     graph.sources.push(SourceText {
         filename: options.filename.clone(),
@@ -137,7 +135,7 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
         implicit_target: options.target_platform.is_none(),
         epoch: None,
         proxy: args::proxy(&options.build_args),
-        ignore,
+        ignore: None,
         context_paths: BTreeSet::new(),
         local_paths: LocalPaths::default(),
     };
@@ -172,6 +170,10 @@ async fn run<R: MetaResolver>(
             break;
         }
     }
+    lowering.ignore = match lowering.options.ignore_patterns.as_slice() {
+        [] => None,
+        patterns => Some(PatternMatcher::new(patterns).map_err(FrontendErrorKind::IgnorePatterns)?),
+    };
     let reachable = lowering.stages.reachable(target);
     for (index, needed) in wanted(lowering, &reachable).into_iter().enumerate() {
         let stage = &lowering.stages.list[index];

@@ -110,9 +110,12 @@ impl Lowering<'_> {
         let env = self.take_env(site);
         let found = self.expand_with(lexer, word, &env);
         self.give_env(site, env);
-        let found = found?;
-        self.lint_unset(site, &found.unmatched);
-        Ok(found.text)
+        let unmatched = match &found {
+            Ok(found) => &found.unmatched,
+            Err(error) => error.unmatched(),
+        };
+        self.lint_unset(site, unmatched);
+        Ok(found?.text)
     }
 
     fn expand_all(&mut self, site: Site<'_>, words: &[String]) -> Result<Vec<String>, FrontendError> {

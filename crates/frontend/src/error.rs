@@ -1,5 +1,6 @@
 //! Why a Dockerfile does not become a graph. Texts are BuildKit's where it has one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use rbuild_dockerfile::ignore::PatternError;
@@ -44,6 +45,15 @@ impl FrontendError {
     pub(crate) fn suggest(mut self, suggestion: Option<String>) -> Self {
         self.suggestion = suggestion;
         self
+    }
+
+    /// Variables that a word which cannot be expanded asked for and that are not set.
+    pub(crate) fn unmatched(&self) -> &BTreeSet<String> {
+        const NONE: &BTreeSet<String> = &BTreeSet::new();
+        match &*self.kind {
+            FrontendErrorKind::Expand(error) => &error.unmatched,
+            _ => NONE,
+        }
     }
 
     /// The same with a place, if it has none yet.
@@ -113,20 +123,20 @@ pub enum FrontendErrorKind {
         source: PlatformError,
     },
     /// A base that is no image reference.
-    #[error("failed to parse stage name {}: {source}", quote(.name))]
+    #[error("failed to parse stage name {}: {}", quote(.name), .reason.in_docker_words())]
     BaseReference {
         /// The name.
         name: String,
         /// What is wrong.
-        source: ReferenceError,
+        reason: ReferenceError,
     },
     /// A name of a named context or stage that is no image reference.
-    #[error("invalid context name {name}: {source}")]
+    #[error("invalid context name {name}: {}", .reason.in_docker_words())]
     ContextName {
         /// The name.
         name: String,
         /// What is wrong.
-        source: ReferenceError,
+        reason: ReferenceError,
     },
     /// A named context's value has a form there is not.
     #[error("unsupported context source {value} for {name}")]
@@ -183,8 +193,8 @@ pub enum FrontendErrorKind {
         source: rbuild_dockerfile::ignore::IgnoreError,
     },
     /// The main context's ignore patterns cannot be used.
-    #[error("failed to use ignore patterns: {0}")]
-    IgnorePatterns(PatternError),
+    #[error("{0}")]
+    IgnorePatterns(#[source] PatternError),
     /// An image or context was not found.
     #[error("{name}: {source}")]
     Resolve {
@@ -259,7 +269,7 @@ pub enum FrontendErrorKind {
     #[error("checksum requires HTTP(S) or Git sources")]
     ChecksumOfLocal,
     /// `--checksum` that is no digest.
-    #[error("{0}")]
+    #[error("{}", .0.in_docker_words())]
     Checksum(DigestError),
     /// `--checksum` and the URL name different commits.
     #[error("checksum mismatch {} != {}", quote(.0), quote(.1))]
@@ -288,6 +298,9 @@ pub enum FrontendErrorKind {
     /// Options of the `check` directive.
     #[error("failed to parse check options: {0}")]
     CheckOptions(crate::lint::CheckError),
+    /// Options of lint that are a build argument.
+    #[error("failed to parse build-arg:{name}: {0}", name = crate::convert::CHECK_ARG)]
+    CheckArgument(crate::lint::CheckError),
     /// Lint found something, and the Dockerfile says that this is an error.
     #[error("lint violation found for rules: {}", .0.join(", "))]
     Lint(Vec<&'static str>),

@@ -64,7 +64,6 @@ fn of_meaning(kind: &Kind) -> Option<String> {
             "give the variable a value by an ARG before the first FROM, or by --build-arg"
         }
         Kind::Platform { .. } => "a platform is a system and a processor, as in linux/arm64 or linux/arm/v7",
-        Kind::BaseReference { .. } => "an image is named as in debian:12 or registry.example/team/name:tag",
         Kind::Target(_) => "--target names a stage, as `FROM … AS name` does",
         Kind::StageIndex(_) => "stages are counted from 0; only those above this one can be named",
         Kind::Circular(_) => "split the stage in two, the one that is copied from and the one that copies",
@@ -84,8 +83,17 @@ fn of_meaning(kind: &Kind) -> Option<String> {
         Kind::Port(_) => "a port is as in 80, 8000-8010 or 53/udp",
         Kind::Signal(_) => "a signal is as in SIGTERM, TERM or 15",
         Kind::EmptyVolume => OF_NO_VALUE,
-        Kind::CheckOptions(_) => "options are as in `# check=skip=RuleOne,RuleTwo;error=true`",
+        Kind::CheckOptions(_) | Kind::CheckArgument(_) => {
+            "options are as in `# check=skip=RuleOne,RuleTwo;error=true`"
+        }
         Kind::Lint(_) => "`# check=skip=RULE` at the top, or above the instruction, leaves a rule out",
+        Kind::BaseReference { reason, .. } => {
+            let reason = reason.to_string();
+            let reason = reason.trim_start_matches("invalid reference format: ");
+            return Some(format!(
+                "{reason}; an image is named as in debian:12 or registry.example/team/name:tag"
+            ));
+        }
         Kind::CopyFromLater { from, .. } | Kind::MountFromLater { from, .. } => {
             return Some(format!("move the stage {} above this one", quote(from)));
         }

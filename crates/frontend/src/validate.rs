@@ -6,7 +6,7 @@ use rbuild_dockerfile::ignore::PatternMatcher;
 use rbuild_dockerfile::quote::quote;
 use rbuild_dockerfile::shell::{Expansion, Variables as _};
 use rbuild_dockerfile::suggest::nearest;
-use rbuild_dockerfile::{Dockerfile, InstructionKind, ParseError, Span, Stage, path};
+use rbuild_dockerfile::{Dockerfile, FromLine, InstructionKind, ParseError, Span, Stage, path};
 use rbuild_oci::{ImageConfig, Platform, Reference};
 
 use crate::env::Env;
@@ -51,12 +51,17 @@ fn instructions(lint: &mut Linter, dockerfile: &Dockerfile, end: u32) {
         let message = "Maintainer instruction is deprecated in favor of using label".to_owned();
         lint.warn(Rule::MaintainerDeprecated, message, *span, comments);
     }
+    for line in dockerfile.from_lines.iter().filter(|line| line.span.start <= end) {
+        from_words(lint, line);
+    }
     let global = dockerfile.global_args.iter().filter(|arg| arg.span.start < end);
     for instruction in global {
         descriptions(lint, &instruction.kind, instruction.span, &instruction.comments);
     }
     for stage in dockerfile.stages.iter().filter(|stage| stage.span.start < end) {
-        from_words(lint, stage);
+        if !stage.name.is_empty() {
+            description(lint, "FROM", &[&stage.name], stage.span, &stage.comments);
+        }
         let read = stage.instructions.iter().filter(|next| next.span.start < end);
         for instruction in read {
             descriptions(lint, &instruction.kind, instruction.span, &instruction.comments);
@@ -65,13 +70,21 @@ fn instructions(lint: &mut Linter, dockerfile: &Dockerfile, end: u32) {
     lint.warnings[first..].sort_by_key(|warning| warning.span.start);
 }
 
-fn from_words(lint: &mut Linter, stage: &Stage) {
-    if stage.written_name != stage.name {
-        let message = format!("Stage name '{}' should be lowercase", stage.written_name);
-        lint.warn(Rule::StageNameCasing, message, stage.span, &stage.comments);
+/// Casing of `AS` and of the name, whatever stands in their places.
+fn from_words(lint: &mut Linter, line: &FromLine) {
+    let [_, word, rest @ ..] = line.words.as_slice() else {
+        return;
+    };
+    if let [name] = rest
+        && *name != name.to_lowercase()
+    {
+        let message = format!("Stage name '{name}' should be lowercase");
+        lint.warn(Rule::StageNameCasing, message, line.span, &line.comments);
     }
-    let (from, word) = (&stage.keyword, &stage.as_keyword);
-    let fits = if *from == from.to_lowercase() {
+    let from = &line.keyword;
+    let fits = if rest.is_empty() {
+        true
+    } else if *from == from.to_lowercase() {
         *word == word.to_lowercase()
     } else if *from == from.to_uppercase() {
         *word == word.to_uppercase()
@@ -80,10 +93,7 @@ fn from_words(lint: &mut Linter, stage: &Stage) {
     };
     if !fits {
         let message = format!("'{word}' and '{from}' keywords' casing do not match");
-        lint.warn(Rule::FromAsCasing, message, stage.span, &stage.comments);
-    }
-    if !stage.name.is_empty() {
-        description(lint, "FROM", &[&stage.name], stage.span, &stage.comments);
+        lint.warn(Rule::FromAsCasing, message, line.span, &line.comments);
     }
 }
 

@@ -46,6 +46,20 @@ pub enum DigestError {
     NotHex,
 }
 
+impl DigestError {
+    /// The words that Docker's library has for it, without numbers.
+    #[must_use]
+    pub const fn in_docker_words(&self) -> &'static str {
+        match self {
+            Self::NoAlgorithm | Self::NotHex | Self::WrongLength { found: 0, .. } => {
+                "invalid checksum digest format"
+            }
+            Self::WrongLength { .. } => "invalid checksum digest length",
+            Self::UnknownAlgorithm => "unsupported digest algorithm",
+        }
+    }
+}
+
 impl Algorithm {
     /// The name before the colon.
     #[must_use]

@@ -58,6 +58,19 @@ pub enum ReferenceError {
     Digest(#[source] DigestError),
 }
 
+impl ReferenceError {
+    /// The words that Docker's library has for it: those of a malformed part name neither the part nor its kind.
+    #[must_use]
+    pub fn in_docker_words(&self) -> String {
+        match self {
+            Self::Host(_) | Self::Path(_) | Self::Tag(_) | Self::Digest(_) => {
+                "invalid reference format".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 impl Reference {
     /// Reads a reference; `debian` becomes `docker.io/library/debian`. No tag is added.
     ///

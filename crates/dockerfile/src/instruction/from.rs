@@ -13,10 +13,6 @@ pub struct Stage {
     pub base_name: String,
     /// Name, lower case; empty if it has none.
     pub name: String,
-    /// Name as written.
-    pub written_name: String,
-    /// `AS` as written; empty if there is none.
-    pub as_keyword: String,
     /// `--platform`, as written; empty if absent.
     pub platform: String,
     /// FROM as written.
@@ -35,24 +31,20 @@ pub struct Stage {
 
 pub(crate) fn stage(node: &Node) -> Result<Stage, ParseError> {
     let fail = |kind| ParseError::new(kind, node.span);
-    let (base, as_keyword, written) = match words(&node.arguments) {
-        [base] => (base, "", ""),
-        [base, keyword, name] if keyword.eq_ignore_ascii_case("as") => {
-            (base, keyword.as_str(), name.as_str())
-        }
+    let (base, written) = match words(&node.arguments) {
+        [base] => (base, None),
+        [base, keyword, name] if keyword.eq_ignore_ascii_case("as") => (base, Some(name)),
         _ => return Err(fail(ParseErrorKind::FromArguments)),
     };
-    let name = written.to_lowercase();
-    if !as_keyword.is_empty() && !is_stage_name(&name) {
-        return Err(fail(ParseErrorKind::StageName(written.to_owned())));
+    let name = written.map(|name| name.to_lowercase()).unwrap_or_default();
+    if let Some(written) = written.filter(|_| !is_stage_name(&name)) {
+        return Err(fail(ParseErrorKind::StageName(written.clone())));
     }
     let flags = Flags::parse(node, &[("platform", FlagType::Text)])?;
     Ok(Stage {
         base_name: base.clone(),
         doc_comment: doc_comment(&node.comments, &name),
         name,
-        written_name: written.to_owned(),
-        as_keyword: as_keyword.to_owned(),
         platform: flags.text("platform").to_owned(),
         keyword: node.keyword.clone(),
         source: node.original.trim().to_owned(),

@@ -23,15 +23,10 @@ fn stages() {
     assert!(errors.is_empty());
     assert_eq!(dockerfile.global_args.len(), 1);
     let stage = &dockerfile.stages[0];
-    assert_eq!(
-        (
-            stage.name.as_str(),
-            stage.written_name.as_str(),
-            stage.as_keyword.as_str(),
-            stage.keyword.as_str()
-        ),
-        ("build", "Build", "As", "From")
-    );
+    assert_eq!((stage.name.as_str(), stage.keyword.as_str()), ("build", "From"));
+    let from = &dockerfile.from_lines[0];
+    assert_eq!((from.keyword.as_str(), from.span.start), ("From", 4));
+    assert_eq!(from.words, ["a:1", "As", "Build"]);
     assert_eq!((stage.base_name.as_str(), stage.platform.as_str()), ("a:1", "$P"));
     assert_eq!((stage.doc_comment.as_str(), stage.span.start), ("really", 4));
     assert_eq!((stage.instructions.len(), dockerfile.stages.len()), (1, 2));

@@ -81,12 +81,13 @@ pub(super) fn words(text: &str, escape: char) -> Vec<String> {
 }
 
 /// The words at the beginning of `text` that start with `--`, unquoted and unescaped, and the rest of the line. A
-/// plain `--` ends them and is dropped.
+/// plain `--` ends them and is dropped. Unicode's blanks end no flag. (BuildKit looks at bytes here and takes each for a
+/// character: its flags are only what was written where that is ASCII.)
 pub(super) fn flags(text: &str, escape: char) -> (Vec<String>, &str) {
     let mut flags = Vec::new();
     let mut rest = text;
     loop {
-        rest = rest.trim_start();
+        rest = rest.trim_start_matches(BLANKS);
         if !rest.starts_with("--") {
             return (flags, rest);
         }
@@ -109,7 +110,7 @@ fn flag(text: &str, escape: char) -> (String, bool, &str) {
     while let Some((at, c)) = chars.next() {
         if quote == Some(c) {
             quote = None;
-        } else if quote.is_none() && c.is_whitespace() {
+        } else if quote.is_none() && BLANKS.contains(&c) {
             return (out, quoted, &text[at..]);
         } else if quote.is_none() && (c == '\'' || c == '"') {
             quote = Some(c);

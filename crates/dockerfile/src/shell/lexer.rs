@@ -76,6 +76,7 @@ impl Lexer {
             Err(kind) => Err(ExpandError {
                 word: word.chars().take(200).collect(),
                 kind,
+                unmatched: run.unmatched,
             }),
         }
     }

@@ -88,7 +88,7 @@ fn store(clients: &ClientContexts, name: &str, text: &str) -> Result<ContextSour
     let (store, _) = super::split_tag(place);
     let reference = rbuild_oci::Reference::parse(name).map_err(|source| FrontendErrorKind::ContextName {
         name: name.to_owned(),
-        source,
+        reason: source,
     })?;
     Ok(ContextSource::Store {
         session: clients.session_id.clone(),

@@ -13,19 +13,30 @@ use crate::lint::CheckOptions;
 use crate::lowering::Lowering;
 use crate::options::FrontendOptions;
 
+/// The build argument with lint options.
+pub(crate) const CHECK_ARG: &str = "BUILDKIT_DOCKERFILE_CHECK";
+
 /// Lint options: a `BUILDKIT_DOCKERFILE_CHECK` argument replaces the directive; rules of our own may be asked for beside it.
 pub(super) fn check_options(options: &FrontendOptions) -> Result<CheckOptions, FrontendError> {
-    let text = match options.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
-        Some(text) => text.clone(),
-        None => directive::find(DirectiveName::Check, &options.dockerfile)
-            .map(|(word, _)| word)
-            .unwrap_or_default(),
+    let mut check = match check_argument(options)? {
+        Some(check) => check,
+        None => {
+            let found = directive::find(DirectiveName::Check, &options.dockerfile);
+            let text = found.map(|(word, _)| word).unwrap_or_default();
+            CheckOptions::parse(&text).map_err(FrontendErrorKind::CheckOptions)?
+        }
     };
-    let mut check = CheckOptions::parse(&text).map_err(FrontendErrorKind::CheckOptions)?;
     if options.own_checks {
         check.ask_own();
     }
     Ok(check)
+}
+
+/// Lint options of a build argument: wrong ones are refused whatever is asked.
+pub(crate) fn check_argument(options: &FrontendOptions) -> Result<Option<CheckOptions>, FrontendError> {
+    let text = options.build_args.get(CHECK_ARG);
+    let check = text.map(|text| CheckOptions::parse(text)).transpose();
+    check.map_err(|error| FrontendErrorKind::CheckArgument(error).into())
 }
 
 /// The arguments that are there by themselves, in BuildKit's order.

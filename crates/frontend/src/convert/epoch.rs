@@ -38,12 +38,12 @@ pub enum EpochError {
     /// Its ADD is of something local.
     #[error("SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD")]
     Local,
-    /// The stage does something else; the keyword, in lower case.
+    /// The stage does something else; the keyword, as written.
     #[error("SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {0} instruction")]
     Instruction(String),
     /// Its checksum is none.
-    #[error(transparent)]
-    Checksum(#[from] DigestError),
+    #[error("{}", .0.in_docker_words())]
+    Checksum(DigestError),
     /// The source's time could not be found out.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -203,8 +203,7 @@ fn stage_source(lowering: &mut Lowering<'_>, stage: &Stage) -> Result<SourceOp, 
             InstructionKind::Add(_) if found.is_some() => return Err(fail(EpochError::Adds)),
             InstructionKind::Add(add) => found = Some(add_source(lowering, add, &env)?),
             _ => {
-                let keyword = instruction.keyword.to_ascii_lowercase();
-                return Err(fail(EpochError::Instruction(keyword)));
+                return Err(fail(EpochError::Instruction(instruction.keyword.clone())));
             }
         }
     }

@@ -30,15 +30,22 @@ fn add_stage(lowering: &mut Lowering<'_>, written: &Stage, number: usize) -> Res
         platform => lowering.expand_with(lexer, platform, &global).map(Some),
     };
     lowering.global_args = global;
-    let (base, platform) = (base?, platform?);
-    validate::from_args(lowering, written, &base.unmatched);
+    let unmatched = match &base {
+        Ok(found) => &found.unmatched,
+        Err(error) => error.unmatched(),
+    };
+    validate::from_args(lowering, written, unmatched);
+    let base = base?;
     if base.text.is_empty() {
         return Err(FrontendErrorKind::BlankBase(written.base_name.clone()).into());
     }
     let mut stage = StageState::from_stage(written.clone());
     stage.base_name = base.text;
     let mut used = base.matched;
-    if let Some(found) = platform {
+    if let Err(error) = &platform {
+        validate::from_args(lowering, written, error.unmatched());
+    }
+    if let Some(found) = platform? {
         validate::from_args(lowering, written, &found.unmatched);
         validate::from_platform(lowering, written, &found);
         let hint = || suggestions(found.unmatched.iter(), &lowering.global_args);

@@ -197,7 +197,7 @@ fn job(
         FrontendError::at(
             FrontendErrorKind::BaseReference {
                 name: written.clone(),
-                source,
+                reason: source,
             },
             span,
         )
@@ -256,7 +256,7 @@ fn context_question(
         ContextSource::Image(image) => {
             let reference = Reference::parse(image).map_err(|source| FrontendErrorKind::BaseReference {
                 name: image.clone(),
-                source,
+                reason: source,
             })?;
             let log_name = format!("[context {name}] load metadata for {image}");
             let reference = reference.or_latest().to_string();

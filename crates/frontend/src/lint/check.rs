@@ -27,8 +27,13 @@ pub enum CheckError {
     #[error("invalid check option {}", quote(.0))]
     Option(String),
     /// `error=` with something else than a boolean.
-    #[error("failed to parse check option {}", quote(.0))]
-    Boolean(String),
+    #[error("failed to parse check option {}: strconv.ParseBool: parsing {}: invalid syntax", quote(.option), quote(.value))]
+    Boolean {
+        /// The option, as written.
+        option: String,
+        /// What stands behind `=`.
+        value: String,
+    },
 }
 
 impl CheckOptions {
@@ -50,8 +55,10 @@ impl CheckOptions {
                 ("experimental", "all") => options.experimental_all = true,
                 ("experimental", _) => options.experimental = list(),
                 ("error", value) => {
-                    options.error =
-                        csv::boolean(value).ok_or_else(|| CheckError::Boolean(part.to_owned()))?;
+                    options.error = csv::boolean(value).ok_or_else(|| CheckError::Boolean {
+                        option: part.to_owned(),
+                        value: value.to_owned(),
+                    })?;
                 }
                 (key, _) => return Err(CheckError::Option(key.to_owned())),
             }

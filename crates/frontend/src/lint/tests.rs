@@ -12,7 +12,10 @@ fn check_options() {
     for (text, message) in [
         ("nonsense", "invalid check option \"nonsense\""),
         ("what=1", "invalid check option \"what\""),
-        ("error=maybe", "failed to parse check option \"error=maybe\""),
+        (
+            "error=maybe",
+            "failed to parse check option \"error=maybe\": strconv.ParseBool: parsing \"maybe\": invalid syntax",
+        ),
     ] {
         assert_eq!(CheckOptions::parse(text).unwrap_err().to_string(), message);
     }

@@ -1,7 +1,8 @@
 //! The targets of a Dockerfile (BuildKit `frontend/subrequests/targets`, `dockerfile2llb.ListTargets`). Nothing is
 //! expanded and no image is asked for.
 
-use serde::Serialize;
+use rbuild_dockerfile::ParseErrorKind;
+use serde::{Serialize, Serializer};
 
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::options::FrontendOptions;
@@ -12,6 +13,7 @@ use crate::subrequest::{Location, tabs};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TargetList {
     /// The stages.
+    #[serde(serialize_with = "list_or_null")]
     pub targets: Vec<Target>,
     /// The Dockerfile.
     #[serde(rename = "sources", serialize_with = "base64_list")]
@@ -40,18 +42,27 @@ pub struct Target {
     pub location: Location,
 }
 
+/// A list without elements is nil in BuildKit, which Go writes as null.
+fn list_or_null<S: Serializer>(targets: &[Target], to: S) -> Result<S::Ok, S::Error> {
+    (!targets.is_empty()).then_some(targets).serialize(to)
+}
+
 impl TargetList {
     /// The targets of `options.dockerfile`.
     ///
     /// # Errors
-    /// [`FrontendErrorKind::Parse`].
+    /// [`FrontendErrorKind::Parse`], and [`FrontendErrorKind::CheckArgument`]: options of lint are read first.
     pub fn of(options: &FrontendOptions) -> Result<Self, FrontendError> {
+        crate::convert::check_argument(options)?;
         let (dockerfile, errors) = rbuild_dockerfile::parse(&options.dockerfile);
         if let Some(first) = errors.first() {
-            let span = first.span;
-            return Err(FrontendError::at(FrontendErrorKind::Parse(errors), span));
+            // A file without stages can be asked: it has no targets.
+            if !matches!(first.kind, ParseErrorKind::NoStage) {
+                let span = first.span;
+                return Err(FrontendError::at(FrontendErrorKind::Parse(errors), span));
+            }
         }
-        let last = dockerfile.stages.len() - 1;
+        let last = dockerfile.stages.len().saturating_sub(1);
         let target = |(index, stage): (usize, rbuild_dockerfile::Stage)| Target {
             name: stage.name,
             is_default: index == last,

@@ -72,7 +72,7 @@ fn stages_that_are_more_than_a_remote_add_are_refused() {
     for (stage, text) in [
         (
             "FROM scratch AS src\nCOPY a /",
-            "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported copy instruction",
+            "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported COPY instruction",
         ),
         (
             "FROM alpine AS src\nADD https://h/a /",

@@ -9,6 +9,8 @@ mod bases;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod compared;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod copy;

@@ -37,13 +37,14 @@ pub(super) fn apply(
         if job.replaces_stage && !config.architecture.is_empty() && !config.os.is_empty() {
             stage.platform = Some(config.platform());
         }
-        stage.base_image = Some(config.clone());
+        stage.base_image = Some(config.clone()).filter(|_| !job.replaces_stage);
         stage.image = ImageConfig {
             created: None,
             ..config
         };
     } else {
         stage.image = image::empty(&job.platform);
+        stage.base_image = Some(stage.image.clone()).filter(|_| !job.replaces_stage);
     }
     if job.replaces_stage {
         take_settings(lowering, index);
@@ -253,7 +254,7 @@ fn image_source(found: &ResolvedImage, mode: ImageResolveMode) -> Result<SourceO
     let reference =
         Reference::parse(&found.canonical_reference).map_err(|source| FrontendErrorKind::BaseReference {
             name: found.canonical_reference.clone(),
-            source,
+            reason: source,
         })?;
     let mut attrs = BTreeMap::new();
     if mode != ImageResolveMode::Default {
