@@ -4,13 +4,16 @@
 //! slash-separated and without `.` elements. Walks no tree: the walker asks about each entry and passes the answer
 //! for a directory ([`MatchState`]) on to its children.
 //!
-//! Where moby turns a pattern into a Go regular expression, a few characters keep their regular-expression meaning
-//! by accident (`|`, `{2}`, `\d`, a wildcard inside `[]`). Here they mean what `filepath.Match` documents.
+//! moby turns patterns with wildcards into Go regular expressions, where a few characters keep their meaning by accident
+//! (`|`, `{2}`, `\d`, a wildcard inside `[]`): they have it here too, [`accident`] sees to that.
 
+mod accident;
 mod file;
 mod index;
 
 use std::sync::Arc;
+
+use regex::Regex;
 
 pub use crate::ignore::file::{IgnoreError, IgnoreLine, read_lines, read_patterns};
 use crate::ignore::index::Index;
@@ -52,7 +55,12 @@ enum Shape {
     /// `**` and then no wildcard: the path ends so. `**/x` matches `x` too, and `**x` matches `yx`.
     Suffix(Box<str>),
     Wildcard(Wildcard),
+    /// An expression by accident.
+    Expression(Box<Regex>),
 }
+
+/// Most patterns of one list that may be expressions by accident.
+const EXPRESSIONS_MAX: usize = 200;
 
 impl Pattern {
     /// The pattern, cleaned, without its `!`.
@@ -79,13 +87,14 @@ impl Pattern {
                 path.ends_with(&**suffix) || suffix.strip_prefix('/').is_some_and(|name| name == path)
             }
             Shape::Wildcard(wildcard) => wildcard.is_match(path),
+            Shape::Expression(expression) => expression.is_match(path),
         }
     }
 
     /// Whether it may match something below directory `dir`. Says yes when in doubt.
     fn may_match_below(&self, dir: &str) -> bool {
         match &self.shape {
-            Shape::Suffix(_) => true,
+            Shape::Suffix(_) | Shape::Expression(_) => true,
             Shape::Wildcard(wildcard) => {
                 let known = wildcard.literal_prefix();
                 let common = known.len().min(dir.len() + 1);
@@ -133,9 +142,10 @@ impl PatternMatcher {
     /// Compiles `patterns`. Blank ones are skipped; each is trimmed and cleaned.
     ///
     /// # Errors
-    /// [`PatternError`] for a lone `!` or a malformed pattern.
+    /// [`PatternError`] for a lone `!` or a malformed pattern, and for more than 200 that are regular expressions by accident.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, PatternError> {
         let mut matcher = Self::default();
+        let mut expressions = 0;
         for (given, raw) in patterns.iter().enumerate() {
             let trimmed = raw.as_ref().trim();
             if trimmed.is_empty() {
@@ -153,6 +163,12 @@ impl PatternMatcher {
                 source,
             };
             let shape = shape(text).map_err(bad)?;
+            if matches!(shape, Shape::Expression(_)) {
+                expressions += 1;
+                if expressions > EXPRESSIONS_MAX {
+                    return Err(bad(BadPattern));
+                }
+            }
             matcher.has_exclusions |= exclusion;
             matcher.index.add(matcher.patterns.len(), &shape);
             matcher.patterns.push(Pattern {
@@ -281,6 +297,9 @@ fn ancestor_ends(path: &str) -> impl Iterator<Item = usize> {
 
 fn shape(text: &str) -> Result<Shape, BadPattern> {
     let wildcard = Wildcard::new(text, Globstar::Directories)?;
+    if let Some(expression) = accident::expression(text)? {
+        return Ok(Shape::Expression(Box::new(expression)));
+    }
     Ok(match text.strip_prefix("**") {
         Some(suffix) if !suffix.contains(['*', '?', '[', ']', '\\']) => Shape::Suffix(suffix.into()),
         _ => Shape::Wildcard(wildcard),

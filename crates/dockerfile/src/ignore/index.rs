@@ -37,6 +37,7 @@ impl Index {
         };
         let (prefix, suffix) = match shape {
             Shape::Suffix(suffix) => ("", &**suffix),
+            Shape::Expression(_) => ("", ""),
             Shape::Wildcard(wildcard) => {
                 if let Some(literal) = wildcard.literal() {
                     self.whole.entry(literal.into()).or_default().push(position);
