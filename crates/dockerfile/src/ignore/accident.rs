@@ -37,7 +37,8 @@ fn has_accident(pattern: &str) -> bool {
     while let Some(c) = chars.next() {
         match c {
             '\\' => {
-                if chars.next().is_some_and(|next| !stands_for_itself(next)) {
+                let next = chars.next();
+                if next.is_some_and(|next| !stands_for_itself(next)) {
                     return true;
                 }
             }
