@@ -14,7 +14,8 @@ const PACKAGES_MAX: usize = 400;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
-const DIRECTIONS: [(&str, &[&str]); 21] = [
+const DIRECTIONS: [(&str, &[&str]); 22] = [
+    ("rbuild-bake", &[]),
     ("rbuild-oci", &[]),
     ("rbuild-dockerfile", &[]),
     ("rbuild-sys", &[]),

@@ -1,0 +1,217 @@
+//! Files that want more time, memory or stack than they get; each beside one that is alike and read.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use rbuild_bake::{Chosen, File, Surroundings, read};
+
+fn chosen(name: &str, text: &str) -> Result<Chosen, String> {
+    let surroundings = Surroundings {
+        variable: &|_| None,
+        dotenv: String::new(),
+        builtins: BTreeMap::new(),
+        now: 0,
+        home: String::new(),
+    };
+    let file = File {
+        name: name.to_owned(),
+        bytes: text.as_bytes().to_vec(),
+    };
+    let definition = read(&[file], &surroundings).map_err(|error| error.to_string())?;
+    definition
+        .choose(&["default".to_owned()], &[], &|_| None)
+        .map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn refused(name: &str, text: &str, why: &str) {
+    let error = chosen(name, text).expect_err("it is refused");
+    assert!(error.contains(why), "{error}");
+}
+
+fn target(attribute: &str) -> String {
+    format!("target \"default\" {{\n  {attribute}\n}}\n")
+}
+
+fn nested(levels: usize) -> String {
+    target(&format!(
+        "args = {{ A = {}1{} }}",
+        "(".repeat(levels),
+        ")".repeat(levels)
+    ))
+}
+
+/// Variables each of which is the one before twice.
+fn doubled(times: usize) -> String {
+    let mut text = "v0 = \"0123456789\"\n".to_owned();
+    for at in 0..times {
+        writeln!(text, "v{} = \"${{v{at}}}${{v{at}}}\"", at + 1).expect("a text takes it");
+    }
+    text + &target(&format!("args = {{ A = strlen(v{times}) }}"))
+}
+
+/// Variables each of which refers to the one before.
+fn chained(times: usize) -> String {
+    let mut text = "v0 = 1\n".to_owned();
+    for at in 0..times {
+        writeln!(text, "v{} = v{at}", at + 1).expect("a text takes it");
+    }
+    text + &target(&format!("args = {{ A = v{times} }}"))
+}
+
+/// Aliases each of which is the one before ten times.
+fn laughs(times: usize) -> String {
+    let mut text = "x-a0: &a0 [x]\n".to_owned();
+    for at in 0..times {
+        let aliases = vec![format!("*a{at}"); 10].join(", ");
+        writeln!(text, "x-a{}: &a{} [{aliases}]", at + 1, at + 1).expect("a text takes it");
+    }
+    text + "services:\n  default:\n    build: .\n"
+}
+
+#[test]
+fn row48_what_bake_files_nest_is_bounded() {
+    refused("a.hcl", &nested(200), "more than 100 levels");
+    refused("a.hcl", &nested(1_000_000), "more than 100 levels");
+    refused(
+        "a.hcl",
+        &target(&format!("args = {{ A = {}true }}", "!".repeat(100_000))),
+        "more than 100 levels",
+    );
+    refused(
+        "a.hcl",
+        &target(&format!("args = {{ A = 1{} }}", "+1".repeat(100_000))),
+        "operators in a row",
+    );
+    let chain = "true ? 1 : ".repeat(100_000);
+    refused(
+        "a.hcl",
+        &target(&format!("args = {{ A = {chain} 2 }}")),
+        "more than 100 levels",
+    );
+    refused("a.hcl", &chained(100_000), "too deeply");
+    refused("a.hcl", &"a {\n".repeat(100_000), "more than 100 levels");
+    let json = format!("{{\"target\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    refused("a.json", &json, "recursion limit");
+    refused("a.yml", &"- ".repeat(100_000), "levels");
+}
+
+#[test]
+fn row48_what_bake_files_nest_a_little_is_read() {
+    chosen("a.hcl", &nested(40)).unwrap();
+    chosen("a.hcl", &chained(60)).unwrap();
+    chosen(
+        "a.hcl",
+        &target(&format!("args = {{ A = 1{} }}", "+1".repeat(90))),
+    )
+    .unwrap();
+}
+
+#[test]
+fn row48_what_bake_files_make_is_bounded() {
+    refused("a.hcl", &doubled(60), "take more than there is room for");
+    let loops = "[for a in range(1000) : [for b in range(1000) : [for c in range(1000) : c]]]";
+    refused(
+        "a.hcl",
+        &target(&format!("args = {{ A = length({loops}) }}")),
+        "take more than there is room for",
+    );
+    refused(
+        "a.hcl",
+        &target("args = { A = length(range(1e9)) }"),
+        "more than 1024 values",
+    );
+    refused(
+        "a.hcl",
+        &target("args = { A = format(\"%999999999d\", 1) }"),
+        "too large",
+    );
+    refused(
+        "a.hcl",
+        &target("args = { A = length(regexall(\"(((a{100}){100}){100})\", \"a\")) }"),
+        "regexp",
+    );
+    let axis = format!("[{}]", vec!["1"; 300].join(","));
+    let matrix = target(&format!(
+        "name = \"t-${{a}}\"\n  matrix = {{ a = {axis}, b = {axis} }}"
+    ));
+    refused("a.hcl", &matrix, "more than 4096 targets");
+    refused("a.yml", &laughs(9), "values");
+    let large = format!("# {}\n", "x".repeat(5 << 20));
+    refused("a.hcl", &large, "more than 4194304 bytes");
+}
+
+#[test]
+fn row48_what_bake_files_make_a_little_of_is_read() {
+    chosen("a.hcl", &doubled(10)).unwrap();
+    chosen("a.yml", &laughs(3)).unwrap();
+    chosen("a.hcl", &target("args = { A = length(range(1000)) }")).unwrap();
+}
+
+#[test]
+fn row48_references_of_bake_files_end() {
+    refused(
+        "a.hcl",
+        "a = b\nb = a\ntarget \"default\" {}\n",
+        "cycle not allowed",
+    );
+    refused(
+        "a.hcl",
+        &target("args = { A = target.default.args.A }"),
+        "reference cycle not allowed",
+    );
+    let function = "function \"f\" {\n  params = [x]\n  result = f(x)\n}\n";
+    refused(
+        "a.hcl",
+        &format!("{function}{}", target("args = { A = f(1) }")),
+        "function cycle not allowed",
+    );
+    refused(
+        "a.hcl",
+        &target("contexts = { a = \"target:default\" }"),
+        "cannot link to itself",
+    );
+    let text = "target \"default\" {\n  contexts = { a = \"target:b\" }\n}\ntarget \"b\" {\n  contexts = { a = \"target:default\" }\n}\n";
+    refused("a.hcl", text, "infinite loop");
+    let services = "services:\n  default:\n    extends: other\n  other:\n    extends: default\n";
+    refused("a.yml", services, "extends itself");
+    // Inheritance that leads back is cut, as in buildx.
+    let text = "target \"default\" {\n  inherits = [\"b\"]\n}\ntarget \"b\" {\n  inherits = [\"default\"]\n  tags = [\"t\"]\n}\n";
+    assert!(
+        chosen("a.hcl", text)
+            .unwrap()
+            .to_json()
+            .to_text()
+            .contains("\"t\"")
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place() {
+    for (text, told) in [
+        (
+            "target \"default\" {\n  tags = [x]\n}\n",
+            "a.hcl:2,11-12: Unknown variable; There is no variable named \"x\".",
+        ),
+        (
+            "target \"default\" {\n  tags = 1\n}\n",
+            "a.hcl:2,10-11: Unsuitable value type",
+        ),
+        ("target \"default\" {\n  tags = [\n", "a.hcl:"),
+        ("target \"a b\" {}\n", "only \"[a-zA-Z0-9_-]+\" are allowed"),
+        (
+            "group \"default\" { targets = [\"none\"] }\n",
+            "failed to find target none",
+        ),
+        (
+            "target \"default\" { args = { A = uper(\"x\") } }\n",
+            "Did you mean \"upper\"?",
+        ),
+        (
+            "target \"default\" { policy = [\"p.rego\"] }\n",
+            "rbuild does not evaluate policies in Rego",
+        ),
+    ] {
+        refused("a.hcl", text, told);
+    }
+}

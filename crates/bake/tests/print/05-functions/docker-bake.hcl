@@ -1,0 +1,92 @@
+function "tag" {
+  params = [name, version]
+  variadic_params = more
+  result = concat(["example.org/${name}:${version}"], [for m in more : "example.org/${name}:${m}"])
+}
+function "inc" {
+  params = [n]
+  result = n + 1
+}
+target "default" {
+  tags = tag("app", "1", "2", "3")
+  args = {
+    inc = inc(inc(1))
+    upper = upper("abc")
+    title = title("hello world")
+    split = join("|", split(",", "a,b,c"))
+    fmt = format("%s-%03d-%5.2f|%-5s|%q", "x", 7, 3.14159, "ab", "q")
+    fmtl = join(",", formatlist("%s=%s", ["a", "b"], ["1", "2"]))
+    sub = substr("hello", 1, 3)
+    regex = regex("v([0-9]+)", "v12")[0]
+    rep = regex_replace("a1b22", "[0-9]+", "#")
+    md5 = md5("x")
+    sha1 = sha1("x")
+    sha256 = sha256("x")
+    sha512 = sha512("x")
+    b64 = base64encode("hi there")
+    b64d = base64decode("aGk=")
+    keys = join(",", keys({ b = 1, a = 2 }))
+    vals = jsonencode(values({ b = 1, a = 2 }))
+    merged = jsonencode(merge({ a = 1 }, { b = "x" }))
+    flat = jsonencode(flatten([[1], [2, [3]]]))
+    range = jsonencode(range(0, 10, 3))
+    sort = jsonencode(sort(["b", "a"]))
+    distinct = jsonencode(distinct(["a", "b", "a"]))
+    zip = jsonencode(zipmap(["a", "b"], [1, 2]))
+    chunk = jsonencode(chunklist(["a", "b", "c"], 2))
+    product = jsonencode(setproduct(["a", "b"], [1, 2]))
+    try = try(missing.x, "fallback")
+    can = can(regex("(", "x"))
+    lookup = lookup({ a = "1" }, "b", "d")
+    contains = contains(["a"], "a")
+    coalesce = coalesce(null, "z")
+    index = index(["a", "b"], 1)
+    indexof = indexof(["a", "b"], "b")
+    length = length(["a", "b"])
+    strlen = strlen("äö")
+    trim = trimspace("  x ")
+    trimp = trimprefix("v1", "v")
+    trims = trimsuffix("1.tgz", ".tgz")
+    chomp = chomp("x\n\n")
+    indent = indent(2, "a\nb")
+    url = urlencode("a b&c/d")
+    uuid = uuidv5("dns", "example.org")
+    san = sanitize("a.b/c")
+    base = basename("/x/y.z")
+    dir = dirname("/x/y.z")
+    sem = semvercmp("1.5.0", ">=1.2, <2")
+    semx = semvercmp("1.5.0", "^2 || ~1.4")
+    int = int(4.7)
+    ceil = ceil(4.1)
+    floor = floor(-4.1)
+    max = max(1, 5, 3)
+    min = min(1, 5, 3)
+    parse = parseint("ff", 16)
+    pow = pow(2, 10)
+    sign = signum(-3)
+    cidr = cidrsubnet("10.0.0.0/8", 8, 2)
+    host = cidrhost("10.0.0.0/8", 5)
+    mask = cidrnetmask("10.0.0.0/12")
+    csv = jsonencode(csvdecode("a,b\n1,2\n"))
+    jd = jsondecode("{\"a\": [1, true, null]}").a[0]
+    date = formatdate("YYYY-MM-DD'T'hh:mm:ss EEE MMM aa Z", "2024-03-05T14:07:09Z")
+    ft = formattimestamp("YYYYMMDD", 1700000000)
+    ftx = formattimestamp("X", "2024-03-05T14:07:09Z")
+    add = timeadd("2024-03-05T14:07:09Z", "90m")
+    ts = unixtimestampparse(1700000000).rfc3339
+    isow = unixtimestampparse(1700000000).iso_week
+    conv = convert("3", number) + 1
+    rev = reverse("abc")
+    revl = jsonencode(reverselist([1, 2]))
+    slice = jsonencode(slice(["a", "b", "c"], 1, 3))
+    compact = jsonencode(compact(["a", "", "b"]))
+    elem = element(["a", "b"], 3)
+    hasi = hasindex(["a"], 0)
+    and = and(true, false)
+    not = not(false)
+    setu = jsonencode(setunion(["b"], ["a"]))
+    seti = jsonencode(setintersection(["b", "a"], ["a"]))
+    sets = jsonencode(setsubtract(["b", "a"], ["a"]))
+    subn = jsonencode(cidrsubnets("10.0.0.0/16", 4, 4, 8))
+  }
+}

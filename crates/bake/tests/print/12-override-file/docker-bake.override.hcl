@@ -1,0 +1,5 @@
+variable "V" { default = "2" }
+target "default" {
+  args = { A = "b", B = "c" }
+}
+target "more" { inherits = ["default"] }

@@ -1,0 +1,2 @@
+variable "TAG" { default = "t" }
+target "web" { tags = ["x:${TAG}"] }

@@ -1,0 +1,4 @@
+target "default" {
+  network = "host"
+  entitlements = ["network.host", "security.insecure"]
+}
