@@ -2,6 +2,7 @@
 
 mod attestations;
 mod bad_input;
+mod bake;
 mod behaviours;
 mod beside_runc;
 mod buildx;

@@ -1,6 +1,7 @@
 //! The command line as clap reads it: every flag of `docker buildx build`, and the commands on the store. Owns
 //! spelling and help; what the values mean is decided by the commands.
 
+mod bake;
 mod build;
 mod buildctl;
 mod container;
@@ -23,6 +24,7 @@ use rbuild_snapshotter::Means;
 use rbuild_sys::userns::Rung;
 use rbuild_ui::values::scalar::parse_bool;
 
+pub(crate) use bake::BakeArgs;
 pub(crate) use build::{LoadTo, LowBuild};
 pub(crate) use buildctl::{
     BuildArgs, Buildctl, BuildctlCommand, ClearArgs, DebugCommand, ServerArgs, UsageArgs, WorkersArgs,
@@ -98,6 +100,8 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<LowBuild>),
+    /// Build the targets of bake files and compose files
+    Bake(Box<BakeArgs>),
     /// List the images of the store
     Images(ImagesArgs),
     /// Give an image another name
@@ -194,6 +198,9 @@ pub(crate) enum BuildxCommand {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<LowBuild>),
+    /// Build the targets of bake files and compose files
+    #[command(alias = "f")]
+    Bake(Box<BakeArgs>),
     /// Show what takes room in the store
     Du(DuArgs),
     /// Remove build cache
@@ -242,6 +249,7 @@ impl Command {
         match self {
             Self::Buildx(buildx) | Self::Builder(buildx) => match buildx.command {
                 BuildxCommand::Build(args) => Self::Build(args),
+                BuildxCommand::Bake(args) => Self::Bake(args),
                 BuildxCommand::Du(args) => Self::Du(args),
                 BuildxCommand::Prune(args) => Self::Prune(args),
                 BuildxCommand::Imagetools(command) => Self::Imagetools(command),

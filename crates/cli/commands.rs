@@ -1,6 +1,7 @@
 //! One module for each command. A command judges its arguments, asks the engine, and prints; it knows no store and
 //! no registry. What goes wrong ends here as a [`Diagnostic`] and an exit code.
 
+mod bake;
 mod build;
 mod buildctl;
 mod builders;
@@ -124,6 +125,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
     };
     match cli.command.flatten() {
         Command::Build(low) => build::build(*low, debug, options, env, open).map(drop),
+        Command::Bake(args) => bake::run(&args, options, env, open),
         Command::Images(args) => images::run(&args, options, env, open),
         Command::Tag(args) => tag::run(&args, options, open),
         Command::Rmi(args) => rmi::run(&args, options, env, open),

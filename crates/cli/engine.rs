@@ -144,6 +144,15 @@ pub(crate) struct ContainerRow {
     pub(crate) created: Option<SystemTime>,
 }
 
+/// One of several builds.
+pub(crate) struct Planned {
+    pub(crate) request: BuildRequest,
+    /// Where it says what it does.
+    pub(crate) sink: Arc<dyn Sink>,
+    /// Positions of those that have to be done first: all before its own.
+    pub(crate) after: Vec<usize>,
+}
+
 /// Where files of a container go.
 pub(crate) enum FilesTo<'a> {
     /// A path of this machine.
@@ -267,6 +276,17 @@ pub(crate) trait Engine {
     }
     /// Builds.
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError>;
+    /// Builds several at once, each when those that it needs are done. The first that fails stops the others.
+    fn build_all(&self, builds: Vec<Planned>) -> Vec<Result<BuildOutcome, EngineError>> {
+        let mut done = Vec::with_capacity(builds.len());
+        for build in builds {
+            done.push(self.build(build.request, build.sink));
+            if done.iter().any(Result::is_err) {
+                break;
+            }
+        }
+        done
+    }
     /// Builds a definition (LLB) with what `request` says of outputs, caches and directories.
     fn build_definition(
         &self,

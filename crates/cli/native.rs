@@ -1,5 +1,6 @@
 //! The engine of this program: the only place where commands meet the crates that do the work.
 
+mod builds;
 mod containers;
 mod exit_code;
 mod images;
@@ -13,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rbuild_builder::build::Helpers;
 use rbuild_builder::engine::{self as core, default_root};
 use rbuild_builder::engine_load::{self, EngineTarget, Given};
 use rbuild_builder::error::{BuildError, chain_text};
@@ -29,7 +29,7 @@ use rbuild_oci::{Descriptor, Digest, ImageConfig, Platform};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig, USER_AGENT};
 use rbuild_sandbox::{Confinement, Sandbox, SandboxError};
 use rbuild_server::core::{Core, Settings};
-use rbuild_server::front_end::local::{LocalDefinition, LocalFrontEnds};
+use rbuild_server::front_end::local::LocalDefinition;
 use rbuild_server::listen::{Access, listen};
 use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
 use rbuild_sys::userns::{self, Entered, Rung};
@@ -39,9 +39,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{
     ContainerRow, CreateRequest, Engine, EngineError, EngineOptions, FilesTo, ImageDetails, ImageRow, Info,
-    OpenOutput, PruneRequest, Registries, Removed, ServeRequest, UsageFilter, UsageRow,
+    OpenOutput, Planned, PruneRequest, Registries, Removed, ServeRequest, UsageFilter, UsageRow,
 };
-use crate::lend_terminal::OwnTerminal;
 use crate::serve_log::Level;
 use crate::signals;
 use shown::{Shown, Surroundings};
@@ -306,15 +305,11 @@ impl Engine for Native {
     }
 
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError> {
-        let server = Core::new(Arc::clone(&self.core), Settings::default());
-        let front_ends = Arc::new(LocalFrontEnds(Arc::new(server)));
-        let engine = Arc::clone(&self.core);
-        let helpers = Helpers {
-            front_ends,
-            terminal: Some(Arc::new(OwnTerminal)),
-        };
-        let build = rbuild_builder::build::build(engine, request, sink, self.cancel.clone(), helpers);
-        self.run(build)
+        self.run(self.planned(request, sink, self.cancel.clone()))
+    }
+
+    fn build_all(&self, builds: Vec<Planned>) -> Vec<Result<BuildOutcome, EngineError>> {
+        self.build_several(builds)
     }
 
     fn build_definition(

@@ -143,7 +143,6 @@ fn a_builder_elsewhere_is_refused() {
             "--driver remote",
         ),
         (&["buildx", "create", "tcp://h:1"], "tcp://h:1"),
-        (&["buildx", "bake"], "bake"),
         (&["-H", "tcp://h:1", "images"], "--host tcp://h:1"),
         (&["--context", "far", "images"], "--context far"),
     ] {

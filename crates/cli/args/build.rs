@@ -157,6 +157,9 @@ pub(crate) struct LowBuild {
     /// A definition to build instead of a Dockerfile; `buildctl build` sets it.
     #[arg(skip)]
     pub(crate) definition: Option<Vec<u8>>,
+    /// The Dockerfile itself; `bake` sets it.
+    #[arg(skip)]
+    pub(crate) dockerfile_text: Option<String>,
     /// Directories that it knows by name.
     #[arg(skip)]
     pub(crate) locals: BTreeMap<String, PathBuf>,

@@ -51,12 +51,6 @@ pub(crate) enum BuilderCommand {
     Rm(RemoveArgs),
     /// Accepted: `docker build` is this program's already
     Install,
-    /// Not served: bake files
-    #[command(disable_help_flag = true)]
-    Bake {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        _rest: Vec<std::ffi::OsString>,
-    },
 }
 
 #[derive(Debug, Args, Default)]

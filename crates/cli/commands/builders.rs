@@ -42,11 +42,6 @@ pub(super) fn run(command: &BuilderCommand, env: &mut Env) -> Result<(), Command
                 env.own_platform
             )?;
         }
-        BuilderCommand::Bake { .. } => {
-            return Err(CommandError::failed(
-                &"not supported: bake files; call `rbuild build` for each target",
-            ));
-        }
     }
     Ok(env.stdout.flush()?)
 }

@@ -28,6 +28,7 @@ pub(super) fn of(low: &LowBuild, env: &mut Env) -> Result<Inputs, UsageError> {
         "-" => from_stdin(file, env),
         path if Path::new(path).is_dir() => {
             let dockerfile = match file {
+                _ if low.dockerfile_text.is_some() => inline(low),
                 Some("-") => DockerfileSource::Text(stdin::read_text(env.stdin.as_mut())?),
                 Some(file) => DockerfileSource::File(lower_case_twin(PathBuf::from(file))),
                 None => DockerfileSource::File(lower_case_twin(Path::new(path).join("Dockerfile"))),
@@ -40,6 +41,7 @@ pub(super) fn of(low: &LowBuild, env: &mut Env) -> Result<Inputs, UsageError> {
         }
         url if is_url(url) => {
             let dockerfile = match file {
+                _ if low.dockerfile_text.is_some() => inline(low),
                 Some("-") => DockerfileSource::Text(stdin::read_text(env.stdin.as_mut())?),
                 // buildx takes an absolute path for one of this machine, any other for one in the context.
                 Some(file) if Path::new(file).is_absolute() => DockerfileSource::File(PathBuf::from(file)),
@@ -53,6 +55,11 @@ pub(super) fn of(low: &LowBuild, env: &mut Env) -> Result<Inputs, UsageError> {
         }
         path => Err(UsageError::ContextNotFound(path.to_owned())),
     }
+}
+
+/// The Dockerfile that stands in a bake file.
+fn inline(low: &LowBuild) -> DockerfileSource {
+    DockerfileSource::Text(low.dockerfile_text.clone().unwrap_or_default().into_bytes())
 }
 
 fn from_stdin(file: Option<&str>, env: &mut Env) -> Result<Inputs, UsageError> {

@@ -245,11 +245,19 @@ pub(super) const BUILDX: &[Row] = &[
     ),
     ("buildx du, prune", Works("", "spellings_of_the_other_commands")),
     ("buildx version", Works("", "the_version_names_the_platform")),
+    ("buildx bake", Works("", "targets_are_built_from_each_other")),
     (
-        "buildx bake",
+        "buildx bake URL",
         Refused(
-            &["buildx", "bake"],
-            "not supported: bake files; call `rbuild build` for each target",
+            &["buildx", "bake", "https://example.org/app.git"],
+            "not supported: bake files of https://example.org/app.git",
+        ),
+    ),
+    (
+        "buildx bake --policy",
+        Refused(
+            &["buildx", "bake", "--policy=strict=true"],
+            "not supported: --policy",
         ),
     ),
     (

@@ -1,0 +1,81 @@
+//! Builds: one, or several at once on the one engine, each when those that it needs are done.
+
+use std::sync::Arc;
+
+use rbuild_builder::build::{self, Helpers};
+use rbuild_builder::error::BuildError;
+use rbuild_builder::request::{BuildOutcome, BuildRequest};
+use rbuild_graph::progress::Sink;
+use rbuild_server::core::{Core, Settings};
+use rbuild_server::front_end::local::LocalFrontEnds;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Native, diagnostic};
+use crate::engine::{EngineError, Planned};
+use crate::lend_terminal::OwnTerminal;
+
+impl Native {
+    /// A build that `cancel` stops.
+    pub(super) fn planned(
+        &self,
+        request: BuildRequest,
+        sink: Arc<dyn Sink>,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<BuildOutcome, BuildError>> + Send + 'static {
+        let server = Core::new(Arc::clone(&self.core), Settings::default());
+        let helpers = Helpers {
+            front_ends: Arc::new(LocalFrontEnds(Arc::new(server))),
+            terminal: Some(Arc::new(OwnTerminal)),
+        };
+        build::build(Arc::clone(&self.core), request, sink, cancel, helpers)
+    }
+
+    /// Builds all, in the order of `builds` what came of each. The first that fails stops the others.
+    pub(super) fn build_several(&self, builds: Vec<Planned>) -> Vec<Result<BuildOutcome, EngineError>> {
+        let cancel = self.cancel.child_token();
+        let ends: Vec<watch::Sender<bool>> = builds.iter().map(|_| watch::Sender::new(false)).collect();
+        let mut tasks = Vec::with_capacity(builds.len());
+        for (own, planned) in ends.iter().zip(builds) {
+            let waits: Vec<_> = planned
+                .after
+                .iter()
+                .filter_map(|&at| ends.get(at))
+                .map(watch::Sender::subscribe)
+                .collect();
+            let build = self.planned(planned.request, planned.sink, cancel.clone());
+            let (own, cancel) = (own.clone(), cancel.clone());
+            tasks.push(self.runtime.spawn(async move {
+                let before = async {
+                    for mut wait in waits {
+                        // A sender that is gone did not succeed: it has stopped everything.
+                        if wait.wait_for(|done| *done).await.is_err() {
+                            std::future::pending::<()>().await;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = before => {}
+                    () = cancel.cancelled() => return Err(BuildError::Canceled),
+                }
+                let built = build.await;
+                match &built {
+                    Ok(_) => drop(own.send_replace(true)),
+                    Err(_) => cancel.cancel(),
+                }
+                built
+            }));
+        }
+        let mut done = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            done.push(match self.runtime.block_on(task) {
+                Ok(built) => built.map_err(|error| diagnostic(&error)),
+                Err(error) => match error.try_into_panic() {
+                    Ok(reason) => std::panic::resume_unwind(reason),
+                    Err(_) => Err(EngineError::Cancelled),
+                },
+            });
+        }
+        done
+    }
+}
