@@ -124,8 +124,9 @@ impl OverlaySpec {
                 max: LOWERS_MAX,
             }),
             _ => match self.mount_by(Way::Append) {
+                // Before Linux 6.5 nothing is looked at before the end.
                 Err(OverlayError::Mount {
-                    step: "lowerdir+",
+                    step: "lowerdir+" | "create",
                     source,
                     ..
                 }) if source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => self.mount_joined(),
@@ -162,21 +163,26 @@ impl OverlaySpec {
             rustix::mount::fsconfig_set_string(&context, key, value)
                 .map_err(|e| logged(key, e, context.as_fd()))
         };
+        // Open to the end: before Linux 6.5 the names are only looked up then.
+        let mut held = Vec::new();
         if way == Way::Append {
             for lower in &self.lowers {
-                set("lowerdir+", &magic(&open_dir(lower)?))?;
+                let lower = open_dir(lower)?;
+                set("lowerdir+", &magic(&lower))?;
+                held.push(lower);
             }
         } else {
-            let fds = self
-                .lowers
-                .iter()
-                .map(|l| open_dir(l))
-                .collect::<Result<Vec<_>, _>>()?;
-            set("lowerdir", &join(&fds, FSCONFIG_STRING_MAX - 1)?)?;
+            for lower in &self.lowers {
+                held.push(open_dir(lower)?);
+            }
+            set("lowerdir", &join(&held, FSCONFIG_STRING_MAX - 1)?)?;
         }
         if let Some((upper, work)) = &self.upper_work {
-            set("upperdir", &magic(&open_dir(upper)?))?;
-            set("workdir", &magic(&open_dir(work)?))?;
+            for (key, dir) in [("upperdir", upper), ("workdir", work)] {
+                let dir = open_dir(dir)?;
+                set(key, &magic(&dir))?;
+                held.push(dir);
+            }
         }
         for (key, value) in FIXED_OPTIONS {
             set(key, value)?;
@@ -185,6 +191,7 @@ impl OverlaySpec {
             rustix::mount::fsconfig_set_flag(&context, flag).map_err(|e| logged(flag, e, context.as_fd()))?;
         }
         rustix::mount::fsconfig_create(&context).map_err(|e| logged("create", e, context.as_fd()))?;
+        drop(held);
         let attributes = match self.upper_work {
             Some(_) => MountAttrFlags::empty(),
             None => MountAttrFlags::MOUNT_ATTR_RDONLY,

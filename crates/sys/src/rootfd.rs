@@ -12,6 +12,9 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+/// `PATH_MAX` of linux/limits.h: with its end, what one call of the kernel takes.
+const PATH_BYTES_MAX: usize = 4096;
+
 /// A directory that acts as `/` for every path given to it.
 #[derive(Debug)]
 pub struct RootFd {
@@ -89,12 +92,45 @@ impl RootFd {
         Self { fd }
     }
 
-    /// Opens `path` inside the root; links are followed, and end inside the root.
+    /// Opens `path` inside the root; links are followed, and end inside the root. On the way to what is longer than the kernel
+    /// takes in one call no link is followed at all.
     ///
     /// # Errors
     /// The kernel's, with the path.
     pub fn open_in(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, RootFdError> {
-        open_below(self.fd.as_fd(), path, flags, mode).map_err(|e| io_error("open", path, e))
+        let opened = if path.as_os_str().len() < PATH_BYTES_MAX {
+            open_below(self.fd.as_fd(), path, flags, mode)
+        } else {
+            self.open_far(&clean(path), flags, mode)
+        };
+        opened.map_err(|e| io_error("open", path, e))
+    }
+
+    /// Part by part.
+    fn open_far(&self, clean: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        let on_the_way = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let straight = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let mut dir: Option<OwnedFd> = None;
+        let mut part = PathBuf::new();
+        for component in clean.components() {
+            let Component::Normal(name) = component else {
+                continue;
+            };
+            if part.as_os_str().len() + name.len() + 1 >= PATH_BYTES_MAX {
+                let from = dir.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+                dir = Some(rustix::fs::openat2(
+                    from,
+                    &part,
+                    on_the_way,
+                    Mode::empty(),
+                    straight,
+                )?);
+                part.clear();
+            }
+            part.push(name);
+        }
+        let from = dir.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+        rustix::fs::openat2(from, &part, flags, mode, straight)
     }
 
     /// Opens the directory that holds the last component of `path`, and gives that component.
@@ -322,6 +358,30 @@ mod tests {
         std::fs::write(dir.path().join("canary/secret"), "outside").unwrap();
         let root = RootFd::open(&dir.path().join("root")).unwrap();
         (dir, root)
+    }
+
+    #[test]
+    fn row13_what_is_deeper_than_one_path_is_reached_and_no_link_on_the_way_there() {
+        let (dir, root) = root();
+        let name = "n".repeat(200);
+        let mut at = root.as_fd().try_clone_to_owned().unwrap();
+        let mut far = PathBuf::from("/");
+        for _ in 0..50 {
+            rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+            at = rustix::fs::openat(&at, &name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            far.push(&name);
+        }
+        rustix::fs::symlinkat(dir.path().join("canary"), &at, "link").unwrap();
+        rustix::fs::mkdirat(&at, "end", Mode::RWXU).unwrap();
+        assert_eq!(
+            root.read_file(&far.join("link/secret"), 100).unwrap_err().errno(),
+            Some(Errno::LOOP)
+        );
+        let (parent, end) = root.parent(&far.join("end/../end")).unwrap();
+        assert_eq!(end, "end");
+        rustix::fs::mkdirat(&parent, "beside", Mode::RWXU).unwrap();
+        assert!(root.stat(&far.join("beside")).is_ok());
+        assert!(root.stat(&far.join("absent")).unwrap_err().is_not_found());
     }
 
     #[test]
