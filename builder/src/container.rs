@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_graph::{ExecMeta, ExecOp, MountKind, SecretEnv, SecurityMode};
-use rbuild_sandbox::{Entrance, MountKind as MountAs, MountPlan, SpawnError, Stdio};
+use rbuild_sandbox::{Confinement, Entrance, MountKind as MountAs, MountPlan, SpawnError, Stdio};
 use rbuild_sandbox::{Process, Running, Source, WaitError};
 use rbuild_snapshotter::Workspace;
 use rbuild_store::StoreError;
@@ -71,6 +71,14 @@ pub enum ContainerError {
     /// It has ended, or was released.
     #[error("container has stopped")]
     Stopped,
+    /// What it would be shown can only be mounted.
+    #[error(
+        "files of this machine cannot be shown to a container without namespaces: {0:?} would have to be mounted"
+    )]
+    NothingMounted(PathBuf),
+    /// There is no way into it.
+    #[error("a container without namespaces has one process: another cannot join it")]
+    OneProcess,
     /// Too many processes.
     #[error("more than {PROCESSES_MAX} processes in a container")]
     Processes,
@@ -188,6 +196,11 @@ impl Container {
         let root = root.ok_or(ContainerError::NoRoot)?;
         if root.kind != MountKind::Bind {
             return Err(ContainerError::RootKind);
+        }
+        if job.engine.confinement == Confinement::Chroot
+            && let Some(path) = shown.iter().find_map(Shown::host)
+        {
+            return Err(ContainerError::NothingMounted(path.clone()));
         }
         let stop = cancel.child_token();
         let base = chain_of(job, root.input, inputs).await?;
@@ -366,10 +379,16 @@ impl Container {
                     fds.extend(namespace.iter().map(|namespace| namespace.as_fd()));
                     let (root, mounts) = (held.root.clone(), held.plans.clone());
                     let mut plan = exec::plan(&job, &exec, root, process, mounts, place)?;
-                    plan.root.source = Source::Fd(0);
+                    // Without mounts the root is the directory itself.
+                    if plan.confinement == Confinement::Namespaces {
+                        plan.root.source = Source::Fd(0);
+                    }
                     Ok(job.engine.sandbox.spawn(&plan, &fds)?)
                 })
                 .await
+            }
+            Stage::Runs(_) if job.engine.confinement == Confinement::Chroot => {
+                Err(ContainerError::OneProcess)
             }
             Stage::Runs(entrance) => {
                 let entrance = Arc::clone(entrance);
@@ -488,6 +507,14 @@ impl Container {
 }
 
 impl Shown {
+    /// The place of this machine that is shown.
+    const fn host(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Host { source, .. } => Some(source),
+            Self::File { .. } | Self::Memory { .. } => None,
+        }
+    }
+
     fn plan(self) -> MountPlan {
         let (dest, kind) = match self {
             Self::File { path, content, mode } => {

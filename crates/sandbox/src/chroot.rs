@@ -3,7 +3,8 @@
 //! What keeps such a step in is that it has a root of its own and neither the right nor the call to leave it, a Landlock domain
 //! around that root (files, tracing, and with Linux 6.12 signals and abstract sockets), no new privileges, no devices but six,
 //! and a seccomp program without the calls that reach other processes. It shares processes, network and System V memory with
-//! whoever runs rbuild: that is why nobody gets here who did not ask. Refuses what would lift any of it.
+//! whoever runs rbuild: that is why nobody gets here who did not ask, unless the kernel has Landlock's scopes. Refuses what would
+//! lift any of it.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::cgroup::Cgroups;
 use crate::enter::Passage;
 use crate::places::Places;
 use crate::plan::{Network, Plan, Security, Source, Stdio};
+use crate::terminal::Terminal;
 use crate::wire::{During as _, Explained as _, Report, SetupError};
 
 /// How long what a step leaves behind is killed before that is given up.
@@ -73,14 +75,17 @@ pub(crate) fn become_step(
     root: &RootFd,
     plan: &Plan,
     cgroups: &Cgroups,
-    passage: &Passage<'_>,
+    mut passage: Passage<'_>,
 ) -> SetupError {
-    let change = || -> Result<OwnedFd, SetupError> {
+    let mut change = || -> Result<OwnedFd, SetupError> {
         for text in cgroups.enter()? {
             passage.tell(&Report::Warning(text));
         }
         // The supervisor's group and session are not the step's: it may send signals to all of its own.
         rustix::process::setsid().during("make a session", "")?;
+        if plan.process.stdio == Stdio::Terminal {
+            passage.terminal = Some(Terminal::of_caller(plan.process.ids.uid)?);
+        }
         rustix::process::fchdir(root).during("enter root", "/")?;
         rustix::process::chroot(".").during("change root to", "/")?;
         rustix::process::chdir("/").during("enter root", "/")?;
@@ -116,8 +121,6 @@ fn refuse(plan: &Plan) -> Result<(), SetupError> {
         "--security=insecure would leave nothing between the step and this container"
     } else if matches!(plan.network, Network::Given(_)) {
         "a network of its own needs namespaces; --network=host and --network=none work"
-    } else if plan.process.stdio == Stdio::Terminal {
-        "a terminal needs mounts"
     } else {
         return Ok(());
     };

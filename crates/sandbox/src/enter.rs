@@ -15,8 +15,9 @@ use rustix::thread::CapabilitySet;
 use crate::exec::Program;
 use crate::owners::Mouth;
 use crate::plan::{Confinement, Network, Process, Security, Stdio};
+use crate::terminal::{self, Terminal};
 use crate::wire::{self, During as _, Explained as _, Report, SetupError};
-use crate::{chroot, privileges, terminal};
+use crate::{chroot, privileges};
 
 /// What the way in needs beside the process.
 pub(crate) struct Passage<'a> {
@@ -31,21 +32,24 @@ pub(crate) struct Passage<'a> {
     pub(crate) control: BorrowedFd<'a>,
     /// Where owners are recorded: the way to the supervisor, who shows them.
     pub(crate) mouth: Option<&'a Mouth>,
+    /// For a process in whose root no terminal can be made.
+    pub(crate) terminal: Option<Terminal>,
 }
 
 impl Passage<'_> {
     /// Becomes the program of `process`. The calling process is in the namespaces already, and the root is the sandbox's.
     /// Returns only with what went wrong.
-    pub(crate) fn enter(&self, process: &Process) -> SetupError {
+    pub(crate) fn enter(mut self, process: &Process) -> SetupError {
+        let terminal = self.terminal.take();
         let run = || -> Result<SetupError, SetupError> {
-            self.streams(process)?;
+            self.streams(process, terminal)?;
             for text in privileges::limit(process)? {
                 self.tell(&Report::Warning(text));
             }
             enter_cwd(process)?;
             let program = Program::of(process)?;
             if self.confinement == Confinement::Chroot {
-                chroot::confine(self)?;
+                chroot::confine(&self)?;
             } else if self.security == Security::Sandbox && self.network == Network::Host {
                 privileges::leave_host_sockets()?;
             }
@@ -73,7 +77,7 @@ impl Passage<'_> {
         }
     }
 
-    fn streams(&self, process: &Process) -> Result<(), SetupError> {
+    fn streams(&self, process: &Process, terminal: Option<Terminal>) -> Result<(), SetupError> {
         match process.stdio {
             Stdio::Pipes { stdin: None } => Ok(()),
             Stdio::Pipes { stdin: Some(index) } => {
@@ -81,7 +85,10 @@ impl Passage<'_> {
                 rustix::stdio::dup2_stdin(stdin).during("open", "stdin")
             }
             Stdio::Terminal => {
-                let master = terminal::attach(process.ids.uid)?;
+                let master = match terminal {
+                    Some(terminal) => terminal.take()?,
+                    None => terminal::attach(process.ids.uid)?,
+                };
                 wire::send_with(self.control, &Report::Terminal, master.as_fd())
                     .during("hand over", "terminal")
             }

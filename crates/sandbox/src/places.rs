@@ -149,18 +149,22 @@ impl Places {
     }
 
     fn bind(&mut self, root: &RootFd, dest: &Path, path: &Path, selector: &Path) -> Result<(), SetupError> {
-        let (home, name) = if clean(selector) == Path::new("/") {
-            let parent = path.parent().unwrap_or(Path::new("/"));
-            let home = RootFd::open(parent).explained("open mount source", parent)?;
-            (
-                home.as_fd()
-                    .try_clone_to_owned()
-                    .during("open mount source", path)?,
-                path.file_name().unwrap_or_default().to_owned(),
-            )
+        let part = if clean(selector) == Path::new("/") {
+            None
         } else {
             let tree = RootFd::open(path).explained("open mount source", path)?;
-            find(&tree, selector)?
+            find_below(&tree, selector)?
+        };
+        let (home, name) = match part {
+            Some(part) => part,
+            // The tree itself.
+            None => {
+                let parent = path.parent().unwrap_or(Path::new("/"));
+                let home = RootFd::open(parent).explained("open mount source", parent)?;
+                let home = home.as_fd().try_clone_to_owned();
+                let name = path.file_name().unwrap_or_default().to_owned();
+                (home.during("open mount source", path)?, name)
+            }
         };
         let held = rustix::fs::openat(&home, &name, PATH, Mode::empty()).during("open mount source", path)?;
         let stat = rustix::fs::fstat(&held).during("stat mount source", path)?;
@@ -369,15 +373,24 @@ impl Taken {
 
 /// The directory and the name that `path` means in `root`, links followed inside it.
 fn find(root: &RootFd, path: &Path) -> Result<(OwnedFd, OsString), SetupError> {
+    let found = find_below(root, path)?;
+    found.ok_or_else(|| refused(path, "it is the root itself"))
+}
+
+/// The same; nothing for the root itself.
+fn find_below(root: &RootFd, path: &Path) -> Result<Option<(OwnedFd, OsString)>, SetupError> {
     let mut path = clean(path);
     for _ in 0..=LINKS_MAX {
+        if path == Path::new("/") {
+            return Ok(None);
+        }
         let (parent, name) = root.parent(&path).explained("open directory of", &path)?;
         match rustix::fs::readlinkat(&parent, &name, Vec::new()) {
             Ok(target) => {
                 let above = path.parent().unwrap_or(Path::new("/"));
                 path = clean(&above.join(std::ffi::OsStr::from_bytes(target.as_bytes())));
             }
-            Err(Errno::INVAL) => return Ok((parent, name)),
+            Err(Errno::INVAL) => return Ok(Some((parent, name))),
             Err(error) => return Err(error).during("open", &path),
         }
     }

@@ -35,7 +35,7 @@ pub(crate) struct Prepared<'a> {
 const HARDENED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Builds the sandbox and becomes the step. Returns only with what went wrong.
-pub(crate) fn become_step(prepared: Prepared<'_>, passage: &Passage<'_>) -> SetupError {
+pub(crate) fn become_step(prepared: Prepared<'_>, passage: Passage<'_>) -> SetupError {
     let plan = prepared.plan;
     let build = || -> Result<(), SetupError> {
         for text in prepared.cgroups.enter()? {

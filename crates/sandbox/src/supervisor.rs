@@ -106,6 +106,7 @@ impl Order {
             fds: &self.fds,
             control: control.as_fd(),
             mouth,
+            terminal: None,
         }
     }
 }
@@ -208,7 +209,7 @@ fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupErr
             };
             become_step(
                 prepared,
-                &order.passage(plan.security, plan.network, control, mouth),
+                order.passage(plan.security, plan.network, control, mouth),
             )
         };
         let status = bring_up(control, &plan.process.ids, fork, become_program)?;
@@ -235,7 +236,7 @@ fn run_in_chroot(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report
                 confinement: Confinement::Chroot,
                 ..order.passage(plan.security, plan.network, control, mouth)
             };
-            chroot::become_step(prepared.root(), plan, &cgroups, &passage)
+            chroot::become_step(prepared.root(), plan, &cgroups, passage)
         },
     );
     let finished = prepared.finish();
