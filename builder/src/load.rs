@@ -151,10 +151,10 @@ impl Found {
 /// [`LoadError`]; no image is named then.
 pub fn load(store: &Store, input: impl Read + Send, platform: &Platform) -> Result<Vec<Loaded>, LoadError> {
     let lease = store.lease("load")?;
-    let (_, stream) = decompress_detected(input, &DecompressLimits::default())?;
+    let (_, stream) = decompress_detected(input, &DecompressLimits::allowed())?;
     let limits = Limits {
         max_entries: ENTRIES_MAX,
-        ..Limits::default()
+        ..Limits::allowed()
     };
     let archive = Archive::read(store, &lease, TarReader::new(stream, limits))?;
     let docker = docker::Listing::of(&archive)?;

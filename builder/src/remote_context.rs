@@ -136,7 +136,7 @@ fn begins_as_archive(start: &[u8]) -> bool {
     match Compression::detect(start) {
         Compression::Gzip | Compression::Bzip2 | Compression::Xz => true,
         Compression::Zstd => false,
-        Compression::None => rbuild_layer::is_archive(start, &DecompressLimits::default()),
+        Compression::None => rbuild_layer::is_archive(start, &DecompressLimits::allowed()),
     }
 }
 

@@ -129,11 +129,11 @@ fn newest(
             file: file.display().to_string(),
             source,
         })?;
-    let Ok((_, stream)) = decompress_detected(std::fs::File::from(opened), &DecompressLimits::default())
+    let Ok((_, stream)) = decompress_detected(std::fs::File::from(opened), &DecompressLimits::allowed())
     else {
         return Ok(None);
     };
-    let mut reader = TarReader::new(stream, Limits::default());
+    let mut reader = TarReader::new(stream, Limits::allowed());
     let mut newest: Option<Time> = None;
     loop {
         if cancel.is_cancelled() {

@@ -20,8 +20,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use rbuild_layer::Allowance;
 use rbuild_snapshotter::Means;
-use rbuild_sys::userns::Rung;
+use rbuild_sys::userns::{Choice, Rung};
 use rbuild_ui::values::scalar::parse_bool;
 
 pub(crate) use bake::BakeArgs;
@@ -77,13 +78,17 @@ pub(crate) struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub(crate) root: Option<PathBuf>,
-    /// How steps are kept apart: root, subids or one-id, instead of the first that works; chroot if none does (see `rbuild doctor`)
+    /// How steps are kept apart: root, subids, one-id or chroot instead of the first that works; namespaces for any but chroot (see `rbuild doctor`)
     #[arg(long, global = true, env = RUNG_VARIABLE, value_name = "RUNG", value_parser = rung, help_heading = "Global options")]
-    pub(crate) rung: Option<Rung>,
+    pub(crate) rung: Option<Choice>,
     /// How layers become file systems: overlayfs, fuse-overlayfs or native, instead of the first that works (auto)
     #[arg(long, global = true, env = SNAPSHOTTER_VARIABLE, value_name = "SNAPSHOTTER", value_parser = snapshotter,
         help_heading = "Global options")]
     pub(crate) snapshotter: Option<SnapshotterChoice>,
+    /// What archives of layers, contexts and ADD may cost: bytes, entries, directories, zstd-window, xz-memory (bytes=200g,entries=20000000)
+    #[arg(long, global = true, env = ARCHIVE_LIMITS_VARIABLE, value_name = "NAME=NUMBER,…", value_parser = archive_limits,
+        help_heading = "Global options")]
+    pub(crate) archive_limits: Option<Allowance>,
     /// Show everything there is to say about warnings
     #[arg(short = 'D', long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = go_bool, value_name = "BOOL", hide_possible_values = true, help_heading = "Global options")]
@@ -440,11 +445,11 @@ pub(crate) struct DoctorArgs {
 /// The environment's way to say `--rung`.
 pub(crate) const RUNG_VARIABLE: &str = "RBUILD_RUNG";
 
-/// A rung by its number or name.
-pub(crate) fn rung(text: &str) -> Result<Rung, String> {
-    Rung::parse(text).ok_or_else(|| {
+/// A rung by its number or name, or all that have namespaces.
+pub(crate) fn rung(text: &str) -> Result<Choice, String> {
+    Choice::parse(text).ok_or_else(|| {
         let names = Rung::ALL.map(Rung::name).join(", ");
-        format!("{text:?} is none of {names}")
+        format!("{text:?} is none of {names}, namespaces")
     })
 }
 
@@ -454,6 +459,14 @@ pub(crate) const SNAPSHOTTER_VARIABLE: &str = "RBUILD_SNAPSHOTTER";
 /// The one way to show stacks of layers, or nothing for the first that works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SnapshotterChoice(pub(crate) Option<Means>);
+
+/// The environment's way to say `--archive-limits`.
+pub(crate) const ARCHIVE_LIMITS_VARIABLE: &str = "RBUILD_ARCHIVE_LIMITS";
+
+/// What archives may cost.
+pub(crate) fn archive_limits(text: &str) -> Result<Allowance, String> {
+    Allowance::parse(text).map_err(|error| error.to_string())
+}
 
 /// A snapshotter by its name.
 pub(crate) fn snapshotter(text: &str) -> Result<SnapshotterChoice, String> {

@@ -112,6 +112,9 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
     let global = cli.global;
     let debug = global.debug.unwrap_or_default();
     docker_flags(&cli.docker, env)?;
+    if let Some(allowance) = global.archive_limits {
+        allowance.hold();
+    }
     let options = EngineOptions {
         root: global.root,
         docker_config: cli.docker.config,
@@ -119,7 +122,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
             offline: global.offline.unwrap_or_default(),
             ..Registries::default()
         },
-        rung: global.rung,
+        rung: global.rung.unwrap_or_default(),
         snapshotter: global.snapshotter.unwrap_or_default().0,
         ..EngineOptions::default()
     };

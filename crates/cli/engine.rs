@@ -23,7 +23,7 @@ use rbuild_server::core::FrontEnds;
 use rbuild_server::gc::Rules;
 use rbuild_server::history;
 use rbuild_snapshotter::Means;
-use rbuild_sys::userns::Rung;
+use rbuild_sys::userns::Choice;
 use rbuild_tls::ServerFiles;
 use rbuild_ui::diagnostic::Diagnostic;
 
@@ -52,8 +52,8 @@ pub(crate) struct EngineOptions {
     pub(crate) root: Option<PathBuf>,
     /// Most steps, and threads, at once.
     pub(crate) jobs: Option<usize>,
-    /// The one rung of the ladder to stand on, instead of the highest.
-    pub(crate) rung: Option<Rung>,
+    /// The rungs of the ladder that may be stood on.
+    pub(crate) rung: Choice,
     /// How layers become file systems, instead of the first way that works.
     pub(crate) snapshotter: Option<Means>,
     /// Directory of docker's `config.json`, if it is not the usual one.

@@ -210,7 +210,7 @@ impl Snapshotter {
             }
         })?;
         let fd = open_dir(dir)?;
-        let stream = rbuild_layer::decompress(blob, compression, &DecompressLimits::default())?;
+        let stream = rbuild_layer::decompress(blob, compression, &DecompressLimits::allowed())?;
         let unpacked = rbuild_layer::unpack(stream, fd.as_fd(), &UnpackOptions::new(self.form()))?;
         if unpacked.diff_id != *expected {
             return Err(UnpackBlobError::DiffId {
@@ -369,7 +369,7 @@ impl Snapshotter {
         let Some(blob) = self.store().open_blob(&found.digest)? else {
             return Ok(None);
         };
-        let stream = rbuild_layer::decompress_detected(blob, &DecompressLimits::default());
+        let stream = rbuild_layer::decompress_detected(blob, &DecompressLimits::allowed());
         let (_, mut stream) = stream.map_err(|source| PackLayerError::Decompress {
             digest: found.digest,
             source,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rbuild_sys::userns::Rung;
+use rbuild_sys::userns::{Choice, Rung};
 use rbuild_ui::diagnostic::ExitCode;
 
 use super::CommandError;
@@ -13,7 +13,11 @@ use crate::env::Env;
 
 /// Tries each rung, or the one of `--rung`, and shows what came of it. Nothing works: exit code 1.
 pub(super) fn run(args: &DoctorArgs, options: EngineOptions, env: &mut Env) -> Result<(), CommandError> {
-    let rungs = options.rung.map_or_else(|| Rung::ALL.to_vec(), |rung| vec![rung]);
+    let rungs = match options.rung {
+        Choice::First => Rung::ALL.to_vec(),
+        Choice::Namespaces => Rung::ALL.into_iter().filter(|rung| rung.has_mounts()).collect(),
+        Choice::Only(rung) => vec![rung],
+    };
     let near = options
         .root
         .or_else(crate::native::store_root)

@@ -13,7 +13,10 @@ use rbuild_tls::{Pair, ServerFiles};
 use rbuild_ui::values::scalar::parse_duration;
 
 use super::{CommandError, Open};
-use crate::args::{Buildkitd, RUNG_VARIABLE, SNAPSHOTTER_VARIABLE, ServeArgs, rung, snapshotter};
+use crate::args::{
+    ARCHIVE_LIMITS_VARIABLE, Buildkitd, RUNG_VARIABLE, SNAPSHOTTER_VARIABLE, ServeArgs, archive_limits, rung,
+    snapshotter,
+};
 use crate::engine::{EngineOptions, ServeRequest};
 use crate::env::Env;
 use crate::serve_config::{DiskSpace, GcPolicy, ServeConfig, Worker};
@@ -49,13 +52,20 @@ pub(super) fn run(
 
 /// The same under the name of BuildKit's daemon, with the store at that daemon's place.
 pub(super) fn run_buildkitd(args: &Buildkitd, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
+    let limits = env
+        .filled(ARCHIVE_LIMITS_VARIABLE)
+        .map(|text| archive_limits(&text));
+    if let Some(allowance) = limits.transpose().map_err(|error| CommandError::failed(&error))? {
+        allowance.hold();
+    }
     let options = EngineOptions {
         root: args.root.as_ref().map(|root| root.join(OWN)),
         rung: env
             .filled(RUNG_VARIABLE)
             .map(|text| rung(&text))
             .transpose()
-            .map_err(|error| CommandError::failed(&error))?,
+            .map_err(|error| CommandError::failed(&error))?
+            .unwrap_or_default(),
         snapshotter: env
             .filled(SNAPSHOTTER_VARIABLE)
             .map(|text| snapshotter(&text))

@@ -10,7 +10,7 @@ use rbuild_sandbox::{
     ExitStatus, MountKind, MountPlan, Network, OverlayPlan, Plan, RootPlan, Source, WaitError,
 };
 use rbuild_snapshotter::Means;
-use rbuild_sys::userns::{self, Rung};
+use rbuild_sys::userns::{self, Choice, Rung};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::time::Timespec;
@@ -96,7 +96,7 @@ fn stand(rung: Rung, near: &Path, machine: &Machine) -> Vec<Check> {
         checks.push(check);
         passed
     };
-    let entered = userns::enter(Some(rung));
+    let entered = userns::enter(Choice::Only(rung));
     let name = "namespaces and ids";
     let check = match &entered {
         Ok(_) => Check::passed(name, rung.summary()),
@@ -246,9 +246,14 @@ fn step(rung: Rung, place: &Place, machine: &Machine) -> Check {
             2..=5 => "Landlock for files",
             6.. => "Landlock for files and signals",
         };
+        let taken = if rung.is_automatic() {
+            "taken last, and refused by --rung=namespaces"
+        } else {
+            "so it is taken only when it is asked for: --rung=chroot"
+        };
         format!(
             "in a root directory, under seccomp, with {landlock}, without proc; processes and network are this \
-             container's, so it is taken only when it is asked for: --rung=chroot"
+             container's, {taken}"
         )
     };
     if !rung.has_mounts() {

@@ -107,10 +107,10 @@ pub fn spool_tar(
     devices: DevicePolicy,
 ) -> Result<Extracted, TarContextError> {
     let root = RootFd::open(into)?;
-    let (_, stream) = decompress_detected(archive, &DecompressLimits::default())?;
+    let (_, stream) = decompress_detected(archive, &DecompressLimits::allowed())?;
     let options = ExtractOptions {
         chown: Some((0, 0)),
-        limits: Limits::default(),
+        limits: Limits::allowed(),
         devices,
     };
     Ok(extract(stream, &root, Path::new("/"), &options)?)

@@ -82,7 +82,7 @@ pub(crate) fn attempt(
     let Some(file) = open(source, path)? else {
         return Ok(None);
     };
-    let limits = DecompressLimits::default();
+    let limits = DecompressLimits::allowed();
     if !is_archive(&file, &limits) {
         return Ok(None);
     }
@@ -90,7 +90,7 @@ pub(crate) fn attempt(
     let again = open(source, path)?.ok_or_else(|| io_error("open", path, Errno::STALE))?;
     let options = ExtractOptions {
         chown: owner.map(|owner| (owner.uid, owner.gid)),
-        limits: Limits::default(),
+        limits: Limits::allowed(),
         devices,
     };
     let (_, stream) = decompress_detected(again, &limits).map_err(|source| UnpackError::Decompress {

@@ -24,7 +24,7 @@ pub enum DecompressError {
 
 /// The limit on decompressed bytes was passed: the source of an [`io::Error`] from the reader.
 #[derive(Debug, thiserror::Error)]
-#[error("stream decompresses to more than {max_bytes} bytes")]
+#[error("stream decompresses to more than {max_bytes} bytes; --archive-limits=bytes=NUMBER allows more")]
 pub struct TooManyBytes {
     /// The limit.
     pub max_bytes: u64,

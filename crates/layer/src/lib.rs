@@ -48,7 +48,7 @@ pub use compression::Compression;
 pub use decompress::{DecompressError, ReadAhead, TooManyBytes, decompress, decompress_detected};
 pub use entry::{AUFS_PREFIX, Device, Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX, Xattr};
 pub use extract::{ExtractError, ExtractOptions, Extracted, extract, is_archive};
-pub use limits::{DecompressLimits, Limits};
+pub use limits::{Allowance, AllowanceError, DecompressLimits, Limits};
 pub use pack::{PackError, PackOptions, Packed, Packing, pack, pack_with};
 pub use pax::PaxError;
 pub use reader::{ReadError, TarReader};

@@ -78,7 +78,7 @@ pub enum ReadError {
         flag: char,
     },
     /// A limit was passed.
-    #[error("archive passes the limit of {max} {what}{}", .path.as_ref().map(|p| format!(" at entry {p:?}")).unwrap_or_default())]
+    #[error("archive passes the limit of {max} {what}{}{}", .path.as_ref().map(|p| format!(" at entry {p:?}")).unwrap_or_default(), flag(.what))]
     Limit {
         /// What is limited.
         what: &'static str,
@@ -613,6 +613,15 @@ fn checksum_is_right(block: &[u8; BLOCK]) -> bool {
 
 pub(crate) const fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
+}
+
+/// What raises a limit, of those that can be.
+fn flag(what: &str) -> &'static str {
+    match what {
+        "bytes" => "; --archive-limits=bytes=NUMBER allows more",
+        "entries" => "; --archive-limits=entries=NUMBER allows more",
+        _ => "",
+    }
 }
 
 fn limit(what: &'static str, max: u64, path: Option<String>) -> ReadError {

@@ -39,12 +39,12 @@ pub struct UnpackOptions {
 }
 
 impl UnpackOptions {
-    /// The usual options of a form: default limits, and devices as its privileges allow.
+    /// The usual options of a form: the process's limits, and devices as its privileges allow.
     #[must_use]
     pub fn new(form: Form) -> Self {
         Self {
             form,
-            limits: Limits::default(),
+            limits: Limits::allowed(),
             devices: DevicePolicy::for_form(form),
         }
     }

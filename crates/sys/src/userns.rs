@@ -1,5 +1,5 @@
-//! The ladder's rungs: namespaces as root, a user namespace with the caller's subordinate ids, or one with its own id; and,
-//! for those who ask for it, none of that.
+//! The ladder's rungs: namespaces as root, a user namespace with the caller's subordinate ids, or one with its own id; and
+//! none of that, for those who ask for it or where the kernel makes up for most of it.
 //!
 //! Called once, early, while the process has one thread. Afterwards the process is uid 0 with all capabilities in a
 //! mount namespace of its own, on every rung but the last, and the rest of the program is the same for all; where there is
@@ -24,7 +24,7 @@ use crate::namespace::unshare;
 use crate::process::ForkError;
 
 pub use ids::{IdFile, IdRange};
-pub use ladder::{Declined, Entered, LadderError, Rung};
+pub use ladder::{Choice, Declined, Entered, LadderError, Rung};
 
 /// Why a rung cannot be reached. Each text ends with the least change that helps.
 #[derive(Debug, thiserror::Error)]
@@ -120,27 +120,20 @@ pub enum UsernsError {
     },
 }
 
-/// Enters the highest rung this caller can stand on, or just `wanted`. Mounts made from here on are seen by this process
+/// Enters the highest rung of `wanted` that this caller can stand on. Mounts made from here on are seen by this process
 /// and its children only, and end with them.
 ///
 /// # Errors
 /// The caller stands on no rung, with the reason for each and the least change that would help. The process may then be
 /// in a user namespace of no use: end it.
-pub fn enter(wanted: Option<Rung>) -> Result<Entered, LadderError> {
+pub fn enter(wanted: Choice) -> Result<Entered, LadderError> {
     let mut declined = Vec::new();
     let outer = (
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
     );
     let mut half_way = false;
-    let tried = Rung::ALL.into_iter().filter(|rung| match wanted {
-        Some(wanted) => wanted == *rung,
-        // Root's rung is nothing that another user missed.
-        None => {
-            rung.is_automatic() && (*rung != Rung::RootNamespaces || rustix::process::geteuid().is_root())
-        }
-    });
-    for rung in tried {
+    for rung in Rung::ALL.into_iter().filter(|rung| wanted.tries(*rung)) {
         let entered = one_thread().and_then(|()| match rung {
             Rung::RootNamespaces => enter_root(),
             Rung::SubordinateIds => enter_subordinate(&mut half_way),
@@ -155,7 +148,7 @@ pub fn enter(wanted: Option<Rung>) -> Result<Entered, LadderError> {
     }
     Err(LadderError {
         declined,
-        can_chroot: wanted.is_none() && chroot::check().is_ok(),
+        can_chroot: !matches!(wanted, Choice::Only(_)) && chroot::check().is_ok(),
     })
 }
 

@@ -54,7 +54,9 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     }
     let plan: Plan = serde_json::from_slice(&std::fs::read(args.next().unwrap_or_default())?)?;
     let wanted = std::env::var("PROBE_RUNG").ok();
-    let wanted = wanted.and_then(|name| rbuild_sys::userns::Rung::parse(&name));
+    let wanted = wanted
+        .and_then(|name| rbuild_sys::userns::Choice::parse(&name))
+        .unwrap_or_default();
     let rung = rbuild_sys::userns::enter(wanted)?.rung;
     eprintln!("probe: {rung:?}");
     if mode == "bench" {

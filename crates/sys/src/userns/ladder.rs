@@ -13,8 +13,8 @@ pub enum Rung {
     SubordinateIds,
     /// Root of a user namespace in which the caller's own id is the only one; other owners are recorded.
     OneId,
-    /// Root without any namespace of its own: steps get a directory as their root, and lose rights. Never taken unless it is
-    /// asked for.
+    /// Root without any namespace of its own: steps get a directory as their root, and lose rights. Taken by itself only where
+    /// the kernel keeps their signals and sockets in.
     Chroot,
 }
 
@@ -27,11 +27,12 @@ impl Rung {
         Self::Chroot,
     ];
 
-    /// Whether it is taken by itself: the last one keeps steps apart less well than the others, which is for people to
-    /// decide.
+    /// Whether it is taken by itself on this machine. The last one is where the kernel has Landlock's scopes: a step then reaches
+    /// no process and no abstract socket of the container. Elsewhere it could end the build and what runs beside it, which is
+    /// for people to decide.
     #[must_use]
-    pub const fn is_automatic(self) -> bool {
-        !matches!(self, Self::Chroot)
+    pub fn is_automatic(self) -> bool {
+        self.has_mounts() || crate::landlock::has_scopes()
     }
 
     /// Whether anything can be mounted.
@@ -78,7 +79,7 @@ impl Rung {
             Self::RootNamespaces => "namespaces of root",
             Self::SubordinateIds => "user namespace with subordinate ids",
             Self::OneId => "user namespace with one id, other owners recorded",
-            Self::Chroot => "no namespaces, a root directory for each step",
+            Self::Chroot => "no namespaces, a root directory for each step (--rung=namespaces refuses this)",
         }
     }
 
@@ -88,6 +89,43 @@ impl Rung {
         Self::ALL
             .into_iter()
             .find(|rung| rung.name() == text || rung.number().to_string() == text)
+    }
+}
+
+/// Which rungs may be taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The first that works of those that are taken by themselves.
+    #[default]
+    First,
+    /// The same without the one that has no namespaces.
+    Namespaces,
+    /// Just this one.
+    Only(Rung),
+}
+
+impl Choice {
+    /// Its words: those of rungs, and `namespaces`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "namespaces" => Some(Self::Namespaces),
+            _ => Rung::parse(text).map(Self::Only),
+        }
+    }
+
+    /// Whether `rung` is tried.
+    pub(super) fn tries(self, rung: Rung) -> bool {
+        match self {
+            // Root's rung is nothing that another user missed.
+            Self::First | Self::Namespaces if rung == Rung::RootNamespaces => {
+                rustix::process::geteuid().is_root()
+            }
+            // Nor is the last, which is root's too.
+            Self::First => rung.has_mounts() || (rung.is_automatic() && rustix::process::geteuid().is_root()),
+            Self::Namespaces => rung.has_mounts(),
+            Self::Only(wanted) => wanted == rung,
+        }
     }
 }
 
@@ -170,8 +208,20 @@ mod tests {
     }
 
     #[test]
-    fn the_last_rung_is_never_taken_by_itself() {
+    fn the_last_rung_is_taken_by_itself_where_the_kernel_keeps_signals_in() {
         let automatic = Rung::ALL.map(Rung::is_automatic);
-        assert_eq!(automatic, [true, true, true, false]);
+        assert_eq!(automatic, [true, true, true, crate::landlock::has_scopes()]);
+        assert!(!Choice::Namespaces.tries(Rung::Chroot));
+        assert!(Choice::Only(Rung::Chroot).tries(Rung::Chroot));
+        assert!(!Choice::Only(Rung::Chroot).tries(Rung::OneId));
+    }
+
+    #[test]
+    fn a_choice_is_a_rung_or_all_with_namespaces() {
+        assert_eq!(Choice::parse("namespaces"), Some(Choice::Namespaces));
+        assert_eq!(Choice::parse("one-id"), Some(Choice::Only(Rung::OneId)));
+        for text in ["", "auto", "namespace", "first"] {
+            assert_eq!(Choice::parse(text), None, "{text:?}");
+        }
     }
 }
