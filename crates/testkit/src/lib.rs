@@ -18,6 +18,7 @@ pub mod layout;
 pub mod leak;
 pub mod machine;
 pub mod peer;
+pub mod racing;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod residue;

@@ -9,36 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rbuild_fileops::{ActionError, apply};
 use rbuild_graph::{CopyAction, FileActionKind, MkDirAction, RmAction};
 use rbuild_layer::DevicePolicy;
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rbuild_testkit::racing::racing;
+use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::support::{World, cp, listing, run, try_hash};
 
 const ROUNDS: usize = 40;
 
-/// Exchanges two names until the work is done, or has failed; how often.
-fn racing(w: &World, a: &str, b: &str, work: impl FnOnce()) -> u64 {
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let stop = AtomicBool::new(false);
-    let (a, b) = (w.path(a), w.path(b));
-    std::thread::scope(|scope| {
-        let exchanger = scope.spawn(|| {
-            let mut exchanges = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let done = rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
-                exchanges += u64::from(done.is_ok());
-            }
-            exchanges
-        });
-        let stopping = Stop(&stop);
-        work();
-        drop(stopping);
-        exchanger.join().unwrap()
-    })
+/// The same of names in `w`.
+fn racing_in(w: &World, a: &str, b: &str, work: impl FnOnce()) -> u64 {
+    racing(&w.path(a), &w.path(b), work)
 }
 
 /// What was tried while names were exchanged, by its name.
@@ -82,7 +62,7 @@ fn row09_a_destination_exchanged_for_a_link_is_never_left() {
     w.dir("dst/e").link("dst/e/sub", "../../canary").dir("dst/outer");
     let before = canary(&w);
     let mut tried = Tried::default();
-    let exchanges = racing(&w, "dst/d", "dst/link", || {
+    let exchanges = racing_in(&w, "dst/d", "dst/link", || {
         for _ in 0..ROUNDS {
             tried.note("a tree onto the name", w.copy(&cp("d", "/d")));
             tried.note("a tree below the name", w.copy(&cp("d/sub", "/d/sub")));
@@ -97,7 +77,7 @@ fn row09_a_destination_exchanged_for_a_link_is_never_left() {
     w.dir("dst/x/sub")
         .link("dst/y", w.path("canary").to_str().unwrap());
     let mut tried = Tried::default();
-    let exchanges = racing(&w, "dst/x/sub", "dst/y", || {
+    let exchanges = racing_in(&w, "dst/x/sub", "dst/y", || {
         for _ in 0..ROUNDS {
             tried.note("a tree whose directory is exchanged", w.copy(&cp("d", "/x")));
             tried.note("new directories", w.copy(&cp("d", "/x/sub/new/deep")));
@@ -132,7 +112,7 @@ fn row09_a_source_exchanged_for_a_link_gives_no_foreign_bytes() {
         }
     };
     let mut tried = Tried::default();
-    let exchanges = racing(&w, "src/t/d", "src/t/link", || {
+    let exchanges = racing_in(&w, "src/t/d", "src/t/link", || {
         for _ in 0..ROUNDS {
             w.clear_dst();
             tried.note("a tree of a stage", w.copy(&cp("t", "/out")));
@@ -149,7 +129,7 @@ fn row09_a_source_exchanged_for_a_link_gives_no_foreign_bytes() {
     tried.assert_raced(exchanges);
     w.link("src/t/l2", w.path("canary/secret").to_str().unwrap());
     let mut tried = Tried::default();
-    let exchanges = racing(&w, "src/t/file", "src/t/l2", || {
+    let exchanges = racing_in(&w, "src/t/file", "src/t/l2", || {
         for _ in 0..ROUNDS * 4 {
             w.clear_dst();
             tried.note("a tree with the file", w.copy_context("", &cp("t", "/ctx")));
@@ -168,7 +148,7 @@ fn row09_removing_and_making_stay_inside_while_names_are_exchanged() {
     let root = w.root("dst");
     let act = |kind: &FileActionKind| apply(kind, &root, None, &root, DevicePolicy::Make);
     let mut tried = Tried::default();
-    let exchanges = racing(&w, "dst/a", "dst/b", || {
+    let exchanges = racing_in(&w, "dst/a", "dst/b", || {
         for i in 0..ROUNDS * 20 {
             let path = format!("/a/new{i}/deep");
             let mkdir = MkDirAction {

@@ -1,38 +1,12 @@
 //! Rows 17 and 19 while names are exchanged: a part of a shared cache, and the way to a mount's target.
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
 
 use rbuild_sandbox::{MountKind, MountPlan, Source};
-use rustix::fs::{CWD, RenameFlags};
+use rbuild_testkit::racing::racing;
 
 use crate::fixture::{Fixture, run};
-
-/// Exchanges two names until the work is done, or has failed; how often.
-fn racing(a: &Path, b: &Path, work: impl FnOnce()) -> u64 {
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let exchanger = scope.spawn(|| {
-            let mut exchanges = 0;
-            while !stop.load(Ordering::Relaxed) {
-                rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
-                exchanges += 1;
-            }
-            exchanges
-        });
-        let stopping = Stop(&stop);
-        work();
-        drop(stopping);
-        exchanger.join().unwrap()
-    })
-}
 
 fn bind(dest: &str, source: PathBuf, selector: &str) -> MountPlan {
     MountPlan {
