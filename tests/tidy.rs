@@ -1,6 +1,8 @@
 //! House rules of the repository, checked on its text: headers, sizes, directions of dependencies, budgets, and nothing
 //! that belongs to one machine.
 
+mod matrix;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use rbuild_testkit::command::Ran;
 
-use crate::e2e::fixture::{Fixture, RBUILD, busybox_argument};
+use crate::e2e::fixture::{Fixture, RBUILD, busybox_argument, is_root};
 
 const FAILS: &str = "FROM busybox
 ENV A=b
@@ -12,8 +12,13 @@ RUN --mount=type=tmpfs,target=/t echo half > half; rm -f /bin/nothing; exit 7
 
 /// The build at a terminal, at which `typed` is typed.
 fn at_a_terminal(fixture: &Fixture, typed: &str) -> Ran {
+    at_a_terminal_with(fixture, "", typed)
+}
+
+/// The same with more arguments.
+fn at_a_terminal_with(fixture: &Fixture, args: &str, typed: &str) -> Ran {
     let line = format!(
-        "{RBUILD} build {} --on-error=shell {}",
+        "{RBUILD} build {args} {} --on-error=shell {}",
         busybox_argument("busybox"),
         fixture.context.dir().display()
     );
@@ -110,4 +115,47 @@ fn an_image_without_a_shell_is_lent_one() {
         "{ran}"
     );
     assert!(shown.contains("got-remember-"), "{ran}");
+}
+
+#[test]
+fn privileged_without_namespaces_a_shell_is_among_the_failed_step_s_files_too() {
+    if !is_root("the rung without namespaces") {
+        return;
+    }
+    let fixture = Fixture::new("FROM busybox\nENV A=b\nWORKDIR /w\nRUN echo half > half; exit 7\n");
+    let before = fixture.residue();
+    let typed = "echo got-$A-$(cat half)-$(pwd)-$(test -t 0 && echo terminal); exit 3\n";
+    let ran = at_a_terminal_with(&fixture, "--rung=chroot", typed);
+    let shown = ran.stdout_text();
+    for part in ["You are in /w,", "got-b-half-/w-terminal", "exit code: 7"] {
+        assert!(shown.contains(part), "{part}: {ran}");
+    }
+    fixture.assert_clean_since(&before);
+}
+
+#[test]
+fn privileged_without_namespaces_a_program_of_an_image_is_run_and_the_host_s_files_are_not_shown() {
+    if !is_root("the rung without namespaces") {
+        return;
+    }
+    let fixture = Fixture::new("FROM busybox\nRUN echo kept > /f && chown 3:4 /f\n");
+    fixture.build().args(["--rung=chroot", "--tag=t:1"]).ok();
+    let before = fixture.residue();
+    let look = "cat /f; stat -c %u:%g /f; ls /proc | wc -l; echo changed > /f";
+    for _ in 0..2 {
+        let ran = fixture
+            .rbuild(["--rung=chroot", "run", "--rm", "t:1", "sh", "-c", look])
+            .ok();
+        assert_eq!(ran.stdout_text(), "kept\n3:4\n0", "{ran}");
+    }
+    let here = format!("{}:/x", fixture.context.dir().display());
+    let shown = fixture.rbuild(["--rung=chroot", "run", "--rm", "-v", &here, "t:1", "true"]);
+    shown
+        .fails()
+        .says("files of this machine cannot be shown to a container without namespaces");
+    assert!(
+        fixture.context.dir().join("Dockerfile").exists(),
+        "it stays where it is"
+    );
+    fixture.assert_clean_since(&before);
 }

@@ -9,3 +9,4 @@ mod image_data;
 mod layers;
 mod mounts;
 mod neighbours;
+mod steps;

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rbuild_testkit::command::TestHome;
 use rbuild_testkit::facts::Kind;
 use rbuild_testkit::image::OciLayout;
 use rbuild_testkit::layout::{Attributes, ImageBuilder, LayerBuilder};
@@ -14,6 +15,7 @@ use rbuild_testkit::leak::{holders, holds};
 use rbuild_testkit::machine;
 
 use crate::e2e::fixture::{Fixture, RBUILD};
+use crate::e2e::ladder::WITHOUT_RANGES;
 
 /// A tar that holds `inside`, packed by xz: no encoder for it is among the packages of the tests.
 const TAR_XZ: &str = "fd377a585a000004e6d6b4460200210116000000742fe5a3e007ff00465d00349b8acd3603807f84245a59422f1809378020\
@@ -132,7 +134,7 @@ fn planted(mark: &Path, library: &[u8]) -> LayerBuilder {
 const PLANTED_STEPS: &str =
     "FROM planted\nADD x.tar.xz /x/\nCOPY --chown=bob:bob f /f\nWORKDIR /work\nUSER bob\nRUN true\n";
 
-fn nothing_planted_is_run(fixture: &Fixture) {
+fn nothing_planted_is_run(fixture: &Fixture, args: &[&str]) {
     let mark = fixture.home.work().join("ran-on-the-host");
     let define = format!("-DMARK=\"{}\"", mark.display());
     let Some(library) = compiled(fixture, "planted.c", "planted.so", &["-shared", "-fPIC", &define]) else {
@@ -147,12 +149,13 @@ fn nothing_planted_is_run(fixture: &Fixture) {
     fs::remove_file("/ran-library").ok();
     let layer = planted(&mark, &fs::read(library).unwrap());
     let argument = image_over_busybox(fixture, "planted", layer);
+    let args = [&[argument.as_str()], args].concat();
     fixture
         .context
         .file("x.tar.xz", tar_xz())
         .file("f", "f\n")
         .dockerfile(PLANTED_STEPS);
-    let (ran, image) = fixture.image(&[&argument]);
+    let (ran, image) = fixture.image(&args);
     let files = image.files().unwrap();
     assert_eq!(
         files.text("x/inside"),
@@ -175,20 +178,35 @@ fn nothing_planted_is_run(fixture: &Fixture) {
     // The legal twin, and the proof that the marks would show: the step itself may run what its image holds (by its path:
     // the shell of busybox takes its own xz first).
     fixture.context.dockerfile("FROM planted\nRUN /usr/bin/xz\n");
-    let (_, image) = fixture.image(&[&argument]);
+    let (_, image) = fixture.image(&args);
     assert_eq!(image.files().unwrap().text("ran-xz"), Some("xz\n"));
     assert!(!mark.exists(), "a step reached the host");
 }
 
 #[test]
 fn row14_nothing_planted_in_an_image_is_run_by_the_builder() {
-    nothing_planted_is_run(&Fixture::new(""));
+    nothing_planted_is_run(&Fixture::new(""), &[]);
 }
 
 #[test]
 fn rootless_row14_nothing_planted_in_an_image_is_run_by_the_builder() {
     if let Some(fixture) = Fixture::rootless("") {
-        nothing_planted_is_run(&fixture);
+        nothing_planted_is_run(&fixture, &[]);
+    }
+}
+
+#[test]
+fn privileged_row14_without_namespaces_nothing_planted_in_an_image_is_run_by_the_builder() {
+    if machine::is_root() {
+        nothing_planted_is_run(&Fixture::new(""), &["--rung=chroot"]);
+    }
+}
+
+#[test]
+fn rootless_row14_one_id_nothing_planted_in_an_image_is_run_by_the_builder() {
+    if machine::is_root() {
+        let home = TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES);
+        nothing_planted_is_run(&Fixture::with_home(home, ""), &[]);
     }
 }
 

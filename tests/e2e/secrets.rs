@@ -36,7 +36,7 @@ fn secret_file(id: &str, value: &str) -> (tempfile::TempDir, String) {
 #[test]
 fn row42_a_secret_file_reaches_the_step_and_nothing_else() {
     let (_outside, argument) = secret_file("token", VALUE);
-    for rung in Rung::here() {
+    for rung in Rung::with_mounts() {
         let site = Site::on(
             rung,
             "FROM busybox\nRUN --mount=type=secret,id=token md5sum /run/secrets/token | cut -c1-8 > /sum; \
@@ -63,7 +63,7 @@ fn row42_a_secret_file_reaches_the_step_and_nothing_else() {
 #[test]
 fn row42_a_secret_below_directories_that_were_made_for_it_leaves_none() {
     let (_outside, argument) = secret_file("token", VALUE);
-    for rung in Rung::here() {
+    for rung in Rung::with_mounts() {
         let site = Site::on(
             rung,
             "FROM busybox AS a\nRUN --mount=type=secret,id=token,target=/etc/app/deep/s,mode=0440,uid=1000,gid=7 \
@@ -135,7 +135,7 @@ fn wait_for_step(mark: &str) {
 #[test]
 fn row42_a_kill_in_the_middle_leaves_no_secret_behind() {
     let (_outside, argument) = secret_file("token", VALUE);
-    for (seed, rung) in (0..).zip(Rung::here()) {
+    for (seed, rung) in (0..).zip(Rung::with_mounts()) {
         let sleep = own_sleep(seed);
         let site = Site::on(
             rung,

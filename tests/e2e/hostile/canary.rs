@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rbuild_testkit::command::TestHome;
+use rbuild_testkit::command::{RbuildCommand, TestHome};
 use rbuild_testkit::image::{Files, OciLayout, entries};
 use rbuild_testkit::layout::{ImageBuilder, LayerBuilder};
 use rbuild_testkit::leak::{holders, holds};
@@ -94,16 +94,23 @@ pub(crate) enum Rung {
     Root,
     Subids,
     OneId,
+    Chroot,
 }
 
 impl Rung {
-    /// Root has all three where there is an ordinary user; anybody else is on a rung already, which is left to the program.
+    /// Root has all four where there is an ordinary user; anybody else is on a rung already, which is left to the program.
     pub(crate) fn here() -> Vec<Self> {
         if crate::e2e::ordinary_user().is_some() {
-            vec![Self::Root, Self::Subids, Self::OneId]
+            vec![Self::Root, Self::Subids, Self::OneId, Self::Chroot]
         } else {
             vec![Self::Root]
         }
+    }
+
+    /// Those of them on which files can be mounted.
+    pub(crate) fn with_mounts() -> Vec<Self> {
+        let all = Self::here().into_iter();
+        all.filter(|rung| *rung != Self::Chroot).collect()
     }
 
     fn home(self) -> TestHome {
@@ -119,8 +126,24 @@ impl Rung {
             Self::Root => machine::is_root().then_some("--rung=root"),
             Self::Subids => Some("--rung=subids"),
             Self::OneId => Some("--rung=one-id"),
+            Self::Chroot => Some("--rung=chroot"),
         }
     }
+}
+
+/// Nobody's number, and not that of the one-id rung.
+pub(crate) const OTHER: u32 = 3_999_999_778;
+
+/// A second user of the machine finds the directory of the store, and nothing in it.
+#[track_caller]
+fn assert_nothing_for_others(store: &Path) {
+    if !machine::is_root() || !store.exists() {
+        return;
+    }
+    let find = RbuildCommand::new(machine::program("find").expect("find"));
+    let listed = find.user(OTHER, OTHER).arg(store).run();
+    assert_eq!(listed.stdout_text(), store.display().to_string(), "{listed}");
+    assert!(listed.stderr.contains("Permission denied"), "{listed}");
 }
 
 /// One attack on one rung.
@@ -133,6 +156,10 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn on(rung: Rung, dockerfile: &str) -> Self {
         let fixture = Fixture::with_home(rung.home(), dockerfile);
+        // The way to the store is open: what keeps others out is the store's own.
+        for dir in fixture.home.store().ancestors().skip(1).take(1) {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let canary = Canary::in_home(&fixture);
         Self {
             fixture,
@@ -165,6 +192,7 @@ impl Site {
         );
         self.canary.assert_untouched();
         self.fixture.assert_clean_since(&before);
+        assert_nothing_for_others(&self.fixture.home.store());
         assert!(!ran.stderr.contains(BYTES), "{:?}: {ran}", self.rung);
         assert_eq!(
             holders(&self.fixture.home.store(), BYTES),

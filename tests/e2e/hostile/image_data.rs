@@ -227,7 +227,7 @@ fn row45_triggers_of_an_image_have_no_right_that_the_build_was_not_given() {
 
 #[test]
 fn row45_legal_twin_triggers_see_what_the_build_gives_them() {
-    for rung in Rung::here() {
+    for rung in Rung::with_mounts() {
         let triggers = json!([
             "COPY f /copied",
             "RUN --mount=type=secret,id=s cut -c1-3 /run/secrets/s > /seen",

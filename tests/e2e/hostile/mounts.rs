@@ -171,6 +171,8 @@ fn row20_places_of_the_system_that_lead_outside_are_not_prepared_there() {
                         .collect();
                     assert_eq!(made, [site.canary.inside()], "{rung:?} {name}: no stub stays");
                 }
+                // Without mounts what was there is put aside, wherever it led; the canary is looked at all the same.
+                Err(_) if rung == Rung::Chroot => drop(site.build(&[evil])),
                 Err(told) => site.refused(&[evil], told),
             }
         }
@@ -179,7 +181,7 @@ fn row20_places_of_the_system_that_lead_outside_are_not_prepared_there() {
 
 #[test]
 fn row21_mount_points_are_not_cleaned_up_on_the_host() {
-    for rung in Rung::here() {
+    for rung in Rung::with_mounts() {
         let site = Site::on(rung, "");
         let canary = site.canary.absolute();
         let mounts = [
@@ -225,7 +227,7 @@ fn row21_mount_points_are_not_cleaned_up_on_the_host() {
 /// by `/..`, because walking up from a root crosses what is mounted on it.
 #[test]
 fn row23_nothing_of_the_host_is_above_the_root_or_among_the_mounts() {
-    for rung in Rung::here() {
+    for rung in Rung::with_mounts() {
         let site = Site::on(
             rung,
             "FROM busybox\nRUN ls / > /down; ls /.. > /up; ls /../.. > /upper; cd / && ls .. > /beside\nRUN awk '{print $5}' /proc/self/mountinfo | sort | uniq -d > /twice; awk '$5 == \"/\" {print $9}' /proc/self/mountinfo | wc -l > /roots\n",
@@ -268,7 +270,7 @@ fn row23_nothing_of_the_host_is_above_the_root_or_among_the_mounts() {
 
 #[test]
 fn row23_no_descriptor_of_the_builder_reaches_a_step() {
-    for rung in Rung::here() {
+    for rung in Rung::with_mounts() {
         let site = Site::on(rung, "");
         let mounted = "FROM busybox\nRUN ls /proc/self/fd > /fds; for n in $(seq 3 64); do ls /proc/self/fd/$n/ > /dev/null 2>&1 && echo $n; done > /open; cat /proc/[0-9]*/fd/*/secret > /stolen 2>/dev/null; true\n";
         site.fixture.context.dockerfile(mounted);

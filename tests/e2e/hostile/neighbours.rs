@@ -11,10 +11,7 @@ use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::machine;
 
 use crate::e2e::fixture::{Fixture, RBUILD, busybox_argument};
-use crate::e2e::hostile::canary::{Rung, Site};
-
-/// Nobody's number, and not that of the one-id rung.
-const OTHER: u32 = 3_999_999_778;
+use crate::e2e::hostile::canary::{OTHER, Rung, Site};
 
 /// A build under `umask 000` of an image with a set-id program, in a home that others may look into.
 fn careless(site: &Site) {
@@ -134,7 +131,7 @@ fn row47_a_step_does_not_reach_the_store() {
         assert_eq!(files.text("reached"), Some(""), "{rung:?}");
         assert_eq!(files.text("found"), Some(""), "{rung:?}");
         assert!(
-            files.text("named").is_some_and(|named| named.contains("/proc")),
+            rung == Rung::Chroot || files.text("named").is_some_and(|named| named.contains("/proc")),
             "{rung:?}"
         );
     }
