@@ -31,6 +31,7 @@ mod makefiles;
 mod manual;
 mod migration;
 mod mounts;
+mod nested;
 mod network;
 mod outputs;
 mod platforms;
