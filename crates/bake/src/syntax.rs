@@ -1,6 +1,7 @@
 //! What bake files are made of, whichever of HCL's two syntaxes they are written in. Owns the tree and its places; how it
 //! is read stands in [`native`] and [`json`], what it means in [`crate::eval`].
 
+mod cursor;
 pub(crate) mod json;
 pub(crate) mod native;
 mod template;

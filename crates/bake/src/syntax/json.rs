@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use super::native::Cursor;
+use super::cursor::Cursor;
 use super::template::{Ends, template};
 use super::{Attribute, Block, Body, Expr, Node, Span};
 use crate::error::Fault;

@@ -1,6 +1,6 @@
 //! Texts with expansions: `${…}`, and `%{if}` and `%{for}`, in quotes, heredocs and the texts of JSON.
 
-use super::native::Cursor;
+use super::cursor::Cursor;
 use super::{Expr, For, Node};
 use crate::error::Fault;
 use crate::value::Value;
