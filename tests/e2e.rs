@@ -5,6 +5,7 @@ mod bad_input;
 mod bake;
 mod behaviours;
 mod beside_runc;
+mod buildctl_server;
 mod buildx;
 mod buildx_container;
 mod cache;

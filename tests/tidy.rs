@@ -45,7 +45,10 @@ const DIRECTIONS: [(&str, &[&str]); 22] = [
         "rbuild-remotecache",
         &["rbuild-dockerfile", "rbuild-oci", "rbuild-registry"],
     ),
-    ("rbuild-session", &["rbuild-oci", "rbuild-sys"]),
+    (
+        "rbuild-session",
+        &["rbuild-dockerfile", "rbuild-oci", "rbuild-sys"],
+    ),
     (
         "rbuild-snapshotter",
         &["rbuild-layer", "rbuild-oci", "rbuild-store", "rbuild-sys"],

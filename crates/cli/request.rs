@@ -463,7 +463,8 @@ fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, DeviceGrants, Option
     Ok((granted, devices, network))
 }
 
-fn secrets(low: &LowBuild, env: &Env) -> Result<Vec<SecretSpec>, UsageError> {
+/// `--secret`.
+pub(crate) fn secrets(low: &LowBuild, env: &Env) -> Result<Vec<SecretSpec>, UsageError> {
     let mut specs: Vec<SecretSpec> = Vec::new();
     for text in low.secret.iter().filter(|text| !text.is_empty()) {
         let flag = secret::SecretFlag::parse(text)?;
@@ -484,7 +485,7 @@ fn secrets(low: &LowBuild, env: &Env) -> Result<Vec<SecretSpec>, UsageError> {
 }
 
 /// `--ssh`: sockets of agents. Keys would need an agent of our own, which there is none of.
-fn ssh(low: &LowBuild, env: &Env) -> Result<Vec<SshSpec>, UsageError> {
+pub(crate) fn ssh(low: &LowBuild, env: &Env) -> Result<Vec<SshSpec>, UsageError> {
     use std::os::unix::fs::FileTypeExt as _;
     let mut specs: Vec<SshSpec> = Vec::new();
     for text in low.ssh.iter().filter(|text| !text.is_empty()) {

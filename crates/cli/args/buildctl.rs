@@ -1,5 +1,5 @@
-//! The program under the name `buildctl`: the flags and commands of BuildKit's client that ask a server about itself, or
-//! carry bytes to it, and `build`, which needs no server.
+//! The program under the name `buildctl`: the flags and commands of BuildKit's client that build by a server, ask it about
+//! itself, or carry bytes to it. `build` needs no server.
 
 mod build;
 
@@ -76,7 +76,7 @@ pub(crate) enum BuildctlCommand {
     Debug(DebugCommand),
     /// Carry standard input to the server, and its answer to standard output
     DialStdio,
-    /// Build in this process, without a server
+    /// Build: by the server that --addr names, or in this process
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
 }

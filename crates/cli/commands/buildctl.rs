@@ -1,9 +1,10 @@
-//! The commands of `buildctl`. Each but `build` asks a server one thing and prints the answer as BuildKit's client does;
-//! none of those opens the store or an engine of its own.
+//! The commands of `buildctl`. Each asks a server and prints the answer as BuildKit's client does; `build` does so where a
+//! server is named, and else builds in this process. None of the others opens the store or an engine of its own.
 
 mod build;
 mod records;
 mod server;
+mod through;
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -31,7 +32,10 @@ const MEGABYTE: f64 = 1e6;
 pub(super) fn run(args: &Buildctl, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
     if let BuildctlCommand::Build(build) = &args.command {
         let address = args.server.addr.as_deref().filter(|address| !address.is_empty());
-        return build::run(build, address, env, open);
+        return match address {
+            None => build::run(build, env, open),
+            Some(_) => through::run(build, &args.server, env),
+        };
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -35,6 +35,7 @@ mod platform;
 pub mod progress;
 pub mod request;
 mod resend;
+pub mod status_reader;
 pub mod steps;
 pub mod wire;
 

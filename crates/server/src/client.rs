@@ -22,8 +22,8 @@ use rbuild_graph::FileTime;
 use rbuild_oci::{Descriptor, Digest};
 use rbuild_registry::{Credential, CredentialProvider, Secret};
 use rbuild_session::{
-    BlockingSender, ContentError, ContentStore, Differ, GetError, MetadataOnly, SendError, SendTree, Session,
-    Sessions, SyncError, SyncRequest, TreeSource,
+    BlockingSender, ContentError, ContentStore, Differ, GetError, MetadataOnly, Selection, SendError,
+    SendTree, Session, Sessions, SyncError, SyncRequest, TreeSource,
 };
 use rbuild_store::{CacheMountGuard, Lease, MountError, MountOwner, MountRequest, MountSharing, Store};
 use rbuild_sys::{RootFd, RootFdError};
@@ -402,6 +402,7 @@ impl Client for SessionClient {
                     root: tree.root,
                     extra: Vec::new(),
                     mod_time: time_ns(time),
+                    selection: Selection::default(),
                 })
                 .collect();
             // Trees without directories of their own are put on top of each other.

@@ -4,7 +4,6 @@
 //! serves what a test gives it, honestly or by a script of the test. It keeps no limits and is no part of the product.
 
 mod files;
-mod serve;
 mod services;
 
 use std::collections::HashMap;
@@ -29,9 +28,9 @@ use crate::session::Session;
 use crate::sessions::Sessions;
 use crate::wire::{BytesMessage, Packet};
 
+pub use crate::serve::Dialogue;
+use crate::serve::{Routes, dispatch};
 pub use files::{ReceivedTree, SentNames};
-pub use serve::Dialogue;
-use serve::{Routes, dispatch};
 
 /// Bytes on their way inside the process.
 const BUFFER_BYTES: usize = 256 << 10;

@@ -76,7 +76,6 @@ fn query_escape(text: &str) -> String {
 
 /// Go's `url.QueryUnescape`; `None` if a percent sign is not followed by two hexadecimal digits, or the result is no
 /// UTF-8.
-#[cfg(any(test, feature = "fake-client"))]
 pub(crate) fn query_unescape(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

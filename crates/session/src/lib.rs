@@ -5,12 +5,15 @@
 //! secrets, agents and places to export to. [`Sessions`] accepts such streams and hands out [`Session`]s; each method
 //! of a session is one thing to ask a client for.
 //!
+//! [`attach`] is the other end: what our own client of a server serves there.
+//!
 //! Level 2. Knows nothing of vertices, images or the store: callers say what to ask for and where to put it. The
 //! client is not trusted: every answer has a budget, every wait ends with the session, with the caller's
 //! cancellation or with a time limit, and names from a client are only used below a held descriptor.
 #![forbid(unsafe_code)]
 
 mod accept;
+pub mod attach;
 mod beneath;
 mod call;
 mod content;
@@ -25,11 +28,13 @@ pub mod policy;
 mod secret;
 mod send_bytes;
 mod send_tree;
+pub mod serve;
 mod session;
 mod sessions;
 mod ssh;
 mod sync;
 mod tree_list;
+mod tree_select;
 mod tunnel;
 mod upload;
 pub mod wire;
@@ -50,5 +55,6 @@ pub use sync::{
     Differ, METADATA_FILE, MetadataOnly, PathFault, SyncError, SyncLimits, SyncReport, SyncRequest,
 };
 pub use tree_list::ReadTreeError;
+pub use tree_select::{Selection, SelectionError};
 pub use upload::{UploadError, UploadReader};
 pub use write_content::WriteError;

@@ -16,10 +16,11 @@ use tonic::metadata::MetadataMap;
 use crate::call::{CallError, clip};
 use crate::header::put;
 use crate::send_bytes::{EXPORTER_ID, METHOD};
-use crate::send_tree::worker::{Command, Outlet, Worker};
+pub(crate) use crate::send_tree::worker::{Command, Outlet, Worker};
 use crate::session::Session;
 use crate::sync::{FAREWELL_TIMEOUT, GOODBYE_TIMEOUT};
 use crate::tree_list::ReadTreeError;
+use crate::tree_select::Selection;
 use crate::wire::{Packet, PacketType};
 
 /// Tells a client that all platforms come in one transfer, so that it may remove what is not in it.
@@ -50,6 +51,8 @@ pub struct TreeSource {
     pub extra: Vec<ExtraFile>,
     /// Modification time of everything, in nanoseconds since 1970 (`SOURCE_DATE_EPOCH`); `None` for that of each.
     pub mod_time: Option<i64>,
+    /// What of the tree is sent.
+    pub selection: Selection,
 }
 
 /// A file that is in no tree: an attestation.

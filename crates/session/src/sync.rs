@@ -25,7 +25,7 @@ use tonic::metadata::MetadataMap;
 use crate::call::{CallError, Conversation};
 use crate::header::put_encoded;
 use crate::session::Session;
-use crate::sync::receive::Receiver;
+pub(crate) use crate::sync::receive::Receiver;
 use crate::wire::{Packet, PacketType};
 
 pub use error::{PathFault, SyncError};
@@ -60,6 +60,8 @@ pub struct SyncRequest {
     pub metadata_only: Option<MetadataOnly>,
     /// What the client may cost.
     pub limits: SyncLimits,
+    /// What the list does not name stays.
+    pub keep_others: bool,
 }
 
 /// Which of the files here are taken to be what the client has (`local.differ`).
@@ -146,6 +148,7 @@ impl SyncRequest {
             owner: Some((0, 0)),
             metadata_only: None,
             limits: SyncLimits::default(),
+            keep_others: false,
         }
     }
 
@@ -167,9 +170,16 @@ impl SyncRequest {
 }
 
 /// A packet on its way to the disk, with its share of the queue's bytes.
-struct Queued {
+pub(crate) struct Queued {
     packet: Packet,
-    _share: OwnedSemaphorePermit,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl Queued {
+    /// A packet of a server, of which few are let wait.
+    pub(crate) const fn unshared(packet: Packet) -> Self {
+        Self { packet, _share: None }
+    }
 }
 
 impl Session {
@@ -259,7 +269,7 @@ impl Session {
             };
             let queued = Queued {
                 packet,
-                _share: share,
+                _share: Some(share),
             };
             if queue.send(queued).await.is_err() {
                 // The worker is done, and says itself how that came.

@@ -1,7 +1,7 @@
 //! The list of a tree as `fsutil` sends it: every entry once, parents before children, names sorted as bytes
 //! (`fsutil/fs.go`, `stat.go`). Reads no content.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::vec::IntoIter;
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use crate::beneath::{self, join};
 use crate::file_mode;
 use crate::sync::as_path;
+use crate::tree_select::{Above, Selection};
 use crate::wire::{Stat, Xattr};
 
 /// Directory descriptors that are held; those above are opened again on the way back.
@@ -39,7 +40,10 @@ pub struct ReadTreeError {
 #[derive(Debug)]
 pub(crate) struct TreeList<'r> {
     root: &'r RootFd,
+    selection: &'r Selection,
     above: Vec<Frame>,
+    /// Entries that come next: directories that are sent for what is in them, and that.
+    ready: VecDeque<Stat>,
     /// First path of each file with several names.
     linked: HashMap<(u64, u64), Vec<u8>>,
 }
@@ -49,27 +53,39 @@ struct Frame {
     path: Vec<u8>,
     fd: Option<OwnedFd>,
     names: IntoIter<Box<[u8]>>,
+    said: Above,
+    /// The directory itself, while nothing that is selected was found in it.
+    unsent: Option<Stat>,
 }
 
 impl<'r> TreeList<'r> {
-    pub(crate) fn new(root: &'r RootFd) -> Result<Self, ReadTreeError> {
+    pub(crate) fn new(root: &'r RootFd, selection: &'r Selection) -> Result<Self, ReadTreeError> {
         let mut list = Self {
             root,
+            selection,
             above: Vec::new(),
+            ready: VecDeque::new(),
             linked: HashMap::new(),
         };
-        list.enter(Vec::new())?;
+        list.enter(Vec::new(), Above::default(), None)?;
         Ok(list)
     }
 
     /// The next entry; `None` at the end. What disappears meanwhile is left out.
     pub(crate) fn next(&mut self) -> Result<Option<Stat>, ReadTreeError> {
+        if let Some(stat) = self.ready.pop_front() {
+            return Ok(Some(stat));
+        }
         while let Some(frame) = self.above.last_mut() {
             let Some(name) = frame.names.next() else {
                 self.above.pop();
                 continue;
             };
             let path = join(&frame.path, &name);
+            let said = self.selection.judge(&path, &frame.said);
+            if !said.is_selected && !said.descend {
+                continue;
+            }
             if frame.fd.is_none() {
                 let fd = beneath::open_dir(self.root.as_fd(), &frame.path);
                 frame.fd = Some(fd.map_err(|e| fail("open directory", &path, e))?);
@@ -81,10 +97,23 @@ impl<'r> TreeList<'r> {
                 Err(e) => return Err(fail("stat", &path, e)),
             };
             let mut stat = describe(&status, path);
+            if self.selection.as_root {
+                (stat.uid, stat.gid) = (0, 0);
+            }
+            if FileType::from_raw_mode(status.st_mode) != FileType::Directory && !said.is_selected {
+                continue;
+            }
             match FileType::from_raw_mode(status.st_mode) {
                 FileType::Directory => {
                     stat.xattrs = xattrs(fd, &name);
-                    self.enter(stat.path.clone())?;
+                    let path = stat.path.clone();
+                    if !said.is_selected {
+                        self.enter(path, said.state, Some(stat))?;
+                        continue;
+                    }
+                    self.announce(stat);
+                    self.enter(path, said.state, None)?;
+                    return Ok(self.ready.pop_front());
                 }
                 FileType::Symlink => {
                     let target = rustix::fs::readlinkat(fd, &*name, Vec::new())
@@ -98,9 +127,17 @@ impl<'r> TreeList<'r> {
                     self.link(&status, &mut stat);
                 }
             }
-            return Ok(Some(stat));
+            self.announce(stat);
+            return Ok(self.ready.pop_front());
         }
         Ok(None)
+    }
+
+    /// The entry comes next, after the directories above it that were not worth sending without it.
+    fn announce(&mut self, stat: Stat) {
+        let above = self.above.iter_mut().filter_map(|frame| frame.unsent.take());
+        self.ready.extend(above);
+        self.ready.push_back(stat);
     }
 
     fn link(&mut self, status: &Status, stat: &mut Stat) {
@@ -119,13 +156,15 @@ impl<'r> TreeList<'r> {
         }
     }
 
-    fn enter(&mut self, path: Vec<u8>) -> Result<(), ReadTreeError> {
+    fn enter(&mut self, path: Vec<u8>, said: Above, unsent: Option<Stat>) -> Result<(), ReadTreeError> {
         let fd = beneath::open_dir(self.root.as_fd(), &path).map_err(|e| fail("open directory", &path, e))?;
         let names = beneath::names(&fd).map_err(|e| fail("list", &path, e))?;
         self.above.push(Frame {
             path,
             fd: Some(fd),
             names: names.into_iter(),
+            said,
+            unsent,
         });
         if let Some(far) = self.above.len().checked_sub(HELD_MAX + 1) {
             self.above[far].fd = None;

@@ -1,5 +1,4 @@
-//! `buildctl build`: what its flags come to as a build of this program, in this process. A server that is named by
-//! `--addr` is not asked: that takes a client with a session, which buildx and BuildKit's own buildctl are.
+//! `buildctl build` without a server: what its flags come to as a build of this program, in this process.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -18,18 +17,7 @@ const DEFINITION_BYTES_MAX: u64 = 64 << 20;
 const SAYS_NOTHING: [&str; 2] = ["cmdline", "frontend.caps"];
 
 /// Builds.
-pub(crate) fn run(
-    args: &BuildArgs,
-    address: Option<&str>,
-    env: &mut Env,
-    open: Open<'_>,
-) -> Result<(), CommandError> {
-    if let Some(address) = address {
-        return Err(CommandError::failed(&format!(
-            "rbuild's buildctl builds in its own process, not by the server {address}: leave out --addr and BUILDKIT_HOST, \
-             or use `docker buildx build` or BuildKit's own buildctl, which work with rbuild's server too"
-        )));
-    }
+pub(crate) fn run(args: &BuildArgs, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
     unserved(args)?;
     let mut low = low(args, env)?;
     // Steps without a network have no use for a proxy.
@@ -39,7 +27,7 @@ pub(crate) fn run(
     build::build(low, false, EngineOptions::default(), env, open).map(drop)
 }
 
-fn unserved(args: &BuildArgs) -> Result<(), CommandError> {
+pub(super) fn unserved(args: &BuildArgs) -> Result<(), CommandError> {
     let flags = [
         ("--trace", args.trace.is_some()),
         ("--ref-file", args.ref_file.is_some()),
@@ -58,7 +46,7 @@ fn unserved(args: &BuildArgs) -> Result<(), CommandError> {
     }
 }
 
-fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, CommandError> {
+pub(super) fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, CommandError> {
     let mut all = BTreeMap::new();
     for text in texts {
         let (key, value) = text.split_once('=').ok_or_else(|| {
@@ -131,7 +119,7 @@ fn low(args: &BuildArgs, env: &mut Env) -> Result<LowBuild, CommandError> {
 }
 
 /// The definition on standard input.
-fn definition(env: &mut Env) -> Result<Vec<u8>, CommandError> {
+pub(super) fn definition(env: &mut Env) -> Result<Vec<u8>, CommandError> {
     if env.stdin_is_terminal {
         return Err(CommandError::failed(
             &"please specify --frontend or pipe LLB definition to stdin",

@@ -11,10 +11,12 @@ use rbuild_sys::RootFd;
 use rustix::fs::{FileType, Mode, OFlags};
 use tonic::Status;
 
-use super::serve::{Dialogue, rest};
+pub(super) use crate::attach::Raw;
 use crate::file_mode;
+use crate::serve::{Dialogue, rest};
 use crate::sync::as_path;
 use crate::tree_list::TreeList;
+use crate::tree_select::Selection;
 use crate::wire::{BytesMessage, Packet, PacketType, ReadContentRequest, ReadContentResponse, Stat};
 
 /// Bytes of one packet of content, as `fsutil` sends them.
@@ -95,7 +97,8 @@ pub(super) async fn send(
 
 fn list(root: &RootFd) -> Result<Vec<Stat>, Status> {
     let fail = |e: crate::tree_list::ReadTreeError| Status::internal(e.to_string());
-    let mut list = TreeList::new(root).map_err(fail)?;
+    let all = Selection::default();
+    let mut list = TreeList::new(root, &all).map_err(fail)?;
     let mut stats = Vec::new();
     while let Some(mut stat) = list.next().map_err(fail)? {
         stat.uid = 0;
@@ -133,39 +136,6 @@ pub struct ReceivedTree {
     pub content: BTreeMap<PathBuf, Vec<u8>>,
     /// Whether the server said that this is all there is.
     pub whole: bool,
-}
-
-/// A message that is decoded when it is known what it is: the method is the same for bytes and trees.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Raw(Bytes);
-
-impl prost::Message for Raw {
-    fn encode_raw(&self, buf: &mut impl prost::bytes::BufMut) {
-        buf.put_slice(&self.0);
-    }
-
-    fn merge_field(
-        &mut self,
-        _: u32,
-        _: prost::encoding::WireType,
-        _: &mut impl prost::bytes::Buf,
-        _: prost::encoding::DecodeContext,
-    ) -> Result<(), prost::DecodeError> {
-        unreachable!("merge is replaced")
-    }
-
-    fn merge(&mut self, mut buf: impl prost::bytes::Buf) -> Result<(), prost::DecodeError> {
-        self.0 = buf.copy_to_bytes(buf.remaining());
-        Ok(())
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn clear(&mut self) {
-        self.0 = Bytes::new();
-    }
 }
 
 /// Serves `FileSend.DiffCopy`.

@@ -10,8 +10,8 @@ use bollard_buildkit_proto::moby::filesync::v1::{
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use super::serve::Dialogue;
 use super::{FakeClient, files};
+use crate::serve::Dialogue;
 use crate::wire::{
     BytesMessage, Info, InfoRequest, InfoResponse, Packet, ReadContentRequest, ReadContentResponse,
 };

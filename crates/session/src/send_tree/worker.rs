@@ -28,7 +28,7 @@ const PREFIX_MODE: u32 = 0o040_755;
 
 /// What the client wants.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Command {
+pub(crate) enum Command {
     /// The content of an entry.
     Send(u32),
     /// Nothing more.
@@ -37,11 +37,11 @@ pub(super) enum Command {
 
 /// Where packets for the client go.
 #[derive(Debug)]
-pub(super) struct Outlet {
-    pub(super) runtime: Handle,
-    pub(super) packets: mpsc::Sender<Packet>,
+pub(crate) struct Outlet {
+    pub(crate) runtime: Handle,
+    pub(crate) packets: mpsc::Sender<Packet>,
     /// Cancelled when nobody takes them any more.
-    pub(super) over: CancellationToken,
+    pub(crate) over: CancellationToken,
 }
 
 impl Outlet {
@@ -71,7 +71,7 @@ enum Content {
     Extra(Bytes),
 }
 
-pub(super) struct Worker<P> {
+pub(crate) struct Worker<P> {
     trees: Vec<TreeSource>,
     outlet: Outlet,
     progress: P,
@@ -81,7 +81,7 @@ pub(super) struct Worker<P> {
 }
 
 impl<P: FnMut(u64)> Worker<P> {
-    pub(super) fn new(
+    pub(crate) fn new(
         mut trees: Vec<TreeSource>,
         outlet: Outlet,
         progress: P,
@@ -108,7 +108,7 @@ impl<P: FnMut(u64)> Worker<P> {
         })
     }
 
-    pub(super) fn run(
+    pub(crate) fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
     ) -> Result<SendTreeReport, SendTreeError> {
@@ -141,7 +141,7 @@ impl<P: FnMut(u64)> Worker<P> {
             self.announce(dir, None)?;
         }
         let mut extra = tree.extra.clone().into_iter().peekable();
-        let mut list = TreeList::new(&tree.root)?;
+        let mut list = TreeList::new(&tree.root, &tree.selection)?;
         let mut replaced = None;
         while let Some(mut stat) = list.next()? {
             let top = stat

@@ -40,6 +40,7 @@ pub(crate) struct Disk {
     /// it is the same file.
     claimed: HashSet<u64>,
     removed: u64,
+    keeps_others: bool,
 }
 
 /// What became of an entry.
@@ -79,7 +80,13 @@ impl Disk {
             open: Vec::new(),
             claimed: HashSet::new(),
             removed: 0,
+            keeps_others: false,
         }
+    }
+
+    /// The same; what the list does not name stays, if so.
+    pub(crate) fn keeping_others(self, keeps_others: bool) -> Self {
+        Self { keeps_others, ..self }
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
@@ -157,7 +164,7 @@ impl Disk {
     }
 
     fn remove_all(&mut self, names: Vec<Box<[u8]>>) -> Result<(), SyncError> {
-        if names.is_empty() {
+        if names.is_empty() || self.keeps_others {
             return Ok(());
         }
         let fd = self.current()?;

@@ -52,7 +52,7 @@ struct Pending {
 impl Receiver {
     pub(crate) fn new(dest: RootFd, request: &SyncRequest, replies: mpsc::UnboundedSender<Packet>) -> Self {
         Self {
-            disk: Disk::new(dest, request.differ, request.owner),
+            disk: Disk::new(dest, request.differ, request.owner).keeping_others(request.keep_others),
             order: Order::new(),
             limits: request.limits,
             replies,

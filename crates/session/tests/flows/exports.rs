@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rbuild_session::fake::{Dialogue, FakeClient, ReceivedTree};
 use rbuild_session::wire::{BytesMessage, Packet, PacketType};
-use rbuild_session::{CallError, ExtraFile, SendError, SendTree, SendTreeError, TreeSource};
+use rbuild_session::{CallError, ExtraFile, Selection, SendError, SendTree, SendTreeError, TreeSource};
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -212,6 +212,7 @@ fn source(root: &std::path::Path, prefix: Option<&str>) -> TreeSource {
         root: RootFd::open(root).unwrap(),
         extra: Vec::new(),
         mod_time: None,
+        selection: Selection::default(),
     }
 }
 

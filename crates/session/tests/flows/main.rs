@@ -2,6 +2,7 @@
 //! legal twin in `sync`: links, hard links, pipes, files that grow, and names of every kind are kept.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside test functions")]
 
+mod attach;
 mod calls;
 mod exports;
 mod hostile;

@@ -1,4 +1,4 @@
-//! gRPC's serving side without generated code: methods by path, each with a closure.
+//! gRPC's serving side without generated code: methods by path, each with a closure. What a client of a session is.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::Stream;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ type Handler =
 
 /// Methods by path.
 #[derive(Default)]
-pub(super) struct Routes(BTreeMap<&'static str, Handler>);
+pub(crate) struct Routes(BTreeMap<&'static str, Handler>);
 
 impl fmt::Debug for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,11 +37,11 @@ impl fmt::Debug for Routes {
 }
 
 impl Routes {
-    pub(super) fn methods(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &'static str> {
         self.0.keys().copied()
     }
 
-    pub(super) fn unary<Q, A>(
+    pub(crate) fn unary<Q, A>(
         &mut self,
         method: &'static str,
         answer: impl Fn(&MetadataMap, Q) -> Result<A, Status> + Send + Sync + 'static,
@@ -57,7 +57,7 @@ impl Routes {
         self.0.insert(method, Arc::new(handler));
     }
 
-    pub(super) fn script<Q, A, F>(
+    pub(crate) fn script<Q, A, F>(
         &mut self,
         method: &'static str,
         script: impl Fn(Dialogue<Q, A>) -> F + Send + Sync + 'static,
@@ -76,7 +76,7 @@ impl Routes {
 }
 
 /// Answers one request.
-pub(super) async fn dispatch(
+pub(crate) async fn dispatch(
     routes: Arc<Routes>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
@@ -157,6 +157,11 @@ impl<Q, A> Dialogue<Q, A> {
         self.questions.message().await
     }
 
+    /// Both streams by themselves.
+    pub(crate) fn split(self) -> (Streaming<Q>, mpsc::Sender<Result<A, Status>>) {
+        (self.questions, self.answers)
+    }
+
     /// Says something to the server.
     ///
     /// # Errors
@@ -170,7 +175,7 @@ impl<Q, A> Dialogue<Q, A> {
 struct Script<H, Q, A>(Arc<H>, PhantomData<fn(Q) -> A>);
 
 /// What a script says; its task ends with it.
-pub(super) struct Said<A> {
+pub(crate) struct Said<A> {
     first: Option<Result<A, Status>>,
     answers: mpsc::Receiver<Result<A, Status>>,
     _task: AbortOnDropHandle<()>,
@@ -233,6 +238,8 @@ where
 }
 
 /// All that is left of a stream of messages.
-pub(super) async fn rest<Q, A>(talk: &mut Dialogue<Q, A>) {
+#[cfg(feature = "fake-client")]
+pub(crate) async fn rest<Q, A>(talk: &mut Dialogue<Q, A>) {
+    use futures_util::StreamExt as _;
     while let Some(Ok(_)) = talk.questions.next().await {}
 }
