@@ -203,7 +203,7 @@ async fn forward(socket: PathBuf, talk: Dialogue<BytesMessage, BytesMessage>) ->
         }
         // An agent that is gone already needs no end.
         to.shutdown().await.ok();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     let outward = async move {
         let mut buffer = vec![0; CHUNK_BYTES];
