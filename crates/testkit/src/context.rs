@@ -246,17 +246,8 @@ fn compress(tar: Vec<u8>, name: &str) -> Result<Vec<u8>> {
     })
 }
 
-/// Bytes that look random and are always the same (xorshift64, Marsaglia 2003).
+/// Bytes that look random and are always the same.
 #[must_use]
 pub fn noise(count: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::new();
-    while (bytes.len() as u64) < count {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-    bytes
+    crate::noise::noise(usize::try_from(count).unwrap_or(usize::MAX), 0)
 }

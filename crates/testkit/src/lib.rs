@@ -17,6 +17,7 @@ pub mod image;
 pub mod layout;
 pub mod leak;
 pub mod machine;
+pub mod noise;
 pub mod peer;
 pub mod racing;
 #[cfg(feature = "registry")]

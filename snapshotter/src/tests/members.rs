@@ -3,21 +3,10 @@
 use std::io::Read as _;
 
 use rbuild_layer::{GZIP_LEVEL_DEFAULT, Members as _};
+use rbuild_testkit::noise::noise;
 
 use super::*;
 use crate::members::StoredMembers;
-
-/// Bytes that look random (xorshift64, Marsaglia 2003).
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(next).flatten().take(bytes).collect()
-}
 
 /// The members of a blob, each with what is in it.
 fn split(blob: &[u8]) -> Vec<(&[u8], Vec<u8>)> {
@@ -50,7 +39,7 @@ fn fill(root: &Path, files: &[(&str, &[u8])]) {
 
 #[test]
 fn privileged_members_are_found_while_their_blob_is_there() {
-    let noise = noise(5 << 20);
+    let noise = noise(5 << 20, 0);
     let (bench, other) = (Bench::new(), Bench::new());
     let id = bench.step(&[], |root| fill(root, &[("noise", &noise)]));
     let packed = bench

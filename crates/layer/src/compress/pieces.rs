@@ -65,14 +65,7 @@ mod tests {
     use super::*;
 
     fn noise(bytes: usize) -> Vec<u8> {
-        let mut state = 1_u64;
-        let next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        };
-        std::iter::repeat_with(next).flatten().take(bytes).collect()
+        rbuild_testkit::noise::noise(bytes, 1)
     }
 
     /// Lengths of the pieces, written `write` bytes at a time.

@@ -220,19 +220,9 @@ mod tests {
     use std::io::Read as _;
 
     use proptest::prelude::*;
+    use rbuild_testkit::noise::noise;
 
     use super::*;
-
-    fn noise(bytes: usize, seed: u64) -> Vec<u8> {
-        let mut state = seed | 1;
-        let next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        };
-        std::iter::repeat_with(next).flatten().take(bytes).collect()
-    }
 
     /// By two programs that nobody here wrote.
     fn inflated(stream: &[u8], expected: usize) -> Vec<u8> {

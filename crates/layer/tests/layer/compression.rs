@@ -27,16 +27,9 @@ fn sample(bytes: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Bytes that look random (xorshift64, Marsaglia 2003).
+/// The same each time.
 fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(next).flatten().take(bytes).collect()
+    rbuild_testkit::noise::noise(bytes, 0)
 }
 
 fn compress(input: &[u8], format: LayerFormat, workers: usize, write: usize) -> Vec<u8> {
