@@ -1,5 +1,5 @@
-//! What was built, from the server: archives into files or to standard output, trees into directories. A file is there
-//! whole or not at all; in a directory what the tree does not name stays.
+//! What was built, from the server: archives into files or to standard output, trees into directories. Of an archive that breaks off
+//! no file is left; in a directory what the tree does not name stays.
 
 use std::collections::BTreeMap;
 use std::fs::File;
