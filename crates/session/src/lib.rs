@@ -45,6 +45,7 @@ pub use call::CallError;
 pub use content::{BlobInfo, BlobReader, ContentError, ContentStore};
 pub use credentials::{Credentials, Token, TokenRequest, VerifyError};
 pub use exporters::ExporterRequest;
+pub use header::HeaderError;
 pub use secret::{SECRET_BYTES_MAX, SecretBytes, SecretError};
 pub use send_bytes::{BlockingSender, BytesSender, SendError};
 pub use send_tree::{ExtraFile, SendTree, SendTreeError, SendTreeReport, TreeSource};

@@ -123,7 +123,7 @@ fn what_has_no_time_to_give_is_refused_with_its_line() {
     stage
         .build()
         .fails()
-        .says("SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported copy instruction")
+        .says("SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported COPY instruction")
         .says("Dockerfile:2");
     let nobody = Fixture::new("FROM scratch\nCOPY Dockerfile /\n");
     nobody
