@@ -5,7 +5,7 @@
 //! for a directory ([`MatchState`]) on to its children.
 //!
 //! moby turns patterns with wildcards into Go regular expressions, where a few characters keep their meaning by accident
-//! (`|`, `{2}`, `\d`, a wildcard inside `[]`): they have it here too, [`accident`] sees to that.
+//! (`|`, `{2}`, `\d`, a wildcard inside `[]`): they have it here too, `accident` sees to that.
 
 mod accident;
 mod file;
