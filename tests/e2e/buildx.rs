@@ -40,6 +40,14 @@ pub(crate) fn program() -> Option<PathBuf> {
     found
 }
 
+/// What a command printed that has to succeed.
+#[track_caller]
+pub(crate) fn printed(args: &[&str], output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    text(&output.stdout) + &text(&output.stderr)
+}
+
 impl Buildx {
     fn start() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
@@ -80,10 +88,7 @@ impl Buildx {
     /// What a command printed that has to succeed.
     #[track_caller]
     fn ok(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
-        text(&output.stdout) + &text(&output.stderr)
+        printed(args, &self.run(args))
     }
 }
 

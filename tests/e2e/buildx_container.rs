@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rbuild_testkit::debian::DebianBase;
 use rbuild_testkit::machine;
 
-use crate::e2e::buildx::program;
+use crate::e2e::buildx::{printed, program};
 use crate::e2e::docker_engine::DockerEngine;
 use crate::e2e::fixture::{Fixture, busybox_argument, is_root};
 
@@ -72,10 +72,7 @@ impl Buildx {
     /// What a command printed that has to succeed.
     #[track_caller]
     fn ok(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
-        text(&output.stdout) + &text(&output.stderr)
+        printed(args, &self.run(args))
     }
 }
 
