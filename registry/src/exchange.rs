@@ -19,7 +19,7 @@ use crate::blob::{BlobSink, Download, Progress};
 use crate::client::{Client, Inner};
 use crate::config::is_loopback_host;
 use crate::fetch::{UrlError, web_url};
-use crate::net::{ClientKind, check_url, connect_error};
+use crate::net::connect_error;
 use crate::push_blob::{BlobSource, Part};
 use crate::relay::RelayError;
 use crate::reply::{Reply, retry_after};
@@ -365,24 +365,8 @@ impl Client {
 impl Inner {
     async fn exchange_once(&self, exchange: Exchange) -> Result<Reply, RegistryError> {
         let ServiceUrl { url, loopback } = exchange.url;
-        self.config.check_online(&ShownUrl::from(&url))?;
-        check_url(&url, loopback)?;
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let permit = self.permit(&host).await;
-        let tls = url.scheme() == "https";
-        let mut files = crate::config::TlsFiles::default();
-        if tls {
-            // The authorities of a host are of use; its client certificate is for its registry.
-            files.ca = self.config.tls_files(&format!("{host}{port}")).ca;
-        }
-        let kind = ClientKind {
-            tls,
-            verify: true,
-            loopback,
-            files,
-        };
-        let client = self.clients.get(&kind, &host, &self.config)?;
+        let client = self.web_client(&url, loopback)?;
+        let permit = self.permit(url.host_str().unwrap_or_default()).await;
         let has_length = !matches!(exchange.method, Method::GET | Method::HEAD);
         let mut call = client
             .request(exchange.method, url.clone())

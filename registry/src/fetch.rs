@@ -19,7 +19,7 @@ use reqwest::{Method, Url};
 use crate::client::{Client, Inner};
 use crate::config::is_loopback_host;
 use crate::error::is_temporary_status;
-use crate::net::{ClientKind, check_url, connect_error};
+use crate::net::{check_url, connect_error};
 use crate::reply::{Reply, location, redirect_error};
 use crate::{Refusal, RegistryError, ShownUrl};
 
@@ -376,27 +376,11 @@ impl Inner {
     }
 
     async fn ask(&self, request: &UrlRequest, method: &Method, url: &Url) -> Result<Reply, RegistryError> {
-        self.config.check_online(&ShownUrl::from(url))?;
         let own = url.origin() == request.url.origin();
         // A server elsewhere must not lead to this machine; one on this machine may.
         let loopback = own || is_loopback_host(request.host());
-        check_url(url, loopback)?;
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let permit = self.permit(&host).await;
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let tls = url.scheme() == "https";
-        let mut files = crate::config::TlsFiles::default();
-        if tls {
-            // The authorities of a host are of use; its client certificate is for its registry.
-            files.ca = self.config.tls_files(&format!("{host}{port}")).ca;
-        }
-        let kind = ClientKind {
-            tls,
-            verify: true,
-            loopback,
-            files,
-        };
-        let client = self.clients.get(&kind, &host, &self.config)?;
+        let client = self.web_client(url, loopback)?;
+        let permit = self.permit(url.host_str().unwrap_or_default()).await;
         let mut call = client
             .request(method.clone(), url.clone())
             .headers(request.headers.clone());

@@ -11,7 +11,7 @@ use reqwest::{Body, Method, Response, Url};
 use tokio::time::timeout;
 
 use crate::fetch::UrlError;
-use crate::net::{ClientKind, check_url, connect_error};
+use crate::net::connect_error;
 use crate::{Client, RegistryError, ShownUrl};
 
 /// Content of a request, piece by piece.
@@ -106,23 +106,8 @@ impl Client {
     pub async fn relay(&self, request: RelayRequest) -> Result<Relayed, RelayError> {
         let inner = &self.inner;
         let url = crate::fetch::web_url(&request.url)?;
-        inner.config.check_online(&ShownUrl::from(&url))?;
-        check_url(&url, true)?;
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let tls = url.scheme() == "https";
-        let mut files = crate::config::TlsFiles::default();
-        if tls {
-            files.ca = inner.config.tls_files(&format!("{host}{port}")).ca;
-        }
-        let kind = ClientKind {
-            tls,
-            verify: true,
-            loopback: true,
-            files,
-        };
-        let client = inner.clients.get(&kind, &host, &inner.config)?;
-        let mut call = client
+        let mut call = inner
+            .web_client(&url, true)?
             .request(request.method, url.clone())
             .headers(request.headers);
         let sends = request.body.is_some();

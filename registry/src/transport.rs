@@ -19,7 +19,7 @@ use crate::config::is_loopback_host;
 use crate::net::{ClientKind, check_url, connect_error};
 use crate::reply::{Reply, join, location, redirect_error, retry_after};
 use crate::token::{self, Scope};
-use crate::{Endpoint, Refusal, RegistryError, SchemePolicy};
+use crate::{Endpoint, Refusal, RegistryError, SchemePolicy, ShownUrl};
 
 /// Most redirects followed for one request.
 const REDIRECTS_MAX: usize = 10;
@@ -300,6 +300,31 @@ impl Inner {
             loopback,
             files,
         }
+    }
+
+    /// The client for a URL that is no registry's: a file, a service, what a step asks for. `loopback` says whether this machine
+    /// may be asked.
+    ///
+    /// # Errors
+    /// Offline, or a URL or certificate files that are refused.
+    pub(crate) fn web_client(&self, url: &Url, loopback: bool) -> Result<reqwest::Client, RegistryError> {
+        self.config.check_online(&ShownUrl::from(url))?;
+        check_url(url, loopback)?;
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let tls = url.scheme() == "https";
+        let mut files = crate::config::TlsFiles::default();
+        if tls {
+            // The authorities of a host are of use; its client certificate is for its registry.
+            files.ca = self.config.tls_files(&format!("{host}{port}")).ca;
+        }
+        let kind = ClientKind {
+            tls,
+            verify: true,
+            loopback,
+            files,
+        };
+        self.clients.get(&kind, host, &self.config)
     }
 
     /// Finds the scheme of an endpoint: given by its policy, or by asking.
