@@ -1,7 +1,7 @@
 //! Where archives of images are written to: a stream that may be told to take a whole file.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write};
+use std::io::{self, BufReader, Read as _, Write};
 
 /// What is read of a file at once where the kernel does not copy it, in bytes.
 const COPY_BYTES: usize = 256 * 1024;
@@ -39,18 +39,5 @@ impl ArchiveOut for Plain<'_> {
 /// # Errors
 /// Those of reading and writing.
 pub(super) fn append_through(out: &mut dyn Write, file: &File, len: u64) -> io::Result<u64> {
-    let mut rest = file.take(len);
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut copied = 0;
-    loop {
-        match rest.read(&mut buffer) {
-            Ok(0) => return Ok(copied),
-            Ok(read) => {
-                out.write_all(&buffer[..read])?;
-                copied += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    io::copy(&mut BufReader::with_capacity(COPY_BYTES, file.take(len)), out)
 }
