@@ -15,8 +15,8 @@ const WORKS: &str = "snapshotter-works";
 /// As many surroundings as one store is used from at the same time, and a few.
 const WORKS_KEPT: usize = 16;
 
-/// What an answer of a trial holds for, beside the rung and the store: this boot's kernel, and the namespaces that rbuild
-/// was started in. A container has others, and may not be allowed what its host is.
+/// What an answer of a trial holds for, beside this boot, the rung and the store: the namespaces that rbuild was started in. A
+/// container has others, and may not be allowed what its host is.
 #[derive(Debug)]
 pub(super) struct Surroundings(Option<String>);
 
@@ -24,19 +24,19 @@ impl Surroundings {
     /// Those of the process, to be asked before it enters namespaces of its own.
     pub(super) fn of_process() -> Self {
         let known = || {
-            let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
             let user = std::fs::read_link("/proc/self/ns/user").ok()?;
             let mounts = std::fs::read_link("/proc/self/ns/mnt").ok()?;
-            Some(format!("{} {} {}", boot.trim(), user.to_str()?, mounts.to_str()?))
+            Some(format!("{} {}", user.to_str()?, mounts.to_str()?))
         };
         Self(known())
     }
 
     /// The name of a note about `means`; `None` where it could not be told from that of another place.
-    fn note(&self, means: Means, root: &Path, rung: Rung) -> Option<String> {
+    fn note(&self, means: Means, store: &Store, root: &Path, rung: Rung) -> Option<String> {
         let device = std::fs::metadata(root).ok()?.dev();
+        let boot = Some(store.boot()).filter(|boot| !boot.is_empty())?;
         let here = self.0.as_deref()?;
-        Some(format!("{means} {} {device} {here}", rung.name()))
+        Some(format!("{means} {} {device} {boot} {here}", rung.name()))
     }
 }
 
@@ -75,7 +75,7 @@ impl Shown {
             .into_iter()
             .filter(|means| wanted.is_none_or(|wanted| wanted == *means))
         {
-            let note = from.note(means, root, rung);
+            let note = from.note(means, store, root, rung);
             if let Some(note) = &note
                 && matches!(store.kv(WORKS, note), Ok(Some(_)))
             {

@@ -175,7 +175,8 @@ impl Store {
     }
 
     /// Id of this boot of the machine; empty if unknown.
-    pub(crate) fn boot(&self) -> &str {
+    #[must_use]
+    pub fn boot(&self) -> &str {
         &self.inner.boot
     }
 
