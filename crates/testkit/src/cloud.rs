@@ -8,12 +8,12 @@ mod s3;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::listening::Listening;
 use crate::web::{Asked, read_request};
 
 /// The key that the stand-in for S3 knows.
@@ -32,13 +32,12 @@ pub const ACCOUNT_KEY: &str = "YXp1cmUtc3RhbmQtaW4tc2VjcmV0LWtleQ==";
 /// A running stand-in on a port of 127.0.0.1; dropping it stops it.
 #[derive(Debug)]
 pub struct Cloud {
-    address: SocketAddr,
+    listening: Listening,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    stopped: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -132,28 +131,18 @@ impl Cloud {
     #[must_use]
     #[track_caller]
     pub fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
-        shared.state().own_url = format!("http://{address}");
-        let for_thread = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if for_thread.stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let shared = Arc::clone(&for_thread);
-                // A connection that ends badly is the client's affair.
-                std::thread::spawn(move || serve(&shared, &stream).ok());
-            }
-        });
-        Self { address, shared }
+        let served = Arc::clone(&shared);
+        let listening = Listening::start(move |stream, _stopped| serve(&served, &stream));
+        let this = Self { listening, shared };
+        this.shared.state().own_url = this.url();
+        this
     }
 
     /// Its URL, without a path.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.listening.address())
     }
 
     /// The attributes of an s3 cache here.
@@ -239,14 +228,6 @@ impl Cloud {
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         self.shared.state().asked.clone()
-    }
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
-        drop(TcpStream::connect(self.address));
     }
 }
 

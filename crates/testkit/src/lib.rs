@@ -16,6 +16,7 @@ pub mod facts;
 pub mod image;
 pub mod layout;
 pub mod leak;
+mod listening;
 pub mod machine;
 pub mod noise;
 pub mod peer;

@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::listening::Listening;
 
 /// How a body is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,13 +123,12 @@ pub struct Asked {
 /// A running server on a port of 127.0.0.1; dropping it stops it.
 #[derive(Debug)]
 pub struct WebServer {
-    address: SocketAddr,
+    listening: Listening,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    stopped: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -150,35 +151,22 @@ impl WebServer {
     #[must_use]
     #[track_caller]
     pub fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
-        let for_thread = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if for_thread.stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let shared = Arc::clone(&for_thread);
-                std::thread::spawn(move || {
-                    // A connection that ends badly is the client's affair, or what the test wanted.
-                    serve(&shared, stream).ok();
-                });
-            }
-        });
-        Self { address, shared }
+        let served = Arc::clone(&shared);
+        let listening = Listening::start(move |stream, stopped| serve(&served, stream, stopped));
+        Self { listening, shared }
     }
 
     /// Host and port.
     #[must_use]
     pub fn host(&self) -> String {
-        self.address.to_string()
+        self.listening.address().to_string()
     }
 
     /// The URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.listening.address())
     }
 
     /// Sets what a path answers.
@@ -211,14 +199,6 @@ impl WebServer {
     }
 }
 
-impl Drop for WebServer {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
-        drop(TcpStream::connect(self.address));
-    }
-}
-
 /// The next request of a connection with its body; nothing when there is none.
 pub(crate) fn read_request(stream: &TcpStream) -> std::io::Result<Option<(Asked, Vec<u8>)>> {
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -246,7 +226,7 @@ pub(crate) fn read_request(stream: &TcpStream) -> std::io::Result<Option<(Asked,
     Ok(Some((asked, body)))
 }
 
-fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
+fn serve(shared: &Shared, stream: TcpStream, stopped: &AtomicBool) -> std::io::Result<()> {
     let Some((asked, body)) = read_request(&stream)? else {
         return Ok(());
     };
@@ -262,7 +242,7 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
         (page, state.repositories.clone(), state.authorization.clone())
     };
     match (page, repositories) {
-        (Some(page), _) => answer(shared, stream, &asked, page),
+        (Some(page), _) => answer(stream, &asked, page, stopped),
         (None, Some(dir)) if path.starts_with("/git/") => {
             if authorization.is_some() && asked.headers.get("authorization") != authorization.as_ref() {
                 return plain(stream, 401, "WWW-Authenticate: Basic realm=\"git\"\r\n");
@@ -305,7 +285,7 @@ fn plain(mut stream: TcpStream, status: u16, headers: &str) -> std::io::Result<(
     )
 }
 
-fn answer(shared: &Shared, mut stream: TcpStream, asked: &Asked, page: Page) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, asked: &Asked, page: Page, stopped: &AtomicBool) -> std::io::Result<()> {
     if page.failures > 0 {
         return plain(stream, 503, "");
     }
@@ -336,7 +316,7 @@ fn answer(shared: &Shared, mut stream: TcpStream, asked: &Asked, page: Page) -> 
         Manner::Whole => stream.write_all(&page.body),
         Manner::CutTo(keep) => stream.write_all(&page.body[..keep.min(page.body.len())]),
         Manner::Endless => {
-            while !shared.stopped.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 stream.write_all(&page.body)?;
             }
             Ok(())
