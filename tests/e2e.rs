@@ -45,5 +45,6 @@ mod run;
 mod secrets;
 mod start_check;
 mod store;
+mod straight;
 
 pub(crate) use fixture::{RBUILD, ordinary_user};

@@ -10,6 +10,7 @@ use rbuild_fileops::SourceTree;
 use rbuild_frontend::{FrontendOptions, ImageResolveMode, LintWarning, Lowered};
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{Edge, Graph, NetMode, SourceText};
+use rbuild_layer::LayerFormat;
 use rbuild_oci::{Digest, ImageConfig, Platform};
 use rbuild_store::Lease;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ use crate::solve::{SolveError, solve};
 use crate::source_policy::{self, SourcePolicies};
 use crate::ssh::SshAgents;
 use crate::start_check;
+use crate::straight::{self, Wanted};
 use crate::value::{Chain, Value};
 
 pub use attestations::AttestError;
@@ -70,7 +72,10 @@ pub async fn build(
     let mut outcome = BuildOutcome::default();
     let answered = match foreign(&request, &prepared.opened) {
         Some(syntax) => prepared.answer_of(&syntax, &*helpers.front_ends, &cancel).await,
-        None => prepared.own_answer(&mut outcome, &cancel).await,
+        None => {
+            let form = straight::form_of(&request, &plan);
+            prepared.own_answer(&mut outcome, form, &cancel).await
+        }
     };
     let result = match answered {
         Ok(result) => result,
@@ -151,6 +156,7 @@ impl Prepared {
     async fn own_answer(
         &self,
         outcome: &mut BuildOutcome,
+        form: Option<LayerFormat>,
         cancel: &CancellationToken,
     ) -> Result<BuildResult, BuildError> {
         let job = &self.job;
@@ -174,6 +180,7 @@ impl Prepared {
             job,
             attester: &attester,
             images: &images,
+            form,
             cancel,
         };
         let solving = parts.into_iter().map(|lowered| build.part(lowered));
@@ -298,6 +305,8 @@ struct Solving<'a> {
     job: &'a Arc<Job>,
     attester: &'a Attester<'a>,
     images: &'a BTreeSet<ImageSource>,
+    /// The form of layers, if results are only exported.
+    form: Option<LayerFormat>,
     cancel: &'a CancellationToken,
 }
 
@@ -305,6 +314,10 @@ impl Solving<'_> {
     async fn part(&self, mut lowered: Lowered) -> Result<PlatformSubject, BuildError> {
         let graph = Arc::new(std::mem::take(&mut lowered.graph));
         let platform = Some(lowered.platform.clone());
+        if let (Some(form), Some(target)) = (self.form, &lowered.result) {
+            let wanted = Wanted::new(form, &lowered.image);
+            self.job.finals.note(target.vertex.clone(), wanted);
+        }
         let subject = subject(self.job, &lowered, &graph, self.cancel).await?;
         let mut part = PlatformSubject::new(platform, subject);
         let source = Source {

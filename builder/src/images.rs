@@ -60,6 +60,8 @@ pub struct RemoteLayer {
     pub created: Option<Timestamp>,
     /// Where the blob is.
     pub origin: Origin,
+    /// It was made by a copy here, not by whoever made a base image: exports give it the form they are to have.
+    pub is_own: bool,
     /// Shows the work.
     pub vertex: Arc<SharedVertex>,
 }

@@ -32,6 +32,7 @@ use crate::solve::{
     Cached, ContentInput, Definition, Executor, Ingredient, Key, KeyInput, Miss, Reporter, first_difference,
 };
 use crate::source_policy::SourcePolicies;
+use crate::straight;
 use crate::value::{Chain, Value};
 
 use network::ProxyAuthority;
@@ -108,6 +109,8 @@ pub struct Job {
     pub begun_mounts: Mutex<HashSet<String>>,
     /// What its vertices turned out to be.
     pub results: Results,
+    /// The vertices whose results are only exported.
+    pub(crate) finals: straight::Finals,
     /// What its failed operations left.
     pub failures: Failures,
     /// Names it in provenance.
@@ -162,6 +165,7 @@ impl Job {
             captures: Captures::default(),
             told: Mutex::default(),
             results: Results::default(),
+            finals: straight::Finals::default(),
             failures: Failures::default(),
             invocation: Invocation::of(lease.dir()),
             uploads: ops::source::upload::Uploads::default(),
@@ -240,7 +244,9 @@ impl Job {
         let record = self.engine.store.get_record(stored).ok().flatten()?;
         let mut outputs = vec![Vec::new(); count];
         for entry in &record.layers {
-            outputs.get_mut(entry.output as usize)?.push(entry.id.clone());
+            let output = outputs.get_mut(entry.output as usize)?;
+            straight::note_recorded(self, entry, output);
+            output.push(entry.id.clone());
         }
         let layers: Vec<LayerId> = record.layers.into_iter().map(|entry| entry.id).collect();
         if !self.is_complete(&layers) {
@@ -271,6 +277,7 @@ impl Job {
                     below: layers.clone(),
                     created: blob.created,
                     origin: cache.origin.clone(),
+                    is_own: false,
                     vertex: Arc::clone(&cache.vertex),
                 };
                 let mut remotes = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -329,7 +336,7 @@ impl Job {
                 };
                 ops::exec::run(self, step, inputs, reporter, cancel, left).await?
             }
-            Op::File(file) => ops::file::run(self, file, inputs, reporter, left).await?,
+            Op::File(file) => ops::file::run(self, (digest, file), inputs, reporter, left).await?,
             Op::Merge(merge) => vec![ops::stack::merge(self, merge, inputs).await?],
             Op::Diff(diff) => vec![ops::stack::diff(self, diff, inputs).await?],
             Op::Source(source) => vec![ops::source::run(self, source, reporter, cancel).await?],

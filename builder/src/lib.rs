@@ -44,6 +44,7 @@ pub mod source_time;
 pub mod ssh;
 mod start_check;
 pub mod stored;
+mod straight;
 pub mod subrequest;
 pub mod time;
 pub mod transfer;

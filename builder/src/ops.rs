@@ -25,6 +25,7 @@ use crate::request::Entitlement;
 use crate::secrets::SecretError;
 use crate::source_policy::PolicyError;
 use crate::ssh::SshError;
+use crate::straight;
 use crate::value::{Chain, Value};
 
 /// Why an operation failed.
@@ -252,7 +253,7 @@ pub async fn chain_of(job: &Job, input: InputIndex, inputs: &[Value]) -> Result<
 pub fn layer_entry(job: &Job, id: &LayerId, output: u32) -> LayerEntry {
     let descriptor = job
         .remote(id)
-        .and_then(|remote| serde_json::to_string(&remote.descriptor).ok());
+        .and_then(|remote| serde_json::to_string(&straight::recorded(&remote)).ok());
     LayerEntry {
         id: id.clone(),
         output,

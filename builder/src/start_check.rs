@@ -16,7 +16,9 @@ use crate::images::RemoteLayer;
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::solve::Reporter;
+use crate::value::Chain;
 use program::StartProblem;
+pub(crate) use program::programs;
 
 /// Where the store remembers what was found to start.
 const START_SPACE: &str = "starts";
@@ -33,10 +35,37 @@ pub(crate) async fn warning(job: &Arc<Job>, subject: &Subject, sink: &Arc<dyn Si
     Some(text)
 }
 
-/// Looks at layers that are unpacked anyway. The base of a stage that only copies is not; it is unpacked for this where
-/// a program was copied that needs a loader from below, once, and only if the export brought its blobs here.
+/// Looks below layers that were packed straight from what was copied, which bring no program, and then at all if something is amiss there.
 async fn problem(job: &Arc<Job>, subject: &Subject) -> Option<StartProblem> {
     let layers = subject.chain.layers();
+    let held = job.lease.hold_layers(&job.engine.form_name, layers).ok()?;
+    let is_packed = |(layer, dir): (&LayerId, &Option<PathBuf>)| {
+        dir.is_none() && job.remote(layer).is_some_and(|remote| remote.is_own)
+    };
+    let packed = layers
+        .iter()
+        .zip(&held)
+        .rev()
+        .take_while(|pair| is_packed(*pair))
+        .count();
+    let below = &layers[..layers.len() - packed];
+    if packed == 0 {
+        return problem_of(job, subject, layers).await;
+    }
+    let is_amiss = match below {
+        [] => !programs(&subject.config.to_bytes()).is_empty(),
+        below => problem_of(job, subject, below).await.is_some(),
+    };
+    if !is_amiss {
+        return None;
+    }
+    let whole = job.unpack_chain(&subject.chain).await.ok()?;
+    problem_of(job, subject, whole.layers()).await
+}
+
+/// Looks at layers that are unpacked anyway. The base of a stage that only copies is not; it is unpacked for this where
+/// a program was copied that needs a loader from below, once, and only if the export brought its blobs here.
+async fn problem_of(job: &Arc<Job>, subject: &Subject, layers: &[LayerId]) -> Option<StartProblem> {
     let held = job.lease.hold_layers(&job.engine.form_name, layers).ok()?;
     let absent = held.iter().rposition(Option::is_none).map_or(0, |last| last + 1);
     let found = look(job, subject, &layers[absent..]).await?;
@@ -58,7 +87,7 @@ async fn problem(job: &Arc<Job>, subject: &Subject) -> Option<StartProblem> {
             if !layers.iter().zip(&held).all(here) {
                 return None;
             }
-            let whole = job.unpack_chain(&subject.chain).await.ok()?;
+            let whole = job.unpack_chain(&Chain::new(layers.to_vec())).await.ok()?;
             look(job, subject, whole.layers()).await
         }
     }

@@ -13,7 +13,9 @@ use rbuild_layer::{
     WriteError, WriteOptions,
 };
 use rbuild_oci::{DiffId, Digest};
-use rbuild_store::{CommitBlobError, DiffBlob, DiskError, IndexError, LayerId, Lease, StoreError};
+use rbuild_store::{
+    BlobWriter, CommitBlobError, DiffBlob, DiskError, IndexError, LayerId, Lease, StoreError,
+};
 use rbuild_sys::RootFd;
 
 use crate::Snapshotter;
@@ -257,38 +259,75 @@ impl Snapshotter {
         id: &LayerId,
         options: &PackLayerOptions,
     ) -> Result<BlobInfo, PackLayerError> {
-        let (compression, media_type) = compression_name(options.format);
+        let (compression, _) = compression_name(options.format);
         if let Some(diff_id) = self.known_diff_id(id, options)? {
             let wanted = (!options.any_compression).then_some(compression.as_str());
             if let Some(found) = self.find_blob(lease, &diff_id, &compression, wanted)? {
                 return Ok(found);
             }
         }
+        let (packed, blob) =
+            self.keep_packed(lease, options.format, options.workers, |packing, writer| {
+                Ok::<_, PackLayerError>(match self.recompress(id, options, &packing, writer)? {
+                    Some(packed) => packed,
+                    None => self.write(lease, below, id, options, packing, writer)?,
+                })
+            })?;
+        self.note_diff_id(id, options, &packed)?;
+        Ok(blob)
+    }
+
+    /// The blob of the layer whose tar `fill` writes; the lease holds it. `fill` gives the number of entries. The layer is no
+    /// directory by that: it is unpacked like one that was pulled.
+    ///
+    /// # Errors
+    /// Those of `fill`, and [`PackLayerError`].
+    pub fn pack_written<E: From<PackError> + From<PackLayerError>>(
+        &self,
+        lease: &Lease,
+        format: LayerFormat,
+        workers: usize,
+        fill: impl FnOnce(&mut dyn std::io::Write) -> Result<u64, E>,
+    ) -> Result<BlobInfo, E> {
+        let (_, blob) = self.keep_packed(lease, format, workers, |packing, writer| {
+            let (packed, _out) = rbuild_layer::pack_with(&packing, writer, fill)?;
+            Ok::<_, E>(packed)
+        })?;
+        Ok(blob)
+    }
+
+    /// Keeps what `pack` writes as a blob, and what is known of it.
+    fn keep_packed<E: From<PackLayerError>>(
+        &self,
+        lease: &Lease,
+        format: LayerFormat,
+        workers: usize,
+        pack: impl FnOnce(Packing, &mut BlobWriter<'_>) -> Result<rbuild_layer::Packed, E>,
+    ) -> Result<(rbuild_layer::Packed, BlobInfo), E> {
         let members = Arc::new(StoredMembers::new(Arc::clone(self.store())));
         let packing = Packing {
             members: Some(Arc::clone(&members) as Arc<dyn Members>),
-            ..Packing::new(options.format, options.workers)
+            ..Packing::new(format, workers)
         };
-        let mut writer = self.store().blob_writer(lease)?;
-        let packed = match self.recompress(id, options, &packing, &mut writer)? {
-            Some(packed) => packed,
-            None => self.write(lease, below, id, options, packing, &mut writer)?,
-        };
-        let blob = writer.commit(None, None)?;
-        members.keep(&blob.digest)?;
+        let mut writer = self.store().blob_writer(lease).map_err(PackLayerError::from)?;
+        let packed = pack(packing, &mut writer)?;
+        let blob = writer.commit(None, None).map_err(PackLayerError::from)?;
+        members.keep(&blob.digest).map_err(PackLayerError::from)?;
+        let (compression, media_type) = compression_name(format);
         let found = DiffBlob {
             digest: blob.digest,
             size: blob.size,
             media_type: media_type.to_owned(),
         };
-        self.store().record_blob(&packed.diff_id, &compression, &found)?;
-        self.note_diff_id(id, options, &packed)?;
-        Ok(BlobInfo {
-            diff_id: packed.diff_id,
+        let recorded = self.store().record_blob(&packed.diff_id, &compression, &found);
+        recorded.map_err(PackLayerError::from)?;
+        let info = BlobInfo {
+            diff_id: packed.diff_id.clone(),
             digest: found.digest,
             size: found.size,
             media_type: found.media_type,
-        })
+        };
+        Ok((packed, info))
     }
 
     /// A blob of a layer in the usual form, whatever its compression, if there is one; the lease holds it.
@@ -297,7 +336,7 @@ impl Snapshotter {
     /// The store's.
     pub fn packed_layer(&self, lease: &Lease, id: &LayerId) -> Result<Option<BlobInfo>, StoreError> {
         let facts = self.store().layer_facts(self.form_name(), id)?;
-        let Some(diff_id) = facts.and_then(|facts| facts.diff_id) else {
+        let Some(diff_id) = facts.and_then(|facts| facts.diff_id).or_else(|| id.diff_id()) else {
             return Ok(None);
         };
         self.find_blob(lease, &diff_id, "", None)
@@ -420,7 +459,7 @@ impl Snapshotter {
             return Ok(digest.map(DiffId));
         }
         let facts = self.store().layer_facts(self.form_name(), id)?;
-        Ok(facts.and_then(|facts| facts.diff_id))
+        Ok(facts.and_then(|facts| facts.diff_id).or_else(|| id.diff_id()))
     }
 
     fn note_diff_id(

@@ -321,7 +321,12 @@ pub(crate) async fn layer_blob(
     subject: &Subject,
     output: &Output,
 ) -> Result<(Descriptor, LayerFacts), ImageExportError> {
-    let remote = job.remote(layer);
+    let known = job.remote(layer);
+    let created = known.as_ref().and_then(|remote| remote.created);
+    let (own, remote) = match known {
+        Some(known) if known.is_own => (Some(known), None),
+        known => (None, known),
+    };
     if let Some(remote) = &remote
         && !output.force_compression
     {
@@ -331,22 +336,16 @@ pub(crate) async fn layer_blob(
             facts(job, layer, remote.diff_id.clone(), remote.created)?,
         ));
     }
-    let known = remote.as_ref().and_then(|remote| remote.created);
-    if remote.is_some() {
-        let chain = below.iter().chain([layer]).cloned().collect();
-        job.unpack_chain(&Chain::new(chain)).await?;
-    }
     let newest = subject
         .epoch
         .filter(|_| output.rewrite_timestamp && remote.is_none());
+    // What has no directory of its own is compressed anew from its blob, unless its tar has to change.
+    if remote.is_some() || (own.is_some() && newest.is_some()) {
+        let chain = below.iter().chain([layer]).cloned().collect();
+        job.unpack_chain(&Chain::new(chain)).await?;
+    }
     let options = PackLayerOptions {
-        format: match output.compression {
-            LayerCompression::Uncompressed => LayerFormat::Uncompressed,
-            LayerCompression::Gzip => {
-                LayerFormat::Gzip(output.compression_level.and_then(|level| level.try_into().ok()))
-            }
-            LayerCompression::Zstd => LayerFormat::Zstd(output.compression_level),
-        },
+        format: layer_format(output),
         workers: rbuild_sys::process::processors(),
         newest_mtime: newest.map(Timestamp::unix_seconds),
         xattrs: ExportedXattrs::Capability,
@@ -368,7 +367,17 @@ pub(crate) async fn layer_blob(
             .annotations
             .insert(REWRITTEN_TIMESTAMP.to_owned(), newest.to_string());
     }
-    Ok((descriptor, facts(job, layer, packed.diff_id, known)?))
+    Ok((descriptor, facts(job, layer, packed.diff_id, created)?))
+}
+
+/// The form that new layers have in `output`.
+pub(crate) fn layer_format(output: &Output) -> LayerFormat {
+    let level = output.compression_level;
+    match output.compression {
+        LayerCompression::Uncompressed => LayerFormat::Uncompressed,
+        LayerCompression::Gzip => LayerFormat::Gzip(level.and_then(|level| level.try_into().ok())),
+        LayerCompression::Zstd => LayerFormat::Zstd(level),
+    }
 }
 
 fn facts(

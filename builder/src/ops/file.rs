@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rbuild_fileops::{ActionError, Owner, OwnerError, SourceTree, resolve_owner};
-use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, InputIndex, UserOpt};
+use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, InputIndex, UserOpt, VertexDigest};
 use rbuild_layer::DevicePolicy;
-use rbuild_snapshotter::StackError;
+use rbuild_snapshotter::{BlobInfo, StackError};
+use rbuild_store::LayerId;
 use rbuild_sys::RootFd;
 
 use super::content::tree;
@@ -14,6 +15,7 @@ use super::{OpError, blocking, local};
 use crate::failed::{FailedPart, Left};
 use crate::job::Job;
 use crate::solve::Reporter;
+use crate::straight::{self, Wanted};
 use crate::value::{Chain, Value};
 
 /// Runs `file` and gives its outputs. Actions that only continue each other share a layer; one whose result is an
@@ -24,12 +26,13 @@ use crate::value::{Chain, Value};
 /// [`OpError::File`] and those of the inputs.
 pub async fn run(
     job: &Job,
-    file: &FileOp,
+    (digest, file): (&VertexDigest, &FileOp),
     inputs: &[Value],
     reporter: &Reporter,
     left: &mut Left,
 ) -> Result<Vec<Chain>, OpError> {
     let mut run = Run {
+        wanted: job.finals.of(digest).filter(|_| file.outputs() == 1),
         job,
         inputs,
         reporter,
@@ -39,7 +42,8 @@ pub async fn run(
     let mut at = 0;
     while at < file.actions.len() {
         let end = at + run_length(&file.actions[at..], at, inputs.len());
-        let chain = match run.layer(&file.actions[at..end]).await {
+        let is_last = end == file.actions.len();
+        let chain = match run.layer(&file.actions[at..end], is_last).await {
             Ok(chain) => chain,
             Err(failed) => {
                 let action = at + failed.offset;
@@ -106,6 +110,8 @@ impl<E: Into<OpError>> From<E> for Box<Failed> {
 }
 
 struct Run<'a> {
+    /// What is wanted of the last layer, if it is only exported.
+    wanted: Option<Wanted>,
     job: &'a Job,
     inputs: &'a [Value],
     reporter: &'a Reporter,
@@ -135,8 +141,8 @@ impl Run<'_> {
         }
     }
 
-    /// Runs actions that share a layer.
-    async fn layer(&self, actions: &[FileAction]) -> Result<Chain, Box<Failed>> {
+    /// Runs actions that share a layer, the last one of the operation if `is_last`.
+    async fn layer(&self, actions: &[FileAction], is_last: bool) -> Result<Chain, Box<Failed>> {
         let job = self.job;
         let base = match actions.first().and_then(|action| action.input) {
             Some(index) => local::chain(job, &self.value(index)?).await?,
@@ -155,8 +161,17 @@ impl Run<'_> {
         let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
         let (kinds, reporter) = (kinds(actions), self.reporter.clone());
         let keep = job.settings.keep_failed;
-        blocking(move || {
+        let wanted = self.wanted.clone().filter(|_| is_last);
+        let made = blocking(move || {
             let snapshot = |error: StackError| Box::<Failed>::from(error);
+            if let Some(wanted) = wanted {
+                let actions = kinds.iter().zip(&sources).zip(&databases);
+                let actions = actions.map(|((kind, source), database)| (kind, source, database));
+                let below = base.layers();
+                if let Some(blob) = straight::pack(&engine.snapshotter, &lease, below, actions, &wanted) {
+                    return Ok((base, Made::Blob(blob)));
+                }
+            }
             let workspace = engine.snapshotter.workspace(&lease, base.layers());
             let mut workspace = workspace.map_err(snapshot)?;
             let root = workspace.mount().map_err(snapshot)?;
@@ -181,10 +196,23 @@ impl Run<'_> {
             }
             drop(root);
             let layer = workspace.commit().map_err(snapshot)?;
-            Ok(base.with(layer.id))
-        })
-        .await
+            Ok::<_, Box<Failed>>((base, Made::Layer(layer.id)))
+        });
+        let (base, made) = made.await?;
+        let id = match made {
+            Made::Layer(id) => id,
+            Made::Blob(blob) => straight::note(job, &blob, base.layers()),
+        };
+        Ok(base.with(id))
     }
+}
+
+/// What actions made.
+enum Made {
+    /// A layer directory.
+    Layer(LayerId),
+    /// The blob of one.
+    Blob(BlobInfo),
 }
 
 fn kinds(actions: &[FileAction]) -> Vec<FileActionKind> {
@@ -243,6 +271,13 @@ fn with_known_owner<'a>(
     let mut changed = kind.clone();
     set_owner(&mut changed, taken);
     (Cow::Owned(changed), Some(text))
+}
+
+/// The owner that a copy gives; `None` if it cannot be given, or is one to warn of.
+#[expect(clippy::option_option, reason = "whether there is one, and who it is")]
+pub(crate) fn known_owner(kind: &FileActionKind, users: &RootFd) -> Option<Option<Owner>> {
+    let owner = kind.owner().map(|owner| resolve_owner(owner, users));
+    owner.transpose().ok()
 }
 
 fn set_owner(kind: &mut FileActionKind, owner: ChownOpt) {

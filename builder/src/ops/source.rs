@@ -155,6 +155,7 @@ pub(crate) fn image_chain(
             below: layers[..index].to_vec(),
             created: None,
             origin: image.origin.clone(),
+            is_own: false,
             vertex: Arc::clone(shown),
         };
         remotes.entry(layer.clone()).or_insert_with(|| Arc::new(remote));

@@ -86,17 +86,22 @@ pub(super) enum StartProblem {
     },
 }
 
+/// Where the program that `config` names may be, as absolute paths.
+#[must_use]
+pub(crate) fn programs(config: &[u8]) -> Vec<PathBuf> {
+    let config: Option<Config> = serde_json::from_slice(config).ok();
+    let container = config.and_then(|config| config.config).unwrap_or_default();
+    let places = container.program().map(|program| container.places(&program));
+    let places = places.unwrap_or_default();
+    places.iter().map(|place| rbuild_sys::clean(place)).collect()
+}
+
 /// What keeps the program that `config` names from starting in `root`. `None` also where nobody can tell.
 #[must_use]
 pub(super) fn problem(root: &RootFd, config: &[u8]) -> Option<StartProblem> {
     let config: Config = serde_json::from_slice(config).ok()?;
     let container = config.config.unwrap_or_default();
-    let argv = container
-        .entrypoint
-        .as_ref()
-        .filter(|e| !e.is_empty())
-        .or(container.cmd.as_ref())?;
-    let mut program = PathBuf::from(argv.first().filter(|first| !first.is_empty())?);
+    let mut program = container.program()?;
     let mut named_by = None;
     for _ in 0..SCRIPTS_MAX {
         let found = find(root, &program, &container);
@@ -125,28 +130,33 @@ pub(super) fn problem(root: &RootFd, config: &[u8]) -> Option<StartProblem> {
 
 /// Where the program is, as `execvp` in a container would look for it.
 fn find(root: &RootFd, program: &Path, container: &Container) -> Option<PathBuf> {
-    let is_file = |path: &Path| {
+    let is_file = |path: &PathBuf| {
         root.stat(path).is_ok_and(|stat| {
             rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
         })
     };
-    if program.as_os_str().as_bytes().contains(&b'/') {
-        let work = container
-            .working_dir
-            .as_deref()
-            .filter(|dir| !dir.is_empty())
-            .unwrap_or("/");
-        let path = Path::new(work).join(program);
-        return is_file(&path).then_some(path);
+    container.places(program).into_iter().find(is_file)
+}
+
+impl Container {
+    /// The program as the config names it.
+    fn program(&self) -> Option<PathBuf> {
+        let entrypoint = self.entrypoint.as_ref().filter(|argv| !argv.is_empty());
+        let argv = entrypoint.or(self.cmd.as_ref())?;
+        argv.first().filter(|first| !first.is_empty()).map(PathBuf::from)
     }
-    let path = container
-        .env
-        .iter()
-        .flatten()
-        .find_map(|variable| variable.strip_prefix("PATH="))?;
-    path.split(':')
-        .map(|dir| Path::new(dir).join(program))
-        .find(|path| is_file(path))
+
+    /// The paths that `execvp` would try for `program`, in order.
+    fn places(&self, program: &Path) -> Vec<PathBuf> {
+        if program.as_os_str().as_bytes().contains(&b'/') {
+            let work = self.working_dir.as_deref().filter(|dir| !dir.is_empty());
+            return vec![Path::new(work.unwrap_or("/")).join(program)];
+        }
+        let mut variables = self.env.iter().flatten();
+        let path = variables.find_map(|variable| variable.strip_prefix("PATH="));
+        let dirs = path.into_iter().flat_map(|path| path.split(':'));
+        dirs.map(|dir| Path::new(dir).join(program)).collect()
+    }
 }
 
 fn read_head(root: &RootFd, path: &Path) -> Option<Vec<u8>> {

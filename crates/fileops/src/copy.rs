@@ -18,7 +18,9 @@ use rbuild_sys::{RootFd, clean};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
+pub(crate) use crate::copy::engine::Dress;
 use crate::copy::engine::{Engine, TopDir};
+pub(crate) use crate::copy::file::open_regular;
 use crate::dest::{Dest, DestError, NewDir, Place};
 use crate::dirstack::DIR_FLAGS;
 use crate::missing::MissingSource;
@@ -182,7 +184,7 @@ impl CopyReport {
 }
 
 /// The destination cleaned as text, but with the slash or `/.` at its end that makes it a directory.
-fn target_path(dest: &str) -> PathBuf {
+pub(crate) fn target_path(dest: &str) -> PathBuf {
     let mut cleaned = clean(Path::new(dest)).into_os_string();
     if (dest.ends_with('/') || dest.ends_with("/.") || dest == "." || dest.is_empty()) && cleaned != "/" {
         cleaned.push("/");

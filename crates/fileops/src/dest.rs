@@ -184,7 +184,7 @@ impl<'a> Dest<'a> {
 }
 
 /// Parent and last name of a path, unless it is `/` or ends in `.` or `..` and so names a directory.
-fn split(path: &Path) -> Option<(PathBuf, OsString)> {
+pub(crate) fn split(path: &Path) -> Option<(PathBuf, OsString)> {
     let bytes = path.as_os_str().as_bytes();
     let trimmed = bytes.len() - bytes.iter().rev().take_while(|b| **b == b'/').count();
     let at = bytes[..trimmed]

@@ -6,7 +6,8 @@
 //! - [`decompress`] and [`TarReader`] read what others wrote, within [`Limits`];
 //! - [`unpack`] makes a layer directory of a layer, [`extract`] puts an archive given to `ADD` onto a root;
 //! - [`merge_layers`] makes one directory of layer directories, [`link_touched`] a layer of what was changed in it;
-//! - [`write_tar`] and [`pack`] make the layer that BuildKit would make of a directory, [`TarWriter`] any archive.
+//! - [`write_tar`] and [`pack`] make the layer that BuildKit would make of a directory, [`LayerTar`] one that was never a
+//!   directory, [`TarWriter`] any archive.
 //!
 //! ```
 //! use rbuild_layer::{Compression, DecompressLimits, LayerFormat, Limits, Packing, TarReader, decompress, pack_with};
@@ -54,7 +55,7 @@ pub use pax::PaxError;
 pub use reader::{ReadError, TarReader};
 pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};
 pub use write_tar::{
-    Contents, ExportedXattrs, LateLinks, Upper, WriteError, WriteOptions, Written, is_explicit, link_changes,
-    link_touched, link_tree, merge_layers, write_tar, write_trees,
+    Contents, ExportedXattrs, LateLinks, LayerTar, Upper, WriteError, WriteOptions, Written, is_explicit,
+    link_changes, link_touched, link_tree, merge_layers, write_tar, write_trees,
 };
 pub use writer::{TarWriteError, TarWriter};

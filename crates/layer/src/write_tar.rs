@@ -26,9 +26,10 @@ use rbuild_sys::RootFd;
 use rbuild_sys::overlay::Form;
 use rustix::io::Errno;
 
+use crate::entry::Entry;
 use crate::reader::printable;
 use crate::writer::{TarWriteError, TarWriter};
-use sink::TarSink;
+use sink::{Sink as _, TarSink};
 
 /// Which extended attributes go into a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -123,16 +124,8 @@ pub fn write_tar(
     options: &WriteOptions<'_>,
     out: impl Write,
 ) -> Result<Written, WriteError> {
-    let writer = TarWriter::new(io::BufWriter::with_capacity(OUT_BUFFER_BYTES, out));
-    let walked = walk::Walk::new(layer, form, options, TarSink::new(writer))?.run()?;
-    let (writer, entries) = (walked.sink.writer, walked.entries);
-    let bytes = writer.bytes();
-    let mut buffered = writer.finish()?;
-    buffered.flush().map_err(TarWriteError::Io)?;
-    Ok(Written {
-        bytes: bytes + TRAILER_BYTES,
-        entries,
-    })
+    let walked = walk::Walk::new(layer, form, options, sink_to(out))?.run()?;
+    end(walked.sink, walked.entries)
 }
 
 /// Writes several trees as one tar, each below a directory of its own (`linux_amd64`), in this order.
@@ -145,10 +138,7 @@ pub fn write_trees(
     options: &WriteOptions<'_>,
     out: impl Write,
 ) -> Result<Written, WriteError> {
-    let mut sink = TarSink::new(TarWriter::new(io::BufWriter::with_capacity(
-        OUT_BUFFER_BYTES,
-        out,
-    )));
+    let mut sink = sink_to(out);
     let mut entries = 0;
     for (name, tree) in trees {
         let walk = walk::Walk::new(*tree, form, options, sink)?;
@@ -157,9 +147,68 @@ pub fn write_trees(
         sink = walked.sink;
         entries += walked.entries;
     }
-    let writer = sink.writer;
-    let bytes = writer.bytes();
-    let mut buffered = writer.finish()?;
+    end(sink, entries)
+}
+
+/// A layer's archive that is written entry by entry, in the order of a walk: by those who have no layer directory.
+#[derive(Debug)]
+pub struct LayerTar<W: Write> {
+    sink: TarSink<io::BufWriter<W>>,
+    entries: u64,
+}
+
+impl<W: Write> LayerTar<W> {
+    /// An archive that goes to `out`.
+    pub fn new(out: W) -> Self {
+        Self {
+            sink: sink_to(out),
+            entries: 0,
+        }
+    }
+
+    /// Writes an entry without content. The path of a directory ends in a slash.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn entry(&mut self, entry: &Entry) -> Result<(), WriteError> {
+        self.entries += 1;
+        self.sink.entry(entry)
+    }
+
+    /// Writes a regular file of `size` bytes, read from where `fd` stands.
+    ///
+    /// # Errors
+    /// [`WriteError::Changed`] if it has fewer by now, and the others.
+    pub fn file(&mut self, entry: &Entry, fd: BorrowedFd<'_>, size: u64) -> Result<(), WriteError> {
+        self.entry(entry)?;
+        self.sink.content(fd, size, &entry.path)
+    }
+
+    /// Entries written so far.
+    #[must_use]
+    pub const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Ends the archive.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn finish(self) -> Result<Written, WriteError> {
+        end(self.sink, self.entries)
+    }
+}
+
+fn sink_to<W: Write>(out: W) -> TarSink<io::BufWriter<W>> {
+    TarSink::new(TarWriter::new(io::BufWriter::with_capacity(
+        OUT_BUFFER_BYTES,
+        out,
+    )))
+}
+
+fn end<W: Write>(sink: TarSink<io::BufWriter<W>>, entries: u64) -> Result<Written, WriteError> {
+    let bytes = sink.writer.bytes();
+    let mut buffered = sink.writer.finish()?;
     buffered.flush().map_err(TarWriteError::Io)?;
     Ok(Written {
         bytes: bytes + TRAILER_BYTES,

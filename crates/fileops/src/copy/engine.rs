@@ -21,14 +21,43 @@ use crate::walk::{self, Dir, Filter, Leaf, Visitor, WalkError};
 use crate::xattr::{self, Xattrs};
 use rbuild_sys::data::DataCopier;
 
+/// What a copy makes of the metadata of what it copies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dress<'a> {
+    /// The owner of everything; each has its own if absent.
+    pub(crate) owner: Option<Owner>,
+    /// What becomes of the permission bits.
+    pub(crate) mode: Option<&'a ModeChange>,
+    /// The time of everything; each has its own if absent.
+    pub(crate) time: Option<FileTime>,
+}
+
+impl Dress<'_> {
+    pub(crate) fn owner_of(&self, stat: &Stat) -> Owner {
+        self.owner.unwrap_or(Owner {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        })
+    }
+
+    /// Permission bits, `07777`.
+    pub(crate) fn mode_of(&self, stat: &Stat) -> u32 {
+        let bits = stat.st_mode & 0o7777;
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        self.mode.map_or(bits, |change| change.apply(bits, is_dir))
+    }
+
+    pub(crate) fn times_of(&self, stat: &Stat) -> rustix::fs::Timestamps {
+        self.time.map_or_else(|| source_times(stat), both)
+    }
+}
+
 /// What all threads of one match share.
 #[derive(Debug)]
 pub(super) struct Engine<'a> {
     pub(super) source: &'a SourceTree,
     pub(super) filter: &'a Filter,
-    owner: Option<Owner>,
-    mode: Option<&'a ModeChange>,
-    time: Option<FileTime>,
+    dress: Dress<'a>,
     pub(super) replace: bool,
     base: &'a Path,
     pub(super) target: PathBuf,
@@ -101,9 +130,11 @@ impl<'a> Engine<'a> {
         Self {
             source,
             filter,
-            owner,
-            mode,
-            time: action.time,
+            dress: Dress {
+                owner,
+                mode,
+                time: action.time,
+            },
             replace: action.always_replace_existing,
             base,
             target: PathBuf::new(),
@@ -171,20 +202,15 @@ impl<'a> Engine<'a> {
     }
 
     pub(super) fn owner_of(&self, stat: &Stat) -> Owner {
-        self.owner.unwrap_or(Owner {
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-        })
+        self.dress.owner_of(stat)
     }
 
     pub(super) fn mode_of(&self, stat: &Stat) -> Mode {
-        let bits = stat.st_mode & 0o7777;
-        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        Mode::from_raw_mode(self.mode.map_or(bits, |change| change.apply(bits, is_dir)))
+        Mode::from_raw_mode(self.dress.mode_of(stat))
     }
 
     pub(super) fn times_of(&self, stat: &Stat) -> rustix::fs::Timestamps {
-        self.time.map_or_else(|| source_times(stat), both)
+        self.dress.times_of(stat)
     }
 
     pub(super) fn path(&self, relative: &[u8]) -> PathBuf {

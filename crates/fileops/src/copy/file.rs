@@ -42,6 +42,19 @@ impl Job<'_> {
     }
 }
 
+/// Opens a regular file and says what it is; `None` if the name is another kind of thing by now.
+pub(crate) fn open_regular(dir: &OwnedFd, name: &CString) -> Result<Option<(OwnedFd, Stat)>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let stat = rbuild_sys::owner::fstat(&file)?;
+    let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    Ok(is_regular.then_some((file, stat)))
+}
+
 impl Engine<'_> {
     /// Copies `name` of `from` to `to_name` in `to`.
     pub(super) fn copy_leaf(
@@ -82,16 +95,10 @@ impl Engine<'_> {
 
     fn copy_regular(&self, job: &Job<'_>) -> Result<(), CopyError> {
         let read = |verb| move |e| self.read_error(verb, &job.relative(), e);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let source = match rustix::fs::openat(job.from, job.name, flags, Mode::empty()) {
-            Ok(source) => source,
-            Err(Errno::LOOP | Errno::NXIO) => return Err(self.changed(job)),
-            Err(e) => return Err(read("open")(e)),
-        };
-        let stat = rbuild_sys::owner::fstat(&source).map_err(read("stat"))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let opened = open_regular(job.from, job.name).map_err(read("open"))?;
+        let Some((source, stat)) = opened else {
             return Err(self.changed(job));
-        }
+        };
         let stat = self.source.seen(stat, false);
         let xattrs = xattr::read(&source, self.source.origin());
         let target = self.create(job)?;

@@ -15,4 +15,5 @@ mod hash;
 mod hostile;
 mod patterns;
 mod speed;
+mod straight;
 mod support;

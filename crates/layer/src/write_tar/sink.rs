@@ -26,6 +26,7 @@ pub(super) trait Sink {
 }
 
 /// Changes as an archive.
+#[derive(Debug)]
 pub(super) struct TarSink<W: Write> {
     pub(super) writer: TarWriter<W>,
     buffer: Vec<u8>,
