@@ -2,14 +2,15 @@
 //! layer, entry by entry.
 //!
 //! What belongs here: anything that one Dockerfile and one context decide. The directories:
-//! `parse`, `from`, `arg`, `env`, `run`, `mount`, `copy`, `add`, `heredoc`, `workdir`, `user`, `volume`, `onbuild`,
-//! `config` (all instructions that only set metadata), `ignore`.
+//! the instructions by their names; `config`, what those that only set metadata make together; flags and parts that have more
+//! than a few cases (`mount`, `heredoc`, `link`, `parents`, `exclude`, `chmod`, `chown`, `platform`); `parse`, what holds for
+//! all of them; `ignore`; and `check`, the questions that are asked about a Dockerfile.
 
 use std::path::{Path, PathBuf};
 
 use rbuild_testkit::base;
 use rbuild_testkit::command::TestHome;
-use rbuild_testkit::conformance::{Case, ObservedImage, differences, excerpt};
+use rbuild_testkit::conformance::{Case, ObservedImage, answer, excerpt};
 use rbuild_testkit::image::{Image, OciLayout};
 use rbuild_testkit::validate;
 
@@ -61,13 +62,25 @@ impl Runner {
         case.lay_out(&dir).map_err(|error| format!("{error:#}"))?;
         self.home.hand_over();
         let archive = self.home.work().join("image.tar");
-        let ran = self
-            .home
-            .command(RBUILD)
-            .args(case.rbuild_args(&dir, &self.bases_dir))
-            .arg(format!("--output=type=oci,dest={}", archive.display()))
-            .run();
-        let Some(want) = expected.image else {
+        let mut command = self.home.command(RBUILD);
+        command = command.args(case.rbuild_args(&dir, &self.bases_dir));
+        if case.recipe.call.is_none() {
+            command = command.arg(format!("--output=type=oci,dest={}", archive.display()));
+        }
+        let ran = command.run();
+        if expected.answer.is_some() {
+            // The status of a question is that there are warnings, 1, or none.
+            if ran.status.code().is_none_or(|code| code > 1) || ran.stderr.contains("panicked at") {
+                return Err(ran.to_string());
+            }
+            return match expected.answer_difference(&answer(&ran.stdout_text(), &dir)) {
+                Some(sentence) if !case.recipe.differs.contains_key("answer") => {
+                    Err(format!("{sentence}\n{ran}"))
+                }
+                _ => Ok(()),
+            };
+        }
+        if expected.error.is_some() {
             if ran.status.code().is_none_or(|code| code == 0) || ran.stderr.contains("panicked at") {
                 return Err(format!(
                     "must fail with an exit code; BuildKit says {:?}\n{ran}",
@@ -99,9 +112,12 @@ impl Runner {
         }
         let layout = OciLayout::open(&archive).map_err(|error| format!("{error:#}"))?;
         let mut found = validate::problems(&layout).map_err(|error| format!("{error:#}"))?;
-        let image = layout.image().map_err(|error| format!("{error:#}"))?;
-        let have = ObservedImage::of(&image, &self.bases).map_err(|error| format!("{error:#}"))?;
-        found.extend(differences(&want, &have, &case.recipe.differs));
+        let images = layout.images().map_err(|error| format!("{error:#}"))?;
+        let have: Result<Vec<ObservedImage>, String> = images
+            .iter()
+            .map(|image| ObservedImage::of(image, &self.bases).map_err(|error| format!("{error:#}")))
+            .collect();
+        found.extend(expected.image_differences(&have?, &case.recipe.differs));
         if found.is_empty() {
             Ok(())
         } else {
@@ -155,7 +171,10 @@ macro_rules! groups {
     };
 }
 
-groups! { add arg config copy env from heredoc ignore mount onbuild parse run user volume workdir }
+groups! {
+    add arg check chmod chown cmd config copy env exclude expose from healthcheck heredoc ignore label link mount onbuild
+    parents parse platform run shell stopsignal user volume workdir
+}
 
 /// A number that no account has and that no range of ids was given to.
 const WITHOUT_RANGES: u32 = 3_999_999_777;

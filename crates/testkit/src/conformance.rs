@@ -3,6 +3,9 @@
 //! A case is a directory `tests/conformance/<instruction>/<case>/` with `Dockerfile`, `case.toml` and `expect.json`. The
 //! last is never written by hand: `cargo xtask record-conformance` runs the case under a real BuildKit and writes what
 //! came out, with the version that spoke. Where rbuild differs on purpose, `case.toml` says so under `differs`.
+//!
+//! A case may ask for several platforms, and then every image of the index counts; or it may be a question (`call`), and then
+//! the answer is the text that is printed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,6 +38,14 @@ pub struct Recipe {
     /// `--secret`: id and value.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// `--platform`; more than one makes an index.
+    #[serde(default)]
+    pub platforms: Vec<String>,
+    /// A question instead of a build: `lint`, `outline` or `targets`.
+    pub call: Option<Call>,
+    /// Attributes of the front end that hold for all steps.
+    #[serde(default)]
+    pub attributes: Attributes,
     /// Name of the Dockerfile inside the context, where it is not `Dockerfile`. The case's file is written there.
     pub dockerfile: Option<String>,
     /// The build must fail, and every one of these must be in the message.
@@ -49,6 +60,87 @@ pub struct Recipe {
     /// The context.
     #[serde(default, rename = "file")]
     pub files: Vec<Entry>,
+}
+
+/// What can be asked about a Dockerfile without building it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Call {
+    /// Warnings.
+    Lint,
+    /// Arguments and mounts of a target.
+    Outline,
+    /// Stages.
+    Targets,
+}
+
+impl Call {
+    /// `requestid` of BuildKit's front end.
+    #[must_use]
+    pub fn request_id(self) -> &'static str {
+        match self {
+            Self::Lint => "frontend.lint",
+            Self::Outline => "frontend.outline",
+            Self::Targets => "frontend.targets",
+        }
+    }
+
+    /// Value of `--call`.
+    #[must_use]
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Lint => "check",
+            Self::Outline => "outline",
+            Self::Targets => "targets",
+        }
+    }
+}
+
+/// `[attributes]` of a recipe.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Attributes {
+    /// `NAME=ADDRESS` of each further line of `/etc/hosts`.
+    pub add_hosts: Vec<String>,
+    /// `none` or `host`.
+    pub force_network_mode: Option<String>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// `NAME=SOFT:HARD`.
+    pub ulimit: Vec<String>,
+}
+
+impl Attributes {
+    /// As attributes of BuildKit's front end.
+    #[must_use]
+    pub fn of_front_end(&self) -> Vec<(&'static str, String)> {
+        let list = |name, values: &[String]| (!values.is_empty()).then(|| (name, values.join(",")));
+        let size = self.shm_size.map(|bytes| ("shm-size", bytes.to_string()));
+        let network = self.force_network_mode.clone();
+        [
+            list("add-hosts", &self.add_hosts),
+            network.map(|mode| ("force-network-mode", mode)),
+            size,
+            list("ulimit", &self.ulimit),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// As flags of `build`, which those who have them all spell alike.
+    #[must_use]
+    pub fn flags(&self) -> Vec<String> {
+        let host = |line: &String| format!("--add-host={}", line.replacen('=', ":", 1));
+        let hosts = self.add_hosts.iter().map(host);
+        let network = self
+            .force_network_mode
+            .iter()
+            .map(|mode| format!("--network={mode}"));
+        let size = self.shm_size.iter().map(|bytes| format!("--shm-size={bytes}"));
+        let limits = self.ulimit.iter().map(|limit| format!("--ulimit={limit}"));
+        hosts.chain(network).chain(size).chain(limits).collect()
+    }
 }
 
 fn only_busybox() -> Vec<String> {
@@ -121,6 +213,12 @@ impl Case {
         self.recipe.dockerfile.as_deref().unwrap_or("Dockerfile")
     }
 
+    /// Whether the case is the build of one image.
+    #[must_use]
+    pub fn is_one_image(&self) -> bool {
+        self.recipe.call.is_none() && self.recipe.platforms.len() < 2
+    }
+
     /// Arguments of `rbuild build` for a case laid out in `dir`, all but the output.
     #[must_use]
     pub fn rbuild_args(&self, dir: &Path, bases: &Path) -> Vec<String> {
@@ -168,6 +266,16 @@ impl Case {
                 .iter()
                 .map(|target| format!("--target={target}")),
         );
+        if !self.recipe.platforms.is_empty() {
+            args.push(format!("--platform={}", self.recipe.platforms.join(",")));
+        }
+        args.extend(self.recipe.attributes.flags());
+        args.extend(
+            self.recipe
+                .call
+                .iter()
+                .map(|call| format!("--call={}", call.flag())),
+        );
         args.push(dir.join("context").display().to_string());
         args
     }
@@ -207,6 +315,61 @@ pub struct Expectation {
     /// The image, for one that must not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub image: Option<ObservedImage>,
+    /// The images of the other platforms, in the order in which they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub others: Vec<ObservedImage>,
+    /// What a question was answered with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub answer: Option<String>,
+}
+
+impl Expectation {
+    /// Sentences about what is different in these images, empty if nothing that counts is.
+    #[must_use]
+    pub fn image_differences(
+        &self,
+        have: &[ObservedImage],
+        excused: &BTreeMap<String, String>,
+    ) -> Vec<String> {
+        let want: Vec<&ObservedImage> = self.image.iter().chain(&self.others).collect();
+        if want.len() != have.len() {
+            return vec![format!("{} images, {} should be", have.len(), want.len())];
+        }
+        let pairs = want.iter().zip(have).enumerate();
+        pairs
+            .flat_map(|(number, (want, have))| {
+                let found = differences(want, have, excused);
+                let one = self.others.is_empty();
+                found.into_iter().map(move |sentence| {
+                    if one {
+                        sentence
+                    } else {
+                        format!("image {number}: {sentence}")
+                    }
+                })
+            })
+            .collect()
+    }
+
+    /// What is different in the answer to a question, if anything is.
+    #[must_use]
+    pub fn answer_difference(&self, have: &str) -> Option<String> {
+        let want = self.answer.as_deref().unwrap_or_default();
+        (want != have).then(|| format!("the answer is\n{have}\nand not\n{want}"))
+    }
+}
+
+/// The answer to a question about a case laid out in `room`, out of what a builder printed: without the line that counts
+/// the warnings and the path to the Dockerfile, which a client puts in front, and without blanks that no reader sees.
+#[must_use]
+pub fn answer(printed: &str, room: &Path) -> String {
+    let context = format!("{}/", room.join("context").display());
+    let printed = printed.replace(&context, "");
+    let lines = printed
+        .lines()
+        .filter(|line| !line.starts_with("Check complete, "));
+    let text: Vec<&str> = lines.map(str::trim_end).collect();
+    text.join("\n").trim().to_owned()
 }
 
 /// An image without what differs between any two builds of it.
@@ -456,6 +619,40 @@ mod tests {
         let found = differences(&want, &have, &BTreeMap::new());
         assert_eq!(found.len(), 6, "{found:#?}");
         assert!(differences(&want, &want.clone(), &BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn every_image_of_an_index_counts() {
+        let (one, two) = (
+            observed(&[("a", "f 0644 0:0 \"1\"")]),
+            observed(&[("b", "d 0755 0:0")]),
+        );
+        let want = Expectation {
+            oracle: String::new(),
+            error: None,
+            excerpt: None,
+            image: Some(one.clone()),
+            others: vec![two.clone()],
+            answer: None,
+        };
+        let none = BTreeMap::new();
+        assert!(
+            want.image_differences(&[one.clone(), two.clone()], &none)
+                .is_empty()
+        );
+        assert_eq!(want.image_differences(&[one.clone()], &none).len(), 1);
+        let found = want.image_differences(&[one.clone(), one], &none);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("image 1: "), "{found:?}");
+    }
+
+    #[test]
+    fn an_answer_is_what_was_printed_without_the_clients_count() {
+        let printed =
+            "Check complete, 1 warning has been found!\n\nWARNING: a  \n/room/context/Dockerfile:1\n\n";
+        let room = Path::new("/room");
+        assert_eq!(answer(printed, room), "WARNING: a\nDockerfile:1");
+        assert_eq!(answer("Check complete, no warnings found.\n", room), "");
     }
 
     #[test]

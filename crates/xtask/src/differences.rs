@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use rbuild_testkit::base;
-use rbuild_testkit::conformance::{Case, Expectation, differences};
+use rbuild_testkit::conformance::{Case, Expectation};
 use rbuild_testkit::image::{Image, OciLayout};
 
 use crate::record::{Oracle, Outcome};
@@ -65,22 +65,26 @@ impl Rbuild {
         let room = tempfile::tempdir()?;
         case.lay_out(room.path())?;
         let archive = room.path().join("image.tar");
-        let output = Command::new(&self.program)
-            .env("RBUILD_ROOT", room.path().join("store"))
-            .args(case.rbuild_args(room.path(), self.bases_dir.as_ref()))
-            .arg(format!("--output=type=oci,dest={}", archive.display()))
+        let mut command = Command::new(&self.program);
+        command.env("RBUILD_ROOT", room.path().join("store"));
+        command.args(case.rbuild_args(room.path(), self.bases_dir.as_ref()));
+        if case.recipe.call.is_none() {
+            command.arg(format!("--output=type=oci,dest={}", archive.display()));
+        }
+        let output = command
             .output()
             .with_context(|| format!("start {}", self.program))?;
-        let observed = Outcome::of(&output, &archive, &self.bases, "ERROR: ");
+        let observed = Outcome::of(case, &output, &archive, &self.bases, "ERROR: ");
         observed.with_context(|| case.name.clone())
     }
 }
 
 /// What is different, a sentence each.
 fn found(expected: &Expectation, outcome: Outcome) -> Vec<String> {
-    match (&expected.image, &expected.error, outcome) {
-        (Some(want), _, Outcome::Image(have)) => differences(want, &have, &BTreeMap::new()),
-        (_, Some(want), Outcome::Error(have)) => {
+    match (&expected.error, outcome) {
+        (None, Outcome::Images(have)) => expected.image_differences(&have, &BTreeMap::new()),
+        (None, Outcome::Answer(have)) => expected.answer_difference(&have).into_iter().collect(),
+        (Some(want), Outcome::Error(have)) => {
             let mut found = Vec::new();
             if message(want) != message(&have.line) {
                 found.push(format!("`{}`, not `{}`", message(&have.line), message(want)));
@@ -99,8 +103,9 @@ fn found(expected: &Expectation, outcome: Outcome) -> Vec<String> {
             }
             found
         }
-        (_, _, Outcome::Image(_)) => vec!["an image, not an error".to_owned()],
-        (_, _, Outcome::Error(have)) => vec![format!("an error: {}", have.line)],
+        (Some(_), Outcome::Images(_)) => vec!["an image, not an error".to_owned()],
+        (Some(_), Outcome::Answer(have)) => vec![format!("an answer, not an error: {have}")],
+        (None, Outcome::Error(have)) => vec![format!("an error: {}", have.line)],
     }
 }
 
@@ -155,7 +160,7 @@ impl Table {
 
     fn page(&self, asked: bool) -> String {
         let mut page = "# Differences from BuildKit\n\nMade by `cargo xtask differences` out of [tests/conformance](../tests/conformance), \
-            not by hand. Compared are, of every case, the\nconfig, the history and each file of each layer, or the words of the error.\n\n"
+            not by hand. Compared are, of every case, the\nconfig, the history and each file of each layer, or the words of the error, or the answer to a question.\n\n"
             .to_owned();
         for (oracle, cases) in &self.oracles {
             // Writing to a string cannot fail.

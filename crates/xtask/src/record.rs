@@ -3,20 +3,24 @@
 //! The images that cases build from are handed over as named contexts from an OCI layout, so neither builder needs a
 //! registry and both start from the same bytes.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rbuild_testkit::base;
-use rbuild_testkit::conformance::{Case, Expectation, ObservedImage, excerpt};
+use rbuild_testkit::conformance::{Case, Expectation, ObservedImage, answer, excerpt};
 use rbuild_testkit::image::{Image, OciLayout};
 
 use crate::shell;
 
 /// What a builder made of a case.
 pub(crate) enum Outcome {
-    /// An image.
-    Image(ObservedImage),
+    /// An image, or one for each platform.
+    Images(Vec<ObservedImage>),
+    /// What a question was answered with.
+    Answer(String),
     /// An error.
     Error(Failed),
 }
@@ -30,11 +34,29 @@ pub(crate) struct Failed {
 }
 
 impl Outcome {
-    /// What a builder that wrote its image to `archive` said; its last line that begins with `mark` is its error.
-    pub(crate) fn of(output: &Output, archive: &Path, bases: &[Image], mark: &str) -> Result<Self> {
+    /// What a builder that wrote the images of a case to `archive` said; its last line that begins with `mark` is its error.
+    pub(crate) fn of(
+        case: &Case,
+        output: &Output,
+        archive: &Path,
+        bases: &[Image],
+        mark: &str,
+    ) -> Result<Self> {
+        // A client's status says whether there are warnings, once there is an answer.
+        if case.recipe.call.is_some() && (output.status.success() || !output.stdout.is_empty()) {
+            return Ok(Self::Answer(answer(
+                &String::from_utf8_lossy(&output.stdout),
+                archive.parent().context("an archive lies in its room")?,
+            )));
+        }
         if output.status.success() {
-            let image = OciLayout::open(archive)?.image()?;
-            return Ok(Self::Image(ObservedImage::of(&image, bases)?));
+            let layout = OciLayout::open(archive)?;
+            let images = match case.is_one_image() {
+                true => vec![layout.image()?],
+                false => layout.images()?,
+            };
+            let images = images.iter().map(|image| ObservedImage::of(image, bases));
+            return Ok(Self::Images(images.collect::<Result<_>>()?));
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
         let error = stderr.lines().rfind(|line| line.starts_with(mark));
@@ -79,19 +101,23 @@ impl Oracle {
     pub(crate) fn build(&self, case: &Case) -> Result<Outcome> {
         let room = tempfile::tempdir()?;
         case.lay_out(room.path())?;
+        renew(room.path())?;
         let archive = room.path().join("image.tar");
-        let output = self
-            .command(case, room.path())?
-            .arg(format!("--output=type=oci,dest={}", archive.display()))
-            .output()?;
-        Ok(match Outcome::of(&output, &archive, &self.bases, "error: ")? {
-            // Paths of this run and ids of the daemon's would make the record differ each time.
-            Outcome::Error(error) => Outcome::Error(Failed {
-                line: without_run_ids(&error.line.replace(&room.path().display().to_string(), "DIR")),
-                ..error
-            }),
-            image @ Outcome::Image(_) => image,
-        })
+        let mut command = self.command(case, room.path())?;
+        if case.recipe.call.is_none() {
+            command.arg(format!("--output=type=oci,dest={}", archive.display()));
+        }
+        let output = command.output()?;
+        Ok(
+            match Outcome::of(case, &output, &archive, &self.bases, "error: ")? {
+                // Paths of this run and ids of the daemon's would make the record differ each time.
+                Outcome::Error(error) => Outcome::Error(Failed {
+                    line: without_run_ids(&error.line.replace(&room.path().display().to_string(), "DIR")),
+                    ..error
+                }),
+                other => other,
+            },
+        )
     }
 
     /// `buildctl build` of a case laid out in `room`, all but the output.
@@ -142,6 +168,13 @@ impl Oracle {
                 .iter()
                 .map(|target| format!("--opt=target={target}")),
         );
+        if !case.recipe.platforms.is_empty() {
+            command.arg(format!("--opt=platform={}", case.recipe.platforms.join(",")));
+        }
+        let attributes = case.recipe.attributes.of_front_end().into_iter();
+        command.args(attributes.map(|(name, value)| format!("--opt={name}={value}")));
+        let call = case.recipe.call.iter();
+        command.args(call.map(|call| format!("--opt=requestid={}", call.request_id())));
         Ok(command)
     }
 }
@@ -166,33 +199,57 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 }
 
 fn record(case: &Case, oracle: &Oracle) -> Result<String> {
-    let (image, error, excerpt) = match oracle.build(case)? {
-        Outcome::Image(image) => (Some(image), None, None),
-        Outcome::Error(error) => (None, Some(error.line), error.excerpt),
-    };
-    let line = match (&image, &error) {
-        (Some(image), _) if case.recipe.fails.is_empty() => {
-            format!("{} layers over {}", image.layers.len(), image.base_layers)
-        }
-        (_, Some(error)) if !case.recipe.fails.is_empty() => {
-            let lacking = case
-                .recipe
-                .fails
-                .iter()
-                .find(|part| !error.contains(part.as_str()));
-            ensure!(lacking.is_none(), "the error lacks {lacking:?}: {error}");
-            error.clone()
-        }
-        (_, Some(error)) => bail!("BuildKit fails: {error}"),
-        _ => bail!("BuildKit succeeds where it should fail"),
-    };
-    case.record(&Expectation {
+    let mut expectation = Expectation {
         oracle: oracle.version.clone(),
-        error,
-        excerpt,
-        image,
-    })?;
+        error: None,
+        excerpt: None,
+        image: None,
+        others: Vec::new(),
+        answer: None,
+    };
+    let must_fail = !case.recipe.fails.is_empty();
+    let line = match oracle.build(case)? {
+        Outcome::Images(mut images) if !must_fail => {
+            ensure!(!images.is_empty(), "no image");
+            expectation.others = images.split_off(1);
+            expectation.image = images.pop();
+            let count =
+                |image: &ObservedImage| format!("{} layers over {}", image.layers.len(), image.base_layers);
+            let all = expectation.image.iter().chain(&expectation.others);
+            all.map(count).collect::<Vec<_>>().join(", ")
+        }
+        Outcome::Answer(text) if !must_fail => {
+            let line = format!("an answer of {} lines", text.lines().count());
+            expectation.answer = Some(text);
+            line
+        }
+        Outcome::Error(error) if must_fail => {
+            let mut parts = case.recipe.fails.iter();
+            let lacking = parts.find(|part| !error.line.contains(part.as_str()));
+            ensure!(lacking.is_none(), "the error lacks {lacking:?}: {}", error.line);
+            expectation.excerpt = error.excerpt;
+            expectation.error.insert(error.line).clone()
+        }
+        Outcome::Error(error) => bail!("BuildKit fails: {}", error.line),
+        Outcome::Images(_) | Outcome::Answer(_) => bail!("BuildKit succeeds where it should fail"),
+    };
+    case.record(&expectation)?;
     Ok(line)
+}
+
+/// Gives every file below `dir` the time of now. A daemon takes a file for unchanged that it has under the same name with
+/// the same size and time, and all files of all cases are laid out with one time.
+fn renew(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            renew(&entry.path())?;
+        } else if kind.is_file() {
+            fs::File::open(entry.path())?.set_modified(SystemTime::now())?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes what changes with each run out of an error: the daemon's temporary mount points
