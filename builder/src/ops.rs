@@ -112,6 +112,10 @@ pub enum OpError {
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] ActionError),
+    /// An owner is a name, and what is changed began as nothing: there are no accounts to look it up in
+    /// (`solver/llbsolver/ops/file.go`).
+    #[error("invalid user index: -1")]
+    NoAccounts,
     /// What a copy takes is not there. Of what is counted by its content that is known before, and told in other words
     /// (`solver/llbsolver/file/backend.go`).
     #[error("lstat {}: no such file or directory", .0.path.display())]

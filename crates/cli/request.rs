@@ -524,7 +524,8 @@ fn extra_hosts(low: &LowBuild) -> Result<Vec<HostIp>, UsageError> {
             error,
         })?;
         for entry in list {
-            hosts.extend(host::parse(&entry)?);
+            // Names of hosts have no case, and BuildKit writes them in one (`frontend/dockerui/attr.go`).
+            hosts.extend(host::parse(&entry.to_lowercase())?);
         }
     }
     Ok(hosts)

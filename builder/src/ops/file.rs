@@ -150,9 +150,17 @@ impl Run<'_> {
         };
         let mut sources: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(actions.len());
         let mut databases: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(actions.len());
-        for action in actions {
+        for (offset, action) in actions.iter().enumerate() {
             sources.push(self.tree(action.secondary_input).await?);
-            let database = action.kind.owner().and_then(ChownOpt::database);
+            let owner = action.kind.owner();
+            let database = owner.and_then(ChownOpt::database);
+            if owner.is_some_and(ChownOpt::has_name) && database.is_none() && action.input.is_none() {
+                return Err(Box::new(Failed {
+                    error: OpError::NoAccounts,
+                    offset,
+                    partial: None,
+                }));
+            }
             let other = database.filter(|input| actions[0].input != Some(*input));
             databases.push(self.tree(other).await?);
         }

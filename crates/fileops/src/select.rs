@@ -78,11 +78,13 @@ pub enum SelectError {
         #[source]
         source: BadPattern,
     },
-    /// An include or exclude pattern is malformed.
-    #[error("pattern for {src:?}")]
+    /// An include or exclude pattern is malformed. The words are those of BuildKit (`cache/contenthash/checksum.go`).
+    #[error("invalid {which}: [{}]", .patterns.join(" "))]
     Pattern {
-        /// The source as written.
-        src: String,
+        /// `includepatterns` or `excludepatterns`.
+        which: &'static str,
+        /// All of them.
+        patterns: Vec<String>,
         /// What is wrong.
         #[source]
         source: PatternError,
@@ -104,20 +106,21 @@ pub(crate) struct Match {
 }
 
 pub(crate) fn filter(selector: &Selector<'_>) -> Result<Filter, SelectError> {
-    let compile = |patterns: &[String]| {
+    let compile = |which, patterns: &[String]| {
         if patterns.is_empty() {
             return Ok(None);
         }
         PatternMatcher::new(patterns)
             .map(Some)
             .map_err(|source| SelectError::Pattern {
-                src: selector.src.to_owned(),
+                which,
+                patterns: patterns.to_vec(),
                 source,
             })
     };
     Ok(Filter {
-        include: compile(selector.include_patterns)?,
-        exclude: compile(selector.exclude_patterns)?,
+        include: compile("includepatterns", selector.include_patterns)?,
+        exclude: compile("excludepatterns", selector.exclude_patterns)?,
     })
 }
 

@@ -116,9 +116,10 @@ pub(crate) async fn prepare(
         })?;
     }
     for secret in &exec.secret_env {
-        if let Some(value) = job.client.secret(&secret.id, secret.optional).await? {
-            mounts.secrets.push((secret.name.clone(), value));
-        }
+        // A variable whose secret is not there is set, to nothing (`solver/llbsolver/ops/exec.go`).
+        let value = job.client.secret(&secret.id, secret.optional).await?;
+        let value = value.unwrap_or_else(|| SecretValue::new(Vec::new()));
+        mounts.secrets.push((secret.name.clone(), value));
     }
     Ok(mounts)
 }

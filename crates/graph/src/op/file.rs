@@ -139,6 +139,13 @@ impl ChownOpt {
         input(&self.user).or_else(|| input(&self.group))
     }
 
+    /// Whether a half is a name.
+    #[must_use]
+    pub fn has_name(&self) -> bool {
+        let is_name = |half: &Option<UserOpt>| matches!(half, Some(UserOpt::Name { .. }));
+        is_name(&self.user) || is_name(&self.group)
+    }
+
     /// `uid:gid`.
     #[must_use]
     pub const fn ids(uid: u32, gid: u32) -> Self {
