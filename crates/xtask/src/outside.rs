@@ -36,6 +36,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         let (project, place) = line
             .split_once('@')
             .with_context(|| format!("no commit in {line}"))?;
+        // What is behind a blank are arguments, which the test reads.
+        let place = place.split(' ').next().unwrap_or(place);
         let clone = clone_of(&mirrors, project)?;
         let mut git = Command::new("git");
         git.arg("-C").arg(clone).args(["show", "--end-of-options", place]);
