@@ -167,6 +167,7 @@ impl Prepared {
         for platform in platforms {
             let mut options = self.options(platform);
             options.multi_platform = is_index;
+            options.later_platform = !parts.is_empty();
             let lowered = lower(&resolver, &options, cancel).await?;
             if parts.is_empty() {
                 // The same file has the same faults for every platform.

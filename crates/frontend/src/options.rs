@@ -63,6 +63,9 @@ pub struct FrontendOptions {
     pub own_checks: bool,
     /// Note the parameters of the target.
     pub outline: bool,
+    /// It is not the first platform of several. Warnings are those of the first, and so are those that are errors
+    /// (`frontend/dockerfile/builder/build.go`).
+    pub later_platform: bool,
 }
 
 impl Default for FrontendOptions {
@@ -94,6 +97,7 @@ impl Default for FrontendOptions {
             all_stages: false,
             own_checks: false,
             outline: false,
+            later_platform: false,
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn check_options(options: &FrontendOptions) -> Result<CheckOptions, F
     if options.own_checks {
         check.ask_own();
     }
+    check.error &= !options.later_platform;
     Ok(check)
 }
 

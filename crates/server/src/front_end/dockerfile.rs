@@ -72,6 +72,7 @@ pub(super) async fn answer(
         let options = FrontendOptions {
             target_platform: platform.clone(),
             multi_platform: several,
+            later_platform: number > 0,
             ..options(&attrs, &files, &contexts)
         };
         let done = lower(&resolver, &options, &running.cancel).await;
