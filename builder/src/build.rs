@@ -3,10 +3,11 @@
 mod attestations;
 mod definition;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rbuild_fileops::SourceTree;
+use rbuild_frontend::subrequest::{GivenAnswer, Subrequest};
 use rbuild_frontend::{FrontendOptions, ImageResolveMode, LintWarning, Lowered};
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{Edge, Graph, NetMode, SourceText};
@@ -23,7 +24,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, Place, RequestError};
 use crate::export::{self, BuildResult, Export, PlatformSubject, Subject};
 use crate::failed_step::{self, UserTerminal};
-use crate::front_ends::{self, FrontEnds, SYNTAX_ARG, Syntax};
+use crate::front_ends::{self, FrontEndFailed, FrontEnds, SYNTAX_ARG, Syntax};
 use crate::job::{Job, Settings};
 use crate::ops::{OpError, blocking, host_ca, local};
 use crate::provenance::capture::ImageSource;
@@ -70,7 +71,7 @@ pub async fn build(
     let job = &prepared.job;
     cache_transfer::import::all(job, &request.cache_from).await;
     let mut outcome = BuildOutcome::default();
-    let answered = match foreign(&request, &prepared.opened) {
+    let answered = match prepared.foreign() {
         Some(syntax) => prepared.answer_of(&syntax, &*helpers.front_ends, &cancel).await,
         None => {
             let form = straight::form_of(&request, &plan);
@@ -127,11 +128,42 @@ impl Prepared {
         front_ends: &dyn FrontEnds,
         cancel: &CancellationToken,
     ) -> Result<BuildResult, BuildError> {
-        let attrs = front_ends::attrs(&self.request, &base_name(&self.opened.filename), syntax);
-        let answered = front_ends.answer(&self.job, attrs, cancel).await;
+        let answered = front_ends.answer(&self.job, self.attrs(syntax), cancel).await;
         if cancel.is_cancelled() {
             return Err(BuildError::Canceled);
         }
+        answered.map_err(|source| self.foreign_failed(syntax, source))
+    }
+
+    /// What another front end answers to a question; nothing if it does not know it.
+    pub(crate) async fn question(
+        &self,
+        syntax: &Syntax,
+        subrequest: Subrequest,
+        front_ends: &dyn FrontEnds,
+        cancel: &CancellationToken,
+    ) -> Result<Option<GivenAnswer>, BuildError> {
+        let mut attrs = self.attrs(syntax);
+        attrs.extend(front_ends::question_attrs(subrequest));
+        match front_ends.question(&self.job, attrs, cancel).await {
+            _ if cancel.is_cancelled() => Err(BuildError::Canceled),
+            Ok(metadata) => Ok(Some(GivenAnswer::new(subrequest, metadata))),
+            Err(failed) if failed.is_unsupported => Ok(None),
+            Err(failed) => Err(self.foreign_failed(syntax, failed)),
+        }
+    }
+
+    /// The front end that is to read the Dockerfile, if it is not the one in this program.
+    pub(crate) fn foreign(&self) -> Option<Syntax> {
+        foreign(&self.request, &self.opened)
+    }
+
+    /// The request in the words of front ends.
+    fn attrs(&self, syntax: &Syntax) -> BTreeMap<String, String> {
+        front_ends::attrs(&self.request, &base_name(&self.opened.filename), syntax)
+    }
+
+    fn foreign_failed(&self, syntax: &Syntax, source: FrontEndFailed) -> BuildError {
         let named = || {
             let line = syntax.place?;
             Some(Place {
@@ -145,11 +177,11 @@ impl Prepared {
                 all: Vec::new(),
             })
         };
-        answered.map_err(|source| BuildError::ForeignFrontEnd {
+        BuildError::ForeignFrontEnd {
             image: syntax.image().to_owned(),
             place: source.place.clone().or_else(named),
             source,
-        })
+        }
     }
 
     /// What the front end in this program makes of it.

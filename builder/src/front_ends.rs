@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use rbuild_dockerfile::directive::detect_syntax;
 use rbuild_fileops::{LocalContext, SourceTree};
 use rbuild_frontend::RemoteContext;
+use rbuild_frontend::subrequest::Subrequest;
 use rbuild_graph::{LinuxResources, NetMode};
 use rbuild_oci::Reference;
 use rbuild_store::Lease;
@@ -83,6 +84,8 @@ pub struct FrontEndFailed {
     pub text: String,
     /// Where, if it says that.
     pub place: Option<Place>,
+    /// It does not know what it was asked.
+    pub is_unsupported: bool,
 }
 
 /// Runs front ends that are images.
@@ -94,6 +97,27 @@ pub trait FrontEnds: Send + Sync + std::fmt::Debug {
         attrs: BTreeMap<String, String>,
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<BuildResult, FrontEndFailed>>;
+
+    /// Has the front end that `attrs` name answer the question in them: what it says is the metadata of its result.
+    /// Nothing is built that it does not read itself.
+    fn question<'a>(
+        &'a self,
+        job: &'a Arc<Job>,
+        attrs: BTreeMap<String, String>,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<BTreeMap<String, Vec<u8>>, FrontEndFailed>>;
+}
+
+/// What the front end must be able to do for `subrequest`, and which it is (`buildx/build/build.go`).
+#[must_use]
+pub fn question_attrs(subrequest: Subrequest) -> [(String, String); 2] {
+    [
+        (
+            "frontend.caps".to_owned(),
+            "moby.buildkit.frontend.subrequests+forward".to_owned(),
+        ),
+        ("requestid".to_owned(), subrequest.id().to_owned()),
+    ]
 }
 
 /// The options of a front end that say what `request` says. `filename` is the Dockerfile's name in the local directory

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::build::{lower, prepare};
 use crate::engine::Engine;
 use crate::error::{BuildError, chain_text};
+use crate::front_ends::FrontEnds;
 use crate::job::Job;
 use crate::request::BuildRequest;
 use crate::resolve::Resolver;
@@ -18,7 +19,8 @@ use crate::resolve::Resolver;
 /// Takes warnings that are no part of an answer.
 pub type Warn<'a> = dyn Fn(&[LintWarning]) + Send + Sync + 'a;
 
-/// Answers about the Dockerfile of `request`.
+/// Answers about the Dockerfile of `request`: a front end that is an image is asked first, and for one that does not know
+/// the question the file is read as a Dockerfile (`buildx/build/build.go`, `fallbackPrintError`).
 ///
 /// # Errors
 /// Those of [`ask`], and of opening what `request` names.
@@ -28,8 +30,16 @@ pub async fn call(
     subrequest: Subrequest,
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
+    front_ends: &dyn FrontEnds,
 ) -> Result<SubrequestAnswer, BuildError> {
     let prepared = prepare(engine, Arc::new(request), sink, &cancel).await?;
+    if let Some(syntax) = prepared.foreign()
+        && let Some(given) = prepared
+            .question(&syntax, subrequest, front_ends, &cancel)
+            .await?
+    {
+        return Ok(SubrequestAnswer::Given(given));
+    }
     let warn = |warnings: &[LintWarning]| prepared.warn(warnings);
     ask(&prepared.job, prepared.options(None), subrequest, &warn, &cancel).await
 }

@@ -338,9 +338,10 @@ impl Engine for Native {
     ) -> Result<SubrequestAnswer, EngineError> {
         let core = Arc::clone(&self.core);
         let cancel = self.cancel.clone();
-        self.run(rbuild_builder::subrequest::call(
-            core, request, subrequest, sink, cancel,
-        ))
+        let front_ends = self.front_ends();
+        self.run(async move {
+            rbuild_builder::subrequest::call(core, request, subrequest, sink, cancel, &front_ends).await
+        })
     }
 
     fn push(&self, names: &[String], sink: Arc<dyn Sink>) -> Result<Vec<(String, Digest)>, EngineError> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use rbuild_frontend::subrequest::{FormError, LintResults, SubrequestAnswer};
+use rbuild_frontend::subrequest::{FormError, LintFailure, Subrequest, SubrequestAnswer};
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode, Source};
 use rbuild_ui::text;
 use serde_json::Value;
@@ -15,31 +15,30 @@ use crate::request::Call;
 
 /// Prints the answer, and fails where it is a judgement that something is wrong.
 pub(super) fn print(call: &Call, answer: &SubrequestAnswer, env: &mut Env) -> Result<(), CommandError> {
-    if let SubrequestAnswer::Lint(results) = answer
-        && !call.as_json
-    {
-        lint(call, results, env)?;
+    let found = lint_of(call, answer)?;
+    if let (Some(found), false) = (&found, call.as_json) {
+        lint(found, env)?;
     } else if call.as_json {
         // JSON escapes what a terminal would obey, but for what is not ASCII.
-        let json = answer.json().map_err(|error| too_long(&error))?;
+        let json = answer.json().map_err(|error| no_answer(&error))?;
         writeln!(env.stdout, "{}", shown(&json))?;
     } else {
-        let table = answer.text().map_err(|error| too_long(&error))?;
+        let table = answer.text().map_err(|error| no_answer(&error))?;
         write!(env.stdout, "{}", shown(&table))?;
     }
     env.stdout.flush()?;
-    if let SubrequestAnswer::Lint(results) = answer
-        && let Some(failure) = &results.failure
+    if let Some(found) = found
+        && let Some(failure) = found.failure
     {
         let source = Source {
             filename: call.dockerfile.clone(),
-            text: results.source.clone(),
+            text: found.source,
             spans: failure.span.iter().map(|span| (span.start, span.end)).collect(),
         };
         return Err(CommandError::Failed(Box::new(Diagnostic {
             source: Some(source),
             source_is_below: true,
-            ..Diagnostic::new(failure.message.clone())
+            ..Diagnostic::new(failure.message)
         })));
     }
     match answer.status_code() {
@@ -48,15 +47,47 @@ pub(super) fn print(call: &Call, answer: &SubrequestAnswer, env: &mut Env) -> Re
     }
 }
 
-fn lint(call: &Call, results: &LintResults, env: &mut Env) -> Result<(), CommandError> {
-    match results.warnings.len() {
+/// What lint found, whoever looked.
+struct Lint {
+    warnings: usize,
+    text: Vec<u8>,
+    failure: Option<LintFailure>,
+    source: Vec<u8>,
+}
+
+/// The findings in an answer about them.
+fn lint_of(call: &Call, answer: &SubrequestAnswer) -> Result<Option<Lint>, CommandError> {
+    let found = match answer {
+        SubrequestAnswer::Lint(results) => Lint {
+            warnings: results.warnings.len(),
+            text: results
+                .text(&call.dockerfile)
+                .map_err(|error| no_answer(&error))?,
+            failure: results.failure.clone(),
+            source: results.source.clone(),
+        },
+        SubrequestAnswer::Given(given) if given.subrequest() == Subrequest::Lint => {
+            let found = given.lint().map_err(|error| no_answer(&error))?;
+            Lint {
+                warnings: found.warnings,
+                text: answer.text().map_err(|error| no_answer(&error))?,
+                failure: found.failure,
+                source: found.source,
+            }
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(found))
+}
+
+fn lint(found: &Lint, env: &mut Env) -> Result<(), CommandError> {
+    match found.warnings {
         0 => {}
         1 => writeln!(env.stdout, "Check complete, 1 warning has been found!")?,
         many => writeln!(env.stdout, "Check complete, {many} warnings have been found!")?,
     }
-    let warnings = results.text(&call.dockerfile).map_err(|error| too_long(&error))?;
-    write!(env.stdout, "{}", shown(&warnings))?;
-    match (results.failure.is_some(), results.warnings.is_empty()) {
+    write!(env.stdout, "{}", shown(&found.text))?;
+    match (found.failure.is_some(), found.warnings == 0) {
         (true, false) => writeln!(env.stdout)?,
         (false, true) => writeln!(env.stdout, "Check complete, no warnings found.")?,
         (true, true) | (false, false) => {}
@@ -66,7 +97,7 @@ fn lint(call: &Call, results: &LintResults, env: &mut Env) -> Result<(), Command
 
 /// The answer as the metadata file has it.
 pub(super) fn metadata(answer: &SubrequestAnswer) -> Result<BTreeMap<String, Value>, CommandError> {
-    let all = answer.metadata().map_err(|error| too_long(&error))?;
+    let all = answer.metadata().map_err(|error| no_answer(&error))?;
     let value = |key: &str, bytes: &[u8]| {
         let json = (key == "result.json").then(|| serde_json::from_slice(bytes).ok());
         json.flatten()
@@ -82,6 +113,6 @@ fn shown(bytes: &[u8]) -> String {
     text::lines(&String::from_utf8_lossy(bytes))
 }
 
-fn too_long(error: &FormError) -> CommandError {
+fn no_answer(error: &FormError) -> CommandError {
     CommandError::failed(error)
 }

@@ -23,12 +23,17 @@ impl Native {
         sink: Arc<dyn Sink>,
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<BuildOutcome, BuildError>> + Send + 'static {
-        let server = Core::new(Arc::clone(&self.core), Settings::default());
         let helpers = Helpers {
-            front_ends: Arc::new(LocalFrontEnds(Arc::new(server))),
+            front_ends: Arc::new(self.front_ends()),
             terminal: Some(Arc::new(OwnTerminal)),
         };
         build::build(Arc::clone(&self.core), request, sink, cancel, helpers)
+    }
+
+    /// Front ends that are images, run by this process.
+    pub(super) fn front_ends(&self) -> LocalFrontEnds {
+        let server = Core::new(Arc::clone(&self.core), Settings::default());
+        LocalFrontEnds(Arc::new(server))
     }
 
     /// Builds all, in the order of `builds` what came of each. The first that fails stops the others.

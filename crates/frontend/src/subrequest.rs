@@ -10,6 +10,7 @@
 mod bounded;
 mod describe;
 mod excerpt;
+mod given;
 mod lint;
 mod location;
 mod outline;
@@ -19,6 +20,7 @@ mod targets;
 use std::collections::BTreeMap;
 
 pub use crate::subrequest::bounded::{FORM_BYTES_MAX, FormError};
+pub use crate::subrequest::given::{GivenAnswer, GivenLint};
 pub use crate::subrequest::lint::{LintFailure, LintResults};
 pub use crate::subrequest::location::Location;
 pub use crate::subrequest::outline::{Outline, OutlineArg, OutlineNeed};
@@ -77,6 +79,8 @@ pub enum SubrequestAnswer {
     Targets(TargetList),
     /// To [`Subrequest::Lint`].
     Lint(LintResults),
+    /// To any of them, by another front end.
+    Given(GivenAnswer),
 }
 
 impl SubrequestAnswer {
@@ -88,6 +92,7 @@ impl SubrequestAnswer {
             Self::Outline(_) => Subrequest::Outline,
             Self::Targets(_) => Subrequest::Targets,
             Self::Lint(_) => Subrequest::Lint,
+            Self::Given(given) => given.subrequest(),
         }
     }
 
@@ -101,6 +106,7 @@ impl SubrequestAnswer {
             Self::Outline(outline) => bounded::json(outline),
             Self::Targets(list) => bounded::json(list),
             Self::Lint(results) => bounded::json(results),
+            Self::Given(given) => given.form(given::JSON).map(<[u8]>::to_vec),
         }
     }
 
@@ -114,14 +120,16 @@ impl SubrequestAnswer {
             Self::Outline(outline) => outline.text(),
             Self::Targets(list) => list.text(),
             Self::Lint(results) => results.text(&results.filename),
+            Self::Given(given) => given.form(given::TEXT).map(<[u8]>::to_vec),
         }
     }
 
     /// Exit status of a program that asks only this (`result.statuscode`); absent where an answer is no judgement.
     #[must_use]
-    pub const fn status_code(&self) -> Option<u8> {
+    pub fn status_code(&self) -> Option<u8> {
         match self {
-            Self::Lint(results) => Some(!results.is_clean() as u8),
+            Self::Lint(results) => Some(u8::from(!results.is_clean())),
+            Self::Given(given) => given.status_code(),
             Self::Describe | Self::Outline(_) | Self::Targets(_) => None,
         }
     }
@@ -131,6 +139,9 @@ impl SubrequestAnswer {
     /// # Errors
     /// [`FormError`].
     pub fn metadata(&self) -> Result<BTreeMap<String, Vec<u8>>, FormError> {
+        if let Self::Given(given) = self {
+            return given.metadata();
+        }
         let version = self.subrequest().version().as_bytes().to_vec();
         let mut metadata = BTreeMap::from([
             ("result.json".to_owned(), self.json()?),

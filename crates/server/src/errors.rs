@@ -226,6 +226,15 @@ pub fn place(status: &Status) -> Option<Place> {
     })
 }
 
+/// Whether a front end says that it does not know the question; in words too, since not all of them know typed errors.
+#[must_use]
+pub fn is_unsupported_question(status: &Status) -> bool {
+    let told = rpc::Status::decode(status.details()).unwrap_or_default();
+    let is_one = |url: &str| url.ends_with("errdefs.Subrequest+json");
+    told.details.iter().any(|detail| is_one(&detail.type_url))
+        || status.message().contains("unsupported request frontend.")
+}
+
 /// The failure that a client's front end returned, with everything it says of it.
 #[must_use]
 pub fn from_proto(error: rpc::Status) -> Status {

@@ -14,6 +14,12 @@ pub enum FormError {
     /// It is too long.
     #[error("the answer about this Dockerfile is longer than {FORM_BYTES_MAX} bytes")]
     TooLong,
+    /// Another front end left it out.
+    #[error("the front end's answer has no {0}")]
+    Missing(&'static str),
+    /// Another front end wrote something else.
+    #[error("the front end's {0} is not what was asked for")]
+    Malformed(&'static str),
 }
 
 /// Bytes up to [`FORM_BYTES_MAX`].

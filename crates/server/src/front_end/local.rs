@@ -42,6 +42,24 @@ impl FrontEnds for LocalFrontEnds {
         let newer = Newer::default();
         Box::pin(async move { answered(&self.0, job, asked, newer, cancel).await.map_err(failed) })
     }
+
+    fn question<'a>(
+        &'a self,
+        job: &'a Arc<Job>,
+        attrs: BTreeMap<String, String>,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<BTreeMap<String, Vec<u8>>, FrontEndFailed>> {
+        let asked = Asked {
+            frontend: GATEWAY.to_owned(),
+            attrs,
+            ..Asked::default()
+        };
+        Box::pin(async move {
+            let running = running(job, cancel);
+            let answer = super::answer(&self.0, &running, &running.forwarder, asked).await;
+            answer.map(|answer| answer.metadata).map_err(failed)
+        })
+    }
 }
 
 /// A definition that somebody on this machine gave.
@@ -84,12 +102,27 @@ impl FrontEnds for LocalDefinition {
             answered.await.map_err(failed)
         })
     }
+
+    fn question<'a>(
+        &'a self,
+        _: &'a Arc<Job>,
+        _: BTreeMap<String, String>,
+        _: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<BTreeMap<String, Vec<u8>>, FrontEndFailed>> {
+        let unsupported = FrontEndFailed {
+            text: "a definition answers no questions".to_owned(),
+            place: None,
+            is_unsupported: true,
+        };
+        Box::pin(std::future::ready(Err(unsupported)))
+    }
 }
 
 fn failed(status: Status) -> FrontEndFailed {
     FrontEndFailed {
         text: status.message().to_owned(),
         place: errors::place(&status),
+        is_unsupported: errors::is_unsupported_question(&status),
     }
 }
 
@@ -101,17 +134,22 @@ async fn answered(
     newer: Newer,
     cancel: &CancellationToken,
 ) -> Result<BuildResult, Status> {
+    let running = running(job, cancel);
+    running.resources.add(newer.resources)?;
+    let wanted = Wanted::of(&asked.attrs.clone().into_iter().collect())?;
+    let answer = super::answer(core, &running, &running.forwarder, asked).await?;
+    export::result(&running, &answer, &wanted, &core.producers).await
+}
+
+/// A build that no server lists.
+fn running(job: &Arc<Job>, cancel: &CancellationToken) -> Arc<Running> {
     let (forwarder, _returned) = Forwarder::new("local".to_owned(), HashMap::new(), 0, Arc::default());
-    let running = Arc::new(Running::new(
+    Arc::new(Running::new(
         "local".to_owned(),
         Arc::new(EventLog::default()),
         cancel.clone(),
         Arc::clone(job),
         String::new(),
         Arc::new(forwarder),
-    ));
-    running.resources.add(newer.resources)?;
-    let wanted = Wanted::of(&asked.attrs.clone().into_iter().collect())?;
-    let answer = super::answer(core, &running, &running.forwarder, asked).await?;
-    export::result(&running, &answer, &wanted, &core.producers).await
+    ))
 }

@@ -7,6 +7,8 @@ use rbuild_builder::error::BuildError;
 use rbuild_builder::request::{
     BuildOutcome, BuildRequest, ContextSource, DockerfileSource, Output, OutputKind, TreeDestination,
 };
+use rbuild_builder::subrequest::call;
+use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::NullSink;
 use rbuild_oci::ImageConfig;
 use rbuild_sandbox::Sandbox;
@@ -33,6 +35,11 @@ fn publish(registry: &TestRegistry) -> String {
     }
     let mut config = ImageConfig::default();
     config.config.entrypoint = vec!["/front-end".to_owned()];
+    let caps = (
+        "moby.buildkit.frontend.caps",
+        "moby.buildkit.frontend.subrequests",
+    );
+    config.config.labels.insert(caps.0.to_owned(), caps.1.to_owned());
     let spec = ImageSpec {
         layers: vec![tar.into_inner().unwrap()],
         config,
@@ -68,15 +75,29 @@ impl Local {
         }
     }
 
+    fn request(&self) -> BuildRequest {
+        let context = self.bench.dir.path().join("context");
+        BuildRequest {
+            dockerfile: DockerfileSource::File(context.join("Dockerfile")),
+            context: ContextSource::Dir(context),
+            ..BuildRequest::default()
+        }
+    }
+
+    async fn ask(&self, question: Subrequest) -> Result<SubrequestAnswer, BuildError> {
+        let engine = Arc::clone(&self.bench.core.engine);
+        let front_ends = LocalFrontEnds(Arc::clone(&self.bench.core));
+        let (sink, cancel) = (Arc::new(NullSink), CancellationToken::new());
+        call(engine, self.request(), question, sink, cancel, &front_ends).await
+    }
+
     async fn build(&self, what: &str) -> Result<BuildOutcome, BuildError> {
         let dir = self.bench.dir.path();
         let output = Output::new(OutputKind::Local(TreeDestination::Dir(dir.join("out"))));
         let request = BuildRequest {
-            context: ContextSource::Dir(dir.join("context")),
-            dockerfile: DockerfileSource::File(dir.join("context/Dockerfile")),
             build_args: std::iter::once(("DO".to_owned(), what.to_owned())).collect(),
             outputs: vec![output],
-            ..BuildRequest::default()
+            ..self.request()
         };
         let front_ends = Arc::new(LocalFrontEnds(Arc::clone(&self.bench.core)));
         let engine = Arc::clone(&self.bench.core.engine);
@@ -119,4 +140,37 @@ async fn privileged_its_failure_is_told_at_the_line_that_named_it() {
         message.starts_with("failed to build: failed to solve: ") && message.contains("no luck"),
         "{message}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_questions_are_answered_by_the_front_end_the_dockerfile_names() {
+    let local = Local::new();
+    let answer = local.ask(Subrequest::Targets).await.unwrap();
+    let (json, text) = (answer.json().unwrap(), answer.text().unwrap());
+    assert_eq!(json, br#"{"own":"targets"}"#);
+    let text = String::from_utf8(text).unwrap();
+    let asked = "frontend.targets moby.buildkit.frontend.subrequests+forward ";
+    assert!(
+        text.starts_with(asked) && text.ends_with("/front:1 and words\n"),
+        "{text}"
+    );
+    let SubrequestAnswer::Given(given) = local.ask(Subrequest::Lint).await.unwrap() else {
+        panic!("it is not our own lint that answers");
+    };
+    let found = given.lint().unwrap();
+    let failure = found.failure.unwrap();
+    assert_eq!(found.warnings, 1);
+    assert_eq!(
+        (failure.message.as_str(), failure.span.map(|span| span.start)),
+        ("all is wrong", Some(2))
+    );
+    assert_eq!(found.source, b"one\ntwo\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_question_it_does_not_know_is_answered_for_a_dockerfile() {
+    let local = Local::new();
+    let error = local.ask(Subrequest::Outline).await.unwrap_err();
+    let message = error.message();
+    assert!(message.contains("unknown instruction: this"), "{message}");
 }
