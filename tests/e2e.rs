@@ -20,6 +20,7 @@ mod drop_in;
 mod engine_load;
 mod exit_codes;
 mod failed_step;
+mod files;
 mod fixture;
 mod foreign;
 mod hostile;

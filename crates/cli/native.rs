@@ -91,10 +91,11 @@ impl Native {
         let rung = entered.rung;
         let form_name = form_name(rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
         let sandbox = sandbox(rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
+        let sandbox = sandbox.without_steps(entered.without_steps());
         let store = Store::open(&root, &OpenOptions::default()).map_err(|error| {
             EngineError::failed(format!("store {}: {}", root.display(), chain_text(&error)))
         })?;
-        if rung == Rung::OneId {
+        if rung == Rung::OneId || rung == Rung::Files {
             keeps_owners(&root)?;
         }
         let shown = Shown::choose(options.snapshotter, &store, &root, rung, &surroundings)?;
@@ -246,7 +247,7 @@ fn keeps_owners(root: &Path) -> Result<(), EngineError> {
 fn form_name(rung: Rung) -> Result<FormName, rbuild_store::NameError> {
     match rung {
         Rung::RootNamespaces => FormName::parse("root"),
-        Rung::SubordinateIds | Rung::OneId | Rung::Chroot => {
+        Rung::SubordinateIds | Rung::OneId | Rung::Chroot | Rung::Files => {
             let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
             let starts: Vec<&str> = map
                 .lines()
@@ -255,6 +256,11 @@ fn form_name(rung: Rung) -> Result<FormName, rbuild_store::NameError> {
             let kind = match rung {
                 Rung::OneId => "one",
                 Rung::Chroot => "own",
+                // The files are one user's, whatever their owners are.
+                Rung::Files => {
+                    let uid = rustix::process::geteuid().as_raw();
+                    return FormName::parse(&format!("files-{uid}"));
+                }
                 Rung::RootNamespaces | Rung::SubordinateIds => "sub",
             };
             FormName::parse(&format!("{kind}-{}", starts.join("-")))

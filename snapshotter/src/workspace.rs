@@ -230,11 +230,8 @@ impl Workspace {
         let stat = owner::fstat(open(below)?).map_err(errno)?;
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         owner::chown(open(&self.upper)?, Some(uid), Some(gid)).map_err(errno)?;
-        std::fs::set_permissions(
-            &self.upper,
-            std::fs::Permissions::from_mode(stat.st_mode & 0o7777),
-        )
-        .map_err(fail)
+        let mode = rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777);
+        owner::chmod(open(&self.upper)?, mode).map_err(errno)
     }
 }
 

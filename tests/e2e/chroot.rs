@@ -215,8 +215,8 @@ RUN --network=none ! nc -l -p 0 -w 1 2>/nc && cat /nc
 }
 
 /// A plain container with this program, the base images and a home; nothing else of it can be written to.
-struct Container {
-    home: TestHome,
+pub(crate) struct Container {
+    pub(crate) home: TestHome,
     bundle: PathBuf,
     runc: PathBuf,
 }
@@ -258,7 +258,7 @@ impl Container {
     }
 
     /// `rbuild` with `args` in it.
-    fn rbuild(&self, uid: u32, args: &[&str]) -> RbuildCommand {
+    pub(crate) fn rbuild(&self, uid: u32, args: &[&str]) -> RbuildCommand {
         let capabilities: &[&str] = if uid == 0 { &CAPABILITIES } else { &[] };
         let mut argv = vec![RBUILD.to_owned()];
         argv.extend(args.iter().map(|arg| (*arg).to_owned()));
@@ -410,15 +410,19 @@ RUN id >/w/id 2>/dev/null || id >/tmp/id
 ";
 
 /// A context in a container's home, and what builds it there.
-struct Work {
+pub(crate) struct Work {
     fixture: Fixture,
-    container: Container,
+    pub(crate) container: Container,
 }
 
 impl Work {
     fn new() -> Option<Self> {
+        Self::of(IN_A_CONTAINER)
+    }
+
+    pub(crate) fn of(dockerfile: &str) -> Option<Self> {
         let container = Container::new()?;
-        let fixture = Fixture::new(IN_A_CONTAINER);
+        let fixture = Fixture::new(dockerfile);
         fixture.context.settle();
         let copied = std::process::Command::new("cp")
             .arg("-a")
@@ -429,11 +433,11 @@ impl Work {
         Some(Self { fixture, container })
     }
 
-    fn archive(&self, name: &str) -> PathBuf {
+    pub(crate) fn archive(&self, name: &str) -> PathBuf {
         self.container.home.work().join(name)
     }
 
-    fn args(&self, rung: Option<&str>, to: &Path) -> Vec<String> {
+    pub(crate) fn args(&self, rung: Option<&str>, to: &Path) -> Vec<String> {
         let mut args: Vec<String> = rung.map(str::to_owned).into_iter().collect();
         args.extend(
             [
@@ -454,7 +458,7 @@ impl Work {
 
     /// The image at `inside` is the one that is built outside of containers.
     #[track_caller]
-    fn assert_same(&self, inside: &Path) {
+    pub(crate) fn assert_same(&self, inside: &Path) {
         let outside = self.archive("outside.tar");
         let args = self.args(None, &outside);
         self.fixture.rbuild(args.iter().map(String::as_str)).ok();

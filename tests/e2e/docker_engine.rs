@@ -53,7 +53,9 @@ impl DockerEngine {
     fn start_with(room: &Path, more: &[&str]) -> Self {
         let at = |name: &str| room.join(name).display().to_string();
         let socket = socket(room);
-        let process = tool("dockerd")
+        // What it mounts (a network's namespace, containers) is its own and ends with it, however the test ends.
+        let process = tool("unshare")
+            .args(["--mount", "--propagation", "private", "dockerd"])
             .args([
                 "--iptables=false",
                 "--ip6tables=false",

@@ -52,6 +52,10 @@ pub async fn run(
 ) -> Result<Vec<Chain>, OpError> {
     let exec = step.exec;
     check_entitlements(job, exec)?;
+    job.engine.sandbox.check().map_err(|source| OpError::Spawn {
+        command: exec.meta.args.join(" "),
+        source,
+    })?;
     left.inputs = inputs_of_mounts(exec, inputs);
     left.outputs.clone_from(&left.inputs);
     let mut mounts = exec.mounts.iter().enumerate();

@@ -43,6 +43,7 @@ pub(super) fn to_enter(error: &UsernsError, machine: &Machine) -> Vec<String> {
             "run rbuild outside of the other's step or container, or on another rung than one-id".to_owned(),
         ),
         UsernsError::Helper { .. }
+        | UsernsError::HalfWay
         | UsernsError::Kernel { .. }
         | UsernsError::Read { .. }
         | UsernsError::Threads(_) => Vec::new(),

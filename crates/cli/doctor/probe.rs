@@ -125,7 +125,10 @@ fn stand(rung: Rung, near: &Path, machine: &Machine) -> Vec<Check> {
             return checks;
         }
     };
-    if rung == Rung::OneId && !push(owners(&place)) {
+    if matches!(rung, Rung::OneId | Rung::Files) && !push(owners(&place)) {
+        return checks;
+    }
+    if !rung.has_steps() {
         return checks;
     }
     if !rung.has_mounts() {

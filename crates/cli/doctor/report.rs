@@ -15,6 +15,8 @@ pub(crate) struct Report {
     pub(crate) rungs: Vec<RungReport>,
     /// The name of the one a build would take.
     pub(crate) chosen: Option<&'static str>,
+    /// Whether steps can be run there.
+    pub(crate) has_steps: bool,
 }
 
 /// One rung.
@@ -25,6 +27,8 @@ pub(crate) struct RungReport {
     pub(crate) works: bool,
     /// A build takes it by itself.
     pub(crate) automatic: bool,
+    /// It can run steps.
+    pub(crate) has_steps: bool,
     /// What was tried, up to the first that failed.
     pub(crate) checks: Vec<Check>,
 }
@@ -63,14 +67,16 @@ impl Check {
 
 impl Report {
     pub(crate) fn new(machine: Machine, rungs: Vec<RungReport>) -> Self {
-        let chosen = rungs
-            .iter()
-            .find(|rung| rung.works && rung.automatic)
-            .map(|rung| rung.name);
+        let chosen = rungs.iter().find(|rung| rung.works && rung.automatic);
+        let (chosen, has_steps) = (
+            chosen.map(|rung| rung.name),
+            chosen.is_some_and(|rung| rung.has_steps),
+        );
         Self {
             machine,
             rungs,
             chosen,
+            has_steps,
         }
     }
 
@@ -82,6 +88,7 @@ impl Report {
         for rung in &self.rungs {
             let chosen = self.chosen == Some(rung.name);
             let verdict = match (rung.works, chosen) {
+                (true, true) if !rung.has_steps => "works: what needs no RUN is built here",
                 (true, true) => "works: builds run here",
                 (true, false) if !rung.automatic => "works when it is asked for",
                 (true, false) => "works",
@@ -101,6 +108,11 @@ impl Report {
                 out,
                 "\nNo rung works here: nothing can be built until one of the changes above is made."
             )?;
+        } else if !self.has_steps {
+            writeln!(
+                out,
+                "\nNo rung that runs steps works here: a RUN fails until one of the changes above is made."
+            )?;
         }
         Ok(())
     }
@@ -112,6 +124,7 @@ impl RungReport {
             number: rung.number(),
             name: rung.name(),
             automatic: rung.is_automatic(),
+            has_steps: rung.has_steps(),
             works: !checks.is_empty() && checks.iter().all(|check| check.passed),
             checks,
         }
@@ -122,7 +135,7 @@ impl RungReport {
 mod tests {
     use super::*;
 
-    fn report(works: [bool; 4]) -> Report {
+    fn report(works: [bool; 5]) -> Report {
         let rungs = Rung::ALL.into_iter().zip(works).map(|(rung, works)| {
             let check = if works {
                 Check::passed("step", "ran")
@@ -136,16 +149,18 @@ mod tests {
 
     #[test]
     fn the_first_that_works_is_the_one_that_builds_take() {
-        assert_eq!(report([false, true, true, true]).chosen, Some("subids"));
-        assert_eq!(report([true, false, false, false]).chosen, Some("root"));
+        assert_eq!(report([false, true, true, true, true]).chosen, Some("subids"));
+        assert_eq!(report([true, false, false, false, true]).chosen, Some("root"));
         let last = rbuild_sys::landlock::has_scopes().then_some("chroot");
-        assert_eq!(report([false, false, false, true]).chosen, last);
+        assert_eq!(report([false, false, false, true, false]).chosen, last);
+        let files = report([false, false, false, false, true]);
+        assert_eq!((files.chosen, files.has_steps), (Some("files"), false));
     }
 
     #[test]
     fn the_text_has_each_rung_each_failure_and_what_to_change() {
         let mut out = Vec::new();
-        report([false, false, true, true]).write(&mut out).unwrap();
+        report([false, false, true, true, true]).write(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("3 one-id works: builds run here"), "{text}");
         assert!(text.contains("2 subids does not work"), "{text}");
@@ -154,8 +169,18 @@ mod tests {
             "{text}"
         );
         let mut out = Vec::new();
-        report([false; 4]).write(&mut out).unwrap();
+        report([false; 5]).write(&mut out).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("No rung works here"));
+        let mut out = Vec::new();
+        report([false, false, false, false, true])
+            .write(&mut out)
+            .unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.contains("5 files works: what needs no RUN is built here"),
+            "{text}"
+        );
+        assert!(text.contains("No rung that runs steps works here"), "{text}");
     }
 
     #[test]

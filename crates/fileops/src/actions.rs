@@ -150,7 +150,7 @@ fn make_file(root: &RootFd, action: &MkFileAction, owner: Option<Owner>) -> Resu
     let mode = Mode::from_raw_mode(action.mode & 0o777);
     let file = match rustix::fs::openat(&dir, &name, base | OFlags::CREATE | OFlags::EXCL, mode) {
         Ok(file) => {
-            rustix::fs::fchmod(&file, mode).map_err(fail("change mode"))?;
+            rbuild_sys::owner::chmod(&file, mode).map_err(fail("change mode"))?;
             file
         }
         Err(Errno::EXIST) => {

@@ -207,7 +207,7 @@ fn dress_dir(fd: BorrowedFd<'_>, new_dir: &NewDir) -> io::Result<()> {
     let open = rustix::fs::openat(fd, c".", DIR_FLAGS, Mode::empty())?;
     let owner = new_dir.owner.unwrap_or(Owner::ROOT);
     set_owner(&open, owner, &rbuild_sys::owner::fstat(&open)?)?;
-    rustix::fs::fchmod(&open, Mode::from_raw_mode(new_dir.mode))?;
+    rbuild_sys::owner::chmod(&open, Mode::from_raw_mode(new_dir.mode))?;
     if let Some(time) = new_dir.time {
         set_times(&open, &both(time))?;
     }

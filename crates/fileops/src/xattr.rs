@@ -33,8 +33,9 @@ fn counts(name: &[u8], origin: Origin) -> bool {
     if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
         return false;
     }
-    // The owner is part of a file's status, whichever way it is kept.
-    if name == rbuild_sys::owner::OWNER_XATTR.as_bytes() {
+    // Owner and mode are part of a file's status, whichever way they are kept.
+    let kept = [rbuild_sys::owner::OWNER_XATTR, rbuild_sys::owner::MODE_XATTR];
+    if kept.iter().any(|kept| name == kept.as_bytes()) {
         return false;
     }
     // A device that a snapshot holds is copied as one; a context has no devices to give.

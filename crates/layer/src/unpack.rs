@@ -147,7 +147,8 @@ pub fn adopt_implied(layer: &RootFd, implied: &[PathBuf], lower: &RootFd) -> Res
             rustix::fs::Gid::from_raw(stat.st_gid),
         );
         rbuild_sys::owner::chown(&to, Some(uid), Some(gid)).map_err(fail("change owner"))?;
-        rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777)).map_err(fail("change mode"))?;
+        rbuild_sys::owner::chmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))
+            .map_err(fail("change mode"))?;
         for name in list_xattrs(&from).map_err(fail("list extended attributes"))? {
             if !kept_xattr(&name) {
                 continue;

@@ -26,6 +26,8 @@ pub struct Sandbox {
     filters: Filters,
     /// Steps without namespaces were asked for.
     for_chroot: bool,
+    /// Why there are no steps at all.
+    without_steps: Option<String>,
     /// Of the user namespace, if that is the caller's own.
     emulators: Option<Emulators>,
 }
@@ -65,6 +67,11 @@ pub enum SpawnError {
         /// Its length.
         bytes: usize,
     },
+    /// Nothing gives a step a root of its own here.
+    #[error(
+        "no way to run steps here{0}; what needs none can be built: FROM, COPY, ADD, WORKDIR, and what is said of the image"
+    )]
+    NoSteps(String),
     /// The starter was not made for steps without namespaces.
     #[error("this starter of steps is not for those without namespaces")]
     NotForChroot,
@@ -104,6 +111,7 @@ impl Sandbox {
             supervisors: Supervisors::new(program),
             filters: Filters::default(),
             for_chroot: false,
+            without_steps: None,
             emulators: None,
         })
     }
@@ -113,6 +121,24 @@ impl Sandbox {
     pub const fn for_chroot(mut self) -> Self {
         self.for_chroot = true;
         self
+    }
+
+    /// The same that refuses every step, and says `why`: what was tried, each begun by `; `.
+    #[must_use]
+    pub fn without_steps(mut self, why: Option<String>) -> Self {
+        self.without_steps = why;
+        self
+    }
+
+    /// Whether steps can be started at all, before anything is made for one.
+    ///
+    /// # Errors
+    /// [`SpawnError::NoSteps`].
+    pub fn check(&self) -> Result<(), SpawnError> {
+        match &self.without_steps {
+            Some(why) => Err(SpawnError::NoSteps(why.clone())),
+            None => Ok(()),
+        }
     }
 
     /// The seccomp program for a plan.
@@ -189,6 +215,7 @@ impl Sandbox {
         fds: &[BorrowedFd<'_>],
         way: (Security, Network),
     ) -> Result<Running, SpawnError> {
+        self.check()?;
         if fds.len() > FDS_MAX - OWN_FDS {
             return Err(SpawnError::TooManyDescriptors(fds.len()));
         }

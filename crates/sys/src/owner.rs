@@ -8,11 +8,15 @@
 //! - Links, pipes and sockets take no `user.*` attribute. They take `security.capability`, which means nothing on what
 //!   cannot be executed, and which a namespace's root may set: user and group are in its two sets, with a mark.
 //!
-//! Whether records count is a property of the process, as its user is: set once, when it enters its namespaces, before
-//! it has threads ([`record_owners`]).
+//! An ordinary user without a namespace keeps the same records of files that are really his ([`record_all`]). What takes no
+//! `user.*` attribute has no owner but root there: another is refused. Since modes hold for such a user, the rights of
+//! an owner that a mode lacks are kept on the disk, and the mode that was meant is recorded in [`MODE_XATTR`].
+//!
+//! Whether records count is a property of the process, as its user is: set once, when it enters its rung, before
+//! it has threads.
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -22,20 +26,49 @@ use rustix::path::Arg;
 pub const OWNER_XATTR: &str = "user.rbuild.owner";
 /// Device that an empty regular file stands for: `c` or `b`, major and minor, with spaces between.
 pub const DEVICE_XATTR: &str = "user.rbuild.device";
+/// Permission bits of a regular file or directory, in octal, where those on the disk let its owner do more.
+pub const MODE_XATTR: &str = "user.rbuild.mode";
 /// What holds the owner of everything else.
 pub const CAPABILITY_XATTR: &str = "security.capability";
 
-static RECORDED: AtomicBool = AtomicBool::new(false);
+const OWNERS: u8 = 1;
+const ALL: u8 = 2;
 
-/// From now on owners are recorded, in this process and for good.
+static RECORDED: AtomicU8 = AtomicU8::new(0);
+/// User and group that files really belong to where they are recorded: of [`ALL`].
+static OWN: AtomicU64 = AtomicU64::new(0);
+
+/// From now on owners are recorded, in this process and for good: it is root of a namespace with one id.
 pub fn record_owners() {
-    RECORDED.store(true, Ordering::Relaxed);
+    RECORDED.store(OWNERS, Ordering::Relaxed);
+}
+
+/// From now on owners and modes are recorded, in this process and for good: it is an ordinary user.
+pub fn record_all() {
+    let uid = u64::from(rustix::process::geteuid().as_raw());
+    let gid = u64::from(rustix::process::getegid().as_raw());
+    OWN.store(uid << 32 | gid, Ordering::Relaxed);
+    RECORDED.store(ALL, Ordering::Relaxed);
 }
 
 /// Whether owners are recorded in this process.
 #[must_use]
 pub fn are_recorded() -> bool {
-    RECORDED.load(Ordering::Relaxed)
+    RECORDED.load(Ordering::Relaxed) != 0
+}
+
+fn modes_are_recorded() -> bool {
+    RECORDED.load(Ordering::Relaxed) == ALL
+}
+
+/// Whose files really are that have records.
+#[expect(clippy::cast_possible_truncation, reason = "two halves of a word")]
+fn own() -> OwnerIds {
+    let both = OWN.load(Ordering::Relaxed);
+    OwnerIds {
+        uid: (both >> 32) as u32,
+        gid: both as u32,
+    }
 }
 
 /// A user and a group.
@@ -55,8 +88,14 @@ pub fn fstat(fd: impl AsFd) -> Result<Stat, Errno> {
     let fd = fd.as_fd();
     let mut stat = rustix::fs::fstat(fd)?;
     if are_recorded() {
-        let owner = Records::OWN.owner(fd, kind(&stat))?;
-        set(&mut stat, owner);
+        let kind = kind(&stat);
+        let owner = Records::OWN.owner(fd, kind)?;
+        if set(&mut stat, owner)
+            && modes_are_recorded()
+            && let Some(mode) = Records::OWN.mode(fd, kind)?
+        {
+            stat.st_mode = stat.st_mode & !PERMISSIONS | mode;
+        }
     }
     Ok(stat)
 }
@@ -93,11 +132,34 @@ pub fn chown(fd: impl AsFd, uid: Option<Uid>, gid: Option<Gid>) -> Result<(), Er
     Records::OWN.give(fd, kind, owner)
 }
 
-fn set(stat: &mut Stat, owner: OwnerIds) {
-    // Files of ids that are not mapped are no files of ours: nothing is recorded of them, and they stay what they are.
-    if (stat.st_uid, stat.st_gid) == (0, 0) {
+/// `fchmod(2)` as it is meant.
+///
+/// # Errors
+/// The kernel's.
+pub fn chmod(fd: impl AsFd, mode: Mode) -> Result<(), Errno> {
+    let fd = fd.as_fd();
+    if !modes_are_recorded() {
+        return rustix::fs::fchmod(fd, mode);
+    }
+    let needed = match kind(&rustix::fs::fstat(fd)?) {
+        FileType::Directory => Mode::RWXU,
+        _ => Mode::RUSR | Mode::WUSR,
+    };
+    rustix::fs::fchmod(fd, mode | needed)?;
+    let recorded = (!mode.contains(needed)).then_some(mode);
+    Records::OWN.record_mode(fd, recorded)
+}
+
+/// Gives what is ours the owner that is meant. Files of ids that are not mapped, or of others, are no files of ours: nothing
+/// is recorded of them, and they stay what they are.
+fn set(stat: &mut Stat, owner: OwnerIds) -> bool {
+    let own = own();
+    // A directory that hands its group down gives it to files of an ordinary user, who cannot refuse it.
+    let ours = stat.st_uid == own.uid && (stat.st_gid == own.gid || modes_are_recorded());
+    if ours {
         (stat.st_uid, stat.st_gid) = (owner.uid, owner.gid);
     }
+    ours
 }
 
 fn kind(stat: &Stat) -> FileType {
@@ -132,6 +194,9 @@ impl Records {
     pub fn owner(self, fd: BorrowedFd<'_>, kind: FileType) -> Result<OwnerIds, Errno> {
         let mut value = [0_u8; 64];
         let name = attribute(kind);
+        if name == CAPABILITY_XATTR && modes_are_recorded() {
+            return Ok(OwnerIds::default());
+        }
         let read = match self.get(fd, name, &mut value)? {
             Some(len) => &value[..len],
             None => return Ok(OwnerIds::default()),
@@ -149,10 +214,41 @@ impl Records {
     /// # Errors
     /// The kernel's.
     pub fn give(self, fd: BorrowedFd<'_>, kind: FileType, owner: OwnerIds) -> Result<(), Errno> {
+        let own = own();
+        let (uid, gid) = (Uid::from_raw(own.uid), Gid::from_raw(own.gid));
         // To whom it belongs anyway: the kernel then does all else that comes with a change of owner, and refuses it
         // where it would.
-        rustix::fs::chownat(fd, c"", Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::EMPTY_PATH)?;
+        rustix::fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+        if modes_are_recorded()
+            && kind == FileType::RegularFile
+            && let Some(mode) = self.mode(fd, kind)?
+        {
+            self.record_mode(fd, Some(Mode::from_raw_mode(mode & 0o1777)))?;
+        }
         self.record(fd, kind, owner)
+    }
+
+    /// The recorded permission bits of an inode of that type.
+    fn mode(self, fd: BorrowedFd<'_>, kind: FileType) -> Result<Option<u32>, Errno> {
+        if attribute(kind) != OWNER_XATTR {
+            return Ok(None);
+        }
+        let mut value = [0_u8; 16];
+        let len = self.get(fd, MODE_XATTR, &mut value)?;
+        let text = len.and_then(|len| std::str::from_utf8(&value[..len]).ok());
+        Ok(text
+            .and_then(|text| u32::from_str_radix(text, 8).ok())
+            .filter(|mode| *mode <= PERMISSIONS))
+    }
+
+    fn record_mode(self, fd: BorrowedFd<'_>, mode: Option<Mode>) -> Result<(), Errno> {
+        match mode {
+            Some(mode) => self.set(fd, MODE_XATTR, format!("{:o}", mode.as_raw_mode()).as_bytes()),
+            None => match rustix::fs::fremovexattr(fd, MODE_XATTR) {
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+                done => done,
+            },
+        }
     }
 
     /// Records an owner and changes nothing else.
@@ -161,6 +257,12 @@ impl Records {
     /// The kernel's.
     pub fn record(self, fd: BorrowedFd<'_>, kind: FileType, owner: OwnerIds) -> Result<(), Errno> {
         let name = attribute(kind);
+        if name == CAPABILITY_XATTR && modes_are_recorded() {
+            return match owner == OwnerIds::default() {
+                true => Ok(()),
+                false => Err(Errno::PERM),
+            };
+        }
         if owner == OwnerIds::default() {
             let removed = match self.try_open(|| rustix::fs::fremovexattr(fd, name)) {
                 Err(Errno::BADF) => rustix::fs::removexattr(self.path(fd).as_str(), name),
@@ -238,6 +340,9 @@ impl Records {
 /// The kernel's: `EOPNOTSUPP` on a file system without such attributes.
 pub fn probe(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     let name = format!(".rbuild-owner-{}", rustix::process::getpid().as_raw_nonzero());
+    if modes_are_recorded() {
+        return probe_directory(dir, &name);
+    }
     rustix::fs::symlinkat(c"owner", dir, name.as_str())?;
     let checked = (|| {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -251,13 +356,20 @@ pub fn probe(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     })();
     rustix::fs::unlinkat(dir, name.as_str(), AtFlags::empty())?;
     checked?;
-    rustix::fs::mkdirat(dir, name.as_str(), Mode::RWXU)?;
+    probe_directory(dir, &name)
+}
+
+fn probe_directory(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    rustix::fs::mkdirat(dir, name, Mode::RWXU)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let checked = rustix::fs::openat(dir, name.as_str(), flags, Mode::empty())
+    let checked = rustix::fs::openat(dir, name, flags, Mode::empty())
         .and_then(|made| Records::OWN.record(made.as_fd(), FileType::Directory, OwnerIds { uid: 1, gid: 2 }));
-    rustix::fs::unlinkat(dir, name.as_str(), AtFlags::REMOVEDIR)?;
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
     checked
 }
+
+/// Permission bits, those of set-id and the sticky one among them.
+const PERMISSIONS: u32 = 0o7777;
 
 const fn attribute(kind: FileType) -> &'static str {
     match kind {

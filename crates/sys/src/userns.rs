@@ -1,9 +1,9 @@
 //! The ladder's rungs: namespaces as root, a user namespace with the caller's subordinate ids, or one with its own id; and
-//! none of that, for those who ask for it or where the kernel makes up for most of it.
+//! none of that, for those who ask for it or where the kernel makes up for most of it; and files alone.
 //!
 //! Called once, early, while the process has one thread. Afterwards the process is uid 0 with all capabilities in a
-//! mount namespace of its own, on every rung but the last, and the rest of the program is the same for all; where there is
-//! one id, [`crate::owner`] keeps the others. On the last rung nothing changes: it is only asked what there is.
+//! mount namespace of its own, on every rung but the last two, and the rest of the program is the same for all; where there is
+//! one id, [`crate::owner`] keeps the others. On the last rungs nothing changes: it is only asked what there is.
 
 mod chroot;
 mod ids;
@@ -100,6 +100,9 @@ pub enum UsernsError {
         /// Their names.
         missing: Vec<&'static str>,
     },
+    /// A rung tried before could be entered half of the way, from where there is no way back.
+    #[error("the process is in a user namespace of no use by now: ask for it, with --rung=files")]
+    HalfWay,
     /// The kernel refused for a reason not known here.
     #[error("{step}")]
     Kernel {
@@ -139,6 +142,7 @@ pub fn enter(wanted: Choice) -> Result<Entered, LadderError> {
             Rung::SubordinateIds => enter_subordinate(&mut half_way),
             Rung::OneId => one_id::enter(outer, half_way),
             Rung::Chroot => chroot::check(),
+            Rung::Files => enter_files(outer.0),
         });
         let entered = entered.and_then(|()| if rung.has_mounts() { make_private() } else { Ok(()) });
         match entered {
@@ -161,6 +165,15 @@ fn one_thread() -> Result<(), UsernsError> {
         1 => Ok(()),
         threads => Err(UsernsError::Threads(threads)),
     }
+}
+
+/// Whoever the process is, it stays.
+fn enter_files(outer: u32) -> Result<(), UsernsError> {
+    if rustix::process::getuid().as_raw() != outer {
+        return Err(UsernsError::HalfWay);
+    }
+    crate::owner::record_all();
+    crate::process::hide().map_err(|source| UsernsError::Kernel { step: "hide", source })
 }
 
 fn make_private() -> Result<(), UsernsError> {

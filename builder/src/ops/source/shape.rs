@@ -98,7 +98,7 @@ impl Shape {
             Some(Uid::from_raw(self.uid)),
             Some(Gid::from_raw(self.gid)),
         )?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(self.mode))?;
+        rbuild_sys::owner::chmod(&file, Mode::from_raw_mode(self.mode))?;
         let epoch = Timespec {
             tv_sec: 0,
             tv_nsec: 0,

@@ -279,7 +279,7 @@ impl<'a> Engine<'a> {
             Some((fd, Finish::Times(stat))) => set_times(&fd, &self.times_of(&stat)),
             Some((fd, Finish::All(stat, xattrs))) => {
                 set_owner(&fd, self.owner_of(&stat), &rbuild_sys::owner::fstat(&fd)?)?;
-                rustix::fs::fchmod(&fd, self.mode_of(&stat))?;
+                rbuild_sys::owner::chmod(&fd, self.mode_of(&stat))?;
                 xattr::write(&fd, &xattrs);
                 set_times(&fd, &self.times_of(&stat))
             }

@@ -125,7 +125,7 @@ impl Engine<'_> {
         set_owner(target, self.owner_of(stat), &now).map_err(write("change owner"))?;
         let mode = self.mode_of(stat);
         if Mode::from_raw_mode(now.st_mode & 0o7777) != mode {
-            rustix::fs::fchmod(target, mode).map_err(write("change mode"))?;
+            rbuild_sys::owner::chmod(target, mode).map_err(write("change mode"))?;
         }
         xattr::write(target, xattrs);
         set_times(target, &self.times_of(stat)).map_err(write("set times"))

@@ -140,7 +140,7 @@ impl TreeCopy<'_, '_, '_> {
         } else {
             // Passed through on the way to something below: takes the mode alone (`copyDirectoryOnly`).
             let mode = Mode::from_raw_mode(dir.stat.st_mode & 0o7777);
-            rustix::fs::fchmod(&fd, mode).map_err(fail("change mode"))?;
+            rbuild_sys::owner::chmod(&fd, mode).map_err(fail("change mode"))?;
             Finish::Nothing
         };
         self.push(dir.name, Arc::new(fd), finish).map_err(fail("stat"))

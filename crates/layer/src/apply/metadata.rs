@@ -32,7 +32,7 @@ impl Applier {
         let (uid, gid) = self.policy.chown.unwrap_or((entry.uid, entry.gid));
         rbuild_sys::owner::chown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             .map_err(|e| failed("change owner", &entry.path, e))?;
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(entry.mode & 0o7777))
+        rbuild_sys::owner::chmod(fd, Mode::from_raw_mode(entry.mode & 0o7777))
             .map_err(|e| failed("change mode", &entry.path, e))?;
         self.set_xattrs(entry, |name, value| {
             rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())

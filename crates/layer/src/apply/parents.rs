@@ -142,7 +142,7 @@ impl Applier {
         // A parent with the set-group-id bit would have given its group, and the umask may have taken bits.
         rbuild_sys::owner::chown(&dir, Some(rustix::fs::Uid::ROOT), Some(rustix::fs::Gid::ROOT))
             .map_err(fail)?;
-        rustix::fs::fchmod(&dir, mode).map_err(fail)?;
+        rbuild_sys::owner::chmod(&dir, mode).map_err(fail)?;
         let path = walked.join(&b'/');
         if self.policy.whiteouts.is_some() {
             // No clock: one archive always gives one directory.

@@ -281,7 +281,7 @@ impl Disk {
     /// Gives a file that has its content its mode and time.
     pub(crate) fn complete(&self, file: &NewFile, handle: &File) -> Result<(), SyncError> {
         let fail = |e| io_error("set metadata of", &join(&file.dir, &file.name), e);
-        rustix::fs::fchmod(handle, file.mode).map_err(fail)?;
+        rbuild_sys::owner::chmod(handle, file.mode).map_err(fail)?;
         rustix::fs::futimens(handle, &entry::times(file.mod_time)).map_err(fail)
     }
 

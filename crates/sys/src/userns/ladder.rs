@@ -16,29 +16,38 @@ pub enum Rung {
     /// Root without any namespace of its own: steps get a directory as their root, and lose rights. Taken by itself only where
     /// the kernel keeps their signals and sockets in.
     Chroot,
+    /// Anybody without any of that: no step can be run, and what needs none is built. Owners and modes are recorded.
+    Files,
 }
 
 impl Rung {
     /// All of them, the one tried first first.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::RootNamespaces,
         Self::SubordinateIds,
         Self::OneId,
         Self::Chroot,
+        Self::Files,
     ];
 
-    /// Whether it is taken by itself on this machine. The last one is where the kernel has Landlock's scopes: a step then reaches
-    /// no process and no abstract socket of the container. Elsewhere it could end the build and what runs beside it, which is
-    /// for people to decide.
+    /// Whether it is taken by itself on this machine. The one without namespaces is where the kernel has Landlock's scopes: a
+    /// step then reaches no process and no abstract socket of the container. Elsewhere it could end the build and what runs
+    /// beside it, which is for people to decide.
     #[must_use]
     pub fn is_automatic(self) -> bool {
-        self.has_mounts() || crate::landlock::has_scopes()
+        self != Self::Chroot || crate::landlock::has_scopes()
+    }
+
+    /// Whether steps can be run.
+    #[must_use]
+    pub const fn has_steps(self) -> bool {
+        !matches!(self, Self::Files)
     }
 
     /// Whether anything can be mounted.
     #[must_use]
     pub const fn has_mounts(self) -> bool {
-        !matches!(self, Self::Chroot)
+        !matches!(self, Self::Chroot | Self::Files)
     }
 
     /// How layers are kept on this rung.
@@ -46,7 +55,7 @@ impl Rung {
     pub const fn form(self) -> Form {
         match self {
             Self::RootNamespaces => Form::Trusted,
-            Self::SubordinateIds | Self::OneId | Self::Chroot => Form::User,
+            Self::SubordinateIds | Self::OneId | Self::Chroot | Self::Files => Form::User,
         }
     }
 
@@ -58,6 +67,7 @@ impl Rung {
             Self::SubordinateIds => 2,
             Self::OneId => 3,
             Self::Chroot => 4,
+            Self::Files => 5,
         }
     }
 
@@ -69,6 +79,7 @@ impl Rung {
             Self::SubordinateIds => "subids",
             Self::OneId => "one-id",
             Self::Chroot => "chroot",
+            Self::Files => "files",
         }
     }
 
@@ -80,6 +91,7 @@ impl Rung {
             Self::SubordinateIds => "user namespace with subordinate ids",
             Self::OneId => "user namespace with one id, other owners recorded",
             Self::Chroot => "no namespaces, a root directory for each step (--rung=namespaces refuses this)",
+            Self::Files => "no steps: what RUN does not make, with owners and modes recorded",
         }
     }
 
@@ -121,8 +133,11 @@ impl Choice {
             Self::First | Self::Namespaces if rung == Rung::RootNamespaces => {
                 rustix::process::geteuid().is_root()
             }
-            // Nor is the last, which is root's too.
-            Self::First => rung.has_mounts() || (rung.is_automatic() && rustix::process::geteuid().is_root()),
+            // Nor is the one without namespaces, which is root's too.
+            Self::First if rung == Rung::Chroot => {
+                rung.is_automatic() && rustix::process::geteuid().is_root()
+            }
+            Self::First => true,
             Self::Namespaces => rung.has_mounts(),
             Self::Only(wanted) => wanted == rung,
         }
@@ -145,6 +160,18 @@ pub struct Entered {
     pub rung: Rung,
     /// Those tried before, in order.
     pub declined: Vec<Declined>,
+}
+
+impl Entered {
+    /// Why no step can be run: what was said of the rungs that have them. Nothing where they can.
+    #[must_use]
+    pub fn without_steps(&self) -> Option<String> {
+        let why = || match self.declined.as_slice() {
+            [] => "; rung files was asked for".to_owned(),
+            declined => reasons(declined),
+        };
+        (!self.rung.has_steps()).then(why)
+    }
 }
 
 /// No rung could be reached.
@@ -186,7 +213,7 @@ mod tests {
             assert_eq!(Rung::parse(rung.name()), Some(rung));
             assert_eq!(Rung::parse(&rung.number().to_string()), Some(rung));
         }
-        for text in ["", "0", "5", "Root", "3 "] {
+        for text in ["", "0", "6", "Root", "3 "] {
             assert_eq!(Rung::parse(text), None, "{text:?}");
         }
     }
@@ -208,12 +235,29 @@ mod tests {
     }
 
     #[test]
-    fn the_last_rung_is_taken_by_itself_where_the_kernel_keeps_signals_in() {
+    fn the_rung_without_namespaces_is_taken_by_itself_where_the_kernel_keeps_signals_in() {
         let automatic = Rung::ALL.map(Rung::is_automatic);
-        assert_eq!(automatic, [true, true, true, crate::landlock::has_scopes()]);
-        assert!(!Choice::Namespaces.tries(Rung::Chroot));
+        assert_eq!(automatic, [true, true, true, crate::landlock::has_scopes(), true]);
+        assert!(!Choice::Namespaces.tries(Rung::Chroot) && !Choice::Namespaces.tries(Rung::Files));
+        assert!(Choice::First.tries(Rung::Files));
         assert!(Choice::Only(Rung::Chroot).tries(Rung::Chroot));
         assert!(!Choice::Only(Rung::Chroot).tries(Rung::OneId));
+    }
+
+    #[test]
+    fn a_rung_without_steps_says_why_there_are_none() {
+        let declined = vec![Declined {
+            rung: Rung::OneId,
+            error: UsernsError::Threads(3),
+        }];
+        let on = |rung, declined| Entered { rung, declined }.without_steps();
+        assert_eq!(on(Rung::OneId, Vec::new()), None);
+        assert_eq!(
+            on(Rung::Files, Vec::new()).as_deref(),
+            Some("; rung files was asked for")
+        );
+        let told = on(Rung::Files, declined).unwrap();
+        assert!(told.contains("one-id") && told.contains("3 threads"), "{told}");
     }
 
     #[test]

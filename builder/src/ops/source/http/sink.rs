@@ -66,7 +66,7 @@ impl Landing {
         if (uid, gid) != (0, 0) {
             rbuild_sys::owner::chown(&writer.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
-        rustix::fs::fchmod(&writer.file, Mode::from_raw_mode(self.wanted.mode))?;
+        rbuild_sys::owner::chmod(&writer.file, Mode::from_raw_mode(self.wanted.mode))?;
         let time = Timespec {
             tv_sec: self.modified.unwrap_or_default(),
             tv_nsec: 0,

@@ -99,7 +99,7 @@ impl Dir {
             entry::chown(fd, wanted.uid, wanted.gid).map_err(fail)?;
         }
         if !wanted.holds(&now) {
-            rustix::fs::fchmod(fd, Mode::from_raw_mode(wanted.mode)).map_err(fail)?;
+            rbuild_sys::owner::chmod(fd, Mode::from_raw_mode(wanted.mode)).map_err(fail)?;
         }
         if entry::mod_time(&now) != i128::from(wanted.mod_time) {
             rustix::fs::futimens(fd, &entry::times(wanted.mod_time)).map_err(fail)?;
