@@ -222,11 +222,13 @@ fn bind(dir: &Path, owner: SocketOwner) -> io::Result<UnixListener> {
     let address = format!("/proc/self/fd/{}/{SOCKET}", held.as_raw_fd());
     let listener = UnixListener::bind(address)?;
     let path = dir.join(SOCKET);
-    rustix::fs::chown(
+    let made = rustix::fs::open(
         &path,
-        Some(Uid::from_raw(owner.uid)),
-        Some(Gid::from_raw(owner.gid)),
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
     )?;
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    rbuild_sys::owner::chown(made, Some(uid), Some(gid))?;
     rustix::fs::chmod(&path, Mode::from_raw_mode(owner.mode & 0o7777))?;
     Ok(listener)
 }

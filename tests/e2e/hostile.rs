@@ -3,6 +3,8 @@
 //!
 //! The canary directory lies on the same file system as the store and belongs to the user that builds.
 
+mod agents;
+mod beyond;
 pub(crate) mod canary;
 mod contexts;
 mod image_data;

@@ -4,4 +4,4 @@ mod context;
 mod epoch;
 mod git;
 mod http;
-mod ssh;
+pub(crate) mod ssh;

@@ -29,7 +29,7 @@ fn tar_xz() -> Vec<u8> {
 }
 
 /// What the C compiler makes of one of the sources beside this file; says `SKIP:` where it makes nothing.
-fn compiled(fixture: &Fixture, source: &str, name: &str, flags: &[&str]) -> Option<PathBuf> {
+pub(crate) fn compiled(fixture: &Fixture, source: &str, name: &str, flags: &[&str]) -> Option<PathBuf> {
     let made = fixture.home.work().join(name);
     let source = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/e2e/rows")

@@ -13,7 +13,7 @@ use super::{none, root, sources};
 const PAGE: &str = "docs/security.md";
 const HEADING: &str = "## Where each row is run";
 /// The columns, after the row's number.
-const COLUMNS: [&str; 5] = ["root", "subids", "one-id", "chroot", "second user"];
+const COLUMNS: [&str; 6] = ["root", "subids", "one-id", "chroot", "second user", "files"];
 
 /// Which columns a text speaks of.
 fn columns_of(name: &str, text: &str) -> BTreeSet<usize> {
@@ -22,11 +22,16 @@ fn columns_of(name: &str, text: &str) -> BTreeSet<usize> {
     if has(&["Rung::here()"]) {
         found.extend([0, 1, 2, 3]);
     }
+    if has(&["Rung::unpacking()"]) {
+        found.extend([0, 1, 2, 3, 5]);
+    }
     if has(&["Rung::with_mounts()"]) {
         found.extend([0, 1, 2]);
     }
     // A site lets another user look at the store after each build.
-    if has(&["Rung::here()", "Rung::with_mounts()"]) && has(&["Site::on("]) || has(&["as_other(", "OTHER"]) {
+    if has(&["Rung::here()", "Rung::unpacking()", "Rung::with_mounts()"]) && has(&["Site::on("])
+        || has(&["as_other(", "OTHER"])
+    {
         found.insert(4);
     }
     if has(&["--rung=chroot", "CHROOT"]) {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rbuild_sys::{RootFd, clean, remove_tree};
+use rbuild_sys::{RootFd, clean, remove_tree, sever_links};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
@@ -351,6 +351,11 @@ impl Taken {
 
     fn return_to(&self, home: &OwnedFd, name: &OsString, held: &OwnedFd) -> Result<(), SetupError> {
         self.must_have(held)?;
+        // Between mounts nothing can be linked: a file of a cache that the step gave a name in its root, or in another cache,
+        // would change in a layer when a later step writes to it.
+        sever_links(held.as_fd())
+            .map_err(std::io::Error::other)
+            .during("keep apart from the root", &self.shown)?;
         rustix::fs::renameat(&self.parent, &self.name, home, name).during("take back", &self.shown)
     }
 }

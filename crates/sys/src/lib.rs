@@ -17,10 +17,12 @@ pub mod owner;
 pub mod process;
 mod rootfd;
 pub mod seccomp;
+mod severed;
 pub mod status_image;
 mod tree;
 pub mod userdb;
 pub mod userns;
 
 pub use rootfd::{RootFd, RootFdError, clean};
+pub use severed::sever_links;
 pub use tree::{Removed, TreeEntry, TreeError, remove_tree, walk_tree};

@@ -95,6 +95,8 @@ pub(crate) enum Rung {
     Subids,
     OneId,
     Chroot,
+    /// No steps.
+    Files,
 }
 
 impl Rung {
@@ -107,6 +109,13 @@ impl Rung {
         }
     }
 
+    /// The same with the rung that runs no step, for what needs none.
+    pub(crate) fn unpacking() -> Vec<Self> {
+        let mut all = Self::here();
+        all.extend(crate::e2e::ordinary_user().map(|_| Self::Files));
+        all
+    }
+
     /// Those of them on which files can be mounted.
     pub(crate) fn with_mounts() -> Vec<Self> {
         let all = Self::here().into_iter();
@@ -116,7 +125,7 @@ impl Rung {
     fn home(self) -> TestHome {
         match (self, machine::ordinary_user()) {
             (Self::Subids, Some(user)) => TestHome::for_user(user.uid, user.gid),
-            (Self::OneId, _) => TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES),
+            (Self::OneId | Self::Files, _) => TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES),
             _ => TestHome::new(),
         }
     }
@@ -127,6 +136,7 @@ impl Rung {
             Self::Subids => Some("--rung=subids"),
             Self::OneId => Some("--rung=one-id"),
             Self::Chroot => Some("--rung=chroot"),
+            Self::Files => Some("--rung=files"),
         }
     }
 }

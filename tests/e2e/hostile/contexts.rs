@@ -10,7 +10,7 @@ use crate::e2e::hostile::canary::{Rung, Site};
 
 #[test]
 fn row40_a_context_link_that_leaves_the_context_is_followed_only_inside_it() {
-    for rung in Rung::here() {
+    for rung in Rung::unpacking() {
         let site = Site::on(rung, "");
         let dir = site.fixture.context.dir();
         symlink(site.canary.dir.join("secret"), dir.join("link")).unwrap();
@@ -60,7 +60,7 @@ fn row40_pipes_sockets_and_odd_names_of_a_context_block_nothing() {
 
 #[test]
 fn row40_no_way_of_writing_a_source_leaves_the_context() {
-    for rung in Rung::here() {
+    for rung in Rung::unpacking() {
         let site = Site::on(rung, "");
         site.fixture.context.file("dir/inner/f", "x");
         for source in [

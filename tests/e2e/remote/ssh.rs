@@ -11,10 +11,10 @@ use rbuild_testkit::machine;
 use crate::e2e::fixture::Fixture;
 
 /// OpenSSH's agent with one key in it.
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
     dir: tempfile::TempDir,
-    public: String,
+    pub(crate) public: String,
 }
 
 impl Drop for Agent {
@@ -34,7 +34,7 @@ impl Agent {
 
     /// An agent of this user: it talks to nobody else but root.
     #[track_caller]
-    fn start_as(uid: u32, gid: u32) -> Self {
+    pub(crate) fn start_as(uid: u32, gid: u32) -> Self {
         use std::os::unix::fs::chown;
         use std::os::unix::process::CommandExt as _;
         let tool = |name| machine::required(name, "openssh-client").expect("a tool of the tests");
@@ -69,12 +69,12 @@ impl Agent {
         Self { child, dir, public }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("agent")
     }
 
     /// How many keys it holds.
-    fn keys(&self) -> usize {
+    pub(crate) fn keys(&self) -> usize {
         let ran = RbuildCommand::new(machine::required("ssh-add", "openssh-client").unwrap())
             .env("SSH_AUTH_SOCK", self.socket())
             .arg("-L")
@@ -85,7 +85,7 @@ impl Agent {
 
 /// Copies the machine's `ssh-add` with the libraries it needs into the context, below `tool`.
 #[track_caller]
-fn give_ssh_add(fixture: &Fixture) {
+pub(crate) fn give_ssh_add(fixture: &Fixture) {
     let tool = machine::required("ssh-add", "openssh-client").unwrap();
     let needed = RbuildCommand::new("ldd").arg(&tool).ok().stdout_text();
     let libraries = needed

@@ -1,0 +1,179 @@
+//! Attacks that the list of fifty does not have, on each rung.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rbuild_testkit::residue::processes;
+
+use crate::e2e::hostile::canary::{Rung, Site};
+use crate::e2e::rows::compiled;
+
+#[test]
+fn beyond_calls_that_led_out_of_containers_answer_no_in_a_real_step() {
+    for rung in Rung::here() {
+        let site = Site::on(
+            rung,
+            "FROM busybox\nCOPY calls /bin/\nRUN calls > /says; head -n 16 /says > /root-says-1; tail -n +17 /says > /root-says-2\nUSER 1000\nRUN calls > /tmp/says; head -n 16 /tmp/says > /tmp/user-says-1; tail -n +17 /tmp/says > /tmp/user-says-2\n",
+        );
+        let Some(calls) = compiled(&site.fixture, "calls.c", "calls", &["-static"]) else {
+            return;
+        };
+        let context = &site.fixture.context;
+        context
+            .file("calls", fs::read(&calls).unwrap())
+            .mode("calls", 0o755);
+        let files = site.works(&[]);
+        for said in ["root-says", "tmp/user-says"] {
+            let half = |number| files.text(&format!("{said}-{number}")).unwrap_or_default();
+            let text = format!("{}{}", half(1), half(2));
+            let (rest, last) = text
+                .trim_end()
+                .rsplit_once('\n')
+                .unwrap_or_else(|| panic!("{rung:?} {said}: {text}"));
+            assert_eq!(
+                last, "getppid: DONE",
+                "{rung:?} {said}: the twin, after all others\n{text}"
+            );
+            assert_eq!(rest.lines().count(), 31, "{rung:?} {said}: {text}");
+            for line in rest.lines() {
+                assert!(!line.ends_with(": DONE"), "{rung:?} {said}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn beyond_a_file_of_a_cache_is_no_file_of_a_layer() {
+    for rung in Rung::here() {
+        let site = Site::on(
+            rung,
+            "FROM busybox AS first
+RUN --mount=type=cache,target=/k echo one > /k/f && (ln /k/f /f || cp /k/f /f) 2>/dev/null && ln /f /again
+RUN --mount=type=cache,target=/k (ln /f /k/back || cp /f /k/back) 2>/dev/null
+FROM first AS second
+RUN --mount=type=cache,target=/k test -s /k/back && echo changed > /k/f && echo changed > /k/back && cp /f /seen
+",
+        );
+        let files = site.works(&[]);
+        for name in ["f", "again", "seen"] {
+            assert_eq!(files.text(name), Some("one\n"), "{rung:?}: {name}");
+        }
+        // What the first two steps made is taken as it was kept.
+        let files = site.works(&["--target=first".to_owned()]);
+        for name in ["f", "again"] {
+            assert_eq!(
+                files.text(name),
+                Some("one\n"),
+                "{rung:?}: {name} of the kept layer"
+            );
+        }
+        // The legal twin: the cache has what was written to it.
+        site.fixture
+            .context
+            .dockerfile("FROM busybox\nRUN --mount=type=cache,target=/k cat /k/f /k/back > /cached\n");
+        assert_eq!(
+            site.works(&[]).text("cached"),
+            Some("changed\nchanged\n"),
+            "{rung:?}"
+        );
+    }
+}
+
+#[test]
+fn beyond_what_forks_and_runs_from_its_end_ends_with_its_step() {
+    for (rung, seconds) in Rung::here()
+        .into_iter()
+        .zip(["86397.5", "86397.25", "86397.125", "86397.0625"])
+    {
+        // Each process starts the next, in a session of its own, and ends; others are stopped, deaf to signals, or both.
+        let site = Site::on(
+            rung,
+            &format!(
+                "FROM busybox
+RUN printf '#!/bin/sh\\ntrap \"\" TERM HUP INT\\nsetsid /run.sh >/dev/null 2>&1 </dev/null &\\n' > /run.sh && chmod 755 /run.sh \\
+ && (setsid /run.sh &) && for i in 1 2 3; do (trap '' TERM; exec setsid sleep {seconds} >/dev/null 2>&1) & kill -STOP $!; done; sleep 0.2
+RUN echo after > /after
+"
+            ),
+        );
+        let start = Instant::now();
+        let files = site.works(&[]);
+        assert_eq!(files.text("after"), Some("after\n"), "{rung:?}");
+        assert!(start.elapsed() < Duration::from_secs(60), "{rung:?}");
+        for text in [seconds, "/run.sh"] {
+            let left = processes(text);
+            assert!(left.is_empty(), "{rung:?}: {left:?}");
+        }
+    }
+}
+
+#[test]
+fn beyond_a_step_that_removes_everything_removes_its_own() {
+    for rung in Rung::here() {
+        let site = Site::on(
+            rung,
+            "FROM busybox AS other
+COPY lib /lib-of-the-context/
+FROM busybox AS gone
+RUN --mount=type=cache,target=/k echo kept > /k/f
+RUN --mount=type=bind,target=/ctx --mount=type=bind,from=other,target=/o --mount=type=cache,target=/k,ro \\
+ cp -r /ctx/lib /o/lib-of-the-context /tmp/ && rm -rf /ctx/* /o/* /k/* /usr /home /var /root /etc/* /bin/* 2>/dev/null; true
+FROM busybox
+COPY --from=other /lib-of-the-context /lib/
+RUN --mount=type=cache,target=/k cat /k/f > /cached
+COPY --from=gone / /rest/
+",
+        );
+        site.fixture.context.file("lib/f", "of the context\n");
+        let files = site.works(&[]);
+        assert_eq!(files.text("cached"), Some("kept\n"), "{rung:?}");
+        assert_eq!(files.text("lib/f"), Some("of the context\n"), "{rung:?}");
+        let rest: Vec<&str> = files
+            .paths()
+            .filter(|path| path.starts_with("rest/bin/") || path.starts_with("rest/etc/"))
+            .collect();
+        assert_eq!(rest, [""; 0], "{rung:?}: the twin, it did remove");
+        let kept = fs::read_to_string(site.fixture.context.dir().join("lib/f")).unwrap();
+        assert_eq!(kept, "of the context\n", "{rung:?}");
+        // The store is whole: the base is there for the next.
+        site.fixture
+            .context
+            .dockerfile("FROM busybox\nRUN ls /etc > /all && test -x /bin/ls\n");
+        let files = site.works(&[]);
+        assert!(
+            files.text("all").is_some_and(|all| all.contains("passwd")),
+            "{rung:?}"
+        );
+    }
+}
+
+#[test]
+fn beyond_a_step_reads_nothing_of_the_builder_through_what_it_is_given() {
+    for rung in Rung::here() {
+        let site = Site::on(rung, "");
+        // Standard streams reopened, turned around, made to wait for nothing, and closed in the middle.
+        site.fixture.context.dockerfile(
+            &"FROM busybox
+RUN (timeout 1 head -c 1 /dev/fd/1; timeout 1 head -c 1 /proc/self/fd/1; timeout 1 head -c 1 <&1; timeout 1 head -c 1 <&2) > /read 2>/dev/null; \\
+ wc -c < /read > /bytes; readlink /proc/self/cwd > /tmp/cwd; true
+RUN echo before; exec 1>&- 2>&-; echo lost; exit 0
+RUN (while :; do echo noise; done) & (sleep 1; kill $!) 2>/dev/null; wait; true
+RUN cat /proc/self/mountinfo /proc/mounts /proc/self/cgroup /proc/1/cmdline /proc/1/environ > /tmp/told 2>/dev/null; \\
+ grep -c / /tmp/told > /read-lines; grep -aE 'canary|RBUILD_|{STORE}' /tmp/told | grep -av read-lines > /told; true
+"
+            .replace("{STORE}", &site.fixture.home.work().display().to_string()),
+        );
+        let files = site.works(&[]);
+        assert_eq!(files.text("bytes"), Some("0\n"), "{rung:?}");
+        assert_eq!(files.text("told"), Some(""), "{rung:?}");
+        let lines: usize = files
+            .text("read-lines")
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap();
+        assert_eq!(
+            lines == 0,
+            rung == Rung::Chroot,
+            "{rung:?}: the twin, it was read: {lines}"
+        );
+    }
+}
