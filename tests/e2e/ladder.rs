@@ -207,7 +207,11 @@ fn rootless_doctor_tries_each_rung_and_says_what_to_change() {
     assert_eq!(code, 0, "{report:#}");
     assert_eq!(report["chosen"], "one-id", "{report:#}");
     let rungs = report["rungs"].as_array().unwrap();
-    assert_eq!(rungs.len(), 4);
+    assert_eq!(rungs.len(), 5);
+    assert_eq!(
+        (&rungs[4]["works"], &rungs[4]["has_steps"]),
+        (&true.into(), &false.into())
+    );
     assert_eq!(
         (&rungs[3]["works"], &rungs[3]["automatic"]),
         (&false.into(), &rbuild_sys::landlock::has_scopes().into())

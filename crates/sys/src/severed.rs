@@ -24,12 +24,14 @@ const XATTR_MAX: usize = 64 << 10;
 /// # Errors
 /// The kernel's; something is mounted inside. What was done until then stays.
 pub fn sever_links(top: BorrowedFd<'_>) -> Result<u64, TreeError> {
-    let mut names: HashMap<(u64, u64), (u64, u64)> = HashMap::new();
+    let mut names = HashMap::new();
     walk_tree::<(), TreeError>(top, (), |(), entry| {
         let stat = entry.stat;
-        let links = u64::from(stat.st_nlink);
-        if links > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            names.entry((stat.st_dev, stat.st_ino)).or_insert((0, links)).0 += 1;
+        if stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            let (here, _) = names
+                .entry((stat.st_dev, stat.st_ino))
+                .or_insert((0, stat.st_nlink));
+            *here += 1;
         }
         Ok(())
     })?;
