@@ -5,6 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use rbuild_testkit::leak::holders;
+
 use crate::e2e::daemon::Daemon;
 
 /// A server, and a context for it.
@@ -57,6 +59,16 @@ impl Through {
         let output = self.run(more);
         assert!(output.status.success(), "{more:?}: {}", text(&output.stderr));
         output
+    }
+}
+
+/// A context with a shell and these programs of busybox in `/bin`.
+fn give_busybox(through: &Through, names: &[&str]) {
+    let bin = through.context().join("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
+    for name in names {
+        symlink("busybox", bin.join(name)).unwrap();
     }
 }
 
@@ -128,12 +140,7 @@ fn privileged_secrets_are_served_and_failures_told() {
     else {
         return;
     };
-    let bin = through.context().join("bin");
-    fs::create_dir(&bin).unwrap();
-    fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-    for name in ["sh", "cat", "test"] {
-        symlink("busybox", bin.join(name)).unwrap();
-    }
+    give_busybox(&through, &["sh", "cat", "test"]);
     let secret = through.at("secret");
     fs::write(&secret, "of a file\n").unwrap();
     let file = format!("--secret=id=file,src={}", secret.display());
@@ -153,4 +160,60 @@ fn privileged_secrets_are_served_and_failures_told() {
     // What this client has no part in is told before anything is asked.
     let refused = through.run(&["--export-cache=type=local,dest=/nonexistent"]);
     assert!(text(&refused.stderr).contains("not supported through a server: --export-cache type=local"));
+}
+
+#[test]
+fn privileged_row42_a_secret_of_a_client_is_in_nothing_that_a_server_keeps() {
+    const VALUE: &str = "s3cr3t-0f-a-cl1ent-0f-the-API";
+    let mount = "RUN --mount=type=secret,id=file --mount=type=secret,id=variable,env=V";
+    let used =
+        "md5sum /run/secrets/file > /sum && test -n \"$V\" && cp /run/secrets/file /tmp-x && rm /tmp-x";
+    let Some(through) = Through::start(&format!(
+        "FROM scratch AS some\nCOPY bin /bin\n{mount} {used}\nFROM some AS fails\n{mount} {used} && exit 3\n"
+    )) else {
+        return;
+    };
+    give_busybox(&through, &["sh", "md5sum", "test", "cp", "rm"]);
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("value");
+    fs::write(&secret, VALUE).unwrap();
+    let file = format!("--secret=id=file,src={}", secret.display());
+    let variable = format!("--secret=id=variable,src={}", secret.display());
+    let metadata = format!("--metadata-file={}", through.at("metadata").display());
+    let archive = format!("--output=type=oci,dest={}", through.at("out.tar").display());
+    let ok = through.ok(&[
+        &*file,
+        &variable,
+        &metadata,
+        &archive,
+        "--opt=target=some",
+        "--opt=attest:provenance=mode=max",
+    ]);
+    let failed = through.run(&[&*file, &variable, "--opt=target=fails"]);
+    assert!(
+        text(&failed.stderr).contains("exit code: 3"),
+        "{}",
+        text(&failed.stderr)
+    );
+    for output in [&ok, &failed] {
+        for said in [&output.stdout, &output.stderr] {
+            assert!(!text(said).contains(VALUE), "{}", text(said));
+        }
+    }
+    let told = through.daemon.asked(&["debug", "histories"]);
+    assert!(!told.is_empty() && !told.contains(VALUE), "{told}");
+    // Store, history, archive with provenance, metadata, sockets' directory.
+    assert_eq!(holders(through.daemon.dir.path(), VALUE), [""; 0]);
+
+    // The legal twin: what a step keeps is found, and another value runs nothing anew.
+    fs::write(&secret, "another value").unwrap();
+    let again = text(&through.ok(&[&*file, &variable, "--opt=target=some"]).stderr);
+    assert!(again.contains("CACHED"), "{again}");
+    fs::write(&secret, VALUE).unwrap();
+    through.file(
+        "Dockerfile",
+        &format!("FROM scratch\nCOPY bin /bin\n{mount} cp /run/secrets/file /kept\n"),
+    );
+    through.ok(&[&*file, &variable]);
+    assert!(!holders(through.daemon.dir.path(), VALUE).is_empty());
 }

@@ -106,7 +106,12 @@ const WAYS: &[(&str, &str)] = &[
 ];
 
 /// Builds on a rung; nothing if this machine has no such user.
-fn build((rung, snapshotter): (&str, &str), dockerfile: &str) -> Option<Image> {
+fn build(way: (&str, &str), dockerfile: &str) -> Option<Image> {
+    build_in(way, dockerfile, None)
+}
+
+/// The same with a store elsewhere.
+fn build_in((rung, snapshotter): (&str, &str), dockerfile: &str, store: Option<&Path>) -> Option<Image> {
     let user = ordinary_user()?;
     let home = match rung {
         "root" | "chroot" => TestHome::new(),
@@ -116,8 +121,10 @@ fn build((rung, snapshotter): (&str, &str), dockerfile: &str) -> Option<Image> {
     let fixture = Fixture::with_home(home, dockerfile);
     fixture.context.settle();
     let archive = fixture.archive();
-    let ran = fixture
-        .build()
+    let build = store
+        .into_iter()
+        .fold(fixture.build(), |build, store| build.env("RBUILD_ROOT", store));
+    let ran = build
         .arg(format!("--rung={rung}"))
         .arg(format!("--snapshotter={snapshotter}"))
         .arg("--build-arg=SOURCE_DATE_EPOCH=1704067200")
@@ -159,6 +166,72 @@ fn rootless_every_rung_and_snapshotter_makes_the_same_layers_digest_for_digest()
             let tables = (root.files().unwrap().table(), other.files().unwrap().table());
             assert_eq!(tables.0, tables.1, "{about}: files of {way:?}");
             assert_eq!(root.config, other.config, "{about}: config and layers of {way:?}");
+        }
+    }
+}
+
+/// A file as a device with a file system on it, mounted until it is dropped.
+struct Loop {
+    dir: tempfile::TempDir,
+}
+
+impl Loop {
+    fn of(kind: &str) -> Option<Self> {
+        use std::process::Command;
+        let mkfs = machine::program(&format!("mkfs.{kind}"))?;
+        let dir = tempfile::tempdir().unwrap();
+        let (image, at) = (dir.path().join("image"), dir.path().join("at"));
+        std::fs::create_dir(&at).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
+        let made = Command::new(mkfs).arg("-q").arg(&image).output().unwrap();
+        let mount = Command::new("mount")
+            .args(["-o", "loop"])
+            .args([&image, &at])
+            .output()
+            .unwrap();
+        if made.status.success() && mount.status.success() {
+            return Some(Self { dir });
+        }
+        let said = String::from_utf8_lossy(&mount.stderr);
+        machine::skip(&format!("{kind} cannot be mounted here: {}", said.trim()));
+        None
+    }
+
+    fn at(&self) -> std::path::PathBuf {
+        self.dir.path().join("at")
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        drop(
+            std::process::Command::new("umount")
+                .arg("-l")
+                .arg(self.at())
+                .status(),
+        );
+    }
+}
+
+#[test]
+fn slow_privileged_on_file_systems_that_share_blocks_the_layers_are_the_same() {
+    if ordinary_user().is_none() {
+        return;
+    }
+    for (kind, rungs) in [("btrfs", ["root", "chroot"]), ("xfs", ["chroot", "root"])] {
+        let Some(mounted) = Loop::of(kind) else { continue };
+        let probe = mounted.at().join("probe");
+        std::fs::write(&probe, vec![1; 1 << 16]).unwrap();
+        let (from, to) = (
+            std::fs::File::open(&probe).unwrap(),
+            std::fs::File::create(mounted.at().join("clone")).unwrap(),
+        );
+        rustix::fs::ioctl_ficlone(&to, &from).expect("it shares blocks");
+        for ((about, dockerfile), rung) in CORPUS.iter().zip(rungs.iter().cycle()) {
+            let store = mounted.at().join(rung);
+            let other = build_in((rung, "native"), dockerfile, Some(&store)).expect("root");
+            let root = build(("root", "overlayfs"), dockerfile).expect("root");
+            assert_eq!(root.config, other.config, "{about}: {rung} on {kind}");
         }
     }
 }

@@ -136,3 +136,65 @@ fn row47_a_step_does_not_reach_the_store() {
         );
     }
 }
+
+#[test]
+fn row47_names_that_others_made_in_shared_directories_are_not_used() {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+    if !crate::e2e::fixture::is_root("to be another user") {
+        return;
+    }
+    for rung in Rung::here() {
+        let site = Site::on(
+            rung,
+            "FROM busybox\nRUN --mount=type=cache,target=/k date > /k/d\nADD a.tar /a/\n",
+        );
+        let archive = rbuild_testkit::layout::LayerBuilder::new().file(
+            "f",
+            rbuild_testkit::layout::Attributes::mode(0o644),
+            b"f\n",
+        );
+        site.fixture.context.file("a.tar", archive.finish());
+        let owner = fs::metadata(site.fixture.home.work()).unwrap().uid();
+        // Outside of what is handed to the user that builds: as `/tmp` and `/run/user` of a machine are.
+        let shared = tempfile::tempdir().unwrap();
+        fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        let names = [
+            "rbuild".to_owned(),
+            format!("rbuild-{owner}"),
+            format!("rbuild-{owner}.lock"),
+            ".rbuild".to_owned(),
+            "rbuild.sock".to_owned(),
+            "buildkit".to_owned(),
+            "buildkitd.sock".to_owned(),
+        ];
+        for name in &names {
+            let at = shared.path().join(name);
+            symlink(&site.canary.dir, &at).unwrap();
+            std::os::unix::fs::lchown(&at, Some(OTHER), Some(OTHER)).unwrap();
+        }
+        let listed = || {
+            let mut found: Vec<_> = fs::read_dir(shared.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+                .collect();
+            found.sort();
+            found
+        };
+        let before = listed();
+        let ran = site
+            .fixture
+            .build()
+            .args(rung.argument())
+            .env("TMPDIR", shared.path())
+            .env("XDG_RUNTIME_DIR", shared.path())
+            .ok();
+        assert_eq!(listed(), before, "{rung:?}: {ran}");
+        site.canary.assert_untouched();
+        // The legal twin: the directory is one that rbuild makes its own, random names in.
+        let kept = site.fixture.build().args(rung.argument());
+        site.fixture.context.dockerfile("FROM busybox\nRUN false\n");
+        let kept = kept.env("TMPDIR", shared.path()).arg("--on-error=keep").fails();
+        assert_eq!(listed().len(), before.len() + 1, "{rung:?}: {kept}");
+        site.canary.assert_untouched();
+    }
+}
