@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::e2e::chroot::{CAPABILITIES, profile};
 use crate::e2e::fixture::{Fixture, is_root};
+use crate::e2e::hostile::canary::{Rung, Site};
 
 /// Prints facts, one a line, each with the name of its kind.
 const LOOK: &str = r#"
@@ -60,6 +61,26 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("- dev /dev/core", "a link to what is masked"),
     ("+ dev /dev/core", "the same"),
     ("+ dev /dev/ptmx", "the same file in both"),
+];
+
+/// The same for steps in a user namespace.
+const IN_A_NAMESPACE: &[(&str, &str)] = &[
+    ("+ ns user of its own", "what the rung is"),
+    ("- ns user of the machine", "the same"),
+];
+
+/// The same where that has one id.
+const WITH_ONE_ID: &[(&str, &str)] = &[
+    (
+        "+ limit file locks",
+        "which user a process is said to be is kept in this limit, which the kernel does not use",
+    ),
+    ("- limit file locks", "the same"),
+    (
+        "+ status Groups",
+        "/proc tells the truth; getgroups(2) answers as on the other rungs",
+    ),
+    ("- status Groups", "the same"),
 ];
 
 fn spec(rootfs: &Path) -> Value {
@@ -161,29 +182,46 @@ fn privileged_a_step_is_what_runc_makes_of_the_default_spec_but_for_what_is_list
     let theirs = facts(&String::from_utf8_lossy(&ran.stdout));
 
     let dockerfile = format!("FROM busybox\nRUN --network=none <<'END' sh >/look\n{LOOK}END\n");
-    fixture.context.dockerfile(&dockerfile);
-    let seen = fixture.home.work().join("seen");
-    fixture
-        .build()
-        .arg(format!("--output=type=local,dest={}", seen.display()))
-        .ok();
-    let ours = facts(&std::fs::read_to_string(seen.join("look")).expect("what was seen"));
+    for rung in Rung::with_mounts() {
+        let files = Site::on(rung, &dockerfile).fixture;
+        let seen = files.home.work().join("seen");
+        files
+            .build()
+            .args(rung.argument())
+            .arg(format!("--output=type=local,dest={}", seen.display()))
+            .ok();
+        let ours = facts(&std::fs::read_to_string(seen.join("look")).expect("what was seen"));
+        assert_same(rung, &ours, &theirs);
+    }
+}
 
+#[track_caller]
+fn assert_same(rung: Rung, ours: &BTreeSet<String>, theirs: &BTreeSet<String>) {
     assert!(ours.len() > 40 && theirs.len() > 40, "{ours:#?} {theirs:#?}");
     let differences = ours
-        .difference(&theirs)
+        .difference(theirs)
         .map(|line| format!("+ {line}"))
-        .chain(theirs.difference(&ours).map(|line| format!("- {line}")));
-    let unlisted: Vec<String> = differences
-        .filter(|line| !DIFFERENCES.iter().any(|(begins, _)| line.starts_with(begins)))
-        .collect();
-    assert!(unlisted.is_empty(), "{unlisted:#?}");
+        .chain(theirs.difference(ours).map(|line| format!("- {line}")));
+    let more = match rung {
+        Rung::Root => &[][..],
+        Rung::OneId => &[IN_A_NAMESPACE, WITH_ONE_ID].concat(),
+        _ => IN_A_NAMESPACE,
+    };
+    let listed = |line: &String| {
+        let mut all = DIFFERENCES.iter().chain(more);
+        all.any(|(begins, _)| line.starts_with(begins))
+    };
+    let unlisted: Vec<String> = differences.filter(|line| !listed(line)).collect();
+    assert!(unlisted.is_empty(), "{rung:?}: {unlisted:#?}");
     for same in [
         "status CapEff 00000000a80425fb",
         "status CapBnd 00000000a80425fb",
         "status NoNewPrivs 0",
         "status Seccomp 2",
     ] {
-        assert!(ours.contains(same) && theirs.contains(same), "{same}: {ours:#?}");
+        assert!(
+            ours.contains(same) && theirs.contains(same),
+            "{rung:?}: {same}: {ours:#?}"
+        );
     }
 }
