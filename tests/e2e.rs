@@ -4,6 +4,7 @@ mod attestations;
 mod bad_input;
 mod bake;
 mod behaviours;
+mod beside_docker;
 mod beside_runc;
 mod buildctl_server;
 mod buildx;

@@ -20,8 +20,8 @@ const ID_DIGITS_MIN: usize = 4;
 /// Why no image was found.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// There is none.
-    #[error("no such image: {0}")]
+    /// There is none, in docker's words: scripts look for them.
+    #[error("No such image: {0}")]
     NotFound(String),
     /// An id begins like several.
     #[error("multiple images have ids that begin with {0}")]

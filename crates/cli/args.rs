@@ -19,6 +19,7 @@ mod unserved;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use rbuild_layer::Allowance;
 use rbuild_snapshotter::Means;
@@ -308,10 +309,11 @@ pub(crate) struct ImagesArgs {
     /// Show ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Show only images that match: "dangling=true", "reference=PATTERN", "label=KEY[=VALUE]"
+    /// Show only images that match: "dangling=true", "reference=PATTERN", "label=KEY[=VALUE]", "before=IMAGE", "since=IMAGE",
+    /// "until=TIME"
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
-    /// "table", "json", or a template: '{{.Repository}}:{{.Tag}}'
+    /// "table", "json", a template, or a table by one: '{{.Repository}}:{{.Tag}}', 'table {{.ID}}\t{{.Size}}'
     #[arg(
         long,
         value_name = "FORMAT",
@@ -485,11 +487,25 @@ pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
     parse_bool(text).ok_or_else(|| format!("{text:?} is not a bool"))
 }
 
-/// Prints help, version or a usage error. The code of a usage error is 1, as docker's.
-pub(crate) fn report(error: &clap::Error) -> ExitCode {
+/// Docker's exit code for a flag that it does not know or whose value it does not take.
+const BAD_FLAG: u8 = 125;
+
+/// Prints help, version or a usage error. The code is docker's, where the program is not another of those it can be: 125
+/// for flags, otherwise 1.
+pub(crate) fn report(error: &clap::Error, is_docker: bool) -> ExitCode {
     // Nothing can be told to a reader that went away.
     let _unwritten = error.print();
-    ExitCode::from(u8::from(error.use_stderr()))
+    let flag = error.get(ContextKind::InvalidArg);
+    let is_flag = matches!(flag, Some(ContextValue::String(flag)) if flag.starts_with('-'))
+        && matches!(
+            error.kind(),
+            ErrorKind::UnknownArgument | ErrorKind::InvalidValue | ErrorKind::ValueValidation
+        );
+    ExitCode::from(match error.use_stderr() {
+        false => 0,
+        true if is_flag && is_docker => BAD_FLAG,
+        true => 1,
+    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod images;
 mod imagetools;
 mod info;
 mod inspect;
+mod listing;
 mod load;
 mod login;
 mod manifest;

@@ -210,6 +210,8 @@ pub(crate) struct Removed {
     pub(crate) untagged: Vec<String>,
     /// Manifests that nothing names any more.
     pub(crate) deleted: Vec<Digest>,
+    /// There was no such image, and that was no failure: it was to be forced.
+    pub(crate) missing: bool,
 }
 
 /// What is served, and to whom.
@@ -262,6 +264,8 @@ pub(crate) struct Info {
     pub(crate) rootless: bool,
     /// Images with a name.
     pub(crate) images: usize,
+    /// Containers that were created.
+    pub(crate) containers: usize,
     /// What the store takes, bytes.
     pub(crate) used_bytes: u64,
     /// Files that say something of registries.

@@ -31,13 +31,17 @@ fn main() -> ExitCode {
     native::harden();
     let name = std::env::args_os().next().unwrap_or_default();
     match Path::new(&name).file_name().and_then(OsStr::to_str) {
-        Some("buildkitd") => run(|args: args::Buildkitd, env, open| commands::buildkitd(&args, env, open)),
-        Some("buildctl" | "buildctl-daemonless.sh") => {
-            run(|args: args::Buildctl, env, open| commands::buildctl(&args, env, open))
-        }
-        Some("executor") => run(|args: args::Executor, env, open| commands::executor(&args, env, open)),
+        Some("buildkitd") => run(false, |args: args::Buildkitd, env, open| {
+            commands::buildkitd(&args, env, open)
+        }),
+        Some("buildctl" | "buildctl-daemonless.sh") => run(false, |args: args::Buildctl, env, open| {
+            commands::buildctl(&args, env, open)
+        }),
+        Some("executor") => run(false, |args: args::Executor, env, open| {
+            commands::executor(&args, env, open)
+        }),
         // Docker, a plugin of it, or this program by its own name.
-        _ => run(commands::run),
+        _ => run(true, commands::run),
     }
 }
 
@@ -51,11 +55,12 @@ fn parse<A: Parser>() -> Result<A, clap::Error> {
 
 /// Reads the arguments of one of the programs this is, carries them out, and says how it went.
 fn run<A: Parser>(
+    is_docker: bool,
     program: impl FnOnce(A, &mut env::Env, commands::Open<'_>) -> Result<(), commands::CommandError>,
 ) -> ExitCode {
     let args = match parse::<A>() {
         Ok(args) => args,
-        Err(error) => return args::report(&error),
+        Err(error) => return args::report(&error, is_docker),
     };
     let mut env = env::Env::of_process();
     let done = program(args, &mut env, &native::Native::open);

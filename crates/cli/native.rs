@@ -419,6 +419,7 @@ impl Engine for Native {
             form: self.core.form_name.as_str().to_owned(),
             rootless: self.rung != Rung::RootNamespaces,
             images: rows.iter().filter(|row| row.repository.is_some()).count(),
+            containers: self.containers()?.len(),
             used_bytes: usage.entries.iter().map(|entry| entry.bytes).sum(),
             registry_files: self
                 .core

@@ -136,7 +136,7 @@ fn a_container_keeps_its_image_and_its_name() {
     fixture
         .rbuild(["create", "--pull=never", "nothing"])
         .fails()
-        .says("no such image");
+        .says("No such image");
     let listed = fixture.rbuild(["ps", "-a"]).ok().stdout_text();
     assert!(
         listed.contains(&id[..12]) && listed.contains("app:latest") && listed.contains("made"),

@@ -71,7 +71,7 @@ fn an_image_without_a_name_is_found_by_the_id_the_build_printed() {
         removed.starts_with("Untagged: named:1\nDeleted: sha256:"),
         "{removed}"
     );
-    fixture.rbuild(["inspect", &id]).fails().says("no such image");
+    fixture.rbuild(["inspect", &id]).fails().says("No such image");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn an_unnamed_image_goes_with_the_build_cache_and_a_named_one_stays() {
     fixture
         .rbuild(["inspect", &unnamed])
         .fails()
-        .says("no such image");
+        .says("No such image");
     fixture
         .rbuild(["save", "kept:1", "-o"])
         .arg(fixture.archive())
@@ -226,7 +226,7 @@ fn a_file_that_cannot_be_saved_whole_does_not_appear() {
         .rbuild(["save", "app:1", "nothing:1", "-o"])
         .arg(&archive)
         .fails()
-        .says("no such image: nothing:1");
+        .says("No such image: nothing:1");
     assert!(!archive.exists());
     let beside = fs::read_dir(fixture.home.work()).unwrap().count();
     fixture.rbuild(["save", "app:1", "-o"]).arg(&archive).ok();

@@ -8,11 +8,11 @@ use std::time::SystemTime;
 
 use rbuild_builder::image_files::CopyRules;
 use rbuild_ui::progress::Mode;
-use rbuild_ui::table::Table;
-use rbuild_ui::text::{lines, one_line};
-use rbuild_ui::units::{human_duration, rfc3339};
+use rbuild_ui::text::one_line;
+use rbuild_ui::units::{go_time, human_duration};
 use serde::Serialize;
 
+use super::listing::{Column, Listing};
 use super::prune::is_confirmed;
 use super::{CommandError, Open, run as program, save};
 use crate::args::{
@@ -141,6 +141,20 @@ fn export(
     })
 }
 
+const COLUMNS: [Column; 11] = [
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("RunningFor", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Status", "STATUS"),
+    ("State", "STATE"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+    ("Labels", "LABELS"),
+    ("Size", "SIZE"),
+];
+
 /// One container, under docker's names.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -151,13 +165,17 @@ struct Row {
     #[serde(rename = "ID")]
     id: String,
     image: String,
+    labels: &'static str,
     names: String,
+    ports: &'static str,
+    size: &'static str,
     state: &'static str,
     status: &'static str,
 }
 
 fn list(args: &PsArgs, options: EngineOptions, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
-    let template = super::template(Some(&args.format), &["", "table", "json"])?;
+    let shown = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
+    let listing = Listing::parse(&args.format, &COLUMNS, &shown)?;
     let filters = filters(&args.filter)?;
     // Nothing runs: without --all there is nothing to list but what is asked for by its state.
     let all = args.all || filters.iter().any(|(key, _)| *key == "status");
@@ -172,44 +190,10 @@ fn list(args: &PsArgs, options: EngineOptions, env: &mut Env, open: Open<'_>) ->
         for row in rows {
             writeln!(env.stdout, "{}", row.id)?;
         }
-    } else if let Some(template) = template {
-        for row in rows {
-            let data = serde_json::to_value(row).map_err(io::Error::from)?;
-            let text = template
-                .render(&data)
-                .map_err(|error| CommandError::failed(&error))?;
-            writeln!(env.stdout, "{}", lines(&text))?;
-        }
-    } else if args.format == "json" {
-        for row in rows {
-            serde_json::to_writer(&mut env.stdout, &row).map_err(io::Error::from)?;
-            writeln!(env.stdout)?;
-        }
-    } else {
-        let mut table = Table::new(&[
-            "CONTAINER ID",
-            "IMAGE",
-            "COMMAND",
-            "CREATED",
-            "STATUS",
-            "PORTS",
-            "NAMES",
-        ]);
-        for row in rows {
-            let (command, ports) = (String::new(), String::new());
-            table.row([
-                row.id,
-                row.image,
-                command,
-                row.running_for,
-                row.status.to_owned(),
-                ports,
-                row.names,
-            ]);
-        }
-        table.write(&mut env.stdout)?;
+        return Ok(env.stdout.flush()?);
     }
-    Ok(env.stdout.flush()?)
+    let rows: Result<Vec<serde_json::Value>, _> = rows.map(serde_json::to_value).collect();
+    listing.write(&rows.map_err(io::Error::from)?, env)
 }
 
 fn filters(texts: &[String]) -> Result<Vec<(&str, &str)>, CommandError> {
@@ -246,11 +230,14 @@ fn row(container: ContainerRow, whole: bool, now: SystemTime) -> Row {
     let short = container.id.get(..SHORT_ID).unwrap_or(&container.id).to_owned();
     Row {
         command: "",
-        created_at: container.created.map_or_else(String::new, rfc3339),
+        created_at: container.created.map_or_else(String::new, go_time),
         running_for: age.map_or_else(|| "N/A".to_owned(), |age| format!("{} ago", human_duration(age))),
         names: container.name.unwrap_or_else(|| short.clone()),
         id: if whole { container.id } else { short },
         image: container.image,
+        labels: "",
+        ports: "",
+        size: "0B",
         state: "created",
         status: "Created",
     }

@@ -3,11 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use rbuild_oci::{History, Timestamp};
-use rbuild_ui::table::Table;
-use rbuild_ui::text::one_line;
 use rbuild_ui::units::{human_duration, human_size};
 use serde::Serialize;
 
+use super::listing::{Column, Listing};
 use super::{CommandError, Open};
 use crate::args::HistoryArgs;
 use crate::engine::{EngineOptions, ImageDetails};
@@ -19,6 +18,15 @@ const COMMAND_MAX: usize = 45;
 const SHORT_ID: usize = 12;
 /// Steps below the last one have no image of their own.
 const MISSING: &str = "<missing>";
+
+const COLUMNS: [Column; 6] = [
+    ("ID", "IMAGE"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedBy", "CREATED BY"),
+    ("Size", "SIZE"),
+    ("Comment", "COMMENT"),
+];
 
 /// One step, under docker's names.
 #[derive(Serialize)]
@@ -40,40 +48,19 @@ pub(super) fn run(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
-    let template = super::template(Some(&args.format), &["table", "json"])?;
+    let when = if args.human { "CreatedSince" } else { "CreatedAt" };
+    let shown = ["ID", when, "CreatedBy", "Size", "Comment"];
+    let listing = Listing::parse(&args.format, &COLUMNS, &shown)?;
     let image = open(options)?.image(&args.image, args.platform.as_deref())?;
     let rows = rows(&image, args, SystemTime::now());
     if args.quiet {
         for row in &rows {
             writeln!(env.stdout, "{}", row.id)?;
         }
-    } else if let Some(template) = template {
-        for row in &rows {
-            let data = serde_json::to_value(row).map_err(std::io::Error::from)?;
-            let text = template
-                .render(&data)
-                .map_err(|error| CommandError::failed(&error))?;
-            writeln!(env.stdout, "{}", one_line(&text))?;
-        }
-    } else if args.format == "json" {
-        for row in &rows {
-            serde_json::to_writer(&mut env.stdout, row).map_err(std::io::Error::from)?;
-            writeln!(env.stdout)?;
-        }
-    } else {
-        let when = if args.human { "CREATED" } else { "CREATED AT" };
-        let mut table = Table::new(&["IMAGE", when, "CREATED BY", "SIZE", "COMMENT"]);
-        for row in rows {
-            let when = if args.human {
-                row.created_since
-            } else {
-                row.created_at
-            };
-            table.row([row.id, when, row.created_by, row.size, row.comment]);
-        }
-        table.write(&mut env.stdout)?;
+        return Ok(env.stdout.flush()?);
     }
-    Ok(env.stdout.flush()?)
+    let rows: Result<Vec<serde_json::Value>, _> = rows.iter().map(serde_json::to_value).collect();
+    listing.write(&rows.map_err(std::io::Error::from)?, env)
 }
 
 fn rows(image: &ImageDetails, args: &HistoryArgs, now: SystemTime) -> Vec<Row> {
@@ -104,7 +91,7 @@ fn row(step: &History, size: u64, args: &HistoryArgs, now: SystemTime) -> Row {
     let command = step.created_by.replace(['\t', '\n'], " ");
     Row {
         comment: step.comment.clone(),
-        created_at: step.created.map(|time| time.to_string()).unwrap_or_default(),
+        created_at: step.created.map(whole_seconds).unwrap_or_default(),
         created_since: since(step.created, now),
         created_by: if args.no_trunc {
             command
@@ -127,6 +114,13 @@ fn since(created: Option<Timestamp>, now: SystemTime) -> String {
         Some(age) => format!("{} ago", human_duration(age)),
         None => "N/A".to_owned(),
     }
+}
+
+/// Docker shows no fractions here.
+fn whole_seconds(time: Timestamp) -> String {
+    Timestamp::from_unix(time.unix_seconds(), 0)
+        .unwrap_or(time)
+        .to_string()
 }
 
 fn ellipsis(text: &str) -> String {

@@ -1,35 +1,58 @@
 //! `rbuild images`, in the forms of `docker images`.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rbuild_dockerfile::glob::Glob;
-use rbuild_ui::table::Table;
-use rbuild_ui::text::lines;
-use rbuild_ui::units::{human_duration, human_size, rfc3339};
-use rbuild_ui::values::scalar::parse_bool;
+use rbuild_oci::Timestamp;
+use rbuild_ui::units::{go_time, human_duration, human_size};
+use rbuild_ui::values::scalar::{parse_bool, parse_duration};
 use serde::Serialize;
 
+use super::listing::{Column, Listing};
 use super::{CommandError, Open};
 use crate::args::ImagesArgs;
 use crate::engine::{Engine, EngineOptions, ImageRow};
 use crate::env::Env;
 
 const NONE: &str = "<none>";
+/// Docker's word for what it did not count.
+const NOT_COUNTED: &str = "N/A";
 /// Characters of a short id.
 const SHORT_ID: usize = 12;
 
-/// One image as `--format json` prints it: docker's keys.
+/// What docker means by the format `raw`.
+const RAW: &str = "repository: {{.Repository}}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
+
+const COLUMNS: [Column; 11] = [
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+    ("Containers", "CONTAINERS"),
+    ("VirtualSize", "SIZE"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
+];
+
+/// One image under docker's names.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct ImageJson<'a> {
+struct Row<'a> {
+    containers: &'static str,
     created_at: String,
     created_since: String,
     digest: &'a str,
     #[serde(rename = "ID")]
     id: &'a str,
     repository: &'a str,
+    shared_size: &'static str,
     size: String,
     tag: &'a str,
+    unique_size: &'static str,
+    virtual_size: String,
 }
 
 /// Lists images.
@@ -39,137 +62,148 @@ pub(super) fn run(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
-    let template = super::template(Some(&args.format), &["", "table", "json"])?;
-    let filters = filters(&args.filter)?;
+    let mut shown = vec!["Repository", "Tag", "ID", "CreatedSince", "Size"];
+    if args.digests {
+        shown.insert(2, "Digest");
+    }
+    let format = if args.format == "raw" { RAW } else { &args.format };
+    let listing = Listing::parse(format, &COLUMNS, &shown)?;
+    let now = SystemTime::now();
+    let filters = Filters::parse(args.name.as_deref(), &args.filter, now)?;
     let engine = open(options)?;
     // Those without a name are shown where they are asked for.
-    let all = args.all || filters.iter().any(|filter| matches!(filter, Filter::Dangling(_)));
+    let all = args.all || filters.dangling.is_some();
+    let before = filters.times(engine.as_ref(), &filters.before)?;
+    let since = filters.times(engine.as_ref(), &filters.since)?;
     let mut rows = Vec::new();
     for row in engine.images()? {
-        let is_shown = (all || row.repository.is_some()) && is_asked_for(&row, args.name.as_deref());
-        if is_shown && is_let_through(engine.as_ref(), &row, &filters)? {
+        let is_in_time = before.iter().all(|time| row.created < *time)
+            && since.iter().all(|time| row.created > *time)
+            && filters.until.is_none_or(|time| row.created < Some(time));
+        if (all || row.repository.is_some()) && is_in_time && filters.let_through(engine.as_ref(), &row)? {
             rows.push(row);
         }
     }
     rows.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| name(a).cmp(&name(b))));
-    let now = SystemTime::now();
     if args.quiet {
-        let mut seen = std::collections::HashSet::new();
-        for row in rows.iter().filter(|row| seen.insert(row.id.clone())) {
+        // One line for every name, as in the table.
+        for row in &rows {
             writeln!(env.stdout, "{}", id(row, args.no_trunc))?;
         }
         return Ok(env.stdout.flush()?);
     }
-    match template {
-        Some(template) => {
-            for row in &rows {
-                let data = serde_json::to_value(json(row, args, now)).map_err(std::io::Error::from)?;
-                let text = template
-                    .render(&data)
-                    .map_err(|error| CommandError::failed(&error))?;
-                writeln!(env.stdout, "{}", lines(&text))?;
-            }
-        }
-        None if args.format == "json" => {
-            for row in &rows {
-                serde_json::to_writer(&mut env.stdout, &json(row, args, now))
-                    .map_err(std::io::Error::from)?;
-                writeln!(env.stdout)?;
-            }
-        }
-        None => table(&rows, args, now).write(&mut env.stdout)?,
-    }
-    Ok(env.stdout.flush()?)
-}
-
-/// `--filter`.
-enum Filter<'a> {
-    Dangling(bool),
-    /// Docker's pattern for a name with or without its tag.
-    Reference(Glob),
-    Label(&'a str, Option<&'a str>),
-}
-
-fn filters(texts: &[String]) -> Result<Vec<Filter<'_>>, CommandError> {
-    let invalid = |text: &str| {
-        CommandError::failed(&format!(
-            "invalid filter {text:?}: there are dangling=BOOL, reference=PATTERN and label=KEY[=VALUE]"
-        ))
-    };
-    texts
+    let rows: Result<Vec<serde_json::Value>, _> = rows
         .iter()
-        .map(|text| match text.split_once('=') {
-            Some(("dangling", value)) => parse_bool(value)
-                .map(Filter::Dangling)
-                .ok_or_else(|| invalid(text)),
-            Some(("reference", pattern)) => Glob::new(pattern)
-                .map(Filter::Reference)
-                .map_err(|_bad| invalid(text)),
-            Some(("label", label)) => Ok(match label.split_once('=') {
-                Some((key, value)) => Filter::Label(key, Some(value)),
-                None => Filter::Label(label, None),
-            }),
-            _ => Err(invalid(text)),
-        })
-        .collect()
+        .map(|row| serde_json::to_value(shown_as(row, args, now)))
+        .collect();
+    listing.write(&rows.map_err(std::io::Error::from)?, env)
 }
 
-fn is_let_through(engine: &dyn Engine, row: &ImageRow, filters: &[Filter<'_>]) -> Result<bool, CommandError> {
-    for filter in filters {
-        let is_match = match filter {
-            Filter::Dangling(asked) => row.repository.is_none() == *asked,
-            Filter::Reference(pattern) => {
-                let (repository, tag) = name(row);
-                row.repository.is_some()
-                    && (pattern.is_match(repository) || pattern.is_match(&format!("{repository}:{tag}")))
-            }
-            Filter::Label(key, value) => {
-                let config = engine.image(row.digest.as_str(), None)?.config.config;
-                let found = config.labels.get(*key);
-                found.is_some_and(|found| value.is_none_or(|value| found == value))
-            }
+/// `--filter`, and the name that images are asked for by.
+#[derive(Default)]
+struct Filters<'a> {
+    dangling: Option<bool>,
+    /// Docker's patterns for a name with or without its tag, of which one has to match.
+    references: Vec<Glob>,
+    name: Option<Glob>,
+    labels: Vec<(&'a str, Option<&'a str>)>,
+    before: Vec<&'a str>,
+    since: Vec<&'a str>,
+    until: Option<SystemTime>,
+}
+
+impl<'a> Filters<'a> {
+    fn parse(name: Option<&str>, texts: &'a [String], now: SystemTime) -> Result<Self, CommandError> {
+        let mut filters = Self::default();
+        let glob = |pattern: &str, text: &str| {
+            Glob::new(pattern).map_err(|_bad| CommandError::failed(&format!("invalid filter '{text}'")))
         };
-        if !is_match {
-            return Ok(false);
+        filters.name = name.map(|name| glob(name, name)).transpose()?;
+        for text in texts {
+            let Some((key, value)) = text.split_once('=') else {
+                let what = format!("bad format of filter {text:?} (expected name=value)");
+                return Err(CommandError::failed(&what));
+            };
+            match key {
+                "dangling" => filters.dangling = Some(parse_bool(value).ok_or_else(|| invalid(text))?),
+                "reference" => filters.references.push(glob(value, text)?),
+                "label" => filters.labels.push(match value.split_once('=') {
+                    Some((key, value)) => (key, Some(value)),
+                    None => (value, None),
+                }),
+                "before" => filters.before.push(value),
+                "since" => filters.since.push(value),
+                "until" => filters.until = Some(instant(value, now).ok_or_else(|| invalid(text))?),
+                _ => return Err(invalid(text)),
+            }
         }
+        Ok(filters)
     }
-    Ok(true)
+
+    /// When the images of `before` and `since` were made.
+    fn times(&self, engine: &dyn Engine, texts: &[&str]) -> Result<Vec<Option<SystemTime>>, CommandError> {
+        let mut times = Vec::new();
+        for text in texts {
+            let id = engine.image(text, None)?.id;
+            let found = engine.images()?.into_iter().find(|row| row.id == id);
+            times.push(found.and_then(|row| row.created));
+        }
+        Ok(times)
+    }
+
+    fn let_through(&self, engine: &dyn Engine, row: &ImageRow) -> Result<bool, CommandError> {
+        let (repository, tag) = name(row);
+        let is_named = |pattern: &Glob| {
+            row.repository.is_some()
+                && (pattern.is_match(repository) || pattern.is_match(&format!("{repository}:{tag}")))
+        };
+        let is_asked_for = self.name.as_ref().is_none_or(is_named)
+            && (self.references.is_empty() || self.references.iter().any(is_named))
+            && self
+                .dangling
+                .is_none_or(|asked| row.repository.is_none() == asked);
+        if !is_asked_for || self.labels.is_empty() {
+            return Ok(is_asked_for);
+        }
+        let config = engine.image(row.digest.as_str(), None)?.config.config;
+        Ok(self.labels.iter().all(|(key, value)| {
+            let found = config.labels.get(*key);
+            found.is_some_and(|found| value.is_none_or(|value| found == value))
+        }))
+    }
 }
 
-fn json<'a>(row: &'a ImageRow, args: &ImagesArgs, now: SystemTime) -> ImageJson<'a> {
+fn invalid(text: &str) -> CommandError {
+    CommandError::failed(&format!(
+        "invalid filter '{text}': there are dangling=BOOL, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE and until=TIME"
+    ))
+}
+
+/// A time, or one that lies so far back.
+fn instant(text: &str, now: SystemTime) -> Option<SystemTime> {
+    if let Some(age) = parse_duration(text) {
+        return now.checked_sub(age);
+    }
+    let seconds = Timestamp::parse(text).ok()?.unix_seconds();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+}
+
+fn shown_as<'a>(row: &'a ImageRow, args: &ImagesArgs, now: SystemTime) -> Row<'a> {
     let (repository, tag) = name(row);
-    ImageJson {
-        created_at: row.created.map_or_else(String::new, rfc3339),
+    let size = human_size(row.size_bytes);
+    Row {
+        containers: NOT_COUNTED,
+        created_at: row.created.map_or_else(String::new, go_time),
         created_since: since(row.created, now),
         digest: row.digest.as_str(),
         id: id(row, args.no_trunc),
         repository,
-        size: human_size(row.size_bytes),
+        shared_size: NOT_COUNTED,
+        size: size.clone(),
         tag,
+        unique_size: NOT_COUNTED,
+        virtual_size: size,
     }
-}
-
-fn table(rows: &[ImageRow], args: &ImagesArgs, now: SystemTime) -> Table {
-    let mut header = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
-    if args.digests {
-        header.insert(2, "DIGEST");
-    }
-    let mut table = Table::new(&header);
-    for row in rows {
-        let (repository, tag) = name(row);
-        let mut cells = vec![
-            repository.to_owned(),
-            tag.to_owned(),
-            id(row, args.no_trunc).to_owned(),
-            since(row.created, now),
-            human_size(row.size_bytes),
-        ];
-        if args.digests {
-            cells.insert(2, row.digest.as_str().to_owned());
-        }
-        table.row(cells);
-    }
-    table
 }
 
 fn name(row: &ImageRow) -> (&str, &str) {
@@ -190,16 +224,6 @@ fn id(row: &ImageRow, whole: bool) -> &str {
 fn since(created: Option<SystemTime>, now: SystemTime) -> String {
     match created.and_then(|time| now.duration_since(time).ok()) {
         Some(age) => format!("{} ago", human_duration(age)),
-        None => "N/A".to_owned(),
-    }
-}
-
-fn is_asked_for(row: &ImageRow, asked: Option<&str>) -> bool {
-    let Some(asked) = asked else { return true };
-    let (repository, tag) = name(row);
-    // A colon before the last slash belongs to a port.
-    match asked.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
-        Some((asked, asked_tag)) => asked == repository && asked_tag == tag,
-        None => asked == repository,
+        None => NOT_COUNTED.to_owned(),
     }
 }

@@ -196,7 +196,7 @@ fn inspect(
                 "Image": image_json(&configs),
             });
             let text = template
-                .render(&data)
+                .render_document(&data)
                 .map_err(|error| CommandError::failed(&error))?;
             write!(env.stdout, "{}", lines(&text))?;
         }

@@ -6,6 +6,7 @@ use rbuild_oci::{ContainerConfig, Descriptor, DiffId, Digest, go_json};
 use rbuild_ui::text::lines;
 use rbuild_ui::units::rfc3339;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{CommandError, Open};
 use crate::args::InspectArgs;
@@ -83,6 +84,33 @@ impl<'a> ImageJson<'a> {
     }
 }
 
+/// The same for templates, which may ask for any field that docker has or had: what is empty is there too.
+fn with_all_fields(mut image: Value) -> Value {
+    let config = json!({
+        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false, "AttachStderr": false,
+        "ExposedPorts": null, "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null,
+        "Healthcheck": null, "ArgsEscaped": false, "Image": "", "Volumes": null, "WorkingDir": "", "Entrypoint": null,
+        "NetworkDisabled": false, "MacAddress": "", "OnBuild": null, "Labels": null, "StopSignal": "",
+        "StopTimeout": null, "Shell": null,
+    });
+    let former = json!({
+        "Parent": "", "Container": "", "ContainerConfig": config.clone(), "DockerVersion": "", "Variant": "", "OsVersion": "",
+        "VirtualSize": image["Size"], "GraphDriver": { "Name": "", "Data": null },
+    });
+    fill(&mut image["Config"], config);
+    fill(&mut image, former);
+    image
+}
+
+/// Gives `value` the fields of `other` that it has not.
+fn fill(value: &mut Value, other: Value) {
+    if let (Value::Object(fields), Value::Object(others)) = (value, other) {
+        for (name, other) in others {
+            fields.entry(name).or_insert(other);
+        }
+    }
+}
+
 /// Inspects images. Those that are there are shown even when another is not.
 pub(super) fn run(
     args: &InspectArgs,
@@ -104,7 +132,7 @@ pub(super) fn run(
     match template {
         Some(template) => {
             for image in &found {
-                let data = serde_json::to_value(image).map_err(std::io::Error::from)?;
+                let data = with_all_fields(serde_json::to_value(image).map_err(std::io::Error::from)?);
                 let text = template
                     .render(&data)
                     .map_err(|error| CommandError::failed(&error))?;

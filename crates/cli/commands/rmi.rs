@@ -1,4 +1,5 @@
-//! `rbuild rmi`: each image is tried; the first failure is reported at the end.
+//! `rbuild rmi`: each image is tried; the first failure is reported at the end. With `--force` it is none that there is no
+//! such image.
 
 use rbuild_ui::text::one_line;
 
@@ -18,6 +19,7 @@ pub(super) fn run(
     let mut failure = None;
     for image in &args.images {
         match engine.remove_image(image, args.force) {
+            Ok(removed) if removed.missing => writeln!(env.stderr, "No such image: {}", one_line(image))?,
             Ok(removed) => {
                 for name in removed.untagged {
                     writeln!(env.stdout, "Untagged: {}", one_line(&name))?;

@@ -166,7 +166,7 @@ impl Engine for Rc<RefCell<Fake>> {
         self.borrow()
             .ask(format!("run {} {:?}", request.image, request.args));
         match request.image.as_str() {
-            "missing" => Err(EngineError::failed("no such image: missing")),
+            "missing" => Err(EngineError::failed("No such image: missing")),
             "three" => Ok(3),
             _ => Ok(0),
         }
@@ -189,7 +189,7 @@ impl Engine for Rc<RefCell<Fake>> {
     fn image(&self, text: &str, platform: Option<&str>) -> Result<ImageDetails, EngineError> {
         self.borrow().ask(format!("image {text} {platform:?}"));
         match text {
-            "missing" => Err(EngineError::failed("no such image: missing")),
+            "missing" => Err(EngineError::failed("No such image: missing")),
             _ => Ok(details()),
         }
     }
@@ -260,11 +260,12 @@ impl Engine for Rc<RefCell<Fake>> {
         self.borrow().ask(format!("rmi {name} {force}"));
         match name {
             "missing" => Err(EngineError::Failed(Box::new(Diagnostic::new(
-                "no such image: missing",
+                "No such image: missing",
             )))),
             name => Ok(Removed {
                 untagged: vec![name.to_owned()],
                 deleted: vec![Digest::sha256(b"m")],
+                missing: false,
             }),
         }
     }

@@ -15,11 +15,23 @@ pub(super) fn run(args: &VersionArgs, env: &mut Env) -> Result<(), CommandError>
         return Ok(env.stdout.flush()?);
     }
     let (os, arch) = env.own_platform.split_once('/').unwrap_or_default();
+    // There is no engine whose API could have a version, and no commit that a release would be known by.
     let side = json!({
+        "Platform": { "Name": "rbuild" },
         "Name": "rbuild",
         "Version": version,
+        "ApiVersion": "",
+        "APIVersion": "",
+        "DefaultAPIVersion": "",
+        "MinAPIVersion": "",
+        "GitCommit": "",
+        "GoVersion": "",
         "Os": os,
         "Arch": arch,
+        "BuildTime": "",
+        "Context": "default",
+        "KernelVersion": super::info::kernel(),
+        "Components": [],
         "Experimental": false,
     });
     let data = json!({ "Client": side, "Server": side });

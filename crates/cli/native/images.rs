@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rbuild_builder::created;
 use rbuild_builder::save;
-use rbuild_builder::stored::{self, dangling_name, id_of, is_container, is_dangling};
+use rbuild_builder::stored::{self, FindError, dangling_name, id_of, is_container, is_dangling};
 use rbuild_oci::{Descriptor, ImageConfig, Platform, Reference};
 use rbuild_store::{ImageRecord, Store};
 
@@ -74,7 +74,13 @@ pub(super) fn details(store: &Store, text: &str, platform: &Platform) -> Result<
 /// Gives the image `source` the name `target` too.
 pub(super) fn tag(store: &Store, source: &str, target: &str) -> Result<(), EngineError> {
     let (_, record) = stored::find(store, source).map_err(failed)?;
-    let target = Reference::parse(target).map_err(failed)?.or_latest().to_string();
+    let target = Reference::parse(target).map_err(failed)?;
+    if target.digest().is_some() {
+        return Err(EngineError::failed(
+            "refusing to create a tag with a digest reference",
+        ));
+    }
+    let target = target.or_latest().to_string();
     store.set_image(&target, &record).map_err(failed)?;
     store
         .remove_image(&dangling_name(&record.digest))
@@ -84,7 +90,15 @@ pub(super) fn tag(store: &Store, source: &str, target: &str) -> Result<(), Engin
 
 /// Takes the name `text`, or the image with all its names, out of the store.
 pub(super) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed, EngineError> {
-    let (found, record) = stored::find(store, text).map_err(failed)?;
+    let (found, record) = match stored::find(store, text) {
+        Err(FindError::NotFound(_)) if force => {
+            return Ok(Removed {
+                missing: true,
+                ..Removed::default()
+            });
+        }
+        found => found.map_err(failed)?,
+    };
     let same = names(store, &record)?;
     let by_name = Reference::parse(text).is_ok_and(|reference| reference.or_latest().to_string() == found);
     if !by_name && !force && same.len() > 1 {

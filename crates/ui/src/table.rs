@@ -9,7 +9,14 @@ use crate::text;
 #[derive(Debug, Clone)]
 pub struct Table {
     rows: Vec<Vec<String>>,
+    /// Columns that a cell takes with the spaces behind it, at least.
+    least: usize,
 }
+
+/// Spaces between two cells.
+const GAP: usize = 3;
+/// What docker's tables give every cell.
+const DOCKER_LEAST: usize = 10;
 
 impl Table {
     /// A table with one row: the header.
@@ -17,7 +24,21 @@ impl Table {
     pub fn new(header: &[&str]) -> Self {
         Self {
             rows: vec![header.iter().map(|&cell| cell.to_owned()).collect()],
+            least: 0,
         }
+    }
+
+    /// A table of lines with tabs between their cells, the header first, as docker sets them.
+    #[must_use]
+    pub fn of_docker<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut table = Self {
+            rows: Vec::new(),
+            least: DOCKER_LEAST,
+        };
+        for line in lines {
+            table.row(line.split('\t').map(str::to_owned));
+        }
+        table
     }
 
     /// Adds a row.
@@ -51,7 +72,8 @@ impl Table {
             for (column, cell) in row.iter().enumerate() {
                 line.push_str(cell);
                 if column + 1 < row.len() {
-                    line.push_str(&" ".repeat(widths[column] - text::width(cell) + 3));
+                    let room = (widths[column] + GAP).max(self.least);
+                    line.push_str(&" ".repeat(room - text::width(cell)));
                 }
             }
             writeln!(out, "{}", line.trim_end())?;
@@ -74,6 +96,17 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "NAME          SIZE\na-long-name   1B\n大\n"
+        );
+    }
+
+    #[test]
+    fn docker_gives_every_cell_ten_columns() {
+        let table = Table::of_docker(["TAG\tIMAGE ID\tSIZE", "1\tab\t3MB"]);
+        let mut out = Vec::new();
+        table.write(&mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "TAG       IMAGE ID   SIZE\n1         ab         3MB\n"
         );
     }
 

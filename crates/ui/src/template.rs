@@ -1,9 +1,12 @@
-//! `--format` of `inspect` and `history`: the part of Go's `text/template` that Makefiles use, over JSON. Fields, `json`,
-//! `join`, `index`, `len`, `upper`, `lower`, `println`, pipes, `if`, `range`, `end`, comparison with `eq` and `ne`. Anything
-//! else is refused by name: a template that means something else than in docker would be worse than none.
+//! `--format`: Go's `text/template` with docker's functions, over JSON. Owns what a template means for data that has docker's
+//! fields. Templates inside templates (`define`, `block`, `template`) and the functions `call`, `html`, `js` and `urlquery`
+//! are refused by name: a template that means something else than in docker would be worse than none.
 
 mod eval;
+mod functions;
+mod lex;
 mod parse;
+mod printf;
 
 use std::fmt::Write as _;
 
@@ -12,6 +15,7 @@ use serde_json::Value;
 pub use eval::EvalError;
 pub use parse::ParseError;
 
+use eval::{Fields, Scope};
 use parse::Node;
 
 /// A template that was understood.
@@ -31,14 +35,29 @@ impl Template {
         })
     }
 
-    /// What it says of `data`, without a newline at the end.
+    /// What it says of `data`, which has every field there is: another one is an error, as in docker. No newline at the end.
     ///
     /// # Errors
     /// [`EvalError`].
     pub fn render(&self, data: &Value) -> Result<String, EvalError> {
-        let mut out = String::new();
-        eval::render(&self.nodes, data, &mut out)?;
-        Ok(out)
+        Scope::new(data, Fields::Known).render(&self.nodes)
+    }
+
+    /// The same of a document that leaves empty fields out: those that are not there have no value.
+    ///
+    /// # Errors
+    /// [`EvalError`].
+    pub fn render_document(&self, data: &Value) -> Result<String, EvalError> {
+        Scope::new(data, Fields::Open).render(&self.nodes)
+    }
+
+    /// The header of a table whose rows are made by [`Template::render`]: `titles` stand for the fields, and what
+    /// would change a value leaves them as they are.
+    ///
+    /// # Errors
+    /// [`EvalError`].
+    pub fn render_header(&self, titles: &Value) -> Result<String, EvalError> {
+        Scope::new(titles, Fields::Titles).render(&self.nodes)
     }
 }
 
@@ -57,7 +76,7 @@ fn print(value: &Value, out: &mut String) {
                 if at > 0 {
                     out.push(' ');
                 }
-                print(item, out);
+                print_inside(item, out);
             }
             out.push(']');
         }
@@ -71,10 +90,19 @@ fn print(value: &Value, out: &mut String) {
                 }
                 out.push_str(key);
                 out.push(':');
-                print(&fields[key], out);
+                print_inside(&fields[key], out);
             }
             out.push(']');
         }
+    }
+}
+
+/// The same inside of another value: what is empty there is a set's member or nothing.
+fn print_inside(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(fields) if fields.is_empty() => out.push_str("{}"),
+        Value::Null => out.push_str("<nil>"),
+        other => print(other, out),
     }
 }
 

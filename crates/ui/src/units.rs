@@ -149,6 +149,15 @@ pub fn rfc3339(time: SystemTime) -> String {
         .to_string()
 }
 
+/// `2026-11-23 00:37:29 +0000 UTC`: Go's words for a time in whole seconds, in UTC.
+#[must_use]
+pub fn go_time(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
+        .to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +220,12 @@ mod tests {
         for text in ["32z", "32bb", "32kx", "32kibb", "32é"] {
             assert!(matches!(parse_size(text), Err(SizeError::Suffix(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn times_as_go_prints_them() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_394_249_037);
+        assert_eq!(go_time(time), "2026-11-23 00:37:29 +0000 UTC");
     }
 
     #[test]

@@ -18,11 +18,11 @@ fn images_as_a_table() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines[0],
-        "REPOSITORY         TAG      IMAGE ID       CREATED       SIZE"
+        "REPOSITORY         TAG       IMAGE ID       CREATED       SIZE"
     );
     assert_eq!(
         lines[1],
-        format!("new                latest   {id}   3 days ago    12.35MB")
+        format!("new                latest    {id}   3 days ago    12.35MB")
     );
     assert_eq!(lines.len(), 4);
     assert!(
@@ -33,13 +33,13 @@ fn images_as_a_table() {
     );
     assert_eq!(
         run_with(fake(), &["images", "-q"], b"").stdout.text(),
-        format!("{id}\n"),
-        "one id once"
+        format!("{id}\n").repeat(3),
+        "one for every name"
     );
     let whole = run_with(fake(), &["images", "-q", "--no-trunc"], b"")
         .stdout
         .text();
-    assert_eq!(whole, format!("{}\n", Digest::sha256(b"c")));
+    assert_eq!(whole, format!("{}\n", Digest::sha256(b"c")).repeat(3));
     for (name, count) in [
         ("new", 1),
         ("new:latest", 1),
@@ -92,7 +92,7 @@ fn names_are_given_and_taken() {
     let ran = run_line(&["rmi", "-f", "a", "missing", "b"]);
     assert_eq!(ran.asked, ["rmi a true", "rmi missing true", "rmi b true"]);
     assert_eq!(ran.code, ExitCode::Failure);
-    assert_eq!(ran.stderr.text(), "ERROR: no such image: missing\n");
+    assert_eq!(ran.stderr.text(), "ERROR: No such image: missing\n");
     assert!(ran.stdout.text().starts_with("Untagged: a\nDeleted: sha256:"));
 }
 
@@ -148,7 +148,7 @@ fn referrers_are_listed_with_their_types() {
 fn inspect_prints_dockers_json() {
     let ran = run_line(&["inspect", "a", "missing"]);
     assert_eq!(ran.code, ExitCode::Failure, "one of them is not there");
-    assert_eq!(ran.stderr.text(), "ERROR: no such image: missing\n");
+    assert_eq!(ran.stderr.text(), "ERROR: No such image: missing\n");
     let text = ran.stdout.text();
     assert!(text.starts_with("[\n    {\n        \"Id\": \"sha256:"), "{text}");
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -165,9 +165,9 @@ fn inspect_prints_dockers_json() {
 fn inspect_takes_templates_and_says_what_it_does_not_understand() {
     let ran = run_line(&["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", "a"]);
     assert_eq!(ran.stdout.text(), "linux/amd64\n");
-    let ran = run_line(&["inspect", "--platform=linux/arm64", "-f", "{{slice .Id}}", "a"]);
+    let ran = run_line(&["inspect", "--platform=linux/arm64", "-f", "{{html .Id}}", "a"]);
     assert_eq!(ran.code, ExitCode::Failure);
-    assert!(ran.stderr.text().contains("function \"slice\" is not supported"));
+    assert!(ran.stderr.text().contains("function \"html\" not defined"));
     assert!(ran.asked.is_empty(), "the template is judged first");
 }
 
@@ -183,7 +183,7 @@ fn history_is_a_table_newest_first() {
     assert!(lines[1].starts_with(&Digest::sha256(b"c").hex()[..12]) && lines[1].contains("CMD <x>   "));
     assert!(lines[1].contains("   0B "));
     assert!(
-        lines[2].contains("RUN a long command that is cut off here and …   2.5MB   buildkit.dockerfile.v0")
+        lines[2].contains("RUN a long command that is cut off here and …   2.5MB     buildkit.dockerfile.v0")
     );
     let ran = run_line(&["history", "-q", "--no-trunc", "a"]);
     assert_eq!(

@@ -11,6 +11,7 @@ fn data() -> Value {
         "Size": 12,
         "Config": {"Env": ["A=1", "B=2"], "Labels": {"org.x": "y", "z": "w"}, "Cmd": null},
         "Os": "linux",
+        "Health": null,
     })
 }
 
@@ -32,7 +33,44 @@ fn fields_and_functions() {
         ("{{index .Config.Labels \"none\"}}", ""),
         ("{{.Config.Labels.z}}", "w"),
         ("{{.Config.Labels}}", "map[org.x:y z:w]"),
-        ("{{.Config.Cmd}}", "<no value>"),
+        ("{{.Config.Cmd}}", "[]"),
+        ("{{json .Config.Cmd}}", "null"),
+        ("{{.Health}} {{json .Health}}", "<nil> null"),
+        ("{{.Config.Labels.none}}", "<no value>"),
+        (
+            "{{split .Id \":\"}} {{title .Os}} {{pad .Os 1 2}}|",
+            "[sha256 ab] Linux  linux  |",
+        ),
+        (
+            "{{truncate .Os 3}} {{slice .Os 1 3}} {{slice .RepoTags 1}}",
+            "lin in [app:2]",
+        ),
+        (
+            "{{printf \"%.3s|%q|%-7s|%5d|%05d|%v|%%\" .Os .Os .Os .Size .Size .RepoTags}}",
+            "lin|\"linux\"|linux  |   12|00012|[app:1 app:2]|%",
+        ),
+        (
+            "{{printf \"%d %s\" .Os}} {{printf \"x\" 1}}",
+            "%!d(linux) %!s(MISSING) x%!(EXTRA 1)",
+        ),
+        (
+            "{{print .Os .Size 1 2}} {{println 1 .Os}}",
+            "linux12 1 2 1 linux\n",
+        ),
+        (
+            "{{and .Os .Size}} {{or .Config.Cmd \"none\"}} {{not .Os}}",
+            "12 none false",
+        ),
+        (
+            "{{lt .Size 13}} {{ge .Size 13}} {{gt .Os \"a\"}} {{le 1 1.5}}",
+            "true false true true",
+        ),
+        ("{{(index .RepoTags 0)}} {{(.Config).Labels.z}}", "app:1 w"),
+        ("{{true}} {{len \"abc\"}} {{nil | json}}", "true 3 null"),
+        (
+            "{{$x := .Os}}{{$x}} {{$.Os}} {{$x = \"b\"}}{{$x}}",
+            "linux linux b",
+        ),
         ("{{len .RepoTags}}", "2"),
         ("{{upper .Os}}{{lower `ABC`}}", "LINUXabc"),
         ("{{(index .RepoTags 0) | upper}}", "APP:1"),
@@ -58,6 +96,37 @@ fn blocks() {
         ("{{if ne .Os \"linux\" }}a{{end}}", ""),
         ("{{if .Size}}{{if .RepoTags}}both{{end}}{{end}}", "both"),
         ("a  {{- .Os -}}  b", "alinuxb"),
+        ("a {{- /* x */ -}} b", "ab"),
+        (
+            "{{range $key, $value := .Config.Labels}}{{$key}}={{$value}};{{end}}",
+            "org.x=y;z=w;",
+        ),
+        (
+            "{{range $at, $value := .Config.Env}}{{if $at}},{{end}}{{$value}}{{end}}",
+            "A=1,B=2",
+        ),
+        (
+            "{{range $tag := .RepoTags}}{{$tag}} {{.}};{{end}}",
+            "app:1 app:1;app:2 app:2;",
+        ),
+        (
+            "{{with .Os}}{{.}}{{else}}none{{end}}{{with .Config.Cmd}}x{{else}}-{{end}}",
+            "linux-",
+        ),
+        (
+            "{{if .Config.Cmd}}a{{else if eq .Os \"linux\"}}b{{else}}c{{end}}",
+            "b",
+        ),
+        ("{{range .Config.Env}}{{.}}{{break}}{{end}}", "A=1"),
+        (
+            "{{range .Config.Env}}{{if eq . \"A=1\"}}{{continue}}{{end}}{{.}}{{end}}",
+            "B=2",
+        ),
+        ("{{if and (eq .Os \"linux\") (ne .Size 1)}}both{{end}}", "both"),
+        (
+            "{{$found := \"\"}}{{range .Config.Env}}{{$found = .}}{{end}}{{$found}}",
+            "B=2",
+        ),
     ] {
         assert_eq!(render(template), expected, "{template}");
     }
@@ -68,7 +137,21 @@ fn what_is_not_understood_is_refused_by_name() {
     for (template, expected) in [
         ("{{.Id", ParseError::Unclosed),
         ("{{\"x}}", ParseError::Quote),
-        ("{{split .Id \":\"}}", ParseError::Function("split".to_owned())),
+        ("{{html .Id}}", ParseError::Function("html".to_owned())),
+        (
+            "{{template \"x\"}}",
+            ParseError::Unsupported("template".to_owned()),
+        ),
+        ("{{$x}}", ParseError::Variable("$x".to_owned())),
+        (
+            "{{with $x := .Id}}{{end}}{{$x}}",
+            ParseError::Variable("$x".to_owned()),
+        ),
+        ("{{break}}", ParseError::Function("break".to_owned())),
+        (
+            "{{if .Id}}{{else}}{{else}}{{end}}",
+            ParseError::Unexpected("else".to_owned()),
+        ),
         ("{{if .Id}}", ParseError::NoEnd("if")),
         ("{{end}}", ParseError::Unexpected("end".to_owned())),
         ("{{(.Id}}", ParseError::Unclosed),
@@ -91,6 +174,14 @@ fn what_does_not_fit_is_an_error() {
     assert_eq!(fails("{{.Id.x}}"), EvalError::Field("x".to_owned()));
     assert_eq!(fails("{{join .Id \",\"}}"), EvalError::Arguments("join"));
     assert_eq!(fails("{{range .Size}}{{end}}"), EvalError::Arguments("range"));
+    assert_eq!(fails("{{.Nope}}"), EvalError::Field("Nope".to_owned()));
+    assert_eq!(fails("{{.Config.Nope}}"), EvalError::Field("Nope".to_owned()));
+    assert_eq!(fails("{{slice .Os 9}}"), EvalError::Range(9));
+    assert_eq!(fails("{{pad .Os 1 999999999}}"), EvalError::Arguments("pad"));
+    assert_eq!(
+        fails("{{printf \"%99999999s\" .Os}}"),
+        EvalError::Arguments("printf")
+    );
 }
 
 #[test]
@@ -99,8 +190,20 @@ fn fields_of_documents_have_their_names_in_go() {
         "Manifest": { "mediaType": "m", "digest": "d", "platform": { "architecture": "a", "os": "o" } },
         "Labels": { "arch": "x" },
     });
-    let render = |text: &str| Template::parse(text).unwrap().render(&data).unwrap();
+    let render = |text: &str| Template::parse(text).unwrap().render_document(&data).unwrap();
     assert_eq!(render("{{.Manifest.Digest}} {{.Manifest.MediaType}}"), "d m");
     assert_eq!(render("{{.Manifest.Platform.Architecture}}"), "a");
     assert_eq!(render("{{.Labels.Arch}}"), "<no value>");
+    assert_eq!(render("{{.Manifest.Nothing}}"), "<no value>");
+}
+
+#[test]
+fn a_header_keeps_its_titles() {
+    let titles = serde_json::json!({ "ID": "IMAGE ID", "Tag": "TAG" });
+    let header = |text: &str| Template::parse(text).unwrap().render_header(&titles);
+    assert_eq!(
+        header("{{lower .ID}}\t{{truncate .ID 3}} {{pad .Tag 1 1}}|{{json .Tag}}").unwrap(),
+        "IMAGE ID\tIMAGE ID  TAG |TAG"
+    );
+    assert_eq!(header("{{.Nope}}"), Err(EvalError::Field("Nope".to_owned())));
 }
