@@ -94,7 +94,7 @@ fn operating_system() -> String {
 
 fn memory_bytes() -> u64 {
     let machine = rustix::system::sysinfo();
-    u64::from(machine.totalram).saturating_mul(u64::from(machine.mem_unit))
+    machine.totalram.saturating_mul(u64::from(machine.mem_unit))
 }
 
 /// Shows it.
