@@ -24,6 +24,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, Place, RequestError};
 use crate::export::{self, BuildResult, Export, PlatformSubject, Subject};
 use crate::failed_step::{self, UserTerminal};
+use crate::front_ends::layouts::{self, LayoutStores};
 use crate::front_ends::{self, FrontEndFailed, FrontEnds, SYNTAX_ARG, Syntax};
 use crate::job::{Job, Settings};
 use crate::ops::{OpError, blocking, host_ca, local};
@@ -128,7 +129,8 @@ impl Prepared {
         front_ends: &dyn FrontEnds,
         cancel: &CancellationToken,
     ) -> Result<BuildResult, BuildError> {
-        let answered = front_ends.answer(&self.job, self.attrs(syntax), cancel).await;
+        let attrs = self.attrs(syntax).await?;
+        let answered = front_ends.answer(&self.job, attrs, cancel).await;
         if cancel.is_cancelled() {
             return Err(BuildError::Canceled);
         }
@@ -143,7 +145,7 @@ impl Prepared {
         front_ends: &dyn FrontEnds,
         cancel: &CancellationToken,
     ) -> Result<Option<GivenAnswer>, BuildError> {
-        let mut attrs = self.attrs(syntax);
+        let mut attrs = self.attrs(syntax).await?;
         attrs.extend(front_ends::question_attrs(subrequest));
         match front_ends.question(&self.job, attrs, cancel).await {
             _ if cancel.is_cancelled() => Err(BuildError::Canceled),
@@ -159,8 +161,11 @@ impl Prepared {
     }
 
     /// The request in the words of front ends.
-    fn attrs(&self, syntax: &Syntax) -> BTreeMap<String, String> {
-        front_ends::attrs(&self.request, &base_name(&self.opened.filename), syntax)
+    async fn attrs(&self, syntax: &Syntax) -> Result<BTreeMap<String, String>, BuildError> {
+        let mut attrs = front_ends::attrs(&self.request, &base_name(&self.opened.filename), syntax);
+        let request = Arc::clone(&self.request);
+        attrs.extend(blocking(move || layouts::attrs(&request.build_contexts)).await?);
+        Ok(attrs)
     }
 
     fn foreign_failed(&self, syntax: &Syntax, source: FrontEndFailed) -> BuildError {
@@ -274,6 +279,7 @@ fn job(
         context,
         dockerfile,
         directories: request.build_contexts.clone(),
+        layouts: LayoutStores::of(&request.build_contexts),
         locals: request.locals.clone(),
         secrets: Secrets::new(&request.secrets),
         ssh: Arc::new(SshAgents::new(&request.ssh)),

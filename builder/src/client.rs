@@ -11,8 +11,9 @@ use rbuild_fileops::{IgnoreRules, IgnoreRulesError, LocalContext, SourceTree};
 use rbuild_graph::{FileTime, SourceOp};
 use rbuild_oci::{Descriptor, Digest, Platform};
 use rbuild_sys::{RootFd, RootFdError};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use crate::front_ends::layouts::LayoutStores;
 use crate::secrets::{SecretError, SecretValue, Secrets};
 use crate::solve::Reporter;
 use crate::source_meta::{MetaQuestion, SourceMeta};
@@ -242,6 +243,8 @@ pub struct HostClient {
     pub directories: BTreeMap<String, String>,
     /// Directories that a definition knows by name.
     pub locals: BTreeMap<String, PathBuf>,
+    /// `--build-context` that are OCI layouts, for a front end that asks for them.
+    pub layouts: LayoutStores,
     /// The secrets of the request.
     pub secrets: Secrets,
     /// The ssh agents of the request.
@@ -300,6 +303,26 @@ impl Client for HostClient {
         optional: bool,
     ) -> BoxFuture<'a, Result<Option<SecretValue>, SecretError>> {
         Box::pin(async move { self.secrets.get(id, optional) })
+    }
+
+    fn blob_size<'a>(
+        &'a self,
+        place: &'a ContentPlace,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<u64, ClientReadError>> {
+        Box::pin(async move { self.layouts.open(place, digest).await.map(|(_, size)| size) })
+    }
+
+    fn blob<'a>(
+        &'a self,
+        place: &'a ContentPlace,
+        digest: &'a Digest,
+        bytes: u64,
+    ) -> BoxFuture<'a, Result<ClientBytes, ClientReadError>> {
+        Box::pin(async move {
+            let (found, _) = self.layouts.open(place, digest).await?;
+            Ok(Box::pin(found.take(bytes)) as ClientBytes)
+        })
     }
 
     fn agents(&self) -> Arc<dyn Agents> {

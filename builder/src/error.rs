@@ -16,6 +16,7 @@ use crate::context::OpenContextError;
 use crate::export::ExportError;
 use crate::failed::FailedVertex;
 use crate::front_ends::{FrontEndFailed, GivenDockerfileError};
+use crate::images::layout::LayoutReadError;
 use crate::ops::OpError;
 use crate::ops::exec::foreign;
 
@@ -48,6 +49,9 @@ pub enum BuildError {
     /// The Dockerfile could not be put where front ends look for it.
     #[error(transparent)]
     GivenDockerfile(#[from] GivenDockerfileError),
+    /// An OCI layout for a front end has no such image.
+    #[error(transparent)]
+    Layout(#[from] LayoutReadError),
     /// A step failed.
     #[error("{error}")]
     Step {

@@ -2,6 +2,8 @@
 //! and says what is wanted in the words all front ends understand (`frontend/dockerui/config.go`); running one is left to
 //! whoever serves BuildKit's gateway.
 
+pub mod layouts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

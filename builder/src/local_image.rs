@@ -10,6 +10,7 @@ use rbuild_store::{DiskError, ImageRecord, StoreError};
 
 use crate::client::HostClient;
 use crate::engine::Engine;
+use crate::front_ends::layouts::LayoutStores;
 use crate::images::source::SourceImage;
 use crate::images::{ImageError, Lookup, ResolvedImage};
 use crate::job::{Job, Settings};
@@ -154,6 +155,7 @@ fn job(engine: Arc<Engine>, sink: Arc<dyn Sink>) -> Result<Arc<Job>, LocalImageE
         dockerfile: None,
         directories: BTreeMap::new(),
         locals: BTreeMap::new(),
+        layouts: LayoutStores::default(),
         secrets: Secrets::new(&[]),
         ssh: Arc::new(SshAgents::new(&[])),
     });

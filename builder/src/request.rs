@@ -16,6 +16,7 @@ pub use crate::cache_transfer::{CacheExport, CacheForm, CacheSource, CacheTarget
 use crate::cdi::DeviceGrants;
 use crate::client::ContentPlace;
 use crate::source_policy::SourcePolicies;
+use crate::ssh::Keyring;
 
 /// Everything one build needs to know, with the environment already read.
 #[derive(Debug, Clone, Default)]
@@ -197,8 +198,17 @@ pub enum SecretSource {
 pub struct SshSpec {
     /// Id the Dockerfile uses.
     pub id: String,
-    /// Socket of the agent.
-    pub socket: PathBuf,
+    /// What signs for it.
+    pub keys: SshKeys,
+}
+
+/// What signs for an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SshKeys {
+    /// An agent, by its socket.
+    Agent(PathBuf),
+    /// Keys that were read from files.
+    Held(Keyring),
 }
 
 /// Compression of new layers.

@@ -1,7 +1,7 @@
 //! SSH agents of a build: which there are, and sockets by which steps and git reach them. A key never leaves its agent.
 //!
 //! A connection is asked for by id and is a stream of bytes, so that an agent of another machine can stand beside those of
-//! this one. To an agent of this machine only two requests go: which keys there are, and to sign by one of them; adding,
+//! this one. Keys of files have an agent of their own, in this process. To an agent of this machine only two requests go: which keys there are, and to sign by one of them; adding,
 //! removing, locking and extensions are refused, as by BuildKit's client (`session/sshforward/sshprovider`).
 
 use std::collections::HashMap;
@@ -18,7 +18,14 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::request::SshSpec;
+use crate::request::{SshKeys, SshSpec};
+
+mod key_file;
+mod keyring;
+mod wire;
+
+pub use key_file::KeyFileError;
+pub use keyring::Keyring;
 
 /// Longest message of the agent protocol, bytes (OpenSSH's `AGENT_MAX_LEN`).
 const MESSAGE_BYTES_MAX: u32 = 256 << 10;
@@ -97,16 +104,24 @@ impl SshAgents {
 
     async fn open(&self, id: &str) -> Result<Box<dyn AgentStream>, SshError> {
         let spec = self.0.get(id).ok_or_else(|| SshError::NotFound(id.to_owned()))?;
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let socket = match &spec.keys {
+            SshKeys::Agent(socket) => socket,
+            SshKeys::Held(ring) => {
+                let ring = ring.clone();
+                tokio::spawn(async move { answer(theirs, &ring).await.ok() });
+                return Ok(Box::new(ours));
+            }
+        };
         let fail = |source| SshError::Connect {
             id: id.to_owned(),
-            path: spec.socket.clone(),
+            path: socket.clone(),
             source,
         };
-        let agent = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&spec.socket))
+        let agent = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(socket))
             .await
             .map_err(|_elapsed| fail(io::ErrorKind::TimedOut.into()))?
             .map_err(fail)?;
-        let (ours, theirs) = tokio::io::duplex(64 << 10);
         // Ends when either side does.
         tokio::spawn(async move { filter(theirs, agent).await.ok() });
         Ok(Box::new(ours))
@@ -121,6 +136,14 @@ impl Agents for SshAgents {
     fn connect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Box<dyn AgentStream>, SshError>> {
         Box::pin(self.open(id))
     }
+}
+
+/// Answers one request after the other.
+async fn answer(mut client: DuplexStream, ring: &Keyring) -> io::Result<()> {
+    while let Some(request) = message(&mut client).await? {
+        client.write_all(&ring.answer(&request)).await?;
+    }
+    Ok(())
 }
 
 /// Hands on one request after the other, and their answers.
@@ -290,7 +313,7 @@ mod tests {
     fn agents(socket: &Path) -> Arc<dyn Agents> {
         Arc::new(SshAgents::new(&[SshSpec {
             id: "default".into(),
-            socket: socket.to_owned(),
+            keys: SshKeys::Agent(socket.to_owned()),
         }]))
     }
 

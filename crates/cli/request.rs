@@ -18,10 +18,12 @@ use std::time::SystemTime;
 
 use rbuild_builder::cdi::{DeviceGrants, EntitlementError};
 use rbuild_builder::engine_load::EngineTarget;
+use rbuild_builder::error::chain_text;
 use rbuild_builder::request::{
     Attestations, BuildRequest, Entitlement, NoCache, OnError, ResourceError, SecretSource, SecretSpec,
-    SshSpec, StepRules, linux_resources,
+    SshKeys, SshSpec, StepRules, linux_resources,
 };
+use rbuild_builder::ssh::{KeyFileError, Keyring};
 use rbuild_graph::{HostIp, LinuxResources, NetMode, Ulimit};
 use rbuild_server::policy::PolicyFileError;
 use rbuild_ui::progress::Mode;
@@ -210,6 +212,12 @@ pub(crate) enum UsageError {
     /// `--ssh` with several sockets.
     #[error("only single socket allowed")]
     SshSockets,
+    /// `--ssh` with keys and a socket.
+    #[error("invalid combination of keys and sockets")]
+    SshMixed,
+    /// A file of `--ssh` that gives no key.
+    #[error("{}", chain_text(.0))]
+    SshKey(#[from] KeyFileError),
     /// `--ssh` twice for one id.
     #[error("duplicate agent ID {0:?}")]
     SshTwice(String),
@@ -484,36 +492,45 @@ pub(crate) fn secrets(low: &LowBuild, env: &Env) -> Result<Vec<SecretSpec>, Usag
     Ok(specs)
 }
 
-/// `--ssh`: sockets of agents. Keys would need an agent of our own, which there is none of.
+/// `--ssh`: the socket of an agent, or files of private keys.
 pub(crate) fn ssh(low: &LowBuild, env: &Env) -> Result<Vec<SshSpec>, UsageError> {
-    use std::os::unix::fs::FileTypeExt as _;
     let mut specs: Vec<SshSpec> = Vec::new();
     for text in low.ssh.iter().filter(|text| !text.is_empty()) {
         let flag = SshFlag::parse(text);
         if specs.iter().any(|known| known.id == flag.id) {
             return Err(UsageError::SshTwice(flag.id));
         }
-        let socket = match flag.paths.as_slice() {
-            [] => env.filled("SSH_AUTH_SOCK").ok_or(UsageError::SshNoAgent)?.into(),
-            [path] => PathBuf::from(path),
-            _ => return Err(UsageError::SshSockets),
+        let paths = match flag.paths.as_slice() {
+            [] => vec![env.filled("SSH_AUTH_SOCK").ok_or(UsageError::SshNoAgent)?.into()],
+            paths => paths.iter().map(PathBuf::from).collect(),
         };
-        match std::fs::metadata(&socket) {
-            Ok(found) if found.file_type().is_socket() => {}
-            Ok(_) => {
-                return Err(UsageError::NotSupported(format!(
-                    "--ssh={}={}: a private key; add it to an ssh-agent and give the agent's socket",
-                    flag.id,
-                    socket.display()
-                )));
-            }
-            Err(error) => {
-                return Err(UsageError::SshFile { path: socket, error });
-            }
-        }
-        specs.push(SshSpec { id: flag.id, socket });
+        specs.push(SshSpec {
+            id: flag.id,
+            keys: ssh_keys(paths)?,
+        });
     }
     Ok(specs)
+}
+
+/// The one socket, or the keys, that `paths` are (`session/sshforward/sshprovider`).
+fn ssh_keys(paths: Vec<PathBuf>) -> Result<SshKeys, UsageError> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let (mut socket, mut files) = (None, Vec::new());
+    for path in paths {
+        if socket.is_some() {
+            return Err(UsageError::SshSockets);
+        }
+        match std::fs::metadata(&path) {
+            Ok(found) if found.file_type().is_socket() => socket = Some(path),
+            Ok(_) => files.push(path),
+            Err(error) => return Err(UsageError::SshFile { path, error }),
+        }
+    }
+    match socket {
+        Some(_) if !files.is_empty() => Err(UsageError::SshMixed),
+        Some(socket) => Ok(SshKeys::Agent(socket)),
+        None => Ok(SshKeys::Held(Keyring::load(&files)?)),
+    }
 }
 
 fn extra_hosts(low: &LowBuild) -> Result<Vec<HostIp>, UsageError> {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rbuild_graph::{ExecOp, Graph, GraphError, MountKind, NetMode, Op, SourceOp, VertexDigest};
+use rbuild_graph::{
+    DEFAULT_SSH_ID, ExecOp, Graph, GraphError, MountKind, NetMode, Op, SourceOp, VertexDigest,
+};
 use rbuild_oci::{Digest, Platform, Reference};
 
 use super::purl::Kind;
@@ -149,7 +151,7 @@ impl Capture {
             match &mount.kind {
                 MountKind::Secret { id, optional, .. } => add(&mut self.secrets, id, *optional),
                 MountKind::Ssh { id, optional, .. } => {
-                    let id = if id.is_empty() { "default" } else { id };
+                    let id = if id.is_empty() { DEFAULT_SSH_ID } else { id };
                     add(&mut self.ssh, id, *optional);
                 }
                 _ => {}

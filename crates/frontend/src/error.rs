@@ -25,6 +25,14 @@ pub struct FrontendError {
     pub warnings: Vec<LintWarning>,
 }
 
+/// An error of a text that has no lines of its own.
+fn unplaced(error: &ParseError) -> String {
+    match &error.suggestion {
+        Some(name) => format!("{} (did you mean {name}?)", error.kind),
+        None => error.kind.to_string(),
+    }
+}
+
 impl FrontendError {
     pub(crate) fn new(kind: FrontendErrorKind) -> Self {
         Self {
@@ -97,8 +105,11 @@ pub enum FrontendErrorKind {
     #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
     Parse(Vec<ParseError>),
     /// A trigger of the base image or stage cannot be read.
-    #[error("{0}")]
+    #[error("{}", unplaced(.0))]
     Trigger(ParseError),
+    /// `RUN []`.
+    #[error("failed to marshal LLB definition: arguments are required")]
+    NoArguments,
     /// A word cannot be expanded.
     #[error("{0}")]
     Expand(ExpandError),

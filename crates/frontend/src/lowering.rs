@@ -24,6 +24,9 @@ use crate::options::FrontendOptions;
 use crate::outline::Arguments;
 use crate::stage::Stages;
 
+/// Key of a vertex's description: its instruction as written (`dockerfile2llb/convert.go`, `dfCmd`).
+const COMMAND: &str = "com.docker.dockerfile.v1.command";
+
 /// Everything that is known and made during one lowering.
 pub(crate) struct Lowering<'a> {
     pub(crate) options: &'a FrontendOptions,
@@ -60,6 +63,8 @@ pub(crate) struct NewVertex {
     pub(crate) name: String,
     pub(crate) ignore_cache: bool,
     pub(crate) span: Option<Span>,
+    /// The instruction it is of, where BuildKit tells that ([`COMMAND`]).
+    pub(crate) command: Option<String>,
     pub(crate) progress_group: Option<ProgressGroup>,
     pub(crate) linux_resources: Option<LinuxResources>,
 }
@@ -76,6 +81,11 @@ impl Lowering<'_> {
             locations: location.into_iter().collect(),
             progress_group: new.progress_group,
             linux_resources: new.linux_resources,
+            description: new
+                .command
+                .map(|text| (COMMAND.to_owned(), text))
+                .into_iter()
+                .collect(),
             ..VertexMeta::default()
         };
         let vertex = Vertex {

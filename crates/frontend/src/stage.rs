@@ -62,6 +62,8 @@ pub(crate) struct StageState {
     pub(crate) shown_name: String,
     /// Base as it is now known: expanded, then a full reference.
     pub(crate) base_name: String,
+    /// The whole FROM line.
+    pub(crate) source: String,
     pub(crate) span: Span,
     pub(crate) comments: Vec<String>,
     pub(crate) instructions: Vec<Instruction>,
@@ -96,6 +98,7 @@ impl StageState {
             shown_name: stage.name.clone(),
             name: stage.name,
             base_name: stage.base_name,
+            source: stage.source,
             span: stage.span,
             comments: stage.comments,
             instructions: stage.instructions,

@@ -15,8 +15,8 @@ pub use meta::{
     LinuxResources, SourceLocation, SourcePosition, SourceRange, SourceSpan, SourceText, VertexMeta,
 };
 pub use op::{
-    BuildOp, CacheSharing, CdiDevice, ChownOpt, ContentCache, CopyAction, DiffOp, ExecMeta, ExecOp,
-    FileAction, FileActionKind, FileOp, FileTime, HostIp, InputIndex, MergeOp, MkDirAction, MkFileAction,
-    Mount, MountKind, NetMode, Op, OutputIndex, PassthroughOp, ProxyEnv, RmAction, SecretEnv, SecurityMode,
-    SourceOp, SymlinkAction, Ulimit, UserOpt,
+    BuildOp, CacheSharing, CdiDevice, ChownOpt, ContentCache, CopyAction, DEFAULT_SSH_ID, DiffOp, ExecMeta,
+    ExecOp, FileAction, FileActionKind, FileOp, FileTime, HostIp, InputIndex, MergeOp, MkDirAction,
+    MkFileAction, Mount, MountKind, NetMode, Op, OutputIndex, PassthroughOp, ProxyEnv, RmAction, SecretEnv,
+    SecurityMode, SourceOp, SymlinkAction, Ulimit, UserOpt,
 };

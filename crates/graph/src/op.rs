@@ -11,8 +11,8 @@ mod exec;
 mod file;
 
 pub use exec::{
-    CacheSharing, CdiDevice, ContentCache, ExecMeta, ExecOp, HostIp, Mount, MountKind, NetMode, ProxyEnv,
-    SecretEnv, SecurityMode, Ulimit,
+    CacheSharing, CdiDevice, ContentCache, DEFAULT_SSH_ID, ExecMeta, ExecOp, HostIp, Mount, MountKind,
+    NetMode, ProxyEnv, SecretEnv, SecurityMode, Ulimit,
 };
 pub use file::{
     ChownOpt, CopyAction, FileAction, FileActionKind, FileOp, FileTime, MkDirAction, MkFileAction, RmAction,

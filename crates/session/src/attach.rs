@@ -18,11 +18,11 @@ use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetS
 use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage as TunnelMessage;
 use bollard_buildkit_proto::moby::filesync::v1::{CredentialsRequest, CredentialsResponse};
 use bollard_buildkit_proto::moby::sshforward::v1::{CheckAgentRequest, CheckAgentResponse};
+use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -54,17 +54,28 @@ pub type Login = Pin<Box<dyn Future<Output = (String, String)> + Send>>;
 pub struct Attachables {
     directories: BTreeMap<String, PathBuf>,
     outputs: BTreeMap<u32, Place>,
-    agents: BTreeMap<String, PathBuf>,
+    agents: BTreeMap<String, Arc<ConnectAgent>>,
     secrets: Option<Arc<Secrets>>,
     logins: Option<Arc<Logins>>,
 }
+
+/// A connection to an agent.
+pub trait AgentStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> AgentStream for T {}
+
+/// A connection to come, or why there is none.
+pub type Connecting = BoxFuture<'static, Result<Box<dyn AgentStream>, String>>;
+
+/// Makes a connection to an agent.
+pub type ConnectAgent = dyn Fn() -> Connecting + Send + Sync;
 
 impl fmt::Debug for Attachables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachables")
             .field("directories", &self.directories)
             .field("outputs", &self.outputs)
-            .field("agents", &self.agents)
+            .field("agents", &self.agents.keys())
             .finish_non_exhaustive()
     }
 }
@@ -91,10 +102,10 @@ impl Attachables {
         self
     }
 
-    /// The socket of an agent.
+    /// An agent. The server says what it is asked, as it likes: `connect` lets through what it may be.
     #[must_use]
-    pub fn agent(mut self, id: &str, socket: PathBuf) -> Self {
-        self.agents.insert(id.to_owned(), socket);
+    pub fn agent(mut self, id: &str, connect: Arc<ConnectAgent>) -> Self {
+        self.agents.insert(id.to_owned(), connect);
         self
     }
 
@@ -164,7 +175,7 @@ impl Attachables {
     }
 }
 
-fn agents(routes: &mut Routes, agents: BTreeMap<String, PathBuf>) {
+fn agents(routes: &mut Routes, agents: BTreeMap<String, Arc<ConnectAgent>>) {
     let agents = Arc::new(agents);
     let known = Arc::clone(&agents);
     let unset = |id: &str| Status::unknown(format!("unset ssh forward key {id}"));
@@ -179,8 +190,8 @@ fn agents(routes: &mut Routes, agents: BTreeMap<String, PathBuf>) {
         "/moby.sshforward.v1.SSH/ForwardAgent",
         move |talk: Dialogue<BytesMessage, BytesMessage>| {
             let id = talk.header(AGENT_ID);
-            let socket = agents.get(named(&id)).cloned().ok_or_else(|| unset(&id));
-            async move { forward(socket?, talk).await }
+            let connect = agents.get(named(&id)).cloned().ok_or_else(|| unset(&id));
+            async move { forward(connect?(), talk).await }
         },
     );
 }
@@ -189,11 +200,10 @@ fn named(id: &str) -> &str {
     if id.is_empty() { "default" } else { id }
 }
 
-/// Joins a call to the socket of an agent until the agent has nothing more to say.
-async fn forward(socket: PathBuf, talk: Dialogue<BytesMessage, BytesMessage>) -> Result<(), Status> {
-    let unreachable = |error| Status::unknown(format!("failed to connect to {}: {error}", socket.display()));
-    let stream = UnixStream::connect(&socket).await.map_err(unreachable)?;
-    let (mut from, mut to) = stream.into_split();
+/// Joins a call to an agent until the agent has nothing more to say.
+async fn forward(connecting: Connecting, talk: Dialogue<BytesMessage, BytesMessage>) -> Result<(), Status> {
+    let stream = connecting.await.map_err(Status::unknown)?;
+    let (mut from, mut to) = tokio::io::split(stream);
     let (mut questions, answers) = talk.split();
     let inward = async move {
         while let Ok(Some(message)) = questions.message().await {

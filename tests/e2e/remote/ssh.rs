@@ -1,7 +1,7 @@
 //! `RUN --mount=type=ssh`: a real agent with a real key, and what a step may ask of it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -83,10 +83,16 @@ impl Agent {
     }
 }
 
-/// Copies the machine's `ssh-add` with the libraries it needs into the context, below `tool`.
+/// Copies the machine's `ssh-add` into the context.
 #[track_caller]
 pub(crate) fn give_ssh_add(fixture: &Fixture) {
-    let tool = machine::required("ssh-add", "openssh-client").unwrap();
+    give(fixture, "ssh-add");
+}
+
+/// Copies a program of the machine with the libraries it needs into the context, below `tool`.
+#[track_caller]
+fn give(fixture: &Fixture, name: &'static str) {
+    let tool = machine::required(name, "openssh-client").unwrap();
     let needed = RbuildCommand::new("ldd").arg(&tool).ok().stdout_text();
     let libraries = needed
         .split_whitespace()
@@ -162,6 +168,59 @@ fn rootless_row43_steps_reach_the_agent_too() {
     );
 }
 
+/// Keys in memory sign for a step, are written nowhere, and go with the build.
+#[test]
+fn keys_of_files_sign_for_steps_without_an_agent() {
+    let tool = |name| machine::required(name, "openssh-client").expect("a tool of the tests");
+    let dir = tempfile::tempdir().unwrap();
+    let mut flags = Vec::new();
+    for (id, kind) in [("default", "rsa"), ("mine", "ecdsa"), ("mine", "ed25519")] {
+        let key = dir.path().join(kind);
+        let made = RbuildCommand::new(tool("ssh-keygen"));
+        made.args(["-q", "-t", kind, "-N", "", "-f"]).arg(&key).ok();
+        match flags
+            .iter_mut()
+            .find(|flag: &&mut String| flag.starts_with(&format!("--ssh={id}=")))
+        {
+            Some(flag) => *flag = format!("{flag},{}", key.display()),
+            None => flags.push(format!("--ssh={id}={}", key.display())),
+        }
+    }
+    let fixture = Fixture::new(
+        "FROM busybox\nCOPY tool /\nCOPY *.pub /\n\
+         RUN --mount=type=ssh,required=true ssh-add -L > /default; echo text > /text; \
+         ssh-keygen -q -Y sign -f /rsa.pub -n file /text && ssh-keygen -Y check-novalidate -n file -s /text.sig < /text > /checked\n\
+         RUN --mount=type=ssh,id=mine,required=true ssh-add -L > /mine; \
+         ssh-add -T /ecdsa.pub && ssh-add -T /ed25519.pub && if ssh-add -D 2> /dev/null; then echo yes; else echo no; fi > /removed\n",
+    );
+    give_ssh_add(&fixture);
+    give(&fixture, "ssh-keygen");
+    for kind in ["rsa", "ecdsa", "ed25519"] {
+        let name = format!("{kind}.pub");
+        fixture
+            .context
+            .file(&name, fs::read(dir.path().join(&name)).unwrap());
+    }
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let (_, image) = fixture.image(&flags);
+    let files = image.files().unwrap();
+    let kinds = |name: &str| -> Vec<String> {
+        let text = files.text(name).unwrap();
+        text.lines()
+            .filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect()
+    };
+    assert_eq!(kinds("default"), ["ssh-rsa"]);
+    assert!(
+        files
+            .text("checked")
+            .unwrap()
+            .starts_with("Good \"file\" signature with RSA key")
+    );
+    assert_eq!(kinds("mine"), ["ecdsa-sha2-nistp256", "ssh-ed25519"]);
+    assert_eq!(files.text("removed"), Some("no\n"));
+}
+
 #[test]
 fn row43_an_id_that_was_not_given_is_an_error_only_where_it_is_required() {
     let fixture =
@@ -182,13 +241,18 @@ fn git_over_ssh_needs_an_agent() {
 }
 
 #[test]
-fn row43_a_key_is_refused_by_name() {
-    let agent = Agent::start();
-    let key: &Path = &agent.dir.path().join("key");
+fn row43_a_key_behind_a_passphrase_is_refused_by_name() {
+    let tool = machine::required("ssh-keygen", "openssh-client").expect("a tool of the tests");
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let made = RbuildCommand::new(tool);
+    made.args(["-q", "-t", "ed25519", "-N", "c4n4ry-words", "-f"])
+        .arg(&key)
+        .ok();
     let fixture = Fixture::new("FROM busybox\nRUN --mount=type=ssh true\n");
     fixture
         .build()
         .arg(format!("--ssh=default={}", key.display()))
         .fails()
-        .says("ssh-agent");
+        .says("passphrase protected; add it to an ssh-agent");
 }

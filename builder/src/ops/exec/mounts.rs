@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use rbuild_fileops::SourceTree;
-use rbuild_graph::{CacheSharing, ExecOp, Mount, MountKind, SecurityMode};
+use rbuild_graph::{CacheSharing, DEFAULT_SSH_ID, ExecOp, Mount, MountKind, SecurityMode};
 use rbuild_layer::DevicePolicy;
 use rbuild_sandbox::{Confinement, MountKind as MountAs, MountPlan, Source};
 use rbuild_snapshotter::{Means, Workspace};
@@ -162,6 +162,7 @@ async fn prepare_one(
             optional,
         } => {
             let agents = job.client.agents();
+            let id = if id.is_empty() { DEFAULT_SSH_ID } else { id };
             if *optional && !agents.has(id).await {
                 return Ok(());
             }

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1 as api;
+use rbuild_builder::error::chain_text;
 use rbuild_builder::request::SecretSource;
+use rbuild_builder::ssh::{Agents as _, SshAgents};
 use rbuild_client::Control;
 use rbuild_graph::progress::Sink;
 use rbuild_llb::status_reader;
 use rbuild_registry::{Credential, CredentialSources, Credentials};
-use rbuild_session::attach::{Attachables, Attached, Login, Place};
+use rbuild_session::attach::{AgentStream, Attachables, Attached, ConnectAgent, Login, Place};
 use rbuild_ui::progress::Mode;
 use rbuild_ui::values::csv;
 use tokio_util::sync::CancellationToken;
@@ -113,8 +115,10 @@ fn attachables(args: &BuildArgs, env: &Env) -> Result<Attachables, CommandError>
         ..LowBuild::default()
     };
     let usage = |error: request::UsageError| CommandError::failed(&error);
-    for agent in request::ssh(&low, env).map_err(usage)? {
-        attachables = attachables.agent(&agent.id, agent.socket);
+    let specs = request::ssh(&low, env).map_err(usage)?;
+    let agents = Arc::new(SshAgents::new(&specs));
+    for spec in specs {
+        attachables = attachables.agent(&spec.id.clone(), agent(Arc::clone(&agents), spec.id));
     }
     let secrets = request::secrets(&low, env).map_err(usage)?;
     if !secrets.is_empty() {
@@ -137,6 +141,18 @@ fn attachables(args: &BuildArgs, env: &Env) -> Result<Attachables, CommandError>
     }
     let credentials = Credentials::load(&CredentialSources::from_process());
     Ok(attachables.logins(Arc::new(move |host| login(credentials.clone(), host))))
+}
+
+/// An agent as the server sees it: it can ask for keys and for signatures, and nothing else.
+fn agent(agents: Arc<SshAgents>, id: String) -> Arc<ConnectAgent> {
+    Arc::new(move || {
+        let (agents, id) = (Arc::clone(&agents), id.clone());
+        Box::pin(async move {
+            let connected = agents.connect(&id).await;
+            let connected = connected.map_err(|error| chain_text(&error))?;
+            Ok(Box::new(connected) as Box<dyn AgentStream>)
+        })
+    })
 }
 
 fn read_secret(path: &std::path::Path) -> Result<Vec<u8>, String> {

@@ -198,19 +198,24 @@ fn caches_are_read_as_buildx_reads_them() {
 }
 
 #[test]
-fn agents_are_sockets_and_keys_are_refused() {
+fn agents_are_sockets_or_keys_of_files() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("agent");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let key = dir.path().join("id_ed25519");
-    std::fs::write(&key, "").unwrap();
+    let mut made = std::process::Command::new("ssh-keygen");
+    made.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+    assert!(made.status().unwrap().success());
     let (socket, key) = (socket.display().to_string(), key.display().to_string());
     let agents = |line: &[&str], vars: &[(&str, &str)]| {
         let ssh = high_with(line, vars, b"").map(|high| high.request.ssh);
         ssh.map(|specs| {
             specs
                 .into_iter()
-                .map(|spec| (spec.id, spec.socket.display().to_string()))
+                .map(|spec| match spec.keys {
+                    SshKeys::Agent(socket) => (spec.id, socket.display().to_string()),
+                    SshKeys::Held(ring) => (spec.id, format!("{ring:?}")),
+                })
                 .collect::<Vec<_>>()
         })
         .map_err(|error| error.to_string())
@@ -226,9 +231,30 @@ fn agents_are_sockets_and_keys_are_refused() {
             ("b".to_owned(), socket.clone())
         ]
     );
+    let held = agents(
+        &[
+            "--ssh",
+            &format!("default={key}"),
+            "--ssh",
+            &format!("b={key},{key}"),
+            ".",
+        ],
+        &[],
+    );
+    let held: Vec<String> = held
+        .unwrap()
+        .into_iter()
+        .map(|(id, told)| format!("{id}: {told}"))
+        .collect();
+    assert_eq!(held, ["default: Keyring of 1", "b: Keyring of 2"]);
     for (line, says) in [
         (vec!["--ssh=default".to_owned()], "make sure SSH_AUTH_SOCK is set"),
-        (vec![format!("--ssh=a={key}")], "a private key"),
+        (vec![format!("--ssh=a={key}.pub")], "no private key in PEM form"),
+        (
+            vec![format!("--ssh=a={key},{socket}")],
+            "invalid combination of keys and sockets",
+        ),
+        (vec![format!("--ssh=a={socket},{key}")], "only single socket"),
         (vec![format!("--ssh=a={socket},{socket}")], "only single socket"),
         (
             vec![format!("--ssh=a={socket}"), format!("--ssh=a={socket}")],

@@ -170,7 +170,12 @@ fn source(lowering: &mut Lowering<'_>, name: &str, instruction: &Instruction) ->
 pub(super) fn read_triggers(lowering: &mut Lowering<'_>, reachable: &[bool]) -> Result<bool, FrontendError> {
     let mut new_deps = false;
     for (index, needed) in reachable.iter().enumerate() {
-        if !needed || lowering.stages.list[index].dispatched {
+        if !needed {
+            continue;
+        }
+        if lowering.stages.list[index].dispatched {
+            // A context that stands in a stage's place has no instructions for its triggers to stand before.
+            lowering.stages.list[index].image.config.on_build.clear();
             continue;
         }
         let mut triggers = std::mem::take(&mut lowering.stages.list[index].image.config.on_build);

@@ -218,6 +218,8 @@ fn from_path(
             name: name.to_owned(),
             // BuildKit's have none, and then a wrong URL is told without its line.
             span: Some(site.span()),
+            // The sources of BuildKit's ADD have no text of their own.
+            command: Some(String::new()),
             ..NewVertex::default()
         };
         let edge = lowering.add(Op::Source(op), vertex);

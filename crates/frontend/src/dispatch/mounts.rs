@@ -3,8 +3,8 @@
 use rbuild_dockerfile::shell::ExpandError;
 use rbuild_dockerfile::{MountError, MountOptions, MountType, Run, Sharing, path};
 use rbuild_graph::{
-    CacheSharing, ChownOpt, Edge, FileAction, FileActionKind, FileOp, MkDirAction, Mount, MountKind, Op,
-    SecretEnv,
+    CacheSharing, ChownOpt, DEFAULT_SSH_ID, Edge, FileAction, FileActionKind, FileOp, MkDirAction, Mount,
+    MountKind, Op, SecretEnv,
 };
 
 use crate::dispatch::Site;
@@ -287,12 +287,9 @@ fn ssh(
     if !options.source.is_empty() {
         return Err(FrontendErrorKind::SshSource.into());
     }
-    let id = if options.id.is_empty() {
-        "default".to_owned()
-    } else {
-        options.id.clone()
-    };
-    lowering.note_ssh(site.stage, &id, options.required, site.span());
+    let id = options.id.clone();
+    let noted = if id.is_empty() { DEFAULT_SSH_ID } else { &id };
+    lowering.note_ssh(site.stage, noted, options.required, site.span());
     let number = mounts
         .last
         .iter()

@@ -40,6 +40,9 @@ pub(super) fn run(lowering: &mut Lowering<'_>, site: Site<'_>, run: &Run) -> Res
         skip_unset: true,
         ..lowering.lexer
     };
+    if arguments.is_empty() {
+        return Err(FrontendErrorKind::NoArguments.into());
+    }
     let name = lowering.step_name(site, lexer, &shown, &secret_names)?;
     let created_by = history(&lowering.stages.list[site.stage], &arguments);
     lowering
@@ -75,6 +78,7 @@ pub(super) fn run(lowering: &mut Lowering<'_>, site: Site<'_>, run: &Run) -> Res
         name,
         ignore_cache: stage.ignore_cache,
         span: Some(site.span()),
+        command: Some(site.source().to_owned()),
         linux_resources: lowering.options.linux_resources.clone(),
         ..NewVertex::default()
     };

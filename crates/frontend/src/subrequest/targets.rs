@@ -54,7 +54,13 @@ impl TargetList {
     /// [`FrontendErrorKind::Parse`], and [`FrontendErrorKind::CheckArgument`]: options of lint are read first.
     pub fn of(options: &FrontendOptions) -> Result<Self, FrontendError> {
         crate::convert::check_argument(options)?;
-        let (dockerfile, errors) = rbuild_dockerfile::parse(&options.dockerfile);
+        let (dockerfile, mut errors) = rbuild_dockerfile::parse(&options.dockerfile);
+        if let Some(first) = errors.first_mut()
+            && matches!(first.kind, ParseErrorKind::Empty)
+        {
+            // An empty file is only told as such where it is built.
+            first.kind = ParseErrorKind::NoInstructions;
+        }
         if let Some(first) = errors.first() {
             // A file without stages can be asked: it has no targets.
             if !matches!(first.kind, ParseErrorKind::NoStage) {

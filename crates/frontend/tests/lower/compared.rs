@@ -199,3 +199,71 @@ fn a_context_in_the_place_of_a_base_has_an_empty_config_and_one_in_the_place_of_
     let plain = lower_with(&options("FROM alpine AS a\nFROM a\n"), &Fake::new());
     assert!(plain.unwrap().base_image.is_some());
 }
+
+#[test]
+fn a_trigger_that_is_wrong_is_told_without_a_line_of_its_own() {
+    let triggered = crate::fake::ALPINE.replace(r#""Cmd""#, r#""OnBuild":["BOGUS x"],"Cmd""#);
+    let fake = Fake::new().image("docker.io/library/base:1", &triggered);
+    let error = lower_with(&options("# c\nFROM base:1\n"), &fake).unwrap_err();
+    assert!(
+        error.to_string().starts_with("unknown instruction: BOGUS"),
+        "{error}"
+    );
+    assert_eq!(error.span.map(|span| span.start), Some(2));
+}
+
+#[test]
+fn a_context_in_a_stages_place_triggers_nothing_and_hands_no_triggers_on() {
+    let triggered = crate::fake::ALPINE.replace(r#""Cmd""#, r#""OnBuild":["RUN x"],"Cmd""#);
+    let fake = Fake::new().image("docker.io/library/base:1", &triggered);
+    let mut options = options("FROM alpine AS a\nRUN never\n");
+    options
+        .build_contexts
+        .insert("a".to_owned(), "docker-image://base:1".to_owned());
+    let lowered = lower_with(&options, &fake).unwrap();
+    assert_eq!(lowered.image.config.on_build, Vec::<String>::new());
+    let created = lowered.base_image.as_ref().and_then(|base| base.created);
+    assert_eq!(created, None);
+    assert!(!crate::dump::dump(&lowered).contains("RUN"));
+}
+
+#[test]
+fn a_run_of_nothing_is_refused_where_it_is_needed() {
+    let error = lower_with(&options("FROM alpine\nRUN []\n"), &Fake::new()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to marshal LLB definition: arguments are required"
+    );
+    let unneeded = "FROM alpine\nRUN []\nFROM alpine\n";
+    assert!(lower_with(&options(unneeded), &Fake::new()).is_ok());
+}
+
+/// What tools read out of a graph: the instruction of a base and of a step, and an agent that nobody named.
+#[test]
+fn the_graph_tells_the_instructions_as_they_are_written() {
+    let lowered = crate::fake::lowered(
+        "from  alpine \\\n as X\nrun --mount=type=ssh  echo  hi\nADD http://h/f /\nCOPY a b\n",
+    );
+    let mut told: Vec<&str> = lowered
+        .graph
+        .vertices()
+        .filter_map(|vertex| vertex.meta.description.get("com.docker.dockerfile.v1.command"))
+        .map(String::as_str)
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, ["", "from  alpine  as X", "run --mount=type=ssh  echo  hi"]);
+    let is_unnamed = |mount: &rbuild_graph::Mount| matches!(&mount.kind, rbuild_graph::MountKind::Ssh { id, .. } if id.is_empty());
+    let agents = lowered.graph.vertices().filter(|vertex| match &vertex.op {
+        rbuild_graph::Op::Exec(exec) => exec.mounts.iter().any(is_unnamed),
+        _ => false,
+    });
+    assert_eq!(agents.count(), 1);
+}
+
+#[test]
+fn a_file_of_nothing_has_its_own_words_where_it_is_only_asked() {
+    let error = TargetList::of(&options("")).unwrap_err();
+    assert_eq!(error.to_string(), "file with no instructions");
+    let error = lower_with(&options(""), &Fake::new()).unwrap_err();
+    assert_eq!(error.to_string(), "the Dockerfile cannot be empty");
+}

@@ -75,17 +75,14 @@ fn triggers_may_need_more_stages_and_images() {
 fn wrong_triggers_point_at_from() {
     for (trigger, message) in [
         (r#""FROM x""#, "FROM isn't allowed as an ONBUILD trigger"),
-        (
-            r#""NONSENSE x""#,
-            "dockerfile parse error on line 2: unknown instruction: NONSENSE",
-        ),
+        (r#""NONSENSE x""#, "unknown instruction: NONSENSE"),
         (
             r#""RUN a\nRUN b""#,
-            "dockerfile parse error on line 2: onbuild trigger should be a single expression",
+            "onbuild trigger should be a single expression",
         ),
     ] {
         let error = lower_with(&options("# c\nFROM base:1\n"), &with_triggers(trigger)).unwrap_err();
-        assert!(error.to_string().ends_with(message), "{error}");
+        assert_eq!(error.to_string(), message);
         assert_eq!(error.span.unwrap().start, 2);
     }
 }

@@ -233,7 +233,7 @@ pub enum MountKind {
     },
     /// An ssh agent socket.
     Ssh {
-        /// Its id.
+        /// Its id; empty for [`DEFAULT_SSH_ID`].
         id: String,
         /// Owner.
         uid: u32,
@@ -245,6 +245,9 @@ pub enum MountKind {
         optional: bool,
     },
 }
+
+/// The ssh agent that is meant where none is named (`session/sshforward`).
+pub const DEFAULT_SSH_ID: &str = "default";
 
 /// Sharing of a cache mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -58,6 +58,7 @@ async fn serve() -> ExitCode {
     let found = match what {
         "look" => look(&mut client, &options).await,
         "read" => read(&mut client, &options).await,
+        "layout" => layout(&mut client, &options).await,
         "containers" => containers::all(&mut client).await,
         "forbidden" => containers::forbidden(&mut client).await,
         "failures" => failures::look_into(&mut client).await,
@@ -224,14 +225,40 @@ async fn read(client: &mut Client, options: &HashMap<String, String>) -> Result<
     ))
 }
 
+/// A file of the layout that the named context `near` is (`dockerui/namedcontext.go`).
+async fn layout(client: &mut Client, options: &HashMap<String, String>) -> Result<String, String> {
+    let value = options.get("context:near").cloned().unwrap_or_default();
+    let place = value.strip_prefix("oci-layout://").ok_or_else(|| value.clone())?;
+    let (store, digest) = place.split_once('@').ok_or_else(|| value.clone())?;
+    let session = std::env::var("BUILDKIT_SESSION_ID").unwrap_or_default();
+    let attrs = [("oci.store", store), ("oci.session", &session)];
+    let attrs = attrs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let image = source(
+        format!("oci-layout://docker.io/library/near@{digest}"),
+        BTreeMap::from(attrs),
+    );
+    let request = ReadFileRequest {
+        r#ref: solve(client, Some(image)).await,
+        file_path: "inside".to_owned(),
+        ..ReadFileRequest::default()
+    };
+    let text = client
+        .read_file(request)
+        .await
+        .map_err(|status| status.to_string())?;
+    Ok(String::from_utf8_lossy(&text.into_inner().data).into_owned())
+}
+
 /// A local directory as a definition.
 fn local(name: &str) -> pb::Definition {
+    source(format!("local://{name}"), BTreeMap::new())
+}
+
+/// A source as a definition.
+fn source(identifier: String, attrs: BTreeMap<String, String>) -> pb::Definition {
     let mut graph = Graph::default();
     let vertex = graph.add(Vertex::new(
-        Op::Source(SourceOp {
-            identifier: format!("local://{name}"),
-            attrs: BTreeMap::new(),
-        }),
+        Op::Source(SourceOp { identifier, attrs }),
         Vec::new(),
     ));
     let target = Edge {

@@ -10,7 +10,7 @@ use rbuild_builder::request::{
 use rbuild_builder::subrequest::call;
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::NullSink;
-use rbuild_oci::ImageConfig;
+use rbuild_oci::{Digest, ImageConfig};
 use rbuild_sandbox::Sandbox;
 use rbuild_server::front_end::local::LocalFrontEnds;
 use rbuild_testkit::registry::{ImageSpec, TestRegistry};
@@ -51,7 +51,7 @@ fn publish(registry: &TestRegistry) -> String {
 
 struct Local {
     bench: Bench,
-    _registry: TestRegistry,
+    registry: TestRegistry,
 }
 
 impl Local {
@@ -69,10 +69,39 @@ impl Local {
                 ("shown", ""),
             ],
         );
-        Self {
-            bench,
-            _registry: registry,
+        Self { bench, registry }
+    }
+
+    /// An image with one file as the layout `near`.
+    fn layout(&self) {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        tar.append_data(&mut header, "inside", &b"near"[..]).unwrap();
+        let spec = ImageSpec {
+            layers: vec![tar.into_inner().unwrap()],
+            ..ImageSpec::default()
+        };
+        self.registry.put_image("near", "v1", &spec);
+        let (kind, manifest) = self.registry.manifest("near", "v1").unwrap();
+        let parsed: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let blobs = self.bench.dir.path().join("near/blobs/sha256");
+        std::fs::create_dir_all(&blobs).unwrap();
+        let top = Digest::sha256(&manifest);
+        std::fs::write(blobs.join(top.hex()), &manifest).unwrap();
+        for part in [&parsed["config"], &parsed["layers"][0]] {
+            let digest = Digest::parse(part["digest"].as_str().unwrap()).unwrap();
+            let blob = self.registry.blob("near", &digest).unwrap();
+            std::fs::write(blobs.join(digest.hex()), blob).unwrap();
         }
+        let entry = serde_json::json!({
+            "mediaType": kind,
+            "digest": top,
+            "size": manifest.len(),
+            "annotations": {"org.opencontainers.image.ref.name": "v1"},
+        });
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]});
+        std::fs::write(self.bench.dir.path().join("near/index.json"), index.to_string()).unwrap();
     }
 
     fn request(&self) -> BuildRequest {
@@ -94,7 +123,9 @@ impl Local {
     async fn build(&self, what: &str) -> Result<BuildOutcome, BuildError> {
         let dir = self.bench.dir.path();
         let output = Output::new(OutputKind::Local(TreeDestination::Dir(dir.join("out"))));
+        let near = format!("oci-layout://{}:v1", dir.join("near").display());
         let request = BuildRequest {
+            build_contexts: std::iter::once(("near".to_owned(), near)).collect(),
             build_args: std::iter::once(("DO".to_owned(), what.to_owned())).collect(),
             outputs: vec![output],
             ..self.request()
@@ -118,6 +149,7 @@ impl Local {
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_build_of_this_machine_is_read_by_the_front_end_its_dockerfile_names() {
     let local = Local::new();
+    local.layout();
     local.build("read").await.unwrap();
     let found = std::fs::read_to_string(local.bench.dir.path().join("out/found")).unwrap();
     let lines: Vec<&str> = found.lines().collect();
@@ -132,6 +164,7 @@ async fn privileged_a_build_of_this_machine_is_read_by_the_front_end_its_dockerf
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_its_failure_is_told_at_the_line_that_named_it() {
     let local = Local::new();
+    local.layout();
     let error = local.build("die").await.unwrap_err();
     let place = error.place().unwrap();
     assert_eq!((place.lines, place.source.text.is_empty()), ((1, 1), false));
@@ -173,4 +206,13 @@ async fn privileged_a_question_it_does_not_know_is_answered_for_a_dockerfile() {
     let error = local.ask(Subrequest::Outline).await.unwrap_err();
     let message = error.message();
     assert!(message.contains("unknown instruction: this"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_context_that_is_a_layout_is_a_store_for_it() {
+    let local = Local::new();
+    local.layout();
+    local.build("layout").await.unwrap();
+    let found = std::fs::read_to_string(local.bench.dir.path().join("out/found")).unwrap();
+    assert_eq!(found, "near");
 }

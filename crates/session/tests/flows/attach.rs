@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use rbuild_session::attach::{Attachables, Place};
+use rbuild_session::attach::{AgentStream, Attachables, Place};
 use rbuild_session::{Selection, SendTree, Session, Sessions, SyncRequest, TreeSource};
 use rbuild_sys::RootFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -144,7 +144,16 @@ async fn secrets_logins_and_agents_are_what_was_attached() {
         Ok::<_, io::Error>(asked)
     });
     let attachables = Attachables::default()
-        .agent("default", socket)
+        .agent(
+            "default",
+            Arc::new(move || {
+                let connecting = tokio::net::UnixStream::connect(socket.clone());
+                Box::pin(async move {
+                    let stream = connecting.await.map_err(|error| error.to_string())?;
+                    Ok(Box::new(stream) as Box<dyn AgentStream>)
+                })
+            }),
+        )
         .secrets(Arc::new(|id: &str| match id {
             "known" => Ok(Some(b"value".to_vec())),
             "broken" => Err("cannot be read".to_owned()),

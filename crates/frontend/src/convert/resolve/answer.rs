@@ -37,11 +37,12 @@ pub(super) fn apply(
         if job.replaces_stage && !config.architecture.is_empty() && !config.os.is_empty() {
             stage.platform = Some(config.platform());
         }
-        stage.base_image = Some(config.clone()).filter(|_| !job.replaces_stage);
+        // BuildKit takes the time from the config of a context before it is the base of anything.
         stage.image = ImageConfig {
             created: None,
             ..config
         };
+        stage.base_image = Some(stage.image.clone()).filter(|_| !job.replaces_stage);
     } else {
         stage.image = image::empty(&job.platform);
         stage.base_image = Some(stage.image.clone()).filter(|_| !job.replaces_stage);
@@ -209,7 +210,7 @@ fn image_base(lowering: &mut Lowering<'_>, job: Job, found: &ResolvedImage) -> R
         let shown = shown(lowering, &platform, &Env::default());
         let stage = &mut lowering.stages.list[index];
         let name = stage.numbered(&text, false, &shown);
-        let (span, comments) = (stage.span, stage.comments.clone());
+        let (span, comments, written) = (stage.span, stage.comments.clone(), stage.source.clone());
         validate::base_platform(
             &mut lowering.lint,
             &job.written,
@@ -225,6 +226,7 @@ fn image_base(lowering: &mut Lowering<'_>, job: Job, found: &ResolvedImage) -> R
                 platform,
                 name,
                 span: Some(span),
+                command: Some(written),
                 ..NewVertex::default()
             },
         ))
