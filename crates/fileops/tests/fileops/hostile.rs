@@ -384,12 +384,42 @@ fn row40_a_file_that_grows_while_it_is_read_ends_somewhere() {
     assert!(w.read("dst/log").starts_with("start"));
 }
 
+/// Names below `dir` that somebody opened since `watch` began, and the directory itself as an empty name.
+fn opened(watch: &OwnedFd) -> Vec<String> {
+    use rustix::fs::inotify::Reader;
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 8192];
+    let mut reader = Reader::new(watch, &mut buffer);
+    let mut names = Vec::new();
+    while let Ok(event) = reader.next() {
+        let name = event.file_name().map(|name| name.to_string_lossy().into_owned());
+        names.push(name.unwrap_or_default());
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
 #[test]
-fn row40_unreadable_files_that_are_ignored_are_not_opened() {
+fn row40_files_that_are_ignored_are_not_opened() {
+    use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
     let w = World::new();
-    w.file("src/ok", "").file("src/closed/f", "");
+    w.file("src/ok", "")
+        .file("src/secret.key", "c4n4ry")
+        .file("src/closed/f", "");
     let mode = Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(CWD, w.path("src/pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    w.copy_context("closed\npipe\n", &cp(".", "/")).unwrap();
+    let watch = init(CreateFlags::NONBLOCK).unwrap();
+    for dir in ["src", "src/closed"] {
+        add_watch(&watch, w.path(dir), WatchFlags::OPEN).unwrap();
+    }
+    w.copy_context("closed\npipe\n*.key\n", &cp(".", "/")).unwrap();
     assert_eq!(w.names(), ["ok"]);
+    let seen = opened(&watch);
+    assert!(seen.contains(&"ok".to_owned()), "the twin is read: {seen:?}");
+    assert!(
+        ["f", "pipe", "secret.key"]
+            .iter()
+            .all(|name| !seen.contains(&(*name).to_owned())),
+        "{seen:?}"
+    );
 }

@@ -61,7 +61,7 @@ fn files(
     let own = borrowing(lease, git, (id, resolved), repository, "git-index", &wrong)?;
     let git = git.on(&own).with_work_tree(to);
     // Submodules are named relative to it.
-    git.run(&["config", "remote.origin.url", &id.remote.url()])
+    git.run(&["config", "--", "remote.origin.url", &id.remote.url()])
         .map_err(&wrong)?;
     git.run(&["checkout", "--no-overlay", &resolved.object, "--", "."])
         .map_err(&wrong)?;

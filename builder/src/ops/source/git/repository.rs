@@ -279,7 +279,9 @@ fn fetch_into(
             shallow(git, &args.concat())
         }
         .map_err(&wrong)?;
-        let found = git.text(&["rev-parse", "--verify", wanted]).map_err(&wrong)?;
+        let found = git
+            .text(&["rev-parse", "--verify", "--end-of-options", wanted])
+            .map_err(&wrong)?;
         if found != resolved.object {
             put_back(git, repository, id, resolved, &target)?;
         }
