@@ -14,7 +14,7 @@ use rbuild_layer::{DevicePolicy, ExportedXattrs, WriteError, WriteOptions};
 use rbuild_oci::Platform;
 use rbuild_snapshotter::StackError;
 use rbuild_store::DiskError;
-use rbuild_sys::{RootFd, RootFdError, clean};
+use rbuild_sys::{RootFd, RootFdError, TreeError, clean};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::engine::Engine;
@@ -63,6 +63,15 @@ pub enum ImageFilesError {
         /// Why.
         #[source]
         source: CopyError,
+    },
+    /// What was copied could not be given its modes.
+    #[error("set modes in {path:?}")]
+    Modes {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TreeError,
     },
     /// A place for the file on its way into the tar.
     #[error(transparent)]
@@ -133,9 +142,10 @@ impl ImageFiles {
     pub fn copy_out(&self, path: &str, dest: &Path, rules: CopyRules) -> Result<(), ImageFilesError> {
         let found = self.find(path, rules.follow_link)?;
         let (dir, name) = place(&found, dest)?;
+        let caller = rbuild_sys::owner::caller();
         let owner = Owner {
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
+            uid: caller.uid,
+            gid: caller.gid,
         };
         let owner = (!rules.keep_owners).then_some(owner);
         self.copy(&found, &dir, name, owner, rules.follow_link)
@@ -239,8 +249,12 @@ impl ImageFiles {
         let from = SourceTree::Snapshot(RootFd::from_fd(self.directory(Path::new("/"))?));
         let devices = DevicePolicy::for_form(self.job.engine.form);
         let copied = rbuild_fileops::copy(&from, &to, &action, owner, devices);
-        copied.map(drop).map_err(|source| ImageFilesError::Copy {
+        copied.map_err(|source| ImageFilesError::Copy {
             path: dir.join(dest.strip_prefix("/").unwrap_or(&dest)),
+            source,
+        })?;
+        rbuild_sys::owner::make_real(to.as_fd()).map_err(|source| ImageFilesError::Modes {
+            path: dir.to_owned(),
             source,
         })
     }

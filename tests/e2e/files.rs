@@ -170,6 +170,41 @@ fn rootless_without_steps_an_owner_that_cannot_be_kept_is_refused_and_not_lost()
 }
 
 #[test]
+fn rootless_without_steps_files_for_people_have_their_modes_and_no_records() {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+    if !is_root("becoming an ordinary user") {
+        return;
+    }
+    let home = TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES);
+    let user = Fixture::with_home(
+        home,
+        "FROM scratch\nCOPY --chmod=0444 --chown=5:6 f /f\nCOPY --chmod=0500 f /d/f\nCOPY --chmod=0555 d /r/\n",
+    );
+    user.context.file("f", "f\n").file("d/deep/f", "f\n");
+    symlink("f", user.context.dir().join("d/l")).unwrap();
+    let [files, one] = ["files", "one-id"].map(|rung| user.home.work().join(format!("out-{rung}")));
+    for (rung, out) in [("files", &files), ("one-id", &one)] {
+        std::fs::create_dir(out).unwrap();
+        std::fs::write(out.join("was-there"), "").unwrap();
+        let dest = format!("--output=type=local,dest={}", out.display());
+        drop(user.build().arg(format!("--rung={rung}")).arg(dest).ok());
+    }
+    for name in ["", "f", "d", "d/f", "r", "r/deep", "r/deep/f", "r/l", "was-there"] {
+        let facts = |dir: &Path| {
+            let found = dir.join(name).symlink_metadata().unwrap();
+            (format!("{:o}", found.mode()), found.uid(), found.gid())
+        };
+        assert_eq!(facts(&files), facts(&one), "{name}");
+    }
+    for name in ["f", "d", "r/deep/f"] {
+        let mut names = [0_u8; 1024];
+        let length = rustix::fs::listxattr(files.join(name), names.as_mut_slice()).unwrap();
+        let names = String::from_utf8_lossy(&names[..length]);
+        assert!(!names.contains("rbuild"), "{name}: {names}");
+    }
+}
+
+#[test]
 fn privileged_an_ordinary_user_of_a_plain_container_builds_what_needs_no_step() {
     let Some(work) = Work::of(
         "FROM busybox AS one\nCOPY --chown=5:6 --chmod=600 Dockerfile /srv/d\nFROM busybox\nCOPY --from=one /srv /out\nWORKDIR /w\n",

@@ -48,6 +48,15 @@ pub enum TreeExportError {
         #[source]
         source: CopyError,
     },
+    /// What was copied could not be given its modes.
+    #[error("set modes in {path:?}")]
+    Modes {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TreeError,
+    },
     /// The tar could not be made.
     #[error("write tar")]
     Tar(#[from] WriteError),
@@ -224,12 +233,17 @@ pub(crate) fn copy_out(
         time: epoch.map(file_time),
         ..CopyAction::default()
     };
+    let caller = rbuild_sys::owner::caller();
     let owner = Owner {
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
+        uid: caller.uid,
+        gid: caller.gid,
     };
     let copied = rbuild_fileops::copy(&SourceTree::Snapshot(view), &root, &action, Some(owner), devices);
-    copied.map(drop).map_err(|source| TreeExportError::Copy {
+    copied.map_err(|source| TreeExportError::Copy {
+        path: dest.to_owned(),
+        source,
+    })?;
+    rbuild_sys::owner::make_real(root.as_fd()).map_err(|source| TreeExportError::Modes {
         path: dest.to_owned(),
         source,
     })

@@ -15,12 +15,16 @@
 //! Whether records count is a property of the process, as its user is: set once, when it enters its rung, before
 //! it has threads.
 
+mod real;
+
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
+
+pub use real::make_real;
 
 /// Owner of a regular file or directory: user and group in decimal, with a space between.
 pub const OWNER_XATTR: &str = "user.rbuild.owner";
@@ -78,6 +82,18 @@ pub struct OwnerIds {
     pub uid: u32,
     /// The group.
     pub gid: u32,
+}
+
+/// Who this process is, as owners are meant: what is not recorded of its files is root's.
+#[must_use]
+pub fn caller() -> OwnerIds {
+    if are_recorded() {
+        return OwnerIds::default();
+    }
+    OwnerIds {
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+    }
 }
 
 /// `fstat(2)` with the owner that is meant. `O_PATH` descriptors will do.
