@@ -640,7 +640,7 @@ mod tests {
             want.image_differences(&[one.clone(), two.clone()], &none)
                 .is_empty()
         );
-        assert_eq!(want.image_differences(&[one.clone()], &none).len(), 1);
+        assert_eq!(want.image_differences(std::slice::from_ref(&one), &none).len(), 1);
         let found = want.image_differences(&[one.clone(), one], &none);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("image 1: "), "{found:?}");

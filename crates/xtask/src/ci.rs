@@ -182,7 +182,12 @@ fn static_program(profile: &str) -> Result<std::path::PathBuf> {
         "--target",
         &target,
     ])?;
-    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // What ends at a panic unwinds nothing, and what is stripped has no names for a trace.
+    let tables = match profile {
+        "dist" => " -C force-unwind-tables=no",
+        _ => "",
+    };
+    command.env("RUSTFLAGS", format!("-C target-feature=+crt-static{tables}"));
     shell::step(&format!("cargo build --profile {profile} (static)"), &mut command)?;
     built(&format!("{target}/{profile}"))
 }
