@@ -81,7 +81,7 @@ fn secrets_and_sockets() {
     for line in [
         "mount /run/secrets/b Secret { id: \"a/b\", uid: 0, gid: 0, mode: 256, optional: true } from scratch\n",
         "mount /u Secret { id: \"u\", uid: 3, gid: 0, mode: 292, optional: true } from scratch\n",
-        "mount /run/buildkit/ssh_agent.0 Ssh { id: \"default\", uid: 0, gid: 0, mode: 384, optional: true } from scratch\n",
+        "mount /run/buildkit/ssh_agent.0 Ssh { id: \"\", uid: 0, gid: 0, mode: 384, optional: true } from scratch\n",
         "mount /run/buildkit/ssh_agent.1 Ssh { id: \"k\", uid: 0, gid: 0, mode: 438, optional: false } from scratch\n",
         "secret t as $TOKEN\n",
         "secret u as $U optional\n",
