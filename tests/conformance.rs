@@ -70,7 +70,11 @@ impl Runner {
         let ran = command.run();
         if expected.answer.is_some() {
             // The status of a question is that there are warnings, 1, or none.
-            if ran.status.code().is_none_or(|code| code > 1) || ran.stderr.contains("panicked at") {
+            let answered = ran.status.success() || !ran.stdout.is_empty();
+            if !answered
+                || ran.status.code().is_none_or(|code| code > 1)
+                || ran.stderr.contains("panicked at")
+            {
                 return Err(ran.to_string());
             }
             return match expected.answer_difference(&answer(&ran.stdout_text(), &dir)) {

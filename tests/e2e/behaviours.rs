@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use rbuild_testkit::base;
 use rbuild_testkit::image::OciLayout;
 
-use crate::e2e::fixture::{Fixture, busybox_argument};
+use crate::e2e::fixture::{Fixture, busybox_argument, is_root};
 
 /// The argument that gives the busybox image another name.
 fn renamed(name: &str) -> String {
@@ -59,6 +59,29 @@ fn item53_the_hosts_network_and_insecure_steps_are_refused_until_they_are_allowe
     assert!(ran.stderr.contains("security.insecure is not allowed"), "{ran}");
 }
 
+#[test]
+fn item53_what_was_allowed_is_what_the_step_gets() {
+    if !is_root("a network and rights that are the host's") {
+        return;
+    }
+    let fixture = Fixture::new(
+        "FROM busybox\nRUN --network=host readlink /proc/self/ns/net > /host\nRUN --network=none readlink /proc/self/ns/net > \
+         /none\nRUN grep CapEff /proc/self/status > /usual\nRUN --security=insecure grep CapEff /proc/self/status > /insecure\n",
+    );
+    let (_, image) = fixture.image(&["--allow=network.host", "--allow=security.insecure"]);
+    let files = image.files().unwrap();
+    let text = |name: &str| files.text(name).expect("a line").trim().to_owned();
+    let ours = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(text("host"), ours.display().to_string());
+    assert_ne!(text("none"), text("host"));
+    let rights = |line: &str| u64::from_str_radix(line.trim_start_matches("CapEff:").trim(), 16).unwrap();
+    let (usual, insecure) = (rights(&text("usual")), rights(&text("insecure")));
+    assert!(
+        usual & insecure == usual && usual != insecure,
+        "{usual:x} {insecure:x}"
+    );
+}
+
 /// Counts the builds that found the cache directory as it was left.
 fn counting(options: &str) -> Fixture {
     Fixture::new(&format!(
@@ -97,6 +120,28 @@ fn item57_cache_mounts_are_known_by_id_or_target_within_their_name_space() {
         .context
         .dockerfile("FROM busybox\nRUN --mount=type=cache,target=/x/../c wc -l < /c/log > /count\n");
     assert_eq!(count(&fixture, &[]), "2");
+}
+
+#[test]
+fn item57_a_locked_cache_is_for_one_step_at_a_time_and_a_private_one_for_one_step() {
+    // Two stages that have nothing to do with each other run at once.
+    let both = |sharing: &str, command: &str| {
+        let stage = |name: &str| {
+            format!(
+                "FROM busybox AS {name}\nRUN --mount=type=cache,target=/c,id={sharing},sharing={sharing} {command} && echo {name} > /{name}\n"
+            )
+        };
+        let fixture = Fixture::new(&format!(
+            "{}{}FROM busybox\nCOPY --from=one /one /\nCOPY --from=two /two /\n",
+            stage("one"),
+            stage("two")
+        ));
+        fixture.build().run()
+    };
+    both("locked", "mkdir /c/busy && sleep 1 && rmdir /c/busy").succeeded();
+    both("private", "mkdir /c/mine && sleep 1 && test -d /c/mine").succeeded();
+    // The same of a cache that both have at once: one of them is disturbed.
+    both("shared", "mkdir /c/busy && sleep 1 && rmdir /c/busy").failed();
 }
 
 #[test]
