@@ -50,6 +50,8 @@ pub enum CacheTarget {
         tag: String,
         /// How it is written.
         form: CacheForm,
+        /// What nothing names any more is removed when it is written.
+        reset: bool,
     },
     /// Into a content store of the client, which names it itself.
     Client(String, CacheForm),

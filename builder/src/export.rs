@@ -7,6 +7,7 @@ pub mod config;
 pub mod destination;
 pub mod image;
 pub mod layout;
+pub mod layout_reset;
 pub mod push;
 pub mod store;
 pub mod tree;

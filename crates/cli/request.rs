@@ -8,7 +8,7 @@ mod inputs;
 mod load;
 mod nearest;
 mod outputs;
-mod policies;
+pub(crate) mod policies;
 mod unserved;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::leak::holders;
+use rbuild_testkit::machine;
 
 use crate::e2e::daemon::Daemon;
 
@@ -158,8 +160,99 @@ fn privileged_secrets_are_served_and_failures_told() {
     let got = fs::read_to_string(out.join("got")).unwrap();
     assert_eq!(got, format!("of a file\n{}\n", std::env::var("PATH").unwrap()));
     // What this client has no part in is told before anything is asked.
-    let refused = through.run(&["--export-cache=type=local,dest=/nonexistent"]);
-    assert!(text(&refused.stderr).contains("not supported through a server: --export-cache type=local"));
+    let refused = through.run(&["--proxy-network"]);
+    assert!(text(&refused.stderr).contains("not supported through a server: --proxy-network"));
+}
+
+#[test]
+fn privileged_layouts_and_caches_of_this_machine_are_written_and_read() {
+    let dockerfile = "FROM scratch\nCOPY bin /bin\nRUN echo made > /made\n";
+    let with_busybox = |through: &Through| give_busybox(through, &["sh"]);
+    let Some(first) = Through::start(dockerfile) else {
+        return;
+    };
+    with_busybox(&first);
+    let (cache, layout) = (first.at("cache"), first.at("layout"));
+    let export = format!(
+        "--export-cache=type=local,dest={},mode=max,tag=t",
+        cache.display()
+    );
+    let output = format!(
+        "--output=type=oci,tar=false,dest={},name=example.org/a:1",
+        layout.display()
+    );
+    first.ok(&[&export, &output]);
+    assert!(cache.join("oci-layout").exists());
+    let index = |dir: &Path| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap()
+    };
+    let entry = &index(&layout)["manifests"][0];
+    assert_eq!(
+        entry["annotations"]["io.containerd.image.name"],
+        "example.org/a:1"
+    );
+    assert_eq!(entry["annotations"]["org.opencontainers.image.ref.name"], "1");
+    let skopeo = machine::required("skopeo", "skopeo").unwrap();
+    let inspected = RbuildCommand::new(skopeo)
+        .args(["inspect", &format!("oci:{}:1", layout.display())])
+        .ok();
+    assert!(inspected.stdout_text().contains("\"Layers\""), "{inspected}");
+    // The same again writes nothing twice, and what nothing names any more goes when that is asked for.
+    let stray = cache.join("blobs/sha256").join("0".repeat(64));
+    fs::write(&stray, "x").unwrap();
+    first.ok(&[&export]);
+    assert!(stray.exists());
+    first.ok(&[&format!("{export},reset=true")]);
+    assert!(!stray.exists());
+    assert_eq!(index(&cache)["manifests"].as_array().unwrap().len(), 1);
+
+    // A server that has nothing takes the step from the cache.
+    let second = Through::start(dockerfile).unwrap();
+    with_busybox(&second);
+    let import = format!("--import-cache=type=local,src={},tag=t", cache.display());
+    let shown = text(&second.ok(&[&import]).stderr);
+    assert!(shown.contains("importing cache manifest from local:"), "{shown}");
+    let step = shown.lines().find(|line| line.contains("RUN echo made")).unwrap();
+    let number = step.split(' ').next().unwrap();
+    assert!(shown.contains(&format!("{number} CACHED")), "{shown}");
+    let missing = second.ok(&["--import-cache=type=local,src=/no/such"]);
+    assert!(text(&missing.stderr).contains("local cache import at /no/such skipped"));
+
+    // A layout is a context by the name it was given.
+    second.file("Dockerfile", "FROM base\nCOPY Dockerfile /here\n");
+    let layout_flag = format!("--oci-layout=some={}", layout.display());
+    let digest = entry["digest"].as_str().unwrap();
+    let context = format!("--opt=context:base=oci-layout://some@{digest}");
+    let out = second.at("out");
+    let dest = format!("--output=type=local,dest={}", out.display());
+    second.ok(&[&layout_flag, &context, &dest]);
+    assert_eq!(fs::read_to_string(out.join("made")).unwrap(), "made\n");
+    assert!(out.join("here").exists());
+    let refused = second.run(&[&context]);
+    assert!(!refused.status.success(), "nothing is read that was not given");
+
+    // A mirror has what the result has, and nothing else.
+    fs::write(out.join("other"), "x").unwrap();
+    second.ok(&[&layout_flag, &context, &dest]);
+    assert!(out.join("other").exists());
+    second.ok(&[&layout_flag, &context, &format!("{dest},mode=delete")]);
+    assert!(!out.join("other").exists() && out.join("here").exists());
+}
+
+#[test]
+fn privileged_a_policy_of_a_file_goes_to_the_server() {
+    let Some(through) = Through::start("FROM scratch\nADD http://127.0.0.1:1/x /\n") else {
+        return;
+    };
+    let policy = through.at("policy.json");
+    let rule = r#"{"rules":[{"action":"DENY","selector":{"identifier":"http://127.0.0.1:1/x"}}]}"#;
+    fs::write(&policy, rule).unwrap();
+    let flag = format!("--source-policy-file={}", policy.display());
+    let denied = text(&through.run(&[&flag]).stderr);
+    assert!(denied.contains("denied by policy"), "{denied}");
+    fs::write(&policy, "[]").unwrap();
+    let said = text(&through.run(&[&flag]).stderr);
+    assert!(said.contains("policy.json"), "{said}");
 }
 
 #[test]

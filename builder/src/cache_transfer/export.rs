@@ -19,6 +19,7 @@ use crate::export::BuildResult;
 use crate::export::Subject;
 use crate::export::image::{ImageExportError, layer_blob};
 use crate::export::layout::{LayoutDirError, put_layout_blob, put_layout_entry};
+use crate::export::layout_reset::{ResetError, remove_unnamed};
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::request::{Output, OutputKind};
@@ -63,6 +64,9 @@ pub enum CacheExportError {
     /// The directory did not take it.
     #[error(transparent)]
     Directory(#[from] LayoutDirError),
+    /// What nothing names any more could not be removed.
+    #[error("reset the cache directory")]
+    Reset(#[from] ResetError),
     /// The client did not take it.
     #[error(transparent)]
     Client(#[from] OutputError),
@@ -322,8 +326,12 @@ async fn send(
             _ => place.blob(job, &document.descriptor, reporter).await?,
         }
     }
-    if let CacheTarget::Directory { dest, tag, .. } = target {
+    if let CacheTarget::Directory { dest, tag, reset, .. } = target {
         name(dest.clone(), tag.clone(), manifest.descriptor.clone()).await?;
+        if *reset {
+            let dest = dest.clone();
+            blocking(move || remove_unnamed(&dest)).await?;
+        }
     }
     Ok(())
 }

@@ -335,15 +335,23 @@ pub fn put_layout_blob(
 }
 
 /// Adds an entry to `index.json` of the layout directory `dir`, made if it is missing, in the place of the one that has
-/// its tag.
+/// its name, or its tag where neither has a name.
 ///
 /// # Errors
 /// [`LayoutDirError`].
 pub fn put_layout_entry(dir: &Path, entry: Descriptor) -> Result<(), LayoutDirError> {
-    const TAG: &str = "org.opencontainers.image.ref.name";
+    const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+    let name_of = |entry: &Descriptor| {
+        NAMES.iter().find_map(|key| {
+            entry
+                .annotations
+                .get_key_value(*key)
+                .map(|(key, name)| (key.clone(), name.clone()))
+        })
+    };
     put_file(dir, "oci-layout", &mut &*OCI_LAYOUT)?;
     let mut manifests = read_index(dir)?;
-    manifests.retain(|old| old.annotations.get(TAG) != entry.annotations.get(TAG));
+    manifests.retain(|old| name_of(old) != name_of(&entry));
     manifests.push(entry);
     put_file(dir, "index.json", &mut index_file(&manifests)?.as_slice())
 }
@@ -368,7 +376,7 @@ fn put_file(dir: &Path, name: &str, content: &mut dyn io::Read) -> Result<(), La
 }
 
 /// The entries of `index.json`; none if there is no such file.
-fn read_index(dir: &Path) -> Result<Vec<Descriptor>, LayoutDirError> {
+pub(crate) fn read_index(dir: &Path) -> Result<Vec<Descriptor>, LayoutDirError> {
     let path = dir.join("index.json");
     match std::fs::read(&path) {
         Ok(bytes) => match parse_document(&bytes, Some(media_type::OCI_INDEX)) {

@@ -4,6 +4,7 @@
 mod build;
 mod records;
 mod server;
+mod stores;
 mod through;
 
 use std::path::Path;

@@ -243,12 +243,12 @@ impl Entry {
             "inline" => CacheTarget::Inline,
             "registry" => CacheTarget::Registry(self.reference()?, self.form()?),
             "local" => {
-                // Blobs that nothing names any more are left where they are; asking for that is harmless.
                 let dest = self.needed("local", "dest")?;
                 CacheTarget::Directory {
                     dest: PathBuf::from(dest),
                     tag: self.attrs.remove("tag").unwrap_or_else(|| "latest".to_owned()),
                     form: self.form()?,
+                    reset: self.bool("reset")?.unwrap_or(false),
                 }
             }
             _ => CacheTarget::Service(self.service(env)?),

@@ -4,8 +4,9 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy;
 use rbuild_builder::source_policy::SourcePolicies;
-use rbuild_server::policy::read_json;
+use rbuild_server::policy::{message_of_json, read_json};
 
 use super::UsageError;
 use crate::env::Env;
@@ -25,10 +26,28 @@ pub(super) fn of(given: Option<&Path>, env: &Env) -> Result<SourcePolicies, Usag
     let Some(path) = given.map(Path::to_owned).or_else(named) else {
         return Ok(SourcePolicies::default());
     };
+    read_json(&text(&path)?).map_err(|error| UsageError::Policy { path, error })
+}
+
+/// The same as a message for a server.
+///
+/// # Errors
+/// As of [`of`].
+pub(crate) fn message(path: &Path) -> Result<sourcepolicy::Policy, UsageError> {
+    message_of_json(&text(path)?).map_err(|error| UsageError::Policy {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+fn text(path: &Path) -> Result<Vec<u8>, UsageError> {
     let mut text = Vec::new();
-    let read = std::fs::File::open(&path).and_then(|file| file.take(POLICY_BYTES_MAX).read_to_end(&mut text));
-    if let Err(error) = read {
-        return Err(UsageError::PolicyRead { path, error });
+    let read = std::fs::File::open(path).and_then(|file| file.take(POLICY_BYTES_MAX).read_to_end(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) => Err(UsageError::PolicyRead {
+            path: path.to_owned(),
+            error,
+        }),
     }
-    read_json(&text).map_err(|error| UsageError::Policy { path, error })
 }

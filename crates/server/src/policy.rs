@@ -2,7 +2,7 @@
 
 mod json;
 
-pub use json::{PolicyFileError, read_json};
+pub use json::{PolicyFileError, message_of_json, read_json};
 
 use bollard_buildkit_proto::moby::buildkit::v1::sourcepolicy as pb;
 use rbuild_builder::source_policy::{Action, Condition, MatchKind, Rule, SourcePolicies};

@@ -1,9 +1,9 @@
 //! What our own client of a server has for it: directories, secrets, agents, credentials, and places for what is built
 //! (`session/filesync`, `session/secrets/secretsprovider`, `session/sshforward/sshprovider`, `session/auth/authprovider`).
 //!
-//! Nothing is served that was not attached: a server that asks for anything else is told so. It has no content store, so
-//! local caches and OCI layouts are not among it.
+//! Nothing is served that was not attached: a server that asks for anything else is told so.
 
+mod content;
 mod dirs;
 mod outputs;
 
@@ -57,6 +57,7 @@ pub struct Attachables {
     agents: BTreeMap<String, Arc<ConnectAgent>>,
     secrets: Option<Arc<Secrets>>,
     logins: Option<Arc<Logins>>,
+    stores: BTreeMap<String, content::Store>,
 }
 
 /// A connection to an agent.
@@ -76,6 +77,7 @@ impl fmt::Debug for Attachables {
             .field("directories", &self.directories)
             .field("outputs", &self.outputs)
             .field("agents", &self.agents.keys())
+            .field("stores", &self.stores)
             .finish_non_exhaustive()
     }
 }
@@ -106,6 +108,17 @@ impl Attachables {
     #[must_use]
     pub fn agent(mut self, id: &str, connect: Arc<ConnectAgent>) -> Self {
         self.agents.insert(id.to_owned(), connect);
+        self
+    }
+
+    /// A directory in the form of an OCI layout, by the id that the server calls it. It is written where one of those that
+    /// attach it wants that.
+    #[must_use]
+    pub fn store(mut self, id: &str, path: PathBuf, is_writable: bool) -> Self {
+        let before = self.stores.get(id).is_some_and(|store| store.is_writable);
+        let is_writable = is_writable || before;
+        self.stores
+            .insert(id.to_owned(), content::Store { path, is_writable });
         self
     }
 
@@ -170,6 +183,9 @@ impl Attachables {
         }
         if !self.agents.is_empty() {
             agents(&mut routes, self.agents);
+        }
+        if !self.stores.is_empty() {
+            content::serve(&mut routes, self.stores);
         }
         Attached(Arc::new(routes))
     }

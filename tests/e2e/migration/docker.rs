@@ -18,16 +18,25 @@ pub(super) const COMMANDS: &[Row] = &[
         "docker image build, builder build, buildx build",
         Works("", "spellings_of_build"),
     ),
-    ("docker images, image ls", Works("", "images_as_a_table")),
+    (
+        "docker images, image ls",
+        Works("", "commands_on_images_print_what_docker_prints"),
+    ),
     (
         "docker images --filter",
-        Works("dangling, reference, label", "images_are_asked_about_and_saved"),
+        Works(
+            "dangling, reference, label, before, since, until",
+            "commands_on_images_print_what_docker_prints",
+        ),
     ),
     (
         "docker image inspect, inspect",
         Works("", "inspect_prints_dockers_json"),
     ),
-    ("docker history", Works("", "history_is_a_table_newest_first")),
+    (
+        "docker history",
+        Works("", "commands_on_images_print_what_docker_prints"),
+    ),
     ("docker tag", Works("", "names_are_given_and_taken")),
     ("docker rmi, image rm", Works("", "names_are_given_and_taken")),
     ("docker pull, push", Works("", "transfers_print_digests")),

@@ -17,13 +17,16 @@ use rbuild_registry::{Credential, CredentialSources, Credentials};
 use rbuild_session::attach::{AgentStream, Attachables, Attached, ConnectAgent, Login, Place};
 use rbuild_ui::progress::Mode;
 use rbuild_ui::values::csv;
+use rbuild_ui::values::scalar::parse_bool;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
+use super::stores::Stores;
 use super::{build, server, told};
 use crate::args::{BuildArgs, LowBuild, ServerArgs};
 use crate::commands::CommandError;
 use crate::env::Env;
+use crate::request::policies;
 use crate::{request, result_files, signals, view};
 
 /// Largest secret, bytes: BuildKit's.
@@ -35,15 +38,19 @@ const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(3);
 pub(super) fn run(args: &BuildArgs, to: &ServerArgs, env: &mut Env) -> Result<(), CommandError> {
     build::unserved(args)?;
     unserved(args)?;
+    let mut stores = Stores::of(args)?;
     let mut attachables = attachables(args, env)?;
-    let mut request = solve_request(args, env)?;
+    let mut request = solve_request(args, &mut stores, env)?;
     for (number, text) in (0..).zip(&args.output) {
         let (exporter, place) = exporter(text, env.stdout_is_terminal)?;
         request.exporters.push(exporter);
-        if let Some(place) = place {
-            attachables = attachables.output(number, place);
+        match place {
+            None => {}
+            Some(Goes::To(place)) => attachables = attachables.output(number, place),
+            Some(Goes::IntoLayout(dest)) => stores.output(&dest)?,
         }
     }
+    attachables = stores.attach(attachables);
     let mode = Mode::parse(&args.progress)
         .ok_or_else(|| CommandError::failed(&request::UsageError::Progress(args.progress.clone())))?;
     let mode = request::shown_mode(mode, env).map_err(|error| CommandError::failed(&error))?;
@@ -71,6 +78,7 @@ pub(super) fn run(args: &BuildArgs, to: &ServerArgs, env: &mut Env) -> Result<()
     // A read of a directory or a socket that is still under way does not keep the program.
     runtime.shutdown_background();
     let response = solved?;
+    stores.finish(&response.exporter_response)?;
     if let Some(path) = &args.metadata_file {
         result_files::write_metadata(path, &metadata(response.exporter_response))
             .map_err(|error| CommandError::failed(&error))?;
@@ -78,26 +86,15 @@ pub(super) fn run(args: &BuildArgs, to: &ServerArgs, env: &mut Env) -> Result<()
     Ok(())
 }
 
-/// What a server can do and this client has no part in.
+/// What BuildKit's own client cannot ask a server for either: it is no part of the API.
 fn unserved(args: &BuildArgs) -> Result<(), CommandError> {
-    let flags = [
-        ("--oci-layout", !args.oci_layout.is_empty()),
-        ("--source-policy-file", args.source_policy_file.is_some()),
-        ("--proxy-network", args.proxy_network),
-    ];
-    match flags.iter().find(|(_, given)| *given) {
-        None => Ok(()),
-        Some((name, _)) => Err(unsupported(name)),
+    if !args.proxy_network {
+        return Ok(());
     }
-}
-
-fn unsupported(what: &str) -> CommandError {
-    CommandError::failed(&format!(
-        "not supported through a server: {what}; leave out --addr and BUILDKIT_HOST to build in this process, or use \
-         BuildKit's own buildctl"
+    Err(CommandError::failed(
+        &"not supported through a server: --proxy-network; leave out --addr and BUILDKIT_HOST to build in this process",
     ))
 }
-
 fn attachables(args: &BuildArgs, env: &Env) -> Result<Attachables, CommandError> {
     let mut attachables = Attachables::default();
     for (name, dir) in build::pairs("--local", &args.local)? {
@@ -180,7 +177,11 @@ fn login(credentials: Credentials, host: String) -> Login {
     })
 }
 
-fn solve_request(args: &BuildArgs, env: &mut Env) -> Result<api::SolveRequest, CommandError> {
+fn solve_request(
+    args: &BuildArgs,
+    stores: &mut Stores,
+    env: &mut Env,
+) -> Result<api::SolveRequest, CommandError> {
     let mut attrs: HashMap<String, String> = build::pairs("--opt", &args.opt)?.into_iter().collect();
     let frontend = args.frontend.clone().unwrap_or_default();
     let definition = if frontend.is_empty() {
@@ -195,16 +196,7 @@ fn solve_request(args: &BuildArgs, env: &mut Env) -> Result<api::SolveRequest, C
         }
         None
     };
-    let caches = |flag: &str, texts: &[String]| -> Result<Vec<api::CacheOptionsEntry>, CommandError> {
-        let entries = texts.iter().map(|text| {
-            let (kind, attrs) = typed(flag, text)?;
-            if kind == "local" {
-                return Err(unsupported(&format!("{flag} type=local")));
-            }
-            Ok(api::CacheOptionsEntry { r#type: kind, attrs })
-        });
-        entries.collect()
-    };
+    let policy = args.source_policy_file.as_deref().map(policies::message);
     Ok(api::SolveRequest {
         r#ref: identity(),
         session: identity(),
@@ -212,11 +204,12 @@ fn solve_request(args: &BuildArgs, env: &mut Env) -> Result<api::SolveRequest, C
         frontend,
         frontend_attrs: attrs,
         cache: Some(api::CacheOptions {
-            exports: caches("--export-cache", &args.export_cache)?,
-            imports: caches("--import-cache", &args.import_cache)?,
+            exports: stores.exports(&args.export_cache)?,
+            imports: stores.imports(&args.import_cache, env)?,
             ..api::CacheOptions::default()
         }),
         entitlements: args.allow.clone(),
+        source_policy: policy.transpose().map_err(|error| CommandError::failed(&error))?,
         ..api::SolveRequest::default()
     })
 }
@@ -234,7 +227,7 @@ fn identity() -> String {
 }
 
 /// The type and the other fields of `type=TYPE,KEY=VALUE`.
-fn typed(flag: &str, text: &str) -> Result<(String, HashMap<String, String>), CommandError> {
+pub(super) fn typed(flag: &str, text: &str) -> Result<(String, HashMap<String, String>), CommandError> {
     let fields = csv::attributes(text).map_err(|error| CommandError::failed(&error))?;
     let mut attrs: HashMap<String, String> = fields
         .into_iter()
@@ -246,27 +239,46 @@ fn typed(flag: &str, text: &str) -> Result<(String, HashMap<String, String>), Co
     }
 }
 
+/// Where a result goes on this machine.
+#[derive(Debug, PartialEq, Eq)]
+enum Goes {
+    To(Place),
+    /// Blobs and `index.json` in a directory.
+    IntoLayout(String),
+}
+
 /// One `--output`: what the server is told, and where here its result goes.
-fn exporter(text: &str, to_terminal: bool) -> Result<(api::Exporter, Option<Place>), CommandError> {
+fn exporter(text: &str, to_terminal: bool) -> Result<(api::Exporter, Option<Goes>), CommandError> {
     let (kind, mut attrs) = typed("--output", text)?;
     let dest = attrs.remove("dest").or_else(|| attrs.remove("output"));
     let fail = |why: String| Err(CommandError::failed(&why));
-    let is_tree = matches!(kind.as_str(), "oci" | "docker");
-    for (key, value, is_meant) in [("tar", "false", is_tree), ("mode", "delete", kind == "local")] {
-        if is_meant && attrs.get(key).is_some_and(|given| given == value) {
-            return Err(unsupported(&format!("--output type={kind},{key}={value}")));
+    let is_tree = match attrs.get("tar").map(|text| parse_bool(text)) {
+        Some(None) => return fail("failed to parse tar".to_owned()),
+        Some(Some(is_tar)) => !is_tar,
+        None => false,
+    };
+    let is_mirror = match attrs.get("mode").map(String::as_str) {
+        Some("delete") => true,
+        Some(other) if other != "copy" && kind == "local" => {
+            return fail(format!("invalid local exporter mode {other:?}"));
         }
-    }
+        _ => false,
+    };
     let place = match (kind.as_str(), dest.as_deref()) {
         ("local", None) => return fail("output directory is required for local exporter".to_owned()),
-        ("local", Some(dir)) => Some(Place::Directory(dir.into())),
+        ("local", Some(dir)) if is_mirror => Some(Goes::To(Place::Mirror(dir.into()))),
+        ("local", Some(dir)) => Some(Goes::To(Place::Directory(dir.into()))),
+        ("oci" | "docker", None | Some("-")) if is_tree => {
+            return fail(format!("dest is required for {kind} exporter with tar=false"));
+        }
+        ("oci" | "docker", Some(dir)) if is_tree => Some(Goes::IntoLayout(dir.to_owned())),
         ("oci" | "docker" | "tar", None | Some("-")) if to_terminal => {
             return fail(format!(
                 "output file is required for {kind} exporter. refusing to write to console"
             ));
         }
-        ("oci" | "docker" | "tar", None | Some("-")) => Some(Place::Stdout),
-        ("oci" | "docker" | "tar", Some(path)) => Some(Place::File(path.into())),
+        ("oci" | "docker" | "tar", None | Some("-")) => Some(Goes::To(Place::Stdout)),
+        ("oci" | "docker" | "tar", Some(path)) => Some(Goes::To(Place::File(path.into()))),
         (_, Some(_)) => return fail(format!("output {text} not supported by {kind} exporter")),
         (_, None) => None,
     };
@@ -363,15 +375,21 @@ mod tests {
             ("type=tar,dest=a.tar", "tar", Place::File("a.tar".into())),
             ("type=oci", "oci", Place::Stdout),
             ("type=docker,dest=-", "docker", Place::Stdout),
+            (
+                "type=local,dest=out,mode=delete",
+                "local",
+                Place::Mirror("out".into()),
+            ),
         ] {
-            assert_eq!(of(text), Some((kind.to_owned(), Some(place))), "{text}");
+            assert_eq!(of(text), Some((kind.to_owned(), Some(Goes::To(place)))), "{text}");
         }
         for text in [
             "dest=x",
             "type=local",
             "type=image,dest=x",
-            "type=oci,dest=x,tar=false",
-            "type=local,dest=x,mode=delete",
+            "type=oci,tar=false",
+            "type=oci,dest=x,tar=maybe",
+            "type=local,dest=x,mode=remove",
         ] {
             assert_eq!(of(text), None, "{text}");
         }

@@ -133,7 +133,7 @@ fn other_conflicts() {
 #[test]
 fn caches_are_read_as_buildx_reads_them() {
     let request = high(&[
-        "--cache-to=type=local,dest=out,mode=max,compression=zstd,compression-level=99",
+        "--cache-to=type=local,dest=out,mode=max,compression=zstd,compression-level=99,reset=true",
         "--cache-to=type=registry,ref=localhost:5000/a,oci-mediatypes=false,ignore-error=true",
         "--cache-from=busybox,localhost:5000/b:c",
         "--cache-from=type=local,src=in,tag=t",
@@ -149,6 +149,7 @@ fn caches_are_read_as_buildx_reads_them() {
         dest: "out".into(),
         tag: "latest".to_owned(),
         form: zstd,
+        reset: true,
     };
     assert_eq!(
         request.cache_to[0],

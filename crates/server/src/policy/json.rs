@@ -94,15 +94,23 @@ impl Name {
 /// # Errors
 /// [`PolicyFileError`].
 pub fn read_json(bytes: &[u8]) -> Result<SourcePolicies, PolicyFileError> {
+    super::read([message_of_json(bytes)?])
+        .map_err(|status| PolicyFileError::Rules(status.message().to_owned()))
+}
+
+/// The message itself, for a server.
+///
+/// # Errors
+/// [`PolicyFileError`]; what the rules mean is not looked at.
+pub fn message_of_json(bytes: &[u8]) -> Result<pb::Policy, PolicyFileError> {
     // An object and nothing else: a list would be read as its fields in their order.
     let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes)?;
     let policy = Policy::deserialize(serde_json::Value::Object(fields))?;
     let rules = policy.rules.into_iter().map(rule).collect::<Result<_, _>>()?;
-    let message = pb::Policy {
+    Ok(pb::Policy {
         version: policy.version,
         rules,
-    };
-    super::read([message]).map_err(|status| PolicyFileError::Rules(status.message().to_owned()))
+    })
 }
 
 fn rule(rule: Rule) -> Result<pb::Rule, PolicyFileError> {

@@ -1,5 +1,5 @@
 //! What was built, from the server: archives into files or to standard output, trees into directories. Of an archive that breaks off
-//! no file is left; in a directory what the tree does not name stays.
+//! no file is left; in a directory what the tree does not name stays, unless it is to be a mirror.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -29,6 +29,8 @@ pub enum Place {
     Stdout,
     /// A tree into a directory, which is made if it is missing.
     Directory(PathBuf),
+    /// The same; what the tree does not name goes.
+    Mirror(PathBuf),
 }
 
 /// A message that is decoded when it is known what it is: the method is the same for bytes and trees.
@@ -69,7 +71,8 @@ pub(super) async fn receive(outputs: &BTreeMap<u32, Place>, talk: Dialogue<Raw, 
     let id: u32 = talk.header(EXPORTER_ID).parse().unwrap_or(0);
     match outputs.get(&id) {
         None => Err(Status::unknown(format!("exporter {id} not found"))),
-        Some(Place::Directory(dir)) => tree(dir.clone(), talk).await,
+        Some(Place::Directory(dir)) => tree(dir.clone(), true, talk).await,
+        Some(Place::Mirror(dir)) => tree(dir.clone(), false, talk).await,
         Some(Place::File(path)) => {
             let path = path.clone();
             archive(talk, move |chunks| write_file(&path, chunks)).await
@@ -124,7 +127,7 @@ fn write_file(path: &Path, chunks: Chunks) -> io::Result<()> {
 }
 
 /// Brings a tree into a directory.
-async fn tree(dir: PathBuf, talk: Dialogue<Raw, Raw>) -> Result<(), Status> {
+async fn tree(dir: PathBuf, keep_others: bool, talk: Dialogue<Raw, Raw>) -> Result<(), Status> {
     let failed = |error: &dyn std::error::Error| Status::unknown(format!("{}: {error}", dir.display()));
     std::fs::create_dir_all(&dir).map_err(|error| failed(&error))?;
     let root = RootFd::open(&dir).map_err(|error| failed(&error))?;
@@ -134,7 +137,7 @@ async fn tree(dir: PathBuf, talk: Dialogue<Raw, Raw>) -> Result<(), Status> {
     );
     let request = SyncRequest {
         owner: Some(own),
-        keep_others: true,
+        keep_others,
         ..SyncRequest::new("")
     };
     let (mut messages, answers) = talk.split();
