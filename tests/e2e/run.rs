@@ -87,6 +87,9 @@ fn the_exit_code_is_the_programs_and_125_where_nothing_ran() {
         code(&["app", "sh", "-c", "sh -c 'kill -9 $$'; exit $?"]),
         Some(137)
     );
+    assert_eq!(code(&["app", "/no/such/program"]), Some(127));
+    assert_eq!(code(&["app", "no-such-program"]), Some(127));
+    assert_eq!(code(&["app", "/etc"]), Some(126), "a directory is no program");
     assert_eq!(code(&["--pull=never", "nothing"]), Some(125));
     assert_eq!(code(&["--publish=80:80", "app"]), Some(125));
     fixture

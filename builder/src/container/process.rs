@@ -23,6 +23,8 @@ pub struct ProcessFailure {
     pub code: u32,
     /// In BuildKit's words: `exit code: 3`.
     pub text: String,
+    /// The kernel's answer, where it would not run the program.
+    pub refused: Option<i32>,
 }
 
 /// Its streams as they are asked for.
@@ -88,6 +90,7 @@ impl ProcessHandle {
         let lost = || ProcessFailure {
             code: UNKNOWN_EXIT_STATUS,
             text: "the process was lost".to_owned(),
+            refused: None,
         };
         ended
             .map_err(|_gone| lost())?
@@ -164,15 +167,23 @@ pub(super) fn judge(exit: Result<Exit, WaitError>, stopped: bool) -> Result<(), 
             (Some((text, _)), ExitStatus::Code(code)) => ProcessFailure {
                 code: u32::try_from(code).unwrap_or(UNKNOWN_EXIT_STATUS),
                 text,
+                refused: None,
             },
             (Some((text, _)), ExitStatus::Signal(signal)) => ProcessFailure {
                 code: u32::try_from(128 + signal).unwrap_or(UNKNOWN_EXIT_STATUS),
                 text,
+                refused: None,
             },
         },
         Err(error) => ProcessFailure {
             code: UNKNOWN_EXIT_STATUS,
             text: chain_text(&error),
+            refused: match &error {
+                WaitError::Exec {
+                    source: Some(source), ..
+                } => source.raw_os_error(),
+                _ => None,
+            },
         },
     };
     if stopped {

@@ -49,7 +49,7 @@ a registry has no such image
 130
 stopped
 .PP
-run ends with the program's own, or with 125 where nothing ran.
+run ends with the program's own, with 127 or 126 where that is not there or cannot be run, or with 125 where nothing ran.
 "#;
 
 /// Writes a shell's script to standard output.

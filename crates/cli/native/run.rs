@@ -4,9 +4,10 @@
 use std::io::{self, Read as _, Write};
 use std::sync::Arc;
 
-use rbuild_builder::container::{Output, ProcessHandle, UNKNOWN_EXIT_STATUS};
+use rbuild_builder::container::{Output, ProcessFailure, ProcessHandle, UNKNOWN_EXIT_STATUS};
 use rbuild_builder::run::{Run, RunRequest};
 use rbuild_graph::progress::Sink;
+use rbuild_ui::diagnostic::{Diagnostic, ExitCode};
 use rustix::termios::{OptionalActions, Termios};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
@@ -84,11 +85,22 @@ impl Native {
             match ended {
                 _ if self.cancel.is_cancelled() => Err(EngineError::Cancelled),
                 Ok(()) => Ok(0),
-                Err(failure) if failure.code == UNKNOWN_EXIT_STATUS => Err(EngineError::failed(failure.text)),
+                Err(failure) if failure.code == UNKNOWN_EXIT_STATUS => Err(not_run(failure)),
                 Err(failure) => Ok(u8::try_from(failure.code).unwrap_or(u8::MAX)),
             }
         })
     }
+}
+
+/// What the user is told of a program that never ran. The codes are docker's and every shell's: 127 if it is not there,
+/// 126 if it cannot be run.
+fn not_run(failure: ProcessFailure) -> EngineError {
+    let mut told = Diagnostic::new(failure.text);
+    if let Some(errno) = failure.refused {
+        let is_missing = io::Error::from_raw_os_error(errno).kind() == io::ErrorKind::NotFound;
+        told.exit_code = ExitCode::Program(if is_missing { 127 } else { 126 });
+    }
+    EngineError::Failed(Box::new(told))
 }
 
 /// Writes what a program says as it comes.

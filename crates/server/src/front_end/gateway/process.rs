@@ -294,6 +294,7 @@ mod tests {
         Some(Err(ProcessFailure {
             code: 1,
             text: "exit code: 1".to_owned(),
+            refused: None,
         }))
     }
 
