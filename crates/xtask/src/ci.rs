@@ -182,12 +182,7 @@ fn static_program(profile: &str) -> Result<std::path::PathBuf> {
         "--target",
         &target,
     ])?;
-    // What ends at a panic unwinds nothing, and what is stripped has no names for a trace.
-    let tables = match profile {
-        "dist" => " -C force-unwind-tables=no",
-        _ => "",
-    };
-    command.env("RUSTFLAGS", format!("-C target-feature=+crt-static{tables}"));
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
     shell::step(&format!("cargo build --profile {profile} (static)"), &mut command)?;
     built(&format!("{target}/{profile}"))
 }
