@@ -150,11 +150,17 @@ fn rootless_without_steps_an_owner_that_cannot_be_kept_is_refused_and_not_lost()
         return;
     }
     let home = TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES);
-    let user = Fixture::with_home(home, "FROM scratch\nCOPY --chown=7:8 d /d/\n");
+    let copy = "FROM scratch\nCOPY --chown=7:8 d /d/\n";
+    let user = Fixture::with_home(home, &format!("{copy}COPY d/f /d/\n"));
     user.context.file("d/f", "f\n");
     std::os::unix::fs::symlink("f", user.context.dir().join("d/l")).unwrap();
     let refused = user.build().arg(FILES).fails();
     assert!(refused.stderr.contains("change owner"), "{refused}");
+    // What never is a file here has the owner it is given.
+    user.context.dockerfile(copy);
+    let (_, image) = user.image(&[FILES]);
+    let files = image.files().unwrap();
+    assert_eq!(files.get("d/l").map(|facts| (facts.uid, facts.gid)), Some((7, 8)));
     // The legal twins: the same links as root's, and the same owner of what is no link.
     user.context
         .dockerfile("FROM scratch\nCOPY d /d/\nCOPY --chown=7:8 d/f /f\n");

@@ -43,7 +43,7 @@ RUN mkdir /t && touch /t/f && chown -R 21:22 /t && ln -s f /t/l && chown -h 23:2
 FROM busybox
 COPY --from=a /t /kept
 COPY --from=a --chown=31:32 --chmod=640 /t /given
-COPY --link --chown=daemon Dockerfile /link/
+COPY --link --chown=1:1 Dockerfile /link/
 ADD --chown=41 Dockerfile /added
 RUN stat -c '%u:%g %a %n' /kept /kept/* /given /given/* /link/* /added > /seen
 ",

@@ -85,7 +85,7 @@ pub(crate) struct LowBuild {
     /// Secret for steps, e.g. "id=token,src=token.txt", "id=token,env=TOKEN"
     #[arg(long, value_name = "SECRET", help_heading = STEPS)]
     pub(crate) secret: Vec<String>,
-    /// SSH agent or keys for steps and git, e.g. "default", "id=/path/agent.sock", "id=KEY[,KEY]"
+    /// SSH agent or keys for steps and git, e.g. "default", "id=/path/agent.sock", "id=KEY,KEY"
     #[arg(long, value_name = "AGENT", help_heading = STEPS)]
     pub(crate) ssh: Vec<String>,
     /// Line of /etc/hosts

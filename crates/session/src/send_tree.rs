@@ -186,8 +186,14 @@ impl Session {
             ended = listen => ended,
             () = tokio::time::sleep(patience) => Err(SendTreeError::Stalled),
         };
-        let report = outcome?;
-        ended.map(|()| report)
+        match (outcome, ended) {
+            // The worker may see that the client is gone before what the client said is read.
+            (Err(SendTreeError::Ended), Err(told)) if !matches!(told, SendTreeError::Stalled) => Err(told),
+            (outcome, ended) => {
+                let report = outcome?;
+                ended.map(|()| report)
+            }
+        }
     }
 
     /// Passes the client's requests on until it ends the call.
