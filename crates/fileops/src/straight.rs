@@ -123,9 +123,7 @@ impl<'a> Plan<'a> {
                 if copy.action.attempt_unpack && !is_dir {
                     return Err(StraightError::Unsuited("it may be an archive"));
                 }
-                let known = place
-                    .as_ref()
-                    .filter(|place| blocks.is_empty() || place.is_made());
+                let known = place.as_ref().filter(|place| place.is_made());
                 let target = Target::of(&target_path(&copy.action.dest), below, known)?;
                 let (dir, name) = landing(target, &found, is_dir, copy.action.dir_copy_contents);
                 match &place {
