@@ -188,12 +188,7 @@ fn is_name(name: &str) -> bool {
 }
 
 fn new_id() -> Result<String, Errno> {
-    let mut bytes = [0; ID_BYTES];
-    let mut filled = 0;
-    while filled < ID_BYTES {
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut bytes[filled..], flags)?;
-    }
+    let bytes = rbuild_sys::random_bytes::<ID_BYTES>()?;
     Ok(bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing into a string cannot fail.
         let _infallible = write!(text, "{byte:02x}");

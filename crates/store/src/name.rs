@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rbuild_oci::{DiffId, Digest, push_hex};
+use rbuild_sys::random_bytes;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -131,16 +132,6 @@ impl FormName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// `N` random bytes of the kernel.
-pub(crate) fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
-    Ok(bytes)
 }
 
 /// 32 random hex characters.

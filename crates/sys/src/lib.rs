@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod overlay;
 pub mod owner;
 pub mod process;
+mod random;
 mod rootfd;
 pub mod seccomp;
 mod severed;
@@ -23,6 +24,7 @@ mod tree;
 pub mod userdb;
 pub mod userns;
 
+pub use random::random_bytes;
 pub use rootfd::{RootFd, RootFdError, clean};
 pub use severed::sever_links;
 pub use tree::{Removed, TreeEntry, TreeError, remove_tree, walk_tree};

@@ -216,13 +216,7 @@ fn solve_request(
 
 /// A name that nobody else has.
 fn identity() -> String {
-    let mut bytes = [0_u8; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    assert_eq!(
-        filled,
-        Ok(bytes.len()),
-        "the kernel has random bytes once it has started"
-    );
+    let bytes = rbuild_sys::random_bytes().expect("the kernel has random bytes once it has started");
     u128::from_le_bytes(bytes).to_string()
 }
 

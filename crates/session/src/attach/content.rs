@@ -211,7 +211,7 @@ impl Draft {
         root.create_dir_all(&dir, Mode::from_raw_mode(0o755), |_, _| Ok(()))
             .map_err(|error| failed(&error))?;
         // Two writers of one blob have a file each.
-        let number = rand();
+        let number = u64::from_le_bytes(rbuild_sys::random_bytes().map_err(|error| failed(&error))?);
         let path = dir.join(format!(".{}.{number:016x}", expected.hex()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = root
@@ -279,18 +279,6 @@ impl Drop for Draft {
             rustix::fs::unlinkat(&dir, &name, rustix::fs::AtFlags::empty()).ok();
         }
     }
-}
-
-/// A number that no other writer has.
-fn rand() -> u64 {
-    let mut bytes = [0; 8];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    assert_eq!(
-        filled,
-        Ok(bytes.len()),
-        "the kernel has random bytes once it has started"
-    );
-    u64::from_le_bytes(bytes)
 }
 
 #[cfg(test)]
