@@ -3,8 +3,8 @@
 //! Level 1: knows namespaces, mounts and privileges, and nothing of images, layers or the store. See [`Plan`].
 //!
 //! ```text
-//! caller (threads) ── posix_spawn of its own binary, read-only ──> supervisor ── clone3 ──> step, pid 1
-//!        └───────────────────── one socket: plan in, reports out ─────┘
+//! caller (threads) ── posix_spawn of its own binary, read-only, once ──> zygote ── fork ──> supervisor ── clone3 ──> step, pid 1
+//!        └─────────────────────── one socket for each: plan in, reports out ──────────────────┘
 //! ```
 //! More processes join a sandbox the same way, each with a supervisor of its own; they end with its first process.
 //!
@@ -43,6 +43,7 @@ mod supervisors;
 mod system;
 mod terminal;
 mod wire;
+mod zygote;
 
 pub use emulator::Emulation;
 pub use foreign::Machine;

@@ -1,13 +1,13 @@
 //! A started process, as the caller sees it: its streams, its end, and the words that kill it or send it a signal. Used from
 //! many threads at once.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, PipeReader};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdout};
 use std::sync::Mutex;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown};
 use serde::{Deserialize, Serialize};
@@ -96,9 +96,8 @@ pub enum ExitStatus {
 #[derive(Debug)]
 pub struct Running {
     control: OwnedFd,
-    supervisor: Mutex<Option<Child>>,
-    stdout: Mutex<Option<ChildStdout>>,
-    stderr: Mutex<Option<ChildStderr>>,
+    stdout: Mutex<Option<PipeReader>>,
+    stderr: Mutex<Option<PipeReader>>,
     heard: Mutex<Heard>,
     way: (Security, Network),
 }
@@ -108,6 +107,7 @@ pub struct Running {
 struct Heard {
     warnings: Vec<String>,
     outcome: Option<Result<(ExitStatus, Usage), WaitError>>,
+    supervisor: Option<OwnedFd>,
     process: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     ready: bool,
@@ -133,24 +133,22 @@ pub struct Entrance {
 
 impl Running {
     pub(crate) fn new(supervisor: Supervisor, way: (Security, Network)) -> Self {
-        let Supervisor { control, mut child } = supervisor;
         Self {
-            control,
-            stdout: Mutex::new(child.stdout.take()),
-            stderr: Mutex::new(child.stderr.take()),
-            supervisor: Mutex::new(Some(child)),
+            control: supervisor.control,
+            stdout: Mutex::new(Some(supervisor.stdout)),
+            stderr: Mutex::new(Some(supervisor.stderr)),
             heard: Mutex::default(),
             way,
         }
     }
 
     /// The step's standard output, once. It ends when no process of the step holds it any more.
-    pub fn take_stdout(&self) -> Option<ChildStdout> {
+    pub fn take_stdout(&self) -> Option<PipeReader> {
         lock(&self.stdout).take()
     }
 
     /// The step's standard error, once.
-    pub fn take_stderr(&self) -> Option<ChildStderr> {
+    pub fn take_stderr(&self) -> Option<PipeReader> {
         lock(&self.stderr).take()
     }
 
@@ -204,7 +202,7 @@ impl Running {
     pub fn wait(&self) -> Result<Exit, WaitError> {
         let mut heard = lock(&self.heard);
         while self.listen(&mut heard)? {}
-        self.reap();
+        gone(&heard);
         let (status, usage) = heard.outcome.take().unwrap_or(Err(WaitError::Lost))?;
         Ok(Exit {
             status,
@@ -239,6 +237,10 @@ impl Running {
             return Ok(false);
         }
         let end = match serde_json::from_slice(&buffer[..len]).map_err(WaitError::Decode)? {
+            Report::Started => {
+                heard.supervisor = fd;
+                return Ok(true);
+            }
             Report::Warning(text) => {
                 heard.warnings.push(text);
                 return Ok(true);
@@ -263,13 +265,15 @@ impl Running {
         heard.outcome.get_or_insert(end);
         Ok(true)
     }
+}
 
-    fn reap(&self) {
-        if let Some(mut child) = lock(&self.supervisor).take() {
-            // Its end is known by the socket; this only takes its entry out of the process table.
-            drop(child.wait());
-        }
-    }
+/// Waits until the supervisor is gone, whose socket is closed: what it held open is then, too.
+fn gone(heard: &Heard) {
+    let Some(supervisor) = &heard.supervisor else {
+        return;
+    };
+    let polled = &mut [PollFd::new(supervisor, PollFlags::IN)];
+    while rustix::event::poll(polled, None) == Err(Errno::INTR) {}
 }
 
 impl From<Failure> for WaitError {
@@ -295,8 +299,11 @@ impl From<Failure> for WaitError {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        rustix::net::shutdown(&self.control, Shutdown::Both).ok();
-        self.reap();
+        // It hears that nobody speaks to it any more, and has still to be heard.
+        rustix::net::shutdown(&self.control, Shutdown::Write).ok();
+        let mut heard = lock(&self.heard);
+        while self.listen(&mut heard).unwrap_or(false) {}
+        gone(&heard);
     }
 }
 

@@ -141,6 +141,17 @@ impl Sandbox {
         }
     }
 
+    /// Whether a step is about to come for the first time, and [`Sandbox::get_ready`] should be called meanwhile.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.without_steps.is_none() && self.supervisors.is_first()
+    }
+
+    /// Begins what every first step waits for. Blocks for a millisecond or two.
+    pub fn get_ready(&self) {
+        self.supervisors.get_ready();
+    }
+
     /// The seccomp program for a plan.
     fn filter_of(&self, plan: &Plan) -> Result<BorrowedFd<'_>, SpawnError> {
         let steps = match plan.confinement {
@@ -234,7 +245,7 @@ impl Sandbox {
     }
 }
 
-/// Sends the orders. A supervisor that does not take them is ended.
+/// Sends the orders. A supervisor that does not take them is let go.
 fn hand_over(to: Supervisor, fds: &[BorrowedFd<'_>]) -> Result<Supervisor, SpawnError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -246,13 +257,10 @@ fn hand_over(to: Supervisor, fds: &[BorrowedFd<'_>]) -> Result<Supervisor, Spawn
     };
     match sent {
         Ok(_) => Ok(to),
-        Err(errno) => {
-            to.end();
-            Err(SpawnError::HandOver {
-                verb: "send",
-                source: errno.into(),
-            })
-        }
+        Err(errno) => Err(SpawnError::HandOver {
+            verb: "send",
+            source: errno.into(),
+        }),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
 use crate::step::{Prepared, become_step, ordered};
 use crate::stubs::{StubKind, Stubs};
 use crate::wire::{self, During as _, Errand, Explained as _, Joining, Report, SetupError, Task, Word};
-use crate::{chroot, injected};
+use crate::{chroot, injected, zygote};
 
 /// `argv[0]` that asks for the hidden mode. Not reachable by a command line: the one argument must be this and
 /// standard input a socket.
@@ -49,17 +49,39 @@ pub fn init_if_requested() {
         rustix::net::sockopt::socket_type(rustix::stdio::stdin()) == Ok(rustix::net::SocketType::SEQPACKET)
     };
     if asked && socket() {
-        let code = i32::from(!supervise());
+        let code = i32::from(!begin());
         #[expect(clippy::exit, reason = "the hidden mode is a program of its own")]
         std::process::exit(code);
     }
 }
 
-fn supervise() -> bool {
-    let Ok(control) = take_control() else { return false };
-    let outcome = process::hide()
-        .during("hide", "")
-        .and_then(|()| rustix::process::chdir("/").during("change to", "/"))
+/// The zygote, and in its forks the supervisors.
+fn begin() -> bool {
+    let prepared = || -> std::io::Result<OwnedFd> {
+        let requests = take_requests()?;
+        rustix::thread::set_name(c"rbuild-sandbox")?;
+        process::hide()?;
+        rustix::process::chdir("/")?;
+        rustix::process::setsid()?;
+        Ok(requests)
+    };
+    // Without words: the caller finds the other end of its socket closed.
+    prepared().is_ok_and(zygote::serve)
+}
+
+/// Moves the socket from standard input to a descriptor of its own that no program inherits.
+fn take_requests() -> Result<OwnedFd, Errno> {
+    let requests = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(requests)
+}
+
+/// Looks after one step, told what through `control`; whether that could be reported.
+pub(crate) fn supervise(control: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> bool {
+    let outcome = rustix::stdio::dup2_stdout(stdout)
+        .and_then(|()| rustix::stdio::dup2_stderr(stderr))
+        .during("take output", "")
         .and_then(|()| rustix::process::setsid().during("leave session", ""))
         .and_then(|_| receive(control.as_fd()))
         .and_then(|order| match &order.task {
@@ -73,14 +95,6 @@ fn supervise() -> bool {
         Ok(report) => send(control.as_fd(), &report),
         Err(error) => send(control.as_fd(), &error.into_report()),
     }
-}
-
-/// Moves the socket from standard input to a descriptor of its own that no program inherits.
-fn take_control() -> Result<OwnedFd, Errno> {
-    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    Ok(control)
 }
 
 /// What the caller sent.
@@ -445,7 +459,8 @@ fn report(status: WaitStatus, cgroups: &Cgroups) -> Report {
     }
 }
 
-fn send(control: BorrowedFd<'_>, report: &Report) -> bool {
+/// Tells the caller; whether it could be told.
+pub(crate) fn send(control: BorrowedFd<'_>, report: &Report) -> bool {
     serde_json::to_vec(report)
         .is_ok_and(|bytes| rustix::net::send(control, &bytes, SendFlags::NOSIGNAL).is_ok())
 }

@@ -1,10 +1,12 @@
-//! Supervisors: started when a step needs one, and once a second step came also one ahead, which waits for its orders while the
-//! step before it runs. To start this program takes about as long as to make a sandbox.
+//! Supervisors, as the caller sees them: forked by a zygote that is started when the first step needs one, and once a second
+//! step came also one ahead, which waits for its orders while the step before it runs.
 
-use std::os::fd::OwnedFd;
+use std::io::{PipeReader, PipeWriter};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -12,11 +14,14 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::program::ProtectedProgram;
 use crate::spawn::SpawnError;
 use crate::supervisor::INIT_NAME;
+use crate::zygote;
 
-/// Starts supervisors. Used from many threads at once.
+/// Has supervisors started. Used from many threads at once.
 #[derive(Debug)]
 pub(crate) struct Supervisors {
     program: ProtectedProgram,
+    zygote: Mutex<Option<Zygote>>,
+    is_expected: AtomicBool,
     ahead: Mutex<Ahead>,
 }
 
@@ -27,18 +32,37 @@ struct Ahead {
     spare: Option<Supervisor>,
 }
 
-/// A process that waits for its orders.
+/// The process that supervisors are forked from. It ends when its socket is closed.
+#[derive(Debug)]
+struct Zygote {
+    requests: OwnedFd,
+    child: Child,
+}
+
+/// A process that waits for its orders. It ends when its socket is closed.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     /// Where it is told what to do.
     pub(crate) control: OwnedFd,
-    pub(crate) child: Child,
+    /// Standard output of it, and of the step.
+    pub(crate) stdout: PipeReader,
+    /// Standard error of both.
+    pub(crate) stderr: PipeReader,
+}
+
+/// The other ends of a supervisor's descriptors.
+struct Ends {
+    control: OwnedFd,
+    stdout: PipeWriter,
+    stderr: PipeWriter,
 }
 
 impl Supervisors {
     pub(crate) fn new(program: ProtectedProgram) -> Self {
         Self {
             program,
+            zygote: Mutex::default(),
+            is_expected: AtomicBool::default(),
             ahead: Mutex::default(),
         }
     }
@@ -50,7 +74,7 @@ impl Supervisors {
 
     /// The one that was started ahead, or a new one.
     pub(crate) fn next(&self) -> Result<Supervisor, SpawnError> {
-        match self.ahead().spare.take() {
+        match lock(&self.ahead).spare.take() {
             Some(spare) => Ok(spare),
             None => self.start(),
         }
@@ -58,111 +82,156 @@ impl Supervisors {
 
     /// A new one.
     pub(crate) fn start(&self) -> Result<Supervisor, SpawnError> {
-        let (control, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|errno| SpawnError::HandOver {
-            verb: "make a socket",
-            source: errno.into(),
-        })?;
-        // Standard input carries the socket: the child's other descriptors are all close-on-exec, so two threads
-        // that start steps at once cannot leak theirs into each other's supervisor. Nothing more is asked of the library (a
-        // directory, say): it would copy the page tables of this process to do it.
-        let child = Command::new(self.program.path())
-            .arg0(INIT_NAME)
-            .env_clear()
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(SpawnError::Start)?;
-        Ok(Supervisor { control, child })
+        let (supervisor, ends) = Supervisor::new()?;
+        let mut zygote = lock(&self.zygote);
+        let known = zygote.as_ref().map(|known| known.request(&ends));
+        if known != Some(Ok(())) {
+            // None yet, or somebody killed it: supervisors of before live on without it.
+            let new = Zygote::new(&self.program)?;
+            let asked = new.request(&ends);
+            zygote.replace(new);
+            asked.map_err(|errno| SpawnError::HandOver {
+                verb: "ask for a supervisor",
+                source: errno.into(),
+            })?;
+        }
+        Ok(supervisor)
+    }
+
+    /// Whether nobody has asked this before.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.is_expected.swap(true, Ordering::Relaxed)
+    }
+
+    /// Starts what the first step would wait for.
+    pub(crate) fn get_ready(&self) {
+        let mut zygote = lock(&self.zygote);
+        if zygote.is_none() {
+            // The step tells what is wrong.
+            *zygote = Zygote::new(&self.program).ok();
+        }
     }
 
     /// To be called when a step was started: has one wait for the next.
     pub(crate) fn look_ahead(&self) {
-        let is_wanted = {
-            let mut ahead = self.ahead();
-            std::mem::replace(&mut ahead.is_worth_it, true) && ahead.spare.is_none()
-        };
-        // Without the lock, so that no step waits for this one; the next tells what is wrong if it cannot be started.
-        if is_wanted && let Ok(spare) = self.start() {
-            let unneeded = self.ahead().spare.replace(spare);
-            if let Some(unneeded) = unneeded {
-                unneeded.end();
-            }
+        let mut ahead = lock(&self.ahead);
+        let is_wanted = std::mem::replace(&mut ahead.is_worth_it, true) && ahead.spare.is_none();
+        if is_wanted {
+            // The next step tells what is wrong if it cannot be started.
+            ahead.spare = self.start().ok();
         }
-    }
-
-    fn ahead(&self) -> MutexGuard<'_, Ahead> {
-        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Supervisors {
     fn drop(&mut self) {
-        if let Some(spare) = self.ahead().spare.take() {
+        if let Some(spare) = lock(&self.ahead).spare.take() {
             spare.end();
         }
     }
 }
 
-impl Supervisor {
-    /// Ends it, and waits until it is gone.
-    pub(crate) fn end(mut self) {
-        // Closed, the socket would tell it as well; what is killed does not take its time.
-        self.child.kill().ok();
+impl Zygote {
+    fn new(program: &ProtectedProgram) -> Result<Self, SpawnError> {
+        let (requests, theirs) = socket_pair()?;
+        // Standard input carries the socket: the child's other descriptors are all close-on-exec, so that none of those
+        // of other threads get into it. Nothing more is asked of the library (a directory, say): it would copy the page
+        // tables of this process to do it.
+        let child = Command::new(program.path())
+            .arg0(INIT_NAME)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(SpawnError::Start)?;
+        Ok(Self { requests, child })
+    }
+
+    fn request(&self, ends: &Ends) -> Result<(), rustix::io::Errno> {
+        let (stdout, stderr) = (ends.stdout.as_fd(), ends.stderr.as_fd());
+        zygote::request(&self.requests, ends.control.as_fd(), stdout, stderr)
+    }
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        rustix::net::shutdown(&self.requests, rustix::net::Shutdown::Both).ok();
         self.child.wait().ok();
     }
+}
+
+impl Supervisor {
+    /// One that is to be, and its own ends of what it speaks through.
+    fn new() -> Result<(Self, Ends), SpawnError> {
+        let fail = |source| SpawnError::HandOver {
+            verb: "make a pipe",
+            source,
+        };
+        let (control, theirs) = socket_pair()?;
+        let (stdout, out) = std::io::pipe().map_err(fail)?;
+        let (stderr, err) = std::io::pipe().map_err(fail)?;
+        let ends = Ends {
+            control: theirs,
+            stdout: out,
+            stderr: err,
+        };
+        let supervisor = Self {
+            control,
+            stdout,
+            stderr,
+        };
+        Ok((supervisor, ends))
+    }
+
+    /// Ends one that has no orders, and waits until it has let go of everything.
+    fn end(self) {
+        let Self {
+            control, mut stdout, ..
+        } = self;
+        drop(control);
+        std::io::copy(&mut stdout, &mut std::io::sink()).ok();
+    }
+}
+
+fn socket_pair() -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|errno| SpawnError::HandOver {
+        verb: "make a socket",
+        source: errno.into(),
+    })
+}
+
+/// The values behind these locks are single moves, whole whatever panicked meanwhile.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A program that waits for its standard input, as a supervisor does.
-    fn waiting() -> Supervisors {
-        Supervisors::new(ProtectedProgram::at("/bin/cat".into()).unwrap())
-    }
-
-    fn is_there(pid: u32) -> bool {
-        std::path::Path::new(&format!("/proc/{pid}")).exists()
+    /// A program that does nothing with its standard input, unlike a zygote.
+    fn sleeping() -> Supervisors {
+        Supervisors::new(ProtectedProgram::at("/bin/sleep".into()).unwrap())
     }
 
     #[test]
-    fn one_waits_for_the_step_after_the_second_and_is_the_one_that_is_taken() {
-        let supervisors = waiting();
-        let first = supervisors.next().unwrap();
-        supervisors.look_ahead();
-        assert!(supervisors.ahead().spare.is_none(), "one step may be all");
-        let second = supervisors.next().unwrap();
-        supervisors.look_ahead();
-        supervisors.look_ahead();
-        let spare = supervisors.ahead().spare.as_ref().map(|spare| spare.child.id());
-        let third = supervisors.next().unwrap();
-        assert_eq!(Some(third.child.id()), spare);
-        assert!(supervisors.ahead().spare.is_none());
-        let fourth = supervisors.next().unwrap();
-        let mut ids = [&first, &second, &third, &fourth].map(|one| one.child.id());
-        ids.sort_unstable();
-        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "{ids:?}");
-        for one in [first, second, third, fourth] {
-            one.end();
-        }
-        assert!(ids.iter().all(|id| !is_there(*id)));
-    }
-
-    #[test]
-    fn one_that_nobody_needed_is_gone_with_what_started_it() {
-        let supervisors = waiting();
-        supervisors.look_ahead();
-        supervisors.look_ahead();
-        let spare = supervisors.ahead().spare.as_ref().unwrap().child.id();
-        assert!(is_there(spare));
-        drop(supervisors);
-        assert!(!is_there(spare));
+    fn a_program_that_ended_at_once_is_started_again_and_found_out_by_its_silence() {
+        // Without an argument it ends.
+        let supervisors = sleeping();
+        let mut first = supervisors.start().unwrap();
+        let zygote = |supervisors: &Supervisors| lock(&supervisors.zygote).as_ref().map(|it| it.child.id());
+        let before = zygote(&supervisors);
+        lock(&supervisors.zygote).as_mut().unwrap().child.wait().unwrap();
+        // What it was asked for has no other end any more.
+        assert_eq!(std::io::copy(&mut first.stdout, &mut std::io::sink()).unwrap(), 0);
+        supervisors.start().unwrap();
+        assert_ne!(zygote(&supervisors), before);
     }
 }

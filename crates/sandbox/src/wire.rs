@@ -19,6 +19,8 @@ use crate::running::Usage;
 /// What the processes of a sandbox tell the caller. One message each on a `SOCK_SEQPACKET` socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// There is a supervisor; with a descriptor that means it.
+    Started,
     /// Something was done otherwise than the plan says, and the step runs.
     Warning(String),
     /// The process is there, and on its way in; with a descriptor that means it.

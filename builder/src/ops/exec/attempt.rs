@@ -57,6 +57,11 @@ impl Attempt {
         inputs: &[Value],
         cancel: &CancellationToken,
     ) -> Result<Self, OpError> {
+        if job.engine.sandbox.is_first() {
+            let engine = Arc::clone(&job.engine);
+            // Beside the unpacking of what the step runs on.
+            tokio::task::spawn_blocking(move || engine.sandbox.get_ready());
+        }
         let base = chain_of(job, root.input, inputs).await?;
         let base = job.unpack_chain(&base).await?;
         let mounts = mounts::prepare(job, step.exec, inputs, step.fresh, cancel).await?;

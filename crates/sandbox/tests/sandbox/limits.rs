@@ -258,14 +258,12 @@ fn privileged_groups_left_by_a_killed_supervisor_are_taken_away() {
     }
     // Both are: the next step cleans up.
     let mut child = start();
-    let children = format!("/proc/{0}/task/{0}/children", child.id());
-    let supervisors = std::fs::read_to_string(children).unwrap();
-    let pids: Vec<i32> = supervisors
-        .split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .collect();
-    assert_eq!(pids.len(), 1, "{supervisors}");
-    let supervisor = rustix::process::Pid::from_raw(pids[0]).unwrap();
+    let only_child = |pid: u32| -> u32 {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        children.trim().parse().unwrap()
+    };
+    let supervisor = i32::try_from(only_child(only_child(child.id()))).unwrap();
+    let supervisor = rustix::process::Pid::from_raw(supervisor).unwrap();
     rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
     child.wait().unwrap();
     assert!(!groups(&step.parent).is_empty());

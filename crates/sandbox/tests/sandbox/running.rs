@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rbuild_sandbox::{ExitStatus, Rlimit, RlimitResource, Source, WaitError};
+use rbuild_sandbox::{ExitStatus, Rlimit, RlimitResource, Running, Source, WaitError};
 
 use crate::fixture::{Fixture, finish, probe, run, sandbox};
 
@@ -143,17 +143,17 @@ fn privileged_nothing_survives_a_killed_caller() {
 fn privileged_nothing_survives_a_killed_supervisor() {
     let Some(fixture) = Fixture::new() else { return };
     let marker = "86473";
-    let running = sandbox()
+    let sandbox = sandbox();
+    let running = sandbox
         .spawn(&fixture.plan(&format!("echo up; sleep {marker}; true")), &[])
         .unwrap();
     running.take_stdout().unwrap().read_exact(&mut [0; 3]).unwrap();
     // Tests beside this one have supervisors too.
     let steps: Vec<i32> = all(marker).filter_map(parent).collect();
-    let mut supervisor = children_named("rbuild-sandbox-init");
-    supervisor.retain(|pid| steps.contains(pid));
-    assert_eq!(supervisor.len(), 1, "{supervisor:?}");
-    let pid = rustix::process::Pid::from_raw(supervisor[0]).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let mut supervisors = supervisors();
+    supervisors.retain(|pid| steps.contains(&pid.as_raw_nonzero().get()));
+    assert_eq!(supervisors.len(), 1, "{supervisors:?}");
+    rustix::process::kill_process(supervisors[0], rustix::process::Signal::KILL).unwrap();
     assert!(matches!(running.wait(), Err(WaitError::Lost)));
     let deadline = Instant::now() + Duration::from_secs(20);
     while processes(marker) > 0 {
@@ -291,11 +291,6 @@ fn processes(text: &str) -> usize {
     all(text).count()
 }
 
-fn children_named(text: &str) -> Vec<i32> {
-    let me = i32::try_from(std::process::id()).ok();
-    all(text).filter(|pid| parent(*pid) == me).collect()
-}
-
 fn parent(pid: i32) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
@@ -325,9 +320,7 @@ fn privileged_a_supervisor_that_died_while_it_waited_for_a_step_is_replaced() {
         running.wait().unwrap().status
     };
     assert_eq!([run(), run()], [ExitStatus::Code(7); 2]);
-    let [waiting] = supervisors()[..] else {
-        panic!("{:?}", supervisors())
-    };
+    let [waiting] = waiting(1)[..] else { unreachable!() };
     rustix::process::kill_process(waiting, rustix::process::Signal::KILL).unwrap();
     let stat = format!("/proc/{}/stat", waiting.as_raw_nonzero());
     let until = Instant::now() + Duration::from_secs(10);
@@ -336,15 +329,92 @@ fn privileged_a_supervisor_that_died_while_it_waited_for_a_step_is_replaced() {
         std::thread::yield_now();
     }
     assert_eq!([run(), run()], [ExitStatus::Code(7); 2]);
-    assert!(supervisors().len() == 1 && !supervisors().contains(&waiting));
+    let [next] = self::waiting(1)[..] else {
+        unreachable!()
+    };
+    assert_ne!(next, waiting);
     drop(sandbox);
-    assert_eq!(supervisors(), []);
+    assert_eq!((zygotes(), supervisors()), (vec![], vec![]));
 }
 
-/// Processes that this one started to look after steps and that did not end.
+#[test]
+fn privileged_a_step_outlives_the_zygote_and_the_next_has_a_new_one() {
+    let Some(fixture) = Fixture::new() else { return };
+    let sandbox = sandbox();
+    let start = || {
+        let plan = fixture.plan("trap 'exit 7' USR1; echo up; while :; do sleep 0.01; done");
+        let running = sandbox.spawn(&plan, &[]).unwrap();
+        running.take_stdout().unwrap().read_exact(&mut [0; 3]).unwrap();
+        running
+    };
+    let end = |running: Running| {
+        running.signal(rustix::process::Signal::USR1.as_raw());
+        running.wait().unwrap().status
+    };
+    let running = start();
+    let [zygote] = zygotes()[..] else {
+        panic!("{:?}", zygotes())
+    };
+    rustix::process::kill_process(zygote, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(end(running), ExitStatus::Code(7));
+    assert_eq!(end(start()), ExitStatus::Code(7));
+    assert!(!zygotes().contains(&zygote), "it would be another's");
+    assert_eq!(zygotes().len(), 1);
+}
+
+#[test]
+fn privileged_one_waits_for_the_step_after_the_second_and_is_the_one_that_is_taken() {
+    let Some(fixture) = Fixture::new() else { return };
+    let sandbox = sandbox();
+    let run = |command: &str| sandbox.spawn(&fixture.plan(command), &[]).unwrap();
+    run("exit 0").wait().unwrap();
+    assert_eq!(supervisors(), [], "one step may be all");
+    run("exit 0").wait().unwrap();
+    let [spare] = waiting(1)[..] else { unreachable!() };
+    let marker = "86491";
+    let third = run(&format!("echo up; sleep {marker}; true"));
+    third.take_stdout().unwrap().read_exact(&mut [0; 3]).unwrap();
+    let parents: Vec<i32> = all(marker).filter_map(parent).collect();
+    assert!(
+        parents.contains(&spare.as_raw_nonzero().get()),
+        "{parents:?} {spare:?}"
+    );
+    // It, and the next.
+    waiting(2);
+    drop(third);
+    drop(sandbox);
+    assert_eq!((zygotes(), supervisors()), (vec![], vec![]));
+}
+
+/// The processes that this one had started to look after steps, once there are `count` of them.
+fn waiting(count: usize) -> Vec<rustix::process::Pid> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = supervisors();
+        if found.len() == count {
+            return found;
+        }
+        assert!(Instant::now() < until, "{found:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Processes that look after steps of this one, or wait for some, and that did not end.
 fn supervisors() -> Vec<rustix::process::Pid> {
+    zygotes().into_iter().flat_map(inits_below).collect()
+}
+
+/// Processes that this one started to have such forked.
+fn zygotes() -> Vec<rustix::process::Pid> {
+    inits_below(rustix::process::getpid())
+}
+
+fn inits_below(pid: rustix::process::Pid) -> Vec<rustix::process::Pid> {
     let mut found = Vec::new();
-    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else {
+        return found;
+    };
+    for thread in threads {
         let children = std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default();
         for child in children.split_whitespace() {
             let name = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
