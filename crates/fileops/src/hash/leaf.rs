@@ -73,7 +73,10 @@ pub(super) fn read(dir: &OwnedFd, name: &CString, stat: &Stat, origin: Origin) -
         _ => {
             let special = open_name(dir, name)?;
             let now = rbuild_sys::owner::fstat(&special).map_err(|e| ReadFailure::Errno("stat", e))?;
-            let leaf = digest(&Sha256::digest(b""), &xattr::read_path_fd(&special, origin));
+            let leaf = digest(
+                blake3::hash(b"").as_bytes(),
+                &xattr::read_path_fd(&special, origin),
+            );
             Ok(Read {
                 leaf,
                 stat: now,
@@ -128,14 +131,15 @@ fn read_regular(dir: &OwnedFd, name: &CString, origin: Origin) -> Result<Read, R
     }
 }
 
-/// Digest of up to `most` bytes, and how many there were.
+/// Digest of up to `most` bytes, and how many there were. BLAKE3: it never leaves this machine but inside a SHA-256, and is
+/// read out of twice as many bytes a second (3.8 GB on the machine of the benchmarks).
 fn content_digest(file: &OwnedFd, most: u64) -> Result<([u8; 32], u64), Errno> {
     thread_local! {
         static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }
     BUFFER.with_borrow_mut(|buffer| {
         buffer.resize(BUFFER_BYTES, 0);
-        let mut hasher = Sha256::new();
+        let mut hasher = blake3::Hasher::new();
         let mut bytes = 0;
         loop {
             let left = usize::try_from(most - bytes).unwrap_or(usize::MAX);
@@ -156,10 +160,10 @@ fn content_digest(file: &OwnedFd, most: u64) -> Result<([u8; 32], u64), Errno> {
     })
 }
 
-/// Digest of an entry's content (its SHA-256, or a link's text) and attributes.
+/// Digest of an entry's content (its BLAKE3 hash, or a link's text) and attributes.
 pub(super) fn digest(content: &[u8], xattrs: &Xattrs) -> [u8; 32] {
     let mut bytes = Vec::with_capacity(64);
-    bytes.extend_from_slice(b"rbuild leaf 1\0");
+    bytes.extend_from_slice(b"rbuild leaf 2\0");
     bytes.extend_from_slice(&(content.len() as u64).to_le_bytes());
     bytes.extend_from_slice(content);
     xattr::encode(xattrs, &mut bytes);
@@ -177,7 +181,7 @@ mod tests {
             let (digest, bytes) = content_digest(&endless, most).unwrap();
             assert_eq!(bytes, most);
             let zeros = vec![0; usize::try_from(most).unwrap()];
-            assert_eq!(digest, <[u8; 32]>::from(Sha256::digest(zeros)));
+            assert_eq!(digest, *blake3::hash(&zeros).as_bytes());
         }
     }
 }

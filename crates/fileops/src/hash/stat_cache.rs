@@ -62,9 +62,9 @@ impl StatCache for NoStatCache {
 
 /// A cache of one context, kept as one blob.
 ///
-/// Format: `rbuild stat table 1\0`, then records of 72 bytes sorted by key: dev, ino, size, ctime, mtime (8 bytes
-/// each, little endian), digest (32 bytes). Whatever else the bytes are, they are an empty table. Older writers:
-/// none.
+/// Format: `rbuild stat table 2\0`, then records of 72 bytes sorted by key: dev, ino, size, ctime, mtime (8 bytes
+/// each, little endian), digest (32 bytes). Whatever else the bytes are, they are an empty table; those of version 1
+/// had digests of another kind.
 #[derive(Debug, Default)]
 pub struct StatTable {
     loaded: Vec<u8>,
@@ -78,7 +78,7 @@ struct State {
     used: Vec<u64>,
 }
 
-const MAGIC: &[u8] = b"rbuild stat table 1\0";
+const MAGIC: &[u8] = b"rbuild stat table 2\0";
 const RECORD_BYTES: usize = 72;
 
 impl StatTable {
