@@ -189,6 +189,10 @@ pub(crate) enum Command {
     Unserved(Unserved),
 }
 
+// The second spellings of docker describe their flags only when they are used (`defer`): that would take longer than what many
+// commands do. What a variant says of itself is then overruled by the documentation of its struct, which is why the structs
+// they share have none.
+
 /// `docker buildx`, with what it takes before its command.
 #[derive(Debug, Args)]
 pub(crate) struct BuildxArgs {
@@ -200,6 +204,7 @@ pub(crate) struct BuildxArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum BuildxCommand {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
@@ -222,6 +227,7 @@ pub(crate) enum BuildxCommand {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ImageCommand {
     /// Build an image from a Dockerfile
     Build(Box<LowBuild>),

@@ -14,7 +14,7 @@ const STEPS: &str = "Steps";
 const CACHE: &str = "Cache";
 const OUTPUT: &str = "Output";
 
-/// Flags as they were written.
+// Flags as they were written.
 #[derive(Debug, Args, Default)]
 pub(crate) struct LowBuild {
     /// Directory with the files to build from; URL of a git repository, of a tar archive or of a Dockerfile; or - for
@@ -175,7 +175,7 @@ pub(crate) struct LowBuild {
     pub(crate) legacy: Legacy,
 }
 
-/// Flags of buildx that rbuild does not serve yet.
+// Flags of buildx that rbuild does not serve yet.
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = None)]
 pub(crate) struct Unserved {
@@ -185,7 +185,7 @@ pub(crate) struct Unserved {
     pub(crate) builder: Option<String>,
 }
 
-/// Flags of the classic builder: accepted and without effect, the last three with a warning, as in buildx.
+// Flags of the classic builder: accepted and without effect, the last three with a warning, as in buildx.
 #[derive(Debug, Args, Default)]
 pub(crate) struct Legacy {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",

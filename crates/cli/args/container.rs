@@ -8,6 +8,7 @@ use super::RunArgs;
 
 /// Commands of `docker container`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ContainerCommand {
     /// Run a program of an image, and forget what it wrote
     Run(Box<RunArgs>),

@@ -36,6 +36,7 @@ pub(crate) struct DockerArgs {
 
 /// Commands of `docker buildx` that manage builders.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum BuilderCommand {
     /// Accepted: there is one builder, and it is there
     Create(CreateArgs),
@@ -119,6 +120,7 @@ pub(crate) struct InspectBuilderArgs {
 
 /// Commands of `docker system`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum SystemCommand {
     /// Show what takes room in the store
     Df(DuArgs),

@@ -86,7 +86,7 @@ pub(crate) struct RunArgs {
     pub(crate) unserved: UnservedRun,
 }
 
-/// Flags of docker's `run` that need what rbuild has not: an engine, devices, published ports.
+// Flags of docker's `run` that need what rbuild has not: an engine, devices, published ports.
 #[derive(Debug, Args, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of docker run")]
 pub(crate) struct UnservedRun {

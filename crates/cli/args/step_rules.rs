@@ -7,7 +7,7 @@ use rbuild_ui::values::scalar::parse_duration;
 
 const STEPS: &str = "Steps";
 
-/// Flags as they were written.
+// Flags as they were written.
 #[derive(Debug, Args, Default)]
 pub(crate) struct StepFlags {
     /// What a step may use: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems, e.g.

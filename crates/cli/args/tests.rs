@@ -118,6 +118,50 @@ fn the_definition_is_sound() {
 }
 
 #[test]
+fn other_spellings_say_the_same_of_themselves_and_take_the_same_flags() {
+    use clap::CommandFactory as _;
+    let mut whole = Cli::command();
+    whole.build();
+    let mut second: Vec<Vec<&str>> = Vec::new();
+    for parent in ["buildx", "builder", "image", "container", "system"] {
+        let parent_command = whole.find_subcommand(parent).expect(parent);
+        second.extend(
+            parent_command
+                .get_subcommands()
+                .map(|command| vec![parent, command.get_name()]),
+        );
+    }
+    let about = |command: &clap::Command| command.get_about().map(ToString::to_string);
+    let flags = |command: &clap::Command| -> Vec<String> {
+        let mut flags: Vec<String> = command
+            .get_arguments()
+            .map(|arg| arg.get_id().to_string())
+            .collect();
+        flags.sort();
+        flags
+    };
+    let mut shared = 0;
+    for [parent, name] in second
+        .iter()
+        .filter_map(|path| <[&str; 2]>::try_from(&path[..]).ok())
+    {
+        let command = whole
+            .find_subcommand(parent)
+            .and_then(|parent| parent.find_subcommand(name));
+        let command = command.expect(name);
+        assert!(about(command).is_some(), "{parent} {name}");
+        if let Some(first) = whole.find_subcommand(name)
+            && ["build", "bake", "history", "save", "pull"].contains(&name)
+        {
+            assert_eq!(about(command), about(first), "{parent} {name}");
+            assert_eq!(flags(command), flags(first), "{parent} {name}");
+            shared += 1;
+        }
+    }
+    assert!(shared >= 8, "{second:?}");
+}
+
+#[test]
 fn help_of_build_is_as_it_was() {
     use clap::CommandFactory as _;
     let mut command = Cli::command().term_width(100);

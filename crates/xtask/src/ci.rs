@@ -170,21 +170,29 @@ pub(crate) fn dist() -> Result<()> {
 }
 
 /// Builds the program in a profile. It is linked statically, so it runs on any Linux of this architecture, and a step's
-/// sandbox, which is the same program, starts without a dynamic loader.
+/// sandbox, which is the same program, starts without a dynamic loader. Its relocations are packed: 8 KB instead of 750
+/// (understood by glibc since 2.36).
 fn static_program(profile: &str) -> Result<std::path::PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut command = shell::cargo(&[
-        "build",
+        "rustc",
         "--profile",
         profile,
         "--package",
         "rbuild",
+        "--bin",
+        "rbuild",
         "--target",
         &target,
+        "--",
+        "-Clink-arg=-Wl,-z,pack-relative-relocs",
     ])?;
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
     shell::step(&format!("cargo build --profile {profile} (static)"), &mut command)?;
-    built(&format!("{target}/{profile}"))
+    let program = built(&format!("{target}/{profile}"))?;
+    shell::output(Command::new(&program).arg("--version"))
+        .context("the C library that was linked in cannot unpack relocations")?;
+    Ok(program)
 }
 
 /// Path of the program that was built in a profile.
