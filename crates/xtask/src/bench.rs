@@ -31,7 +31,6 @@ const RUNS: usize = 5;
 
 /// Measures.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    packages::for_bench()?;
     let asked = |flag: &str| args.iter().any(|arg| arg == flag);
     if asked("--micro") && asked("--check") {
         return micro::check();
@@ -39,6 +38,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if asked("--micro") {
         return aside("micro", "Instructions of the parts of a build", &micro::run()?);
     }
+    packages::for_bench()?;
     let runs = shell::flag(args, "--runs")
         .map_or(Ok(RUNS), |n| n.parse())
         .context("--runs N")?;

@@ -42,7 +42,7 @@ const fn part(case: &'static str, about: &'static str, count: usize) -> Part {
 }
 
 /// What a part may take of what it took, percent. Compilers and the libraries of a machine make a few of difference.
-const PERCENT_MAX: u64 = 110;
+const PERCENT_MAX: u64 = 115;
 
 /// Counts, and notes it as what is right; gives the report's lines.
 pub(super) fn run() -> Result<Vec<String>> {
