@@ -135,6 +135,31 @@ impl Workspace {
         }
     }
 
+    /// Makes what was written a copy of its own, for when somebody else may still have files or directories of it open.
+    ///
+    /// # Errors
+    /// Those of [`Workspace::settle`] and of the copy.
+    pub fn set_apart(&mut self) -> Result<(), StackError> {
+        self.settle()?;
+        let apart = self.dir.join("apart");
+        self.make_dir(&apart)?;
+        let open = |path: &Path| {
+            RootFd::open(path).map_err(|error| StackError::Io {
+                verb: "open",
+                path: path.to_owned(),
+                source: std::io::Error::other(error),
+            })
+        };
+        rbuild_layer::copy_layer(&open(&self.upper)?, &open(&apart)?).map_err(|source| {
+            StackError::Merge {
+                path: self.upper.clone(),
+                source: Box::new(source),
+            }
+        })?;
+        self.upper = apart;
+        Ok(())
+    }
+
     /// Puts all of `tree` into the new layer by links; `false` if it has to be copied, and then of no use is what this
     /// workspace holds. Nothing may change a file of `tree` in place, ever.
     ///

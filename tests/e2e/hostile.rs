@@ -11,4 +11,5 @@ mod image_data;
 mod layers;
 mod mounts;
 mod neighbours;
+mod passing;
 mod steps;

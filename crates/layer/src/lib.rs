@@ -55,7 +55,7 @@ pub use pax::PaxError;
 pub use reader::{ReadError, TarReader};
 pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};
 pub use write_tar::{
-    Contents, ExportedXattrs, LateLinks, LayerTar, Upper, WriteError, WriteOptions, Written, is_explicit,
-    link_changes, link_touched, link_tree, merge_layers, write_tar, write_trees,
+    Contents, ExportedXattrs, LateLinks, LayerTar, Upper, WriteError, WriteOptions, Written, copy_layer,
+    is_explicit, link_changes, link_touched, link_tree, merge_layers, write_tar, write_trees,
 };
 pub use writer::{TarWriteError, TarWriter};

@@ -9,6 +9,7 @@
 //! Walks with descriptors, without recursion and without one descriptor per level: the way back up is `..`, checked
 //! by device and inode. Only attributes of the form in use mean anything; none of overlayfs' own are ever written.
 
+mod apart;
 mod changes;
 mod compare;
 mod merge;
@@ -16,6 +17,7 @@ mod sink;
 mod source;
 mod walk;
 
+pub use apart::copy_layer;
 pub use changes::{Upper, is_explicit, link_changes, link_tree};
 pub use merge::{Contents, link_touched, merge_layers};
 

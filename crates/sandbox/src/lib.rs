@@ -43,6 +43,7 @@ mod supervisors;
 mod system;
 mod terminal;
 mod wire;
+mod written;
 mod zygote;
 
 pub use emulator::Emulation;

@@ -49,6 +49,9 @@ pub struct Plan {
     pub limits: Limits,
     /// What keeps it apart.
     pub confinement: Confinement,
+    /// Its processes may speak with those of other steps, and so pass descriptors on: a directory is shared with them, or a
+    /// network on which nothing keeps abstract sockets apart. [`Exit::is_in_use`](crate::Exit::is_in_use) is found out then.
+    pub meets_others: bool,
 }
 
 impl Plan {
@@ -68,6 +71,7 @@ impl Plan {
             cgroup_parent: None,
             limits: Limits::default(),
             confinement: Confinement::Namespaces,
+            meets_others: false,
         }
     }
 }

@@ -66,6 +66,9 @@ pub struct Exit {
     pub usage: Usage,
     /// What was done otherwise than planned, for the user to read.
     pub warnings: Vec<String>,
+    /// Somebody else may still use an overlay that the step could write to, because it passed descriptors on: what is kept
+    /// of that has to be a copy. Asked of steps that [meet others](crate::Plan::meets_others) only.
+    pub is_in_use: bool,
 }
 
 /// What a step used, as far as the kernel told.
@@ -106,6 +109,7 @@ pub struct Running {
 #[derive(Debug, Default)]
 struct Heard {
     warnings: Vec<String>,
+    is_in_use: bool,
     outcome: Option<Result<(ExitStatus, Usage), WaitError>>,
     supervisor: Option<OwnedFd>,
     process: Option<OwnedFd>,
@@ -208,6 +212,7 @@ impl Running {
             status,
             usage,
             warnings: std::mem::take(&mut heard.warnings),
+            is_in_use: heard.is_in_use,
         })
     }
 
@@ -243,6 +248,10 @@ impl Running {
             }
             Report::Warning(text) => {
                 heard.warnings.push(text);
+                return Ok(true);
+            }
+            Report::InUse => {
+                heard.is_in_use = true;
                 return Ok(true);
             }
             Report::Forked => {

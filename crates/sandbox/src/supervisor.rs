@@ -28,6 +28,7 @@ use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
 use crate::step::{Prepared, become_step, ordered};
 use crate::stubs::{StubKind, Stubs};
 use crate::wire::{self, During as _, Errand, Explained as _, Joining, Report, SetupError, Task, Word};
+use crate::written::Written;
 use crate::{chroot, injected, zygote};
 
 /// `argv[0]` that asks for the hidden mode. Not reachable by a command line: the one argument must be this and
@@ -193,6 +194,7 @@ fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupErr
         let namespace = fds.get(index).ok_or(Errno::BADF).during("enter network", "")?;
         rbuild_sys::namespace::enter_network(namespace.as_fd()).during("enter network", "")?;
     }
+    let written = Written::of(plan, &root, &trees);
     let mut cgroups = Cgroups::create(plan.cgroup_parent.as_deref(), &plan.limits)?;
     for text in std::mem::take(&mut cgroups.warnings) {
         send(control.as_fd(), &Report::Warning(text));
@@ -230,6 +232,10 @@ fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupErr
         Ok(report(status, &cgroups))
     });
     stubs.remove();
+    drop(kept);
+    if outcome.is_ok() && written.may_be_in_use() {
+        send(control.as_fd(), &Report::InUse);
+    }
     outcome
 }
 

@@ -23,6 +23,8 @@ pub(crate) enum Report {
     Started,
     /// Something was done otherwise than the plan says, and the step runs.
     Warning(String),
+    /// What the step could write to may still be used by somebody else.
+    InUse,
     /// The process is there, and on its way in; with a descriptor that means it.
     Forked,
     /// The process has a terminal; with the master of it.

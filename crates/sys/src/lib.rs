@@ -23,8 +23,10 @@ pub mod status_image;
 mod tree;
 pub mod userdb;
 pub mod userns;
+mod uses;
 
 pub use random::random_bytes;
 pub use rootfd::{RootFd, RootFdError, clean};
 pub use severed::sever_links;
 pub use tree::{Removed, TreeEntry, TreeError, remove_tree, walk_tree};
+pub use uses::Uses;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rbuild_graph::progress::Stream;
 use rbuild_graph::{ExecOp, LinuxResources, Mount, VertexDigest};
-use rbuild_sandbox::{Confinement, Plan, Source};
-use rbuild_snapshotter::Workspace;
+use rbuild_sandbox::{Confinement, Network, Plan, Source};
+use rbuild_snapshotter::{Means, Workspace};
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,8 @@ pub(crate) struct Attempt {
     root: Source,
     /// Where its sandbox has mounts.
     places: Vec<PathBuf>,
+    /// Somebody else may write to what it wrote, now that it has ended.
+    is_in_use: bool,
 }
 
 impl Attempt {
@@ -97,6 +99,7 @@ impl Attempt {
             workspace,
             root,
             places: Vec::new(),
+            is_in_use: false,
         })
     }
 
@@ -106,6 +109,8 @@ impl Attempt {
         let root = self.root.clone();
         let mut plan = plan(job, step.exec, root, process, self.mounts.plans(), network)?;
         plan.limits = limits::of(step.resources, job.settings.rules.strict_limits)?;
+        plan.meets_others = self.mounts.meet_others()
+            || (plan.network != Network::None && !rbuild_sys::landlock::has_scopes());
         Ok(plan)
     }
 
@@ -122,6 +127,8 @@ impl Attempt {
         put_variables(&mut plan.process.env, &network.variables());
         devices::inject(job, step.exec, &mut plan).await?;
         self.places = places_of(&plan);
+        // The end of uses is seen of the kernel's overlays alone.
+        self.is_in_use = plan.meets_others && job.engine.snapshotter.means() != Means::Overlayfs;
         let meta = &step.exec.meta;
         let command = meta.args.join(" ");
         let (engine, namespace) = (Arc::clone(&job.engine), network.namespace.clone());
@@ -152,6 +159,7 @@ impl Attempt {
             Err(output::FollowError::Wait(source)) => return Err(OpError::Sandbox { command, source }),
             Ok(exit) => exit,
         };
+        self.is_in_use |= exit.is_in_use;
         match output::failure(&exit, &meta.valid_exit_codes) {
             None => Ok(()),
             Some((exit, hint)) => Err(OpError::Process { command, exit, hint }),
@@ -182,11 +190,18 @@ impl Attempt {
     ) -> Result<Vec<MountOutput>, OpError> {
         let mut outputs = self.mounts.take_outputs();
         drop(self.mounts);
+        let is_in_use = self.is_in_use;
         let (mut workspace, view, places, host_ca) = (self.workspace, self.view, self.places, self.host_ca);
         // Where nothing is mounted, what was in those places was put aside.
         let put_aside = job.engine.confinement == Confinement::Chroot;
-        let workspace = blocking(move || {
+        let (mut outputs, workspace) = blocking(move || {
             workspace.settle()?;
+            if is_in_use {
+                workspace.set_apart()?;
+                for output in outputs.iter_mut().filter_map(|output| output.workspace.as_mut()) {
+                    output.set_apart()?;
+                }
+            }
             if let Some(host_ca) = &host_ca {
                 host_ca.scrub(workspace.upper())?;
             }
@@ -196,7 +211,7 @@ impl Attempt {
                 let aside = places.iter().map(PathBuf::as_path).chain([Path::new("/dev")]);
                 workspace.drop_unchanged(&view, aside)?;
             }
-            Ok::<_, OpError>(workspace)
+            Ok::<_, OpError>((outputs, workspace))
         })
         .await?;
         let root = &exec.mounts[root_at];

@@ -44,6 +44,8 @@ pub(crate) struct Mounts {
     agents: Vec<AgentSocket>,
     /// Mounts of inputs that are written to or are an output of the step.
     outputs: Vec<MountOutput>,
+    /// Other steps may have one of its caches at the same time.
+    meets_others: bool,
 }
 
 /// What becomes of a mount when the step has run.
@@ -77,6 +79,11 @@ impl Mounts {
             }
         }
         Ok(())
+    }
+
+    /// Whether other steps may have a directory of it while it runs.
+    pub(crate) const fn meet_others(&self) -> bool {
+        self.meets_others
     }
 
     pub(crate) fn plans(&self) -> Vec<MountPlan> {
@@ -330,6 +337,7 @@ async fn cache(
         CacheSharing::Private => MountSharing::Private,
         CacheSharing::Locked => MountSharing::Locked,
     };
+    mounts.meets_others |= sharing == MountSharing::Shared;
     // What a step that must run again finds is not what earlier builds left, but what this one did.
     let first = || {
         let mut begun = job.begun_mounts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -163,6 +163,7 @@ mod tests {
             status,
             usage,
             warnings: Vec::new(),
+            is_in_use: false,
         }
     }
 

@@ -163,7 +163,8 @@ impl Merge<'_> {
         };
         let source = rustix::fs::openat(from, &name, DIRECTORY, Mode::empty());
         let source = source.map_err(|e| failed("open", shown, e))?;
-        let stat = copy_directory(&source, &made).map_err(|e| failed("copy metadata of", shown, e))?;
+        let stat = copy_directory(&source, &made, Attributes::Own);
+        let stat = stat.map_err(|e| failed("copy metadata of", shown, e))?;
         self.dirs.push((path.to_owned(), stat));
         Ok(())
     }
@@ -195,7 +196,8 @@ impl Merge<'_> {
         match linked {
             // All the names it may have, a file of another file system, or one that this user may not give a name.
             Err(Errno::MLINK | Errno::XDEV | Errno::PERM) => {
-                copy_file((from, to), &name, self.copier).map_err(|e| failed("copy", shown, e))
+                copy_file((from, to), &name, self.copier, Attributes::Own)
+                    .map_err(|e| failed("copy", shown, e))
             }
             linked => linked.map_err(|e| failed("link", shown, e)),
         }
@@ -206,7 +208,8 @@ impl Merge<'_> {
             rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()).map_err(|e| failed("open", b"/", e))
         };
         let (from, to) = (open(self.layer)?, open(self.out)?);
-        let stat = copy_directory(&from, &to).map_err(|e| failed("copy metadata of", b"/", e))?;
+        let stat = copy_directory(&from, &to, Attributes::Own);
+        let stat = stat.map_err(|e| failed("copy metadata of", b"/", e))?;
         self.dirs.push((PathBuf::from("/"), stat));
         Ok(())
     }
@@ -233,8 +236,23 @@ fn remove(dir: BorrowedFd<'_>, name: &OsStr, shown: &[u8]) -> Result<(), WriteEr
     }
 }
 
+/// Which extended attributes are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attributes {
+    /// Those that a file has by itself, not those by which overlayfs marks what a layer hides.
+    Own,
+    /// All of them.
+    All,
+}
+
+impl Attributes {
+    fn has(self, name: &[u8]) -> bool {
+        self == Self::All || !is_overlays(name)
+    }
+}
+
 /// Owner, mode and attributes, which are then those of `from` alone; its times are given.
-fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> Result<Stat, Errno> {
+pub(super) fn copy_directory(from: &OwnedFd, to: &OwnedFd, attributes: Attributes) -> Result<Stat, Errno> {
     let stat = rustix::fs::fstat(from)?;
     rustix::fs::fchown(
         to,
@@ -247,15 +265,16 @@ fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> Result<Stat, Errno> {
             allowed(rustix::fs::fremovexattr(to, name.as_slice()))?;
         }
     }
-    copy_xattrs(&own_path(from), &own_path(to))?;
+    copy_xattrs(&own_path(from), &own_path(to), attributes)?;
     Ok(stat)
 }
 
 /// A file that is no directory, with everything that belongs to it; the name must be free.
-fn copy_file(
+pub(super) fn copy_file(
     (from, to): (BorrowedFd<'_>, BorrowedFd<'_>),
     name: &OsStr,
     copier: &DataCopier,
+    attributes: Attributes,
 ) -> Result<(), Errno> {
     let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let (kind, mode) = (
@@ -265,7 +284,7 @@ fn copy_file(
     match kind {
         FileType::RegularFile => {
             let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let source = rustix::fs::openat(from, name, OFlags::RDONLY | flags, Mode::empty())?;
+            let source = open_regular(from, name)?;
             let made = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | flags;
             let made = rustix::fs::openat(to, name, made, Mode::RUSR | Mode::WUSR)?;
             let stat = rustix::fs::fstat(&source)?;
@@ -276,9 +295,12 @@ fn copy_file(
             }
         }
         FileType::Symlink => {
-            let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+            let target = rustix::fs::readlinkat(from, name, Vec::new());
+            // What is no link any more is not there as one.
+            let target = target.map_err(|e| if e == Errno::INVAL { Errno::NOENT } else { e })?;
             rustix::fs::symlinkat(&target, to, name)?;
         }
+        FileType::Directory => return Err(Errno::NOENT),
         _ => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?,
     }
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
@@ -287,19 +309,30 @@ fn copy_file(
         // The name was free a moment ago, and nobody else works in this directory.
         rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
     }
-    copy_xattrs(&path_in(from, name), &path_in(to, name))?;
+    copy_xattrs(&path_in(from, name), &path_in(to, name), attributes)?;
     rustix::fs::utimensat(to, name, &timestamps(&stat), AtFlags::SYMLINK_NOFOLLOW)
 }
 
+/// Opens for reading what is a regular file at that moment: a device that somebody puts into its place is not touched.
+fn open_regular(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&held)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::NOENT);
+    }
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// By paths through `/proc`, of which the last part is not followed: links and pipes cannot be opened to be asked.
-fn copy_xattrs(from: &Path, to: &Path) -> Result<(), Errno> {
+fn copy_xattrs(from: &Path, to: &Path, attributes: Attributes) -> Result<(), Errno> {
     let mut buffer = vec![0; 1 << 16];
     let length = match rustix::fs::llistxattr(from, &mut buffer[..]) {
         Err(Errno::OPNOTSUPP) => 0,
         length => length?,
     };
     for name in names_of(&buffer[..length]) {
-        if is_overlays(&name) {
+        if !attributes.has(&name) {
             continue;
         }
         let mut value = vec![0; 1 << 16];

@@ -1,0 +1,78 @@
+//! Descriptors that one step passes to another through a socket in a cache that both have: what they mean is a layer by the
+//! time they are used.
+
+use std::fs;
+
+use rbuild_testkit::image::Files;
+
+use crate::e2e::hostile::canary::{Rung, Site};
+use crate::e2e::rows::compiled;
+
+/// Two stages that meet in a cache; a third that is built on the first lets the second know that its layer is in use.
+const DOCKERFILE: &str = "FROM busybox AS tools
+COPY passing /bin/
+RUN echo one >/etc/read
+FROM tools AS first
+RUN --mount=type=cache,target=/k,id=met echo one >/given && echo one >/mapped && echo one >/etc/kept && passing give /k/s SECONDS
+FROM tools AS second
+RUN --mount=type=cache,target=/k,id=met passing take /k/s /k/done SECONDS >/took
+FROM first AS third
+RUN --mount=type=cache,target=/k,id=met cp /given /seen && touch /k/done
+FROM first AS last
+COPY --from=third /seen /seen
+COPY --from=second /took /took
+";
+
+/// What the layer of the first stage is, whatever the second did.
+#[track_caller]
+fn assert_unchanged(files: &Files, about: &str) {
+    for name in ["given", "mapped", "etc/kept", "etc/read"] {
+        assert_eq!(files.text(name), Some("one\n"), "{about}: {name}");
+    }
+    for name in ["planted", "etc/planted"] {
+        assert!(files.get(name).is_none(), "{about}: {name}");
+    }
+}
+
+/// Builds the stages with `snapshotter`. The second stage got descriptors, or nobody was there at the same time.
+fn pass(rung: Rung, snapshotter: &[String]) {
+    let about = format!("{rung:?} {snapshotter:?}");
+    let seconds = if rung == Rung::Chroot { "2" } else { "30" };
+    let site = Site::on(rung, &DOCKERFILE.replace("SECONDS", seconds));
+    let Some(passing) = compiled(&site.fixture, "passing.c", "passing", &["-static"]) else {
+        return;
+    };
+    let context = &site.fixture.context;
+    context
+        .file("passing", fs::read(&passing).unwrap())
+        .mode("passing", 0o755);
+    let files = site.works(snapshotter);
+    let took = files.text("took").unwrap_or_default().to_owned();
+    if rung == Rung::Chroot {
+        assert_eq!(took, "nobody gave\n", "{about}: one at a time has the cache");
+    } else {
+        assert!(
+            took.starts_with("took\nwrite: DONE\nmap: DONE\n"),
+            "{about}: the twin, it did get them\n{took}"
+        );
+    }
+    assert_eq!(files.text("seen"), Some("one\n"), "{about}");
+    assert_unchanged(&files, &about);
+    // And in the layer that was kept.
+    let kept = site.works(&[snapshotter, &["--target=first".to_owned()]].concat());
+    assert_unchanged(&kept, &about);
+}
+
+#[test]
+fn beyond_descriptors_passed_through_a_socket_of_a_cache_do_not_reach_a_finished_layer() {
+    for rung in Rung::here() {
+        pass(rung, &[]);
+    }
+}
+
+#[test]
+fn beyond_where_layers_are_copies_passed_descriptors_do_not_reach_one_either() {
+    for rung in Rung::with_mounts() {
+        pass(rung, &["--snapshotter=native".to_owned()]);
+    }
+}
