@@ -1,13 +1,16 @@
 //! rbuild inside of other containers: those of Debian's dockerd with its default profile and with the options that
-//! docs/rootless.md names, and a step of rbuild itself. Which rung is taken is asserted, and that the image is the one from outside.
+//! docs/rootless.md names, and steps of rbuild itself. Which rung is taken is asserted, and that the image is the one from outside.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rbuild_testkit::command::{Ran, TestHome};
 use rbuild_testkit::image::OciLayout;
 use rbuild_testkit::machine;
+
+mod steps;
 
 use crate::e2e::RBUILD;
 use crate::e2e::docker_engine::DockerEngine;
@@ -95,6 +98,25 @@ impl Docker {
         engine.docker(&command).run()
     }
 
+    /// The options by which a container has the programs that map ranges of ids with file capabilities, as docs/deploy/Dockerfile
+    /// gives them.
+    fn helpers(&self) -> Option<Vec<String>> {
+        let Some(setcap) = machine::program("setcap") else {
+            machine::skip("setcap is not here: no container with ranges of ids");
+            return None;
+        };
+        let mut options = Vec::new();
+        for (name, capability) in [("newuidmap", "cap_setuid=ep"), ("newgidmap", "cap_setgid=ep")] {
+            let (there, made) = (machine::program(name)?, self.shared.join(name));
+            fs::copy(&there, &made).unwrap();
+            fs::set_permissions(&made, fs::Permissions::from_mode(0o755)).unwrap();
+            let set = Command::new(&setcap).arg(capability).arg(&made).status();
+            assert!(set.is_ok_and(|status| status.success()));
+            options.push(format!("--volume={}:{}:ro", made.display(), there.display()));
+        }
+        Some(options)
+    }
+
     /// Builds there, on `rung`, what was built outside.
     #[track_caller]
     fn builds(&self, user: u32, options: &[&str], rung: &str) {
@@ -165,6 +187,27 @@ fn privileged_docker_containers_build_on_the_rung_that_their_options_allow() {
     // `--privileged` asks for more than the root of a virtual machine may have itself.
     docker.builds(0, &[&["--cap-add=SYS_ADMIN"], &*documented].concat(), "1 (root)");
     docker.builds(1000, &documented, "3 (one-id)");
+    if let (Some(user), Some(helpers)) = (machine::ordinary_user(), docker.helpers()) {
+        let files =
+            ["/etc/passwd", "/etc/subuid", "/etc/subgid"].map(|file| format!("--volume={file}:{file}:ro"));
+        let with = |more: &[String]| -> Vec<String> {
+            let all = files.iter().chain(more).cloned();
+            all.chain(documented.iter().map(|option| (*option).to_owned()))
+                .collect()
+        };
+        let options = with(&helpers);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        docker.builds(user.uid, &options, "2 (subids)");
+        // Debian's own are root while they write the map, which root of a container may not.
+        let options = with(&[]);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let told = docker.rbuild(user.uid, &options, &["doctor".to_owned()]);
+        assert!(
+            told.stdout_text()
+                .contains("setcap cap_setuid=ep /usr/bin/newuidmap"),
+            "{told}"
+        );
+    }
     let pod = documented_pod();
     let pod: Vec<&str> = pod.iter().map(String::as_str).collect();
     docker.builds(1000, &pod, "3 (one-id)");
@@ -186,70 +229,4 @@ fn privileged_docker_containers_build_on_the_rung_that_their_options_allow() {
         &build(&docker.shared.join("context"), &docker.shared.join("user.tar")),
     );
     user.failed().says("no way to run steps here");
-}
-
-/// The program with its libraries, as a directory that a step can be shown.
-fn program(fixture: &Fixture) -> Option<PathBuf> {
-    let dir = fixture.home.work().join("program");
-    fs::create_dir_all(dir.join("libraries")).unwrap();
-    let Some(strip) = machine::program("strip") else {
-        machine::skip("strip is not here, and the program of the tests is large");
-        return None;
-    };
-    let stripped = Command::new(strip)
-        .arg("-o")
-        .arg(dir.join("rbuild"))
-        .arg(RBUILD)
-        .status();
-    assert!(stripped.is_ok_and(|status| status.success()));
-    let listed = Command::new("ldd").arg(RBUILD).output().unwrap();
-    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    for path in text.split_whitespace().filter(|word| word.starts_with('/')) {
-        let path = Path::new(path);
-        fs::copy(path, dir.join("libraries").join(path.file_name().unwrap())).unwrap();
-    }
-    let bases = rbuild_testkit::base::layout().unwrap();
-    let copied = Command::new("cp")
-        .arg("-a")
-        .arg(bases)
-        .arg(dir.join("bases"))
-        .status();
-    assert!(copied.is_ok_and(|status| status.success()));
-    fs::create_dir(dir.join("context")).unwrap();
-    fs::write(dir.join("context/Dockerfile"), BUILT).unwrap();
-    Some(dir)
-}
-
-#[test]
-fn privileged_a_step_of_rbuild_builds_when_it_is_insecure_and_says_why_not_otherwise() {
-    if !is_root("an insecure step") {
-        return;
-    }
-    let fixture = Fixture::new("");
-    let Some(program) = program(&fixture) else { return };
-    let outside = fixture.home.work().join("outside.tar");
-    fixture.rbuild(build(&program.join("context"), &outside)).ok();
-    let inner = format!(
-        "/p/rbuild --root /store build --progress=plain {EPOCH} \
-         --build-context=busybox=oci-layout:///p/bases:busybox --output=type=oci,rewrite-timestamp=true,dest=/inside.tar /p/context"
-    );
-    let dockerfile = |security: &str| {
-        format!(
-            "FROM busybox\nCOPY --from=program /libraries /lib64/\nCOPY --from=program /libraries /lib/x86_64-linux-gnu/\nRUN --security={security} --mount=from=program,target=/p --mount=type=tmpfs,target=/store {inner}\n"
-        )
-    };
-    let with = format!("--build-context=program={}", program.display());
-    fixture.context.dockerfile(&dockerfile("sandbox"));
-    let refused = fixture.build().arg(&with).fails();
-    // Only the last rung can be entered there, and its steps cannot have devices.
-    refused.says("open a device on the file system of the store \"/dev/null\": Permission denied");
-    fixture.context.dockerfile(&dockerfile("insecure"));
-    let tree = fixture.home.work().join("tree");
-    let output = format!("--output=type=local,dest={}", tree.display());
-    let built = fixture
-        .build()
-        .args([&*with, "--allow=security.insecure", &output])
-        .ok();
-    built.says("building on rung 1 (root)");
-    assert_eq!(config(&tree.join("inside.tar")), config(&outside));
 }

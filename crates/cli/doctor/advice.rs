@@ -21,6 +21,11 @@ pub(super) fn to_enter(error: &UsernsError, machine: &Machine) -> Vec<String> {
              securityContext, or no --security-opt no-new-privileges"
                 .to_owned(),
         ),
+        UsernsError::Helper { text, .. } if text.contains("write to uid_map failed") => vec![
+            "in the container's image, so that these programs need not be root, which may not do it there:".to_owned(),
+            "  chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap".to_owned(),
+            "  setcap cap_setuid=ep /usr/bin/newuidmap; setcap cap_setgid=ep /usr/bin/newgidmap".to_owned(),
+        ],
         UsernsError::Sysctl { sysctl, needed, .. } => vec![
             format!("as root: sysctl -w {sysctl}={needed}"),
             format!("to keep it: echo {sysctl}={needed} > /etc/sysctl.d/60-rbuild.conf"),
@@ -30,6 +35,9 @@ pub(super) fn to_enter(error: &UsernsError, machine: &Machine) -> Vec<String> {
             confined(machine)
         }
         UsernsError::NotRoot => Vec::new(),
+        UsernsError::NoProc => {
+            one("not in a step without namespaces (rung chroot): it has no /proc, and no builder runs there".to_owned())
+        }
         UsernsError::Capabilities { missing } => {
             let names = missing.join(", ");
             one(if machine.kubernetes {
@@ -64,6 +72,12 @@ pub(super) fn to_run(error: &str, machine: &Machine) -> Vec<String> {
                     .to_owned(),
             ]
         };
+    }
+    if error.contains("--security=insecure helps") {
+        return vec![
+            "in a step of rbuild or BuildKit: RUN --security=insecure, with --allow security.insecure"
+                .to_owned(),
+        ];
     }
     if machine.ptrace_scope.as_deref() == Some("3") {
         return vec!["as root: sysctl -w kernel.yama.ptrace_scope=2   # takes a restart to lower".to_owned()];

@@ -31,18 +31,36 @@ const INSECURE: [(&str, u32, u32); 5] = [
     ("kvm", 10, 232),
     ("loop-control", 10, 237),
 ];
+/// Where nothing is mounted, devices are files of the store.
+fn no_devices(what: &'static str, path: &Path, why: &str) -> SetupError {
+    let text = format!(": {why}; in a step of rbuild or BuildKit, --security=insecure helps");
+    SetupError::refused(what, path, text)
+}
+
 /// Makes the six nodes, and the links that lead nowhere without `/proc`, in a plain directory. Nothing else there is a device
 /// for a step that may make none.
 pub(crate) fn make_plain(dev: BorrowedFd<'_>) -> Result<(), SetupError> {
     for (name, major, minor) in CHARACTER {
         let shown = Path::new("/dev").join(name);
         let mode = Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
-            .during("make device", &shown)?;
+        match rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, makedev(major, minor)) {
+            Err(Errno::PERM) => return Err(no_devices("make device", &shown, "root makes none here")),
+            made => made.during("make device", &shown)?,
+        }
     }
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dev, "null", flags, Mode::empty())
-        .during("open a device on the file system of the store", "/dev/null")?;
+    let zero = Path::new("/dev/zero");
+    let opened = rustix::fs::openat(dev, "zero", OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    let opened = match opened {
+        Err(Errno::ACCESS) => {
+            let why = "the file system of the store opens none (nodev): --root names another";
+            return Err(no_devices("open device", zero, why));
+        }
+        opened => opened.during("open device", zero)?,
+    };
+    // In a step of rung one-id a device is an empty file, whatever is said of it.
+    if rustix::io::read(&opened, &mut [0_u8; 1]).during("read device", zero)? == 0 {
+        return Err(no_devices("read device", zero, "it is recorded and not there"));
+    }
     for (name, target) in LINKS
         .into_iter()
         .filter(|(_, target)| target.starts_with("/proc/self/"))

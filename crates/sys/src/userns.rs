@@ -32,6 +32,9 @@ pub enum UsernsError {
     /// The process has more than one thread.
     #[error("namespaces must be entered before a process has {0} threads")]
     Threads(usize),
+    /// Nothing of processes is shown.
+    #[error("there is no /proc here, as in a step without namespaces")]
+    NoProc,
     /// The caller has no subordinate ids, or too few to be of use.
     #[error(
         "{file} gives user {user} no range of ids: have root run `usermod --add-sub{kind}s 100000-165535 {user}`"
@@ -157,9 +160,12 @@ pub fn enter(wanted: Choice) -> Result<Entered, LadderError> {
 }
 
 fn one_thread() -> Result<(), UsernsError> {
-    let threads = std::fs::read_dir("/proc/self/task").map_err(|source| UsernsError::Read {
-        path: "/proc/self/task".into(),
-        source,
+    let threads = std::fs::read_dir("/proc/self/task").map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => UsernsError::NoProc,
+        _ => UsernsError::Read {
+            path: "/proc/self/task".into(),
+            source,
+        },
     })?;
     match threads.count() {
         1 => Ok(()),
