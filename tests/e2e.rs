@@ -44,6 +44,7 @@ mod remote;
 mod rootless;
 mod rows;
 mod run;
+mod rungs;
 mod secrets;
 mod start_check;
 mod store;

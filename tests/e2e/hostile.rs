@@ -12,4 +12,5 @@ mod layers;
 mod mounts;
 mod neighbours;
 mod passing;
+mod reaching;
 mod steps;

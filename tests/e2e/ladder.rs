@@ -1,5 +1,7 @@
 //! The ladder: the same image from every rung, the choice told once, and what `rbuild doctor` says of them.
 
+mod images;
+
 use std::path::Path;
 
 use rbuild_testkit::command::TestHome;

@@ -4,6 +4,7 @@
 use std::fs;
 
 use rbuild_testkit::image::Files;
+use rbuild_testkit::machine;
 
 use crate::e2e::hostile::canary::{Rung, Site};
 use crate::e2e::rows::compiled;
@@ -18,8 +19,15 @@ FROM tools AS second
 RUN --mount=type=cache,target=/k,id=met passing take /k/s /k/done SECONDS >/took
 FROM first AS third
 RUN --mount=type=cache,target=/k,id=met cp /given /seen && touch /k/done
+FROM third AS fourth
+COPY --from=first /etc /copied/1/
+COPY --from=first /etc /copied/2/
+COPY --from=first /given /etc/kept /copied/3/
+RUN sleep 0.5
+COPY --from=first /etc /copied/4/
 FROM first AS last
 COPY --from=third /seen /seen
+COPY --from=fourth /copied /copied
 COPY --from=second /took /took
 ";
 
@@ -64,15 +72,56 @@ fn pass(rung: Rung, snapshotter: &[String]) {
 }
 
 #[test]
-fn beyond_descriptors_passed_through_a_socket_of_a_cache_do_not_reach_a_finished_layer() {
+fn row09_descriptors_passed_through_a_socket_of_a_cache_do_not_reach_a_finished_layer() {
     for rung in Rung::here() {
         pass(rung, &[]);
     }
 }
 
 #[test]
-fn beyond_where_layers_are_copies_passed_descriptors_do_not_reach_one_either() {
+fn row09_where_layers_are_copies_passed_descriptors_do_not_reach_one_either() {
     for rung in Rung::with_mounts() {
         pass(rung, &["--snapshotter=native".to_owned()]);
+    }
+    if machine::program("fuse-overlayfs").is_some() && std::path::Path::new("/dev/fuse").exists() {
+        pass(Rung::Root, &["--snapshotter=fuse-overlayfs".to_owned()]);
+    }
+}
+
+/// A stage exchanges a part of a cache with a link, and another mounts that part again and again. In the cache is a directory of
+/// the canary's path too: the link means that one, and the canary's never.
+const EXCHANGED: &str = "FROM busybox AS tools
+COPY passing /bin/
+RUN --mount=type=cache,target=/k,id=part rm -rf /k/* && mkdir -p /k/sub /kCANARY && echo own >/k/sub/own && echo own >/kCANARY/own && ln -s CANARY /k/l
+FROM tools AS exchanging
+RUN --mount=type=cache,target=/k,id=part passing exchange /k sub l /k/end SECONDS >/exchanged
+FROM tools AS mounting
+MOUNTS
+RUN --mount=type=cache,target=/k,id=part touch /k/end
+FROM mounting
+COPY --from=exchanging /exchanged /exchanged
+";
+
+#[test]
+fn row17_a_part_of_a_cache_that_another_stage_exchanges_is_the_caches_own() {
+    for rung in Rung::here() {
+        let site = Site::on(rung, "");
+        let Some(passing) = compiled(&site.fixture, "passing.c", "passing", &["-static"]) else {
+            return;
+        };
+        let context = &site.fixture.context;
+        context
+            .file("passing", fs::read(&passing).unwrap())
+            .mode("passing", 0o755);
+        let mounts = "RUN --mount=type=cache,source=sub,target=/m,id=part cat /m/own /m/secret >>/seen 2>/dev/null; true\n".repeat(12);
+        let dockerfile = EXCHANGED
+            .replace("CANARY", &site.canary.absolute())
+            .replace("MOUNTS\n", &mounts)
+            .replace("SECONDS", if rung == Rung::Chroot { "1" } else { "30" });
+        context.dockerfile(&dockerfile);
+        let files = site.works(&["--no-cache".to_owned()]);
+        assert_eq!(files.text("seen"), Some(&*"own\n".repeat(12)), "{rung:?}");
+        let times: u32 = files.text("exchanged").unwrap().trim().parse().unwrap();
+        assert!(times > 500, "{rung:?}: exchanged {times} times only");
     }
 }

@@ -3,6 +3,10 @@
  *
  * passing give SOCKET SECONDS
  * passing take SOCKET DONE SECONDS
+ *
+ * And a step that exchanges two names of a directory until a file is there, and says how often:
+ *
+ * passing exchange DIRECTORY NAME NAME END SECONDS
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FILES 4
@@ -59,6 +64,18 @@ static void answer(const char *what, long result) {
     printf("%s: %s\n", what, result >= 0 ? "DONE" : strerror(errno));
 }
 
+static int exchange(int dir, const char *one, const char *other, const char *end, int seconds) {
+    int done = 0;
+    time_t until = time(NULL) + seconds;
+    while (time(NULL) < until && access(end, F_OK) != 0) {
+        for (int times = 0; times < 10; times++)
+            done += renameat2(dir, one, dir, other, RENAME_EXCHANGE) == 0;
+        /* The kernel lets nobody look a path up while names change without a pause. */
+        usleep(100);
+    }
+    return done;
+}
+
 static int take(const char *path, const char *done, int seconds) {
     struct sockaddr_un address;
     int here = at(path, &address);
@@ -100,6 +117,9 @@ static int take(const char *path, const char *done, int seconds) {
     int again = open(name, O_WRONLY | O_TRUNC);
     answer("reopen", again);
     answer("reopened write", again < 0 ? -1 : pwrite(again, "bad\n", 4, 0));
+    /* Whoever reads the layer now meets a directory that comes and goes. */
+    answer("name", symlinkat("/", files[2], "other"));
+    printf("exchanged: %d\n", exchange(files[2], "etc", "other", "/none", 2) > 100);
     return 0;
 }
 
@@ -108,5 +128,10 @@ int main(int count, char **words) {
         return give(words[2], atoi(words[3]));
     if (count == 5 && strcmp(words[1], "take") == 0)
         return take(words[2], words[3], atoi(words[4]));
+    if (count == 7 && strcmp(words[1], "exchange") == 0) {
+        int dir = open(words[2], O_RDONLY | O_DIRECTORY);
+        printf("%d\n", exchange(dir, words[3], words[4], words[5], atoi(words[6])));
+        return 0;
+    }
     return 2;
 }
