@@ -202,7 +202,9 @@ impl Case {
         }
         fs::create_dir_all(dir.join("secrets"))?;
         for (id, value) in &self.recipe.secrets {
-            fs::write(dir.join("secrets").join(id), value)?;
+            let path = dir.join("secrets").join(id);
+            fs::create_dir_all(path.parent().context("an id is a name")?)?;
+            fs::write(path, value)?;
         }
         Ok(())
     }
@@ -351,11 +353,46 @@ impl Expectation {
             .collect()
     }
 
+    /// Sentences about what is different in an error, told in `line` and shown by `shown`: its words, and the lines of the
+    /// Dockerfile.
+    #[must_use]
+    pub fn error_differences(&self, line: &str, shown: Option<&str>) -> Vec<String> {
+        let mut found = Vec::new();
+        let (have, want) = (message(line), message(self.error.as_deref().unwrap_or_default()));
+        if have != want {
+            found.push(format!("`{have}`, not `{want}`"));
+        }
+        if shown != self.excerpt.as_deref() {
+            let quoted =
+                |excerpt: Option<&str>| excerpt.map_or("none".to_owned(), |text| format!("{text:?}"));
+            found.push(format!(
+                "excerpt {}, not {}",
+                quoted(shown),
+                quoted(self.excerpt.as_deref())
+            ));
+        }
+        found
+    }
+
     /// What is different in the answer to a question, if anything is.
     #[must_use]
     pub fn answer_difference(&self, have: &str) -> Option<String> {
         let want = self.answer.as_deref().unwrap_or_default();
         (want != have).then(|| format!("the answer is\n{have}\nand not\n{want}"))
+    }
+}
+
+/// An error without what the two programs put in front of every one, and without the name of a thing that is new in each run.
+fn message(text: &str) -> String {
+    const REF: &str = "checksum of ref ";
+    let mut text = text;
+    for prefix in ["error: ", "ERROR: ", "failed to build: ", "failed to solve: "] {
+        text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    let parts = text.split_once(REF);
+    match parts.and_then(|(head, rest)| Some((head, rest.split_once(": ")?.1))) {
+        Some((head, rest)) => format!("{head}{REF}REF: {rest}"),
+        None => text.to_owned(),
     }
 }
 
