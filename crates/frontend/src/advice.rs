@@ -175,6 +175,7 @@ fn copied(
     files: &SourcesAndDestination,
     from: Option<StageIndex>,
 ) {
+    one_name(lowering, site, files);
     let state = &lowering.stages.list[site.stage].state;
     let clean = |word: &String| path::clean(&expanded(lowering, word, &state.env));
     let sources: Vec<String> = files.paths.iter().map(clean).collect();
@@ -194,6 +195,26 @@ fn copied(
         from,
     };
     keep(lowering, site, NoteKind::Copy(note));
+}
+
+/// Several sources need a directory, and it is the slash behind its name that says so.
+fn one_name(lowering: &mut Lowering<'_>, site: Site<'_>, files: &SourcesAndDestination) {
+    if files.paths.len() + files.contents.len() < 2 {
+        return;
+    }
+    let state = &lowering.stages.list[site.stage].state;
+    let destination = expanded(lowering, &files.destination, &state.env);
+    if destination.ends_with('/') || matches!(path::base(&destination), "." | "..") {
+        return;
+    }
+    let instruction = &site.command.instruction;
+    let message = format!(
+        "several sources and {destination:?} without a slash behind it: unless that is a directory already, each replaces the one before it"
+    );
+    let (span, comments) = (instruction.span, &instruction.comments);
+    lowering
+        .lint
+        .warn(Rule::ManySourcesOneName, message, span, comments);
 }
 
 fn run_note(lowering: &Lowering<'_>, site: Site<'_>, run: &Run) -> RunNote {

@@ -31,6 +31,7 @@ pub enum Rule {
     SourceBeforeDependencies,
     SecretInValue,
     MissingLoader,
+    ManySourcesOneName,
 }
 
 /// Whose rule it is, and with that whether it is on.
@@ -64,12 +65,13 @@ impl Rule {
     }
 
     /// All of ours.
-    pub const OWN: [Self; 5] = [
+    pub const OWN: [Self; 6] = [
         Self::PackageCacheInLayer,
         Self::CopiedTreeChanged,
         Self::SourceBeforeDependencies,
         Self::SecretInValue,
         Self::MissingLoader,
+        Self::ManySourcesOneName,
     ];
 
     /// Whose rule it is.
@@ -81,7 +83,8 @@ impl Rule {
             | Self::CopiedTreeChanged
             | Self::SourceBeforeDependencies
             | Self::SecretInValue
-            | Self::MissingLoader => Origin::Own,
+            | Self::MissingLoader
+            | Self::ManySourcesOneName => Origin::Own,
             _ => Origin::BuildKit,
         }
     }
@@ -228,6 +231,11 @@ impl Rule {
                 "MissingLoader",
                 "A program needs a dynamic loader that the image does not have",
                 "docs/rules/missing-loader.md",
+            ),
+            Self::ManySourcesOneName => (
+                "ManySourcesOneName",
+                "Of several sources that are copied onto one name only the last one stays",
+                "docs/rules/many-sources-one-name.md",
             ),
         }
     }

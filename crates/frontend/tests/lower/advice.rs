@@ -50,6 +50,25 @@ fn silent(dockerfile: &str) {
 }
 
 #[test]
+fn many_sources_one_name() {
+    let said = |line: usize, name: &str| {
+        format!(
+            "ManySourcesOneName: several sources and {name:?} without a slash behind it: unless that is a directory already, each replaces the one before it (line {line})"
+        )
+    };
+    only("FROM debian:12\nCOPY a b /srv/app\n", &said(2, "/srv/app"));
+    only("FROM debian:12\nENV D=out\nADD a b $D\n", &said(3, "out"));
+    only("FROM debian:12\nCOPY <<A b /f\nx\nA\n", &said(2, "/f"));
+    silent("FROM debian:12\nCOPY a b /srv/app/\n");
+    silent("FROM debian:12\nCOPY a b .\n");
+    silent("FROM debian:12\nCOPY a b ../..\n");
+    silent("FROM debian:12\nENV D=out/\nCOPY a b $D\n");
+    silent("FROM debian:12\nCOPY a /srv/app\n");
+    // How many a wildcard matches is not in the text.
+    silent("FROM debian:12\nCOPY *.txt /srv/app\n");
+}
+
+#[test]
 fn package_cache_in_layer() {
     only(
         "FROM debian:12\nRUN apt-get update && apt-get install -y curl\n",
