@@ -16,6 +16,7 @@ mod cache_transfer;
 mod chroot;
 mod created;
 mod daemon;
+mod descriptors;
 mod docker_engine;
 mod drop_in;
 mod engine_load;

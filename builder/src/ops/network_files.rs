@@ -217,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn item52_a_step_on_the_hosts_network_gets_the_hosts_file() {
+        let stub = b"# systemd-resolved\nnameserver 127.0.0.53\noptions edns0\n";
+        assert_eq!(Dns::default().apply(stub), stub, "a stub is reachable there");
+        let own = std::fs::read(RESOLV_CONF).unwrap_or_default();
+        let given = resolv_conf(true, &Dns::default()).unwrap();
+        assert_eq!(given.trim_ascii_end(), own.trim_ascii_end());
+    }
+
+    #[test]
     fn servers_on_loopback_are_left_out_of_a_network_of_its_own() {
         let kept = without_loopback(b"search lan\nnameserver 127.0.0.53\nnameserver 9.9.9.9\noptions edns0");
         assert_eq!(

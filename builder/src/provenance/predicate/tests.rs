@@ -31,7 +31,7 @@ fn invocation() -> Invocation {
     }
 }
 
-const ATTRS: [(&str, &str); 9] = [
+const ATTRS: [(&str, &str); 10] = [
     ("build-arg:FOO", "bar"),
     ("label:lbl", "abc"),
     ("context:foo", "https://u:secretpw@h/x"),
@@ -40,6 +40,7 @@ const ATTRS: [(&str, &str); 9] = [
     ("filename", "Dockerfile"),
     ("vcs:source", "https://u:secretpw@h/r"),
     ("vcs:revision", "123"),
+    ("vcs:localdir:context", "sub/dir"),
     ("vcs:empty", ""),
 ];
 
@@ -85,18 +86,62 @@ fn row41_max_says_all_but_what_is_the_hosts_and_what_is_secret() {
     let metadata = &found["runDetails"]["metadata"];
     assert_eq!(
         metadata["buildkit_metadata"]["vcs"],
-        json!({"source": "https://xxxxx:xxxxx@h/r", "revision": "123"})
+        json!({"source": "https://xxxxx:xxxxx@h/r", "revision": "123", "localdir:context": "sub/dir"})
     );
     assert_eq!(
         metadata["buildkit_completeness"],
         json!({"request": true, "resolvedDependencies": false})
     );
     assert_eq!(metadata["startedOn"], "1970-01-01T00:00:10Z");
+    assert_eq!(metadata["finishedOn"], "1970-01-01T00:00:11Z");
+    assert_eq!(metadata["invocationId"], "i1");
     assert!(metadata.get("buildkit_hermetic").is_none());
+    assert!(metadata["buildkit_metadata"]["source"].is_object());
+    assert!(metadata["buildkit_metadata"]["layers"].is_object());
     let internal = &found["buildDefinition"]["internalParameters"];
     assert!(internal["buildConfig"].is_object());
     assert_eq!(internal["dockerfileVersion"], DOCKERFILE_VERSION);
     assert!(!found.to_string().contains("secretpw"));
+}
+
+#[test]
+fn who_built_where_and_whether_it_can_be_repeated_is_told_as_it_was_asked() {
+    let mut said = predicate(&capture(), &ATTRS, Mode::Max);
+    let found = said.to_json();
+    assert_eq!(
+        found["buildDefinition"]["buildType"],
+        "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md"
+    );
+    assert_eq!(
+        found["buildDefinition"]["internalParameters"]["builderPlatform"],
+        "linux/amd64"
+    );
+    assert_eq!(found["runDetails"]["builder"], json!({"id": ""}));
+    let metadata = &found["runDetails"]["metadata"];
+    assert!(metadata.get("buildkit_reproducible").is_none());
+    assert!(metadata["buildkit_metadata"].get("network").is_none());
+    said.options.builder_id = "https://ci.example.invalid/7".to_owned();
+    said.options.reproducible = true;
+    let found = said.to_json();
+    assert_eq!(
+        found["runDetails"]["builder"],
+        json!({"id": "https://ci.example.invalid/7"})
+    );
+    assert_eq!(found["runDetails"]["metadata"]["buildkit_reproducible"], true);
+    let proxied = Capture {
+        proxy_network: true,
+        ..capture()
+    };
+    let found = predicate(&proxied, &ATTRS, Mode::Min).to_json();
+    assert_eq!(
+        found["runDetails"]["metadata"]["buildkit_metadata"]["network"],
+        json!({"mode": "proxy"})
+    );
+    let definition = predicate(&capture(), &[], Mode::Min).to_json();
+    assert_eq!(
+        definition["buildDefinition"]["externalParameters"]["request"]["frontend"],
+        "dockerfile.v0"
+    );
 }
 
 #[test]

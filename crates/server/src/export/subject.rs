@@ -107,6 +107,47 @@ fn empty_config(platform: Option<&Platform>) -> ImageConfig {
         os_features: platform.os_features,
         ..ImageConfig::default()
     };
-    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    config.config.working_dir = "/".to_owned();
+    // Windows has its own search path.
+    if config.os != "windows" {
+        config.config.env =
+            vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(platform: Option<&Platform>) -> serde_json::Value {
+        serde_json::to_value(empty_config(platform)).unwrap()
+    }
+
+    #[test]
+    fn an_image_that_nobody_described_has_the_least_there_is() {
+        let host = Platform::host();
+        let config = json(None);
+        assert_eq!(config["os"], host.os.as_str());
+        assert_eq!(config["architecture"], host.architecture.as_str());
+        assert_eq!(
+            config["config"],
+            serde_json::json!({
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                "WorkingDir": "/",
+            })
+        );
+        assert_eq!(config["rootfs"]["type"], "layers");
+        let arm: Platform = "linux/arm/v7".parse().unwrap();
+        let config = json(Some(&arm));
+        assert_eq!(
+            (&config["architecture"], &config["variant"]),
+            (&"arm".into(), &"v7".into())
+        );
+        let windows: Platform = "windows/amd64".parse().unwrap();
+        assert_eq!(
+            json(Some(&windows))["config"],
+            serde_json::json!({"WorkingDir": "/"})
+        );
+    }
 }

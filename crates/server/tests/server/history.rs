@@ -60,6 +60,33 @@ async fn call<A: Message + Default>(bench: &Bench, method: &str, question: &impl
     (Code::from_i32(at_once.or(later).unwrap()), answers)
 }
 
+/// Clients name a build by these when they list them (`util/history/name.go` of buildx).
+#[tokio::test]
+async fn privileged_what_a_client_calls_a_build_stands_in_its_record() {
+    let bench = Bench::new();
+    let attrs = [
+        ("build-arg:BUILDKIT_BUILD_NAME", "nightly"),
+        ("vcs:localdir:context", "sub"),
+        ("vcs:source", "https://example.invalid/r.git"),
+    ];
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    let request = SolveRequest {
+        r#ref: "named".to_owned(),
+        session: "none".to_owned(),
+        definition: Some(hello("x")),
+        frontend_attrs: attrs.map(owned).into(),
+        ..SolveRequest::default()
+    };
+    bench.solve(request).await.unwrap();
+    let records = records(&bench).await;
+    let [record] = records.as_slice() else {
+        panic!("one build, not {records:?}");
+    };
+    for (key, value) in attrs {
+        assert_eq!(record.frontend_attrs.get(key).map(String::as_str), Some(value));
+    }
+}
+
 async fn read(bench: &Bench, digest: &str, offset: i64, size: i64) -> (Code, Vec<u8>) {
     let question = ReadContentRequest {
         digest: digest.to_owned(),
