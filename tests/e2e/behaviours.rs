@@ -3,7 +3,8 @@
 use std::os::unix::fs::symlink;
 
 use rbuild_testkit::base;
-use rbuild_testkit::image::OciLayout;
+use rbuild_testkit::image::{Image, OciLayout};
+use rbuild_testkit::machine;
 
 use crate::e2e::fixture::{Fixture, busybox_argument, is_root};
 
@@ -29,6 +30,25 @@ fn item14_a_proxy_argument_reruns_nothing_unless_it_is_declared() {
         declared.files().unwrap().text("seen"),
         Some("http://two.invalid\n")
     );
+}
+
+#[test]
+fn item31_an_owner_that_is_not_known_is_warned_of() {
+    let fixture = Fixture::new("FROM busybox\nCOPY --chown=nosuchuser:mail f /f\n");
+    fixture.context.file("f", "x");
+    let (ran, image) = fixture.image(&[]);
+    let files = image.files().unwrap();
+    let file = files.get("f").expect("the file");
+    assert_eq!((file.uid, file.gid), (0, 8));
+    assert!(
+        ran.stderr.contains("no user \"nosuchuser\" in /etc/passwd"),
+        "{ran}"
+    );
+    fixture
+        .context
+        .dockerfile("FROM busybox\nCOPY --chown=daemon:mail f /f\n");
+    let (ran, _) = fixture.image(&[]);
+    assert!(!ran.stderr.contains("/etc/passwd"), "{ran}");
 }
 
 #[test]
@@ -204,6 +224,89 @@ fn item60_two_mounts_of_one_context_see_all_that_either_needs() {
     );
 }
 
+/// Entries of the layer with that number: path and time.
+fn times(image: &Image, layer: usize) -> Vec<(String, u64)> {
+    let entries = image.layer_entries(layer).unwrap();
+    entries
+        .into_iter()
+        .map(|(path, facts)| (path, facts.mtime))
+        .collect()
+}
+
+/// The image of the fast tier that is called busybox.
+fn busybox() -> Image {
+    let bases = OciLayout::open(&base::layout().unwrap())
+        .and_then(|layout| layout.images())
+        .unwrap();
+    let is_it =
+        |base: &Image| base.descriptor["annotations"]["org.opencontainers.image.ref.name"] == "busybox";
+    bases.into_iter().find(is_it).expect("the busybox base")
+}
+
+#[test]
+fn item71_the_root_of_a_step_follows_no_redirects() {
+    let fixture =
+        Fixture::new("FROM busybox\nRUN awk '$2 == \"/\" {print $3, $4}' /proc/self/mounts > /root-mount\n");
+    let (_, image) = fixture.image(&[]);
+    let files = image.files().unwrap();
+    let root = files.text("root-mount").expect("a line");
+    if !root.starts_with("overlay ") {
+        machine::skip("the roots of steps are no overlays on this machine");
+        return;
+    }
+    assert!(
+        root.contains("redirect_dir=nofollow") && !root.contains("metacopy=on"),
+        "{root}"
+    );
+}
+
+#[test]
+fn item74_the_types_of_a_base_become_those_of_the_image_and_its_bytes_stay() {
+    const OCI: &str = "application/vnd.oci.image.";
+    const DOCKER: &str = "application/vnd.docker.";
+    let fixture = Fixture::new("FROM busybox\nRUN echo x > /x\n");
+    let base = busybox();
+    let mut bytes_of_base = Vec::new();
+    for (attributes, family, config, layer) in [
+        ("", OCI, "config.v1+json", "layer.v1.tar"),
+        (
+            ",oci-mediatypes=false",
+            DOCKER,
+            "container.image.v1+json",
+            "image.rootfs.diff.tar",
+        ),
+    ] {
+        let archive = fixture.archive();
+        let output = format!("--output=type=oci,dest={}{attributes}", archive.display());
+        fixture.build().arg(output).ok();
+        let image = OciLayout::open(&archive)
+            .and_then(|layout| layout.image())
+            .unwrap();
+        let kind = |value: &serde_json::Value| value["mediaType"].as_str().unwrap_or("none").to_owned();
+        let starts = |value: String, with: String| assert!(value.starts_with(&with), "{value}, not {with}");
+        starts(
+            kind(&image.manifest),
+            format!(
+                "{family}{}",
+                if family == OCI {
+                    "manifest.v1"
+                } else {
+                    "distribution.manifest.v2"
+                }
+            ),
+        );
+        starts(kind(&image.manifest["config"]), format!("{family}{config}"));
+        let layers = image.manifest["layers"].as_array().unwrap();
+        assert_eq!(layers.len(), base.layer_count() + 1);
+        for each in layers {
+            starts(kind(each), format!("{family}{layer}"));
+        }
+        bytes_of_base.push(layers[0]["digest"].clone());
+    }
+    assert_eq!(bytes_of_base[0], base.manifest["layers"][0]["digest"]);
+    assert_eq!(bytes_of_base[1], bytes_of_base[0], "another type, the same bytes");
+}
+
 #[test]
 fn item75_rewritten_times_leave_the_layers_of_the_base_as_they_are() {
     let fixture = Fixture::new("FROM busybox\nCOPY --link f /f\nRUN touch /g\n");
@@ -220,17 +323,20 @@ fn item75_rewritten_times_leave_the_layers_of_the_base_as_they_are() {
     let image = OciLayout::open(&archive)
         .and_then(|layout| layout.image())
         .unwrap();
-    let bases = OciLayout::open(&base::layout().unwrap())
-        .and_then(|layout| layout.images())
-        .unwrap();
-    let base = bases
-        .iter()
-        .find(|base| base.descriptor["annotations"]["org.opencontainers.image.ref.name"] == "busybox")
-        .expect("the busybox base");
-    let layers = |config: &serde_json::Value| config["rootfs"]["diff_ids"].as_array().unwrap().clone();
-    let (own, below) = (layers(&image.config), layers(&base.config));
-    assert_eq!(own[..below.len()], below);
-    assert_eq!(own.len(), below.len() + 2);
+    let base = busybox();
+    let below = base.layer_count();
+    let layers = |image: &Image| image.manifest["layers"].as_array().unwrap().clone();
+    let (own, of_base) = (layers(&image), layers(&base));
+    assert_eq!(own.len(), below + 2);
+    for (own, of_base) in own.iter().zip(&of_base) {
+        assert_eq!(own["digest"], of_base["digest"], "byte for byte");
+    }
+    assert_eq!(times(&image, below), [("f".to_owned(), 1)]);
+    let of_step = times(&image, below + 1);
+    assert!(
+        of_step.contains(&("g".to_owned(), 1)) && of_step.iter().all(|(_, time)| *time <= 1),
+        "{of_step:?}"
+    );
 }
 
 #[test]

@@ -210,7 +210,12 @@ fn files_belong_to_root_and_git_is_left_out() {
     let remote = Remote::new();
     let r = &remote.repository;
     r.file("a", "a").file("run.sh", "x").link("l", "a");
-    fs::set_permissions(r.dir().join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    r.file("deep/f", "f").file("own", "o");
+    let chmod =
+        |name: &str, mode| fs::set_permissions(r.dir().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    chmod("run.sh", 0o700);
+    chmod("own", 0o600);
+    chmod("deep", 0o711);
     r.commit();
     let (_, image) = remote.adding("", "").image(&[]);
     let files = image.files().unwrap();
@@ -220,7 +225,12 @@ fn files_belong_to_root_and_git_is_left_out() {
     };
     assert_eq!(facts("got/a"), (0o644, 0, 0));
     assert_eq!(facts("got/run.sh"), (0o755, 0, 0));
-    assert_eq!(files.text("seen"), Some("/got\n/got/a\n/got/l\n/got/run.sh\n"));
+    assert_eq!(facts("got/own"), (0o644, 0, 0));
+    assert_eq!(facts("got/deep"), (0o755, 0, 0));
+    assert_eq!(
+        files.text("seen"),
+        Some("/got\n/got/a\n/got/deep\n/got/deep/f\n/got/l\n/got/own\n/got/run.sh\n")
+    );
 }
 
 #[test]

@@ -100,6 +100,28 @@ fn privileged_item76_everything_else_matters() {
 }
 
 #[test]
+fn privileged_item76_of_the_kernels_attributes_only_capabilities_matter() {
+    let hash = |name: &std::ffi::CStr, value: &[u8]| {
+        let w = tree();
+        rustix::fs::setxattr(w.path("src/d/a"), name, value, XattrFlags::empty())
+            .ok()
+            .map(|()| w.hash(&cp("d", "/")))
+    };
+    let before = tree().hash(&cp("d", "/"));
+    // cap_net_bind_service+ep, revision 2 of vfs_cap_data (linux/capability.h).
+    let capability: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let Some(capable) = hash(c"security.capability", &capability) else {
+        println!("SKIP: needs root to give a file a capability");
+        return;
+    };
+    assert_ne!(capable, before);
+    let label = hash(c"security.rbuild", b"label").expect("an attribute of root");
+    assert_eq!(label, before, "a label of a security module is the machine's");
+    let user = hash(c"user.rbuild", b"label").expect("an attribute of the owner");
+    assert_ne!(user, before);
+}
+
+#[test]
 fn item76_a_rename_under_a_wildcard_is_a_change() {
     let w = World::new();
     w.file("src/a.txt", "x");
