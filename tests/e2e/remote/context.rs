@@ -206,6 +206,117 @@ fn row38_a_dockerfile_is_not_read_through_a_link_out_of_the_context() {
 }
 
 #[test]
+fn row38_a_part_of_a_repository_is_no_context_outside_it() {
+    let (server, _root, repository) = served();
+    let fixture = Fixture::new("");
+    let canary = fixture.home.work().join("canary");
+    fs::create_dir(&canary).unwrap();
+    fs::write(canary.join("Dockerfile"), "FROM busybox\nRUN echo c4n4ry\n").unwrap();
+    fs::write(canary.join("i"), "keep # c4n4ry\n").unwrap();
+    repository
+        .file("Dockerfile", "FROM busybox\nCOPY . /all\n")
+        .file("keep", "kept")
+        .link("sub", &canary)
+        .link("sub2", "../..")
+        .link("a/b", "../../../etc")
+        .link(".dockerignore", canary.join("i"))
+        .file("twin/Dockerfile", "FROM busybox\nCOPY . /twin\n")
+        .link("twin/link", &canary)
+        .commit();
+    let url = server.url("/git/r.git");
+    let work = fixture.home.work().display().to_string();
+    for part in [
+        "#main:sub",
+        "#main:sub2",
+        "#main:a/b",
+        "#main:etc",
+        &format!("#main:{work}/canary"),
+    ] {
+        let ran = fixture.build_of().arg(format!("{url}{part}")).fails();
+        assert!(
+            !ran.executed().iter().any(|step| step.contains("RUN")),
+            "{part}\n{ran}"
+        );
+        ran.never_says("c4n4ry");
+    }
+    // What leads above the repository ends at its root.
+    let (ran, files) = build(&fixture, &[], &format!("{url}#main:../.."));
+    ran.never_says("c4n4ry");
+    assert_eq!(
+        files.text("all/keep"),
+        Some("kept"),
+        "an ignore file outside says nothing about what is inside"
+    );
+    let (_, files) = build(&fixture, &[], &format!("{url}#main:twin"));
+    assert!(files.get("twin/Dockerfile").is_some());
+    assert!(files.text("twin/link/i").is_none(), "a link stays a link");
+}
+
+#[test]
+fn row38_an_archive_whose_dockerfile_is_a_link_writes_and_quotes_nothing_outside() {
+    let server = WebServer::start();
+    let fixture = Fixture::new("FROM busybox\nCOPY a /a\n");
+    let canary = fixture.home.work().join("canary");
+    fs::create_dir(&canary).unwrap();
+    fs::write(canary.join("secret"), "root:c4n4ry:1:0:99999:7:::\n").unwrap();
+    let whole = |dockerfile: &str| {
+        LayerBuilder::new()
+            .symlink("Dockerfile", dockerfile)
+            .symlink("out", &canary.display().to_string())
+            .file("real", Attributes::mode(0o644), b"FROM busybox\nCOPY a /a\n")
+            .file("a", Attributes::mode(0o644), b"a")
+            .finish()
+    };
+    let written = canary.join("D").display().to_string();
+    let read = canary.join("secret").display().to_string();
+    let broken = |mut tar: Vec<u8>| {
+        // In the middle of the header behind the links.
+        tar.truncate(1024 + 100);
+        tar
+    };
+    let torn = {
+        let mut tar = whole(&written);
+        tar[1024..1536].fill(b'x');
+        tar
+    };
+    server
+        .put("/written.tar", Page::of(whole(&written)))
+        .put("/broken.tar", Page::of(broken(whole(&written))))
+        .put("/torn.tar", Page::of(torn))
+        .put("/read.tar", Page::of(whole(&read)))
+        .put("/relative.tar", Page::of(whole("../../../../../../etc/shadow")))
+        .put("/twin.tar", Page::of(whole("real")));
+    let own = fixture.context.dir().join("Dockerfile").display().to_string();
+    for path in [
+        "/written.tar",
+        "/broken.tar",
+        "/torn.tar",
+        "/read.tar",
+        "/relative.tar",
+    ] {
+        let url = server.url(path);
+        fixture
+            .build_of()
+            .arg(&url)
+            .fails()
+            .never_says("c4n4ry")
+            .never_says("root:");
+        fixture
+            .build_of()
+            .args(["-f", "out/secret", &url])
+            .fails()
+            .never_says("c4n4ry");
+    }
+    // A Dockerfile of this machine beside such an archive is written nowhere.
+    let (_, files) = build(&fixture, &["-f", &own], &server.url("/written.tar"));
+    assert_eq!(files.text("a"), Some("a"));
+    assert!(!canary.join("D").exists());
+    assert_eq!(fs::read_dir(&canary).unwrap().count(), 1);
+    let (_, files) = build(&fixture, &[], &server.url("/twin.tar"));
+    assert_eq!(files.text("a"), Some("a"), "a link inside is fine");
+}
+
+#[test]
 fn row41_credentials_of_a_context_are_not_shown() {
     let (server, _root, repository) = served();
     repository.file("Dockerfile", DOCKERFILE).commit();

@@ -575,6 +575,38 @@ fn row39_submodules_take_nothing_of_the_host_and_nothing_of_git_runs() {
     }
 }
 
+/// A repository in which each commit has the one before it as a submodule: as deep as it has commits.
+#[test]
+fn row39_submodules_in_submodules_have_an_end() {
+    const LEVELS: usize = 30;
+    let remote = Remote::new();
+    let r = &remote.repository;
+    let modules = format!("[submodule \"s\"]\n\tpath = s\n\turl = {}\n", remote.url(""));
+    r.file("f", "the last");
+    r.git(&["add", "f"]);
+    r.git(&["commit", "-q", "-m", "0"]);
+    r.file(".gitmodules", &modules);
+    r.git(&["add", ".gitmodules"]);
+    for level in 1..=LEVELS {
+        let below = r.git(&["rev-parse", "HEAD"]);
+        let entry = format!("160000,{},s", below.trim());
+        r.git(&["update-index", "--add", "--cacheinfo", &entry]);
+        r.git(&["commit", "-q", "-m", &level.to_string()]);
+    }
+    let fixture = remote.adding("", "#main");
+    let before = fixture.residue();
+    let (_, image) = fixture.image(&[]);
+    let deepest = format!("got/{}f", "s/".repeat(LEVELS));
+    let files = image.files().unwrap();
+    assert_eq!(files.text(&deepest), Some("the last"));
+    assert!(
+        files
+            .paths()
+            .all(|path| !path.contains("/.git/") && !path.ends_with("/.git"))
+    );
+    fixture.assert_clean_since(&before);
+}
+
 #[test]
 fn row39_neither_the_users_settings_nor_those_of_a_directory_count() {
     let remote = Remote::new();

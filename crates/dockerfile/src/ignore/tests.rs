@@ -258,6 +258,35 @@ fn row50_a_line_has_a_limit() {
     assert_eq!(read_patterns(&text), Err(IgnoreError::LineTooLong { line: 2 }));
 }
 
+#[test]
+fn row50_odd_lines_are_patterns_or_errors_with_their_line_and_never_more() {
+    for (line, good) in [
+        ("[", false),
+        ("[a-", false),
+        ("[^]", false),
+        ("[]a]", false),
+        ("a\\", false),
+        ("!", false),
+        ("!!", true),
+        ("**", true),
+        ("a\0b", true),
+        ("[a]", true),
+        ("\\[", true),
+        ("\u{feff}x", true),
+    ] {
+        let text = format!("first\n{line}\nlast\n");
+        let patterns = read_patterns(text.as_bytes()).unwrap();
+        assert_eq!(patterns.len(), 3, "{line:?}");
+        match PatternMatcher::new(&patterns) {
+            Ok(matcher) => {
+                assert!(good, "{line:?} is taken");
+                assert!(matcher.matches_or_parent_matches("last/x"), "{line:?}");
+            }
+            Err(_) => assert!(!good, "{line:?} is refused"),
+        }
+    }
+}
+
 fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();

@@ -43,7 +43,7 @@ fn grows_with_the_text(what: &str, n: usize, mut work: impl FnMut(usize)) {
 #[test]
 fn row50_dockerfiles_of_any_shape_take_linear_time() {
     type Shape = (&'static str, usize, fn(usize) -> String);
-    let shapes: [Shape; 9] = [
+    let shapes: [Shape; 14] = [
         ("instructions", 1_000, |n| {
             format!("FROM alpine\n{}", "RUN x\n".repeat(n))
         }),
@@ -81,6 +81,21 @@ fn row50_dockerfiles_of_any_shape_take_linear_time() {
         }),
         ("words in quotes", 4_000, |n| {
             format!("FROM alpine\nENV a=\"{}\"\n", "\\$ ' x".repeat(n))
+        }),
+        ("patterns to leave out", 1_000, |n| {
+            format!("FROM alpine\nCOPY {}. /d/\n", "--exclude=**/a*b ".repeat(n))
+        }),
+        ("wildcards as sources", 1_000, |n| {
+            format!("FROM alpine\nCOPY {}/d/\n", "a*b*c[x-z]/** ".repeat(n))
+        }),
+        ("working directories", 1_000, |n| {
+            format!("FROM alpine\n{}", "WORKDIR /a\n".repeat(n))
+        }),
+        ("words of an array", 4_000, |n| {
+            format!("FROM alpine\nCMD [\"a\"{}]\n", ", \"b\"".repeat(n))
+        }),
+        ("lines behind another escape", 60_000, |n| {
+            format!("# escape=`\nFROM alpine\nRUN {}x\n", "word `\n".repeat(n))
         }),
     ];
     for (what, n, shape) in shapes {
@@ -212,12 +227,30 @@ fn row50_hostile_text_does_not_take_the_memory_either() {
     let continued = format!("FROM alpine\nRUN {}x\n", "xxxxxxxxx\\\n".repeat(1_000_000));
     let opened = format!("FROM alpine\nRUN {}\n", "<<A ".repeat(16_000));
     let nested = format!("FROM alpine\nCMD {}{}\n", "[".repeat(30_000), "]".repeat(30_000));
+    let chain = (1..20_000).fold("FROM alpine AS s0\n".to_owned(), |mut text, i| {
+        writeln!(text, "FROM s{} AS s{i}", i - 1).unwrap();
+        text
+    });
+    let triggers = format!("FROM alpine AS a\n{}FROM a\n", "ONBUILD RUN x\n".repeat(20_000));
+    let workdirs = format!("FROM alpine\n{}", "WORKDIR a\n".repeat(20_000));
+    let million = "FROM alpine\n".repeat(1_000_000);
+    let unclosed = format!("FROM alpine\n{}", "RUN <<A\n".repeat(100_000));
+    let patterns = format!(
+        "FROM alpine\nENV A={}\nENV B=${{A%%*a*a*a*a*b}}${{A//*/x}}\n",
+        "a".repeat(60_000)
+    );
     for (what, text) in [
         ("doubling", doubling),
         ("large", large),
         ("continued", continued),
         ("opened", opened),
         ("nested", nested),
+        ("chain", chain),
+        ("triggers", triggers),
+        ("workdirs", workdirs),
+        ("million", million),
+        ("unclosed", unclosed),
+        ("patterns", patterns),
     ] {
         let before = peak();
         // Refused or not, it is over in bounded memory.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod advice;
 #[cfg(test)]
+mod any;
+#[cfg(test)]
 mod args;
 #[cfg(test)]
 mod bases;
