@@ -43,7 +43,8 @@ pub(super) fn deflate(input: &[u8], out: &mut Vec<u8>) {
             .checked_sub(1)
             .filter(|from| at - from <= DISTANCE_MAX)
             .map(|from| Match::around(input, told, at, from))
-            .filter(|found| found.len() >= WORTH_BYTES);
+            // One place stands for many words: what is equal may all lie behind, and then the next step would find itself.
+            .filter(|found| found.end > at && found.len() >= WORTH_BYTES);
         match found {
             Some(found) => {
                 blocks.literals(&input[told..found.start]);
@@ -264,6 +265,29 @@ mod tests {
             let (symbol, extra, bits) = length_code(len);
             assert!((257..=285).contains(&symbol) && extra < 1 << bits.max(1), "{len}");
         }
+    }
+
+    /// Two words of one place of the table, each behind the same bytes, which are not looked at themselves.
+    #[test]
+    fn what_is_equal_behind_two_words_of_one_place_comes_back() {
+        // With nothing found for so long, each step is the longest.
+        let first = (0..).scan(0, |at, _| {
+            let now = *at;
+            *at += 1 + (now >> PATIENCE_BITS).min(STEP_MAX - 1);
+            Some(now)
+        });
+        let first = first.skip_while(|at| *at < 4_000).next().unwrap();
+        let second = first + 8 * STEP_MAX;
+        let mut input = noise(second + 4_000, 11);
+        input.copy_within(first - 40..first, second - 40);
+        let word = *input[first..].first_chunk::<4>().unwrap();
+        let twin = (0_u32..).map(u32::to_le_bytes);
+        let twin = twin
+            .into_iter()
+            .find(|twin| place(*twin) == place(word) && twin[0] != word[0])
+            .unwrap();
+        input[second..second + 4].copy_from_slice(&twin);
+        size_of(&input);
     }
 
     #[test]
