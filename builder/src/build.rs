@@ -213,6 +213,9 @@ impl Prepared {
             parts.push(lowered);
         }
         let attester = Attester::new(&self.request, &resolver).await?;
+        if attester.tells_usage() {
+            job.usage.record();
+        }
         let images = resolver.looked_at();
         let build = Solving {
             job,

@@ -26,6 +26,7 @@ use crate::ops::define;
 pub use crate::ops::network_files::Dns;
 use crate::ops::{self, OpError};
 use crate::private_network::PrivateNetwork;
+use crate::provenance::usage::Usage;
 use crate::proxy_network::Captures;
 use crate::request::{Entitlement, OnError, StepRules};
 use crate::solve::{
@@ -115,6 +116,8 @@ pub struct Job {
     pub failures: Failures,
     /// Names it in provenance.
     pub invocation: Invocation,
+    /// How busy the machine is meanwhile, for provenance that tells it.
+    pub usage: Usage,
     /// Files of the client, each fetched once.
     pub uploads: ops::source::upload::Uploads,
     /// The step that failed first, kept as long as somebody wants to look at it.
@@ -168,6 +171,7 @@ impl Job {
             finals: straight::Finals::default(),
             failures: Failures::default(),
             invocation: Invocation::of(lease.dir()),
+            usage: Usage::default(),
             uploads: ops::source::upload::Uploads::default(),
             steps: settings.steps.clone().unwrap_or_else(|| {
                 let most = settings.jobs.unwrap_or(STEPS_MAX);

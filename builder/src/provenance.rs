@@ -11,3 +11,4 @@ pub mod predicate;
 pub mod purl;
 pub mod redact;
 pub mod request;
+pub mod usage;

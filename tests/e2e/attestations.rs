@@ -70,6 +70,7 @@ fn provenance_says_what_was_asked_for_and_of_what_it_was_made() {
     let metadata = &statement["predicate"]["runDetails"]["metadata"]["buildkit_metadata"];
     assert_eq!(metadata["source"]["infos"][0]["filename"], "Dockerfile");
     assert!(metadata["layers"]["step0:0"].is_array());
+    assert!(metadata.get("sysUsage").is_none(), "nobody asked");
     // No place of this machine is told.
     let home = fixture.home.work().display().to_string();
     assert!(!statement.to_string().contains(&home));
@@ -100,6 +101,23 @@ fn the_least_provenance_has_no_arguments_and_a_directory_gets_it_as_a_file() {
             .is_none_or(|args| args.get("build-arg:WHO").is_none())
     );
     assert!(predicate.get("buildConfig").is_none());
+}
+
+#[test]
+fn provenance_tells_how_busy_the_machine_was_when_it_is_asked() {
+    let fixture = Fixture::new("FROM scratch\nCOPY a /b\n");
+    fixture.context.file("a", "text");
+    let archive = fixture.archive();
+    let to = format!("--output=type=oci,dest={}", archive.display());
+    let flags = ["--attest=type=provenance,mode=min,capture-usage=true", &to];
+    fixture.build().args(flags).ok();
+    let (statements, _) = statements(&archive);
+    let metadata = &statements[0]["predicate"]["runDetails"]["metadata"]["buildkit_metadata"];
+    let samples = metadata["sysUsage"].as_array().expect("samples");
+    let last = samples.last().expect("the one at the end");
+    assert!(last["timestamp"].is_string(), "{last}");
+    assert!(last["cpuStat"]["user"].is_number() && last["procStat"]["processesRunning"].is_u64());
+    assert!(last["memoryStat"]["total"].as_u64().is_some_and(|kib| kib > 0));
 }
 
 #[test]

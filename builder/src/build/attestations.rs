@@ -80,6 +80,12 @@ impl<'a> Attester<'a> {
         })
     }
 
+    /// Whether it is told how busy the machine was.
+    pub(super) fn tells_usage(&self) -> bool {
+        let provenance = self.provenance.as_ref();
+        provenance.is_some_and(|options| options.capture_usage)
+    }
+
     /// Adds to `part` what is to be said of it.
     pub(super) async fn add(
         &self,

@@ -103,6 +103,9 @@ impl Draft {
     pub async fn tell(&self, job: &Arc<Job>) -> Result<Json, StoreError> {
         let mut predicate = self.predicate.clone();
         predicate.invocation.finished = crate::time::from_ms(crate::time::now_ms());
+        if self.options().capture_usage {
+            predicate.usage = job.usage.samples().await;
+        }
         if !self.steps.is_empty() {
             let layers = self.layers(job).await?;
             predicate.details.layers = (!layers.is_empty()).then(|| layers.into());

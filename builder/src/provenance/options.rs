@@ -28,6 +28,8 @@ pub struct Options {
     pub builder_id: String,
     /// `complete-materials`: a result whose materials are not all known is an error.
     pub complete_materials: bool,
+    /// `capture-usage`: how busy the machine was is told.
+    pub capture_usage: bool,
     /// `inline-only`: for exporters that can put it beside the image, and no others.
     pub inline_only: bool,
     /// `filename`: what exporters of files call it.
@@ -42,6 +44,7 @@ impl Default for Options {
             reproducible: false,
             builder_id: String::new(),
             complete_materials: false,
+            capture_usage: false,
             inline_only: false,
             filename: "provenance.json".to_owned(),
         }
@@ -83,6 +86,7 @@ impl Options {
             builder_id: attrs.get("builder-id").cloned().unwrap_or_default(),
             complete_materials: flag(attrs, "complete-materials")?,
             // As BuildKit: what is no bool says nothing.
+            capture_usage: flag(attrs, "capture-usage").unwrap_or(false),
             inline_only: flag(attrs, "inline-only").unwrap_or(false),
             filename: attrs.get("filename").cloned().unwrap_or(default.filename),
         })
@@ -120,6 +124,8 @@ mod tests {
         assert!(parse("reproducible", "maybe").is_err());
         assert!(parse("inline-only", "1").unwrap().inline_only);
         assert!(!parse("inline-only", "maybe").unwrap().inline_only);
+        assert!(parse("capture-usage", "true").unwrap().capture_usage);
+        assert!(!parse("capture-usage", "maybe").unwrap().capture_usage);
         let named = parse("filename", "x.json").unwrap();
         assert_eq!(
             (named.filename.as_str(), named.version),

@@ -120,6 +120,8 @@ pub struct Predicate {
     pub invocation: Invocation,
     /// What only [`Mode::Max`] says; empty otherwise.
     pub details: Details,
+    /// Samples of how busy the machine was; empty unless they are asked for.
+    pub usage: Vec<Json>,
 }
 
 impl Predicate {
@@ -165,6 +167,7 @@ impl Predicate {
             options,
             invocation,
             details,
+            usage: Vec::new(),
         })
     }
 
@@ -247,6 +250,8 @@ impl Predicate {
         put(&mut metadata, "vcs", vcs);
         put(&mut metadata, "source", self.details.source.clone());
         put(&mut metadata, "layers", self.details.layers.clone());
+        let usage = Some(self.usage.clone()).filter(|samples| !samples.is_empty());
+        put(&mut metadata, "sysUsage", usage);
         put(&mut metadata, "network", self.network.clone());
         metadata.into()
     }

@@ -119,6 +119,7 @@ pub async fn add(
         let everything = Options {
             version: SlsaVersion::V1,
             mode: Mode::Max,
+            capture_usage: true,
             builder_id: wanted.builder_id.clone(),
             ..Options::default()
         };

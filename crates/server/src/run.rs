@@ -75,6 +75,8 @@ async fn recorded(
         .map_err(|error| errors::builds_status(&error))?;
     let keep = !request.internal;
     if keep {
+        // Its history says how busy the machine was.
+        running.job.usage.record();
         core.history.begin(&request);
     }
     let id = request.r#ref.clone();
