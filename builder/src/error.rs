@@ -5,7 +5,7 @@ use std::error::Error;
 
 use rbuild_fileops::MissingSource;
 use rbuild_frontend::FrontendError;
-use rbuild_graph::{Graph, SourceRange, SourceText, VertexDigest};
+use rbuild_graph::{Graph, SourceLocation, SourceRange, SourceText, VertexDigest};
 pub use rbuild_registry::chain_text;
 use rbuild_store::{DiskError, IndexError, StoreError};
 
@@ -149,7 +149,7 @@ pub struct Place {
     /// First and last line, 1-based.
     pub lines: (u32, u32),
     /// All that is known of it: texts, and the places in each, in the order in which they were given. Empty for a place
-    /// that is lines of one text.
+    /// that is lines of one text and nothing else.
     pub all: Vec<(SourceText, Vec<SourceRange>)>,
 }
 
@@ -220,11 +220,14 @@ impl BuildError {
         match self {
             Self::Step { place, .. } | Self::ForeignFrontEnd { place, .. } => place.clone(),
             Self::Frontend { error, source_text } => {
-                let span = error.span?;
+                let span = error.span()?;
+                let lines =
+                    |span: &rbuild_dockerfile::Span| SourceLocation::lines(0, span.start, span.end).ranges;
+                let all = error.spans.iter().map(|span| (source_text.clone(), lines(span)));
                 Some(Place {
                     source: source_text.clone(),
                     lines: (span.start, span.end),
-                    all: Vec::new(),
+                    all: all.collect(),
                 })
             }
             Self::Left { error, .. } => error.place(),

@@ -98,7 +98,7 @@ async fn lint(
             let warnings = std::mem::take(&mut error.warnings);
             let failure = LintFailure {
                 message: chain_text(&error),
-                span: error.span,
+                spans: error.spans,
             };
             (warnings, Some(failure))
         }

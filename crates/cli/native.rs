@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use rbuild_builder::engine::{self as core, default_root};
 use rbuild_builder::engine_load::{self, EngineTarget, Given};
-use rbuild_builder::error::{BuildError, chain_text};
+use rbuild_builder::error::{BuildError, Place, chain_text};
 use rbuild_builder::image_files::CopyRules;
 use rbuild_builder::imagetools::{self, Combination, Combined, Found};
 use rbuild_builder::load::Loaded;
@@ -25,6 +25,7 @@ use rbuild_builder::run::RunRequest;
 use rbuild_builder::{save, transfer};
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
+use rbuild_graph::{SourcePosition, SourceText};
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Platform};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig, USER_AGENT};
 use rbuild_sandbox::{Confinement, Sandbox, SandboxError};
@@ -287,18 +288,35 @@ fn from_ms(milliseconds: i64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since))
 }
 
+/// All places of a failure, each once.
+fn sources(place: Place) -> Vec<Source> {
+    let of = |text: SourceText, spans| Source {
+        filename: text.filename,
+        text: text.text,
+        spans,
+    };
+    let line = |position: SourcePosition| u32::try_from(position.line).unwrap_or(0);
+    let mut found: Vec<Source> = Vec::new();
+    for (text, ranges) in place.all {
+        let spans = ranges.iter().map(|range| (line(range.start), line(range.end)));
+        let source = of(text, spans.collect());
+        if !found.contains(&source) {
+            found.push(source);
+        }
+    }
+    if found.is_empty() {
+        found.push(of(place.source, vec![place.lines]));
+    }
+    found
+}
+
 fn diagnostic(error: &BuildError) -> EngineError {
     if error.is_canceled() {
         return EngineError::Cancelled;
     }
-    let source = error.place().map(|place| Source {
-        filename: place.source.filename,
-        text: place.source.text,
-        spans: vec![place.lines],
-    });
     EngineError::Failed(Box::new(Diagnostic {
         message: error.message(),
-        source,
+        sources: error.place().map(sources).unwrap_or_default(),
         hints: error.hints(),
         exit_code: exit_code::of(error),
         ..Diagnostic::default()

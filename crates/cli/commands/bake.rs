@@ -234,7 +234,7 @@ fn told(error: &BakeError) -> CommandError {
         _ => None,
     };
     CommandError::Failed(Box::new(Diagnostic {
-        source,
+        sources: source.into_iter().collect(),
         ..Diagnostic::new(error.to_string())
     }))
 }

@@ -33,10 +33,10 @@ pub(super) fn print(call: &Call, answer: &SubrequestAnswer, env: &mut Env) -> Re
         let source = Source {
             filename: call.dockerfile.clone(),
             text: found.source,
-            spans: failure.span.iter().map(|span| (span.start, span.end)).collect(),
+            spans: failure.spans.iter().map(|span| (span.start, span.end)).collect(),
         };
         return Err(CommandError::Failed(Box::new(Diagnostic {
-            source: Some(source),
+            sources: vec![source],
             source_is_below: true,
             ..Diagnostic::new(failure.message)
         })));

@@ -26,6 +26,7 @@ use crate::lint::{LintWarning, Linter};
 use crate::local_paths::LocalPaths;
 use crate::lowering::Lowering;
 use crate::options::FrontendOptions;
+use crate::origins::Origins;
 use crate::resolver::MetaResolver;
 use crate::stage::{StageIndex, Stages};
 use crate::subrequest::Outline;
@@ -103,7 +104,7 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
         let mut lint = Linter::new(check);
         validate::before_error(&mut lint, &dockerfile, first);
         let mut error = FrontendError::from(FrontendErrorKind::Parse(errors.clone()));
-        error.span = Some(first.span).filter(|span| span.start > 0);
+        error.spans.extend(Some(first.span).filter(|span| span.start > 0));
         error.warnings = lint.warnings;
         return Err(error);
     }
@@ -124,6 +125,7 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
         lint,
         budget: Budget::default(),
         graph,
+        origins: Origins::default(),
         stages: Stages::default(),
         global_args: crate::env::Env::default(),
         global_outline: BTreeMap::new(),
@@ -254,9 +256,11 @@ fn finish(
         span: stage.span,
         needed: reachable.get(index).copied().unwrap_or(false),
     };
-    let result = match &stage.state.edge {
+    let result = match &stage.state.root {
         Some(target) => {
             let graph = &mut lowering.graph;
+            lowering.origins.settle(graph, target);
+            let target = &target.edge;
             Some(lowering.local_paths.follow(graph, target, &mut scan_targets)?)
         }
         None => None,

@@ -17,8 +17,9 @@ use crate::resolver::ResolveError;
 pub struct FrontendError {
     /// What is wrong.
     pub kind: Box<FrontendErrorKind>,
-    /// The lines it is about.
-    pub span: Option<Span>,
+    /// The places it is about, in BuildKit's order; none if no line is to blame. What stages need in a circle has many, and
+    /// a place that BuildKit tells twice is here twice.
+    pub spans: Vec<Span>,
     /// The known name nearest to what was written.
     pub suggestion: Option<String>,
     /// Lint warnings found before.
@@ -37,7 +38,7 @@ impl FrontendError {
     pub(crate) fn new(kind: FrontendErrorKind) -> Self {
         Self {
             kind: Box::new(kind),
-            span: None,
+            spans: Vec::new(),
             suggestion: None,
             warnings: Vec::new(),
         }
@@ -45,7 +46,7 @@ impl FrontendError {
 
     pub(crate) fn at(kind: FrontendErrorKind, span: Span) -> Self {
         Self {
-            span: Some(span),
+            spans: vec![span],
             ..Self::new(kind)
         }
     }
@@ -66,8 +67,16 @@ impl FrontendError {
 
     /// The same with a place, if it has none yet.
     pub(crate) fn or_at(mut self, span: Span) -> Self {
-        self.span.get_or_insert(span);
+        if self.spans.is_empty() {
+            self.spans.push(span);
+        }
         self
+    }
+
+    /// The first of the places it is about.
+    #[must_use]
+    pub fn span(&self) -> Option<Span> {
+        self.spans.first().copied()
     }
 }
 

@@ -8,6 +8,7 @@ use rbuild_graph::{Edge, Graph};
 
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::lowering::Lowering;
+use crate::origins::Made;
 
 /// A graph that somebody else made, and what of it is meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,12 +54,13 @@ impl ClientContexts {
 
 impl Lowering<'_> {
     /// Puts a given graph into the one that is being made.
-    pub(crate) fn add_input(&mut self, input: &InputGraph) -> Result<Option<Edge>, FrontendError> {
+    pub(crate) fn add_input(&mut self, input: &InputGraph) -> Result<Option<Made>, FrontendError> {
         if let Some(target) = &input.target {
             self.graph
                 .merge(&input.graph, target)
                 .map_err(FrontendErrorKind::Input)?;
         }
-        Ok(input.target.clone())
+        let target = input.target.clone();
+        Ok(target.map(|edge| self.origins.outside(edge)))
     }
 }

@@ -20,6 +20,7 @@ mod lint;
 mod local_paths;
 mod lowering;
 mod options;
+mod origins;
 mod outline;
 mod remote;
 mod resolver;

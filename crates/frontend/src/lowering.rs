@@ -21,6 +21,7 @@ use crate::input::ContextOrigin;
 use crate::lint::Linter;
 use crate::local_paths::LocalPaths;
 use crate::options::FrontendOptions;
+use crate::origins::{Inputs, Made, Origins};
 use crate::outline::Arguments;
 use crate::stage::Stages;
 
@@ -38,6 +39,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) advice: Advice,
     pub(crate) budget: Budget,
     pub(crate) graph: Graph,
+    pub(crate) origins: Origins,
     pub(crate) stages: Stages,
     pub(crate) global_args: Env,
     pub(crate) global_outline: Arguments,
@@ -58,7 +60,7 @@ pub(crate) struct Lowering<'a> {
 /// A vertex to be added.
 #[derive(Default)]
 pub(crate) struct NewVertex {
-    pub(crate) inputs: Vec<Edge>,
+    pub(crate) inputs: Inputs,
     pub(crate) platform: Option<Platform>,
     pub(crate) name: String,
     pub(crate) ignore_cache: bool,
@@ -71,7 +73,7 @@ pub(crate) struct NewVertex {
 
 impl Lowering<'_> {
     /// Adds a vertex; the edge is its first output.
-    pub(crate) fn add(&mut self, op: Op, new: NewVertex) -> Edge {
+    pub(crate) fn add(&mut self, op: Op, new: NewVertex) -> Made {
         let location = new
             .span
             .map(|span| SourceLocation::lines(0, span.start, span.end));
@@ -90,13 +92,18 @@ impl Lowering<'_> {
         };
         let vertex = Vertex {
             op,
-            inputs: new.inputs,
+            inputs: new.inputs.edges.clone(),
             platform: new.platform,
             constraints: Vec::new(),
-            meta,
+            meta: meta.clone(),
         };
+        let known = self.graph.len();
         match self.graph.add(vertex) {
-            Ok(vertex) => Edge { vertex, output: 0 },
+            Ok(vertex) => {
+                let again = self.graph.len() == known;
+                self.origins
+                    .note(Edge { vertex, output: 0 }, new.inputs, meta, again)
+            }
             Err(error) => unreachable!("every edge used here came out of this graph: {error}"),
         }
     }
@@ -131,12 +138,13 @@ impl Lowering<'_> {
     }
 
     /// The main context, as the user's ignore file leaves it.
-    pub(crate) fn main_context(&mut self) -> Result<Option<Edge>, FrontendError> {
+    pub(crate) fn main_context(&mut self) -> Result<Option<Made>, FrontendError> {
         if let Some(input) = &self.options.main_context {
             return self.add_input(input);
         }
         if let Some(remote) = &self.options.remote_context {
-            return Ok(Some(remote.add_to(&mut self.graph)));
+            let edge = remote.add_to(&mut self.graph);
+            return Ok(Some(self.origins.outside(edge)));
         }
         let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_owned(), "context".to_owned())]);
         let clients = match &self.options.context_origin {
@@ -159,7 +167,7 @@ impl Lowering<'_> {
             identifier: "local://context".to_owned(),
             attrs,
         });
-        let edge = self.add(
+        let made = self.add(
             op,
             NewVertex {
                 name: "[internal] load build context".to_owned(),
@@ -167,13 +175,13 @@ impl Lowering<'_> {
             },
         );
         if clients.is_some() {
-            self.local_paths.watch(&edge);
+            self.local_paths.watch(&made.edge);
         }
-        Ok(Some(edge))
+        Ok(Some(made))
     }
 
     /// An empty root that holds one file.
-    pub(crate) fn inline_file(&mut self, name: &str, mode: u32, data: &str) -> Edge {
+    pub(crate) fn inline_file(&mut self, name: &str, mode: u32, data: &str) -> Made {
         let path = rbuild_dockerfile::path::join(&["/", name]);
         let kind = FileActionKind::MkFile(MkFileAction {
             path,
@@ -207,14 +215,4 @@ pub(crate) fn json(list: &[String]) -> String {
     let bytes = go_json::to_vec(list);
     assert!(bytes.is_ok(), "a list of strings is JSON");
     String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
-}
-
-/// Position of `edge` among `inputs`, added if it is not there.
-pub(crate) fn input_index(inputs: &mut Vec<Edge>, edge: Option<&Edge>) -> Option<u32> {
-    let edge = edge?;
-    let at = inputs.iter().position(|known| known == edge).unwrap_or_else(|| {
-        inputs.push(edge.clone());
-        inputs.len() - 1
-    });
-    u32::try_from(at).ok()
 }

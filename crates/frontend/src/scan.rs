@@ -32,11 +32,11 @@ impl Lowering<'_> {
         for (index, stage) in self.stages.list.iter().enumerate() {
             let needed = reachable.get(index).copied().unwrap_or(false);
             if index != target && needed && stage.dispatched && self.is_asked(stage, STAGE) {
-                targets.insert(stage.shown_name.clone(), stage.state.edge.clone());
+                targets.insert(stage.shown_name.clone(), stage.state.edge());
             }
         }
         if self.is_asked(&self.stages.list[target], CONTEXT) {
-            targets.insert(MAIN.to_owned(), self.main_context()?);
+            targets.insert(MAIN.to_owned(), self.main_context()?.map(|made| made.edge));
         }
         Ok(targets)
     }

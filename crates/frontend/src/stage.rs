@@ -11,6 +11,7 @@ use rbuild_oci::{ImageConfig, Platform};
 use crate::context::NamedContext;
 use crate::env::Env;
 use crate::error::{FrontendError, FrontendErrorKind};
+use crate::origins::Made;
 use crate::outline::StageOutline;
 
 /// Name of the empty image.
@@ -20,16 +21,23 @@ pub(crate) const SCRATCH: &str = "scratch";
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     /// `None` is an empty root.
-    pub(crate) edge: Option<Edge>,
+    pub(crate) root: Option<Made>,
     pub(crate) env: Env,
     pub(crate) dir: String,
     pub(crate) user: String,
 }
 
+impl State {
+    /// The root; `None` is an empty one.
+    pub(crate) fn edge(&self) -> Option<Edge> {
+        self.root.as_ref().map(|made| made.edge.clone())
+    }
+}
+
 impl Default for State {
     fn default() -> Self {
         Self {
-            edge: None,
+            root: None,
             env: Env::default(),
             dir: "/".to_owned(),
             user: String::new(),
@@ -206,35 +214,46 @@ impl Stages {
 
     /// Refuses stages that need each other through COPY or mounts (BuildKit `validateCircularDependency`).
     pub(crate) fn check_circles(&self) -> Result<(), FrontendError> {
-        #[derive(Clone, Copy, PartialEq)]
-        enum Mark {
-            New,
-            Open,
-            Done,
-        }
-        let mut marks = vec![Mark::New; self.list.len()];
+        let mut seen = vec![false; self.list.len()];
         for start in 0..self.list.len() {
-            let mut path = vec![(start, false)];
-            while let Some((index, leaving)) = path.pop() {
-                if leaving {
-                    marks[index] = Mark::Done;
-                    continue;
-                }
-                if marks[index] != Mark::New {
-                    continue;
-                }
-                marks[index] = Mark::Open;
-                path.push((index, true));
-                for (dep, span) in &self.list[index].deps {
-                    if marks[*dep] == Mark::Open {
-                        let name = self.list[start].shown_name.clone();
-                        return Err(FrontendError::at(FrontendErrorKind::Circular(name), *span));
-                    }
-                    path.push((*dep, false));
-                }
+            if let Some(spans) = self.circle_from(start, &mut seen) {
+                let name = self.list[start].shown_name.clone();
+                return Err(FrontendError {
+                    spans,
+                    ..FrontendError::new(FrontendErrorKind::Circular(name))
+                });
             }
         }
         Ok(())
+    }
+
+    /// Where the instructions stand that lead from `start` into a circle and around it. What is `seen` leads into none.
+    fn circle_from(&self, start: StageIndex, seen: &mut [bool]) -> Option<Vec<Span>> {
+        if std::mem::replace(&mut seen[start], true) {
+            return None;
+        }
+        let mut on_path = vec![false; self.list.len()];
+        on_path[start] = true;
+        let mut path = vec![(start, self.list[start].deps.iter())];
+        let mut spans = Vec::new();
+        while let Some((index, deps)) = path.last_mut() {
+            let Some((dep, span)) = deps.next() else {
+                on_path[*index] = false;
+                path.pop();
+                spans.pop();
+                continue;
+            };
+            if on_path[*dep] {
+                spans.push(*span);
+                return Some(spans);
+            }
+            if !std::mem::replace(&mut seen[*dep], true) {
+                on_path[*dep] = true;
+                spans.push(*span);
+                path.push((*dep, self.list[*dep].deps.iter()));
+            }
+        }
+        None
     }
 }
 

@@ -138,6 +138,13 @@ impl Graph {
         Ok(digest)
     }
 
+    /// Says something else of a vertex; nothing happens if it is not there.
+    pub fn set_meta(&mut self, digest: &VertexDigest, meta: VertexMeta) {
+        if let Some(vertex) = self.vertices.get_mut(digest) {
+            vertex.meta = meta;
+        }
+    }
+
     /// The vertices with their digests, by digest.
     pub fn iter(&self) -> impl Iterator<Item = (&VertexDigest, &Vertex)> {
         self.vertices.iter()

@@ -27,6 +27,25 @@ pub struct VertexMeta {
 }
 
 impl VertexMeta {
+    /// Takes in what somebody else who asked for the same vertex says of it: the other's words count, and the places are
+    /// behind those that are known (`mergeMetadata` in `client/llb/state.go`).
+    pub fn extend(&mut self, other: &Self) {
+        self.name.clone_from(&other.name);
+        self.ignore_cache |= other.ignore_cache;
+        self.locations.extend(other.locations.iter().cloned());
+        for (key, value) in &other.description {
+            self.description.insert(key.clone(), value.clone());
+        }
+        self.export_cache = other.export_cache.or(self.export_cache);
+        self.caps.extend(other.caps.iter().cloned());
+        if other.progress_group.is_some() {
+            self.progress_group.clone_from(&other.progress_group);
+        }
+        if other.linux_resources.is_some() {
+            self.linux_resources.clone_from(&other.linux_resources);
+        }
+    }
+
     /// The lines it comes from: from the first to the last of its first location.
     #[must_use]
     pub fn span(&self) -> Option<SourceSpan> {

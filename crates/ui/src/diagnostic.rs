@@ -65,9 +65,9 @@ pub struct Source {
 pub struct Diagnostic {
     /// What went wrong, without `ERROR:`.
     pub message: String,
-    /// Where it comes from.
-    pub source: Option<Source>,
-    /// It is shown below the message, as BuildKit shows that of a check.
+    /// Where it comes from; all places, if there are several.
+    pub sources: Vec<Source>,
+    /// They are shown below the message, as BuildKit shows that of a check.
     pub source_is_below: bool,
     /// What may help, one line each.
     pub hints: Vec<String>,
@@ -90,8 +90,8 @@ impl Diagnostic {
     /// # Errors
     /// What `out` says.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        if let Some(source) = self.source.as_ref().filter(|_| !self.source_is_below) {
-            source.write(out)?;
+        if !self.source_is_below {
+            self.write_sources(out)?;
         }
         // Further lines have a mark: a name with a line feed in it, of an image or a server, cannot begin a line of its own,
         // which a CI system might take for a command. Blanks would not do, they skip those.
@@ -100,13 +100,19 @@ impl Diagnostic {
             let text = text::one_line(line);
             writeln!(out, "{}", format!("{mark} {text}").trim_end())?;
         }
-        if let Some(source) = self.source.as_ref().filter(|_| self.source_is_below) {
-            source.write(out)?;
+        if self.source_is_below {
+            self.write_sources(out)?;
         }
         for hint in &self.hints {
             writeln!(out, "hint: {}", text::one_line(hint))?;
         }
         Ok(())
+    }
+}
+
+impl Diagnostic {
+    fn write_sources(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.sources.iter().try_for_each(|source| source.write(out))
     }
 }
 
@@ -236,11 +242,11 @@ mod tests {
     fn at(text: &str, spans: &[(u32, u32)]) -> String {
         shown(&Diagnostic {
             message: "boom".to_owned(),
-            source: Some(Source {
+            sources: vec![Source {
                 filename: "Dockerfile".to_owned(),
                 text: text.as_bytes().to_vec(),
                 spans: spans.to_vec(),
-            }),
+            }],
             ..Diagnostic::default()
         })
     }
@@ -283,6 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn every_place_has_an_excerpt() {
+        let place = |line| Source {
+            filename: "Dockerfile".to_owned(),
+            text: b"FROM a\nRUN 2\n".to_vec(),
+            spans: vec![(line, line)],
+        };
+        let mut diagnostic = Diagnostic {
+            sources: vec![place(2), place(1)],
+            ..Diagnostic::new("boom")
+        };
+        let before = shown(&diagnostic);
+        assert!(before.starts_with("Dockerfile:2\n---"), "{before}");
+        assert!(before.contains("---\nDockerfile:1\n---"), "{before}");
+        assert!(before.ends_with("ERROR: boom\n"), "{before}");
+        diagnostic.source_is_below = true;
+        assert!(shown(&diagnostic).starts_with("ERROR: boom\nDockerfile:2\n"));
+    }
+
+    #[test]
     fn hints_follow_the_error() {
         let diagnostic = Diagnostic {
             message: "no such image".to_owned(),
@@ -296,11 +321,11 @@ mod tests {
     fn row44_diagnostics_pass_no_control_character() {
         let text = shown(&Diagnostic {
             message: "registry says \x1b]0;pwn\x07\nsecond\rline".to_owned(),
-            source: Some(Source {
+            sources: vec![Source {
                 filename: "a\x1b[2Jb".to_owned(),
                 text: b"RUN \x1b[2J\tx\r\n".to_vec(),
                 spans: vec![(1, 1)],
-            }),
+            }],
             hints: vec!["\x07\n".to_owned()],
             exit_code: ExitCode::Failure,
             source_is_below: false,

@@ -17,7 +17,7 @@ fn lint(warnings: &[(Rule, u32)], failure: Option<&str>) -> SubrequestAnswer {
     };
     let failure = failure.map(|message| LintFailure {
         message: message.to_owned(),
-        span: Some(Span::new(1, 1)),
+        spans: vec![Span::new(1, 1)],
     });
     let warnings = warnings.iter().map(warning).collect();
     SubrequestAnswer::Lint(LintResults::new(&options, warnings, failure))

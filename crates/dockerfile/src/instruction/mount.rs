@@ -248,7 +248,10 @@ impl MountOptions {
                 match key.as_str() {
                     "readonly" | "ro" => readonly = Some(true),
                     "readwrite" | "rw" => readonly = Some(false),
-                    "required" => mount.set_required(&key, true)?,
+                    "required" => {
+                        mount.takes_required(&key)?;
+                        mount.required = true;
+                    }
                     _ => return Err(MountError::NoValue(field)),
                 }
                 continue;
@@ -262,7 +265,10 @@ impl MountOptions {
             match key.as_str() {
                 "readonly" | "ro" => readonly = Some(boolean()?),
                 "readwrite" | "rw" => readonly = Some(!boolean()?),
-                "required" => mount.set_required(&key, boolean()?)?,
+                "required" => {
+                    mount.takes_required(&key)?;
+                    mount.required = boolean()?;
+                }
                 _ => mount.set(key, value, field)?,
             }
         }
@@ -272,15 +278,15 @@ impl MountOptions {
         Ok(mount)
     }
 
-    fn set_required(&mut self, key: &str, required: bool) -> Result<(), MountError> {
-        if !matches!(self.mount_type, MountType::Secret | MountType::Ssh) {
-            return Err(MountError::NotForType {
+    /// Whether the type so far may be `required`; its value, if it has one, is looked at afterwards.
+    fn takes_required(&self, key: &str) -> Result<(), MountError> {
+        match self.mount_type {
+            MountType::Secret | MountType::Ssh => Ok(()),
+            mount_type => Err(MountError::NotForType {
                 key: key.to_owned(),
-                mount_type: self.mount_type,
-            });
+                mount_type,
+            }),
         }
-        self.required = required;
-        Ok(())
     }
 
     fn set(&mut self, key: String, value: String, field: String) -> Result<(), MountError> {

@@ -201,6 +201,8 @@ fn mounts() {
         ),
         ("readonly=x", "invalid value for readonly: x"),
         ("required=true", "unexpected key 'required' for mount type 'bind'"),
+        ("required=x", "unexpected key 'required' for mount type 'bind'"),
+        ("type=ssh,required=x", "invalid value for required: x"),
         (
             "required,type=secret,id=a",
             "unexpected key 'required' for mount type 'bind'",

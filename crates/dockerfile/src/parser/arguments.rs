@@ -26,13 +26,14 @@ fn split(line: &str, escape: char) -> (&str, Vec<String>, &str) {
 }
 
 /// ONBUILD holds another instruction, which cannot be an ONBUILD: nesting ends here, so a line of 10,000 of them
-/// costs no stack.
+/// costs no stack. What stands behind the last of them has to have a form all the same.
 fn onbuild(rest: &str, escape: char) -> Result<Arguments, ParseErrorKind> {
     if rest.is_empty() {
         return Ok(Arguments::default());
     }
     let (keyword, flags, rest) = split(rest, escape);
     let arguments = arguments(&keyword.to_ascii_lowercase(), rest, escape)?;
+    innermost(keyword, rest, escape)?;
     let nested = Node {
         keyword: keyword.to_owned(),
         flags,
@@ -40,6 +41,15 @@ fn onbuild(rest: &str, escape: char) -> Result<Arguments, ParseErrorKind> {
         ..Node::default()
     };
     Ok(Arguments::Nested(Box::new(nested)))
+}
+
+/// Refuses what has no form behind further ONBUILDs.
+fn innermost<'a>(mut keyword: &'a str, mut rest: &'a str, escape: char) -> Result<(), ParseErrorKind> {
+    while keyword.eq_ignore_ascii_case("onbuild") && !rest.is_empty() {
+        (keyword, _, rest) = split(rest, escape);
+        arguments(&keyword.to_ascii_lowercase(), rest, escape)?;
+    }
+    Ok(())
 }
 
 fn arguments(keyword: &str, rest: &str, escape: char) -> Result<Arguments, ParseErrorKind> {

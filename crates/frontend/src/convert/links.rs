@@ -55,7 +55,12 @@ fn add_stage(lowering: &mut Lowering<'_>, written: &Stage, number: usize) -> Res
         }
         let parsed = Platform::parse(&found.text).map_err(|source| {
             let written = written.platform.clone();
-            FrontendError::new(FrontendErrorKind::Platform { written, source }).suggest(hint())
+            FrontendError {
+                // BuildKit tells the place where the platform is read and where it is asked for, and they are the same.
+                spans: vec![stage.span; 2],
+                ..FrontendError::new(FrontendErrorKind::Platform { written, source })
+            }
+            .suggest(hint())
         })?;
         stage.platform = Some(parsed);
         used.extend(found.matched);

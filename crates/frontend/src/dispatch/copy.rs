@@ -3,14 +3,15 @@
 use rbuild_dockerfile::shell::Lexer;
 use rbuild_dockerfile::{Add, Copy, InlineFile, SourcesAndDestination, glob, path};
 use rbuild_graph::progress::ProgressGroup;
-use rbuild_graph::{ChownOpt, CopyAction, Edge, FileAction, FileActionKind, FileOp, MergeOp, Op, SourceOp};
+use rbuild_graph::{ChownOpt, CopyAction, FileAction, FileActionKind, FileOp, MergeOp, Op, SourceOp};
 
 use crate::dispatch::mode::{self, Mode};
 use crate::dispatch::{Site, workdir};
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::git::{self, GitUrl};
 use crate::lint::Rule;
-use crate::lowering::{Lowering, NewVertex, input_index};
+use crate::lowering::{Lowering, NewVertex};
+use crate::origins::{Inputs, Made};
 use crate::remote::redact_credentials;
 use crate::validate;
 
@@ -29,7 +30,7 @@ struct Request {
     checksum: String,
     unpack: Option<bool>,
     /// Where paths come from; `None` is the main context.
-    from: Option<Option<Edge>>,
+    from: Option<Option<Made>>,
 }
 
 pub(super) fn copy(lowering: &mut Lowering<'_>, site: Site<'_>, copy: &Copy) -> Result<(), FrontendError> {
@@ -50,7 +51,7 @@ pub(super) fn copy(lowering: &mut Lowering<'_>, site: Site<'_>, copy: &Copy) -> 
             }
             .into());
         }
-        request.from = Some(source.state.edge.clone());
+        request.from = Some(source.state.root.clone());
     }
     dispatch(lowering, site, request)
 }
@@ -121,7 +122,7 @@ fn dispatch(lowering: &mut Lowering<'_>, site: Site<'_>, request: Request) -> Re
     let text: Vec<String> = text?.split(' ').map(redact_credentials).collect();
     let text = text.join(" ");
     let name = lowering.numbered(site, &text);
-    let mut copies: Vec<(Option<Edge>, CopyAction)> = Vec::new();
+    let mut copies: Vec<(Option<Made>, CopyAction)> = Vec::new();
     let template = CopyAction {
         dest: destination,
         owner: (!request.chown.is_empty()).then(|| ChownOpt::parse(&request.chown, None)),
@@ -149,9 +150,9 @@ fn dispatch(lowering: &mut Lowering<'_>, site: Site<'_>, request: Request) -> Re
     if request.link && mode == Mode::default() {
         link(lowering, site, copies, &text, name);
     } else {
-        let base = lowering.stages.list[site.stage].state.edge.clone();
-        let edge = file_op(lowering, site, base, copies, name, None);
-        lowering.stages.list[site.stage].state.edge = Some(edge);
+        let base = lowering.stages.list[site.stage].state.root.clone();
+        let root = file_op(lowering, site, base, copies, name, None);
+        lowering.stages.list[site.stage].state.root = Some(root);
     }
     lowering.budget.spend(created_by.len())?;
     lowering.commit(site.stage, created_by, true);
@@ -186,7 +187,7 @@ fn from_path(
     template: &CopyAction,
     name: &str,
     source: &str,
-) -> Result<(Option<Edge>, CopyAction), FrontendError> {
+) -> Result<(Option<Made>, CopyAction), FrontendError> {
     if let Some(url) = git::parse(source) {
         let url = url.map_err(FrontendErrorKind::Git)?;
         if !request.is_add {
@@ -234,14 +235,13 @@ fn from_path(
             },
         ));
     }
-    let edge = match &request.from {
-        Some(edge) => edge.clone(),
+    let from = match &request.from {
+        Some(from) => from.clone(),
         None => local_source(lowering, site, request, source)?,
     };
-    lowering
-        .local_paths
-        .add(edge.as_ref(), path::join(&["/", source]));
-    Ok((edge, local_action(request, template, source)))
+    let edge = from.as_ref().map(|made| &made.edge);
+    lowering.local_paths.add(edge, path::join(&["/", source]));
+    Ok((from, local_action(request, template, source)))
 }
 
 fn git_source(mut url: GitUrl, request: &Request) -> Result<SourceOp, FrontendError> {
@@ -267,7 +267,7 @@ fn local_source(
     site: Site<'_>,
     request: &Request,
     source: &str,
-) -> Result<Option<Edge>, FrontendError> {
+) -> Result<Option<Made>, FrontendError> {
     let ignored = lowering
         .ignore
         .as_ref()
@@ -315,13 +315,13 @@ fn local_action(request: &Request, template: &CopyAction, source: &str) -> CopyA
 fn link(
     lowering: &mut Lowering<'_>,
     site: Site<'_>,
-    copies: Vec<(Option<Edge>, CopyAction)>,
+    copies: Vec<(Option<Made>, CopyAction)>,
     text: &str,
     name: String,
 ) {
     let stage = &mut lowering.stages.list[site.stage];
     let group = format!("link {}.{}", site.stage, stage.command_index);
-    let base = stage.state.edge.clone();
+    let base = stage.state.root.clone();
     stage.command_index = stage.command_index.saturating_sub(1);
     let link_name = lowering.numbered(site, &format!("LINK {text}"));
     let weak = ProgressGroup {
@@ -330,7 +330,7 @@ fn link(
         weak: true,
     };
     let copied = file_op(lowering, site, None, copies, name.clone(), Some(weak));
-    let edge = match base {
+    let root = match base {
         None => copied,
         Some(base) => {
             let ignore_cache = lowering.stages.list[site.stage].ignore_cache;
@@ -342,7 +342,8 @@ fn link(
                 name,
                 weak: false,
             };
-            let inputs = vec![base, copied];
+            let mut inputs = Inputs::of(Some(&base));
+            inputs.index(Some(&copied));
             let span = Some(site.span());
             let name = link_name;
             lowering.add(
@@ -358,26 +359,27 @@ fn link(
             )
         }
     };
-    lowering.stages.list[site.stage].state.edge = Some(edge);
+    lowering.stages.list[site.stage].state.root = Some(root);
 }
 
 /// One operation that does all copies, each on the result of the one before.
 fn file_op(
     lowering: &mut Lowering<'_>,
     site: Site<'_>,
-    base: Option<Edge>,
-    copies: Vec<(Option<Edge>, CopyAction)>,
+    base: Option<Made>,
+    copies: Vec<(Option<Made>, CopyAction)>,
     name: String,
     progress_group: Option<ProgressGroup>,
-) -> Edge {
-    let mut inputs = Vec::new();
-    let base = input_index(&mut inputs, base.as_ref());
+) -> Made {
+    let mut inputs = Inputs::default();
+    let base = inputs.index(base.as_ref());
     let sources: Vec<_> = copies
         .iter()
-        .map(|(edge, _)| input_index(&mut inputs, edge.as_ref()))
+        .map(|(source, _)| inputs.index(source.as_ref()))
         .collect();
+    inputs.last_action_first(base.is_some());
     let last = copies.len().saturating_sub(1);
-    let result_of = |action: usize| u32::try_from(inputs.len() + action).ok();
+    let result_of = |action: usize| u32::try_from(inputs.edges.len() + action).ok();
     let actions = copies
         .into_iter()
         .zip(sources)

@@ -3,18 +3,19 @@
 use rbuild_dockerfile::shell::ExpandError;
 use rbuild_dockerfile::{MountError, MountOptions, MountType, Run, Sharing, path};
 use rbuild_graph::{
-    CacheSharing, ChownOpt, DEFAULT_SSH_ID, Edge, FileAction, FileActionKind, FileOp, MkDirAction, Mount,
+    CacheSharing, ChownOpt, DEFAULT_SSH_ID, FileAction, FileActionKind, FileOp, MkDirAction, Mount,
     MountKind, Op, SecretEnv,
 };
 
 use crate::dispatch::Site;
 use crate::error::{FrontendError, FrontendErrorKind};
-use crate::lowering::{Lowering, NewVertex, input_index};
+use crate::lowering::{Lowering, NewVertex};
+use crate::origins::{Inputs, Made};
 
 /// Mounts of a step in the making.
 pub(super) struct Mounts {
     /// Mounts with what they show, sorted by mount point at the end.
-    sorted: Vec<(Option<Edge>, Mount)>,
+    sorted: Vec<(Option<Made>, Mount)>,
     /// Secrets and sockets, behind the others.
     last: Vec<Mount>,
     pub(super) secret_env: Vec<SecretEnv>,
@@ -30,7 +31,7 @@ pub(super) fn mount(dest: &str, kind: MountKind, readonly: bool) -> Mount {
 
 impl Mounts {
     /// Begins with the root.
-    pub(super) fn new(root: Option<Edge>) -> Self {
+    pub(super) fn new(root: Option<Made>) -> Self {
         let root_mount = Mount {
             output: Some(0),
             ..mount("/", MountKind::Bind, false)
@@ -42,7 +43,7 @@ impl Mounts {
         }
     }
 
-    pub(super) fn push(&mut self, source: Option<Edge>, mount: Mount) {
+    pub(super) fn push(&mut self, source: Option<Made>, mount: Mount) {
         self.sorted.push((source, mount));
     }
 
@@ -52,12 +53,12 @@ impl Mounts {
         self.last.iter().find(is_ssh).map(|mount| mount.dest.as_str())
     }
 
-    pub(super) fn finish(mut self) -> (Vec<Mount>, Vec<Edge>, Vec<SecretEnv>) {
+    pub(super) fn finish(mut self) -> (Vec<Mount>, Inputs, Vec<SecretEnv>) {
         self.sorted.sort_by(|(_, a), (_, b)| a.dest.cmp(&b.dest));
-        let mut inputs = Vec::new();
+        let mut inputs = Inputs::default();
         let mut mounts = Vec::with_capacity(self.sorted.len() + self.last.len());
         for (source, mut mount) in self.sorted {
-            mount.input = input_index(&mut inputs, source.as_ref());
+            mount.input = inputs.index(source.as_ref());
             mounts.push(mount);
         }
         mounts.extend(self.last);
@@ -118,7 +119,7 @@ fn files(
     site: Site<'_>,
     at: usize,
     options: &MountOptions,
-) -> Result<(Option<Edge>, Mount), FrontendError> {
+) -> Result<(Option<Made>, Mount), FrontendError> {
     let is_cache = options.mount_type == MountType::Cache;
     let is_tmpfs = options.mount_type == MountType::Tmpfs;
     let source_path = path::join(&["/", &options.source]);
@@ -129,7 +130,7 @@ fn files(
             .get(at)
             .map(|source| &lowering.stages.list[*source]);
         match stage.filter(|stage| stage.dispatched) {
-            Some(stage) => stage.state.edge.clone(),
+            Some(stage) => stage.state.root.clone(),
             None => {
                 let (from, target) = (options.from.clone(), options.target.clone());
                 return Err(FrontendErrorKind::MountFromLater { from, target }.into());
@@ -144,7 +145,8 @@ fn files(
     if is_tmpfs {
         source = None;
     }
-    lowering.local_paths.add(source.as_ref(), source_path.clone());
+    let edge = source.as_ref().map(|made| &made.edge);
+    lowering.local_paths.add(edge, source_path.clone());
     let target = target(lowering, site, &options.target)?;
     let mut selector = String::new();
     if source_path != "/" {
@@ -201,7 +203,7 @@ fn target(lowering: &Lowering<'_>, site: Site<'_>, written: &str) -> Result<Stri
 }
 
 /// A directory with the owner and mode that a new cache is to have.
-fn owned_directory(lowering: &mut Lowering<'_>, base: Option<Edge>, options: &MountOptions) -> Edge {
+fn owned_directory(lowering: &mut Lowering<'_>, base: Option<Made>, options: &MountOptions) -> Made {
     let owner = ChownOpt::ids(options.uid.unwrap_or(0), options.gid.unwrap_or(0));
     let kind = FileActionKind::MkDir(MkDirAction {
         path: "/cache".to_owned(),
@@ -218,7 +220,7 @@ fn owned_directory(lowering: &mut Lowering<'_>, base: Option<Edge>, options: &Mo
         kind,
     };
     let name = "[internal] setting cache mount permissions".to_owned();
-    let inputs = base.into_iter().collect();
+    let inputs = Inputs::of(base.as_ref());
     let op = Op::File(FileOp {
         actions: vec![action],
     });

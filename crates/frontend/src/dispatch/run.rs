@@ -8,12 +8,13 @@ use crate::dispatch::mounts::{self, Mounts};
 use crate::dispatch::{Site, config};
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::lowering::{Lowering, NewVertex};
+use crate::origins::Made;
 use crate::stage::StageState;
 
 pub(super) fn run(lowering: &mut Lowering<'_>, site: Site<'_>, run: &Run) -> Result<(), FrontendError> {
     let options = mounts::options(lowering, site, run)?;
     let (arguments, shown, script) = command(lowering, site, &run.command)?;
-    let mut mounts = Mounts::new(lowering.stages.list[site.stage].state.edge.clone());
+    let mut mounts = Mounts::new(lowering.stages.list[site.stage].state.root.clone());
     if let Some(script) = script {
         mounts.push(
             Some(script),
@@ -82,8 +83,8 @@ pub(super) fn run(lowering: &mut Lowering<'_>, site: Site<'_>, run: &Run) -> Res
         linux_resources: lowering.options.linux_resources.clone(),
         ..NewVertex::default()
     };
-    let edge = lowering.add(op, vertex);
-    lowering.stages.list[site.stage].state.edge = Some(edge);
+    let root = lowering.add(op, vertex);
+    lowering.stages.list[site.stage].state.root = Some(root);
     lowering.commit(site.stage, created_by, true);
     Ok(())
 }
@@ -96,14 +97,12 @@ fn device(device: &Device) -> CdiDevice {
     }
 }
 
-type Script = rbuild_graph::Edge;
-
 /// Program and arguments, the text shown for them, and the root with the script if the command is one.
 fn command(
     lowering: &mut Lowering<'_>,
     site: Site<'_>,
     line: &CommandLine,
-) -> Result<(Vec<String>, String, Option<Script>), FrontendError> {
+) -> Result<(Vec<String>, String, Option<Made>), FrontendError> {
     let mut arguments = line.arguments.clone();
     let mut shown = site.source().to_owned();
     let mut script = None;

@@ -7,6 +7,7 @@ use crate::dispatch::Site;
 use crate::error::FrontendError;
 use crate::lint::Rule;
 use crate::lowering::{Lowering, NewVertex};
+use crate::origins::Inputs;
 use crate::stage::StageState;
 
 pub(super) fn workdir(lowering: &mut Lowering<'_>, site: Site<'_>, path: &str) -> Result<(), FrontendError> {
@@ -48,7 +49,7 @@ fn make_directory(lowering: &mut Lowering<'_>, site: Site<'_>, dir: &str) -> Res
     });
     let stage = &lowering.stages.list[site.stage];
     let user = stage.image.config.user.clone();
-    let base = stage.state.edge.clone();
+    let base = stage.state.root.clone();
     let input = base.as_ref().map(|_| 0);
     let owner = (!user.is_empty()).then(|| ChownOpt::parse(&user, input));
     let action = FileAction {
@@ -66,8 +67,8 @@ fn make_directory(lowering: &mut Lowering<'_>, site: Site<'_>, dir: &str) -> Res
     let op = Op::File(FileOp {
         actions: vec![action],
     });
-    let inputs = base.into_iter().collect();
-    let edge = lowering.add(
+    let inputs = Inputs::of(base.as_ref());
+    let root = lowering.add(
         op,
         NewVertex {
             inputs,
@@ -76,7 +77,7 @@ fn make_directory(lowering: &mut Lowering<'_>, site: Site<'_>, dir: &str) -> Res
             ..NewVertex::default()
         },
     );
-    lowering.stages.list[site.stage].state.edge = Some(edge);
+    lowering.stages.list[site.stage].state.root = Some(root);
     Ok(())
 }
 

@@ -17,6 +17,8 @@ pub(super) const JSON: &str = "result.json";
 pub(super) const TEXT: &str = "result.txt";
 /// What a program that asks only this exits with.
 pub(super) const STATUS: &str = "result.statuscode";
+/// Places of a failure that are kept: more than one Dockerfile has in a circle.
+const PLACES_MAX: usize = 1000;
 
 /// What another front end answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +110,7 @@ impl GivenAnswer {
         Ok(GivenLint {
             warnings: found.warnings.map_or(0, |list| list.len()),
             failure: found.failure.map(|failure| LintFailure {
-                span: span(&failure.location),
+                spans: spans(&failure.location),
                 message: failure.message,
             }),
             source: source
@@ -142,14 +144,14 @@ impl GivenAnswer {
     }
 }
 
-/// All lines a failure is about, if it names any.
-fn span(location: &Location) -> Option<Span> {
-    let start = location.ranges.iter().map(|range| range.start.line).min()?;
-    let end = location.ranges.iter().map(|range| range.end.line).max()?;
-    (start > 0).then_some(Span {
-        start,
-        end: end.max(start),
-    })
+/// All lines a failure is about.
+fn spans(location: &Location) -> Vec<Span> {
+    let named = location.ranges.iter().filter(|range| range.start.line > 0);
+    let span = |range: &Range| Span {
+        start: range.start.line,
+        end: range.end.line.max(range.start.line),
+    };
+    named.take(PLACES_MAX).map(span).collect()
 }
 
 #[cfg(test)]
@@ -170,8 +172,11 @@ mod tests {
         assert_eq!((found.warnings, found.source.as_slice()), (2, &b"a\n"[..]));
         let failure = found.failure.unwrap();
         assert_eq!(
-            (failure.message.as_str(), failure.span),
-            ("no", Some(Span { start: 2, end: 4 }))
+            (failure.message.as_str(), failure.spans.as_slice()),
+            (
+                "no",
+                [Span { start: 3, end: 4 }, Span { start: 2, end: 2 }].as_slice()
+            )
         );
         let clean = given(r#"{"warnings":null,"sources":null}"#, "0").lint().unwrap();
         assert_eq!((clean.warnings, clean.failure), (0, None));

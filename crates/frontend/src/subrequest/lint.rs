@@ -11,6 +11,7 @@ use crate::options::FrontendOptions;
 use crate::subrequest::Location;
 use crate::subrequest::bounded::{Bounded, FormError, base64};
 use crate::subrequest::excerpt::Lines;
+use crate::subrequest::location::Locations;
 
 /// Warnings, and why the Dockerfile cannot be built, if it cannot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +31,8 @@ pub struct LintResults {
 pub struct LintFailure {
     /// In one line.
     pub message: String,
-    /// Lines it is about, if that is known.
-    pub span: Option<Span>,
+    /// Lines it is about, as far as that is known.
+    pub spans: Vec<Span>,
 }
 
 impl LintResults {
@@ -79,7 +80,7 @@ impl Serialize for LintResults {
         let warnings = (!self.warnings.is_empty()).then_some(Warnings(&self.warnings));
         let failure = self.failure.as_ref().map(|failure| Failure {
             message: &failure.message,
-            location: Location(failure.span.unwrap_or_default()),
+            location: Locations(&failure.spans),
         });
         let source = [Source {
             filename: &self.filename,
@@ -135,5 +136,5 @@ struct Source<'a> {
 #[derive(Serialize)]
 struct Failure<'a> {
     message: &'a str,
-    location: Location,
+    location: Locations<'a>,
 }

@@ -39,6 +39,24 @@ fn a_chain_of_stages_is_named_as_buildkit_names_it() {
 }
 
 #[test]
+fn a_base_of_several_stages_has_all_their_places() {
+    // Recorded from BuildKit's client: places in the order of its walk from the target, and the name it meets last.
+    let lowered = lowered(
+        "FROM alpine AS unused\nFROM alpine AS a\nFROM alpine AS b\nRUN x\nFROM alpine\nCOPY --from=a / /a/\nCOPY --from=b / /b/\n",
+    );
+    let image = lowered
+        .graph
+        .vertices()
+        .find(|vertex| matches!(vertex.op, Op::Source(_)));
+    let meta = &image.unwrap().meta;
+    let lines = meta.locations.iter().map(|place| place.ranges[0].start.line);
+    assert_eq!(lines.collect::<Vec<_>>(), [5, 2, 3]);
+    assert!(meta.name.starts_with("[b 1/2] FROM"), "{}", meta.name);
+    let command = meta.description.get("com.docker.dockerfile.v1.command");
+    assert_eq!(command.map(String::as_str), Some("FROM alpine AS b"));
+}
+
+#[test]
 fn a_single_stage_has_no_name_and_numbers_line_up() {
     let dockerfile = format!("FROM alpine\n{}", "RUN true\n".repeat(9));
     let names = names(&dockerfile);

@@ -164,7 +164,7 @@ fn a_file_without_stages_has_no_targets_and_cannot_be_built() {
     );
     let error = lower_with(&file, &Fake::new()).unwrap_err();
     assert_eq!(error.to_string(), "dockerfile contains no stages to build");
-    assert_eq!(error.span, None);
+    assert_eq!(error.span(), None);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_trigger_that_is_wrong_is_told_without_a_line_of_its_own() {
         error.to_string().starts_with("unknown instruction: BOGUS"),
         "{error}"
     );
-    assert_eq!(error.span.map(|span| span.start), Some(2));
+    assert_eq!(error.span().map(|span| span.start), Some(2));
 }
 
 #[test]

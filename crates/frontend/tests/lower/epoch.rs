@@ -98,12 +98,12 @@ fn stages_that_are_more_than_a_remote_add_are_refused() {
         let dockerfile = format!("{stage}\nFROM alpine\n");
         let error = lower_with(&with_epoch(&dockerfile, "src"), &Fake::new()).unwrap_err();
         assert_eq!(error.to_string(), text, "{stage}");
-        assert_eq!(error.span.map(|span| span.start), Some(1), "{stage}");
+        assert_eq!(error.span().map(|span| span.start), Some(1), "{stage}");
     }
     let unknown = options("ARG SOURCE_DATE_EPOCH=nobody\nFROM alpine AS a\n");
     let error = lower_with(&unknown, &Fake::new()).unwrap_err();
     assert_eq!(error.to_string(), "invalid SOURCE_DATE_EPOCH: nobody");
-    assert_eq!(error.span.map(|span| span.start), Some(1));
+    assert_eq!(error.span().map(|span| span.start), Some(1));
 }
 
 #[test]

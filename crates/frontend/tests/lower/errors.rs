@@ -64,7 +64,7 @@ fn what_users_get_wrong() {
         ),
         (
             "FROM alpine AS a\nCOPY --from=b x y\nFROM alpine AS b\nCOPY --from=a x y\n",
-            4,
+            2,
             "circular dependency detected on stage: a",
         ),
         (
@@ -139,6 +139,11 @@ fn what_users_get_wrong() {
             "VOLUME specified can not be an empty string",
         ),
         (
+            "FROM alpine\nADD --link=x a b\nONBUILD ONBUILD ENV a=b c\n",
+            3,
+            "Syntax error - can't find = in \"c\". Must be of the form: name=value",
+        ),
+        (
             "# check=error=maybe\nFROM alpine\n",
             0,
             "failed to parse check options: failed to parse check option \"error=maybe\": \
@@ -147,13 +152,28 @@ fn what_users_get_wrong() {
     ] {
         let error = lower_with(&options(dockerfile), &Fake::new()).unwrap_err();
         assert_eq!(error.to_string(), message, "{dockerfile}");
-        assert_eq!(error.span.map_or(0, |span| span.start), line, "{dockerfile}");
+        assert_eq!(error.span().map_or(0, |span| span.start), line, "{dockerfile}");
         let says_itself = SAY_THEMSELVES.iter().any(|part| message.contains(part));
         assert!(
             says_itself || message.contains("did you mean") || error.hint().is_some(),
             "nothing helps against {message:?}"
         );
     }
+}
+
+#[test]
+fn every_place_of_a_failure_is_told() {
+    let lines = |dockerfile: &str| -> Vec<(u32, u32)> {
+        let error = lower_with(&options(dockerfile), &Fake::new()).unwrap_err();
+        error.spans.iter().map(|span| (span.start, span.end)).collect()
+    };
+    let circle = "FROM alpine AS a\nRUN --mount=from=b,target=/x \\\n  true\nFROM alpine AS b\nCOPY --from=c . .\n\
+                  FROM alpine AS c\nRUN y\nCOPY --from=b . .\n";
+    assert_eq!(lines(circle), [(2, 3), (5, 5), (8, 8)]);
+    assert_eq!(lines("FROM alpine AS a\nCOPY --from=a . .\n"), [(2, 2)]);
+    // What is read and what is asked for is one place twice.
+    assert_eq!(lines("FROM --platform=x/y/z/w alpine\n"), [(1, 1), (1, 1)]);
+    assert_eq!(lines("FROM --platform=$NONE alpine\n"), [(1, 1)]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn row50_doubling_a_variable_is_stopped_with_its_line() {
     let dockerfile = format!("FROM alpine\nENV A=xxxxxxxx\n{}", "ENV A=$A$A\n".repeat(60));
     let error = lower_with(&options(&dockerfile), &Fake::new()).unwrap_err();
     assert!(error.to_string().contains("expansion is more than"), "{error}");
-    assert_eq!(error.span.unwrap().start, 20);
+    assert_eq!(error.span().unwrap().start, 20);
 }
 
 #[test]

@@ -83,6 +83,6 @@ fn wrong_triggers_point_at_from() {
     ] {
         let error = lower_with(&options("# c\nFROM base:1\n"), &with_triggers(trigger)).unwrap_err();
         assert_eq!(error.to_string(), message);
-        assert_eq!(error.span.unwrap().start, 2);
+        assert_eq!(error.span().unwrap().start, 2);
     }
 }

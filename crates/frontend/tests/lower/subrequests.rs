@@ -47,7 +47,7 @@ fn lint_with(mut options: FrontendOptions) -> LintResults {
             let warnings = std::mem::take(&mut error.warnings);
             let failure = LintFailure {
                 message: error.to_string(),
-                span: error.span,
+                spans: error.spans,
             };
             LintResults::new(&options, warnings, Some(failure))
         }
@@ -487,7 +487,7 @@ fn lint_of_what_cannot_be_built() {
     let failure = "dockerfile parse error on line 3: unknown instruction: BADCMD";
     let found = results.failure.as_ref().unwrap();
     assert_eq!(found.message, failure);
-    assert_eq!(found.span.map(|span| (span.start, span.end)), Some((3, 3)));
+    assert_eq!(found.spans, [Span::new(3, 3)]);
     let answer = SubrequestAnswer::Lint(results);
     assert!(
         !text(&answer).contains("unknown instruction"),

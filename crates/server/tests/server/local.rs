@@ -194,7 +194,10 @@ async fn privileged_questions_are_answered_by_the_front_end_the_dockerfile_names
     let failure = found.failure.unwrap();
     assert_eq!(found.warnings, 1);
     assert_eq!(
-        (failure.message.as_str(), failure.span.map(|span| span.start)),
+        (
+            failure.message.as_str(),
+            failure.spans.first().map(|span| span.start)
+        ),
         ("all is wrong", Some(2))
     );
     assert_eq!(found.source, b"one\ntwo\n");

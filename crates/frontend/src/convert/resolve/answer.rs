@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rbuild_dockerfile::ignore::read_patterns;
-use rbuild_graph::{Edge, Op, SourceOp};
+use rbuild_graph::{Op, SourceOp};
 use rbuild_oci::{ImageConfig, Platform, Reference};
 
 use super::{Answer, IGNORE_FILE, Job};
@@ -13,6 +13,7 @@ use crate::env::Env;
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::lowering::{Lowering, NewVertex, json};
 use crate::options::ImageResolveMode;
+use crate::origins::Made;
 use crate::remote::{self, redact_credentials};
 use crate::resolver::ResolvedImage;
 use crate::stage::{StageIndex, shown_platform};
@@ -25,13 +26,13 @@ pub(super) fn apply(
     answer: Option<Answer>,
 ) -> Result<(), FrontendError> {
     let index = job.stage;
-    let (edge, config) = match (&job.context, answer) {
+    let (root, config) = match (&job.context, answer) {
         (Some(context), answer) => context_base(lowering, context, &job.platform, answer)?,
         (None, Some(Answer::Image(found))) => return image_base(lowering, job, &found),
         (None, _) => unreachable!("an image was asked for, and the answer to that is an image"),
     };
     let stage = &mut lowering.stages.list[index];
-    stage.state.edge = edge;
+    stage.state.root = root;
     stage.platform = Some(job.platform.clone());
     if let Some(config) = config {
         if job.replaces_stage && !config.architecture.is_empty() && !config.os.is_empty() {
@@ -73,7 +74,7 @@ fn context_base(
     context: &NamedContext,
     platform: &Platform,
     answer: Option<Answer>,
-) -> Result<(Option<Edge>, Option<ImageConfig>), FrontendError> {
+) -> Result<(Option<Made>, Option<ImageConfig>), FrontendError> {
     let name = &context.name;
     let mut vertex = NewVertex::default();
     let op = match (&context.source, answer) {
@@ -114,9 +115,9 @@ fn context_base(
             let mut attrs = local_attrs(name, shared_key, ignore.as_deref())?;
             attrs.insert("local.session".to_owned(), session.clone());
             let identifier = format!("local://{local}");
-            let edge = lowering.add(Op::Source(SourceOp { identifier, attrs }), vertex);
-            lowering.local_paths.watch(&edge);
-            return Ok((Some(edge), None));
+            let made = lowering.add(Op::Source(SourceOp { identifier, attrs }), vertex);
+            lowering.local_paths.watch(&made.edge);
+            return Ok((Some(made), None));
         }
         (
             ContextSource::Store {
@@ -203,7 +204,7 @@ fn image_base(lowering: &mut Lowering<'_>, job: Job, found: &ResolvedImage) -> R
         }
     }
     let is_empty = config.rootfs.diff_ids.is_empty() && config.history.iter().all(|entry| entry.empty_layer);
-    let edge = if is_empty {
+    let root = if is_empty {
         None
     } else {
         let text = format!("FROM {}", op.identifier.trim_start_matches("docker-image://"));
@@ -232,7 +233,7 @@ fn image_base(lowering: &mut Lowering<'_>, job: Job, found: &ResolvedImage) -> R
         ))
     };
     let stage = &mut lowering.stages.list[index];
-    stage.state.edge = edge;
+    stage.state.root = root;
     stage.platform = Some(platform);
     stage.base_image = Some(config.clone());
     stage.image = ImageConfig {
