@@ -296,6 +296,10 @@ fn ancestor_ends(path: &str) -> impl Iterator<Item = usize> {
 }
 
 fn shape(text: &str) -> Result<Shape, BadPattern> {
+    if accident::is_open_end(text)? {
+        let expression = accident::expression(text)?.ok_or(BadPattern)?;
+        return Ok(Shape::Expression(Box::new(expression)));
+    }
     let wildcard = Wildcard::new(text, Globstar::Directories)?;
     if let Some(expression) = accident::expression(text)? {
         return Ok(Shape::Expression(Box::new(expression)));

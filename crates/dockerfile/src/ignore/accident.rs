@@ -25,6 +25,49 @@ pub(super) fn expression(pattern: &str) -> Result<Option<Regex>, BadPattern> {
     built.map(Some).map_err(|_| BadPattern)
 }
 
+/// Whether `pattern` ends with a backslash that quotes nothing and is taken all the same. Go tries each pattern on `.` to see
+/// whether it is well-formed, and stops at the first part between stars that does not match: what is behind it is not
+/// looked at. The backslash then quotes the end of the expression, which so matches the beginning of a path and a `$`.
+///
+/// # Errors
+/// [`BadPattern`] if the backslash is looked at, or what is before it is malformed.
+pub(super) fn is_open_end(pattern: &str) -> Result<bool, BadPattern> {
+    let backslashes = pattern.len() - pattern.trim_end_matches('\\').len();
+    if backslashes.is_multiple_of(2) {
+        return Ok(false);
+    }
+    let before = before_last_star(pattern).ok_or(BadPattern)?;
+    if before.is_empty() || crate::glob::is_match(before, ".")? {
+        return Err(BadPattern);
+    }
+    Ok(true)
+}
+
+/// What stands before the last stars that are neither quoted nor in a class.
+fn before_last_star(pattern: &str) -> Option<&str> {
+    // First and last of them.
+    let mut stars: Option<(usize, usize)> = None;
+    let mut in_class = false;
+    let mut chars = pattern.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => {
+                chars.next();
+            }
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '*' if !in_class => {
+                let first = stars
+                    .filter(|(_, last)| last + 1 == at)
+                    .map_or(at, |(first, _)| first);
+                stars = Some((first, at));
+            }
+            _ => {}
+        }
+    }
+    Some(&pattern[..stars?.0])
+}
+
 /// Whether `pattern` becomes an expression at all, and has characters that are special there and nowhere else.
 fn has_accident(pattern: &str) -> bool {
     let only_globstar = pattern.strip_prefix("**").or_else(|| pattern.strip_suffix("**"));
@@ -38,7 +81,7 @@ fn has_accident(pattern: &str) -> bool {
         match c {
             '\\' => {
                 let next = chars.next();
-                if next.is_some_and(|next| !stands_for_itself(next)) {
+                if next.is_none_or(|next| !stands_for_itself(next)) {
                     return true;
                 }
             }
@@ -287,6 +330,11 @@ mod tests {
             ("\\(a\\)", &["(a)"], &["a"]),
             ("my\\ file*", &["my file", "my files"], &["my\\ file"]),
             ("*\\pL", &["a", "é"], &["1", "p1"]),
+            // The backslash takes the end from the expression.
+            ("a*\\", &["a$", "ab$", "a$x/y"], &["a", "a\\", "b$"]),
+            ("a/**\\", &["a/$", "a/b/$d"], &["a/b", "a$"]),
+            ("?*b*\\", &["xb$"], &["xb\\"]),
+            ("a\\***\\", &["a*$", "a*b/$"], &["a*", "a$"]),
             // No wildcard, so no expression is made of these.
             ("a|b", &["a|b"], &["a", "b"]),
             ("**|x", &["a|x"], &["a", "x"]),
@@ -315,7 +363,9 @@ mod tests {
 
     #[test]
     fn what_gos_expressions_do_not_have_is_an_error() {
-        for pattern in ["\\é", "a\\1", "*{2}", "*\\Z", "x*\\xZZ"] {
+        for pattern in [
+            "\\é", "a\\1", "*{2}", "*\\Z", "x*\\xZZ", "a\\", "*\\", "?*\\", "[^a]*\\", "a\\*\\", "a[*\\",
+        ] {
             assert!(PatternMatcher::new(&[pattern]).is_err(), "{pattern}");
         }
         for pattern in ["é*", "a\\.1", "?{2}", "*\\z", "x*\\x5A"] {

@@ -16,8 +16,10 @@ use crate::origins::{Inputs, Made};
 pub(super) struct Mounts {
     /// Mounts with what they show, sorted by mount point at the end.
     sorted: Vec<(Option<Made>, Mount)>,
-    /// Secrets and sockets, behind the others.
-    last: Vec<Mount>,
+    /// Secrets, behind the others.
+    secrets: Vec<Mount>,
+    /// Sockets, behind the secrets.
+    sockets: Vec<Mount>,
     pub(super) secret_env: Vec<SecretEnv>,
 }
 
@@ -38,7 +40,8 @@ impl Mounts {
         };
         Self {
             sorted: vec![(root, root_mount)],
-            last: Vec::new(),
+            secrets: Vec::new(),
+            sockets: Vec::new(),
             secret_env: Vec::new(),
         }
     }
@@ -49,19 +52,19 @@ impl Mounts {
 
     /// The socket that `SSH_AUTH_SOCK` is to name.
     pub(super) fn first_ssh_socket(&self) -> Option<&str> {
-        let is_ssh = |mount: &&Mount| matches!(mount.kind, MountKind::Ssh { .. });
-        self.last.iter().find(is_ssh).map(|mount| mount.dest.as_str())
+        self.sockets.first().map(|mount| mount.dest.as_str())
     }
 
     pub(super) fn finish(mut self) -> (Vec<Mount>, Inputs, Vec<SecretEnv>) {
         self.sorted.sort_by(|(_, a), (_, b)| a.dest.cmp(&b.dest));
         let mut inputs = Inputs::default();
-        let mut mounts = Vec::with_capacity(self.sorted.len() + self.last.len());
+        let mut mounts = Vec::with_capacity(self.sorted.len() + self.secrets.len() + self.sockets.len());
         for (source, mut mount) in self.sorted {
             mount.input = inputs.index(source.as_ref());
             mounts.push(mount);
         }
-        mounts.extend(self.last);
+        mounts.extend(self.secrets);
+        mounts.extend(self.sockets);
         (mounts, inputs, self.secret_env)
     }
 }
@@ -265,7 +268,7 @@ fn secret(
     if let Some(dest) = dest {
         let (uid, gid) = (options.uid.unwrap_or(0), options.gid.unwrap_or(0));
         let mode = options.mode.unwrap_or(0o400);
-        mounts.last.push(mount(
+        mounts.secrets.push(mount(
             &dest,
             MountKind::Secret {
                 id,
@@ -292,18 +295,14 @@ fn ssh(
     let id = options.id.clone();
     let noted = if id.is_empty() { DEFAULT_SSH_ID } else { &id };
     lowering.note_ssh(site.stage, noted, options.required, site.span());
-    let number = mounts
-        .last
-        .iter()
-        .filter(|mount| matches!(mount.kind, MountKind::Ssh { .. }))
-        .count();
+    let number = mounts.sockets.len();
     let dest = match options.target.as_str() {
         "" => format!("/run/buildkit/ssh_agent.{number}"),
         target => target.to_owned(),
     };
     let (uid, gid) = (options.uid.unwrap_or(0), options.gid.unwrap_or(0));
     let (mode, optional) = (options.mode.unwrap_or(0o600), !options.required);
-    mounts.last.push(mount(
+    mounts.sockets.push(mount(
         &dest,
         MountKind::Ssh {
             id,

@@ -33,6 +33,8 @@ mod onbuild;
 #[cfg(test)]
 mod outside;
 #[cfg(test)]
+mod rule_pages;
+#[cfg(test)]
 mod run;
 #[cfg(test)]
 mod subrequests;

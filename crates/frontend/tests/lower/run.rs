@@ -73,6 +73,21 @@ fn mounts() {
 }
 
 #[test]
+fn secrets_stand_before_sockets() {
+    let text = dump(&lowered(
+        "FROM alpine\nRUN --mount=type=ssh --mount=type=secret,id=b --mount=type=ssh,id=k --mount=type=secret,id=a true\n",
+    ));
+    let places = [
+        "/run/secrets/b ",
+        "/run/secrets/a ",
+        "/ssh_agent.0 ",
+        "/ssh_agent.1 ",
+    ];
+    let found: Vec<usize> = places.iter().filter_map(|place| text.find(place)).collect();
+    assert!(found.len() == 4 && found.is_sorted(), "{text}");
+}
+
+#[test]
 fn secrets_and_sockets() {
     let lowered = lowered(
         "FROM alpine\nARG TOKEN=visible\nRUN --mount=type=secret,id=a/b --mount=type=secret,id=t,env=TOKEN,required --mount=type=secret,id=u,env=U,target=/u,mode=0444,uid=3 --mount=type=ssh --mount=type=ssh,id=k,required,mode=0666 echo $TOKEN ${U} $PATH\n",

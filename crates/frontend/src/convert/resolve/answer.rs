@@ -45,6 +45,7 @@ pub(super) fn apply(
         };
         stage.base_image = Some(stage.image.clone()).filter(|_| !job.replaces_stage);
     } else {
+        // BuildKit leaves a stage that files stand for without a config, and then cannot export it: it has no architecture.
         stage.image = image::empty(&job.platform);
         stage.base_image = Some(stage.image.clone()).filter(|_| !job.replaces_stage);
     }
