@@ -6,6 +6,7 @@ pub mod chain;
 mod document;
 mod follow;
 pub mod layout;
+pub mod repositories;
 mod resolve;
 pub mod session;
 pub mod source;

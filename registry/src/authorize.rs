@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use reqwest::StatusCode;
+use reqwest::{RequestBuilder, StatusCode, Url};
 
 use crate::challenge::{self, Challenge, Challenger, Realm};
 use crate::client::Inner;
@@ -13,6 +13,9 @@ use crate::reply::Reply;
 use crate::token::{self, Authorization};
 use crate::transport::{Base, Call, unauthorized};
 use crate::{Excerpt, Refusal, RegistryError};
+
+/// Who asks, as token servers are told.
+const CLIENT_ID: &str = "rbuild";
 
 impl Inner {
     /// Answers a challenge: an authorization, and a remark on where it came from.
@@ -95,7 +98,36 @@ impl Inner {
         let kind = self.kind(call.endpoint, &format!("{host}{port}"), url, own, loopback);
         let client = self.clients.get(&kind, host, &self.config)?;
         let asked = Instant::now();
-        let request = token::request(&client, realm, service, call.scope, credential, "rbuild");
+        let request = token::request(&client, realm, service, call.scope, credential, CLIENT_ID);
+        let mut reply = self.ask_for_token(url, request).await?;
+        let status = reply.response.status();
+        if status != StatusCode::OK {
+            let refusal = Box::new(self.refused("get token", reply).await);
+            // Where the form is not known either, the first answer says what was wrong.
+            let second = match credential {
+                Some(Credential::Basic { username, password }) if token::wants_form(status) => {
+                    let user = (username.as_str(), password);
+                    let request =
+                        token::password_request(&client, realm, service, call.scope, user, CLIENT_ID);
+                    let second = self.ask_for_token(url, request).await?;
+                    Some(second).filter(|second| second.response.status() == StatusCode::OK)
+                }
+                _ => None,
+            };
+            let Some(second) = second else {
+                return Err(RegistryError::Token {
+                    host: call.endpoint.host.clone(),
+                    refusal,
+                    tried: tried.to_owned(),
+                });
+            };
+            reply = second;
+        }
+        let body = reply.body(token::ANSWER_BYTES_MAX).await?;
+        token::read(url, &body, asked)
+    }
+
+    async fn ask_for_token(&self, url: &Url, request: RequestBuilder) -> Result<Reply, RegistryError> {
         let sent = AtomicU64::new(0);
         let response = match self.watch(url, &sent, request.send()).await? {
             Ok(response) => response,
@@ -107,18 +139,8 @@ impl Inner {
                 });
             }
         };
+        let host = url.host_str().unwrap_or_default();
         let permit = self.permit(&format!("token server {host}")).await;
-        let mut reply = Reply::new(response, url, permit, self.options.idle_timeout);
-        if reply.response.status() != StatusCode::OK {
-            let host = call.endpoint.host.clone();
-            let refusal = Box::new(self.refused("get token", reply).await);
-            return Err(RegistryError::Token {
-                host,
-                refusal,
-                tried: tried.to_owned(),
-            });
-        }
-        let body = reply.body(token::ANSWER_BYTES_MAX).await?;
-        token::read(url, &body, asked)
+        Ok(Reply::new(response, url, permit, self.options.idle_timeout))
     }
 }

@@ -224,7 +224,7 @@ impl Client {
                 download.whole_only = true;
                 continue;
             }
-            if !error.is_temporary() || fruitless >= attempts {
+            if !self.inner.may_pass(&error) || fruitless >= attempts {
                 return Err(error);
             }
             tokio::time::sleep(self.inner.backoff(fruitless.max(1), error.retry_after())).await;

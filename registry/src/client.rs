@@ -29,8 +29,10 @@ pub struct ClientOptions {
     pub attempts: u32,
     /// Wait before the second attempt; it doubles from there, with jitter.
     pub backoff: Duration,
-    /// The longest wait, also when a server asks for a longer one.
+    /// The longest wait of our own choice.
     pub backoff_max: Duration,
+    /// The longest wait that a server may ask for (`Retry-After`). One that asks for more is not asked again.
+    pub asked_wait_max: Duration,
     /// Bytes of the chunks in which a blob is sent once sending it whole has broken: what arrived then stays, and the rest
     /// follows.
     pub resumed_chunk_bytes: u64,
@@ -47,6 +49,7 @@ impl Default for ClientOptions {
             attempts: 5,
             backoff: Duration::from_millis(250),
             backoff_max: Duration::from_secs(30),
+            asked_wait_max: Duration::from_secs(120),
             resumed_chunk_bytes: 16 << 20,
             requests_per_host: 6,
         }

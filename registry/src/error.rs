@@ -86,6 +86,9 @@ impl fmt::Display for Refusal {
         if self.errors.is_empty() && !self.body.is_empty() {
             write!(f, ": {}", self.body)?;
         }
+        if let Some(asked) = self.retry_after {
+            write!(f, "; it asks to be left alone for {} s", asked.as_secs())?;
+        }
         Ok(())
     }
 }

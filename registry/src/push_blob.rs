@@ -111,7 +111,7 @@ impl Client {
             source,
             progress,
         };
-        let mount = options
+        let mut mount = options
             .mount_from
             .as_deref()
             .filter(|from| *from != endpoint.repository);
@@ -127,10 +127,12 @@ impl Client {
                 (in_chunks, may_chunk) = (false, false);
                 continue;
             }
+            // A mount was refused, or is what failed.
+            mount = None;
             in_chunks = may_chunk && descriptor.size > CHUNK_BYTES_MIN;
             // An upload that the registry no longer knows is begun anew.
             let lost = matches!(error, RegistryError::NotFound(_)) || status(&error) == Some(416);
-            if tried >= self.inner.options.attempts || !(error.is_temporary() || lost) {
+            if tried >= self.inner.options.attempts || !(self.inner.may_pass(&error) || lost) {
                 return Err(error);
             }
             tokio::time::sleep(self.inner.backoff(tried, error.retry_after())).await;
@@ -156,7 +158,12 @@ struct Upload<'a> {
 
 impl Upload<'_> {
     async fn once(&self, mount: Option<&str>, chunk: Option<u64>) -> Result<PushedBlob, RegistryError> {
-        let Some(url) = self.begin(mount).await? else {
+        let mut begun = self.begin(mount).await;
+        // Who may not read the other repository, or has a registry that wants no mounts, may still write this one.
+        if mount.is_some() && begun.as_ref().is_err_and(|error| !error.is_temporary()) {
+            begun = self.begin(None).await;
+        }
+        let Some(url) = begun? else {
             return Ok(PushedBlob::Mounted);
         };
         match chunk {
@@ -224,7 +231,9 @@ impl Upload<'_> {
                         .unwrap_or(end);
                     tried = 1;
                 }
-                Err(error) if error.is_temporary() && tried < self.client.inner.options.attempts => {
+                Err(error)
+                    if self.client.inner.may_pass(&error) && tried < self.client.inner.options.attempts =>
+                {
                     tokio::time::sleep(self.client.inner.backoff(tried, error.retry_after())).await;
                     tried += 1;
                     let known = self.progress_of(&url).await?;

@@ -1,6 +1,6 @@
 //! Answers: reading a body with a limit on time and size, and where a `Location` may lead.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Response, Url};
@@ -78,10 +78,15 @@ impl Reply {
     }
 }
 
-/// How long an answer asks to wait, in seconds as servers say it.
+/// How long an answer asks to wait: seconds, or the time from which it may be asked again (RFC 9110, section 10.2.3).
 pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| {
+        let from = httpdate::parse_http_date(text).ok()?;
+        // A time that is over asks for no wait.
+        Some(from.duration_since(SystemTime::now()).unwrap_or_default())
+    })
 }
 
 pub(crate) fn redirect_error(from: &Url, to: &str, reason: &'static str) -> RegistryError {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::Url;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use crate::RegistryError;
@@ -114,17 +114,8 @@ pub(crate) fn request(
     client_id: &str,
 ) -> reqwest::RequestBuilder {
     if let Some(Credential::Identity(token)) = credential {
-        let mut form = form_urlencoded(&[("grant_type", "refresh_token"), ("client_id", client_id)]);
-        push_pair(&mut form, "refresh_token", token.reveal());
-        push_pair(&mut form, "scope", &scope.0.join(" "));
-        if let Some(service) = service {
-            push_pair(&mut form, "service", service);
-        }
-        return client
-            .post(realm.url.clone())
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(ACCEPT, "application/json")
-            .body(form);
+        let proof = [("refresh_token", token.reveal())];
+        return exchange(client, realm, service, scope, "refresh_token", &proof, client_id);
     }
     let mut url: Url = realm.url.clone();
     {
@@ -148,6 +139,50 @@ pub(crate) fn request(
         },
         _ => request,
     }
+}
+
+/// The request for a token by a password in a form, for token servers that answer nothing else.
+pub(crate) fn password_request(
+    client: &reqwest::Client,
+    realm: &Realm,
+    service: Option<&str>,
+    scope: &Scope,
+    user: (&str, &Secret),
+    client_id: &str,
+) -> reqwest::RequestBuilder {
+    let proof = [("username", user.0), ("password", user.1.reveal())];
+    exchange(client, realm, service, scope, "password", &proof, client_id)
+}
+
+/// Whether a token server may only know the form: this many say so to a question in the URL
+/// (`util/resolver/authorizer.go`).
+pub(crate) const fn wants_form(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 404 | 405)
+}
+
+/// OAuth 2: a proof for a token.
+fn exchange(
+    client: &reqwest::Client,
+    realm: &Realm,
+    service: Option<&str>,
+    scope: &Scope,
+    grant_type: &str,
+    proof: &[(&str, &str)],
+    client_id: &str,
+) -> reqwest::RequestBuilder {
+    let mut form = form_urlencoded(&[("grant_type", grant_type), ("client_id", client_id)]);
+    for (name, value) in proof {
+        push_pair(&mut form, name, value);
+    }
+    push_pair(&mut form, "scope", &scope.0.join(" "));
+    if let Some(service) = service {
+        push_pair(&mut form, "service", service);
+    }
+    client
+        .post(realm.url.clone())
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(ACCEPT, "application/json")
+        .body(form)
 }
 
 /// Reads a token server's answer.

@@ -102,7 +102,7 @@ impl Inner {
         let mut tried = 1;
         loop {
             match attempt().await {
-                Err(error) if error.is_temporary() && tried < attempts => {
+                Err(error) if self.may_pass(&error) && tried < attempts => {
                     tokio::time::sleep(self.backoff(tried, error.retry_after())).await;
                     tried += 1;
                 }
@@ -111,11 +111,17 @@ impl Inner {
         }
     }
 
+    /// Whether trying again is of use: what stays is not asked again, nor a server that wants more patience than there is.
+    pub(crate) fn may_pass(&self, error: &RegistryError) -> bool {
+        let patient = |asked| asked <= self.options.asked_wait_max;
+        error.is_temporary() && error.retry_after().is_none_or(patient)
+    }
+
     /// The wait after the `tried`th attempt: what the server asks for, else doubling, between half and all of it.
     pub(crate) fn backoff(&self, tried: u32, asked: Option<Duration>) -> Duration {
         let longest = self.options.backoff_max;
         if let Some(asked) = asked {
-            return asked.min(longest);
+            return asked.min(self.options.asked_wait_max);
         }
         let doubled = self
             .options

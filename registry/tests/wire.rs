@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod wire {
     mod auth;
+    mod cut;
     mod fetch;
     mod hostile;
     mod peer;

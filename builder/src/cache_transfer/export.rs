@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rbuild_oci::media_type::{self, Family};
 use rbuild_oci::{Descriptor, Digest, Index, Manifest, Reference, go_json};
-use rbuild_registry::{BlobSource, Progress, PushBlobOptions, RegistryError};
+use rbuild_registry::{BlobSource, Progress, RegistryError};
 use rbuild_remotecache::ServiceError;
 use rbuild_store::{CommitBlobError, LayerId, StoreError};
 
@@ -20,6 +20,7 @@ use crate::export::Subject;
 use crate::export::image::{ImageExportError, layer_blob};
 use crate::export::layout::{LayoutDirError, put_layout_blob, put_layout_entry};
 use crate::export::layout_reset::{ResetError, remove_unnamed};
+use crate::images::repositories;
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::request::{Output, OutputKind};
@@ -386,11 +387,10 @@ impl Place<'_> {
             Self::Registry(reference) => {
                 let source: Arc<dyn BlobSource> = Arc::new(file);
                 let progress = shown_progress(reporter, digest);
-                let options = PushBlobOptions::default();
                 let client = job.engine.images.client();
-                let pushed = client
-                    .push_blob(reference, descriptor, &source, &options, &progress)
-                    .await;
+                let store = &job.engine.store;
+                let pushed =
+                    repositories::push_blob(store, client, reference, descriptor, &source, &progress).await;
                 pushed.map(drop).map_err(|source| CacheExportError::Push {
                     name: reference.to_string(),
                     source,

@@ -1,14 +1,15 @@
 //! Pushes: layers first, then the config, then the manifest that names them; so whoever sees the manifest can have all
-//! of it. What the registry has is not sent.
+//! of it. What the registry has is not sent, be it in another repository.
 
 use std::sync::Arc;
 
 use rbuild_oci::{Descriptor, Reference};
-use rbuild_registry::{BlobSource, Client, Progress, PushBlobOptions};
+use rbuild_registry::{BlobSource, Client, Progress};
 use rbuild_store::Store;
 
 use super::ExportError;
 use super::layout::Product;
+use crate::images::repositories;
 use crate::job::Job;
 use crate::solve::Reporter;
 
@@ -118,9 +119,7 @@ async fn blob(
     let (id, started) = (digest.to_string(), std::time::SystemTime::now());
     let progress: Progress =
         Arc::new(move |current, total| shown.status(&id, current, total, started, current == total));
-    let pushed = client
-        .push_blob(name, descriptor, &source, &PushBlobOptions::default(), &progress)
-        .await;
+    let pushed = repositories::push_blob(store, client, name, descriptor, &source, &progress).await;
     pushed.map(drop).map_err(|source| ExportError::Push {
         name: name.to_string(),
         source,

@@ -10,7 +10,7 @@ use rbuild_registry::{BlobSink, Progress};
 use rbuild_store::{BlobWriter, DiskError, Lease};
 
 use super::follow::Ahead;
-use super::{Images, Origin, layout};
+use super::{Images, Origin, layout, repositories};
 use crate::ops::blocking;
 use crate::pull::PullError;
 use crate::solve::Reporter;
@@ -89,8 +89,10 @@ impl Images {
                     .client
                     .fetch_blob_to(reference, descriptor, &mut sink, progress)
                     .await;
-                fetched.map_err(|source| PullError::Fetch { digest, source })?;
-                sink.commit(descriptor)
+                let from = fetched.map_err(|source| PullError::Fetch { digest, source })?;
+                sink.commit(descriptor)?;
+                repositories::note(&self.store, &descriptor.digest, &from);
+                Ok(())
             }
             Origin::Service(service) => {
                 let mut sink = StoreSink::new(lease, digest.algorithm(), ahead)?;

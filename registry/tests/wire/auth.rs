@@ -220,3 +220,150 @@ async fn wrong_credentials_are_named() {
             .all(|r| r.header("authorization").is_none())
     );
 }
+
+#[tokio::test]
+async fn a_token_server_that_wants_a_form_gets_the_password_in_one() {
+    for status in [401, 404, 405] {
+        let registry = TestRegistry::start_with(RegistryAuth::bearer("ann", "p&w="));
+        registry.put_image("a", "1", &ImageSpec::default());
+        registry.fault(Fault::status("GET", "/token", status, ("x", "y"), ""));
+        client_with_auth(&auths(&registry.host(), "ann", "p&w="))
+            .resolve(&reference(&registry, "a:1"))
+            .await
+            .unwrap_or_else(|error| panic!("{status}: {error}"));
+        assert_eq!(registry.count("POST", "/token"), 1);
+        assert!(
+            registry
+                .requests()
+                .iter()
+                .all(|request| !request.path.contains("p%26w")),
+            "no password in a URL"
+        );
+    }
+    // A server that refuses is not one that wants something else; and where the form does not help either, the first
+    // answer is told.
+    let registry = TestRegistry::start_with(RegistryAuth::bearer("ann", "pw"));
+    let client = client_with_auth(&auths(&registry.host(), "ann", "wrong"));
+    registry.fault(Fault::status("POST", "/token", 404, ("x", "y"), "no such page"));
+    let error = client
+        .resolve(&reference(&registry, "a:1"))
+        .await
+        .expect_err("wrong");
+    assert_eq!(error.class(), ErrorClass::Auth);
+    assert!(
+        error.to_string().contains("401") && !error.to_string().contains("no such page"),
+        "{error}"
+    );
+    registry.clear_requests();
+    registry.fault(Fault::status("GET", "/token", 403, ("x", "y"), ""));
+    client
+        .resolve(&reference(&registry, "a:1"))
+        .await
+        .expect_err("forbidden");
+    assert_eq!(registry.count("POST", "/token"), 0);
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_no_token_is_not_asked_without_end() {
+    let registry = TestRegistry::start_with(RegistryAuth::bearer("ann", "pw"));
+    let challenge = format!(
+        "Bearer realm=\"http://{}/token\",service=\"test\",error=\"insufficient_scope\"",
+        registry.host()
+    );
+    registry.fault(Fault::status(
+        "GET",
+        "/manifests/",
+        401,
+        ("www-authenticate", &challenge),
+        "",
+    ));
+    let client = client_with_auth(&auths(&registry.host(), "ann", "pw"));
+    let error = client
+        .manifest(&reference(&registry, "a:1"))
+        .await
+        .expect_err("never enough");
+    assert_eq!(error.class(), ErrorClass::Auth);
+    assert_eq!(
+        registry.count("GET", "/manifests/"),
+        3,
+        "once without, and with two tokens"
+    );
+    assert_eq!(registry.count("GET", "/token"), 2);
+}
+
+#[tokio::test]
+async fn every_request_of_a_push_may_find_its_token_ended() {
+    let registry = TestRegistry::start_with(RegistryAuth::bearer("ann", "pw"));
+    let client = client_with_auth(&auths(&registry.host(), "ann", "pw"));
+    let challenge = format!(
+        "Bearer realm=\"http://{}/token\",service=\"test\"",
+        registry.host()
+    );
+    let requests = [
+        ("HEAD", "/blobs/"),
+        ("POST", "/uploads/"),
+        ("PATCH", "/uploads/"),
+        ("PUT", "/uploads/"),
+    ];
+    for (method, part) in requests {
+        registry.fault(Fault::status(method, part, 401, ("www-authenticate", &challenge), "").times(1));
+    }
+    let bytes = content(150_000);
+    let descriptor = Descriptor::of(OCI_LAYER, &bytes);
+    let source: std::sync::Arc<dyn rbuild_registry::BlobSource> = std::sync::Arc::new(bytes.clone());
+    let options = PushBlobOptions {
+        chunk_bytes: Some(70_000),
+        ..PushBlobOptions::default()
+    };
+    let name = reference(&registry, "a");
+    let pushed = client
+        .push_blob(&name, &descriptor, &source, &options, &quiet())
+        .await;
+    assert_eq!(pushed.expect("pushed"), PushedBlob::Uploaded);
+    assert_eq!(registry.blob("a", &descriptor.digest), Some(bytes));
+    assert!(
+        registry.count("GET", "/token") == requests.len(),
+        "each 401 was answered by a new token"
+    );
+}
+
+#[tokio::test]
+async fn who_may_not_read_the_other_repository_uploads() {
+    let registry = TestRegistry::start_with(RegistryAuth::bearer("ann", "pw"));
+    let bytes = content(1000);
+    let descriptor = Descriptor::of(OCI_LAYER, &bytes);
+    let source: std::sync::Arc<dyn rbuild_registry::BlobSource> = std::sync::Arc::new(bytes.clone());
+    let options = PushBlobOptions {
+        mount_from: Some("secret/base".to_owned()),
+        ..PushBlobOptions::default()
+    };
+    for (at, fault) in [
+        // The token server gives none for both; the registry forbids; it has no such repository; it fails.
+        Fault::status("GET", "secret", 403, ("x", "y"), ""),
+        Fault::status("POST", "mount=", 403, ("x", "y"), ""),
+        Fault::status("POST", "mount=", 404, ("x", "y"), ""),
+        Fault::status("POST", "mount=", 500, ("x", "y"), ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        registry.clear_faults();
+        registry.fault(fault);
+        let client = client_with_auth(&auths(&registry.host(), "ann", "pw"));
+        let name = format!("mine-{at}");
+        let pushed = client
+            .push_blob(
+                &reference(&registry, &name),
+                &descriptor,
+                &source,
+                &options,
+                &quiet(),
+            )
+            .await;
+        assert_eq!(
+            pushed.unwrap_or_else(|error| panic!("{at}: {error}")),
+            PushedBlob::Uploaded
+        );
+        assert_eq!(registry.blob(&name, &descriptor.digest), Some(bytes.clone()));
+    }
+}

@@ -365,6 +365,37 @@ async fn a_server_that_asks_to_wait_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_server_may_name_the_time_to_wait_for_but_not_any() {
+    let registry = TestRegistry::start();
+    registry.put_image("a", "1", &ImageSpec::default());
+    // A time that is over: at once. Neither seconds nor a time: our own wait.
+    for value in ["Sun, 06 Nov 1994 08:49:37 GMT", "soon", "-5"] {
+        registry.fault(Fault::status("GET", "manifests", 503, ("retry-after", value), "").times(1));
+        client()
+            .manifest(&reference(&registry, "a:1"))
+            .await
+            .expect(value);
+    }
+    registry.clear_requests();
+    registry.fault(Fault::status(
+        "GET",
+        "manifests",
+        429,
+        ("retry-after", "3600"),
+        "",
+    ));
+    let start = Instant::now();
+    let error = client()
+        .manifest(&reference(&registry, "a:1"))
+        .await
+        .expect_err("an hour");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(registry.count("GET", "manifests"), 1, "it wants to be left alone");
+    assert_eq!(error.class(), ErrorClass::Server);
+    assert!(error.to_string().contains("3600 s"), "{error}");
+}
+
+#[tokio::test]
 async fn a_proxy_is_used_but_for_hosts_it_is_not_for() {
     // The registry itself plays the proxy: what it is asked names the host that was meant.
     let registry = TestRegistry::start();

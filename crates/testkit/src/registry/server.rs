@@ -280,7 +280,11 @@ impl State {
         let form = parse_query(&String::from_utf8_lossy(body));
         let given = headers.get("authorization").and_then(|v| v.to_str().ok());
         let refresh = find(&form, "refresh_token");
-        let known = if method == "POST" {
+        let by_password = find(&form, "username") == Some(user.as_str())
+            && find(&form, "password") == Some(password.as_str());
+        let known = if method == "POST" && find(&form, "grant_type") == Some("password") {
+            by_password
+        } else if method == "POST" {
             refresh.is_some() && refresh == identity_token.as_deref()
         } else {
             given == Some(basic(user, password).as_str())
