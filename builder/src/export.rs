@@ -15,7 +15,7 @@ pub mod tree;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rbuild_oci::{Descriptor, ImageConfig, Reference};
+use rbuild_oci::{Descriptor, ImageConfig, Reference, Timestamp};
 use rbuild_registry::RegistryError;
 use rbuild_store::{ImageError as StoreImageError, ImageRecord, Store};
 use serde_json::Value as Json;
@@ -25,7 +25,7 @@ pub use image::{BuildResult, PlatformSubject, Subject};
 use crate::error::RequestError;
 use crate::job::Job;
 use crate::ops::blocking;
-use crate::request::{BuildOutcome, BuildRequest, Dangling, LayoutDestination, Output, OutputKind};
+use crate::request::{BuildOutcome, BuildRequest, Dangling, Epoch, LayoutDestination, Output, OutputKind};
 use crate::solve::Reporter;
 use crate::stored;
 use crate::time::{now_ms, to_ms};
@@ -176,7 +176,8 @@ pub async fn all(
         };
         let mut reporter = Reporter::internal(&job.sink, title);
         reporter.start(None);
-        match one(job, result, &export, &reporter, outcome).await {
+        let own = with_epoch(result, export.output.epoch);
+        match one(job, own.as_ref().unwrap_or(result), &export, &reporter, outcome).await {
             Ok(()) => reporter.done(),
             Err(error) => {
                 reporter.failed(crate::error::chain_text(&error));
@@ -185,6 +186,20 @@ pub async fn all(
         }
     }
     Ok(())
+}
+
+/// `result` with the time that an exporter asks for instead of the build's; nothing if it asks for none.
+fn with_epoch(result: &BuildResult, epoch: Epoch) -> Option<BuildResult> {
+    let epoch = match epoch {
+        Epoch::Unset => return None,
+        Epoch::At(seconds) => Timestamp::from_unix(seconds, 0),
+        Epoch::Off => None,
+    };
+    let mut result = result.clone();
+    for part in &mut result.subjects {
+        part.subject.epoch = epoch;
+    }
+    Some(result)
 }
 
 async fn one(
@@ -202,7 +217,9 @@ async fn one(
         } => {
             let image = assemble(job, result, export, reporter).await?;
             note(&image, &export.names, outcome);
-            name_in_store(job, &image, export, reporter)?;
+            if export.output.is_stored {
+                name_in_store(job, &image, export, reporter)?;
+            }
             if *push {
                 let how = push::How {
                     by_digest: *push_by_digest,
@@ -331,6 +348,9 @@ fn name_in_store(
     for name in &export.names {
         let _step = reporter.step(&format!("naming to {name}"));
         set(name.to_string())?;
+        if export.output.name_canonical {
+            set(format!("{name}@{}", record.digest))?;
+        }
     }
     let unnamed = stored::dangling_name(&record.digest);
     if !export.names.is_empty() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub use rbuild_frontend::NoCache;
 use rbuild_graph::{HostIp, LinuxResources, NetMode, Ulimit};
 pub use rbuild_llb::attrs::{Attestations, ResourceError, attestations, linux_resources};
-pub use rbuild_llb::exporters::{AnnotationSet, Annotations, annotation};
+pub use rbuild_llb::exporters::{AnnotationSet, Annotations, Epoch, annotation};
 use rbuild_oci::Digest;
 
 pub use crate::cache_transfer::{CacheExport, CacheForm, CacheSource, CacheTarget};
@@ -270,8 +270,14 @@ pub struct Output {
     pub inline_attestations: bool,
     /// `local` and `tar`: what names of attestations begin with.
     pub attestation_prefix: String,
+    /// `image`: kept in the store under its names (`store`).
+    pub is_stored: bool,
+    /// `image`: kept as `name@digest` too (`name-canonical`).
+    pub name_canonical: bool,
     /// What the image is kept as in the store besides its names; not at all if absent.
     pub dangling: Option<Dangling>,
+    /// No time of this output is later, whatever the build says (`source-date-epoch`).
+    pub epoch: Epoch,
 }
 
 impl Output {
@@ -291,7 +297,10 @@ impl Output {
             annotations: Annotations::new(),
             oci_artifact: true,
             attestation_prefix: String::new(),
+            is_stored: true,
+            name_canonical: false,
             dangling: None,
+            epoch: Epoch::Unset,
         }
     }
 }

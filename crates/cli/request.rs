@@ -113,6 +113,9 @@ pub(crate) enum UsageError {
     /// A directory cannot be standard output.
     #[error("dest cannot be stdout for {0} exporter")]
     DestStdout(String),
+    /// `source-date-epoch` of an output is no number.
+    #[error("invalid source-date-epoch: {0:?} is no number of seconds")]
+    OutputEpoch(String),
     /// A directory is written where a file is.
     #[error("destination directory {0} is a file")]
     DestIsFile(String),

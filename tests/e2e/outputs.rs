@@ -299,6 +299,136 @@ fn iidfile_metadata_file_and_quiet_name_the_same_image() {
 }
 
 #[test]
+fn an_image_is_kept_in_the_store_as_its_output_says() {
+    let fixture = Fixture::new("FROM scratch\nCOPY a /a\n");
+    fixture.context.file("a", "a\n");
+    let build = |output: &str| fixture.build().args(["--output", output]).ok();
+    let kept = || {
+        let listed = fixture
+            .rbuild([
+                "images",
+                "-a",
+                "--digests",
+                "--no-trunc",
+                "--format",
+                "{{.Repository}}:{{.Tag}}",
+            ])
+            .ok();
+        let mut names: Vec<String> = listed.stdout_text().lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    build("type=image,name=gone:1,store=false");
+    assert_eq!(kept(), Vec::<String>::new());
+    build("type=image,name=named:1,dangling-name-prefix=old,danging-name-empty-only=true");
+    assert_eq!(kept(), ["named:1"]);
+    build("type=image,dangling-name-prefix=old");
+    let index = fs::read_to_string(fixture.home.store().join("index.json")).unwrap();
+    assert!(index.contains("old@sha256:"), "{index}");
+    build("type=image,name=canonical:2,name-canonical=true");
+    let index = fs::read_to_string(fixture.home.store().join("index.json")).unwrap();
+    assert!(index.contains("docker.io/library/canonical:2@sha256:"), "{index}");
+    fixture.rbuild(["rmi", "canonical:2"]).ok();
+}
+
+#[test]
+fn each_output_has_its_own_time() {
+    let fixture = Fixture::new("FROM scratch\nCOPY a /a\n");
+    fixture.context.file("a", "a\n");
+    let archive = |name: &str| fixture.home.work().join(name);
+    fixture
+        .build()
+        .arg("--build-arg=SOURCE_DATE_EPOCH=1000")
+        .arg(format!(
+            "--output=type=oci,dest={}",
+            archive("build.tar").display()
+        ))
+        .arg(format!(
+            "--output=type=oci,dest={},source-date-epoch=7",
+            archive("own.tar").display()
+        ))
+        .ok();
+    let created = |name: &str| {
+        let image = OciLayout::open(&archive(name)).unwrap().image().unwrap();
+        image.config["created"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(created("build.tar"), "1970-01-01T00:16:40Z");
+    assert_eq!(created("own.tar"), "1970-01-01T00:00:07Z");
+}
+
+/// With several outputs and caches at once each layer is packed once, and every blob is in the store once.
+#[test]
+fn one_layer_is_packed_once_for_all_outputs() {
+    let registry = rbuild_testkit::registry::TestRegistry::start();
+    let fixture = Fixture::new("FROM scratch AS one\nCOPY a /a\nFROM one\nCOPY b /b\n");
+    fixture.context.file("a", rbuild_testkit::context::noise(3 << 20));
+    fixture.context.file("b", rbuild_testkit::context::noise(2 << 20));
+    let work = fixture.home.work();
+    let name = registry.reference("app:1");
+    fixture
+        .build()
+        .args(["-t", &name, "--push"])
+        .arg(format!(
+            "--output=type=oci,dest={}",
+            work.join("oci.tar").display()
+        ))
+        .arg(format!(
+            "--output=type=docker,dest={}",
+            work.join("docker.tar").display()
+        ))
+        .arg(format!(
+            "--cache-to=type=local,mode=max,dest={}",
+            work.join("cache").display()
+        ))
+        .arg(format!(
+            "--cache-to=type=registry,mode=max,ref={}",
+            registry.reference("app:cache")
+        ))
+        .args(["--cache-to=type=inline"])
+        .ok();
+    let blobs = |root: &Path| -> Vec<(String, u64)> {
+        let dir = fs::read_dir(root.join("blobs/sha256")).unwrap();
+        let mut large: Vec<_> = dir
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                (
+                    entry.file_name().into_string().unwrap(),
+                    entry.metadata().unwrap().len(),
+                )
+            })
+            .filter(|(_, size)| *size > 1 << 20)
+            .collect();
+        large.sort();
+        large
+    };
+    let stored = blobs(&fixture.home.store());
+    assert_eq!(
+        stored.len(),
+        2,
+        "one blob a layer, whatever was written of it: {stored:?}"
+    );
+    assert_eq!(blobs(&work.join("cache")), stored, "the cache has the same blobs");
+    let manifest = registry.manifest("app", "1").unwrap().1;
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    for archive in ["oci.tar", "docker.tar"] {
+        let layout = OciLayout::open(&work.join(archive)).unwrap().image().unwrap();
+        let digests = |manifest: &serde_json::Value| -> Vec<String> {
+            let layers = manifest["layers"].as_array().unwrap().iter();
+            layers
+                .map(|layer| layer["digest"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(digests(&layout.manifest), digests(&manifest), "{archive}");
+    }
+    let bodies = registry.requests();
+    let large = bodies.iter().filter(|request| request.body_len > 1 << 20).count();
+    assert_eq!(
+        large, 2,
+        "the image and the cache are in one repository: each layer was sent once"
+    );
+}
+
+#[test]
 fn label_and_target_and_build_arg_of_the_command_line() {
     let fixture = Fixture::new("FROM busybox AS first\nARG A\nLABEL a=$A\nFROM first\nRUN false\n");
     let (_, image) = fixture.image(&["--target=first", "--build-arg=A=1", "--label=b=2"]);

@@ -260,6 +260,61 @@ fn a_push_cut_at_any_byte_can_be_repeated() {
     }
 }
 
+#[test]
+fn what_another_repository_of_the_registry_has_is_mounted() {
+    let registry = TestRegistry::start();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(3);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    tar.append_data(&mut header, "base", &b"abc"[..]).unwrap();
+    let layers = vec![tar.into_inner().unwrap()];
+    let image = registry.put_image(
+        "library/base",
+        "1",
+        &ImageSpec {
+            layers,
+            ..ImageSpec::default()
+        },
+    );
+    let base_layer = &image.manifest.layers[0].digest;
+    let fixture = Fixture::new(&format!(
+        "FROM {}\nCOPY Dockerfile /copied\n",
+        registry.reference("library/base:1")
+    ));
+    let sent = || registry.count("PUT", "/blobs/uploads/");
+    let push = |to: &str| {
+        fixture
+            .build()
+            .args(["--push", "-t", &registry.reference(to)])
+            .ok()
+    };
+    push("team/app:1");
+    assert_eq!(sent(), 2, "the new layer and the config");
+    assert_eq!(registry.count("POST", "from=library%2Fbase"), 1);
+    assert!(registry.blob("team/app", base_layer).is_some());
+    // What was pushed to one repository is there for the next, by `build` and by `push`.
+    push("team/other:1");
+    fixture
+        .rbuild([
+            "tag",
+            &registry.reference("team/other:1"),
+            &registry.reference("third:1"),
+        ])
+        .ok();
+    fixture.rbuild(["push", &registry.reference("third:1")]).ok();
+    let cache = format!("type=registry,ref={}", registry.reference("team/cache:1"));
+    let sent_before = sent();
+    assert_eq!(sent_before, 2, "nothing more was sent");
+    fixture.build().args(["--cache-to", &cache]).ok();
+    assert_eq!(sent() - sent_before, 1, "of a cache its config");
+    // A registry that mounts nothing is sent all.
+    registry.allow_mounts(false);
+    push("fourth:1");
+    assert_eq!(sent() - sent_before, 1 + 3);
+}
+
 /// A layer of which the end is held back is on the disk as far as it came; were it unpacked when it is whole, nothing of it
 /// would be there.
 #[test]

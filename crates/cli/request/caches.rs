@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rbuild_builder::request::{CacheExport, CacheForm, CacheSource, CacheTarget, LayerCompression};
+use rbuild_dockerfile::suggest;
 use rbuild_oci::{Digest, Reference};
-use rbuild_remotecache::attrs::SECRET_KEYS;
+use rbuild_remotecache::attrs::{SECRET_KEYS, known};
 use rbuild_remotecache::{AttrError, Place, gha};
 use rbuild_ui::values::csv;
 use rbuild_ui::values::scalar::parse_bool;
@@ -87,6 +88,7 @@ pub(super) fn exports(
                 continue;
             }
             let export = entry.export(env)?;
+            entry.tell(&OF_EXPORTS, noted);
             noted.insecure.extend(entry.insecure);
             if exports
                 .iter()
@@ -126,6 +128,7 @@ pub(super) fn sources(
                 continue;
             }
             sources.push(entry.source(env)?);
+            entry.tell(&OF_SOURCES, noted);
             noted.insecure.extend(entry.insecure);
         }
     }
@@ -160,10 +163,29 @@ fn without_secrets(text: &str) -> String {
     fields.collect::<Vec<_>>().join(",")
 }
 
+/// Attributes of caches that are written, and of those that are read: for hints.
+const OF_EXPORTS: [&str; 14] = [
+    "mode",
+    "ignore-error",
+    "ref",
+    "dest",
+    "tag",
+    "reset",
+    "registry.insecure",
+    "oci-mediatypes",
+    "image-manifest",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "oci-artifact",
+    "name",
+];
+const OF_SOURCES: [&str; 5] = ["ref", "src", "tag", "digest", "registry.insecure"];
+
 struct Entry {
     flag: &'static str,
     kind: String,
-    /// What is left of it says nothing, as with BuildKit.
+    /// What is left of it when it was read has no effect; BuildKit says nothing then.
     attrs: BTreeMap<String, String>,
     /// Host of a registry that need not be secure.
     insecure: Option<String>,
@@ -217,6 +239,20 @@ impl Entry {
             self.flag
         ));
         false
+    }
+
+    /// Tells of what nothing has read.
+    fn tell(&self, others: &[&str], noted: &mut Noted<'_>) {
+        let served = known(&self.kind);
+        for key in self.attrs.keys().filter(|key| !served.contains(&key.as_str())) {
+            let near = suggest::nearest(key, served.iter().chain(others).copied(), false)
+                .filter(|near| near != key)
+                .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+            noted.warnings.push(format!(
+                "attribute {key:?} has no effect on {} type={}{near}",
+                self.flag, self.kind
+            ));
+        }
     }
 
     fn service(&self, env: &Env) -> Result<Place, UsageError> {

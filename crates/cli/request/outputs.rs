@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use rbuild_builder::error::chain_text;
 use rbuild_builder::request::{
-    Annotations, Dangling, Destination, LayerCompression, LayoutDestination, Output, OutputKind,
+    Annotations, Dangling, Destination, Epoch, LayerCompression, LayoutDestination, Output, OutputKind,
     TreeDestination, annotation,
 };
+use rbuild_dockerfile::suggest;
 use rbuild_oci::Platform;
 use rbuild_ui::values::export::ExportEntry;
 use rbuild_ui::values::key_value::{self, AnnotationType};
@@ -21,14 +22,39 @@ use crate::args::{LoadTo, LowBuild};
 const NO_EFFECT: [&str; 3] = ["buildinfo", "buildinfo-attrs", "unpack"];
 
 /// Attributes that ask for something unless they have this value.
-const NOT_SERVED: [(&str, &str); 7] = [
-    ("store", "true"),
-    ("name-canonical", "false"),
-    ("dangling-name-prefix", ""),
-    ("danging-name-empty-only", "false"),
-    ("prefer-nondist-layers", "false"),
-    ("mode", "copy"),
-    ("source-date-epoch", ""),
+const NOT_SERVED: [(&str, &str); 2] = [("prefer-nondist-layers", "false"), ("mode", "copy")];
+
+/// Attributes of images, which say nothing of files.
+const OF_IMAGES: [&str; 10] = [
+    "name",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "oci-mediatypes",
+    "oci-artifact",
+    "attestation-inline",
+    "rewrite-timestamp",
+    "prefer-nondist-layers",
+    "unpack",
+];
+
+/// Attributes of files, which say nothing of images.
+const OF_FILES: [&str; 3] = ["platform-split", "attestation-prefix", "mode"];
+
+/// Attributes of either.
+const OF_BOTH: [&str; 12] = [
+    "dest",
+    "tar",
+    "push",
+    "push-by-digest",
+    "registry.insecure",
+    "store",
+    "name-canonical",
+    "dangling-name-prefix",
+    "danging-name-empty-only",
+    "source-date-epoch",
+    "annotation.",
+    "context",
 ];
 
 /// Every output, the default one too.
@@ -59,9 +85,17 @@ pub(super) fn of(
         outputs.push(output);
     }
     shorthands(low, &mut outputs);
+    let takes_annotations = |output: &Output| {
+        !matches!(
+            output.kind,
+            OutputKind::Local(_) | OutputKind::Tar(_) | OutputKind::CacheOnly
+        )
+    };
+    if !annotations.is_empty() && !outputs.iter().any(takes_annotations) {
+        warnings.push("--annotation has no effect: no output is an image".to_owned());
+    }
     for output in &mut outputs {
         add_annotations(&mut output.annotations, &annotations);
-        output.dangling = Some(Dangling::unnamed());
         let pushes = matches!(output.kind, OutputKind::Image { push: true, .. });
         if pushes && !has_tags && output.names.is_empty() {
             return Err(UsageError::PushWithoutTag);
@@ -73,11 +107,13 @@ pub(super) fn of(
 /// `--push`, `--load`, and the store if nothing is asked for. `cacheonly` only says that nothing is.
 fn shorthands(low: &LowBuild, outputs: &mut Vec<Output>) {
     let image = |push| {
-        Output::new(OutputKind::Image {
+        let mut output = Output::new(OutputKind::Image {
             push,
             push_by_digest: false,
             insecure: false,
-        })
+        });
+        output.dangling = Some(Dangling::unnamed());
+        output
     };
     if low.push == Some(true) {
         let mut any = false;
@@ -114,6 +150,9 @@ fn output(
 ) -> Result<Output, UsageError> {
     let kind = kind(&mut entry, is_index)?;
     let mut output = Output::new(kind);
+    without_effect(&mut entry, &output.kind, warnings);
+    output.epoch = epoch(&mut entry)?;
+    in_store(&mut entry, &mut output)?;
     output.platform_split = entry.take_bool("platform-split")?;
     // Tags take the place of names, as in buildx.
     let names = entry.attrs.remove("name").unwrap_or_default();
@@ -132,6 +171,9 @@ fn output(
         let is_annotation = annotation(&mut output.annotations, &key, &value)
             .map_err(|error| UsageError::Annotation(key.clone(), chain_text(&error)))?;
         if is_annotation {
+            if matches!(output.kind, OutputKind::Local(_) | OutputKind::Tar(_)) {
+                warnings.push(inert(&key, &entry.kind));
+            }
             continue;
         }
         if let Some((_, harmless)) = NOT_SERVED.iter().find(|(known, _)| *known == key) {
@@ -142,13 +184,63 @@ fn output(
                 )));
             }
         } else if !NO_EFFECT.contains(&key.as_str()) {
-            warnings.push(format!(
-                "unknown attribute {key:?} of output type {:?} has no effect",
-                entry.kind
-            ));
+            warnings.push(unknown(&entry.kind, &key));
         }
     }
     Ok(output)
+}
+
+/// Takes out attributes that are known, and not of this kind of output.
+fn without_effect(entry: &mut ExportEntry, kind: &OutputKind, warnings: &mut Vec<String>) {
+    let others: &[&str] = match kind {
+        OutputKind::Local(_) | OutputKind::Tar(_) => &OF_IMAGES,
+        OutputKind::Image { .. } | OutputKind::Oci(_) | OutputKind::Docker(_) => &OF_FILES,
+        OutputKind::CacheOnly => return,
+    };
+    for key in others {
+        if entry.attrs.remove(*key).is_some() {
+            warnings.push(inert(key, &entry.kind));
+        }
+    }
+}
+
+/// What is told of an attribute that another kind of output has.
+fn inert(key: &str, kind: &str) -> String {
+    format!("attribute {key:?} has no effect on output type {kind:?}")
+}
+
+/// What is told of an attribute that nothing knows, with the one that was probably meant.
+fn unknown(kind: &str, key: &str) -> String {
+    let known = OF_IMAGES.iter().chain(&OF_FILES).chain(&OF_BOTH).copied();
+    let near = suggest::nearest(key, known, false);
+    let near = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+    format!("unknown attribute {key:?} of output type {kind:?} has no effect{near}")
+}
+
+fn epoch(entry: &mut ExportEntry) -> Result<Epoch, UsageError> {
+    match entry.attrs.remove("source-date-epoch") {
+        None => Ok(Epoch::Unset),
+        Some(text) if text.is_empty() => Ok(Epoch::Off),
+        Some(text) => match text.parse() {
+            Ok(seconds) => Ok(Epoch::At(seconds)),
+            Err(_) => Err(UsageError::OutputEpoch(text)),
+        },
+    }
+}
+
+/// What an image is kept as in the store (`exporter/containerimage/export.go`).
+fn in_store(entry: &mut ExportEntry, output: &mut Output) -> Result<(), UsageError> {
+    output.dangling = Some(Dangling::unnamed());
+    if !matches!(output.kind, OutputKind::Image { .. }) {
+        return Ok(());
+    }
+    output.is_stored = entry.take_bool("store")?.unwrap_or(true);
+    output.name_canonical = entry.take_bool("name-canonical")?.unwrap_or(false);
+    let empty_only = entry.take_bool("danging-name-empty-only")?.unwrap_or(false);
+    if let Some(prefix) = entry.attrs.remove("dangling-name-prefix") {
+        output.dangling = Some(Dangling { prefix, empty_only });
+    }
+    Ok(())
 }
 
 fn kind(entry: &mut ExportEntry, is_index: bool) -> Result<OutputKind, UsageError> {

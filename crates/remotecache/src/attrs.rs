@@ -66,6 +66,51 @@ pub enum AttrError {
     Names,
 }
 
+/// The attributes that a kind of cache reads; nothing of a kind that is none of ours.
+#[must_use]
+pub fn known(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "s3" => &[
+            "access_key_id",
+            "blobs_prefix",
+            "bucket",
+            "endpoint_url",
+            "manifests_prefix",
+            "name",
+            "prefix",
+            "region",
+            "retry_max_attempts",
+            "retry_mode",
+            "secret_access_key",
+            "session_token",
+            "touch_refresh",
+            "upload_parallelism",
+            "use_path_style",
+        ],
+        "azblob" => &[
+            "account_name",
+            "account_url",
+            "blobs_prefix",
+            "container",
+            "manifests_prefix",
+            "name",
+            "prefix",
+            "secret_access_key",
+        ],
+        "gha" => &[
+            "ghtoken",
+            "repository",
+            "scope",
+            "timeout",
+            "token",
+            "url",
+            "url_v2",
+            "version",
+        ],
+        _ => &[],
+    }
+}
+
 /// Attributes and the environment beside them.
 #[derive(Clone, Copy)]
 pub struct Attrs<'a> {

@@ -15,8 +15,7 @@ use rbuild_builder::request::{
 use rbuild_builder::value::Chain;
 use rbuild_llb::errors::sentence;
 use rbuild_llb::exporters::{
-    ArchiveExporter, CompressionKind, Epoch, ExporterSpec, FilesExporter, ImageExporter, ImageOptions,
-    annotation,
+    ArchiveExporter, CompressionKind, ExporterSpec, FilesExporter, ImageExporter, ImageOptions, annotation,
 };
 use rbuild_oci::{Descriptor, Platform};
 use serde::Deserialize;
@@ -48,7 +47,6 @@ pub struct Planned {
     output: Output,
     /// Its names are those that the front end gives.
     named_by_answer: bool,
-    epoch: Epoch,
     /// What its attributes say of the result, instead of the front end.
     metadata: Metadata,
 }
@@ -92,6 +90,8 @@ fn of_image(exporter: ImageExporter) -> Planned {
     });
     let mut planned = image_output(kind, exporter.image, true);
     planned.output.dangling = dangling;
+    planned.output.is_stored = exporter.store;
+    planned.output.name_canonical = exporter.name_canonical;
     planned
 }
 
@@ -119,7 +119,7 @@ fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
         OutputKind::Local(TreeDestination::Client(number))
     };
     let mut planned = image_output(kind, ImageOptions::default(), true);
-    planned.epoch = exporter.epoch;
+    planned.output.epoch = exporter.epoch;
     planned.output.platform_split = exporter.platform_split;
     planned
         .output
@@ -134,7 +134,6 @@ fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Plann
     let metadata = metadata.map(|(key, value)| (key, value.into_bytes())).collect();
     Planned {
         named_by_answer: options.name == "*",
-        epoch: options.epoch,
         metadata,
         output: Output {
             names: options.names().map(str::to_owned).collect(),
@@ -148,6 +147,7 @@ fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Plann
             force_compression: options.compression.force,
             oci_mediatypes: options.oci_mediatypes.unwrap_or(oci),
             rewrite_timestamp: options.rewrite_timestamp,
+            epoch: options.epoch,
             annotations: options.annotations,
             oci_artifact: options.oci_artifact.unwrap_or(true),
             inline_attestations: options.inline_attestations,
@@ -174,7 +174,6 @@ pub async fn all(
         let exports =
             export::plan_output(&output, &[]).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let result = subject::with_metadata(result.clone(), &planned.metadata)?;
-        let result = subject::with_epoch(result, planned.epoch);
         let earlier = outcome.metadata.remove(DESCRIPTOR);
         let done = export::all(&running.job, &result, vec![exports], &mut outcome).await;
         done.map_err(|error| build_status(&error.into()))?;

@@ -19,14 +19,14 @@ use super::setup::{client, content, options, quiet};
 
 /// Which bytes are counted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Way {
+pub(super) enum Way {
     There,
     Back,
 }
 
 /// What comes after the cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum After {
+pub(super) enum After {
     /// Connections as if nothing had been.
     Works,
     /// Connections that end at once.
@@ -34,9 +34,9 @@ enum After {
 }
 
 /// A way to a server that ends one connection after so many bytes of all.
-struct Road {
-    host: String,
-    carried: Arc<AtomicUsize>,
+pub(super) struct Road {
+    pub(super) host: String,
+    pub(super) carried: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -47,7 +47,7 @@ impl Drop for Road {
 }
 
 impl Road {
-    async fn new(to: String, way: Way, limit: usize, after: After) -> Self {
+    pub(super) async fn new(to: String, way: Way, limit: usize, after: After) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let host = listener.local_addr().expect("bound").to_string();
         let carried = Arc::new(AtomicUsize::new(0));

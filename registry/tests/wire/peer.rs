@@ -3,12 +3,14 @@
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rbuild_oci::media_type::{Family, LayerCompression};
 use rbuild_oci::{Descriptor, ImageConfig, Manifest, Platform, Reference};
 use rbuild_registry::{BlobSource, PushBlobOptions, PushedBlob};
 
+use super::cut::{After, Road, Way};
 use super::setup::{client, content, quiet};
 
 /// A running peer; dropping it ends it.
@@ -63,15 +65,53 @@ fn start() -> Option<Peer> {
     }
 }
 
-#[tokio::test]
-async fn an_image_goes_to_dockers_registry_and_back() {
-    let Some(peer) = start() else { return };
+async fn ready(peer: &Peer) {
     for _ in 0..200 {
         if std::net::TcpStream::connect(&peer.host).is_ok() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test]
+async fn what_breaks_on_the_way_to_dockers_registry_goes_on() {
+    let Some(peer) = start() else { return };
+    ready(&peer).await;
+    let bytes = content(400_000);
+    let layer = Descriptor::of(Family::Oci.layer(LayerCompression::None), &bytes);
+    let source: Arc<dyn BlobSource> = Arc::new(bytes.clone());
+    let chunks = PushBlobOptions {
+        chunk_bytes: Some(100_000),
+        ..PushBlobOptions::default()
+    };
+    for at in (1_000..400_000).step_by(30_011) {
+        let name = |host: &str| Reference::parse(&format!("{host}/cut/{at}")).expect("a reference");
+        let there = Road::new(peer.host.clone(), Way::There, at, After::Works).await;
+        client()
+            .push_blob(&name(&there.host), &layer, &source, &chunks, &quiet())
+            .await
+            .unwrap_or_else(|error| panic!("cut after {at}: {error}"));
+        // This registry gives an upload up whose chunk broke (its state names an offset that the data has passed): begun
+        // anew, at most once.
+        let sent = there.carried.load(Ordering::SeqCst);
+        assert!(sent < at + 400_000 + 110_000, "{at}: {sent} bytes");
+        let back = Road::new(peer.host.clone(), Way::Back, at, After::Works).await;
+        let mut got = Vec::new();
+        client()
+            .fetch_blob_to(&name(&back.host), &layer, &mut got, &quiet())
+            .await
+            .unwrap_or_else(|error| panic!("cut after {at}: {error}"));
+        assert_eq!(got, bytes);
+        let came = back.carried.load(Ordering::SeqCst);
+        assert!(came < 400_000 + 20_000, "{at}: nothing came twice, {came} bytes");
+    }
+}
+
+#[tokio::test]
+async fn an_image_goes_to_dockers_registry_and_back() {
+    let Some(peer) = start() else { return };
+    ready(&peer).await;
     let client = client();
     for (family, chunk_bytes) in [(Family::Oci, None), (Family::Docker, Some(100_000))] {
         let name = format!("{}/t/{family:?}:1", peer.host).to_lowercase();

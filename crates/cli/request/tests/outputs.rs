@@ -1,5 +1,7 @@
 //! `--output` and its short forms.
 
+use rbuild_builder::request::{Dangling, Epoch};
+
 use super::*;
 
 #[test]
@@ -90,6 +92,20 @@ fn attributes_of_outputs() {
         odd.warnings,
         ["unknown attribute \"tpyo\" of output type \"image\" has no effect"]
     );
+    let kept =
+        output("type=image,name=a,dangling-name-prefix=old,store=false,name-canonical=,source-date-epoch=7");
+    assert_eq!(
+        (kept.is_stored, kept.name_canonical, kept.epoch),
+        (false, true, Epoch::At(7))
+    );
+    assert_eq!(
+        kept.dangling,
+        Some(Dangling {
+            prefix: "old".to_owned(),
+            empty_only: false
+        })
+    );
+    assert_eq!(output("type=tar,source-date-epoch=").epoch, Epoch::Off);
     let insecure = output("type=image,name=a,push=,push-by-digest=1,registry.insecure=true");
     assert_eq!(
         insecure.kind,
@@ -167,8 +183,12 @@ fn outputs_that_are_refused() {
             "not supported yet: output attribute mode=delete",
         ),
         (
-            vec!["-o", "type=image,store=false", "."],
-            "not supported yet: output attribute store=false",
+            vec!["-o", "type=image,prefer-nondist-layers=true", "."],
+            "not supported yet: output attribute prefer-nondist-layers=true",
+        ),
+        (
+            vec!["-o", "type=image,source-date-epoch=today", "."],
+            "invalid source-date-epoch: \"today\" is no number of seconds",
         ),
         (
             vec!["-o", "type=docker,dest=x,context=y", "."],
@@ -204,5 +224,89 @@ fn archives_are_not_written_to_a_terminal() {
             error,
             format!("dest file is required for {kind} exporter. refusing to write to console")
         );
+    }
+}
+
+#[test]
+fn what_has_no_effect_on_an_output_is_told() {
+    for (line, told) in [
+        (
+            &["-o", "type=tar,compression=zstd", "."][..],
+            "attribute \"compression\" has no effect on output type \"tar\"",
+        ),
+        (
+            &["-o", "type=local,dest=out,name=a", "."],
+            "attribute \"name\" has no effect on output type \"local\"",
+        ),
+        (
+            &["-o", "type=oci,platform-split=false", "."],
+            "attribute \"platform-split\" has no effect on output type \"oci\"",
+        ),
+        (
+            &["-o", "type=tar,annotation.a=b", "."],
+            "attribute \"annotation.a\" has no effect on output type \"tar\"",
+        ),
+        (
+            &["-o", "type=tar", "--annotation", "a=b", "."],
+            "--annotation has no effect: no output is an image",
+        ),
+        (
+            &["-o", "type=oci,push=true", "."],
+            "unknown attribute \"push\" of output type \"oci\" has no effect",
+        ),
+        (
+            &["-o", "type=oci,compresion=zstd", "."],
+            "unknown attribute \"compresion\" of output type \"oci\" has no effect; did you mean \"compression\"?",
+        ),
+        (
+            &["--cache-to", "type=inline,ref=x", "."],
+            "attribute \"ref\" has no effect on --cache-to type=inline",
+        ),
+        (
+            &["--cache-to", "type=local,dest=d,compresion=zstd", "."],
+            "attribute \"compresion\" has no effect on --cache-to type=local; did you mean \"compression\"?",
+        ),
+        (
+            &["--cache-from", "type=registry,ref=a,mode=max", "."],
+            "attribute \"mode\" has no effect on --cache-from type=registry",
+        ),
+        (
+            &["--cache-to", "type=s3,bucket=b,region=r,usepathstyle=1", "."],
+            "attribute \"usepathstyle\" has no effect on --cache-to type=s3; did you mean \"use_path_style\"?",
+        ),
+    ] {
+        assert_eq!(high(line).warnings, [told], "{line:?}");
+    }
+    // All that has an effect is told of nowhere.
+    for line in [
+        &[
+            "-o",
+            "type=image,name=a,unpack=true,store=false,annotation-manifest.a=b,source-date-epoch=1",
+            ".",
+        ][..],
+        &[
+            "-o",
+            "type=tar,platform-split=false,attestation-prefix=x,mode=copy,source-date-epoch=1",
+            ".",
+        ],
+        &[
+            "--cache-to",
+            "type=registry,ref=a,mode=max,ignore-error=true,oci-mediatypes=true,image-manifest=true,compression=zstd,compression-level=3,force-compression=1,registry.insecure=0",
+            ".",
+        ],
+        &[
+            "--cache-to",
+            "type=local,dest=d,tag=t,reset=true",
+            "--cache-from",
+            "type=local,src=d,tag=t",
+            ".",
+        ],
+        &[
+            "--cache-to",
+            "type=s3,bucket=b,region=r,name=n,use_path_style=1,endpoint_url=http://127.0.0.1:1",
+            ".",
+        ],
+    ] {
+        assert_eq!(high(line).warnings, Vec::<String>::new(), "{line:?}");
     }
 }

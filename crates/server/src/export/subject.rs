@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use rbuild_builder::build::common_history;
 use rbuild_builder::export::{BuildResult, Subject};
 use rbuild_builder::value::Chain;
-use rbuild_llb::exporters::Epoch;
 use rbuild_oci::{ImageConfig, Platform, Timestamp};
 use tonic::Status;
 
@@ -81,19 +80,6 @@ fn said_epoch(metadata: &Metadata, suffix: &str) -> Result<Option<Timestamp>, St
         .and_then(|seconds| Timestamp::from_unix(seconds, 0));
     let wrong = || Status::invalid_argument(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}"));
     time.map(Some).ok_or_else(wrong)
-}
-
-/// `result` with the time that the exporter asks for instead of the front end's.
-pub(super) fn with_epoch(mut result: BuildResult, epoch: Epoch) -> BuildResult {
-    let epoch = match epoch {
-        Epoch::Unset => return result,
-        Epoch::At(seconds) => Timestamp::from_unix(seconds, 0),
-        Epoch::Off => None,
-    };
-    for part in &mut result.subjects {
-        part.subject.epoch = epoch;
-    }
-    result
 }
 
 /// The config of an image that no front end described (`exporter/containerimage/writer.go`, `defaultImageConfig`).
