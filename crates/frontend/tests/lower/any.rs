@@ -145,7 +145,7 @@ fn judged(text: &str) -> Result<(), TestCaseError> {
     let warnings = match &plain {
         Ok(lowered) => &lowered.warnings,
         Err(error) => {
-            if let Some(span) = error.span {
+            for span in &error.spans {
                 prop_assert!(
                     span.start >= 1 && span.start <= span.end && span.end <= lines,
                     "{span:?} of {lines}"
