@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_oci::{
@@ -142,19 +143,22 @@ pub fn open_blob(dir: &Path, digest: &Digest) -> io::Result<File> {
         Algorithm::Sha256 => "sha256",
         Algorithm::Sha512 => "sha512",
     };
-    let file = File::open(dir.join("blobs").join(algorithm).join(digest.hex()))?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("not a regular file"))
+    open_regular(&dir.join("blobs").join(algorithm).join(digest.hex()))
+}
+
+/// Opens a file; a pipe without a writer is none, and not waited for.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("not a regular file")),
     }
 }
 
 fn read_limited(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
+    let file = open_regular(path)?;
     let mut bytes = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
@@ -190,6 +194,36 @@ mod tests {
         LayoutRef::parse(&text)
             .resolve()
             .map(|descriptor| descriptor.digest)
+    }
+
+    #[test]
+    fn row40_pipes_in_a_layout_are_not_waited_for() {
+        let dir = layout(&[("v1", "one")]);
+        let digest = Digest::sha256(b"one");
+        let blobs = dir.path().join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).unwrap();
+        let pipe = |path: &Path| {
+            let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+            rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+        };
+        pipe(&blobs.join(digest.hex()));
+        assert_eq!(
+            open_blob(dir.path(), &digest).unwrap_err().to_string(),
+            "not a regular file"
+        );
+        std::fs::remove_file(dir.path().join("index.json")).unwrap();
+        pipe(&dir.path().join("index.json"));
+        let error = resolve(&dir, ":v1").unwrap_err();
+        assert!(
+            matches!(&error, LayoutReadError::Io { source, .. } if source.to_string() == "not a regular file")
+        );
+        // The legal twin.
+        std::fs::remove_file(blobs.join(digest.hex())).unwrap();
+        std::fs::write(blobs.join(digest.hex()), "one").unwrap();
+        assert_eq!(
+            io::read_to_string(open_blob(dir.path(), &digest).unwrap()).unwrap(),
+            "one"
+        );
     }
 
     #[test]

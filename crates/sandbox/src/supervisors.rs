@@ -216,22 +216,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// A program that does nothing with its standard input, unlike a zygote.
-    fn sleeping() -> Supervisors {
-        Supervisors::new(ProtectedProgram::at("/bin/sleep".into()).unwrap())
+    /// A program that reads what is asked, and does nothing about it.
+    fn deaf() -> Supervisors {
+        Supervisors::new(ProtectedProgram::at("/bin/cat".into()).unwrap())
     }
 
     #[test]
-    fn a_program_that_ended_at_once_is_started_again_and_found_out_by_its_silence() {
-        // Without an argument it ends.
-        let supervisors = sleeping();
+    fn a_zygote_that_is_gone_is_replaced_and_one_that_does_nothing_is_found_out_by_its_silence() {
+        let supervisors = deaf();
+        supervisors.get_ready();
+        let pid = || lock(&supervisors.zygote).as_ref().map(|it| it.child.id());
+        let before = pid();
         let mut first = supervisors.start().unwrap();
-        let zygote = |supervisors: &Supervisors| lock(&supervisors.zygote).as_ref().map(|it| it.child.id());
-        let before = zygote(&supervisors);
-        lock(&supervisors.zygote).as_mut().unwrap().child.wait().unwrap();
-        // What it was asked for has no other end any more.
+        assert_eq!(pid(), before);
+        // What was asked for has no other end any more.
         assert_eq!(std::io::copy(&mut first.stdout, &mut std::io::sink()).unwrap(), 0);
+        {
+            let mut zygote = lock(&supervisors.zygote);
+            let child = &mut zygote.as_mut().unwrap().child;
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
         supervisors.start().unwrap();
-        assert_ne!(zygote(&supervisors), before);
+        assert_ne!(pid(), before);
     }
 }

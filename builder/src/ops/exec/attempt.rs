@@ -194,7 +194,7 @@ impl Attempt {
         let (mut workspace, view, places, host_ca) = (self.workspace, self.view, self.places, self.host_ca);
         // Where nothing is mounted, what was in those places was put aside.
         let put_aside = job.engine.confinement == Confinement::Chroot;
-        let (mut outputs, workspace) = blocking(move || {
+        let (mut outputs, workspace, view) = blocking(move || {
             workspace.settle()?;
             if is_in_use {
                 workspace.set_apart()?;
@@ -211,9 +211,11 @@ impl Attempt {
                 let aside = places.iter().map(PathBuf::as_path).chain([Path::new("/dev")]);
                 workspace.drop_unchanged(&view, aside)?;
             }
-            Ok::<_, OpError>((outputs, workspace))
+            Ok::<_, OpError>((outputs, workspace, view))
         })
         .await?;
+        // The kernel ends a mount when all processors were seen to have let go of it: the next step does not wait for that.
+        tokio::task::spawn_blocking(move || drop(view));
         let root = &exec.mounts[root_at];
         outputs.push(MountOutput {
             mount: root_at,

@@ -85,7 +85,7 @@ fn attributes_of_outputs() {
     );
     let odd = high(&[
         "-o",
-        "type=image,push=false,unpack=true,store=1,mode=copy,buildinfo=true,buildinfo-attrs=1,tpyo=1",
+        "type=image,push=false,unpack=true,store=1,buildinfo=true,buildinfo-attrs=1,tpyo=1",
         ".",
     ]);
     assert_eq!(
