@@ -245,6 +245,29 @@ fn privileged_setup_errors_name_what_and_where() {
 }
 
 #[test]
+fn privileged_that_somebody_still_has_a_steps_files_open_is_told_and_nothing_else_is() {
+    let Some(fixture) = Fixture::new() else { return };
+    let meeting = |script: &str| {
+        let mut plan = fixture.plan(script);
+        plan.meets_others = true;
+        plan
+    };
+    // What a step leaves running ends with it, and is nobody's.
+    let own = run(&meeting(
+        "exec 3>/own; (sleep 71234 & sleep 71234 3<&3 &); echo done",
+    ));
+    assert!(!own.exit.unwrap().is_in_use);
+
+    let running = sandbox().spawn(&meeting("echo x >/f; sleep 71235"), &[]).unwrap();
+    wait_for_processes("sleep\x0071235", 1);
+    let pid = all("sleep\x0071235").next().unwrap();
+    let held = std::fs::File::open(format!("/proc/{pid}/root/f")).unwrap();
+    running.kill();
+    assert!(running.wait().unwrap().is_in_use);
+    drop(held);
+}
+
+#[test]
 fn privileged_many_steps_at_once() {
     let Some(fixture) = Fixture::new() else { return };
     let sandbox = sandbox();
