@@ -271,12 +271,12 @@ mod tests {
     #[test]
     fn what_is_equal_behind_two_words_of_one_place_comes_back() {
         // With nothing found for so long, each step is the longest.
-        let mut first = (0..).scan(0, |at, _| {
+        let first = (0..).scan(0, |at, _| {
             let now = *at;
             *at += 1 + (now >> PATIENCE_BITS).min(STEP_MAX - 1);
             Some(now)
         });
-        let first = first.find(|at| *at >= 4_000).unwrap();
+        let first = first.into_iter().find(|at| *at >= 4_000).unwrap();
         let second = first + 8 * STEP_MAX;
         let mut input = noise(second + 4_000, 11);
         input.copy_within(first - 40..first, second - 40);
