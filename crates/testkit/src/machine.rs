@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context as _, Result};
 
@@ -68,14 +69,26 @@ pub fn required(name: &str, package: &str) -> Result<PathBuf> {
     })
 }
 
-/// A TCP port of the loopback interface that nothing listened on a moment ago.
+/// Ports that are no client's: the kernel gives those from 32768 on to whoever connects (`ip_local_port_range`).
+const SERVERS_PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A TCP port of the loopback interface that nothing listened on a moment ago, and that the kernel gives to nobody else.
 ///
 /// # Errors
-/// The kernel's.
+/// All are taken.
 pub fn free_port() -> io::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let count = SERVERS_PORTS.end - SERVERS_PORTS.start;
+    // Processes that run at once begin in different places.
+    let begin = u16::try_from(std::process::id().wrapping_mul(61) % u32::from(count)).unwrap_or_default();
+    for _ in 0..count {
+        let at = (begin + NEXT.fetch_add(1, Ordering::Relaxed) % count) % count;
+        let port = SERVERS_PORTS.start + at;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// Whether the tests run as root.

@@ -1,83 +1,33 @@
 //! Debian's `docker-registry`, the reference implementation, as the other side.
 
-use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use rbuild_oci::media_type::{Family, LayerCompression};
 use rbuild_oci::{Descriptor, ImageConfig, Manifest, Platform, Reference};
 use rbuild_registry::{BlobSource, PushBlobOptions, PushedBlob};
+use rbuild_testkit::peer::DockerRegistry;
 
 use super::cut::{After, Road, Way};
 use super::setup::{client, content, quiet};
 
-/// A running peer; dropping it ends it.
-struct Peer {
-    child: Child,
-    host: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
 /// Starts the peer; nothing when it is not installed and need not be.
-fn start() -> Option<Peer> {
-    let dir = tempfile::tempdir().expect("a directory");
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|l| l.local_addr())
-        .expect("a free port")
-        .port();
-    let host = format!("127.0.0.1:{port}");
-    let config = dir.path().join("config.yml");
-    let mut file = std::fs::File::create(&config).expect("a file");
-    writeln!(
-        file,
-        "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}",
-        dir.path().join("data").display()
-    )
-    .expect("written");
-    let child = Command::new("docker-registry")
-        .arg("serve")
-        .arg(&config)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    match child {
-        Ok(child) => Some(Peer {
-            child,
-            host,
-            _dir: dir,
-        }),
+fn start() -> Option<DockerRegistry> {
+    match DockerRegistry::start() {
+        Ok(peer) => Some(peer),
         Err(error) if std::env::var_os("RBUILD_REQUIRE_PEERS").is_some_and(|v| v == "1") => {
-            panic!("docker-registry cannot be started and RBUILD_REQUIRE_PEERS is 1: {error}")
+            panic!("docker-registry cannot be started and RBUILD_REQUIRE_PEERS is 1: {error:#}")
         }
         Err(error) => {
-            println!("SKIP: docker-registry cannot be started: {error}");
+            println!("SKIP: docker-registry cannot be started: {error:#}");
             None
         }
-    }
-}
-
-async fn ready(peer: &Peer) {
-    for _ in 0..200 {
-        if std::net::TcpStream::connect(&peer.host).is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test]
 async fn what_breaks_on_the_way_to_dockers_registry_goes_on() {
     let Some(peer) = start() else { return };
-    ready(&peer).await;
     let bytes = content(400_000);
     let layer = Descriptor::of(Family::Oci.layer(LayerCompression::None), &bytes);
     let source: Arc<dyn BlobSource> = Arc::new(bytes.clone());
@@ -87,7 +37,7 @@ async fn what_breaks_on_the_way_to_dockers_registry_goes_on() {
     };
     for at in (1_000..400_000).step_by(30_011) {
         let name = |host: &str| Reference::parse(&format!("{host}/cut/{at}")).expect("a reference");
-        let there = Road::new(peer.host.clone(), Way::There, at, After::Works).await;
+        let there = Road::new(peer.host(), Way::There, at, After::Works).await;
         client()
             .push_blob(&name(&there.host), &layer, &source, &chunks, &quiet())
             .await
@@ -96,7 +46,7 @@ async fn what_breaks_on_the_way_to_dockers_registry_goes_on() {
         // anew, at most once.
         let sent = there.carried.load(Ordering::SeqCst);
         assert!(sent < at + 400_000 + 110_000, "{at}: {sent} bytes");
-        let back = Road::new(peer.host.clone(), Way::Back, at, After::Works).await;
+        let back = Road::new(peer.host(), Way::Back, at, After::Works).await;
         let mut got = Vec::new();
         client()
             .fetch_blob_to(&name(&back.host), &layer, &mut got, &quiet())
@@ -111,10 +61,9 @@ async fn what_breaks_on_the_way_to_dockers_registry_goes_on() {
 #[tokio::test]
 async fn an_image_goes_to_dockers_registry_and_back() {
     let Some(peer) = start() else { return };
-    ready(&peer).await;
     let client = client();
     for (family, chunk_bytes) in [(Family::Oci, None), (Family::Docker, Some(100_000))] {
-        let name = format!("{}/t/{family:?}:1", peer.host).to_lowercase();
+        let name = format!("{}/t/{family:?}:1", peer.host()).to_lowercase();
         let reference = Reference::parse(&name).expect("a reference");
         let bytes = content(350_000);
         let layer = Descriptor::of(family.layer(LayerCompression::None), &bytes);
@@ -156,7 +105,7 @@ async fn an_image_goes_to_dockers_registry_and_back() {
             client.blob(&reference, &layer, 1 << 20).await.expect("pulled"),
             bytes
         );
-        let mounted = Reference::parse(&format!("{}/mounted/{family:?}", peer.host).to_lowercase())
+        let mounted = Reference::parse(&format!("{}/mounted/{family:?}", peer.host()).to_lowercase())
             .expect("a reference");
         let source: Arc<dyn BlobSource> = Arc::new(bytes);
         let options = PushBlobOptions {
