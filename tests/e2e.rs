@@ -8,6 +8,7 @@ mod beside_docker;
 mod beside_runc;
 mod buildctl_server;
 mod buildx;
+mod buildx_calls;
 mod buildx_container;
 mod cache;
 mod cache_keys;

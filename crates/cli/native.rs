@@ -288,7 +288,7 @@ fn from_ms(milliseconds: i64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since))
 }
 
-/// All places of a failure, each once.
+/// All places of a failure, each once and the last first: so do BuildKit's clients show what a server tells them.
 fn sources(place: Place) -> Vec<Source> {
     let of = |text: SourceText, spans| Source {
         filename: text.filename,
@@ -297,7 +297,7 @@ fn sources(place: Place) -> Vec<Source> {
     };
     let line = |position: SourcePosition| u32::try_from(position.line).unwrap_or(0);
     let mut found: Vec<Source> = Vec::new();
-    for (text, ranges) in place.all {
+    for (text, ranges) in place.all.into_iter().rev() {
         let spans = ranges.iter().map(|range| (line(range.start), line(range.end)));
         let source = of(text, spans.collect());
         if !found.contains(&source) {

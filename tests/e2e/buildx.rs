@@ -19,10 +19,13 @@ const PLACES: [&str; 4] = [
 const DOCKERFILE: &str = "FROM busybox AS base\nRUN echo built > /made\nFROM scratch AS out\nCOPY --from=base /made /made\nCOPY a /a\n";
 
 /// buildx with a builder that is a server of ours.
-struct Buildx {
+pub(crate) struct Buildx {
     program: PathBuf,
     daemon: Daemon,
 }
+
+/// Where it is instead, if it is not in any of those places.
+const VARIABLE: &str = "RBUILD_BUILDX";
 
 /// The program, or a line that says it is not there.
 pub(crate) fn program() -> Option<PathBuf> {
@@ -30,11 +33,17 @@ pub(crate) fn program() -> Option<PathBuf> {
     let home =
         std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker/cli-plugins/docker-buildx"));
     let places = std::env::split_paths(&path).map(|dir| dir.join("docker-buildx"));
-    let mut places = places.chain(PLACES.map(PathBuf::from)).chain(home);
+    let named = std::env::var_os(VARIABLE).map(PathBuf::from);
+    let mut places = named
+        .into_iter()
+        .chain(places)
+        .chain(PLACES.map(PathBuf::from))
+        .chain(home);
     let found = places.find(|place| place.is_file());
     if found.is_none() {
         println!(
-            "SKIP: docker-buildx is not installed (Debian 13 has it as docker-buildx, Debian 12 does not)"
+            "SKIP: docker-buildx is not installed (Debian 13 has it as docker-buildx, Debian 12 does not), \
+             and {VARIABLE} names none"
         );
     }
     found
@@ -49,7 +58,7 @@ pub(crate) fn printed(args: &[&str], output: &Output) -> String {
 }
 
 impl Buildx {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             println!("SKIP: the server runs as root here");
             return None;
@@ -69,15 +78,26 @@ impl Buildx {
         Some(this)
     }
 
-    fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.daemon.dir.path()
     }
 
     fn run(&self, args: &[&str]) -> Output {
+        self.run_on("ours", args)
+    }
+
+    /// Another builder: what answers at `address`.
+    pub(crate) fn add_builder(&self, name: &str, address: &str) {
+        self.ok(&["create", "--name", name, "--driver=remote", address]);
+    }
+
+    /// A command on builder `name`.
+    pub(crate) fn run_on(&self, name: &str, args: &[impl AsRef<str>]) -> Output {
+        let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
         Command::new(&self.program)
-            .args(args)
+            .args(&args)
             .current_dir(self.dir().join("context"))
-            .env("BUILDX_BUILDER", if args[0] == "create" { "" } else { "ours" })
+            .env("BUILDX_BUILDER", if args[0] == "create" { "" } else { name })
             .env("BUILDX_CONFIG", self.dir().join("buildx"))
             .env("DOCKER_CONFIG", self.dir().join("docker"))
             .env_remove("DOCKER_HOST")

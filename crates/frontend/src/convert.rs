@@ -224,7 +224,8 @@ fn dispatch_stage(lowering: &mut Lowering<'_>, index: StageIndex) -> Result<(), 
     }
     if !stage.image.config.working_dir.is_empty() {
         let dir = stage.image.config.working_dir.clone();
-        dispatch::set_workdir(stage, &dir);
+        let span = stage.span;
+        dispatch::set_workdir(stage, &dir, &platform.os).map_err(|error| error.or_at(span))?;
     }
     if !stage.image.config.user.is_empty() {
         stage.state.user.clone_from(&stage.image.config.user);

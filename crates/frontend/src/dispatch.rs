@@ -8,6 +8,7 @@ mod mode;
 mod mounts;
 mod ports;
 mod run;
+mod windows;
 mod workdir;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use rbuild_dockerfile::{InstructionKind, KeyValue, Span};
 
 use crate::advice;
 pub use crate::dispatch::ports::PortError;
+pub use crate::dispatch::windows::DriveError;
 pub(crate) use crate::dispatch::workdir::set_workdir;
 use crate::env::Env;
 use crate::error::FrontendError;

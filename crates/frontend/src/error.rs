@@ -309,6 +309,15 @@ pub enum FrontendErrorKind {
     /// A port that is none.
     #[error("{0}")]
     Port(crate::dispatch::PortError),
+    /// A working directory of a Windows image that is on no drive of it.
+    #[error("normalizing workdir: normalizing working directory: removing drive letter: {0}")]
+    WorkdirDrive(crate::dispatch::DriveError),
+    /// A destination, or the name of a here-document, that a Windows image cannot have.
+    #[error("removing drive letter: {0}")]
+    Drive(crate::dispatch::DriveError),
+    /// A source that a Windows image cannot have.
+    #[error("removing drive letter: removing drive letter: {0}")]
+    SourceDrive(crate::dispatch::DriveError),
     /// A signal there is not.
     #[error("invalid signal: {0}")]
     Signal(String),

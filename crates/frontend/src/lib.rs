@@ -30,7 +30,7 @@ pub mod subrequest;
 mod validate;
 
 pub use convert::{EpochError, LANGUAGE, Lowered, StageInfo, lower};
-pub use dispatch::PortError;
+pub use dispatch::{DriveError, PortError};
 pub use error::{FrontendError, FrontendErrorKind};
 pub use git::GitUrlError;
 pub use input::{ClientContexts, ContextOrigin, InputGraph};

@@ -235,9 +235,12 @@ pub fn is_unsupported_question(status: &Status) -> bool {
         || status.message().contains("unsupported request frontend.")
 }
 
-/// The failure that a client's front end returned, with everything it says of it.
+/// The failure that a client's front end returned, with everything it says of it. It was told outermost first, and BuildKit
+/// wraps it in that order and tells it outermost first again (`util/grpcerrors`), so that every hop turns the order around; the
+/// client counts on it, having been told the same failure before.
 #[must_use]
-pub fn from_proto(error: rpc::Status) -> Status {
+pub fn from_proto(mut error: rpc::Status) -> Status {
+    error.details.reverse();
     let details = error.encode_to_vec();
     Status::with_details(Code::from_i32(error.code), error.message, details.into())
 }
@@ -245,6 +248,22 @@ pub fn from_proto(error: rpc::Status) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_returned_failure_is_told_in_the_other_order() {
+        let detail = |name: &str| bollard_buildkit_proto::google::protobuf::Any {
+            type_url: name.to_owned(),
+            value: Vec::new(),
+        };
+        let returned = rpc::Status {
+            code: 2,
+            message: "no".to_owned(),
+            details: vec![detail("inner"), detail("outer")],
+        };
+        let told = rpc::Status::decode(from_proto(returned).details()).unwrap();
+        let names = told.details.iter().map(|detail| detail.type_url.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["outer", "inner"]);
+    }
 
     #[test]
     fn a_place_goes_through_a_failure_and_the_first_stays() {

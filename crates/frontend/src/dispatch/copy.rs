@@ -6,6 +6,7 @@ use rbuild_graph::progress::ProgressGroup;
 use rbuild_graph::{ChownOpt, CopyAction, FileAction, FileActionKind, FileOp, MergeOp, Op, SourceOp};
 
 use crate::dispatch::mode::{self, Mode};
+use crate::dispatch::windows::without_drive;
 use crate::dispatch::{Site, workdir};
 use crate::error::{FrontendError, FrontendErrorKind};
 use crate::git::{self, GitUrl};
@@ -113,7 +114,10 @@ fn files(
 
 fn dispatch(lowering: &mut Lowering<'_>, site: Site<'_>, request: Request) -> Result<(), FrontendError> {
     let mode = mode::parse(&request.chmod)?;
-    let destination = workdir::destination(&lowering.stages.list[site.stage].state.dir, &request.destination);
+    let os = workdir::os_of(lowering, site);
+    let dir = &lowering.stages.list[site.stage].state.dir;
+    let destination =
+        workdir::destination(dir, &request.destination, &os).map_err(FrontendErrorKind::Drive)?;
     let lexer = lowering.lexer;
     let env = lowering.take_env(site);
     let text = lowering.step_text(lexer, site.source(), &env);
@@ -136,8 +140,9 @@ fn dispatch(lowering: &mut Lowering<'_>, site: Site<'_>, request: Request) -> Re
         copies.push(from_path(lowering, site, &request, &template, &name, source)?);
     }
     for file in &request.contents {
-        let edge = lowering.inline_file(&file.name, 0o644, &file.data);
-        let src = path::join(&["/", &file.name]);
+        let file_name = without_drive(&file.name, &os, false).map_err(FrontendErrorKind::Drive)?;
+        let edge = lowering.inline_file(&file_name, 0o644, &file.data);
+        let src = path::join(&["/", &file_name]);
         copies.push((
             Some(edge),
             CopyAction {
@@ -241,7 +246,8 @@ fn from_path(
     };
     let edge = from.as_ref().map(|made| &made.edge);
     lowering.local_paths.add(edge, path::join(&["/", source]));
-    Ok((from, local_action(request, template, source)))
+    let os = workdir::os_of(lowering, site);
+    Ok((from, local_action(request, template, source, &os)?))
 }
 
 fn git_source(mut url: GitUrl, request: &Request) -> Result<SourceOp, FrontendError> {
@@ -284,21 +290,33 @@ fn local_source(
     lowering.main_context()
 }
 
-fn local_action(request: &Request, template: &CopyAction, source: &str) -> CopyAction {
+fn local_action(
+    request: &Request,
+    template: &CopyAction,
+    source: &str,
+    os: &str,
+) -> Result<CopyAction, FrontendErrorKind> {
+    let normalized = |path: &str| -> Result<String, FrontendErrorKind> {
+        let path = match path {
+            "" => String::new(),
+            path => without_drive(path, os, false).map_err(FrontendErrorKind::SourceDrive)?,
+        };
+        Ok(workdir::normalize("/", &path, false))
+    };
     let mut root = source;
     let (mut include_patterns, mut required_paths) = (Vec::new(), Vec::new());
     if request.parents {
         // What stands before the first `/./` is not part of the copied paths.
         let (before, pattern) = source.split_once("/./").unwrap_or(("/", source));
         root = before;
-        let pattern = workdir::normalize("/", pattern, false);
+        let pattern = normalized(pattern)?;
         if !glob::has_wildcards(root) && !glob::has_wildcards(&pattern) {
-            required_paths.push(workdir::normalize("/", &path::join(&[root, &pattern]), false));
+            required_paths.push(normalized(&path::join(&[root, &pattern]))?);
         }
         include_patterns.push(pattern.strip_prefix('/').unwrap_or(&pattern).to_owned());
     }
-    CopyAction {
-        src: path::join(&["/", &path::clean(&workdir::normalize("/", root, false))]),
+    Ok(CopyAction {
+        src: path::join(&["/", &path::clean(&normalized(root)?)]),
         follow_symlink: true,
         dir_copy_contents: true,
         attempt_unpack: request.unpack.unwrap_or(request.is_add),
@@ -307,7 +325,7 @@ fn local_action(request: &Request, template: &CopyAction, source: &str) -> CopyA
         include_patterns,
         required_paths,
         ..template.clone()
-    }
+    })
 }
 
 /// `--link`: the files alone on an empty root, laid over what is there. They need not be copied again when what is

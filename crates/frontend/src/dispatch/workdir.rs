@@ -4,7 +4,8 @@ use rbuild_dockerfile::path;
 use rbuild_graph::{ChownOpt, FileAction, FileActionKind, FileOp, FileTime, MkDirAction, Op};
 
 use crate::dispatch::Site;
-use crate::error::FrontendError;
+use crate::dispatch::windows::{self, DriveError, without_drive};
+use crate::error::{FrontendError, FrontendErrorKind};
 use crate::lint::Rule;
 use crate::lowering::{Lowering, NewVertex};
 use crate::origins::Inputs;
@@ -12,8 +13,10 @@ use crate::stage::StageState;
 
 pub(super) fn workdir(lowering: &mut Lowering<'_>, site: Site<'_>, path: &str) -> Result<(), FrontendError> {
     let path = lowering.expand(site, path)?;
+    let os = os_of(lowering, site);
     let stage = &mut lowering.stages.list[site.stage];
-    if !std::mem::replace(&mut stage.workdir_set, true) && !path::is_absolute(&path) {
+    let absolute = without_drive(&path, &os, false).is_ok_and(|path| path::is_absolute(&path));
+    if !std::mem::replace(&mut stage.workdir_set, true) && !absolute {
         let shown = rbuild_dockerfile::quote::quote(&path);
         let message =
             format!("Relative workdir {shown} can have unexpected results if the base image changes");
@@ -22,7 +25,7 @@ pub(super) fn workdir(lowering: &mut Lowering<'_>, site: Site<'_>, path: &str) -
             .warn(Rule::WorkdirRelativePath, message, site.span(), site.comments());
     }
     let stage = &mut lowering.stages.list[site.stage];
-    set_workdir(stage, &path);
+    set_workdir(stage, &path, &os)?;
     let dir = stage.state.dir.clone();
     lowering.budget.spend(dir.len())?;
     let makes_layer = dir != "/";
@@ -34,10 +37,15 @@ pub(super) fn workdir(lowering: &mut Lowering<'_>, site: Site<'_>, path: &str) -
 }
 
 /// Makes `path` the working directory, joined to the one before if it is relative.
-pub(crate) fn set_workdir(stage: &mut StageState, path: &str) {
-    let dir = normalize(&stage.image.config.working_dir, path, false);
-    stage.image.config.working_dir.clone_from(&dir);
+pub(crate) fn set_workdir(stage: &mut StageState, path: &str, os: &str) -> Result<(), FrontendError> {
+    let given = |path: &str| match path {
+        "" => Ok(String::new()),
+        path => without_drive(path, os, false).map_err(FrontendErrorKind::WorkdirDrive),
+    };
+    let dir = normalize(&given(&stage.image.config.working_dir)?, &given(path)?, false);
+    stage.image.config.working_dir = windows::in_config(&dir, os);
     stage.state.dir = dir;
+    Ok(())
 }
 
 fn make_directory(lowering: &mut Lowering<'_>, site: Site<'_>, dir: &str) -> Result<(), FrontendError> {
@@ -119,15 +127,23 @@ fn restore_end(written: &str, out: &mut String) {
     }
 }
 
+/// What the stage's paths are of.
+pub(super) fn os_of(lowering: &Lowering<'_>, site: Site<'_>) -> String {
+    let stage = &lowering.stages.list[site.stage];
+    let platform = stage.platform.as_ref().unwrap_or(&lowering.target_platform);
+    platform.os.clone()
+}
+
 /// Destination of COPY for a stage in `dir`: absolute, cleaned, with a slash if a directory is meant.
-pub(super) fn destination(dir: &str, written: &str) -> String {
+pub(super) fn destination(dir: &str, written: &str, os: &str) -> Result<String, DriveError> {
+    let written = &*without_drive(written, os, true)?;
     let written = if matches!(written, "" | ".") {
         "./"
     } else {
         written
     };
     let parent = if path::is_absolute(written) { "/" } else { dir };
-    clean_keeping_slash(&normalize(parent, written, true))
+    Ok(clean_keeping_slash(&normalize(parent, written, true)))
 }
 
 #[cfg(test)]
@@ -151,7 +167,16 @@ mod tests {
             ("/w", "/a/../../b", "/b"),
             ("/w", "./", "/w/"),
         ] {
-            assert_eq!(destination(dir, written), expected, "{written:?} in {dir}");
+            let found = destination(dir, written, "linux").unwrap();
+            assert_eq!(found, expected, "{written:?} in {dir}");
+        }
+        for (dir, written, expected) in [
+            ("/w", "x\\y\\", "/w/x/y/"),
+            ("/w", "C:\\x", "/x"),
+            ("/w", "", "/w/"),
+        ] {
+            let found = destination(dir, written, "windows").unwrap();
+            assert_eq!(found, expected, "{written:?} in {dir}");
         }
     }
 

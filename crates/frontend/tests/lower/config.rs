@@ -1,5 +1,7 @@
 //! Image config and history.
 
+use rbuild_oci::Platform;
+
 use crate::dump::dump;
 use crate::fake::{Fake, history, lower_with, lowered, options};
 
@@ -145,4 +147,43 @@ fn unknown_fields_of_the_base_go_as_in_buildkit() {
             .contains("Hostname")
     );
     assert!(lowered.image.created.is_none() && lowered.base_image.unwrap().created.is_some());
+}
+
+#[test]
+fn paths_of_windows_images() {
+    let windows = |dockerfile: &str| {
+        let mut options = options(&format!("# escape=`\nFROM scratch\n{dockerfile}"));
+        options.target_platform = Some(Platform::new("windows", "amd64"));
+        lower_with(&options, &Fake::new())
+    };
+    let lowered = windows("WORKDIR C:\\app\nWORKDIR sub\nCOPY a\\b cd\\\nCOPY <<x C:/y\nx\n").unwrap();
+    assert_eq!(lowered.image.config.working_dir, "\\app\\sub");
+    assert_eq!(history(&lowered)[..2], ["WORKDIR /app", "WORKDIR /app/sub"]);
+    let text = dump(&lowered);
+    assert!(
+        text.contains("/a/b => /app/sub/cd/ ") && text.contains("/x => /y "),
+        "{text}"
+    );
+    assert!(lowered.warnings.is_empty(), "{:?}", lowered.warnings);
+    for (instruction, error) in [
+        (
+            "WORKDIR D:\\app",
+            "normalizing workdir: normalizing working directory: removing drive letter: \
+             The specified path is not on the system drive (C:)",
+        ),
+        (
+            "COPY a C:",
+            "removing drive letter: No relative path specified in \"C:\"",
+        ),
+        (
+            "COPY \\\\h\\s /",
+            "removing drive letter: removing drive letter: UNC paths are not supported",
+        ),
+    ] {
+        let found = windows(&format!("{instruction}\n")).unwrap_err();
+        assert_eq!(
+            (found.to_string().as_str(), found.span().map(|span| span.start)),
+            (error, Some(3))
+        );
+    }
 }
