@@ -54,7 +54,10 @@ impl Told {
     /// failure of a question other than `check` has no excerpt.
     fn loosely(&self) -> (Option<i32>, Vec<String>, Vec<String>) {
         let words = |line: &str| {
-            let mut words: Vec<&str> = line.split([' ', ',', '"']).filter(|word| !word.is_empty()).collect();
+            let mut words: Vec<&str> = line
+                .split([' ', ',', '"'])
+                .filter(|word| !word.is_empty())
+                .collect();
             words.sort_unstable();
             words.join(" ")
         };

@@ -481,6 +481,18 @@ impl<E: Executor> Run<E> {
         wait(&input.key, &self.stop).await
     }
 
+    /// Demands the inputs that the cache has not, while others are waited for: a key that holds the key of a miss is one too,
+    /// so they are needed, and can run meanwhile.
+    fn demand_missed(&self, vertex: &Vertex) {
+        for edge in &vertex.inputs {
+            let input = &self.nodes[&edge.vertex];
+            // Its key is told before it has run only if it has to.
+            if input.key.borrow().is_some() && input.value.borrow().is_none() {
+                input.demand();
+            }
+        }
+    }
+
     /// The key of a vertex. Three ways: no input counts by content; the definition was seen before and leads to a
     /// key; the content is read.
     async fn key(
@@ -538,6 +550,7 @@ impl<E: Executor> Run<E> {
         };
         if !definition.content.iter().all(is_here) {
             node.stalled.send_replace(true);
+            self.demand_missed(vertex);
         }
         for need in &definition.content {
             self.nodes[&vertex.inputs[need.input].vertex].demand();

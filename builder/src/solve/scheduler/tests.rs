@@ -376,6 +376,30 @@ async fn stages_copied_from_one_after_the_other_run_at_once() {
 }
 
 #[tokio::test]
+async fn a_stage_runs_beside_the_one_that_is_copied_into_it() {
+    let fake = Arc::new(Fake {
+        delay: Duration::from_millis(50),
+        ..Fake::default()
+    });
+    let graph = || {
+        let mut graph = Graph::default();
+        let base = source(&mut graph, "image:base");
+        let below = step(&mut graph, "below", &[&base]);
+        let tools = step(&mut graph, "tools", &[&base]);
+        let copied = step(&mut graph, "copy:tools", &[&below, &tools]);
+        (graph, copied)
+    };
+    let (first, target) = graph();
+    build(&fake, first, &target).await.unwrap();
+    assert_eq!(fake.running_max.load(Ordering::SeqCst), 2);
+    assert_eq!(fake.take_runs().len(), 3);
+    // What is cached is not run, whatever is waited for.
+    let (again, target) = graph();
+    build(&fake, again, &target).await.unwrap();
+    assert_eq!(fake.take_runs(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn the_first_failure_stops_the_others_and_is_the_one_reported() {
     let fake = Arc::new(Fake {
         fails: Some("bad".into()),
