@@ -29,7 +29,6 @@ use crate::front_ends::{self, FrontEndFailed, FrontEnds, SYNTAX_ARG, Syntax};
 use crate::job::{Job, Settings};
 use crate::ops::{OpError, blocking, host_ca, local};
 use crate::provenance::capture::ImageSource;
-use crate::remote_context;
 use crate::request::{
     BuildOutcome, BuildRequest, CacheTarget, ContextSource, DockerfileSource, Entitlement, NoCache,
 };
@@ -41,6 +40,7 @@ use crate::ssh::SshAgents;
 use crate::start_check;
 use crate::straight::{self, Wanted};
 use crate::value::{Chain, Value};
+use crate::{remote_context, remote_dockerfile};
 
 pub use attestations::AttestError;
 use attestations::{Attester, Source};
@@ -243,6 +243,7 @@ pub(crate) async fn prepare(
     cancel: &CancellationToken,
 ) -> Result<Prepared, BuildError> {
     let lease = Arc::new(engine.store.lease("build")?);
+    let request = remote_dockerfile::fetched(&engine, request).await?;
     let (job, opened) = match &request.context {
         ContextSource::Remote(url) => {
             let job = Arc::new(job(engine, lease, &request, None, None, sink)?);
@@ -502,6 +503,7 @@ fn site(request: &BuildRequest) -> String {
         DockerfileSource::File(path) => path.display().to_string(),
         DockerfileSource::Text(_) => "-".to_owned(),
         DockerfileSource::InContext(name) => name.clone(),
+        DockerfileSource::Url(url) => url.shown().to_string(),
     };
     let digest = Digest::sha256(format!("{context}\0{dockerfile}").as_bytes());
     format!("{} ", &digest.hex()[..16])

@@ -12,6 +12,7 @@ use rbuild_fileops::{
 use rbuild_frontend::RemoteContext;
 use rbuild_graph::progress::Sink;
 use rbuild_layer::DevicePolicy;
+use rbuild_registry::FetchError;
 use rbuild_store::{DiskError, Lease};
 use rbuild_sys::overlay::Form;
 use rbuild_sys::{RootFd, RootFdError};
@@ -25,6 +26,15 @@ pub const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
 /// Why the context or the Dockerfile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenContextError {
+    /// The Dockerfile's URL.
+    #[error("failed to fetch Dockerfile {url}")]
+    FetchDockerfile {
+        /// As it may be shown.
+        url: String,
+        /// Why.
+        #[source]
+        source: FetchError,
+    },
     /// The context directory.
     #[error("unable to prepare context: path {path:?}")]
     Context {
@@ -183,6 +193,7 @@ pub(crate) fn read_dockerfile(
 ) -> Result<(Vec<u8>, Beside), OpenContextError> {
     match dockerfile {
         DockerfileSource::Text(text) => Ok((text.clone(), Beside::Nowhere)),
+        DockerfileSource::Url(url) => Err(no_dockerfile(&url.shown().to_string(), context)),
         DockerfileSource::InContext(name) => {
             let text = read_in(root, name, context)?;
             Ok((text, Beside::InContext(name.clone())))
@@ -282,7 +293,7 @@ fn read_limited(file: File, path: &Path) -> Result<Vec<u8>, RootFdError> {
 /// What the Dockerfile is called.
 pub(crate) fn name(dockerfile: &DockerfileSource) -> String {
     match dockerfile {
-        DockerfileSource::Text(_) => "Dockerfile".to_owned(),
+        DockerfileSource::Text(_) | DockerfileSource::Url(_) => "Dockerfile".to_owned(),
         DockerfileSource::InContext(name) => name.clone(),
         DockerfileSource::File(path) => path.file_name().map_or_else(
             || "Dockerfile".to_owned(),

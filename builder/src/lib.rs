@@ -32,6 +32,7 @@ pub mod provenance;
 pub mod proxy_network;
 pub mod pull;
 mod remote_context;
+mod remote_dockerfile;
 pub mod request;
 pub mod resolve;
 pub mod run;

@@ -11,6 +11,7 @@ use rbuild_graph::{HostIp, LinuxResources, NetMode, Ulimit};
 pub use rbuild_llb::attrs::{Attestations, ResourceError, attestations, linux_resources};
 pub use rbuild_llb::exporters::{AnnotationSet, Annotations, Epoch, annotation};
 use rbuild_oci::Digest;
+pub use rbuild_registry::{UrlError, UrlRequest};
 
 pub use crate::cache_transfer::{CacheExport, CacheForm, CacheSource, CacheTarget};
 use crate::cdi::DeviceGrants;
@@ -150,6 +151,8 @@ pub enum DockerfileSource {
     Text(Vec<u8>),
     /// A path inside the context (needed when the context is a tar).
     InContext(String),
+    /// Behind a URL of http or https.
+    Url(UrlRequest),
 }
 
 impl Default for DockerfileSource {

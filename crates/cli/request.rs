@@ -113,6 +113,9 @@ pub(crate) enum UsageError {
     /// A directory cannot be standard output.
     #[error("dest cannot be stdout for {0} exporter")]
     DestStdout(String),
+    /// A URL that is none, as Dockerfile. Its text may hold a password and is not shown.
+    #[error("invalid URL of --file: {0}")]
+    FileUrl(String),
     /// `source-date-epoch` of an output is no number.
     #[error("invalid source-date-epoch: {0:?} is no number of seconds")]
     OutputEpoch(String),

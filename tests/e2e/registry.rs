@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::RbuildCommand;
+use rbuild_testkit::leak::holders;
 use rbuild_testkit::peer::{AUTHORITY, CLIENT_CERTIFICATE, CLIENT_KEY, DockerRegistry, PASSWORD, USER};
-use rbuild_testkit::registry::{Fault, FaultAction, ImageSpec, TestRegistry};
+use rbuild_testkit::registry::{Fault, FaultAction, ImageSpec, RegistryAuth, TestRegistry};
 use rbuild_testkit::{context, machine};
 
 use crate::e2e::fixture::{Fixture, is_root};
@@ -313,6 +314,61 @@ fn what_another_repository_of_the_registry_has_is_mounted() {
     registry.allow_mounts(false);
     push("fourth:1");
     assert_eq!(sent() - sent_before, 1 + 3);
+}
+
+#[test]
+fn row34_tokens_stay_in_memory() {
+    let registry = TestRegistry::start_with(RegistryAuth::bearer(USER, PASSWORD));
+    registry.put_image("base", "1", &ImageSpec::default());
+    let fixture = Fixture::new(&format!(
+        "FROM {}\nCOPY Dockerfile /copied\n",
+        registry.reference("base:1")
+    ));
+    log_in(&fixture, &registry.host(), PASSWORD).ok();
+    let app = registry.reference("app:1");
+    let pushed = fixture
+        .build()
+        .args(["-t", &app, "--push", "--progress=plain", "--provenance=mode=max"]);
+    pushed.ok().never_says("c4n4ry-token");
+    let used = registry.requests();
+    let used = used.iter().filter_map(|request| request.header("authorization"));
+    assert!(
+        used.filter(|text| text.contains("c4n4ry-token")).count() > 3,
+        "tokens were used"
+    );
+    let found = holders(fixture.home.home().parent().unwrap(), "c4n4ry-token");
+    assert!(found.is_empty(), "{found:?}");
+    let pushed = registry.manifest("app", "1").unwrap().1;
+    assert!(!String::from_utf8_lossy(&pushed).contains("c4n4ry-token"));
+}
+
+#[test]
+fn row35_an_image_or_a_build_argument_names_no_file_of_credentials() {
+    let registry = DockerRegistry::with_password().unwrap();
+    let fixture = Fixture::new("");
+    let elsewhere = Fixture::new("");
+    log_in(&elsewhere, &registry.host(), PASSWORD).ok();
+    let file = elsewhere.home.home().join(".docker/config.json");
+    fixture.context.dockerfile(&format!(
+        "FROM busybox\nENV REGISTRY_AUTH_FILE={0} DOCKER_CONFIG={1}\n",
+        file.display(),
+        file.parent().unwrap().display()
+    ));
+    fixture.build().args(["-t", "base"]).ok();
+    fixture.context.dockerfile(
+        "FROM base\nARG REGISTRY_AUTH_FILE\nENV REGISTRY_AUTH_FILE=$REGISTRY_AUTH_FILE\nRUN true\n",
+    );
+    let app = format!("{}/app:1", registry.host());
+    let push = || {
+        fixture
+            .build()
+            .arg(format!("--build-arg=REGISTRY_AUTH_FILE={}", file.display()))
+            .args(["-t", &app, "--push"])
+    };
+    let refused = push().fails();
+    assert_eq!(refused.status.code(), Some(4), "{refused}");
+    // The same file, named by who builds.
+    push().env("REGISTRY_AUTH_FILE", &file).ok();
 }
 
 /// A layer of which the end is held back is on the disk as far as it came; were it unpacked when it is whole, nothing of it

@@ -177,7 +177,7 @@ fn attrs(request: &BuildRequest) -> BTreeMap<String, String> {
             put("filename".to_owned(), &name);
         }
         DockerfileSource::InContext(name) => put("filename".to_owned(), name),
-        DockerfileSource::Text(_) => put("filename".to_owned(), "Dockerfile"),
+        DockerfileSource::Text(_) | DockerfileSource::Url(_) => put("filename".to_owned(), "Dockerfile"),
     }
     match &request.no_cache {
         NoCache::Off => {}

@@ -166,7 +166,7 @@ fn dockerfile_of(source: &rbuild_builder::request::DockerfileSource) -> Option<V
                 .ok()?;
             Some(text)
         }
-        DockerfileSource::InContext(_) => None,
+        DockerfileSource::InContext(_) | DockerfileSource::Url(_) => None,
     }
 }
 

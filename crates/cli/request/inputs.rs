@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rbuild_builder::request::{ContextSource, DockerfileSource};
+use rbuild_builder::request::{ContextSource, DockerfileSource, UrlRequest};
 
 use super::UsageError;
 use crate::args::LowBuild;
@@ -20,8 +20,13 @@ pub(super) struct Inputs {
 /// Reads standard input if it is one of them.
 pub(super) fn of(low: &LowBuild, env: &mut Env) -> Result<Inputs, UsageError> {
     let file = low.file.as_deref().filter(|file| !file.is_empty());
-    if let Some(url) = file.filter(|file| is_url(file)) {
-        return Err(UsageError::NotSupported(format!("--file={url}")));
+    let url = file.filter(|file| {
+        ["http://", "https://"]
+            .iter()
+            .any(|start| file.starts_with(start))
+    });
+    if let Some(url) = url.filter(|_| low.dockerfile_text.is_none()) {
+        return behind_url(low, url, env);
     }
     match low.context.as_str() {
         "" => Err(UsageError::NoContext),
@@ -55,6 +60,24 @@ pub(super) fn of(low: &LowBuild, env: &mut Env) -> Result<Inputs, UsageError> {
         }
         path => Err(UsageError::ContextNotFound(path.to_owned())),
     }
+}
+
+/// A Dockerfile of the network, and the context it is for.
+fn behind_url(low: &LowBuild, url: &str, env: &mut Env) -> Result<Inputs, UsageError> {
+    let request = UrlRequest::new(url).map_err(|error| UsageError::FileUrl(error.to_string()))?;
+    // The context is read as if its Dockerfile were in it; a text on standard input would be a second one.
+    let without = LowBuild {
+        context: low.context.clone(),
+        ..LowBuild::default()
+    };
+    let inputs = of(&without, env)?;
+    if matches!(inputs.context, ContextSource::Empty) {
+        return Err(UsageError::TwoDockerfiles);
+    }
+    Ok(Inputs {
+        dockerfile: DockerfileSource::Url(request),
+        ..inputs
+    })
 }
 
 /// The Dockerfile that stands in a bake file.

@@ -225,7 +225,7 @@ fn row35_a_failing_helper_means_anonymous() {
 #[test]
 fn row35_a_hanging_helper_is_ended() {
     let home = Home::new(r#"{"credHelpers":{"reg":"hang"}}"#);
-    home.helper("hang", "sleep 60 & sleep 60");
+    home.helper("hang", r#"sleep 60 & echo $! >"${0%/*}/started"; sleep 60"#);
     let started = Instant::now();
     let found = home.find("reg");
     assert!(started.elapsed() < Duration::from_secs(20));
@@ -233,6 +233,19 @@ fn row35_a_hanging_helper_is_ended() {
         found.credential.is_none() && found.tried.contains("did not finish within 3 s"),
         "{}",
         found.tried
+    );
+    // What it started has gone with it.
+    let started = std::fs::read_to_string(home.dir.path().join("bin/started")).expect("a process id");
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", started.trim()));
+    let is_gone = || state().map_or(true, |stat| stat.contains(") Z "));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !is_gone() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(
+        is_gone(),
+        "process {} of the helper is still there",
+        started.trim()
     );
 }
 

@@ -131,6 +131,22 @@ async fn row33_credentials_go_to_the_origin_they_are_for() {
             asked.path
         );
     }
+    // With the user of its own URL, and with a header, another host gets nothing of either.
+    let away = server.url("/away").replace("http://", "http://us%3Aer:pa%40ss@");
+    let request = UrlRequest::new(&away).expect("a URL");
+    client()
+        .get_url(&request, MAX, &mut Kept::default())
+        .await
+        .expect("fetched");
+    assert_eq!(other.asked().len(), 1);
+    assert!(
+        other
+            .asked()
+            .iter()
+            .all(|asked| !asked.headers.contains_key("authorization")),
+        "{:?}",
+        other.asked()
+    );
     let request = UrlRequest::new(&server.url("/away"))
         .and_then(|request| request.with_authorization("Bearer canary"))
         .expect("a request");
@@ -139,7 +155,7 @@ async fn row33_credentials_go_to_the_origin_they_are_for() {
         .await
         .expect("fetched");
     let asked = other.asked();
-    assert_eq!(asked.len(), 1);
+    assert_eq!(asked.len(), 2);
     assert!(!format!("{asked:?}").contains("canary"), "{asked:?}");
 }
 

@@ -131,10 +131,7 @@ pub(super) const ROWS: &[Row] = &[
     ("-f -", Works("", "the_dockerfile_may_come_from_standard_input")),
     (
         "-f URL",
-        Refused(
-            &["build", "-f", "https://example.test/Dockerfile", "CONTEXT"],
-            "not supported yet: --file=https://example.test/Dockerfile",
-        ),
+        Works("http and https", "the_dockerfile_may_come_from_a_url"),
     ),
     (
         "--force-rm",

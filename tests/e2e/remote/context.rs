@@ -330,3 +330,41 @@ fn row41_credentials_of_a_context_are_not_shown() {
         .fails()
         .never_says("c4n4ry");
 }
+
+#[test]
+fn the_dockerfile_may_come_from_a_url() {
+    let server = WebServer::start();
+    server.put("/df", Page::of("FROM busybox\nCOPY mine /copied\n"));
+    let fixture = Fixture::new("FROM busybox\nRUN false\n");
+    fixture.context.file("mine", "of the context\n");
+    let url = server.url("/df").replace("http://", "http://us:c4n4ry@");
+    let context = fixture.context.dir().display().to_string();
+    let (ran, files) = build(&fixture, &["-f", &url], &context);
+    assert_eq!(files.text("copied"), Some("of the context\n"));
+    ran.never_says("c4n4ry");
+    // An error of it is shown as one of any Dockerfile.
+    server.put("/df", Page::of("FROM busybox\nCOPPY mine /copied\n"));
+    let wrong = fixture.build().args(["-f", &url]).fails().never_says("c4n4ry");
+    assert!(
+        wrong.stderr.contains("Dockerfile:2") && wrong.stderr.contains("COPPY"),
+        "{wrong}"
+    );
+    let missing = server.url("/missing");
+    let ran = fixture
+        .build()
+        .args(["-f", &missing])
+        .fails()
+        .says(&format!("failed to fetch Dockerfile {missing}"));
+    assert_eq!(ran.status.code(), Some(7), "{ran}");
+    fixture
+        .build()
+        .args(["--offline", "-f", &server.url("/df")])
+        .fails()
+        .says("--offline forbids");
+    // A Dockerfile on standard input would be a second one.
+    fixture
+        .build_of()
+        .args(["-f", &url, "-"])
+        .stdin("FROM scratch\n")
+        .fails();
+}

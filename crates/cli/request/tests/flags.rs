@@ -143,7 +143,6 @@ fn flags_that_are_not_served_are_refused_by_name() {
         "--cache-from=type=gcs",
         "--cache-to=type=gcs,bucket=x",
         "--policy=reset=true",
-        "--file=https://example.test/Dockerfile",
     ] {
         let name = flag.split('=').next().unwrap();
         let text = refused(&[flag, "."]);

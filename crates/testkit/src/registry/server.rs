@@ -306,7 +306,7 @@ impl State {
             scopes.extend(allowed.map(|action| format!("{name}:{action}")));
         }
         self.counter += 1;
-        let token = format!("token-{}", self.counter);
+        let token = format!("c4n4ry-token-{}", self.counter);
         self.tokens.insert(token.clone(), scopes);
         Reply::new(200)
             .header("content-type", "application/json")
