@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{Edge, Graph, GraphError, Vertex, VertexDigest};
 use rbuild_oci::Digest;
@@ -459,7 +460,8 @@ impl<E: Executor> Run<E> {
     }
 
     /// The key of an input. If it has to wait for something to run, the contents this vertex will read are demanded
-    /// meanwhile: four stages that are copied from one after the other run at once.
+    /// meanwhile: four stages that are copied from one after the other run at once. So are its other inputs that the cache
+    /// has not.
     async fn input_key(
         &self,
         node: &Node<E::Value>,
@@ -478,18 +480,25 @@ impl<E: Executor> Run<E> {
         for need in &definition.content {
             self.nodes[&vertex.inputs[need.input].vertex].demand();
         }
-        wait(&input.key, &self.stop).await
+        let others = vertex.inputs.iter().map(|edge| async {
+            let key = wait(&self.nodes[&edge.vertex].key, &self.stop).await;
+            key.map(|_| self.demand_missed(edge))
+        });
+        tokio::select! {
+            biased;
+            key = wait(&input.key, &self.stop) => key,
+            // The input itself is one of them.
+            _ = join_all(others) => wait(&input.key, &self.stop).await,
+        }
     }
 
-    /// Demands the inputs that the cache has not, while others are waited for: a key that holds the key of a miss is one too,
-    /// so they are needed, and can run meanwhile.
-    fn demand_missed(&self, vertex: &Vertex) {
-        for edge in &vertex.inputs {
-            let input = &self.nodes[&edge.vertex];
-            // Its key is told before it has run only if it has to.
-            if input.key.borrow().is_some() && input.value.borrow().is_none() {
-                input.demand();
-            }
+    /// Demands an input whose key is known if the cache has it not, while others are waited for: a key that holds the key of a
+    /// miss is one too, so it is needed, and can run meanwhile.
+    fn demand_missed(&self, edge: &Edge) {
+        let input = &self.nodes[&edge.vertex];
+        // Its key is told before it has run only if it has to.
+        if input.key.borrow().is_some() && input.value.borrow().is_none() {
+            input.demand();
         }
     }
 
@@ -550,7 +559,9 @@ impl<E: Executor> Run<E> {
         };
         if !definition.content.iter().all(is_here) {
             node.stalled.send_replace(true);
-            self.demand_missed(vertex);
+            for edge in &vertex.inputs {
+                self.demand_missed(edge);
+            }
         }
         for need in &definition.content {
             self.nodes[&vertex.inputs[need.input].vertex].demand();

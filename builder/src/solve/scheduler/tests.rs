@@ -375,28 +375,46 @@ async fn stages_copied_from_one_after_the_other_run_at_once() {
     assert_eq!(fake.running_max.load(Ordering::SeqCst), 6);
 }
 
+/// `FROM below`, `COPY --from=tools`, the latter also as `COPY --link` does it, in either order.
+fn copied_into(graph: &mut Graph, form: usize) -> VertexDigest {
+    let base = source(graph, "image:base");
+    let below = step(graph, "below", &[&base]);
+    let tools = step(graph, "tools", &[&base]);
+    match form {
+        0 => step(graph, "copy:tools", &[&below, &tools]),
+        other => {
+            let linked = step(graph, "copy:tools", &[&base, &tools]);
+            let inputs = if other == 1 {
+                [&below, &linked]
+            } else {
+                [&linked, &below]
+            };
+            step(graph, "merge", &inputs)
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_stage_runs_beside_the_one_that_is_copied_into_it() {
-    let fake = Arc::new(Fake {
-        delay: Duration::from_millis(50),
-        ..Fake::default()
-    });
-    let graph = || {
-        let mut graph = Graph::default();
-        let base = source(&mut graph, "image:base");
-        let below = step(&mut graph, "below", &[&base]);
-        let tools = step(&mut graph, "tools", &[&base]);
-        let copied = step(&mut graph, "copy:tools", &[&below, &tools]);
-        (graph, copied)
-    };
-    let (first, target) = graph();
-    build(&fake, first, &target).await.unwrap();
-    assert_eq!(fake.running_max.load(Ordering::SeqCst), 2);
-    assert_eq!(fake.take_runs().len(), 3);
-    // What is cached is not run, whatever is waited for.
-    let (again, target) = graph();
-    build(&fake, again, &target).await.unwrap();
-    assert_eq!(fake.take_runs(), Vec::<String>::new());
+    for form in 0..3 {
+        let fake = Arc::new(Fake {
+            delay: Duration::from_millis(50),
+            ..Fake::default()
+        });
+        let graph = || {
+            let mut graph = Graph::default();
+            let target = copied_into(&mut graph, form);
+            (graph, target)
+        };
+        let (first, target) = graph();
+        build(&fake, first, &target).await.unwrap();
+        assert_eq!(fake.running_max.load(Ordering::SeqCst), 2, "form {form}");
+        assert_eq!(fake.take_runs().len(), if form == 0 { 3 } else { 4 });
+        // What is cached is not run, whatever is waited for.
+        let (again, target) = graph();
+        build(&fake, again, &target).await.unwrap();
+        assert_eq!(fake.take_runs(), Vec::<String>::new());
+    }
 }
 
 #[tokio::test]
