@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rbuild_testkit::debian::DebianBase;
 use rbuild_testkit::machine;
 
-use crate::{bench, packages, shell};
+use crate::{packages, shell};
 
 /// Which tests run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,10 +83,6 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         )?;
         let mut doc = shell::cargo(&["doc", "--workspace", "--no-deps", "--quiet"])?;
         shell::step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
-    }
-    if tier == Tier::All {
-        // Built as a release is, which takes minutes.
-        bench::run(&["--micro".to_owned(), "--check".to_owned()])?;
     }
     let (passed, failed, skipped) = counts?;
     for reason in &skipped {
