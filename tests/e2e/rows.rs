@@ -28,6 +28,16 @@ fn tar_xz() -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
+/// The static program of `NAME.c` beside this file, which lies in the context too, under its name.
+pub(crate) fn program_in_context(fixture: &Fixture, name: &str) -> Option<PathBuf> {
+    let program = compiled(fixture, &format!("{name}.c"), name, &["-static"])?;
+    fixture
+        .context
+        .file(name, fs::read(&program).unwrap())
+        .mode(name, 0o755);
+    Some(program)
+}
+
 /// What the C compiler makes of one of the sources beside this file; says `SKIP:` where it makes nothing.
 pub(crate) fn compiled(fixture: &Fixture, source: &str, name: &str, flags: &[&str]) -> Option<PathBuf> {
     let made = fixture.home.work().join(name);
@@ -430,13 +440,9 @@ fn row29_keys_of_the_host_are_out_of_reach() {
     let fixture = Fixture::new(&format!(
         "FROM busybox\nCOPY keys /bin/keys\nRUN keys look {name} > /answers; cat /proc/keys > /list 2>/dev/null; true\n"
     ));
-    let Some(keys) = compiled(&fixture, "keys.c", "keys", &["-static"]) else {
+    let Some(keys) = program_in_context(&fixture, "keys") else {
         return;
     };
-    fixture
-        .context
-        .file("keys", fs::read(&keys).unwrap())
-        .mode("keys", 0o755);
     let archive = fixture.archive();
     let bases = rbuild_testkit::base::layout().unwrap();
     let ran = fixture

@@ -9,13 +9,13 @@ use std::sync::Mutex;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, Shutdown};
 use serde::{Deserialize, Serialize};
 
 use crate::foreign::Machine;
 use crate::plan::{Network, Security};
 use crate::supervisors::Supervisor;
-use crate::wire::{Failure, FailureKind, REPORT_MAX, Report, Word};
+use crate::wire::{self, Failure, FailureKind, REPORT_MAX, Report, Word};
 
 /// Why it is not known how a step ended, or why it never ran.
 #[derive(Debug, thiserror::Error)]
@@ -230,14 +230,7 @@ impl Running {
             Err(Errno::INTR | Errno::CONNRESET) => return Ok(true),
             Err(errno) => return Err(WaitError::Receive(errno.into())),
         };
-        let fd = ancillary
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-                _ => None,
-            })
-            .flatten()
-            .next();
+        let fd = wire::fds_of(&mut ancillary).into_iter().next();
         if len == 0 {
             return Ok(false);
         }
@@ -317,6 +310,6 @@ impl Drop for Running {
 }
 
 /// The values behind these locks are single moves, whole whatever panicked meanwhile.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,13 +1,10 @@
 //! The caller's side: starts a supervisor and hands it the plan. Used from many threads at once.
 
-use std::io::{self, IoSlice, Write as _};
-use std::mem::MaybeUninit;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::emulator::{Emulation, Emulators};
 use crate::filters::Filters;
@@ -17,7 +14,7 @@ use crate::program::{ProgramError, ProtectedProgram};
 use crate::running::{Entrance, Running};
 use crate::seccomp::Steps;
 use crate::supervisors::{Supervisor, Supervisors};
-use crate::wire::{ErrandRef, Joining, TaskRef};
+use crate::wire::{self, ErrandRef, Joining, TaskRef};
 
 /// Starts steps. One is enough for a process.
 #[derive(Debug)]
@@ -247,16 +244,8 @@ impl Sandbox {
 
 /// Sends the orders. A supervisor that does not take them is let go.
 fn hand_over(to: Supervisor, fds: &[BorrowedFd<'_>]) -> Result<Supervisor, SpawnError> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let sent = if ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
-        let byte = [IoSlice::new(b"p")];
-        rustix::net::sendmsg(&to.control, &byte, &mut ancillary, SendFlags::NOSIGNAL)
-    } else {
-        Err(Errno::TOOMANYREFS)
-    };
-    match sent {
-        Ok(_) => Ok(to),
+    match wire::send_fds(to.control.as_fd(), b"p", fds) {
+        Ok(()) => Ok(to),
         Err(errno) => Err(SpawnError::HandOver {
             verb: "send",
             source: errno.into(),

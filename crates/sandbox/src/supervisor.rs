@@ -14,7 +14,7 @@ use rbuild_sys::process::{self, ForkError, Forked, Namespaces};
 use rbuild_sys::seccomp::Instruction;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use crate::cgroup::Cgroups;
@@ -133,14 +133,7 @@ fn receive(control: BorrowedFd<'_>) -> Result<Order, SetupError> {
     let flags = RecvFlags::CMSG_CLOEXEC;
     rustix::net::recvmsg(control, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags)
         .during("receive plan", "")?;
-    let mut fds: Vec<OwnedFd> = ancillary
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let mut fds = wire::fds_of(&mut ancillary);
     if fds.len() < 2 {
         return Err(SetupError::refused(
             "receive plan",

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::program::ProtectedProgram;
+use crate::running::lock;
 use crate::spawn::SpawnError;
 use crate::supervisor::INIT_NAME;
 use crate::zygote;
@@ -205,11 +206,6 @@ fn socket_pair() -> Result<(OwnedFd, OwnedFd), SpawnError> {
         verb: "make a socket",
         source: errno.into(),
     })
-}
-
-/// The values behind these locks are single moves, whole whatever panicked meanwhile.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

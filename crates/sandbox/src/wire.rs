@@ -4,17 +4,21 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use rbuild_sys::overlay::Form;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::foreign::Machine;
 use crate::plan::{Network, Plan, Process, Security};
 use crate::running::Usage;
+use crate::spawn::FDS_MAX;
 
 /// What the processes of a sandbox tell the caller. One message each on a `SOCK_SEQPACKET` socket.
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,19 +124,27 @@ impl Word {
 /// Sends a report with a descriptor.
 pub(crate) fn send_with(control: BorrowedFd<'_>, report: &Report, fd: BorrowedFd<'_>) -> io::Result<()> {
     let bytes = serde_json::to_vec(report).map_err(io::Error::other)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    send_fds(control, &bytes, &[fd]).map_err(io::Error::from)
+}
+
+/// Sends a message with descriptors, at most [`FDS_MAX`].
+pub(crate) fn send_fds(to: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds = [fd];
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(io::ErrorKind::InvalidInput.into());
+    if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::TOOMANYREFS);
     }
-    let sent = rustix::net::sendmsg(
-        control,
-        &[IoSlice::new(&bytes)],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    );
-    sent.map(drop).map_err(io::Error::from)
+    let parts = [IoSlice::new(message)];
+    rustix::net::sendmsg(to, &parts, &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// The descriptors that came with a message.
+pub(crate) fn fds_of(ancillary: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
+    let messages = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    messages.flatten().collect()
 }
 
 /// Longest message in bytes: a path, a name and a kernel log fit.

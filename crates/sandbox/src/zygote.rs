@@ -2,16 +2,13 @@
 //! of it is a supervisor that was never started: no program is loaded, no libraries are set up, and nothing of one step is
 //! left for the next. It holds no step's descriptors.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rbuild_sys::process::{self, Forked};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags};
 use rustix::process::WaitOptions;
 
 use crate::supervisor;
@@ -30,14 +27,7 @@ pub(crate) fn request(
     stdout: BorrowedFd<'_>,
     stderr: BorrowedFd<'_>,
 ) -> Result<(), Errno> {
-    let fds = [control, stdout, stderr];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(REQUEST_FDS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(Errno::TOOMANYREFS);
-    }
-    let byte = [IoSlice::new(b"s")];
-    rustix::net::sendmsg(zygote, &byte, &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    wire::send_fds(zygote.as_fd(), b"s", &[control, stdout, stderr])
 }
 
 /// Forks supervisors until the caller is gone. Those that still look after a step do so to its end. Whether all went well.
@@ -79,11 +69,7 @@ fn next(requests: BorrowedFd<'_>) -> Option<Vec<OwnedFd>> {
             Err(Errno::INTR) => continue,
             Err(_) => return None,
         }
-        let fds = ancillary.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
-        });
-        return Some(fds.flatten().collect());
+        return Some(wire::fds_of(&mut ancillary));
     }
 }
 

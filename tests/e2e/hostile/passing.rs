@@ -1,13 +1,11 @@
 //! Descriptors that one step passes to another through a socket in a cache that both have: what they mean is a layer by the
 //! time they are used.
 
-use std::fs;
-
 use rbuild_testkit::image::Files;
 use rbuild_testkit::machine;
 
 use crate::e2e::hostile::canary::{Rung, Site};
-use crate::e2e::rows::compiled;
+use crate::e2e::rows::program_in_context;
 
 /// Two stages that meet in a cache; a third that is built on the first lets the second know that its layer is in use.
 const DOCKERFILE: &str = "FROM busybox AS tools
@@ -47,13 +45,9 @@ fn pass(rung: Rung, snapshotter: &[String]) {
     let about = format!("{rung:?} {snapshotter:?}");
     let seconds = if rung == Rung::Chroot { "2" } else { "30" };
     let site = Site::on(rung, &DOCKERFILE.replace("SECONDS", seconds));
-    let Some(passing) = compiled(&site.fixture, "passing.c", "passing", &["-static"]) else {
+    if program_in_context(&site.fixture, "passing").is_none() {
         return;
-    };
-    let context = &site.fixture.context;
-    context
-        .file("passing", fs::read(&passing).unwrap())
-        .mode("passing", 0o755);
+    }
     let files = site.works(snapshotter);
     let took = files.text("took").unwrap_or_default().to_owned();
     if rung == Rung::Chroot {
@@ -106,19 +100,15 @@ COPY --from=exchanging /exchanged /exchanged
 fn row17_a_part_of_a_cache_that_another_stage_exchanges_is_the_caches_own() {
     for rung in Rung::here() {
         let site = Site::on(rung, "");
-        let Some(passing) = compiled(&site.fixture, "passing.c", "passing", &["-static"]) else {
+        if program_in_context(&site.fixture, "passing").is_none() {
             return;
-        };
-        let context = &site.fixture.context;
-        context
-            .file("passing", fs::read(&passing).unwrap())
-            .mode("passing", 0o755);
+        }
         let mounts = "RUN --mount=type=cache,source=sub,target=/m,id=part cat /m/own /m/secret >>/seen 2>/dev/null; true\n".repeat(12);
         let dockerfile = EXCHANGED
             .replace("CANARY", &site.canary.absolute())
             .replace("MOUNTS\n", &mounts)
             .replace("SECONDS", if rung == Rung::Chroot { "1" } else { "30" });
-        context.dockerfile(&dockerfile);
+        site.fixture.context.dockerfile(&dockerfile);
         let files = site.works(&["--no-cache".to_owned()]);
         assert_eq!(files.text("seen"), Some(&*"own\n".repeat(12)), "{rung:?}");
         let times: u32 = files.text("exchanged").unwrap().trim().parse().unwrap();

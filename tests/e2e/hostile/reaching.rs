@@ -1,10 +1,9 @@
 //! What is not a step's, tried by calls, by the kernel's files and by sockets that lie among the files it is given, on each rung.
 
-use std::fs;
 use std::os::unix::net::UnixListener;
 
 use crate::e2e::hostile::canary::{Rung, Site};
-use crate::e2e::rows::compiled;
+use crate::e2e::rows::program_in_context;
 
 #[test]
 fn beyond_forty_ways_to_others_lead_nowhere() {
@@ -18,13 +17,9 @@ USER 1000
 RUN reach $PPID > /tmp/says; head -n 24 /tmp/says > /tmp/user-1; tail -n +25 /tmp/says > /tmp/user-2
 ",
         );
-        let Some(reach) = compiled(&site.fixture, "reach.c", "reach", &["-static"]) else {
+        if program_in_context(&site.fixture, "reach").is_none() {
             return;
-        };
-        let context = &site.fixture.context;
-        context
-            .file("reach", fs::read(&reach).unwrap())
-            .mode("reach", 0o755);
+        }
         // That the build goes on shows that nobody of its own was hit.
         let files = site.works(&[]);
         for said in ["root", "tmp/user"] {
@@ -55,14 +50,11 @@ COPY in /in
 RUN ls /in >> /seen; passing give /in/s 1 >> /said
 ",
         );
-        let Some(passing) = compiled(&site.fixture, "passing.c", "passing", &["-static"]) else {
+        if program_in_context(&site.fixture, "passing").is_none() {
             return;
-        };
+        }
         let context = &site.fixture.context;
-        context
-            .file("passing", fs::read(&passing).unwrap())
-            .mode("passing", 0o755)
-            .file("in/beside", "x");
+        context.file("in/beside", "x");
         let sockets = ["s", "in/s"].map(|name| UnixListener::bind(context.dir().join(name)).unwrap());
         for socket in &sockets {
             socket.set_nonblocking(true).unwrap();
