@@ -572,7 +572,7 @@ impl Held {
                 }
                 // A directory of a cache. An agent's socket has no files.
                 Source::Path(path) if path.is_dir() => Some(Arc::new(RootFd::open(path)?)),
-                Source::Path(_) | Source::Fd(_) => None,
+                Source::Path(_) | Source::Fd(_) | Source::Given => None,
             };
             if let Some(place) = place {
                 opened.push((plan.dest.display().to_string(), place));
@@ -603,7 +603,7 @@ fn mount_root(root: &Source) -> Result<OwnedFd, ContainerError> {
             .as_fd()
             .try_clone_to_owned()
             .map_err(kernel("open a root")),
-        Source::Fd(_) => Err(ContainerError::RootKind),
+        Source::Fd(_) | Source::Given => Err(ContainerError::RootKind),
     }
 }
 

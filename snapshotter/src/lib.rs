@@ -28,6 +28,7 @@ pub use blob::{BlobInfo, PackLayerError, PackLayerOptions, UnpackBlobError};
 pub use explicit::ExplicitError;
 pub use means::{Means, Tree};
 pub use stack::{StackError, View};
+pub use unchanged::Before;
 pub use workspace::{CommittedLayer, Workspace};
 
 use std::sync::Arc;

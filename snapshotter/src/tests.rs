@@ -164,9 +164,10 @@ fn privileged_directories_that_are_as_they_were_are_left_out_of_a_layer() {
         std::fs::write(root.join("opaque/hidden"), "").unwrap();
     });
     let below = std::slice::from_ref(&base);
-    let view = bench.snapshotter.view(&bench.lease, below).unwrap();
     let mut workspace = bench.snapshotter.workspace(&bench.lease, below).unwrap();
     let root = workspace.mount().unwrap();
+    let places = ["/etc/deep", "/opaque", "/changed", "/absent/x"].map(Path::new);
+    let before = workspace.before(&root, places).unwrap();
     let path = path_of(&root);
     let touch = |dir: &str| {
         let dir = path.join(dir);
@@ -182,8 +183,7 @@ fn privileged_directories_that_are_as_they_were_are_left_out_of_a_layer() {
     std::fs::create_dir(path.join("opaque")).unwrap();
     std::fs::set_permissions(path.join("changed"), std::fs::Permissions::from_mode(0o700)).unwrap();
     drop(root);
-    let places = ["/etc/deep", "/opaque", "/changed", "/absent/x"].map(Path::new);
-    workspace.drop_unchanged(view.root(), places).unwrap();
+    workspace.drop_unchanged(&before).unwrap();
     let names = |dir: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(dir).unwrap();
         let mut names: Vec<String> = entries

@@ -15,116 +15,135 @@ use crate::stack::StackError;
 /// Longest list of names of attributes, and longest value, that are compared; what has more is kept.
 const XATTR_BYTES_MAX: usize = 64 << 10;
 
+/// What some places were before a step ran.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// What is in a directory stands before it.
+    places: Vec<(PathBuf, Facts)>,
+    /// Where overlayfs keeps its own attributes.
+    overlay: &'static str,
+}
+
+/// What of a file would make a layer another one.
+#[derive(Debug, PartialEq, Eq)]
+struct Facts {
+    mode: u32,
+    owner: (u32, u32),
+    /// Of what is no directory.
+    device_and_size: Option<(u64, i64)>,
+    modified: (i64, i64),
+    xattrs: Vec<Xattr>,
+}
+
 impl Workspace {
-    /// Takes those of `paths` (absolute) and of the directories they are in out of what was written, that are in `below` as
-    /// they are here, and empty here if they are directories. The caller has closed the mount.
+    /// Notes what `paths` (absolute) are, and the directories they are in, in `root`, the files that the workspace begins
+    /// with.
     ///
     /// # Errors
     /// The file system's.
-    pub fn drop_unchanged<'d>(
-        &mut self,
-        below: &RootFd,
+    pub fn before<'d>(
+        &self,
+        root: &RootFd,
         paths: impl IntoIterator<Item = &'d Path>,
-    ) -> Result<(), StackError> {
-        self.settle()?;
+    ) -> Result<Before, StackError> {
         let mut all: Vec<PathBuf> = Vec::new();
         for path in paths {
-            let path = real(below, path);
+            let path = real(root, path);
             let ancestors = path.ancestors().filter(|dir| dir.parent().is_some());
             all.extend(ancestors.map(Path::to_owned));
         }
-        // What is in a directory goes before it.
         all.sort_by_key(|dir| (std::cmp::Reverse(dir.components().count()), dir.clone()));
         all.dedup();
+        let overlay = self.form().xattr_prefix();
+        let mut places = Vec::new();
+        for path in all {
+            let Ok((parent, name)) = root.parent(&path) else {
+                continue;
+            };
+            let facts = Facts::of(&parent, &name, overlay).map_err(|error| self.uncompared(&path, error))?;
+            places.extend(facts.map(|facts| (path, facts)));
+        }
+        Ok(Before { places, overlay })
+    }
+
+    /// Takes those of the places out of what was written that are as they were, and empty if they are directories. The
+    /// caller has closed the mount.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn drop_unchanged(&mut self, before: &Before) -> Result<(), StackError> {
+        self.settle()?;
         let upper = RootFd::open(self.upper()).map_err(|error| StackError::Io {
             verb: "open",
             path: self.upper().to_owned(),
             source: std::io::Error::other(error),
         })?;
-        for dir in all {
-            let dropped = drop_one(&upper, below, &dir, self.form().xattr_prefix());
-            dropped.map_err(|error| StackError::Io {
-                verb: "compare with the layers below",
-                path: self.upper().join(dir.strip_prefix("/").unwrap_or(&dir)),
-                source: error.into(),
-            })?;
+        for (path, facts) in &before.places {
+            drop_one(&upper, path, facts, before.overlay).map_err(|error| self.uncompared(path, error))?;
         }
         Ok(())
     }
+
+    fn uncompared(&self, path: &Path, error: Errno) -> StackError {
+        StackError::Io {
+            verb: "compare with the layers below",
+            path: self.upper().join(path.strip_prefix("/").unwrap_or(path)),
+            source: error.into(),
+        }
+    }
 }
 
-fn drop_one(upper: &RootFd, below: &RootFd, dir: &Path, overlay: &str) -> Result<(), Errno> {
-    let Ok((parent, name)) = upper.parent(dir) else {
+impl Facts {
+    /// Of a name in `parent`, links not followed; `None` if it is not there.
+    fn of(parent: &OwnedFd, name: &OsStr, overlay: &str) -> Result<Option<Self>, Errno> {
+        let stat = match rbuild_sys::owner::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            stat => stat?,
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        // Of others they cannot be read through a descriptor.
+        let xattrs = match kind {
+            FileType::Directory | FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+                xattrs(file.as_fd(), overlay)?
+            }
+            _ => Vec::new(),
+        };
+        Ok(Some(Self::new(&stat, kind, xattrs)))
+    }
+
+    fn new(stat: &Stat, kind: FileType, xattrs: Vec<Xattr>) -> Self {
+        Self {
+            mode: stat.st_mode,
+            owner: (stat.st_uid, stat.st_gid),
+            device_and_size: (kind != FileType::Directory).then_some((stat.st_rdev, stat.st_size)),
+            modified: (stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
+            xattrs,
+        }
+    }
+
+    fn is_directory(&self) -> bool {
+        self.device_and_size.is_none()
+    }
+}
+
+fn drop_one(upper: &RootFd, path: &Path, before: &Facts, overlay: &str) -> Result<(), Errno> {
+    let Ok((parent, name)) = upper.parent(path) else {
         return Ok(());
     };
-    match rbuild_sys::owner::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(here) if FileType::from_raw_mode(here.st_mode) != FileType::Directory => {
-            return drop_file((&parent, &name), &here, below, dir, overlay);
-        }
-        Ok(_) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error),
+    if Facts::of(&parent, &name, overlay)?.as_ref() != Some(before) {
+        return Ok(());
+    }
+    if !before.is_directory() {
+        return unlink(&parent, &name, AtFlags::empty());
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let here = match rustix::fs::openat(&parent, &name, flags, Mode::empty()) {
-        Ok(here) => here,
-        // It was never written to, or is no directory.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let Ok(there) = below.open_in(dir, flags, Mode::empty()) else {
-        return Ok(());
-    };
-    if !is_empty(&here)?
-        || !is_same(
-            &rbuild_sys::owner::fstat(&here)?,
-            &rbuild_sys::owner::fstat(&there)?,
-        )
-    {
-        return Ok(());
-    }
-    if xattrs(here.as_fd(), overlay)? != xattrs(there.as_fd(), overlay)? || is_opaque(here.as_fd(), overlay)?
-    {
+    let dir = rustix::fs::openat(&parent, &name, flags, Mode::empty())?;
+    if !is_empty(&dir)? || is_opaque(dir.as_fd(), overlay)? {
         return Ok(());
     }
     unlink(&parent, &name, AtFlags::REMOVEDIR)
-}
-
-/// The same of a file that is no directory: one that was put aside for the step, and back.
-fn drop_file(
-    (parent, name): (&OwnedFd, &OsStr),
-    here: &Stat,
-    below: &RootFd,
-    path: &Path,
-    overlay: &str,
-) -> Result<(), Errno> {
-    let Ok((other, _)) = below.parent(path) else {
-        return Ok(());
-    };
-    let there = match rbuild_sys::owner::statat(&other, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => return Ok(()),
-        there => there?,
-    };
-    let facts = |stat: &Stat| {
-        let owner = (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev, stat.st_size);
-        (owner, stat.st_mtime, stat.st_mtime_nsec)
-    };
-    if facts(here) != facts(&there) {
-        return Ok(());
-    }
-    let attributes = |dir: &OwnedFd| -> Result<Vec<Xattr>, Errno> {
-        if FileType::from_raw_mode(here.st_mode) != FileType::RegularFile {
-            return Ok(Vec::new());
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        xattrs(
-            rustix::fs::openat(dir, name, flags, Mode::empty())?.as_fd(),
-            overlay,
-        )
-    };
-    if attributes(parent)? != attributes(&other)? {
-        return Ok(());
-    }
-    unlink(parent, name, AtFlags::empty())
 }
 
 /// Removes a name; the directory it was in was not changed by the step.
@@ -172,12 +191,6 @@ fn is_empty(dir: &OwnedFd) -> Result<bool, Errno> {
         }
     }
     Ok(true)
-}
-
-fn is_same(here: &Stat, there: &Stat) -> bool {
-    FileType::from_raw_mode(there.st_mode) == FileType::Directory
-        && (here.st_mode, here.st_uid, here.st_gid) == (there.st_mode, there.st_uid, there.st_gid)
-        && (here.st_mtime, here.st_mtime_nsec) == (there.st_mtime, there.st_mtime_nsec)
 }
 
 /// Whether a directory hides what is below it.

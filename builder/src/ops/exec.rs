@@ -27,6 +27,7 @@ pub(crate) mod foreign;
 pub mod limits;
 pub(crate) mod mounts;
 pub(crate) mod output;
+mod root;
 pub mod user;
 
 use attempt::Attempt;
@@ -66,10 +67,10 @@ pub async fn run(
     let mut retried = 0;
     let mut emulated = false;
     loop {
-        let mut attempt = Attempt::prepare(job, step, root, inputs, cancel).await?;
+        let (mut attempt, view) = Attempt::prepare(job, step, root, inputs, cancel).await?;
         let slot = job.steps.acquire().await;
-        let Err(error) = attempt.run(job, step, reporter, cancel).await else {
-            let outputs = attempt.outputs(job, exec, root_at).await?;
+        let Err(error) = attempt.run(job, step, view, reporter, cancel).await else {
+            let outputs = attempt.outputs(exec, root_at).await?;
             let count = exec.outputs();
             return blocking(move || commit(outputs, count)).await;
         };
@@ -80,7 +81,7 @@ pub async fn run(
         }
         if retried == retries || !error.is_of_the_process() {
             if job.settings.keep_failed {
-                if let Ok(outputs) = attempt.outputs(job, exec, root_at).await {
+                if let Ok(outputs) = attempt.outputs(exec, root_at).await {
                     for (mount, chain) in blocking(move || commit_left(outputs)).await {
                         left.outputs[mount] = Some(Value::Chain(chain));
                     }

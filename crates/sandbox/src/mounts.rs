@@ -51,6 +51,7 @@ pub(crate) fn open_source(source: &Source, selector: &Path, fds: &[OwnedFd]) -> 
             let fd = rustix::fs::open(path, PATH, Mode::empty()).during("open mount source", path)?;
             clone_part(fd.as_fd(), selector.as_deref(), path)
         }
+        Source::Given => Err(Errno::BADF).during("open mount source", "the given mount"),
         Source::Fd(index) => {
             let path = PathBuf::from(format!("descriptor {index}"));
             let fd = fds

@@ -145,6 +145,8 @@ pub enum Source {
     /// The n-th of the descriptors given to `Sandbox::spawn`: a directory or file (`O_PATH` will do), or a
     /// detached mount, which on kernels before 6.15 can be used only once.
     Fd(usize),
+    /// The mount that [`Sandbox::spawn_on`](crate::Sandbox::spawn_on) is given; of a root only.
+    Given,
     /// A stack of layers.
     Overlay(OverlayPlan),
 }

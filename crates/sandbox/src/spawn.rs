@@ -193,6 +193,22 @@ impl Sandbox {
         self.start(&TaskRef::Run(plan), self.filter_of(plan)?, None, fds, way)
     }
 
+    /// Starts the plan's process on `root`, a mount that is attached nowhere and used for nothing else: the
+    /// plan's root says [`crate::Source::Given`]. The caller closes its own descriptors of it when this returns; the mount is
+    /// gone with the step then. Nobody finds out whether it still [is in use](crate::Exit::is_in_use), which is assumed.
+    ///
+    /// # Errors
+    /// As [`Sandbox::spawn`].
+    pub fn spawn_on(
+        &self,
+        root: BorrowedFd<'_>,
+        plan: &Plan,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Running, SpawnError> {
+        let way = (plan.security, plan.network);
+        self.start(&TaskRef::Run(plan), self.filter_of(plan)?, Some(root), fds, way)
+    }
+
     /// Starts one more process in the sandbox that `entrance` leads to. It ends with that sandbox; killed, it alone does.
     /// Limits of the plan's cgroup are not its own. `fds` are what its [`crate::Stdio`] counts in.
     ///
@@ -219,7 +235,7 @@ impl Sandbox {
         &self,
         task: &TaskRef<'_>,
         filter: BorrowedFd<'_>,
-        home: Option<BorrowedFd<'_>>,
+        first: Option<BorrowedFd<'_>>,
         fds: &[BorrowedFd<'_>],
         way: (Security, Network),
     ) -> Result<Running, SpawnError> {
@@ -229,7 +245,7 @@ impl Sandbox {
         }
         let memory = encode(task)?;
         let mut all = vec![memory.as_fd(), filter];
-        all.extend(home);
+        all.extend(first);
         all.extend(fds);
         let supervisor = match hand_over(self.supervisors.next()?, &all) {
             // Whatever became of one that had waited, it has done nothing yet.

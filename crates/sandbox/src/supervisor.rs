@@ -21,7 +21,7 @@ use crate::cgroup::Cgroups;
 use crate::enter::Passage;
 use crate::mounts::{self, Tree};
 use crate::owners::{self, Answerer, Credentials, Mouth};
-use crate::plan::{Confinement, Ids, MountKind, Network, Plan, Security};
+use crate::plan::{Confinement, Ids, MountKind, Network, Plan, Security, Source};
 use crate::running::Usage;
 use crate::seccomp;
 use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
@@ -85,11 +85,11 @@ pub(crate) fn supervise(control: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> b
         .during("take output", "")
         .and_then(|()| rustix::process::setsid().during("leave session", ""))
         .and_then(|_| receive(control.as_fd()))
-        .and_then(|order| match &order.task {
+        .and_then(|(task, order)| match &task {
             Task::Run(plan) if plan.confinement == Confinement::Chroot => {
                 run_in_chroot(plan, &order, &control)
             }
-            Task::Run(plan) => run(plan, &order, &control),
+            Task::Run(plan) => run(plan, order, &control),
             Task::Join(joining) => join(joining, &order, &control),
         });
     match outcome {
@@ -98,9 +98,8 @@ pub(crate) fn supervise(control: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> b
     }
 }
 
-/// What the caller sent.
+/// What the caller sent with a task.
 struct Order {
-    task: Task,
     filter: Vec<Instruction>,
     fds: Vec<OwnedFd>,
 }
@@ -126,7 +125,7 @@ impl Order {
     }
 }
 
-fn receive(control: BorrowedFd<'_>) -> Result<Order, SetupError> {
+fn receive(control: BorrowedFd<'_>) -> Result<(Task, Order), SetupError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0_u8; 1];
@@ -148,7 +147,7 @@ fn receive(control: BorrowedFd<'_>) -> Result<Order, SetupError> {
     let task = errand.task;
     let filter = seccomp::decode(&read(&fds[1])?);
     fds.drain(..2);
-    Ok(Order { task, filter, fds })
+    Ok((task, Order { filter, fds }))
 }
 
 /// Reads a memory file without its offset, which other supervisors share.
@@ -170,10 +169,14 @@ fn read(memory: &OwnedFd) -> Result<Vec<u8>, SetupError> {
 }
 
 /// Makes a sandbox and runs its first process.
-fn run(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report, SetupError> {
-    let fds = &order.fds;
+fn run(plan: &Plan, mut order: Order, control: &OwnedFd) -> Result<Report, SetupError> {
     rustix::process::umask(rustix::fs::Mode::empty());
-    let root = mounts::open_source(&plan.root.source, Path::new("/"), fds)?.fd;
+    let root = match plan.root.source {
+        // No descriptor of it stays here: its end is the step's.
+        Source::Given if !order.fds.is_empty() => order.fds.remove(0),
+        _ => mounts::open_source(&plan.root.source, Path::new("/"), &order.fds)?.fd,
+    };
+    let fds = &order.fds;
     let mut trees = Vec::new();
     for (_, mount) in ordered(plan) {
         trees.push(match &mount.kind {

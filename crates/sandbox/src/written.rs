@@ -36,8 +36,11 @@ impl Written {
 
     fn watched(plan: &Plan, root: &OwnedFd, trees: &[Option<Tree>]) -> Result<Uses, Errno> {
         let mut uses = Uses::new()?;
-        if !plan.root.readonly && matches!(plan.root.source, Source::Overlay(_)) {
-            uses.watch(root.as_fd())?;
+        match plan.root.source {
+            // The caller may have it open still.
+            Source::Given => return Err(Errno::BUSY),
+            Source::Overlay(_) if !plan.root.readonly => uses.watch(root.as_fd())?,
+            Source::Overlay(_) | Source::Path(_) | Source::Fd(_) => {}
         }
         for ((_, mount), tree) in ordered(plan).into_iter().zip(trees) {
             if let MountKind::Bind {

@@ -2,18 +2,18 @@
 //! next one but what is in cache mounts.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rbuild_graph::progress::Stream;
-use rbuild_graph::{ExecOp, LinuxResources, Mount, VertexDigest};
-use rbuild_sandbox::{Confinement, Network, Plan, Source};
+use rbuild_graph::{ExecOp, LinuxResources, Mount, NetMode, VertexDigest};
+use rbuild_sandbox::{Plan, Source};
 use rbuild_snapshotter::{Means, Workspace};
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
 
 use super::mounts::{self, MountOutput, Mounts};
+use super::root::{self, Root};
 use super::{devices, limits, output, places_of, plan, process, source_of};
 use crate::job::{Job, Place, put_variables};
 use crate::ops::host_ca::HostCa;
@@ -38,27 +38,23 @@ pub struct Step<'a> {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     base: Chain,
-    view: RootFd,
-    host_ca: Option<HostCa>,
+    root: Root,
     mounts: Mounts,
-    workspace: Workspace,
-    /// The workspace as a mount of the sandbox.
-    root: Source,
-    /// Where its sandbox has mounts.
-    places: Vec<PathBuf>,
+    /// What it writes may get into other hands, by what it shares with other steps.
+    meets_others: bool,
     /// Somebody else may write to what it wrote, now that it has ended.
     is_in_use: bool,
 }
 
 impl Attempt {
-    /// Makes workspace and mounts ready.
+    /// Makes workspace and mounts ready, and the image's files for [`Self::run`].
     pub(super) async fn prepare(
         job: &Job,
         step: Step<'_>,
         root: &Mount,
         inputs: &[Value],
         cancel: &CancellationToken,
-    ) -> Result<Self, OpError> {
+    ) -> Result<(Self, RootFd), OpError> {
         if job.engine.sandbox.is_first() {
             let engine = Arc::clone(&job.engine);
             // Beside the unpacking of what the step runs on.
@@ -67,50 +63,44 @@ impl Attempt {
         let base = chain_of(job, root.input, inputs).await?;
         let base = job.unpack_chain(&base).await?;
         let mounts = mounts::prepare(job, step.exec, inputs, step.fresh, cancel).await?;
+        let meets_others = mounts.meet_others()
+            || (step.exec.network != NetMode::None && !rbuild_sys::landlock::has_scopes());
+        let bundle = job.authorities(step.exec.network)?;
         let (engine, lease, lowers) = (Arc::clone(&job.engine), Arc::clone(&job.lease), base.clone());
-        let (workspace, view) = blocking(move || {
-            let workspace = engine.snapshotter.workspace(&lease, lowers.layers())?;
-            let view = engine.snapshotter.view(&lease, lowers.layers())?.into_root();
-            Ok::<_, OpError>((workspace, view))
+        let (root, view) = blocking(move || {
+            Root::prepare(
+                &engine.snapshotter,
+                &lease,
+                &lowers,
+                bundle.as_ref(),
+                meets_others,
+            )
         })
         .await?;
-        let host_ca = match job.authorities(step.exec.network)? {
-            Some(bundle) => {
-                let dir = job
-                    .lease
-                    .new_dir("host-ca")
-                    .map_err(rbuild_store::StoreError::from)?;
-                Some(HostCa::prepare(&bundle, &view, dir)?)
-            }
-            None => None,
-        };
-        let above = host_ca.as_ref().map(|host_ca| host_ca.lower().to_owned());
-        let (workspace, root) = blocking(move || {
-            let mut workspace = workspace;
-            let root = source_of(workspace.tree(above.as_deref())?);
-            Ok::<_, OpError>((workspace, root))
-        })
-        .await?;
-        Ok(Self {
+        let attempt = Self {
             base,
-            view,
-            host_ca,
-            mounts,
-            workspace,
             root,
-            places: Vec::new(),
+            mounts,
+            meets_others,
             is_in_use: false,
-        })
+        };
+        Ok((attempt, view))
     }
 
-    fn plan(&self, job: &Job, step: Step<'_>, network: Option<Place>) -> Result<Plan, OpError> {
+    fn plan(
+        &self,
+        job: &Job,
+        step: Step<'_>,
+        view: &RootFd,
+        network: Option<Place>,
+    ) -> Result<Plan, OpError> {
         let secrets = self.mounts.secret_variables();
-        let process = process(&step.exec.meta, &self.view, &secrets, self.host_ca.is_some())?;
-        let root = self.root.clone();
+        let host_ca = self.root.host_ca.is_some();
+        let process = process(&step.exec.meta, view, &secrets, host_ca)?;
+        let root = self.root.source.clone();
         let mut plan = plan(job, step.exec, root, process, self.mounts.plans(), network)?;
         plan.limits = limits::of(step.resources, job.settings.rules.strict_limits)?;
-        plan.meets_others = self.mounts.meet_others()
-            || (plan.network != Network::None && !rbuild_sys::landlock::has_scopes());
+        plan.meets_others = self.meets_others;
         Ok(plan)
     }
 
@@ -119,14 +109,15 @@ impl Attempt {
         &mut self,
         job: &Job,
         step: Step<'_>,
+        view: RootFd,
         reporter: &Reporter,
         cancel: &CancellationToken,
     ) -> Result<(), OpError> {
         let network = job.network(step.exec).await?;
-        let mut plan = self.plan(job, step, network.place(0))?;
+        let mut plan = self.plan(job, step, &view, network.place(0))?;
         put_variables(&mut plan.process.env, &network.variables());
         devices::inject(job, step.exec, &mut plan).await?;
-        self.places = places_of(&plan);
+        self.root.note(&view, &places_of(&plan), plan.confinement)?;
         // The end of uses is seen of the kernel's overlays alone.
         self.is_in_use = plan.meets_others && job.engine.snapshotter.means() != Means::Overlayfs;
         let meta = &step.exec.meta;
@@ -134,7 +125,7 @@ impl Attempt {
         let (engine, namespace) = (Arc::clone(&job.engine), network.namespace.clone());
         let spawned = blocking(move || {
             let fds: Vec<BorrowedFd<'_>> = namespace.iter().map(|namespace| namespace.as_fd()).collect();
-            engine.sandbox.spawn(&plan, &fds)
+            root::spawn(&engine.sandbox, view, &plan, &fds)
         })
         .await;
         let running = spawned.map_err(|source| OpError::Spawn {
@@ -169,53 +160,37 @@ impl Attempt {
     /// What a step that failed ran on, ready to be mounted once more: its root, its mounts, and whether the host's
     /// certificates are among its files.
     pub(crate) fn again(mut self, job: &Job) -> Result<Remains, OpError> {
-        self.workspace.renew()?;
+        let mut workspace = self.root.workspace;
+        workspace.renew()?;
         self.mounts.renew(job)?;
-        let above = self.host_ca.as_ref().map(HostCa::lower);
-        let root = source_of(self.workspace.tree(above)?);
+        let above = self.root.host_ca.as_ref().map(HostCa::lower);
         Ok(Remains {
-            root,
+            root: source_of(workspace.tree(above)?),
             mounts: self.mounts,
-            workspace: self.workspace,
-            host_ca: self.host_ca,
+            workspace,
+            host_ca: self.root.host_ca,
         })
     }
 
     /// What became of the mounts of the step, of which the one numbered `root_at` is its root.
     pub(super) async fn outputs(
         mut self,
-        job: &Job,
         exec: &ExecOp,
         root_at: usize,
     ) -> Result<Vec<MountOutput>, OpError> {
         let mut outputs = self.mounts.take_outputs();
         drop(self.mounts);
-        let is_in_use = self.is_in_use;
-        let (mut workspace, view, places, host_ca) = (self.workspace, self.view, self.places, self.host_ca);
-        // Where nothing is mounted, what was in those places was put aside.
-        let put_aside = job.engine.confinement == Confinement::Chroot;
-        let (mut outputs, workspace, view) = blocking(move || {
-            workspace.settle()?;
+        let (root, is_in_use) = (self.root, self.is_in_use);
+        let (mut outputs, workspace) = blocking(move || {
+            let workspace = root.settle(is_in_use)?;
             if is_in_use {
-                workspace.set_apart()?;
                 for output in outputs.iter_mut().filter_map(|output| output.workspace.as_mut()) {
                     output.set_apart()?;
                 }
             }
-            if let Some(host_ca) = &host_ca {
-                host_ca.scrub(workspace.upper())?;
-            }
-            let dirs = places.iter().filter_map(|place| place.parent());
-            workspace.drop_unchanged(&view, dirs)?;
-            if put_aside {
-                let aside = places.iter().map(PathBuf::as_path).chain([Path::new("/dev")]);
-                workspace.drop_unchanged(&view, aside)?;
-            }
-            Ok::<_, OpError>((outputs, workspace, view))
+            Ok::<_, OpError>((outputs, workspace))
         })
         .await?;
-        // The kernel ends a mount when all processors were seen to have let go of it: the next step does not wait for that.
-        tokio::task::spawn_blocking(move || drop(view));
         let root = &exec.mounts[root_at];
         outputs.push(MountOutput {
             mount: root_at,

@@ -1,12 +1,15 @@
 //! Starting, ending, killing, limits.
 
 use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rbuild_sandbox::{ExitStatus, Rlimit, RlimitResource, Running, Source, WaitError};
+
+use rbuild_sys::Uses;
 
 use crate::fixture::{Fixture, finish, probe, run, sandbox};
 
@@ -265,6 +268,48 @@ fn privileged_that_somebody_still_has_a_steps_files_open_is_told_and_nothing_els
     running.kill();
     assert!(running.wait().unwrap().is_in_use);
     drop(held);
+}
+
+#[test]
+fn privileged_a_root_that_is_given_is_gone_with_the_step() {
+    let Some(fixture) = Fixture::new() else { return };
+    let mut plan = fixture.plan("grep -c ' / / ' /proc/self/mountinfo; echo kept >/home/f");
+    let Source::Overlay(overlay) = std::mem::replace(&mut plan.root.source, Source::Given) else {
+        panic!("the fixture's root is no overlay");
+    };
+    let mounted = overlay.spec().mount().unwrap();
+    let mut uses = Uses::new().unwrap();
+    uses.watch(mounted.as_fd()).unwrap();
+    let running = sandbox().spawn_on(mounted.as_fd(), &plan, &[]).unwrap();
+    drop(mounted);
+    let done = finish(&running);
+    assert_eq!(
+        (done.stdout.as_str(), done.stderr.as_str()),
+        ("1\n", ""),
+        "one mount at the root"
+    );
+    assert!(!done.exit.unwrap().is_in_use);
+    let gone = uses.end_within(Duration::from_millis(500));
+    assert!(gone.unwrap(), "the step has ended, its root is mounted still");
+    let written = std::fs::read(fixture.path("upper/home/f")).unwrap();
+    assert_eq!(written, b"kept\n");
+}
+
+#[test]
+fn privileged_of_a_root_that_was_given_nobody_knows_who_uses_it() {
+    let Some(fixture) = Fixture::new() else { return };
+    let mut plan = fixture.plan("true");
+    let Source::Overlay(overlay) = std::mem::replace(&mut plan.root.source, Source::Given) else {
+        panic!("the fixture's root is no overlay");
+    };
+    plan.meets_others = true;
+    let mounted = overlay.spec().mount().unwrap();
+    let running = sandbox().spawn_on(mounted.as_fd(), &plan, &[]).unwrap();
+    drop(mounted);
+    assert!(finish(&running).exit.unwrap().is_in_use);
+    // Without the mount that its plan speaks of there is no step.
+    let text = run(&plan).error();
+    assert!(text.contains("the given mount"), "{text}");
 }
 
 #[test]
