@@ -27,10 +27,9 @@ const FILE_BYTES: usize = 3000;
 const BLOCK_BYTES: usize = 64 << 10;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // What `cargo bench` adds is not for us.
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
     let [case, count, rest @ ..] = args.as_slice() else {
-        return Ok(());
+        return Err("usage: micro CASE N [DIR]".into());
     };
     let count: usize = count.parse()?;
     let dir = rest.first().map_or_else(|| PathBuf::from("."), PathBuf::from);

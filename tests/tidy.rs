@@ -16,8 +16,19 @@ const PACKAGES_MAX: usize = 400;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
-const DIRECTIONS: [(&str, &[&str]); 22] = [
+const DIRECTIONS: [(&str, &[&str]); 23] = [
     ("rbuild-bake", &[]),
+    (
+        "rbuild-benches",
+        &[
+            "rbuild-dockerfile",
+            "rbuild-fileops",
+            "rbuild-frontend",
+            "rbuild-layer",
+            "rbuild-oci",
+            "rbuild-sys",
+        ],
+    ),
     ("rbuild-oci", &[]),
     ("rbuild-dockerfile", &[]),
     ("rbuild-sys", &[]),

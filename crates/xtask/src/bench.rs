@@ -7,7 +7,7 @@
 mod cases;
 mod contexts;
 mod measure;
-mod micro;
+pub(crate) mod micro;
 mod scale;
 mod tools;
 
@@ -57,8 +57,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if let (Some(buildctl), Some(buildkitd)) = (machine::program("buildctl"), machine::program("buildkitd")) {
         tools.push(Tool::buildkit(buildctl, buildkitd));
     }
-    let without = shell::flag(args, "--without");
-    tools.retain(|tool| without.as_deref() != Some(tool.name));
+    if let (Some(docker), Some(dockerd)) = (machine::program("docker"), machine::program("dockerd")) {
+        tools.push(Tool::docker(docker, dockerd));
+    }
+    let without = shell::flag(args, "--without").unwrap_or_default();
+    tools.retain(|tool| without.split(',').all(|name| name != tool.name));
     let machine = machine_facts(&tools)?;
     let mut table = vec![header(&machine, &tools)];
     let mut medians: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -70,7 +73,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             "about": case.about,
             "machine": machine,
             "runs": runs,
-            "results": tools.iter().zip(&samples).map(|(tool, list)| json!({
+            "results": tools.iter().zip(&samples).filter(|(_, list)| !list.is_empty()).map(|(tool, list)| json!({
                 "tool": tool.version,
                 "command": tool.shown(),
                 "wall_ms": list.iter().map(|s| s.wall_ms).collect::<Vec<_>>(),
@@ -85,7 +88,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         );
         let path = results()?.join(name);
         fs::write(&path, serde_json::to_string_pretty(&record)? + "\n")?;
-        let median = |list: &Vec<Sample>| spread(list.iter().map(|sample| sample.wall_ms).collect()).0;
+        let median = |list: &Vec<Sample>| match list.as_slice() {
+            [] => f64::NAN,
+            list => spread(list.iter().map(|sample| sample.wall_ms).collect()).0,
+        };
         medians.insert(case.name, samples.iter().map(median).collect());
         let row = row(&case, &samples);
         println!("{row}");
@@ -178,6 +184,9 @@ fn row(case: &Case, samples: &[Vec<Sample>]) -> String {
     let cells: Vec<String> = samples
         .iter()
         .map(|list| {
+            if list.is_empty() {
+                return "-".to_owned();
+            }
             let (median, least, most) = spread(list.iter().map(|sample| sample.wall_ms).collect());
             let peak = list.iter().map(|sample| sample.peak_kib).max().unwrap_or(0) / 1024;
             format!("{median:.0} ({least:.0} to {most:.0}), {peak} MiB")

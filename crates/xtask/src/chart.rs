@@ -29,9 +29,10 @@ const CASES: [&str; 8] = [
     "copy-large",
 ];
 /// A word of each tool's version, its name, and the class of its bar.
-const TOOLS: [(&str, &str, &str); 3] = [
+const TOOLS: [(&str, &str, &str); 4] = [
     ("rbuild", "rbuild", "us"),
     ("buildkit", "BuildKit", "them"),
+    ("docker", "dockerd 20.10", "them"),
     ("buildah", "buildah", "them"),
 ];
 
@@ -124,7 +125,7 @@ fn draw(cases: &[Case]) -> String {
     let height = y + 6.0;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n\
-         <title>Time of whole builds: rbuild, BuildKit and buildah</title>\n<style>\n\
+         <title>Time of whole builds: rbuild, BuildKit, buildah and dockerd</title>\n<style>\n\
          text {{ font: 12px sans-serif; fill: #24292f; }} .title {{ font-weight: bold; }}\n\
          .us {{ fill: #1f6feb; }} .them {{ fill: #9aa4af; }}\n\
          @media (prefers-color-scheme: dark) {{ text {{ fill: #d0d7de; }} .them {{ fill: #6e7781; }} }}\n\

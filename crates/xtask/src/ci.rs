@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rbuild_testkit::debian::DebianBase;
 use rbuild_testkit::machine;
 
-use crate::{packages, shell};
+use crate::{bench, packages, shell};
 
 /// Which tests run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         )?;
         let mut doc = shell::cargo(&["doc", "--workspace", "--no-deps", "--quiet"])?;
         shell::step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
+        println!("== instructions of the parts of a build");
+        bench::micro::check()?;
     }
     let (passed, failed, skipped) = counts?;
     for reason in &skipped {
@@ -189,14 +191,14 @@ fn static_program(profile: &str) -> Result<std::path::PathBuf> {
     ])?;
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
     shell::step(&format!("cargo build --profile {profile} (static)"), &mut command)?;
-    let program = built(&format!("{target}/{profile}"))?;
+    let program = built(&format!("{target}/{profile}"), "rbuild")?;
     shell::output(Command::new(&program).arg("--version"))
         .context("the C library that was linked in cannot unpack relocations")?;
     Ok(program)
 }
 
-/// Path of the program that was built in a profile.
-fn built(profile: &str) -> Result<std::path::PathBuf> {
+/// Path of a program that was built in a profile.
+pub(crate) fn built(profile: &str, name: &str) -> Result<std::path::PathBuf> {
     let metadata = shell::output(&mut shell::cargo(&[
         "metadata",
         "--format-version=1",
@@ -207,7 +209,7 @@ fn built(profile: &str) -> Result<std::path::PathBuf> {
     let target = metadata["target_directory"]
         .as_str()
         .context("cargo metadata names no target directory")?;
-    let program = std::path::Path::new(target).join(profile).join("rbuild");
+    let program = std::path::Path::new(target).join(profile).join(name);
     ensure!(program.exists(), "{} was not built", program.display());
     Ok(program)
 }

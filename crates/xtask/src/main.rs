@@ -29,8 +29,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   demo [--install DIR] [--rbuild PATH]
                                   build rbuild (or take that one), build a multi-stage image with it, show both sizes
   dist                            build the static program that is given to others: small, links for minutes
-  bench [--case NAME] [--runs N] [--without TOOL] [--rbuild PATH]
-                                  measure against buildah and buildkitd, write benches/results/
+  bench [--case NAME] [--runs N] [--without TOOL,…] [--rbuild PATH]
+                                  measure against buildah, buildkitd and dockerd, write benches/results/
   chart                           draw benches/chart.svg from the latest results
   bench --micro [--check]         count the instructions of the parts of a build; or fail where they are notably more
   bench --scale                   measure how time grows with stages, steps, layers, files and records

@@ -28,10 +28,10 @@ pub(super) struct Sample {
 /// files meanwhile searches past all of them: after tens of thousands, as the case before may have had, a build of 60 ms takes 100.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(66);
 
-/// Times every tool in turn, `runs` times; a list for each tool.
+/// Times every tool in turn, `runs` times; a list for each tool, empty of one that cannot do the case.
 pub(super) fn measure(case: &Case, tools: &[Tool], base: &str, runs: usize) -> Result<Vec<Vec<Sample>>> {
     let mut rooms = Vec::new();
-    for tool in tools {
+    for (at, tool) in tools.iter().enumerate().filter(|(_, tool)| tool.can(case)) {
         let room = Room::new(case.at_once)?;
         (case.fill)(&room, base)?;
         tool.start(&room)?;
@@ -39,26 +39,26 @@ pub(super) fn measure(case: &Case, tools: &[Tool], base: &str, runs: usize) -> R
             let warmed = timed(tool, case, &room)?;
             println!("  {} warmed in {:.0} ms", tool.name, warmed.wall_ms);
         }
-        rooms.push(room);
+        rooms.push((at, tool, room));
     }
     println!("  waiting for what was deleted before to be forgotten: {FORGOTTEN_AFTER:?}");
     std::thread::sleep(FORGOTTEN_AFTER);
     let mut samples = vec![Vec::new(); tools.len()];
     for run in 0..runs {
-        for (at, tool) in tools.iter().enumerate() {
+        for (at, tool, room) in &rooms {
             if !case.warm {
-                tool.forget(&rooms[at])?;
+                tool.forget(room)?;
             }
-            (case.before_run)(&rooms[at], run)?;
-            let sample = timed(tool, case, &rooms[at])?;
+            (case.before_run)(room, run)?;
+            let sample = timed(tool, case, room)?;
             println!(
                 "  {} {:.0} ms, {} KiB",
                 tool.name, sample.wall_ms, sample.peak_kib
             );
-            samples[at].push(sample);
+            samples[*at].push(sample);
         }
     }
-    for (tool, room) in tools.iter().zip(&rooms) {
+    for (_, tool, room) in &rooms {
         tool.forget(room)?;
         tool.stop()?;
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench --micro`: instructions of the parts of a build (`benches/micro.rs`), counted by valgrind: the same on a
-//! busy machine as on an idle one. `benches/instructions.json` has what was counted when it was last looked at; `--check` fails when
-//! a part takes notably more. Walking and unpacking are not counted: valgrind 3.19 does not know `openat2(2)`.
+//! busy machine as on an idle one. `benches/instructions.json` has what was counted when it was last looked at; `--check`, a
+//! part of `cargo xtask ci`, fails when a part takes notably more. Walking and unpacking are not counted: valgrind 3.19 does not
+//! know `openat2(2)`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use rbuild_testkit::machine;
+use serde::{Deserialize, Serialize};
 
-use crate::shell;
+use crate::{ci, shell};
 
 /// A part, and what one of its N is.
 struct Part {
@@ -44,10 +46,26 @@ const fn part(case: &'static str, about: &'static str, count: usize) -> Part {
 /// What a part may take of what it took, percent. Compilers and the libraries of a machine make a few of difference.
 const PERCENT_MAX: u64 = 115;
 
+/// What was counted, and on what: compressors and hashes have other code for other processors.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    /// [`processor`] of the machine.
+    processor: String,
+    /// `valgrind --version`: it decides which instructions the program believes to have.
+    valgrind: String,
+    /// By part.
+    instructions: BTreeMap<String, u64>,
+}
+
 /// Counts, and notes it as what is right; gives the report's lines.
 pub(super) fn run() -> Result<Vec<String>> {
     let counts = count_all()?;
-    std::fs::write(noted()?, serde_json::to_string_pretty(&counts)? + "\n")?;
+    let found = Noted {
+        processor: processor(),
+        valgrind: valgrind()?,
+        instructions: counts.clone(),
+    };
+    std::fs::write(noted()?, serde_json::to_string_pretty(&found)? + "\n")?;
     let mut lines = vec!["| part | instructions |\n|---|---|".to_owned()];
     lines.extend(
         PARTS
@@ -57,12 +75,21 @@ pub(super) fn run() -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Counts, and fails if a part takes notably more than was noted.
-pub(super) fn check() -> Result<()> {
-    let noted: BTreeMap<String, u64> = serde_json::from_slice(&std::fs::read(noted()?)?)?;
+/// Counts, and fails if a part takes notably more than was noted on a processor of this kind.
+pub(crate) fn check() -> Result<()> {
+    let noted: Noted = serde_json::from_slice(&std::fs::read(noted()?)?)?;
+    let (processor, valgrind) = (processor(), valgrind()?);
+    if (&noted.processor, &noted.valgrind) != (&processor, &valgrind) {
+        println!(
+            "instructions are not compared: noted with {} on {}, this is {valgrind} on {processor}",
+            noted.valgrind, noted.processor
+        );
+        return Ok(());
+    }
     for (case, count) in count_all()? {
         let before = noted
-            .get(case)
+            .instructions
+            .get(&case)
             .with_context(|| format!("nothing is noted of {case}"))?;
         ensure!(
             count * 100 <= before * PERCENT_MAX,
@@ -72,11 +99,31 @@ pub(super) fn check() -> Result<()> {
     Ok(())
 }
 
+/// Architecture, and those of its extensions by which our libraries choose their code.
+fn processor() -> String {
+    let mut words = vec![std::env::consts::ARCH];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let found = [
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("bmi2", is_x86_feature_detected!("bmi2")),
+            ("pclmulqdq", is_x86_feature_detected!("pclmulqdq")),
+        ];
+        words.extend(found.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
+    }
+    words.join(" ")
+}
+
+fn valgrind() -> Result<String> {
+    let said = shell::output(Command::new(machine::required("valgrind", "valgrind")?).arg("--version"))?;
+    Ok(said.trim().to_owned())
+}
+
 fn noted() -> Result<PathBuf> {
     Ok(shell::root()?.join("benches/instructions.json"))
 }
 
-fn count_all() -> Result<BTreeMap<&'static str, u64>> {
+fn count_all() -> Result<BTreeMap<String, u64>> {
     let program = built()?;
     let mut counts = BTreeMap::new();
     for part in &PARTS {
@@ -84,22 +131,17 @@ fn count_all() -> Result<BTreeMap<&'static str, u64>> {
         let whole = counted(&program, part, part.count)?;
         let each = whole.saturating_sub(half) / (part.count as u64 / 2);
         println!("{}: {each}", part.case);
-        counts.insert(part.case, each);
+        counts.insert(part.case.to_owned(), each);
     }
     Ok(counts)
 }
 
 /// The program of the parts, as a release has it.
 fn built() -> Result<PathBuf> {
-    let args = ["build", "--release", "--bench", "micro", "--message-format=json"];
-    let messages = shell::output(shell::cargo(&args)?.env_remove("CARGO_INCREMENTAL"))?;
-    let built = messages.lines().rev().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let is_it = message["target"]["name"] == "micro";
-        let path = message["executable"].as_str().filter(|_| is_it)?;
-        Some(PathBuf::from(path))
-    });
-    built.context("cargo names no program for the bench `micro`")
+    let args = ["build", "--release", "--package", "rbuild-benches"];
+    let mut command = shell::cargo(&args)?;
+    shell::step("build the parts", command.env_remove("CARGO_INCREMENTAL"))?;
+    ci::built("release", "micro")
 }
 
 /// Instructions of the whole process.

@@ -1,18 +1,20 @@
 //! The builders that are compared, each with the commands of one build and of forgetting everything.
 
-use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use rbuild_testkit::machine;
 
 use super::cases::{Case, Compression};
 use super::contexts::Room;
 use crate::shell;
+
+mod daemon;
+
+use daemon::{Daemon, address};
 
 /// A builder.
 #[derive(Debug)]
@@ -21,105 +23,93 @@ pub(super) struct Tool {
     pub(super) name: &'static str,
     /// What it says about itself.
     pub(super) version: String,
+    /// What is called.
+    program: PathBuf,
     kind: Kind,
 }
 
 #[derive(Debug)]
 enum Kind {
-    Rbuild {
-        program: PathBuf,
-    },
-    Buildah {
-        program: PathBuf,
-    },
-    BuildKit {
-        buildctl: PathBuf,
-        buildkitd: PathBuf,
-        /// The daemon of the room that is measured in.
-        daemon: RefCell<Option<Child>>,
-        /// The daemons' largest peak memory, KiB.
-        peak_kib: Cell<u64>,
-    },
+    Rbuild,
+    Buildah,
+    BuildKit(Daemon),
+    /// The engine's own BuildKit.
+    Docker(Daemon),
 }
-
-/// Longest time a daemon may take to listen, or to end.
-const DAEMON_TIME: Duration = Duration::from_secs(20);
 
 impl Tool {
     pub(super) fn rbuild(program: PathBuf) -> Self {
         let version = version(&program);
-        Self {
-            name: "rbuild",
-            version,
-            kind: Kind::Rbuild { program },
-        }
+        Self::new("rbuild", version, program, Kind::Rbuild)
     }
 
     pub(super) fn buildah(program: PathBuf) -> Self {
         let version = version(&program);
-        Self {
-            name: "buildah",
-            version,
-            kind: Kind::Buildah { program },
-        }
+        Self::new("buildah", version, program, Kind::Buildah)
     }
 
     pub(super) fn buildkit(buildctl: PathBuf, buildkitd: PathBuf) -> Self {
         let version = format!("{}, daemon warm", version(&buildkitd));
+        let daemon = Daemon::new(buildkitd, |room| {
+            vec![
+                format!("--addr={}", address(room)),
+                format!("--root={}", room.path().join("store").display()),
+                "--oci-worker=true".into(),
+                "--oci-worker-snapshotter=overlayfs".into(),
+                "--oci-worker-gc=false".into(),
+                "--containerd-worker=false".into(),
+            ]
+        });
+        Self::new("BuildKit", version, buildctl, Kind::BuildKit(daemon))
+    }
+
+    /// An engine of its own, not the machine's.
+    pub(super) fn docker(docker: PathBuf, dockerd: PathBuf) -> Self {
+        let version = format!("{}, its BuildKit, daemon warm", version(&dockerd));
+        let daemon = Daemon::new(dockerd, |room| {
+            let at = |name: &str| room.path().join(name).display().to_string();
+            vec![
+                format!("--host={}", address(room)),
+                format!("--data-root={}", at("store")),
+                format!("--exec-root={}", at("exec")),
+                format!("--pidfile={}", at("dockerd.pid")),
+                "--iptables=false".into(),
+                "--ip6tables=false".into(),
+                "--bridge=none".into(),
+            ]
+        });
+        Self::new("dockerd", version, docker, Kind::Docker(daemon))
+    }
+
+    fn new(name: &'static str, version: String, program: PathBuf, kind: Kind) -> Self {
         Self {
-            name: "BuildKit",
+            name,
             version,
-            kind: Kind::BuildKit {
-                buildctl,
-                buildkitd,
-                daemon: RefCell::new(None),
-                peak_kib: Cell::new(0),
-            },
+            program,
+            kind,
         }
+    }
+
+    fn daemon(&self) -> Option<&Daemon> {
+        match &self.kind {
+            Kind::BuildKit(daemon) | Kind::Docker(daemon) => Some(daemon),
+            Kind::Rbuild | Kind::Buildah => None,
+        }
+    }
+
+    /// Whether the tool can do what a case asks: `docker save` knows no compression.
+    pub(super) fn can(&self, case: &Case) -> bool {
+        case.compression.is_none() || !matches!(self.kind, Kind::Docker(_))
     }
 
     /// Makes ready to build in a room.
     pub(super) fn start(&self, room: &Room) -> Result<()> {
-        let Kind::BuildKit {
-            buildkitd, daemon, ..
-        } = &self.kind
-        else {
-            return Ok(());
-        };
-        self.stop()?;
-        if socket(room).exists() {
-            fs::remove_file(socket(room))?;
-        }
-        let log = fs::File::create(room.path().join("buildkitd.log"))?;
-        let child = Command::new(buildkitd)
-            .arg(format!("--addr={}", address(room)))
-            .arg(format!("--root={}", room.path().join("store").display()))
-            .args([
-                "--oci-worker=true",
-                "--oci-worker-snapshotter=overlayfs",
-                "--oci-worker-gc=false",
-                "--containerd-worker=false",
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {}", buildkitd.display()))?;
-        *daemon.borrow_mut() = Some(child);
-        wait_until("buildkitd listens", || Ok(socket(room).exists()))
+        self.daemon().map_or(Ok(()), |daemon| daemon.start(room))
     }
 
     /// Ends what [`Self::start`] began.
     pub(super) fn stop(&self) -> Result<()> {
-        let Kind::BuildKit { daemon, peak_kib, .. } = &self.kind else {
-            return Ok(());
-        };
-        let Some(mut child) = daemon.borrow_mut().take() else {
-            return Ok(());
-        };
-        peak_kib.set(peak_kib.get().max(peak_of(child.id()).unwrap_or(0)));
-        shell::output(Command::new("kill").arg(child.id().to_string()))?;
-        wait_until("buildkitd ends", || Ok(child.try_wait()?.is_some()))
+        self.daemon().map_or(Ok(()), Daemon::stop)
     }
 
     /// The commands of one build, from a context to an OCI archive.
@@ -133,13 +123,14 @@ impl Tool {
         let store = room.path().join("store").display().to_string();
         let output = output(&out, case.compression);
         let secret = case.secret.then(|| format!("--secret=id=key,src={context}/key"));
-        let words = |program: &PathBuf, args: Vec<String>| {
-            std::iter::once(program.clone().into_os_string())
+        let words = |args: Vec<String>| {
+            std::iter::once(self.program.clone().into_os_string())
                 .chain(args.into_iter().map(OsString::from))
                 .collect()
         };
+        let name = format!("bench{}", context.rsplit('t').next().unwrap_or_default());
         match &self.kind {
-            Kind::Rbuild { program } => {
+            Kind::Rbuild => {
                 let mut args = vec![
                     "build".into(),
                     format!("--root={store}"),
@@ -148,9 +139,9 @@ impl Tool {
                 ];
                 args.extend(secret);
                 args.push(context);
-                vec![words(program, args)]
+                vec![words(args)]
             }
-            Kind::Buildah { program } => {
+            Kind::Buildah => {
                 let places = || {
                     vec![
                         "--root".into(),
@@ -171,7 +162,6 @@ impl Tool {
                 // crun refuses machines that have both cgroup versions mounted; runc takes either.
                 first.extend(machine::program("runc").map(|runc| format!("--runtime={}", runc.display())));
                 first.extend(secret);
-                let name = format!("bench{}", context.rsplit('t').next().unwrap_or_default());
                 first.extend(["-t".into(), name.clone(), context]);
                 let mut second = places();
                 second.extend(["push", "--quiet"].map(String::from));
@@ -182,9 +172,9 @@ impl Tool {
                 }));
                 second.push(name);
                 second.push(format!("oci-archive:{out}"));
-                vec![words(program, first), words(program, second)]
+                vec![words(first), words(second)]
             }
-            Kind::BuildKit { buildctl, .. } => {
+            Kind::BuildKit(_) => {
                 let mut args = vec![
                     format!("--addr={}", address(room)),
                     "build".into(),
@@ -195,7 +185,20 @@ impl Tool {
                     format!("--output={output}"),
                 ];
                 args.extend(secret);
-                vec![words(buildctl, args)]
+                vec![words(args)]
+            }
+            Kind::Docker(_) => {
+                let host = || vec![format!("--host={}", address(room))];
+                let mut build = host();
+                // Steps need no network; the engine's has none to give.
+                build.extend(["build", "--quiet", "--network=none"].map(String::from));
+                build.extend(secret);
+                build.extend(["-t".into(), name.clone(), context]);
+                let mut save = host();
+                save.extend(["save".into(), format!("--output={out}"), name]);
+                let mut build: Vec<OsString> = words(build);
+                build.splice(0..0, ["env".into(), "DOCKER_BUILDKIT=1".into()]);
+                vec![build, words(save)]
             }
         }
     }
@@ -215,60 +218,25 @@ impl Tool {
     }
 
     /// The commands as written in reports.
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> &'static str {
         match &self.kind {
-            Kind::Rbuild { .. } => "rbuild build --root=STORE --progress=quiet --output=type=oci,dest=OUT CONTEXT".into(),
-            Kind::Buildah { .. } => {
-                "buildah build --layers --quiet --isolation=oci --runtime=runc -t bench CONTEXT && buildah push bench oci-archive:OUT".into()
+            Kind::Rbuild => "rbuild build --root=STORE --progress=quiet --output=type=oci,dest=OUT CONTEXT",
+            Kind::Buildah => {
+                "buildah build --layers --quiet --isolation=oci --runtime=runc -t bench CONTEXT && buildah push bench oci-archive:OUT"
             }
-            Kind::BuildKit { .. } => {
-                "buildctl build --frontend=dockerfile.v0 --local=context=… --output=type=oci,dest=OUT".into()
+            Kind::BuildKit(_) => {
+                "buildctl build --frontend=dockerfile.v0 --local=context=… --output=type=oci,dest=OUT"
+            }
+            Kind::Docker(_) => {
+                "DOCKER_BUILDKIT=1 docker build --quiet --network=none -t bench CONTEXT && docker save --output=OUT bench"
             }
         }
     }
 
     /// Peak memory of the daemons behind the tool, KiB.
     pub(super) fn daemon_peak_kib(&self) -> Option<u64> {
-        match &self.kind {
-            Kind::BuildKit { peak_kib, .. } => Some(peak_kib.get()),
-            Kind::Rbuild { .. } | Kind::Buildah { .. } => None,
-        }
+        self.daemon().map(Daemon::peak_kib)
     }
-}
-
-impl Drop for Tool {
-    fn drop(&mut self) {
-        if let Err(error) = self.stop() {
-            eprintln!("{}: {error:#}", self.name);
-        }
-    }
-}
-
-fn socket(room: &Room) -> PathBuf {
-    room.path().join("buildkitd.sock")
-}
-
-fn address(room: &Room) -> String {
-    format!("unix://{}", socket(room).display())
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while !is_so()? {
-        ensure!(
-            start.elapsed() < DAEMON_TIME,
-            "{what}: not within {DAEMON_TIME:?}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-/// Largest resident set of a process so far, KiB.
-fn peak_of(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Unmounts what a tool has left mounted below its store: buildah the directory of its layers.
