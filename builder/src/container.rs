@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_graph::{ExecMeta, ExecOp, MountKind, SecretEnv, SecurityMode};
-use rbuild_sandbox::{Confinement, Entrance, MountKind as MountAs, MountPlan, SpawnError, Stdio};
+use rbuild_sandbox::{Confinement, Entrance, MountPlan, SpawnError, Stdio};
 use rbuild_sandbox::{Process, Running, Source, WaitError};
-use rbuild_snapshotter::Workspace;
 use rbuild_store::StoreError;
 use rbuild_sys::overlay::OverlayError;
 use rbuild_sys::{RootFd, RootFdError};
@@ -24,14 +23,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::failed_step::{FailedStep, Shell};
 use crate::job::{Job, StepNetwork, put_variables};
-use crate::ops::exec::mounts::{self, Mounts};
+use crate::ops::exec::mounts;
 use crate::ops::host_ca::HostCa;
 use crate::ops::{OpError, blocking, chain_of, exec};
 use crate::value::Value;
 
+mod held;
 mod process;
 mod streams;
 
+use held::Held;
+pub use held::Shown;
 pub use process::{ContainerProcess, ProcessFailure, ProcessHandle, Streams, UNKNOWN_EXIT_STATUS};
 pub use streams::{Input, Output};
 
@@ -108,36 +110,6 @@ pub struct ProcessRequest {
     pub streams: Streams,
 }
 
-/// What a container shows besides the files of a build.
-#[derive(Debug, Clone)]
-pub enum Shown {
-    /// A file that nobody writes.
-    File {
-        /// Where.
-        path: PathBuf,
-        /// Its bytes.
-        content: Vec<u8>,
-        /// Permission bits; it belongs to root.
-        mode: u32,
-    },
-    /// A file or directory of this machine. Whoever makes the container answers for it: no client may name one.
-    Host {
-        /// Where it is here.
-        source: PathBuf,
-        /// Where it is there.
-        path: PathBuf,
-        /// It cannot be written.
-        readonly: bool,
-    },
-    /// An empty directory in memory.
-    Memory {
-        /// Where.
-        path: PathBuf,
-        /// Most bytes in it.
-        size_bytes: Option<u64>,
-    },
-}
-
 /// A container. [`Container::release`] ends it in order; dropped, it ends too.
 #[derive(Debug)]
 pub struct Container {
@@ -164,19 +136,6 @@ enum Stage {
     New,
     Runs(Arc<Entrance>),
     Over,
-}
-
-/// What a container has while it lives. Mounts before what they are made of.
-#[derive(Debug)]
-struct Held {
-    /// Mounts of this process, detached: the sandbox shows the same ones.
-    trees: Vec<OwnedFd>,
-    root: Source,
-    plans: Vec<MountPlan>,
-    /// Of each mount asked for, its files.
-    files: Vec<Option<Arc<RootFd>>>,
-    _mounts: Mounts,
-    _workspace: Workspace,
 }
 
 impl Container {
@@ -504,112 +463,6 @@ impl Container {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         failed.map_or(Ok(()), Err)
     }
-}
-
-impl Shown {
-    /// The place of this machine that is shown.
-    const fn host(&self) -> Option<&PathBuf> {
-        match self {
-            Self::Host { source, .. } => Some(source),
-            Self::File { .. } | Self::Memory { .. } => None,
-        }
-    }
-
-    fn plan(self) -> MountPlan {
-        let (dest, kind) = match self {
-            Self::File { path, content, mode } => {
-                let (uid, gid) = (0, 0);
-                let kind = MountAs::File {
-                    content,
-                    uid,
-                    gid,
-                    mode,
-                };
-                (path, kind)
-            }
-            Self::Host {
-                source,
-                path,
-                readonly,
-            } => {
-                let kind = MountAs::Bind {
-                    source: Source::Path(source),
-                    selector: PathBuf::new(),
-                    readonly,
-                };
-                (path, kind)
-            }
-            Self::Memory { path, size_bytes } => {
-                let mode = None;
-                (path, MountAs::Tmpfs { size_bytes, mode })
-            }
-        };
-        MountPlan { dest, kind }
-    }
-}
-
-impl Held {
-    fn mount(
-        root: Source,
-        workspace: Workspace,
-        mounts: Mounts,
-        wanted: &[String],
-    ) -> Result<Self, ContainerError> {
-        let mut trees = vec![mount_root(&root)?];
-        let mut plans = mounts.plans();
-        let mut opened = vec![("/".to_owned(), files(&trees[0])?)];
-        for plan in &mut plans {
-            let MountAs::Bind { source, .. } = &mut plan.kind else {
-                continue;
-            };
-            let place = match source {
-                Source::Overlay(overlay) => {
-                    let tree = overlay.spec().mount()?;
-                    let place = files(&tree)?;
-                    *source = Source::Fd(trees.len());
-                    trees.push(tree);
-                    Some(place)
-                }
-                // A directory of a cache. An agent's socket has no files.
-                Source::Path(path) if path.is_dir() => Some(Arc::new(RootFd::open(path)?)),
-                Source::Path(_) | Source::Fd(_) | Source::Given => None,
-            };
-            if let Some(place) = place {
-                opened.push((plan.dest.display().to_string(), place));
-            }
-        }
-        let files = wanted
-            .iter()
-            .map(|dest| {
-                let found = opened.iter().find(|(at, _)| at == dest);
-                found.map(|(_, place)| Arc::clone(place))
-            })
-            .collect();
-        Ok(Self {
-            trees,
-            root,
-            plans,
-            files,
-            _mounts: mounts,
-            _workspace: workspace,
-        })
-    }
-}
-
-fn mount_root(root: &Source) -> Result<OwnedFd, ContainerError> {
-    match root {
-        Source::Overlay(overlay) => Ok(overlay.spec().mount()?),
-        Source::Path(dir) => RootFd::open(dir)?
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(kernel("open a root")),
-        Source::Fd(_) | Source::Given => Err(ContainerError::RootKind),
-    }
-}
-
-fn files(tree: &OwnedFd) -> Result<Arc<RootFd>, ContainerError> {
-    let copy = tree.try_clone().map_err(kernel("open a mount"))?;
-    Ok(Arc::new(RootFd::from_fd(copy)))
 }
 
 /// `given` descriptors come before its input.
