@@ -51,5 +51,6 @@ mod secrets;
 mod start_check;
 mod store;
 mod straight;
+mod tokens;
 
 pub(crate) use fixture::{RBUILD, ordinary_user};

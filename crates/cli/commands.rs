@@ -144,7 +144,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Imagetools(command) => imagetools::run(&command, options, env, open),
         Command::Manifest(command) => manifest::run(&command, options, env, open),
         Command::Info(args) => info::run(&args, options, env, open),
-        Command::Login(args) => login::login(&args, env),
+        Command::Login(args) => login::login(&args, &options, env),
         Command::Logout(args) => login::logout(&args, env),
         Command::Builders(command) => builders::run(&command, env),
         Command::Du(args) => du::run(&args, options, env, open),

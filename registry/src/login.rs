@@ -7,7 +7,7 @@ use rbuild_oci::Reference;
 use reqwest::Method;
 
 use crate::config::canonical_host;
-use crate::credentials::{Credential, CredentialProvider, Credentials, address};
+use crate::credentials::{Credential, CredentialProvider, Credentials, Secret, address};
 use crate::token::Scope;
 use crate::transport::Call;
 use crate::{Client, RegistryError};
@@ -39,11 +39,12 @@ impl Credentials {
 
 impl Client {
     /// Asks the registry at `host` (with its port) for its version, which only those it knows are told
-    /// (distribution spec, `end-1`). A registry that asks for nothing takes everything.
+    /// (distribution spec, `end-1`). A registry that asks for nothing takes everything. Answers the refresh token that its
+    /// token server gave for the credential, if it gave one: that can be kept, and the password forgotten.
     ///
     /// # Errors
     /// [`RegistryError`]: what it says of the credential, or why it could not be asked.
-    pub async fn check_login(&self, host: &str) -> Result<(), RegistryError> {
+    pub async fn check_login(&self, host: &str) -> Result<Option<Secret>, RegistryError> {
         // Mirrors and rules are kept by repository; a registry's own address is that of any of its repositories.
         let name = format!("{host}/login");
         let reference = Reference::parse(&name).map_err(|error| RegistryError::Host {
@@ -51,8 +52,13 @@ impl Client {
             reason: error.to_string(),
         })?;
         let endpoint = self.inner.config.push_endpoint(&reference)?;
-        let scope = Scope::none();
+        let scope = Scope::login();
         let call = Call::new("log in", &endpoint, Method::GET, String::new(), &scope);
-        self.inner.call(&call).await.map(drop)
+        self.inner.call(&call).await?;
+        let cell = self.inner.base_cell(&endpoint);
+        let Some(base) = cell.get() else { return Ok(None) };
+        let slot = self.inner.tokens.slot(base.url.as_str(), &scope);
+        let held = slot.lock().await;
+        Ok(held.as_ref().and_then(|held| held.identity.clone()))
     }
 }

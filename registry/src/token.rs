@@ -19,34 +19,52 @@ use crate::credentials::{Credential, Secret};
 
 /// Largest answer of a token server read, in bytes.
 pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Largest refresh token kept, in bytes.
+const IDENTITY_BYTES_MAX: usize = 16 << 10;
 /// How long a token lives when its server does not say, and the least that is believed (as Docker does).
 const LIFE_SECONDS_MIN: u64 = 60;
 /// The most that is believed.
 const LIFE_SECONDS_MAX: u64 = 24 * 3600;
 
-/// What a token is for: `repository:PATH:pull,push` texts.
+/// What a token is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Scope(Vec<String>);
+pub(crate) struct Scope {
+    /// `repository:PATH:pull,push` texts.
+    repositories: Vec<String>,
+    /// A refresh token is wanted beside it, to be kept instead of the password (`offline_token` of Docker's token
+    /// protocol, `access_type=offline` of its OAuth 2 form).
+    offline: bool,
+}
 
 impl Scope {
-    /// Nothing: only who is asking.
-    pub(crate) const fn none() -> Self {
-        Self(Vec::new())
+    /// Nothing: only who is asking, and something to ask by from now on.
+    pub(crate) const fn login() -> Self {
+        Self {
+            repositories: Vec::new(),
+            offline: true,
+        }
     }
 
     /// Reading a repository.
     pub(crate) fn pull(repository: &str) -> Self {
-        Self(vec![format!("repository:{repository}:pull")])
+        Self::of(format!("repository:{repository}:pull"))
     }
 
     /// Writing a repository.
     pub(crate) fn push(repository: &str) -> Self {
-        Self(vec![format!("repository:{repository}:pull,push")])
+        Self::of(format!("repository:{repository}:pull,push"))
+    }
+
+    fn of(repository: String) -> Self {
+        Self {
+            repositories: vec![repository],
+            offline: false,
+        }
     }
 
     /// The same, and reading another repository too, to mount a blob of it.
     pub(crate) fn and_pull(mut self, repository: &str) -> Self {
-        self.0.push(format!("repository:{repository}:pull"));
+        self.repositories.push(format!("repository:{repository}:pull"));
         self
     }
 }
@@ -56,6 +74,8 @@ impl Scope {
 pub(crate) struct Authorization {
     pub(crate) header: HeaderValue,
     ends: Option<Instant>,
+    /// The refresh token that came with it.
+    pub(crate) identity: Option<Secret>,
 }
 
 impl Authorization {
@@ -64,6 +84,7 @@ impl Authorization {
         Some(Self {
             header: sensitive(text)?,
             ends: None,
+            identity: None,
         })
     }
 
@@ -123,8 +144,11 @@ pub(crate) fn request(
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        for scope in &scope.0 {
-            query.append_pair("scope", scope);
+        for repository in &scope.repositories {
+            query.append_pair("scope", repository);
+        }
+        if scope.offline && credential.is_some() {
+            query.append_pair("offline_token", "true");
         }
         if let Some(Credential::Basic { username, .. }) = credential {
             query.append_pair("account", username);
@@ -174,7 +198,10 @@ fn exchange(
     for (name, value) in proof {
         push_pair(&mut form, name, value);
     }
-    push_pair(&mut form, "scope", &scope.0.join(" "));
+    push_pair(&mut form, "scope", &scope.repositories.join(" "));
+    if scope.offline {
+        push_pair(&mut form, "access_type", "offline");
+    }
     if let Some(service) = service {
         push_pair(&mut form, "service", service);
     }
@@ -189,12 +216,10 @@ fn exchange(
 pub(crate) fn read(url: &Url, body: &[u8], asked: Instant) -> Result<Authorization, RegistryError> {
     #[derive(Deserialize)]
     struct Answer {
-        #[serde(default)]
-        token: String,
-        #[serde(default)]
-        access_token: String,
-        #[serde(default)]
-        expires_in: Option<f64>,
+        token: Option<String>,
+        access_token: Option<String>,
+        refresh_token: Option<String>,
+        expires_in: Option<serde_json::Value>,
     }
     let failed = |reason| RegistryError::TokenContent {
         url: url.into(),
@@ -202,20 +227,20 @@ pub(crate) fn read(url: &Url, body: &[u8], asked: Instant) -> Result<Authorizati
     };
     let answer: Answer =
         serde_json::from_slice(body).map_err(|_| failed("the answer is not the JSON of a token"))?;
-    let token = if answer.token.is_empty() {
-        answer.access_token
-    } else {
-        answer.token
-    };
-    if token.is_empty() {
+    let given = |token: Option<String>| token.filter(|token| !token.is_empty());
+    let Some(token) = given(answer.token).or(given(answer.access_token)) else {
         return Err(failed("the answer has no token"));
-    }
+    };
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(failed("the token has characters that no token has"));
     }
-    let seconds = answer
-        .expires_in
-        .filter(|s| s.is_finite() && *s > 0.0)
+    // Azure's token servers write it as text.
+    let seconds = answer.expires_in.and_then(|said| match said {
+        serde_json::Value::String(text) => text.parse().ok(),
+        said => said.as_f64(),
+    });
+    let seconds: f64 = seconds
+        .filter(|s: &f64| s.is_finite() && *s > 0.0)
         .unwrap_or_default();
     let life = Duration::from_secs_f64(seconds.min(1e9))
         .as_secs()
@@ -227,7 +252,16 @@ pub(crate) fn read(url: &Url, body: &[u8], asked: Instant) -> Result<Authorizati
     Ok(Authorization {
         header,
         ends: Some(ends),
+        identity: answer
+            .refresh_token
+            .filter(|token| is_kept(token))
+            .map(Secret::new),
     })
+}
+
+/// Whether a refresh token is one, and no larger than a file or a helper for credentials should have to hold.
+fn is_kept(token: &str) -> bool {
+    (1..=IDENTITY_BYTES_MAX).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn basic_text(username: &str, password: &Secret) -> String {
@@ -302,6 +336,10 @@ mod tests {
             (r#"{"token":"t","expires_in":1}"#, 54),
             (r#"{"token":"t","expires_in":-5}"#, 54),
             (r#"{"token":"t","expires_in":1e300}"#, 77_760),
+            (r#"{"token":null,"access_token":"t","expires_in":null}"#, 54),
+            (r#"{"token":"","access_token":"t","expires_in":"300"}"#, 270),
+            (r#"{"token":"t","expires_in":"soon"}"#, 54),
+            (r#"{"token":"t","expires_in":{}}"#, 54),
         ] {
             let held = read(&url(), body.as_bytes(), asked).expect(body);
             assert_eq!(held.ends, Some(asked + Duration::from_secs(seconds)), "{body}");
@@ -313,6 +351,23 @@ mod tests {
             asked.checked_sub(Duration::from_secs(60)).expect("time"),
         );
         assert!(current(&ended.ok()).is_none());
+    }
+
+    #[test]
+    fn row35_refresh_tokens_that_are_none_are_not_kept() {
+        let identity = |refresh: &str| {
+            let body = serde_json::json!({"token": "t", "refresh_token": refresh}).to_string();
+            read(&url(), body.as_bytes(), Instant::now())
+                .expect("a token all the same")
+                .identity
+        };
+        let long = "x".repeat(IDENTITY_BYTES_MAX + 1);
+        for refresh in ["", "a b", "a\nb", "\u{1b}[2J", "ü", long.as_str()] {
+            assert_eq!(identity(refresh), None, "{refresh:?}");
+        }
+        for refresh in ["r", &long[1..]] {
+            assert_eq!(identity(refresh), Some(Secret::new(refresh.to_owned())));
+        }
     }
 
     #[test]

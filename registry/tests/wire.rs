@@ -12,4 +12,5 @@ mod wire {
     mod referrers;
     mod setup;
     mod tls;
+    mod tokens;
 }

@@ -4,10 +4,12 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 
 use rbuild_oci::{DEFAULT_HOST, Reference};
-use rbuild_registry::{CredentialSources, Secret, keep};
+use rbuild_registry::keep::{self, Proof};
+use rbuild_registry::{CredentialSources, Secret};
 
 use super::CommandError;
 use crate::args::{LoginArgs, LogoutArgs};
+use crate::engine::EngineOptions;
 use crate::env::Env;
 use crate::{native, terminal};
 
@@ -17,12 +19,15 @@ const ANSWER_MAX: u64 = 64 << 10;
 const HELPERS_PAGE: &str = "https://docs.docker.com/go/credential-store/";
 
 /// Logs in.
-pub(super) fn login(args: &LoginArgs, env: &mut Env) -> Result<(), CommandError> {
+pub(super) fn login(args: &LoginArgs, options: &EngineOptions, env: &mut Env) -> Result<(), CommandError> {
     let host = host(args.server.as_deref())?;
     let (username, password) = asked(args, env)?;
-    native::login::check(&host, &username, &password).map_err(|error| CommandError::failed(&error))?;
+    let identity = native::login::check(&host, &username, &password, &options.registries)?;
     let sources = sources(env);
-    let kept = keep::store(&sources, &host, &username, &password);
+    let proof = identity
+        .as_ref()
+        .map_or(Proof::Password(&password), Proof::Identity);
+    let kept = keep::store(&sources, &host, &username, proof);
     match kept.map_err(|error| CommandError::failed(&rbuild_builder::error::chain_text(&error)))? {
         keep::Kept::Helper(_) => {}
         keep::Kept::File(path) => write!(

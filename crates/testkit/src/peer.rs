@@ -18,7 +18,8 @@ pub const PASSWORD: &str = "opensesame";
 const HTPASSWD: &str = "tester:$2y$05$1gGWPeYCp3MBO39nesk3YePfE3PPo6AlLKfwRrcvhkVBkpJNIYA6i\n";
 
 /// Certificate and key of the test registry, and who vouches for clients: see `registry/tls.rs`.
-const TLS_FILES: [(&str, &str); 3] = [
+const TLS_FILES: [(&str, &str); 4] = [
+    ("ca.pem", AUTHORITY),
     ("server.pem", include_str!("registry/tls/server.pem")),
     ("server.key", include_str!("registry/tls/server.key")),
     ("client-ca.pem", include_str!("registry/tls/client-ca.pem")),
@@ -63,6 +64,17 @@ impl DockerRegistry {
         Self::with_config(
             "  tls:\n    certificate: DIR/server.pem\n    key: DIR/server.key\n    clientcas:\n      - DIR/client-ca.pem\n",
         )
+    }
+
+    /// Starts one that takes tokens from `realm`, signed by whoever has a certificate of [`AUTHORITY`] and calls itself
+    /// `issuer`.
+    ///
+    /// # Errors
+    /// As [`DockerRegistry::start`].
+    pub fn with_tokens(realm: &str, issuer: &str) -> Result<Self> {
+        Self::with_config(&format!(
+            "auth:\n  token:\n    realm: {realm}\n    service: test\n    issuer: {issuer}\n    rootcertbundle: DIR/ca.pem\n"
+        ))
     }
 
     fn with_config(extra: &str) -> Result<Self> {

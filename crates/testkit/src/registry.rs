@@ -9,6 +9,7 @@ mod fault;
 mod image;
 mod server;
 mod tls;
+mod tokens;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 
 pub use fault::{Fault, FaultAction};
 pub use image::{ImageCompression, ImageSpec, PutImage};
+pub use tokens::ISSUER;
 
 /// How the registry authenticates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +118,10 @@ struct State {
     manifests: HashMap<(String, String), (String, Vec<u8>)>,
     uploads: HashMap<String, Vec<u8>>,
     tokens: HashMap<String, Vec<String>>,
+    /// Repositories that no token is given for.
+    closed: Vec<String>,
+    /// Makes the tokens, where they are for another registry.
+    signer: Option<tokens::Signer>,
     counter: u64,
     mounts: bool,
     faults: Vec<Fault>,
@@ -272,6 +278,17 @@ impl TestRegistry {
     /// Makes every token given so far invalid.
     pub fn expire_tokens(&self) {
         self.state().tokens.clear();
+    }
+
+    /// From now on tokens are for another registry: signed, and good for so many seconds. A registry that allows for
+    /// clocks that differ has to be given less than none for a short one.
+    pub fn sign_tokens(&self, life_seconds: i64) {
+        self.state().signer = Some(tokens::Signer::new(life_seconds));
+    }
+
+    /// Gives no tokens for a repository any more, to nobody.
+    pub fn close_repository(&self, repository: &str) {
+        self.state().closed.push(repository.to_owned());
     }
 
     /// Every request so far, in the order they came.

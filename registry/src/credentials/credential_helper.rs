@@ -22,6 +22,8 @@ use crate::escape::Excerpt;
 
 /// Most that a helper may print, in bytes.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
+/// The user whose secret is an identity token.
+pub(super) const TOKEN_USER: &str = "<token>";
 /// What helpers print when they know no credential for the server.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
@@ -121,7 +123,7 @@ impl Helper {
         let secret = Secret::new(answer.secret);
         Ok(match answer.username.as_str() {
             "" if secret.reveal().is_empty() => None,
-            "<token>" => Some(Credential::Identity(secret)),
+            TOKEN_USER => Some(Credential::Identity(secret)),
             _ => Some(Credential::Basic {
                 username: answer.username,
                 password: secret,
@@ -143,9 +145,10 @@ impl Helper {
         self.run("store", all.to_string().as_bytes(), timeout).map(drop)
     }
 
-    /// Has it forget the credential of `server`, if it has one.
-    pub(super) fn erase(&self, server: &str, timeout: Duration) -> Result<(), HelperError> {
-        self.run("erase", server.as_bytes(), timeout).map(drop)
+    /// Has it forget the credential of `server`; whether it had one, as far as it says.
+    pub(super) fn erase(&self, server: &str, timeout: Duration) -> Result<bool, HelperError> {
+        let outcome = self.run("erase", server.as_bytes(), timeout)?;
+        Ok(matches!(outcome, Outcome::Done(_)))
     }
 
     /// Runs one of its commands.

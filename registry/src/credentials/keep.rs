@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::credential_helper::{Helper, HelperError};
+use super::credential_helper::{Helper, HelperError, TOKEN_USER};
 use super::file::{self, FileError};
 use super::{CredentialSources, Secret, address};
 use crate::config::canonical_host;
@@ -63,7 +63,16 @@ pub enum Kept {
     Helper(String),
 }
 
-/// Stores user and password for `host`.
+/// By what a registry knows a user.
+#[derive(Debug, Clone, Copy)]
+pub enum Proof<'a> {
+    /// The password.
+    Password(&'a Secret),
+    /// A refresh token that the registry's token server gave for it (an identity token).
+    Identity(&'a Secret),
+}
+
+/// Stores user and proof for `host`.
 ///
 /// # Errors
 /// [`KeepError`]; then nothing was changed.
@@ -71,14 +80,19 @@ pub fn store(
     sources: &CredentialSources,
     host: &str,
     username: &str,
-    password: &Secret,
+    proof: Proof<'_>,
 ) -> Result<Kept, KeepError> {
     let place = Place::find(sources)?;
     let host = canonical_host(host);
     let server = address(&host);
     if let Some(name) = place.helper(&host)? {
+        // Helpers know an identity token by its user (docker-credential-helpers).
+        let (username, secret) = match proof {
+            Proof::Password(password) => (username, password),
+            Proof::Identity(token) => (TOKEN_USER, token),
+        };
         run(&name, sources, |helper| {
-            helper.store(server, username, password, sources.helper_timeout)
+            helper.store(server, username, secret, sources.helper_timeout)
         })?;
         // docker leaves an empty entry, by which it lists who is logged in.
         place.change(|auths| {
@@ -86,9 +100,13 @@ pub fn store(
         })?;
         return Ok(Kept::Helper(name));
     }
-    let both = STANDARD.encode(format!("{username}:{}", password.reveal()));
+    let auth = |password: &str| STANDARD.encode(format!("{username}:{password}"));
+    let entry = match proof {
+        Proof::Password(password) => json!({ "auth": auth(password.reveal()) }),
+        Proof::Identity(token) => json!({ "auth": auth(""), "identitytoken": token.reveal() }),
+    };
     place.change(|auths| {
-        auths.insert(server.to_owned(), json!({ "auth": both }));
+        auths.insert(server.to_owned(), entry);
     })?;
     Ok(Kept::File(place.path))
 }
@@ -102,12 +120,12 @@ pub fn erase(sources: &CredentialSources, host: &str) -> Result<Option<Kept>, Ke
     let host = canonical_host(host);
     let server = address(&host).to_owned();
     let helper = place.helper(&host)?;
+    let mut found = false;
     if let Some(name) = &helper {
-        run(name, sources, |helper| {
+        found = run(name, sources, |helper| {
             helper.erase(&server, sources.helper_timeout)
         })?;
     }
-    let mut found = false;
     place.change(|auths| {
         auths.retain(|key, _| {
             let is_it = file::host_of_key(key) == host;
@@ -115,10 +133,11 @@ pub fn erase(sources: &CredentialSources, host: &str) -> Result<Option<Kept>, Ke
             !is_it
         });
     })?;
-    Ok(match helper {
-        Some(name) => Some(Kept::Helper(name)),
-        None => found.then_some(Kept::File(place.path)),
-    })
+    let kept = match helper {
+        Some(name) => Kept::Helper(name),
+        None => Kept::File(place.path),
+    };
+    Ok(found.then_some(kept))
 }
 
 fn run<T>(
@@ -260,7 +279,8 @@ mod tests {
         }
 
         fn store(&self, host: &str) -> Result<Kept, KeepError> {
-            store(&self.sources(), host, "me", &Secret::new("pa:ss".to_owned()))
+            let password = Secret::new("pa:ss".to_owned());
+            store(&self.sources(), host, "me", Proof::Password(&password))
         }
 
         async fn found(&self, host: &str) -> Option<Credential> {
@@ -358,6 +378,45 @@ mod tests {
         );
         assert_eq!(fs::read_to_string(home.0.path().join("erase")).unwrap(), "a.test");
         assert_eq!(home.read()["auths"], json!({}));
+    }
+
+    #[tokio::test]
+    async fn an_identity_token_takes_the_place_of_the_password() {
+        let token = Secret::new("r3fresh".to_owned());
+        let home = Home::new();
+        home.store("a.test").unwrap();
+        store(&home.sources(), "a.test", "me", Proof::Identity(&token)).unwrap();
+        let entry = json!({"auth": "bWU6", "identitytoken": "r3fresh"});
+        assert_eq!(home.read()["auths"]["a.test"], entry, "as docker writes it");
+        assert_eq!(
+            home.found("a.test").await,
+            Some(Credential::Identity(token.clone()))
+        );
+
+        let home = Home::with(r#"{"credsStore": "mine"}"#);
+        let kept = home.0.path().join("kept");
+        home.helper(&format!(
+            "case $1 in store) cat > {0};; get) cat {0};; esac",
+            kept.display()
+        ));
+        store(&home.sources(), "a.test", "me", Proof::Identity(&token)).unwrap();
+        let said: Value = serde_json::from_slice(&fs::read(kept).unwrap()).unwrap();
+        let expected = json!({"ServerURL": "a.test", "Username": "<token>", "Secret": "r3fresh"});
+        assert_eq!(said, expected);
+        assert_eq!(home.read()["auths"], json!({"a.test": {}}));
+        assert_eq!(home.found("a.test").await, Some(Credential::Identity(token)));
+    }
+
+    #[test]
+    fn a_helper_that_knew_nothing_was_not_logged_in() {
+        let home = Home::with(r#"{"credsStore": "mine"}"#);
+        home.helper("cat > /dev/null; echo 'credentials not found in native keychain'; exit 1");
+        assert_eq!(erase(&home.sources(), "a.test").unwrap(), None);
+        home.helper("cat > /dev/null");
+        assert_eq!(
+            erase(&home.sources(), "a.test").unwrap(),
+            Some(Kept::Helper("mine".to_owned()))
+        );
     }
 
     #[test]

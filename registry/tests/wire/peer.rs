@@ -11,9 +11,13 @@ use rbuild_testkit::peer::DockerRegistry;
 use super::cut::{After, Road, Way};
 use super::setup::{client, content, quiet};
 
-/// Starts the peer; nothing when it is not installed and need not be.
 fn start() -> Option<DockerRegistry> {
-    match DockerRegistry::start() {
+    started(DockerRegistry::start())
+}
+
+/// The peer; nothing when it is not installed and need not be.
+pub(super) fn started<E: std::fmt::Display>(peer: Result<DockerRegistry, E>) -> Option<DockerRegistry> {
+    match peer {
         Ok(peer) => Some(peer),
         Err(error) if std::env::var_os("RBUILD_REQUIRE_PEERS").is_some_and(|v| v == "1") => {
             panic!("docker-registry cannot be started and RBUILD_REQUIRE_PEERS is 1: {error:#}")

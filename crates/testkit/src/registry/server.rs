@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::body::{Broken, TestBody};
-use super::{FaultAction, LoggedRequest, RegistryAuth, State, tls};
+use super::{FaultAction, LoggedRequest, RegistryAuth, State, tls, tokens};
 
 /// Serves until told to stop.
 pub(super) async fn run(listener: TcpListener, state: Arc<Mutex<State>>, mut stopped: oneshot::Receiver<()>) {
@@ -128,14 +128,14 @@ fn custom(status: u16, headers: &[(String, String)], body: Vec<u8>) -> Answer {
 }
 
 /// An answer before it is sent.
-struct Reply {
+pub(super) struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
 impl Reply {
-    fn new(status: u16) -> Self {
+    pub(super) fn new(status: u16) -> Self {
         Self {
             status,
             headers: Vec::new(),
@@ -143,17 +143,17 @@ impl Reply {
         }
     }
 
-    fn header(mut self, name: &str, value: impl ToString) -> Self {
+    pub(super) fn header(mut self, name: &str, value: impl ToString) -> Self {
         self.headers.push((name.to_owned(), value.to_string()));
         self
     }
 
-    fn body(mut self, body: Vec<u8>) -> Self {
+    pub(super) fn body(mut self, body: Vec<u8>) -> Self {
         self.body = body;
         self
     }
 
-    fn error(status: u16, code: &str) -> Self {
+    pub(super) fn error(status: u16, code: &str) -> Self {
         let body = format!(
             r#"{{"errors":[{{"code":"{code}","message":"{}"}}]}}"#,
             code.to_lowercase().replace('_', " ")
@@ -200,7 +200,8 @@ impl State {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let query = parse_query(query);
         if path == "/token" {
-            return self.give_token(method, headers, &query, &body);
+            let asked = tokens::Asked::new(method, headers, &query, &body);
+            return self.give_token(&asked);
         }
         let Some(rest) = path.strip_prefix("/v2/") else {
             return Reply::error(404, "NOT_FOUND");
@@ -258,59 +259,6 @@ impl State {
                 Some(refused().header("www-authenticate", challenge))
             }
         }
-    }
-
-    fn give_token(
-        &mut self,
-        method: &str,
-        headers: &HeaderMap,
-        query: &[(String, String)],
-        body: &[u8],
-    ) -> Reply {
-        let RegistryAuth::Bearer {
-            user,
-            password,
-            identity_token,
-            anonymous_pull,
-            ..
-        } = &self.auth
-        else {
-            return Reply::error(404, "NOT_FOUND");
-        };
-        let form = parse_query(&String::from_utf8_lossy(body));
-        let given = headers.get("authorization").and_then(|v| v.to_str().ok());
-        let refresh = find(&form, "refresh_token");
-        let by_password = find(&form, "username") == Some(user.as_str())
-            && find(&form, "password") == Some(password.as_str());
-        let known = if method == "POST" && find(&form, "grant_type") == Some("password") {
-            by_password
-        } else if method == "POST" {
-            refresh.is_some() && refresh == identity_token.as_deref()
-        } else {
-            given == Some(basic(user, password).as_str())
-        };
-        if !known && (given.is_some() || method == "POST" || !anonymous_pull) {
-            return Reply::error(401, "UNAUTHORIZED");
-        }
-        let pairs = if method == "POST" { &form } else { query };
-        let mut scopes = Vec::new();
-        for scope in pairs
-            .iter()
-            .filter(|(n, _)| n == "scope")
-            .flat_map(|(_, v)| v.split(' '))
-        {
-            let Some((name, actions)) = scope.rsplit_once(':') else {
-                continue;
-            };
-            let allowed = actions.split(',').filter(|action| known || *action == "pull");
-            scopes.extend(allowed.map(|action| format!("{name}:{action}")));
-        }
-        self.counter += 1;
-        let token = format!("c4n4ry-token-{}", self.counter);
-        self.tokens.insert(token.clone(), scopes);
-        Reply::new(200)
-            .header("content-type", "application/json")
-            .body(format!("{{\"token\":\"{token}\"}}").into())
     }
 
     fn get_manifest(&self, repository: &str, object: &str) -> Reply {
@@ -431,11 +379,11 @@ impl State {
     }
 }
 
-fn find<'q>(query: &'q [(String, String)], name: &str) -> Option<&'q str> {
+pub(super) fn find<'q>(query: &'q [(String, String)], name: &str) -> Option<&'q str> {
     query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
 }
 
-fn parse_query(query: &str) -> Vec<(String, String)> {
+pub(super) fn parse_query(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))

@@ -17,13 +17,21 @@ const KEY: &[u8] = include_bytes!("tls/server.key");
 
 /// Accepts TLS connections with the test certificate.
 pub(super) fn acceptor() -> TlsAcceptor {
-    let certificate = CertificateDer::from_pem_slice(CERTIFICATE).expect("the certificate is PEM");
-    let key = PrivateKeyDer::from_pem_slice(KEY).expect("the key is PEM");
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider has the default versions")
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
+        .with_single_cert(vec![certificate()], key())
         .expect("the key is the certificate's");
     TlsAcceptor::from(Arc::new(config))
+}
+
+/// The certificate.
+pub(super) fn certificate() -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(CERTIFICATE).expect("the certificate is PEM")
+}
+
+/// Its key.
+pub(super) fn key() -> PrivateKeyDer<'static> {
+    PrivateKeyDer::from_pem_slice(KEY).expect("the key is PEM")
 }
