@@ -24,6 +24,8 @@ use crate::{Endpoint, RegistryError};
 
 /// How much is read of a source at a time, in bytes.
 const READ_BYTES: usize = 256 << 10;
+/// Answers to the request that ends an upload.
+const TAKEN: &[u16] = &[200, 201, 204];
 /// Least size of a chunk, in bytes: each costs a round trip.
 const CHUNK_BYTES_MIN: u64 = 64 << 10;
 
@@ -101,8 +103,14 @@ impl Client {
     ) -> Result<PushedBlob, RegistryError> {
         let endpoint = self.inner.config.push_endpoint(reference)?;
         let scope = Scope::push(&endpoint.repository);
-        if self.head_blob(&endpoint, &descriptor.digest, &scope).await? {
-            return Ok(PushedBlob::Existed);
+        match self.head_blob(&endpoint, &descriptor.digest, &scope).await {
+            Ok(true) => return Ok(PushedBlob::Existed),
+            Ok(false) => {}
+            // Who may write need not be allowed to look, and some cannot be asked so: the upload says what is wrong, if
+            // anything is.
+            Err(RegistryError::Unauthorized { .. }) => {}
+            Err(error @ RegistryError::Refused(_)) if !error.is_temporary() => {}
+            Err(error) => return Err(error),
         }
         let upload = Upload {
             client: self,
@@ -148,6 +156,13 @@ fn status(error: &RegistryError) -> Option<u16> {
     }
 }
 
+/// An upload that the registry has begun.
+struct Begun {
+    url: Url,
+    /// Least size of a chunk that it takes (`OCI-Chunk-Min-Length`), the last one aside.
+    chunk_bytes_min: u64,
+}
+
 struct Upload<'a> {
     client: &'a Client,
     endpoint: &'a Endpoint,
@@ -163,19 +178,20 @@ impl Upload<'_> {
         if mount.is_some() && begun.as_ref().is_err_and(|error| !error.is_temporary()) {
             begun = self.begin(None).await;
         }
-        let Some(url) = begun? else {
+        let Some(begun) = begun? else {
             return Ok(PushedBlob::Mounted);
         };
-        match chunk {
-            None => self.send_whole(url).await?,
-            Some(bytes) => self.send_chunks(url, bytes.max(CHUNK_BYTES_MIN)).await?,
+        match chunk.map(|bytes| bytes.max(begun.chunk_bytes_min)) {
+            // A registry that wants chunks larger than the blob wants none.
+            Some(bytes) if bytes < self.descriptor.size => self.send_chunks(begun.url, bytes).await?,
+            _ => self.send_whole(begun.url).await?,
         }
         Ok(PushedBlob::Uploaded)
     }
 
     /// Begins an upload; nothing when a mount made it needless. A registry that does not mount answers 202 and has
     /// begun an ordinary upload.
-    async fn begin(&self, mount: Option<&str>) -> Result<Option<Url>, RegistryError> {
+    async fn begin(&self, mount: Option<&str>) -> Result<Option<Begun>, RegistryError> {
         let mut scope = Scope::push(&self.endpoint.repository);
         let mut path = format!("{}/blobs/uploads/", self.endpoint.repository);
         if let Some(from) = mount {
@@ -190,13 +206,22 @@ impl Upload<'_> {
         }
         let mut call = Call::new("begin upload", self.endpoint, Method::POST, path, &scope);
         call.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        call.accepted = if mount.is_some() { &[201, 202] } else { &[202] };
+        // Besides what the specification says, what others take too (containerd's `core/remotes/docker/pusher.go`).
+        call.accepted = if mount.is_some() {
+            &[200, 201, 202, 204]
+        } else {
+            &[200, 202, 204]
+        };
         let reply = self.client.inner.call_once(&call).await?;
         if reply.response.status().as_u16() == 201 {
-            Ok(None)
-        } else {
-            location(&reply.url, &reply.response).map(Some)
+            return Ok(None);
         }
+        let wanted = reply.header("oci-chunk-min-length").map(str::trim);
+        let wanted = wanted.and_then(|text| text.parse().ok()).unwrap_or(0);
+        Ok(Some(Begun {
+            url: location(&reply.url, &reply.response)?,
+            chunk_bytes_min: CHUNK_BYTES_MIN.max(wanted),
+        }))
     }
 
     /// Sends everything with the request that ends the upload.
@@ -204,7 +229,7 @@ impl Upload<'_> {
         url.query_pairs_mut()
             .append_pair("digest", self.descriptor.digest.as_str());
         let part = self.part(0, self.descriptor.size);
-        self.send(Method::PUT, url, &part, HeaderMap::new(), &[201, 204])
+        self.send(Method::PUT, url, &part, HeaderMap::new(), TAKEN)
             .await?;
         Ok(())
     }
@@ -221,7 +246,7 @@ impl Upload<'_> {
             }
             let part = self.part(offset, end - offset);
             match self
-                .send(Method::PATCH, url.clone(), &part, headers, &[202])
+                .send(Method::PATCH, url.clone(), &part, headers, &[200, 201, 202, 204])
                 .await
             {
                 Ok(reply) => {
@@ -236,7 +261,10 @@ impl Upload<'_> {
                 {
                     tokio::time::sleep(self.client.inner.backoff(tried, error.retry_after())).await;
                     tried += 1;
-                    let known = self.progress_of(&url).await?;
+                    // Who does not say how far it got is sent everything anew.
+                    let Ok(known) = self.progress_of(&url).await else {
+                        return Err(error);
+                    };
                     url = known.0;
                     offset = known.1.min(size);
                 }
@@ -245,14 +273,8 @@ impl Upload<'_> {
         }
         url.query_pairs_mut()
             .append_pair("digest", self.descriptor.digest.as_str());
-        self.send(
-            Method::PUT,
-            url,
-            &self.part(size, 0),
-            HeaderMap::new(),
-            &[201, 204],
-        )
-        .await?;
+        self.send(Method::PUT, url, &self.part(size, 0), HeaderMap::new(), TAKEN)
+            .await?;
         Ok(())
     }
 
@@ -267,7 +289,7 @@ impl Upload<'_> {
             &scope,
         );
         call.target = Target::Url(url.clone());
-        call.accepted = &[204, 202];
+        call.accepted = &[200, 202, 204];
         let reply = self.client.inner.call(&call).await?;
         let next = next_offset(&reply).unwrap_or(0);
         let url = if reply.header("location").is_some() {

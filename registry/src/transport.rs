@@ -166,14 +166,13 @@ impl Inner {
             if call.accepted.contains(&status.as_u16()) {
                 return Ok(reply);
             }
-            let fetches = matches!(call.method, Method::GET | Method::HEAD);
-            if status.is_redirection() && fetches && redirects < REDIRECTS_MAX {
+            if status.is_redirection() && is_followed(&call.method, status) {
                 redirects += 1;
+                if redirects > REDIRECTS_MAX {
+                    return Err(redirect_error(&url, "", "there are too many redirects"));
+                }
                 url = location(&url, &reply.response)?;
                 continue;
-            }
-            if status.is_redirection() && fetches {
-                return Err(redirect_error(&url, "", "there are too many redirects"));
             }
             if status == StatusCode::UNAUTHORIZED && own && challenges < CHALLENGES_MAX {
                 challenges += 1;
@@ -384,16 +383,25 @@ impl Inner {
         let status = reply.response.status();
         let retry_after = retry_after(&reply.response);
         let mut body = Vec::new();
-        // What of the body came is shown; that the rest did not is no news in an error.
-        while body.len() < ERROR_BYTES_MAX {
-            match reply.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                _ => break,
+        let read = async {
+            while body.len() < ERROR_BYTES_MAX {
+                match reply.chunk().await {
+                    Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                    _ => break,
+                }
             }
-        }
+        };
+        // What of the body came is shown; that the rest did not, or not in time, is no news in an error.
+        timeout(self.options.idle_timeout, read).await.ok();
         body.truncate(ERROR_BYTES_MAX);
         Refusal::new(operation, &reply.url, status, &body, retry_after)
     }
+}
+
+/// Whether a redirect of a request is followed: one that writes only where the redirect says that the method stays
+/// (RFC 9110, sections 15.4.8 and 15.4.9), as load balancers before registries do.
+fn is_followed(method: &Method, status: StatusCode) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) || matches!(status.as_u16(), 307 | 308)
 }
 
 /// What an answer without success means.

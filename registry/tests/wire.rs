@@ -6,6 +6,7 @@ mod wire {
     mod cut;
     mod fetch;
     mod hostile;
+    mod peculiar;
     mod peer;
     mod pull;
     mod push;
