@@ -38,6 +38,7 @@ mod migration;
 mod mounts;
 mod nested;
 mod network;
+mod offline;
 mod outputs;
 mod platforms;
 mod printed;

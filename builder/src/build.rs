@@ -70,7 +70,7 @@ pub async fn build(
     let plan = export::plan(&request)?;
     let prepared = prepare(engine, Arc::clone(&request), sink, &cancel).await?;
     let job = &prepared.job;
-    cache_transfer::import::all(job, &request.cache_from).await;
+    cache_transfer::import::all(job, &request.cache_from).await?;
     let mut outcome = BuildOutcome::default();
     let answered = match prepared.foreign() {
         Some(syntax) => prepared.answer_of(&syntax, &*helpers.front_ends, &cancel).await,

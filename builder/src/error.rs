@@ -11,6 +11,7 @@ use rbuild_store::{DiskError, IndexError, StoreError};
 
 use crate::build::AttestError;
 use crate::cache_transfer::export::CacheExportError;
+use crate::cache_transfer::import::CacheImportError;
 use crate::cdi::CdiError;
 use crate::context::OpenContextError;
 use crate::export::ExportError;
@@ -68,6 +69,9 @@ pub enum BuildError {
     /// The result could not be exported.
     #[error(transparent)]
     Export(Box<ExportError>),
+    /// A cache was to be read over the network, which may not be used.
+    #[error("{0}")]
+    CacheImport(#[source] Box<CacheImportError>),
     /// The cache could not be exported.
     #[error(transparent)]
     CacheExport(Box<CacheExportError>),
@@ -106,6 +110,12 @@ impl From<ExportError> for BuildError {
 impl From<AttestError> for BuildError {
     fn from(error: AttestError) -> Self {
         Self::Attest(Box::new(error))
+    }
+}
+
+impl From<CacheImportError> for BuildError {
+    fn from(error: CacheImportError) -> Self {
+        Self::CacheImport(Box::new(error))
     }
 }
 

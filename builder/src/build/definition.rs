@@ -29,7 +29,7 @@ pub async fn build_definition(
     let plan = export::plan(&request)?;
     let lease = Arc::new(engine.store.lease("build")?);
     let job = Arc::new(super::job(engine, lease, &request, None, None, sink)?);
-    cache_transfer::import::all(&job, &request.cache_from).await;
+    cache_transfer::import::all(&job, &request.cache_from).await?;
     let answered = definition.answer(&job, BTreeMap::new(), &cancel).await;
     if cancel.is_cancelled() {
         return Err(BuildError::Canceled);

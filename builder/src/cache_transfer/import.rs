@@ -1,5 +1,6 @@
 //! Reading caches: from what the user named to records a build can ask for. A cache that cannot be read is shown as a
-//! failed vertex and is no failure of the build, as with BuildKit (`solver/llbsolver/bridge.go`).
+//! failed vertex and is no failure of the build, as with BuildKit (`solver/llbsolver/bridge.go`); but one that is on a
+//! network which may not be used is.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,6 +76,18 @@ pub enum CacheImportError {
     TooMany(Digest),
 }
 
+impl CacheImportError {
+    /// Whether it is that the network may not be used.
+    fn is_offline(&self) -> bool {
+        let asked = match self {
+            Self::Resolve { source, .. } => source,
+            Self::Service(ServiceError::Request(source)) => source,
+            _ => return false,
+        };
+        matches!(asked, RegistryError::Offline { .. })
+    }
+}
+
 impl From<ImageError> for CacheImportError {
     fn from(error: ImageError) -> Self {
         Self::Document(Box::new(error))
@@ -82,14 +95,18 @@ impl From<ImageError> for CacheImportError {
 }
 
 /// Makes the caches of `sources` known to `job`, each once.
-pub async fn all(job: &Job, sources: &[CacheSource]) {
+///
+/// # Errors
+/// [`CacheImportError`]: one of them is on the network, which may not be used.
+pub async fn all(job: &Job, sources: &[CacheSource]) -> Result<(), CacheImportError> {
     let new = sources
         .iter()
         .filter(|source| job.book.name_cache(&source.name()));
-    futures_util::future::join_all(new.map(|source| shown(job, source))).await;
+    let shown = futures_util::future::join_all(new.map(|source| shown(job, source))).await;
+    shown.into_iter().collect()
 }
 
-async fn shown(job: &Job, source: &CacheSource) {
+async fn shown(job: &Job, source: &CacheSource) -> Result<(), CacheImportError> {
     let name = source.name();
     let mut reporter = Reporter::internal(&job.sink, &format!("importing cache manifest from {name}"));
     reporter.start(None);
@@ -107,8 +124,14 @@ async fn shown(job: &Job, source: &CacheSource) {
                 });
             }
         }
-        Err(error) => reporter.failed(crate::error::chain_text(&error)),
+        Err(error) => {
+            reporter.failed(crate::error::chain_text(&error));
+            if error.is_offline() {
+                return Err(error);
+            }
+        }
     }
+    Ok(())
 }
 
 async fn one(

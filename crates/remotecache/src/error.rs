@@ -21,8 +21,8 @@ pub enum ServiceError {
         source: Box<RegistryError>,
     },
     /// The network, or an answer that explains itself.
-    #[error(transparent)]
-    Request(Box<RegistryError>),
+    #[error("{0}")]
+    Request(#[source] Box<RegistryError>),
     /// A name or a secret that no request can be made of.
     #[error("no request can be made to {place}")]
     Unaskable {

@@ -114,8 +114,8 @@ pub async fn import(
             sources.push(source);
         }
     }
-    import::all(job, &sources).await;
-    Ok(())
+    let imported = import::all(job, &sources).await;
+    imported.map_err(|error| Status::unavailable(sentence(&error)))
 }
 
 /// Attributes of a front end as a history may keep them: without the keys and tokens of the caches among them. What

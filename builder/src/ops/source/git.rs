@@ -38,7 +38,7 @@ pub enum GitSourceError {
     #[error(transparent)]
     Identifier(#[from] IdentifierError),
     /// The host is one that nothing is fetched from.
-    #[error(transparent)]
+    #[error("{0}")]
     Host(#[from] Box<RegistryError>),
     /// The agent that its ssh needs.
     #[error("no SSH key {id:?} forwarded from the client")]

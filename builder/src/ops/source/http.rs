@@ -56,7 +56,7 @@ pub enum HttpError {
         source: SecretError,
     },
     /// It could not be fetched.
-    #[error(transparent)]
+    #[error("{0}")]
     Fetch(#[from] FetchError),
     /// It is another file than the one asked for.
     #[error("digest mismatch for {url}: {found} (expected: {expected})")]
