@@ -42,6 +42,7 @@ mod offline;
 mod outputs;
 mod platforms;
 mod printed;
+mod readers;
 mod registry;
 mod remote;
 mod rootless;
