@@ -45,6 +45,7 @@ mod printed;
 mod readers;
 mod registry;
 mod remote;
+mod reproducible;
 mod rootless;
 mod rows;
 mod run;
