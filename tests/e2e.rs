@@ -27,6 +27,7 @@ mod files;
 mod fixture;
 mod foreign;
 mod hostile;
+mod ids;
 mod images;
 mod imagetools;
 mod killed;

@@ -81,6 +81,8 @@ pub struct Given {
     pub layers_sent: usize,
     /// Layers that the engine had.
     pub layers_kept: usize,
+    /// The engine's ids of images are the digests of their manifests, as containerd's are, not those of their configs.
+    pub by_manifest: bool,
 }
 
 /// Counts what goes through.
@@ -158,17 +160,23 @@ impl Docker {
 
     async fn give(&self, saved: &Arc<Saved>) -> Result<Given, EngineLoadError> {
         let layers: usize = saved.parts().map(|(_, layers)| layers.len()).sum();
+        let info = self.ask("/info").await?.unwrap_or_default();
+        let by_manifest = is_on_containerd(&info);
         if self.has_all(saved).await? {
             return Ok(Given {
                 layers_kept: layers,
+                by_manifest,
                 ..Given::default()
             });
         }
-        let kept = self.kept_layers(saved).await?;
-        give_without(&kept, (kept.len(), layers), async |omit| {
+        let kept = self.kept_layers(saved, &info).await?;
+        let given = give_without(&kept, (kept.len(), layers), async |omit| {
             self.send(saved, omit).await
+        });
+        Ok(Given {
+            by_manifest,
+            ..given.await?
         })
-        .await
     }
 
     /// Whether every image is there under all its names. Gives those their names that are there under others.
@@ -204,11 +212,9 @@ impl Docker {
 
     /// Layers that may be left out: the engine has them, on the same ones. Only engines with layers of their own may be sent an archive
     /// with holes; those on containerd know compressed blobs.
-    async fn kept_layers(&self, saved: &Saved) -> Result<BTreeSet<Digest>, EngineLoadError> {
-        let info = self.ask("/info").await?.unwrap_or_default();
-        let driver = info["DriverStatus"].to_string();
+    async fn kept_layers(&self, saved: &Saved, info: &Value) -> Result<BTreeSet<Digest>, EngineLoadError> {
         let is_docker = info["ServerVersion"].is_string() && info["Swarm"].is_object();
-        if driver.contains("io.containerd.snapshotter") || !is_docker {
+        if is_on_containerd(info) || !is_docker {
             return Ok(BTreeSet::new());
         }
         let listed = self.ask("/images/json").await?.unwrap_or_default();
@@ -275,6 +281,13 @@ impl Docker {
     }
 }
 
+/// Whether an engine keeps its images in containerd, as it says of itself.
+fn is_on_containerd(info: &Value) -> bool {
+    info["DriverStatus"]
+        .to_string()
+        .contains("io.containerd.snapshotter")
+}
+
 /// How many of an image's layers, from the bottom, one of `chains` begins with.
 fn common(config: &ImageConfig, chains: &[Vec<String>]) -> usize {
     let ours = &config.rootfs.diff_ids;
@@ -298,11 +311,14 @@ async fn to_containerd(saved: &Arc<Saved>) -> Result<Given, EngineLoadError> {
         .collect();
     let count = layers.iter().filter(|layer| kept.contains(&layer.digest)).count();
     let layers = layers.len();
-    give_without(&kept, (count, layers), async |omit| {
+    let given = give_without(&kept, (count, layers), async |omit| {
         let (saved, omit) = (Arc::clone(saved), omit.clone());
         blocking(move || import(&saved, &omit)).await
+    });
+    Ok(Given {
+        by_manifest: true,
+        ..given.await?
     })
-    .await
 }
 
 fn blobs_of_containerd() -> Result<BTreeSet<Digest>, EngineLoadError> {
@@ -335,6 +351,7 @@ async fn give_without(
         sent_bytes,
         layers_sent: layers.saturating_sub(layers_kept),
         layers_kept,
+        by_manifest: false,
     })
 }
 

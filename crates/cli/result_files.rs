@@ -45,6 +45,15 @@ pub(crate) fn image_id(outcome: &BuildOutcome) -> Option<&str> {
         .map(rbuild_oci::Digest::as_str)
 }
 
+/// Leaves the manifest's digest as the only id: that of an engine that knows images by it (buildx's
+/// `prefer-image-digest`).
+pub(crate) fn forget_config(outcome: &mut BuildOutcome) {
+    if outcome.manifest_digest.is_some() {
+        outcome.config_digest = None;
+        outcome.metadata.remove("containerimage.config.digest");
+    }
+}
+
 /// Removes a stale image id.
 pub(crate) fn remove_iidfile(path: &Path) -> Result<(), ResultFileError> {
     match fs::remove_file(path) {

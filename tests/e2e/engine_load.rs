@@ -26,7 +26,15 @@ fn privileged_docker_is_given_what_it_does_not_have_and_runs_it() {
     fs::create_dir(&room).unwrap();
     let engine = DockerEngine::start(&room);
     let load = format!("--load={}", engine.address());
-    let build = |tag: &str| fixture.build().args([&*load, "-t", tag]).ok();
+    let iid = fixture.home.work().join("iid");
+    let build = |tag: &str| {
+        let build = fixture.build().args([&*load, "-t", tag]).arg("--iidfile");
+        build.arg(&iid).ok()
+    };
+    let ids = |name: &str| {
+        let listed = engine.docker(["images", "--no-trunc", "-q", name]).ok();
+        (fs::read_to_string(&iid).unwrap(), listed.stdout_text())
+    };
     let run = |name: &str| {
         let args = ["run", "--rm", "--network=none", name];
         engine.docker(args).run().stdout_text()
@@ -34,6 +42,8 @@ fn privileged_docker_is_given_what_it_does_not_have_and_runs_it() {
     let first = build("example.invalid/app:1");
     assert!(first.stderr.contains("2 of 2 layers"), "{first}");
     assert_eq!(run("example.invalid/app:1"), "first");
+    let (told, found) = ids("example.invalid/app:1");
+    assert_eq!(told, found, "the engine answers to the id of --iidfile");
     let again = build("example.invalid/app:1");
     assert!(again.stderr.contains("has the image already"), "{again}");
     // A new name of what it has is a name.
@@ -90,14 +100,23 @@ fn privileged_containerd_is_given_what_it_does_not_have() {
         assert!(Instant::now() < deadline, "containerd does not come up");
         std::thread::sleep(Duration::from_millis(100));
     }
+    let iid = fixture.home.work().join("iid");
     let build = |tag: &str| {
-        let build = fixture.build().args(["--load=containerd", "-t", tag]);
-        build.env("CONTAINERD_ADDRESS", at("c.sock")).ok()
+        let build = fixture
+            .build()
+            .args(["--load=containerd", "-t", tag])
+            .arg("--iidfile");
+        build.arg(&iid).env("CONTAINERD_ADDRESS", at("c.sock")).ok()
     };
     let first = build("example.invalid/app:1");
     assert!(first.stderr.contains("2 of 2 layers"), "{first}");
-    let listed = ctr(&["images", "ls", "-q"]).ok().stdout_text();
-    assert!(listed.contains("example.invalid/app:1"), "{listed}");
+    let listed = ctr(&["images", "ls"]).ok().stdout_text();
+    let told = fs::read_to_string(&iid).unwrap();
+    let line = listed.lines().find(|line| line.contains("example.invalid/app:1"));
+    assert!(
+        line.is_some_and(|line| line.contains(&told)),
+        "containerd knows no configs: {told}\n{listed}"
+    );
     fixture.context.file("a", "second\n");
     let second = build("example.invalid/app:2");
     assert!(second.stderr.contains("1 of 2 layers"), "{second}");
@@ -134,10 +153,12 @@ fn privileged_podman_is_given_what_it_does_not_have() {
         assert!(Instant::now() < deadline, "podman does not come up");
         std::thread::sleep(Duration::from_millis(100));
     }
+    let iid = fixture.home.work().join("iid");
     let build = || {
         let build = fixture
             .build()
-            .args(["--load=podman", "-t", "example.invalid/app:1"]);
+            .args(["--load=podman", "-t", "example.invalid/app:1", "--iidfile"])
+            .arg(&iid);
         build.env("CONTAINER_HOST", &socket).ok()
     };
     let first = build();
@@ -146,6 +167,8 @@ fn privileged_podman_is_given_what_it_does_not_have() {
     assert!(again.stderr.contains("has the image already"), "{again}");
     service.signal(Signal::TERM);
     drop(service.wait());
+    let listed = podman(&["images", "--no-trunc", "-q", "example.invalid/app:1"]).ok();
+    assert_eq!(listed.stdout_text(), fs::read_to_string(&iid).unwrap());
     // What it has is what was built.
     let id = podman(&["create", "example.invalid/app:1"]).ok().stdout_text();
     podman(&["cp", &format!("{id}:/a"), &at("a")]).ok();

@@ -21,6 +21,18 @@ fn layers_count_as_known_from_the_bottom_only() {
     assert_eq!(common(&config, &[chain(&["a", "b", "c", "d"])]), 3);
 }
 
+#[test]
+fn an_engine_says_whether_its_images_are_in_containerd() {
+    let on = serde_json::json!({"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]});
+    assert!(is_on_containerd(&on));
+    for info in [
+        serde_json::json!({"DriverStatus": [["Backing Filesystem", "extfs"]]}),
+        serde_json::json!({}),
+    ] {
+        assert!(!is_on_containerd(&info));
+    }
+}
+
 #[tokio::test]
 async fn a_socket_where_nobody_listens_is_named() {
     let room = tempfile::tempdir().unwrap();

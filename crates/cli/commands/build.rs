@@ -83,7 +83,7 @@ pub(super) fn build(
         let coloured = env.is_coloured();
         let _unwritten = write_warnings(&warnings, debug, coloured, &mut env.stderr);
     }
-    let outcome = match done? {
+    let mut outcome = match done? {
         Done::Built(outcome) => outcome,
         Done::Answered(question, answer) => {
             if let Some(path) = &high.metadata_file {
@@ -94,7 +94,10 @@ pub(super) fn build(
         }
     };
     if let Some(target) = &high.load_into {
-        give(engine.as_ref(), target, &outcome, silent, env)?;
+        let by_manifest = give(engine.as_ref(), target, &outcome, silent, env)?;
+        if by_manifest {
+            result_files::forget_config(&mut outcome);
+        }
     }
     files(high.iidfile.as_deref(), high.metadata_file.as_deref(), &outcome)?;
     if let Some(id) = result_files::image_id(&outcome).filter(|_| high.print_id) {
@@ -104,21 +107,22 @@ pub(super) fn build(
     Ok(Some(outcome))
 }
 
-/// Gives the image to another engine, under its names or, without any, by its id.
+/// Gives the image to another engine, under its names or, without any, by its id. Whether the engine knows it by its
+/// manifest's digest.
 fn give(
     engine: &dyn Engine,
     target: &EngineTarget,
     outcome: &BuildOutcome,
     silent: bool,
     env: &mut Env,
-) -> Result<(), CommandError> {
+) -> Result<bool, CommandError> {
     let mut images = outcome.names.clone();
     if images.is_empty() {
         images.extend(result_files::image_id(outcome).map(str::to_owned));
     }
     let given = engine.give(&images, target)?;
     if silent {
-        return Ok(());
+        return Ok(given.by_manifest);
     }
     let layers = given.layers_sent + given.layers_kept;
     let text = match given.sent_bytes {
@@ -131,7 +135,7 @@ fn give(
     };
     // What is only told need not be told.
     let _unwritten = writeln!(env.stderr, "{text}");
-    Ok(())
+    Ok(given.by_manifest)
 }
 
 fn files(

@@ -159,6 +159,7 @@ impl Engine for Rc<RefCell<Fake>> {
             sent_bytes: 1500,
             layers_sent: 1,
             layers_kept: 2,
+            by_manifest: false,
         })
     }
 
