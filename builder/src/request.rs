@@ -265,6 +265,8 @@ pub struct Output {
     pub rewrite_timestamp: bool,
     /// `local` and `tar`: a directory for each platform; only where there are several if absent.
     pub platform_split: Option<bool>,
+    /// `local`: what the directory holds and the result does not is removed (`mode=delete`).
+    pub delete_extra: bool,
     /// Annotations of images and indexes, by platform.
     pub annotations: Annotations,
     /// Attestations are artifacts that refer to their image; only with OCI media types.
@@ -297,6 +299,7 @@ impl Output {
             oci_mediatypes: true,
             rewrite_timestamp: false,
             platform_split: None,
+            delete_extra: false,
             annotations: Annotations::new(),
             oci_artifact: true,
             attestation_prefix: String::new(),

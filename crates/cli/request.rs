@@ -74,6 +74,12 @@ pub(crate) enum UsageError {
     /// A flag or value that is recognised but not served.
     #[error("not supported yet: {0}")]
     NotSupported(String),
+    /// A way to fill a directory that there is not.
+    #[error("invalid local exporter mode {0:?}")]
+    LocalMode(String),
+    /// A directory whose files are not to be removed just so.
+    #[error("local output mode=delete for destination {0:?} requires --allow=buildx.local.delete")]
+    LocalDelete(PathBuf),
     /// An annotation of an output, and what is wrong with it.
     #[error("invalid annotation {0:?}: {1}")]
     Annotation(String, String),
@@ -453,8 +459,8 @@ fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, DeviceGrants, Option
         match name.as_str() {
             "network.host" => granted.push(Entitlement::NetworkHost),
             "security.insecure" => granted.push(Entitlement::SecurityInsecure),
-            // It allows an output that is refused anyway.
-            "buildx.local.delete" => {}
+            // Outputs ask for it.
+            outputs::LOCAL_DELETE => {}
             name if name == "device" || name.starts_with("device=") => {
                 let rest = name.strip_prefix("device=").unwrap_or_default();
                 devices.add(rest).map_err(UsageError::Device)?;

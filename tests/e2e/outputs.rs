@@ -428,6 +428,132 @@ fn one_layer_is_packed_once_for_all_outputs() {
     );
 }
 
+/// `mode=delete`: what the directory holds besides goes, below the directory the command runs in, or where it is allowed.
+#[test]
+fn a_directory_may_be_made_to_hold_the_result_and_nothing_else() {
+    let fixture = Fixture::new("FROM scratch\nARG TARGETARCH\nCOPY a /kept/a\nCOPY a /$TARGETARCH\n");
+    fixture.context.file("a", "a\n");
+    let here = fixture.home.work().join("here");
+    let (out, apart) = (here.join("out"), fixture.home.work().join("apart"));
+    let fill = || {
+        for dir in ["kept/deep/er", "gone/deep"] {
+            fs::create_dir_all(out.join(dir)).unwrap();
+        }
+        fs::create_dir_all(&apart).unwrap();
+        for file in ["kept/other", "kept/deep/er/x", "gone/deep/y", "z"] {
+            fs::write(out.join(file), "old\n").unwrap();
+        }
+        fs::write(apart.join("mine"), "mine\n").unwrap();
+        if out.join("link").symlink_metadata().is_err() {
+            std::os::unix::fs::symlink(&apart, out.join("link")).unwrap();
+        }
+    };
+    let names = || {
+        let mut found = BTreeMap::new();
+        walk(&out, &out, &mut found);
+        found.into_keys().collect::<Vec<_>>()
+    };
+    let build = |dest: &str, more: &[&str]| {
+        let output = format!("--output=type=local,dest={dest},mode=delete");
+        let build = fixture.build().current_dir(&here).arg(output);
+        build.args(more.iter().copied())
+    };
+    fill();
+    // Without being asked to nothing is removed.
+    fixture.build().arg("-o").arg(&out).ok();
+    assert!(names().contains(&"gone/deep/y".to_owned()), "{:?}", names());
+    build("out", &["--platform=linux/amd64"]).ok();
+    assert_eq!(names(), ["amd64", "kept", "kept/a"]);
+    assert_eq!(
+        fs::read_to_string(apart.join("mine")).unwrap(),
+        "mine\n",
+        "links are not followed"
+    );
+    // Several platforms: their directories are what is wanted.
+    fill();
+    build("out", &["--platform=linux/amd64,linux/arm64"]).ok();
+    let kept = names();
+    let tops: Vec<&String> = kept.iter().filter(|name| !name.contains('/')).collect();
+    assert_eq!(tops, ["linux_amd64", "linux_arm64"], "{kept:?}");
+    // Not the directory itself, nothing beside it, and nothing behind a link; all of it for who allows it.
+    fill();
+    std::os::unix::fs::symlink(&apart, here.join("leads-away")).unwrap();
+    let beside = apart.display().to_string();
+    for dest in [".", "../apart", "leads-away", "leads-away/new", beside.as_str()] {
+        build(dest, &[])
+            .fails()
+            .says("requires --allow=buildx.local.delete");
+        assert!(apart.join("mine").exists() && out.join("z").exists(), "{dest}");
+    }
+    build("../apart", &["--allow=buildx.local.delete"]).ok();
+    assert!(!apart.join("mine").exists());
+    // What fails before there is a result removes nothing.
+    fixture.context.dockerfile("FROM scratch\nCOPY missing /\n");
+    build("out", &[]).fails();
+    assert!(out.join("z").exists());
+}
+
+/// Forms that differ are packed once each, and a build that is repeated sends and packs nothing.
+#[test]
+fn each_form_of_a_layer_is_packed_once_and_sent_once() {
+    let registry = rbuild_testkit::registry::TestRegistry::start();
+    let fixture = Fixture::new("FROM scratch AS one\nCOPY a /a\nFROM one\nCOPY b /b\n");
+    for name in ["a", "b"] {
+        fixture
+            .context
+            .file(name, rbuild_testkit::context::noise(2 << 20));
+    }
+    let work = fixture.home.work();
+    let build = || {
+        let forms = ["gzip", "zstd"].into_iter().flat_map(|form| {
+            let (image, cache) = (
+                registry.reference(&format!("app:{form}")),
+                registry.reference(&format!("cache:{form}")),
+            );
+            [
+                format!("--output=type=image,push=true,name={image},compression={form}"),
+                format!(
+                    "--output=type=oci,compression={form},dest={}",
+                    work.join(form).display()
+                ),
+                format!(
+                    "--cache-to=type=registry,mode=max,ref={cache},compression={form},force-compression=true"
+                ),
+            ]
+        });
+        fixture.build().args(forms).ok()
+    };
+    let large = || -> Vec<(String, u64, std::time::SystemTime)> {
+        let blobs = fs::read_dir(fixture.home.store().join("blobs/sha256")).unwrap();
+        let blobs = blobs.map(|blob| blob.unwrap());
+        let of = |blob: fs::DirEntry| {
+            let metadata = blob.metadata().unwrap();
+            let name = blob.file_name().into_string().unwrap();
+            (name, metadata.len(), metadata.modified().unwrap())
+        };
+        let mut large: Vec<_> = blobs.map(of).filter(|(_, size, _)| *size > 1 << 20).collect();
+        large.sort();
+        large
+    };
+    let sent = || {
+        let requests = registry.requests();
+        let large = requests.iter().filter(|request| request.body_len > 1 << 20);
+        (large.count(), registry.count("POST", "/blobs/uploads/"))
+    };
+    build();
+    let packed = large();
+    assert_eq!(packed.len(), 4, "two layers in two forms: {packed:?}");
+    let (bodies, _) = sent();
+    assert_eq!(
+        bodies, 4,
+        "the caches' blobs are mounted from the images' or the other way about"
+    );
+    registry.clear_requests();
+    build();
+    assert_eq!(large(), packed, "nothing is packed again");
+    assert_eq!(sent(), (0, 0), "nothing is sent that is there");
+}
+
 #[test]
 fn label_and_target_and_build_arg_of_the_command_line() {
     let fixture = Fixture::new("FROM busybox AS first\nARG A\nLABEL a=$A\nFROM first\nRUN false\n");

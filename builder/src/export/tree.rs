@@ -1,8 +1,10 @@
 //! The root file system itself: as a directory (`-o type=local`, `-o DIR`) or as one tar (`-o type=tar`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,8 +12,9 @@ use rbuild_fileops::{CopyError, Owner, SourceTree};
 use rbuild_graph::{CopyAction, FileTime};
 use rbuild_layer::{DevicePolicy, ExportedXattrs, WriteError, WriteOptions};
 use rbuild_oci::Timestamp;
-use rbuild_sys::{RootFd, RootFdError, TreeError, walk_tree};
+use rbuild_sys::{RootFd, RootFdError, TreeError, remove_tree, walk_tree};
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use super::attested_tree::{AttestedTree, AttestedTreeError, attested};
 use super::destination::{DestinationError, Writer};
@@ -97,11 +100,24 @@ pub async fn to_place(
     let mut seen = Seen::default();
     match destination {
         TreeDestination::Dir(dir) => {
+            let mut trees = Vec::new();
+            let mut wanted = Wanted::default();
             for named in named(result, output.platform_split) {
                 let tree = named.tree(job, output).await?;
                 seen.add(&named, tree.root())?;
-                let dest = named.directory.map_or_else(|| dir.clone(), |name| dir.join(name));
-                to_directory(job, tree, &dest, named.part.subject.epoch).await?;
+                if output.delete_extra {
+                    wanted.add(named.directory.as_deref(), tree.root())?;
+                }
+                trees.push((named.directory, tree, named.part.subject.epoch));
+            }
+            if output.delete_extra {
+                // Before anything is copied: the times of directories are then those of the result.
+                let dir = dir.clone();
+                blocking(move || wanted.remove_others(&dir)).await?;
+            }
+            for (name, tree, epoch) in trees {
+                let dest = name.map_or_else(|| dir.clone(), |name| dir.join(name));
+                to_directory(job, tree, &dest, epoch).await?;
             }
             Ok(())
         }
@@ -146,6 +162,52 @@ impl Seen {
                 None => Ok(path + "/"),
             }
         })
+    }
+}
+
+/// Every path of the results that go to one directory.
+#[derive(Default)]
+struct Wanted(HashSet<Vec<u8>>);
+
+impl Wanted {
+    fn add(&mut self, directory: Option<&str>, root: &RootFd) -> Result<(), TreeExportError> {
+        let above = directory.map_or_else(Vec::new, |name| [name.as_bytes(), b"/"].concat());
+        if let Some(name) = directory {
+            self.0.insert(name.as_bytes().to_vec());
+        }
+        walk_tree(root.as_fd(), above, |above, entry| {
+            let path = [above, entry.name.as_bytes()].concat();
+            self.0.insert(path.clone());
+            Ok::<_, TreeExportError>([path.as_slice(), b"/"].concat())
+        })
+    }
+
+    /// Removes what `dir` holds besides. Links are removed and not followed, and where something is mounted nothing is.
+    fn remove_others(&self, dir: &Path) -> Result<(), TreeExportError> {
+        let root = match RootFd::open(dir) {
+            Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(()),
+            opened => opened?,
+        };
+        let mut others = Vec::new();
+        // Nothing stands for what is in a directory that goes as a whole.
+        walk_tree(
+            root.as_fd(),
+            Some(Vec::new()),
+            |above: &Option<Vec<u8>>, entry| {
+                let Some(above) = above else { return Ok(None) };
+                let path = [above, entry.name.as_bytes()].concat();
+                if self.0.contains(&path) {
+                    return Ok(Some([path.as_slice(), b"/"].concat()));
+                }
+                others.push(path);
+                Ok::<_, TreeExportError>(None)
+            },
+        )?;
+        for path in others {
+            let (parent, name) = root.parent(Path::new(OsStr::from_bytes(&path)))?;
+            remove_tree(parent.as_fd(), &name, None)?;
+        }
+        Ok(())
     }
 }
 

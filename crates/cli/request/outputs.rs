@@ -21,8 +21,11 @@ use crate::args::{LoadTo, LowBuild};
 /// Attributes without effect on what rbuild writes: it always keeps what it stores.
 const NO_EFFECT: [&str; 3] = ["buildinfo", "buildinfo-attrs", "unpack"];
 
+/// What `--allow` says of [`Output::delete_extra`].
+pub(super) const LOCAL_DELETE: &str = "buildx.local.delete";
+
 /// Attributes that ask for something unless they have this value.
-const NOT_SERVED: [(&str, &str); 2] = [("prefer-nondist-layers", "false"), ("mode", "copy")];
+const NOT_SERVED: [(&str, &str); 1] = [("prefer-nondist-layers", "false")];
 
 /// Attributes of images, which say nothing of files.
 const OF_IMAGES: [&str; 10] = [
@@ -74,6 +77,7 @@ pub(super) fn of(
             return Err(UsageError::IidfileWithoutImage);
         }
         let output = output(entry, has_tags, is_index, warnings)?;
+        deletion_allowed(&output, &low.allow)?;
         if writes_stdout(&output.kind) {
             if std::mem::replace(&mut stdout_used, true) {
                 return Err(UsageError::StdoutTwice);
@@ -154,6 +158,7 @@ fn output(
     output.epoch = epoch(&mut entry)?;
     in_store(&mut entry, &mut output)?;
     output.platform_split = entry.take_bool("platform-split")?;
+    mode(&mut entry, &mut output, warnings)?;
     // Tags take the place of names, as in buildx.
     let names = entry.attrs.remove("name").unwrap_or_default();
     if !has_tags {
@@ -188,6 +193,59 @@ fn output(
         }
     }
     Ok(output)
+}
+
+/// Whether a directory keeps what else it holds (`client/exporters.go`).
+fn mode(entry: &mut ExportEntry, output: &mut Output, warnings: &mut Vec<String>) -> Result<(), UsageError> {
+    let Some(mode) = entry.attrs.remove("mode") else {
+        return Ok(());
+    };
+    let delete = match mode.trim().to_lowercase().as_str() {
+        "" | "copy" => false,
+        "delete" => true,
+        _ => return Err(UsageError::LocalMode(mode)),
+    };
+    output.delete_extra = delete && matches!(output.kind, OutputKind::Local(_));
+    if output.delete_extra != delete {
+        warnings.push(inert("mode", &entry.kind));
+    }
+    Ok(())
+}
+
+/// Files are removed below the directory the command runs in, and elsewhere for those who allow that
+/// (`buildx/build/opt.go`).
+fn deletion_allowed(output: &Output, allowed: &[String]) -> Result<(), UsageError> {
+    match &output.kind {
+        OutputKind::Local(TreeDestination::Dir(dir))
+            if output.delete_extra
+                && !allowed.iter().any(|name| name == LOCAL_DELETE)
+                && !is_below_here(dir) =>
+        {
+            Err(UsageError::LocalDelete(dir.clone()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `dir` is strictly below the current directory, links resolved as far as there are any.
+fn is_below_here(dir: &Path) -> bool {
+    let Ok(here) = Path::new(".").canonicalize() else {
+        return false;
+    };
+    let dir = here.join(dir);
+    let (mut known, mut missing) = (dir.as_path(), Vec::new());
+    let found = loop {
+        if let Ok(found) = known.canonicalize() {
+            break found;
+        }
+        let (Some(name), Some(parent)) = (known.file_name(), known.parent()) else {
+            return false;
+        };
+        missing.push(name);
+        known = parent;
+    };
+    let resolved = missing.iter().rev().fold(found, |path, name| path.join(name));
+    resolved != here && resolved.starts_with(&here)
 }
 
 /// Takes out attributes that are known, and not of this kind of output.

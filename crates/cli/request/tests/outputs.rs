@@ -179,8 +179,20 @@ fn outputs_that_are_refused() {
             "not supported yet: output attribute compression=estargz",
         ),
         (
-            vec!["-o", "type=local,dest=d,mode=delete", "."],
-            "not supported yet: output attribute mode=delete",
+            vec!["-o", "type=local,dest=d,mode=mirror", "."],
+            "invalid local exporter mode \"mirror\"",
+        ),
+        (
+            vec!["-o", "type=local,dest=/d,mode=delete", "."],
+            "local output mode=delete for destination \"/d\" requires --allow=buildx.local.delete",
+        ),
+        (
+            vec!["-o", "type=local,dest=.,mode=delete", "."],
+            "local output mode=delete for destination \".\" requires --allow=buildx.local.delete",
+        ),
+        (
+            vec!["-o", "type=local,dest=d/../../x,mode=delete", "."],
+            "local output mode=delete for destination \"d/../../x\" requires --allow=buildx.local.delete",
         ),
         (
             vec!["-o", "type=image,prefer-nondist-layers=true", "."],
