@@ -14,6 +14,7 @@ mod cache;
 mod cache_keys;
 mod cache_services;
 mod cache_transfer;
+mod choice;
 mod chroot;
 mod created;
 mod daemon;

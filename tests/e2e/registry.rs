@@ -239,11 +239,12 @@ fn a_push_cut_at_any_byte_can_be_repeated() {
             .map(|limit| {
                 let (registry, fixture) = (&registry, &fixture);
                 scope.spawn(move || {
-                    let broken = format!("{}/cut:{limit}", cut(&registry.host(), limit));
+                    // A repository each: what one of them has pushed whole is there for the others.
+                    let broken = format!("{}/cut-{limit}:1", cut(&registry.host(), limit));
                     fixture.build().args(["-t", &broken]).ok();
                     let failed = fixture.rbuild(["push", &broken]).fails();
                     assert_eq!(failed.status.code(), Some(3), "{limit}: {failed}");
-                    let whole = format!("{}/cut:{limit}", registry.host());
+                    let whole = format!("{}/cut-{limit}:1", registry.host());
                     fixture.rbuild(["tag", &broken, &whole]).ok();
                     fixture.rbuild(["push", &whole]).ok();
                     whole

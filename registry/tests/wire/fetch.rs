@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use rbuild_registry::{
-    Client, ClientOptions, Credentials, FetchError, RegistryConfig, RegistryError, UrlHead, UrlRequest,
-    UrlSink,
+    Client, ClientOptions, Credentials, ErrorClass, FetchError, RegistryConfig, RegistryError, UrlHead,
+    UrlRequest, UrlSink,
 };
 use rbuild_testkit::web::{Manner, Page, WebServer};
 
@@ -237,6 +237,29 @@ async fn row36_bodies_have_a_limit_in_size_and_in_patience() {
         .await
         .expect_err("too slow");
     assert!(matches!(error, FetchError::TooSlow { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn row36_headers_have_a_limit() {
+    let server = WebServer::start();
+    server.put(
+        "/tag",
+        Page::of("x").header("ETag", &format!("\"{}\"", "e".repeat(1 << 20))),
+    );
+    let error = get(&server, "/tag", &mut Kept::default())
+        .await
+        .expect_err("a megabyte of a header");
+    assert!(
+        matches!(&error, FetchError::Transport(inner) if inner.class() == ErrorClass::Network),
+        "{error}"
+    );
+    server.put(
+        "/twin",
+        Page::of("x").header("ETag", &format!("\"{}\"", "e".repeat(1 << 10))),
+    );
+    get(&server, "/twin", &mut Kept::default())
+        .await
+        .expect("a kilobyte");
 }
 
 #[tokio::test]

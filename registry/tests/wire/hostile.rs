@@ -23,6 +23,7 @@ async fn row31_digest_headers_are_parsed() {
     for bad in [
         "sha256:../../../../canary/x".to_owned(),
         format!("sha256:{}", &hex[1..]),
+        format!("sha256:{hex}a"),
         format!("sha256:{}", hex.to_uppercase()),
         format!("sha256:{}%2f", &hex[3..]),
         "md5:d41d8cd98f00b204e9800998ecf8427e".to_owned(),

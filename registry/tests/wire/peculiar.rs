@@ -1,6 +1,6 @@
 //! Registries as they are: what some do that the specification does not say, or says in a corner.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rbuild_oci::media_type::OCI_LAYER;
 use rbuild_oci::{Descriptor, Reference};
 use rbuild_registry::{
-    BlobSource, Client, ClientOptions, Credentials, ErrorClass, PushBlobOptions, PushedBlob, RegistryConfig,
-    RegistryError,
+    BlobSink, BlobSource, Client, ClientOptions, Credentials, ErrorClass, PushBlobOptions, PushedBlob,
+    RegistryConfig, RegistryError,
 };
 use rbuild_testkit::registry::{Fault, FaultAction, ImageSpec, RegistryAuth, TestRegistry};
 
@@ -269,8 +269,8 @@ async fn a_pushed_manifest_needs_no_answer_but_success() {
     }
 }
 
-/// Answers every request with `head` and then a byte at a time, for ever.
-fn dripping(head: &'static str) -> String {
+/// Answers every request with `head` and then `chunk` after `chunk`, with a pause, for ever.
+fn endless(head: &'static str, chunk: &'static [u8], pause: Duration) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let host = listener.local_addr().expect("bound").to_string();
     std::thread::spawn(move || {
@@ -278,12 +278,14 @@ fn dripping(head: &'static str) -> String {
             let Ok(mut stream) = stream else { return };
             std::thread::spawn(move || {
                 let mut request = [0; 4096];
-                let mut write = || -> std::io::Result<()> {
+                let mut write = || -> io::Result<()> {
                     stream.read(&mut request).map(drop)?;
                     stream.write_all(head.as_bytes())?;
                     loop {
-                        stream.write_all(b"1\r\nx\r\n")?;
-                        std::thread::sleep(Duration::from_millis(20));
+                        write!(stream, "{:x}\r\n", chunk.len())?;
+                        stream.write_all(chunk)?;
+                        stream.write_all(b"\r\n")?;
+                        std::thread::sleep(pause);
                     }
                 };
                 // Until the client has had enough.
@@ -296,7 +298,8 @@ fn dripping(head: &'static str) -> String {
 
 #[tokio::test]
 async fn row36_an_error_that_never_ends_is_shown_as_far_as_it_came() {
-    let host = dripping("HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let host = endless(head, b"x", Duration::from_millis(20));
     let limited = ClientOptions {
         idle_timeout: Duration::from_millis(400),
         ..options()
@@ -309,4 +312,55 @@ async fn row36_an_error_that_never_ends_is_shown_as_far_as_it_came() {
         .expect_err("404");
     assert_eq!(error.class(), ErrorClass::NotFound, "{error}");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// Keeps what it is given, and knows how much that was at most.
+#[derive(Default)]
+struct Counted {
+    held: u64,
+    most: u64,
+}
+
+impl BlobSink for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.held += bytes.len() as u64;
+        self.most = self.most.max(self.held);
+        Ok(())
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.held = 0;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn row32_what_never_ends_is_read_up_to_its_size() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let host = endless(head, &[b'x'; 1000], Duration::ZERO);
+    let name = Reference::parse(&format!("{host}/a:1")).expect("a reference");
+    let layer = Descriptor::of(OCI_LAYER, &[b'x'; 4500]);
+    let mut sink = Counted::default();
+    let error = client()
+        .fetch_blob_to(&name, &layer, &mut sink, &quiet())
+        .await
+        .expect_err("it is longer than its descriptor says");
+    assert!(matches!(error, RegistryError::WrongSize { .. }), "{error}");
+    assert!((1..=4500).contains(&sink.most), "{} bytes", sink.most);
+    assert_eq!(sink.held, 0, "what came is thrown away");
+    // A manifest, too: as far as one may be long, or as its descriptor says.
+    let error = client()
+        .manifest(&name)
+        .await
+        .expect_err("no manifest is so long");
+    assert!(matches!(error, RegistryError::WrongSize { .. }), "{error}");
+    let manifest = Descriptor::of(rbuild_oci::media_type::OCI_MANIFEST, &[b'x'; 300]);
+    let error = client()
+        .manifest_of(&name, &manifest)
+        .await
+        .expect_err("nor that one");
+    assert!(
+        matches!(error, RegistryError::WrongSize { expected: 300, .. }),
+        "{error}"
+    );
 }
