@@ -176,6 +176,9 @@ pub async fn all(
         };
         let mut reporter = Reporter::internal(&job.sink, title);
         reporter.start(None);
+        for warning in &export.output.warnings {
+            reporter.warn(warning.clone(), Vec::new(), String::new(), None);
+        }
         let own = with_epoch(result, export.output.epoch);
         match one(job, own.as_ref().unwrap_or(result), &export, &reporter, outcome).await {
             Ok(()) => reporter.done(),

@@ -283,6 +283,8 @@ pub struct Output {
     pub dangling: Option<Dangling>,
     /// No time of this output is later, whatever the build says (`source-date-epoch`).
     pub epoch: Epoch,
+    /// What is not done as it was asked for, told where the output is shown.
+    pub warnings: Vec<String>,
 }
 
 impl Output {
@@ -307,6 +309,7 @@ impl Output {
             name_canonical: false,
             dangling: None,
             epoch: Epoch::Unset,
+            warnings: Vec::new(),
         }
     }
 }

@@ -86,6 +86,35 @@ fn names(tar: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// BuildKit's clients may ask for it; what they get is no eStargz layer, and they are told.
+#[test]
+fn privileged_layers_in_a_form_that_is_not_written_are_gzip_and_told() {
+    let Some(through) = Through::start("FROM scratch\nCOPY a /a\n") else {
+        return;
+    };
+    through.file("a", "text");
+    let dest = through.at("image.tar");
+    let build = |compression: &str| {
+        let output = format!(
+            "--output=type=oci,dest={},compression={compression}",
+            dest.display()
+        );
+        text(&through.ok(&[&output]).stderr)
+    };
+    let shown = build("estargz");
+    assert!(shown.contains("compression=estargz is not supported"), "{shown}");
+    let image = rbuild_testkit::image::OciLayout::open(&dest)
+        .unwrap()
+        .image()
+        .unwrap();
+    let layer = &image.manifest["layers"][0];
+    assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    let annotations = layer["annotations"].to_string();
+    assert!(!annotations.contains("stargz"), "{annotations}");
+    let shown = build("gzip");
+    assert!(!shown.contains("not supported"), "{shown}");
+}
+
 #[test]
 fn privileged_directories_are_sent_and_results_come_back() {
     let Some(through) = Through::start("FROM scratch AS some\nCOPY a /a\nFROM scratch\nCOPY . /all/\n")

@@ -128,6 +128,9 @@ fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
     planned
 }
 
+/// What is told of layers that are wanted in a form that is not written.
+const ESTARGZ: &str = "compression=estargz is not supported: layers are gzip, without a table of contents";
+
 fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Planned {
     let level = options.compression.level;
     let metadata = std::mem::take(&mut options.metadata).into_iter();
@@ -139,7 +142,6 @@ fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Plann
             names: options.names().map(str::to_owned).collect(),
             compression: match options.compression.kind {
                 CompressionKind::Uncompressed => LayerCompression::Uncompressed,
-                // An estargz layer is a gzip layer with a table of contents that nobody has to read.
                 CompressionKind::Gzip | CompressionKind::EStargz => LayerCompression::Gzip,
                 CompressionKind::Zstd => LayerCompression::Zstd,
             },
@@ -151,6 +153,11 @@ fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Plann
             annotations: options.annotations,
             oci_artifact: options.oci_artifact.unwrap_or(true),
             inline_attestations: options.inline_attestations,
+            // Such a layer is one of gzip with a table of contents, which nobody has to read.
+            warnings: (options.compression.kind == CompressionKind::EStargz)
+                .then(|| ESTARGZ.to_owned())
+                .into_iter()
+                .collect(),
             ..Output::new(kind)
         },
     }
