@@ -147,4 +147,11 @@ fn of_several_outputs_the_last_one_is_told() {
     assert_ne!(digests[0], digests[1]);
     assert_eq!(metadata[DIGEST], *digests[1]);
     assert_eq!(metadata[CONFIG], *iid);
+    // An archive without the attestation that images have: then an index is the last, and it has no config.
+    let image = "--output=type=image,name=example.invalid/app:1";
+    let (iid, metadata) = site.build(&[&outputs[0], image, "--provenance=mode=min,inline-only=true"]);
+    let media_type = &metadata["containerimage.descriptor"]["mediaType"];
+    assert_eq!(media_type, "application/vnd.oci.image.index.v1+json");
+    assert_eq!(metadata[DIGEST], *iid);
+    assert_eq!(metadata[CONFIG], Value::Null, "the archive's is no part of it");
 }
