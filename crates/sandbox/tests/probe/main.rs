@@ -4,6 +4,7 @@
 //! `sandbox-probe run PLAN.json` runs a plan; output goes to its own, the outcome to the last line of standard error.
 //! `sandbox-probe join PLAN.json` has its process join a sandbox whose first process sleeps at a terminal.
 //! `sandbox-probe connect NAME` tells whether a listener at an abstract socket, and one made by itself, can be reached.
+//! `sandbox-probe host SCRIPT` has a program of the host run a script, on no rung.
 //! `PROBE_RUNG` names the rung of the ladder to stand on. Without root rights it enters a user namespace first, as rbuild does.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "a test program that reports to its tests")]
@@ -48,6 +49,17 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mode = args.next().unwrap_or_default();
     if mode == "connect" {
         return connect(args.next().unwrap_or_default().as_encoded_bytes());
+    }
+    if mode == "host" {
+        let script = args.next().unwrap_or_default();
+        let sandbox = Sandbox::new()?;
+        let mut command = sandbox.host_command("sh");
+        let status = command
+            .arg("-c")
+            .arg(script)
+            .env("PATH", "/usr/bin:/bin")
+            .status()?;
+        return Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(255))?));
     }
     if mode != "run" && mode != "bench" && mode != "join" {
         return Err("usage: sandbox-probe run PLAN.json | join PLAN.json | bench PLAN.json N".into());

@@ -1,11 +1,12 @@
 //! Programs of the host: what they are started with, and what is left of them.
 
-use std::process::Output;
+use std::io::Read as _;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rbuild_sandbox::CANNOT_START;
 
-use crate::fixture::sandbox;
+use crate::fixture::{probe, sandbox};
 
 fn sh(script: &str) -> Output {
     sandbox()
@@ -48,16 +49,59 @@ fn privileged_a_killed_program_takes_everything_with_it() {
         .host_command("sh")
         .args(["-c", "sleep 60 & echo ready; wait"])
         .env("PATH", "/usr/bin:/bin")
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut pipe = child.stdout.take().unwrap();
     let mut ready = [0; 6];
-    std::io::Read::read_exact(&mut pipe, &mut ready).unwrap();
+    pipe.read_exact(&mut ready).unwrap();
     let started = Instant::now();
     child.kill().unwrap();
     child.wait().unwrap();
-    let mut rest = Vec::new();
-    std::io::Read::read_to_end(&mut pipe, &mut rest).unwrap();
+    pipe.read_to_end(&mut Vec::new()).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+/// The same by a caller who can make no namespace.
+fn by_nobody(script: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65533", "--regid=65533", "--clear-groups", "--"])
+        .arg(probe())
+        .args(["host", script]);
+    command
+}
+
+#[test]
+fn privileged_without_namespaces_a_program_of_the_host_tells_its_end_too() {
+    let done = by_nobody("umask; test $$ -ne 1 && echo no namespace; echo err >&2; exit 7")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "0022\nno namespace\n");
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "err\n");
+    assert_eq!(done.status.code(), Some(7));
+    let killed = by_nobody("kill -9 $$").output().unwrap();
+    assert_eq!(killed.status.code(), Some(128 + 9));
+}
+
+#[test]
+fn privileged_without_namespaces_what_a_program_started_ends_with_it_and_with_its_caller() {
+    // In groups and sessions of their own, which nobody could be told to signal; each holds the pipe that is read.
+    let started = Instant::now();
+    let done = by_nobody("setsid sh -c 'sleep 60 & sleep 60' & sleep 60 & exit 0").output();
+    assert_eq!(done.unwrap().status.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(30));
+
+    let mut child = by_nobody("setsid sh -c 'sleep 60 & sleep 60' & echo ready; wait")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    let mut ready = [0; 6];
+    pipe.read_exact(&mut ready).unwrap();
+    let started = Instant::now();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    pipe.read_to_end(&mut Vec::new()).unwrap();
     assert!(started.elapsed() < Duration::from_secs(30));
 }
