@@ -10,7 +10,7 @@ use crate::e2e::fixture::Fixture;
 const STAGE: &str = "FROM busybox AS stage\nRUN mkdir -p /a /b && echo a > /a/f && echo b > /b/f && chown 3:4 /b/f\nFROM busybox AS other\nRUN mkdir /a && echo other > /a/f\n";
 
 /// Two texts in place of `@` that must not meet, and the instruction around them.
-type Pair = (&'static str, &'static str, &'static str);
+pub(crate) type Pair = (&'static str, &'static str, &'static str);
 
 /// The config's fields and the order and framing of words.
 const CONFIG: &[Pair] = &[
@@ -166,9 +166,13 @@ fn facts(image: &Image) -> (Value, Vec<(String, String)>) {
     )
 }
 
-/// Builds each text of each pair on one store, then again without its cache: the same files, config and layers.
 fn compared(pairs: &[Pair]) {
-    let fixture = Fixture::new("");
+    compared_on(&Fixture::new(""), None, pairs);
+}
+
+/// Builds each text of each pair on one store, then again without its cache: the same files, config and layers.
+#[track_caller]
+pub(crate) fn compared_on(fixture: &Fixture, rung: Option<&str>, pairs: &[Pair]) {
     let archive = rbuild_testkit::layout::LayerBuilder::new().file(
         "inside",
         rbuild_testkit::layout::Attributes::mode(0o644),
@@ -194,6 +198,7 @@ fn compared(pairs: &[Pair]) {
             fixture.context.settle();
             let args: Vec<&str> = [epoch, &secrets[0], &secrets[1]]
                 .into_iter()
+                .chain(rung)
                 .chain(more.iter().copied())
                 .collect();
             facts(&fixture.image(&args).1)

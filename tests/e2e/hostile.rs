@@ -4,6 +4,7 @@
 //! The canary directory lies on the same file system as the store and belongs to the user that builds.
 
 mod agents;
+mod archives;
 mod beyond;
 pub(crate) mod canary;
 mod contexts;
@@ -13,4 +14,7 @@ mod mounts;
 mod neighbours;
 mod passing;
 mod reaching;
+mod registries;
+mod repositories;
 mod steps;
+mod texts;

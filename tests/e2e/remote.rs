@@ -3,7 +3,7 @@
 mod addresses;
 mod context;
 mod epoch;
-mod git;
+pub(crate) mod git;
 mod http;
 pub(crate) mod ssh;
 mod told_git;

@@ -231,6 +231,19 @@ impl LayerBuilder {
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
     }
 
+    /// Adds blocks of another archive as they are.
+    #[must_use]
+    pub fn blocks(mut self, other: &[u8]) -> Self {
+        self.body(other);
+        self
+    }
+
+    /// The archive without the two zero blocks at its end.
+    #[must_use]
+    pub fn unfinished(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// The archive, with the two zero blocks at its end.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {

@@ -11,18 +11,18 @@ use rbuild_testkit::web::WebServer;
 use crate::e2e::fixture::Fixture;
 
 /// A repository that is filled commit by commit, with a time that does not move.
-pub(super) struct Repository {
+pub(crate) struct Repository {
     dir: PathBuf,
     home: PathBuf,
 }
 
 /// The time of every commit.
-pub(super) const TIME: u64 = 1_577_934_245;
+pub(crate) const TIME: u64 = 1_577_934_245;
 
 impl Repository {
     /// Makes `name.git` below `root`.
     #[track_caller]
-    pub(super) fn create(root: &Path, name: &str) -> Self {
+    pub(crate) fn create(root: &Path, name: &str) -> Self {
         Self::of_format(root, name, "sha1")
     }
 
@@ -39,13 +39,13 @@ impl Repository {
         repository
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Runs git here and gives what it printed.
     #[track_caller]
-    pub(super) fn git(&self, args: &[&str]) -> String {
+    pub(crate) fn git(&self, args: &[&str]) -> String {
         let date = format!("{TIME} +0000");
         RbuildCommand::new("git")
             .args(["-c", "protocol.file.allow=always", "-c", "commit.gpgsign=false"])
@@ -67,7 +67,7 @@ impl Repository {
 
     /// Writes a file; it is in the next commit.
     #[track_caller]
-    pub(super) fn file(&self, path: &str, text: &str) -> &Self {
+    pub(crate) fn file(&self, path: &str, text: &str) -> &Self {
         let path = self.dir.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -76,7 +76,7 @@ impl Repository {
 
     /// Makes a link; it is in the next commit.
     #[track_caller]
-    pub(super) fn link(&self, path: &str, target: impl AsRef<Path>) -> &Self {
+    pub(crate) fn link(&self, path: &str, target: impl AsRef<Path>) -> &Self {
         let path = self.dir.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         symlink(target, path).unwrap();
@@ -85,7 +85,7 @@ impl Repository {
 
     /// Commits what is there and gives the commit.
     #[track_caller]
-    pub(super) fn commit(&self) -> String {
+    pub(crate) fn commit(&self) -> String {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "--allow-empty", "-m", "c"]);
         self.git(&["rev-parse", "HEAD"])
@@ -93,14 +93,14 @@ impl Repository {
 }
 
 /// A server with one repository on it.
-struct Remote {
-    server: WebServer,
+pub(crate) struct Remote {
+    pub(crate) server: WebServer,
     root: tempfile::TempDir,
-    repository: Repository,
+    pub(crate) repository: Repository,
 }
 
 impl Remote {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let repository = Repository::create(root.path(), "r");
         let server = WebServer::start();
@@ -112,7 +112,7 @@ impl Remote {
         }
     }
 
-    fn url(&self, rest: &str) -> String {
+    pub(crate) fn url(&self, rest: &str) -> String {
         self.server.url(&format!("/git/r.git{rest}"))
     }
 

@@ -1,0 +1,179 @@
+//! Rows 44, 46, 49 and 50 on whole builds, on each rung: text that steers a terminal, keys that forget a field, rights that nobody
+//! gave, and a Dockerfile that does not end.
+
+use rbuild_testkit::command::Ran;
+
+use crate::e2e::cache_keys::{Pair, compared_on};
+use crate::e2e::hostile::canary::{Rung, Site};
+
+/// What a step prints: a title, the clipboard, an erased screen, another screen, C1, a direction mark, a line of another step, words
+/// to services of CI.
+const PRINTED: &str = r"\033]0;pwn\007\033]52;c;cHdu\007\033[2J\033[?1049h\033P1\033\\\033[31mred\033[0m\302\233A\342\200\256over\r#9 DONE 0.0s\n::set-output name=x::y\n##vso[task.setvariable]\n";
+
+/// Control characters of a text but line feeds and tabs, without those that colour.
+fn steering(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest
+        .find(|c: char| c.is_control() && c != '\n' && c != '\t' || ('\u{202a}'..='\u{202e}').contains(&c))
+    {
+        let here = &rest[at..];
+        let end = here.strip_prefix("\u{1b}[").and_then(|after| {
+            let letter = after.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+            after[letter..].starts_with('m').then_some(at + 2 + letter + 1)
+        });
+        match end {
+            Some(end) => rest = &rest[end..],
+            None => {
+                found.push(here.chars().take(12).collect());
+                rest = &here[here.chars().next().map_or(1, char::len_utf8)..];
+            }
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn assert_steers_nothing(rung: Rung, ran: &Ran) {
+    assert_eq!(steering(&ran.stderr), [""; 0], "{rung:?}: {ran}");
+    for line in ran.stderr.lines() {
+        for start in ["::", "##vso", "#9 DONE"] {
+            assert!(
+                !line.starts_with(start),
+                "{rung:?}: a line was forged: {line:?}\n{ran}"
+            );
+        }
+    }
+}
+
+#[test]
+fn row44_what_a_step_prints_steers_nothing_on_any_rung() {
+    assert_eq!(
+        steering("a\u{1b}[2Jb\u{1b}[31mc\u{9b}").len(),
+        2,
+        "what is looked for is found"
+    );
+    for rung in Rung::here() {
+        let site = Site::on(
+            rung,
+            &format!(
+                "FROM busybox\nRUN printf '{PRINTED}'; printf '{PRINTED}' >&2; echo visible\nRUN printf '{PRINTED}'; exit 3\n"
+            ),
+        );
+        let build = |progress: &str| {
+            let build = site.fixture.rbuild(["build", progress]).args(rung.argument());
+            let base = crate::e2e::fixture::busybox_argument("busybox");
+            build
+                .args([&base, "--no-cache"])
+                .arg(site.fixture.context.dir())
+                .fails()
+        };
+        let ran = build("--progress=plain");
+        assert_steers_nothing(rung, &ran);
+        assert!(
+            ran.stderr.contains("visible") && ran.stderr.contains("red"),
+            "{rung:?}: the twin\n{ran}"
+        );
+        let raw = build("--progress=rawjson");
+        let mut told = 0;
+        for line in raw.stderr.lines().filter(|line| line.starts_with('{')) {
+            serde_json::from_str::<serde_json::Value>(line)
+                .unwrap_or_else(|error| panic!("{rung:?}: {error}: {line}"));
+            told += 1;
+        }
+        assert!(told > 3, "{rung:?}: {raw}");
+        site.canary.assert_untouched();
+    }
+}
+
+#[test]
+fn row44_names_of_files_and_images_steer_nothing_on_any_rung() {
+    let name = "no\u{1b}]0;such\u{7}\u{9b}file";
+    // As JSON has such characters.
+    let written = "no\\u001b]0;such\\u0007\\u009bfile";
+    for rung in Rung::unpacking() {
+        let site = Site::on(rung, "");
+        for lines in [
+            format!("FROM busybox\nCOPY [\"{written}\", \"/\"]\n"),
+            format!("FROM busybox AS a\nCOPY --from=a [\"{written}\", \"/\"]\n"),
+            format!("FROM busybox\nLABEL \"{name}\"=\"{name}\"\nCOPY absent /{name}\n"),
+            "FROM no\u{1b}[2Jimage\n".to_owned(),
+        ] {
+            site.fixture.context.dockerfile(&lines);
+            let told = site
+                .build(&[])
+                .map(|files| files.table())
+                .expect_err("it was built");
+            assert_eq!(steering(&told), [""; 0], "{rung:?}: {told}");
+        }
+        // The legal twin: such a name is one.
+        site.fixture
+            .context
+            .file(name, "named")
+            .dockerfile(&format!("FROM busybox\nCOPY [\"{written}\", \"/d/\"]\n"));
+        assert_eq!(
+            site.works(&[]).text(&format!("d/{name}")),
+            Some("named"),
+            "{rung:?}"
+        );
+    }
+}
+
+/// A few of the pairs, those that a rung could change: owners, modes, mounts, ids, networks.
+const PAIRS: &[Pair] = &[
+    ("USER @\nRUN id > /tmp/o", "1", "2"),
+    ("RUN @", "echo a > /o", "echo b > /o"),
+    ("COPY --chown=@ one /o", "1:2", "2:1"),
+    ("COPY --chmod=@ one /o", "600", "640"),
+    (
+        "RUN --mount=from=@,target=/m test -e /m/a && echo yes > /o || echo no > /o",
+        "stage",
+        "busybox",
+    ),
+    (
+        "RUN --mount=from=stage,target=/m,source=@ cat /m/f > /o",
+        "/a",
+        "/b",
+    ),
+    ("ADD --chown=@ archive.tar /o/", "1", "2"),
+];
+
+#[test]
+fn row46_fields_that_a_rung_could_forget_are_in_its_keys() {
+    for rung in Rung::here() {
+        let site = Site::on(rung, "");
+        compared_on(&site.fixture, rung.argument(), PAIRS);
+        site.canary.assert_untouched();
+    }
+}
+
+#[test]
+fn row49_rights_that_nobody_gave_are_refused_by_name_on_each_rung() {
+    for rung in Rung::here() {
+        let site = Site::on(rung, "");
+        for (flag, right) in [
+            ("--security=insecure", "security.insecure"),
+            ("--network=host", "network.host"),
+            ("--device=vendor.test/class=all,required", "device"),
+        ] {
+            let step = format!("RUN {flag} echo ran > /ran\n");
+            site.fixture.context.dockerfile(&format!("FROM busybox\n{step}"));
+            site.refused(&[], right);
+            // Nor by a trigger of an image, a comment, or an argument of the build.
+            site.fixture.context.dockerfile(&format!(
+                "# syntax-allow={right}\nFROM busybox AS a\nONBUILD {step}FROM a\n"
+            ));
+            site.refused(&[format!("--build-arg=BUILDKIT_ALLOW={right}")], right);
+        }
+        // The legal twins: what nobody has to allow, and the network that was allowed.
+        site.fixture
+            .context
+            .dockerfile("FROM busybox\nRUN --security=sandbox --network=default echo ran > /ran\n");
+        assert_eq!(site.works(&[]).text("ran"), Some("ran\n"), "{rung:?}");
+        site.fixture
+            .context
+            .dockerfile("FROM busybox\nRUN --network=host echo ran > /ran\n");
+        let files = site.works(&["--allow=network.host".to_owned()]);
+        assert_eq!(files.text("ran"), Some("ran\n"), "{rung:?}");
+    }
+}
