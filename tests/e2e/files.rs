@@ -150,18 +150,20 @@ fn rootless_without_steps_an_owner_that_cannot_be_kept_is_refused_and_not_lost()
         return;
     }
     let home = TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES);
-    let copy = "FROM scratch\nCOPY --chown=7:8 d /d/\n";
-    let user = Fixture::with_home(home, &format!("{copy}COPY d/f /d/\n"));
+    let user = Fixture::with_home(home, "FROM scratch\nCOPY --chown=7:8 d /d/\nCOPY d/f /d/\n");
     user.context.file("d/f", "f\n");
-    std::os::unix::fs::symlink("f", user.context.dir().join("d/l")).unwrap();
+    let pipe = user.context.dir().join("d/l");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
     let refused = user.build().arg(FILES).fails();
     assert!(refused.stderr.contains("change owner"), "{refused}");
-    // What never is a file here has the owner it is given.
-    user.context.dockerfile(copy);
-    let (_, image) = user.image(&[FILES]);
-    let files = image.files().unwrap();
-    assert_eq!(files.get("d/l").map(|facts| (facts.uid, facts.gid)), Some((7, 8)));
-    // The legal twins: the same links as root's, and the same owner of what is no link.
+    // The legal twins: the same pipe as root's, and the same owner of what is no link.
     user.context
         .dockerfile("FROM scratch\nCOPY d /d/\nCOPY --chown=7:8 d/f /f\n");
     let (_, image) = user.image(&[FILES]);
@@ -173,6 +175,99 @@ fn rootless_without_steps_an_owner_that_cannot_be_kept_is_refused_and_not_lost()
         "{:?}",
         files.table()
     );
+}
+
+#[test]
+fn rootless_without_steps_links_have_the_owners_they_have_with_one_id() {
+    if !is_root("becoming an ordinary user") {
+        return;
+    }
+    let user = Fixture::with_home(TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES), "");
+    let archive = LayerBuilder::new()
+        .raw(
+            "in/l",
+            tar::EntryType::Symlink,
+            Attributes::mode(0o777).owner(65_534, 4_000_000_000),
+            "../f",
+            &[],
+            (0, 0),
+            &[],
+        )
+        .file("f", Attributes::mode(0o644), b"of the archive");
+    // A text that looks like a record, in the context and in an archive, is a text.
+    let odd = "./////./////./////x";
+    let other = LayerBuilder::new().symlink("odd", odd);
+    user.context
+        .file("d/sub/f", "f\n")
+        .file("a.tar", archive.finish())
+        .file("odd.tar", other.finish())
+        .dockerfile(
+            "FROM scratch AS one
+COPY --chown=1000:1001 d /app/
+ADD a.tar /a/
+ADD --chown=7 odd.tar /b/
+FROM scratch
+COPY --from=one /app /again/
+COPY --from=one --chown=0 /app /root/
+COPY --from=one /a /a/
+COPY --from=one /b /b/
+# Through links that have owners: to a directory, and to a file.
+COPY a.tar /again/to-sub/through
+COPY --from=one /a/in/l /followed
+COPY --link --chown=9 d /linked/
+",
+        );
+    let dir = user.context.dir().join("d");
+    for (name, target) in [
+        ("to-sub", "sub"),
+        ("to-f", "sub/f"),
+        ("abs", "/app/sub/f"),
+        ("nowhere", "../../x"),
+        ("odd", odd),
+    ] {
+        std::os::unix::fs::symlink(target, dir.join(name)).unwrap();
+    }
+    let built = |rung: &str, dockerfile_args: &[&str]| {
+        let args = [
+            &[rung, "--build-arg=SOURCE_DATE_EPOCH=1704067200"],
+            dockerfile_args,
+        ]
+        .concat();
+        user.image(&args).1.files().unwrap().table()
+    };
+    // Straight into the layer, and by way of a tree that later copies work on.
+    let table = built(FILES, &[]);
+    assert_eq!(table, built("--rung=one-id", &[]));
+    for (path, expected) in [
+        ("again/to-f", "l 1000:1001 -> sub/f"),
+        ("root/to-f", "l 0:0 -> sub/f"),
+        ("a/in/l", "l 65534:4000000000 -> ../f"),
+        ("b/odd", &format!("l 7:7 -> {odd}")),
+        ("again/odd", &format!("l 1000:1001 -> {odd}")),
+        ("linked/nowhere", "l 9:9 -> ../../x"),
+    ] {
+        assert_eq!(table.get(path).map(String::as_str), Some(expected), "{path}");
+    }
+    assert!(
+        table.contains_key("again/sub/through") && table.contains_key("followed"),
+        "{table:?}"
+    );
+    // For people the text is the one that is meant.
+    let out = user.home.work().join("out");
+    let dest = format!("--output=type=local,dest={}", out.display());
+    drop(user.build().args([FILES, &dest]).ok());
+    for (name, target) in [
+        ("again/to-f", "sub/f"),
+        ("a/in/l", "../f"),
+        ("b/odd", odd),
+        ("again/abs", "/app/sub/f"),
+    ] {
+        assert_eq!(
+            std::fs::read_link(out.join(name)).unwrap(),
+            Path::new(target),
+            "{name}"
+        );
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::copy::{CopyError, CopyReport, copy};
-use crate::dest::{Dest, DestError, NewDir, Place, both, io_error, open_path, set_owner, set_times};
+use crate::dest::{Dest, DestError, NewDir, Place, both, io_error, set_owner, set_times};
 use crate::owner::{Owner, OwnerError, resolve};
 use crate::remove::remove_tree;
 use crate::select::{self, SelectError, Selector};
@@ -183,11 +183,10 @@ fn make_symlink(root: &RootFd, action: &SymlinkAction, owner: Option<Owner>) -> 
         let path = &path;
         move |e| ActionError::from(io_error(verb, path, e))
     };
-    rustix::fs::symlinkat(&action.target, &dir, &name).map_err(fail("make link"))?;
-    let made = open_path(&dir, &name).map_err(fail("open"))?;
+    rbuild_sys::owner::make_link(action.target.as_bytes(), &dir, &name).map_err(fail("make link"))?;
     if let Some(owner) = owner {
         let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
-        rbuild_sys::owner::chown(&made, uid, gid).map_err(fail("change owner"))?;
+        rbuild_sys::owner::chown_link(&dir, &name, uid, gid).map_err(fail("change owner"))?;
     }
     match action.time {
         Some(time) => rustix::fs::utimensat(&dir, &name, &both(time), AtFlags::SYMLINK_NOFOLLOW)

@@ -135,7 +135,7 @@ impl<'a> Dest<'a> {
                 Err(e) => return Err(io_error("stat", &path, e)),
                 Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Symlink => {
-                        let target = rustix::fs::readlinkat(&dir, &name, Vec::new())
+                        let target = rbuild_sys::owner::read_link(&dir, &name)
                             .map_err(|e| io_error("read link", &path, e))?;
                         let target = Path::new(OsStr::from_bytes(target.as_bytes()));
                         // Not cleaned as text: `..` in a target means the parent of what the link's directory is.

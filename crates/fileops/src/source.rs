@@ -321,7 +321,7 @@ impl SourceTree {
                 if links > LINKS_MAX {
                     return Err(io(&next, Errno::LOOP));
                 }
-                let target = rustix::fs::readlinkat(&fd, c"", Vec::new()).map_err(|e| io(&next, e))?;
+                let target = rbuild_sys::owner::read_link(&fd, c"").map_err(|e| io(&next, e))?;
                 let target = OsStr::from_bytes(target.as_bytes());
                 if target.as_bytes().starts_with(b"/") {
                     real = PathBuf::from("/");

@@ -29,6 +29,14 @@ pub(crate) enum Origin {
     Context,
 }
 
+/// The text of a held link. What a user's own directory has is never a record.
+pub(crate) fn link_text(link: impl AsFd, origin: Origin) -> Result<CString, Errno> {
+    match origin {
+        Origin::Snapshot => rbuild_sys::owner::read_link(link, c""),
+        Origin::Context => rustix::fs::readlinkat(link, c"", Vec::new()),
+    }
+}
+
 fn counts(name: &[u8], origin: Origin) -> bool {
     if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
         return false;

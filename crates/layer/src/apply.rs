@@ -212,7 +212,7 @@ impl Applier {
                 Ok(())
             }
             EntryKind::Symlink { target } => {
-                let make = || rustix::fs::symlinkat(target.as_slice(), parent, *name);
+                let make = || rbuild_sys::owner::make_link(target, parent, *name);
                 self.create(parent, at, "make symbolic link", make)?;
                 self.set_on_name(parent, at, entry)
             }

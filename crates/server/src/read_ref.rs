@@ -199,7 +199,7 @@ fn link_of(dir: impl rustix::fd::AsFd, name: &std::ffi::CStr, found: &rustix::fs
     if FileType::from_raw_mode(found.st_mode) != FileType::Symlink {
         return String::new();
     }
-    let text = rustix::fs::readlinkat(dir, name, Vec::new());
+    let text = rbuild_sys::owner::read_link(dir, name);
     text.map(|text| text.to_string_lossy().into_owned())
         .unwrap_or_default()
 }

@@ -116,7 +116,7 @@ impl<'r> TreeList<'r> {
                     return Ok(self.ready.pop_front());
                 }
                 FileType::Symlink => {
-                    let target = rustix::fs::readlinkat(fd, &*name, Vec::new())
+                    let target = rbuild_sys::owner::read_link(fd, &*name)
                         .map_err(|e| fail("read link", &stat.path, e))?;
                     stat.linkname = target.into_bytes();
                 }

@@ -8,13 +8,14 @@
 //! - Links, pipes and sockets take no `user.*` attribute. They take `security.capability`, which means nothing on what
 //!   cannot be executed, and which a namespace's root may set: user and group are in its two sets, with a mark.
 //!
-//! An ordinary user without a namespace keeps the same records of files that are really his ([`record_all`]). What takes no
-//! `user.*` attribute has no owner but root there: another is refused. Since modes hold for such a user, the rights of
+//! An ordinary user without a namespace keeps the same records of files that are really his ([`record_all`]). A symbolic link
+//! has its owner in its text there (`owner/link.rs`); a pipe or a socket has no owner but root: another is refused. Since modes hold for such a user, the rights of
 //! an owner that a mode lacks are kept on the disk, and the mode that was meant is recorded in [`MODE_XATTR`].
 //!
 //! Whether records count is a property of the process, as its user is: set once, when it enters its rung, before
 //! it has threads.
 
+mod link;
 mod real;
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
@@ -24,6 +25,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+pub use link::{chown_link, make_link, read_link};
 pub use real::make_real;
 
 /// Owner of a regular file or directory: user and group in decimal, with a space between.
@@ -211,7 +213,10 @@ impl Records {
         let mut value = [0_u8; 64];
         let name = attribute(kind);
         if name == CAPABILITY_XATTR && modes_are_recorded() {
-            return Ok(OwnerIds::default());
+            return match kind {
+                FileType::Symlink => link::owner(fd),
+                _ => Ok(OwnerIds::default()),
+            };
         }
         let read = match self.get(fd, name, &mut value)? {
             Some(len) => &value[..len],
@@ -274,7 +279,8 @@ impl Records {
     pub fn record(self, fd: BorrowedFd<'_>, kind: FileType, owner: OwnerIds) -> Result<(), Errno> {
         let name = attribute(kind);
         if name == CAPABILITY_XATTR && modes_are_recorded() {
-            return match owner == OwnerIds::default() {
+            // A link is given away by its name.
+            return match self.owner(fd, kind)? == owner {
                 true => Ok(()),
                 false => Err(Errno::PERM),
             };

@@ -134,13 +134,15 @@ impl Engine<'_> {
     fn copy_link(&self, job: &Job<'_>) -> Result<(), CopyError> {
         let read = |e| self.read_error("read link", &job.relative(), e);
         let link = open_path(job.from, OsStr::from_bytes(job.name.as_bytes())).map_err(read)?;
-        let text = match rustix::fs::readlinkat(&link, c"", Vec::new()) {
+        let text = match xattr::link_text(&link, self.source.origin()) {
             Ok(text) => text,
             Err(Errno::INVAL | Errno::NOENT) => return Err(self.changed(job)),
             Err(e) => return Err(read(e)),
         };
         let write = |verb| move |e| self.write_error(verb, &job.relative(), e);
-        self.make(job, || rustix::fs::symlinkat(&text, job.to, job.to_name))?;
+        self.make(job, || {
+            rbuild_sys::owner::make_link(text.as_bytes(), job.to, job.to_name)
+        })?;
         let made = open_path(job.to, OsStr::from_bytes(job.to_name.as_bytes())).map_err(write("open"))?;
         self.dress_path(job, &made, FileType::Symlink)?;
         xattr::write_path_fd(&made, &xattr::read_path_fd(&link, self.source.origin()));
@@ -182,7 +184,11 @@ impl Engine<'_> {
             return Ok(());
         }
         let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
-        rbuild_sys::owner::chown(made, uid, gid).map_err(write("change owner"))
+        let given = match kind {
+            FileType::Symlink => rbuild_sys::owner::chown_link(job.to, job.to_name, uid, gid),
+            _ => rbuild_sys::owner::chown(made, uid, gid),
+        };
+        given.map_err(write("change owner"))
     }
 
     /// Makes a new empty file, readable by nobody else until it is finished.

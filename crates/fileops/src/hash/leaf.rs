@@ -57,7 +57,7 @@ pub(super) fn read(dir: &OwnedFd, name: &CString, stat: &Stat, origin: Origin) -
         FileType::Symlink => {
             let link = open_name(dir, name)?;
             let now = rbuild_sys::owner::fstat(&link).map_err(|e| ReadFailure::Errno("stat", e))?;
-            let text = match rustix::fs::readlinkat(&link, c"", Vec::new()) {
+            let text = match xattr::link_text(&link, origin) {
                 Ok(text) => text,
                 Err(Errno::INVAL | Errno::NOENT) => return Err(ReadFailure::Changed),
                 Err(e) => return Err(ReadFailure::Errno("read link", e)),

@@ -121,7 +121,7 @@ impl<'t, 'a, W: Write> TreePack<'t, 'a, W> {
 
     fn symlink(&mut self, relative: &[u8], leaf: &Leaf<'_>) -> Result<(), StraightError> {
         let link = open_path(leaf.parent, OsStr::from_bytes(leaf.name.as_bytes())).map_err(io("open"))?;
-        let target = rustix::fs::readlinkat(&link, c"", Vec::new()).map_err(io("read link"))?;
+        let target = xattr::link_text(&link, self.source.origin()).map_err(io("read link"))?;
         if !xattr::read_path_fd(&link, self.source.origin()).is_empty() {
             return Err(StraightError::Unsuited("a link has attributes"));
         }

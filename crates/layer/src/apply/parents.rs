@@ -90,7 +90,7 @@ impl Applier {
                             if links > LINKS_MAX {
                                 return Err(failed("follow links", &shown, Errno::LOOP));
                             }
-                            let target = rustix::fs::readlinkat(&dir, part.as_slice(), Vec::new())
+                            let target = rbuild_sys::owner::read_link(&dir, part.as_slice())
                                 .map_err(|e| failed("read link", &shown, e))?;
                             let target = target.as_bytes();
                             pending.extend(link_parts(target).rev().map(<[u8]>::to_vec));

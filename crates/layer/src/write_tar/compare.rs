@@ -35,7 +35,7 @@ pub(super) fn is_same(
     }
     match (upper.file_type(), &upper.fd, &lower.fd) {
         (FileType::Symlink, ..) => {
-            let text = |dir| rustix::fs::readlinkat(dir, name, Vec::new());
+            let text = |dir| rbuild_sys::owner::read_link(dir, name);
             Ok(text(upper_dir)? == text(lower_dir)?)
         }
         (_, Some(upper), Some(lower)) if above.st_size > 0 => same_content(upper.as_fd(), lower.as_fd()),

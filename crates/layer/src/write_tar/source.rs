@@ -99,8 +99,8 @@ impl Source {
             },
             FileType::Directory => EntryKind::Directory,
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(dir, name, Vec::new())
-                    .map_err(|e| failed("read link", path, e))?;
+                let target =
+                    rbuild_sys::owner::read_link(dir, name).map_err(|e| failed("read link", path, e))?;
                 EntryKind::Symlink {
                     target: target.into_bytes(),
                 }

@@ -1,11 +1,12 @@
-//! The end of records: what was written for people, outside of the store, gets the modes that are recorded. Owners that a user
+//! The end of records: what was written for people, outside of the store, gets the modes that are recorded, and links the text
+//! that is meant. Owners that a user
 //! cannot give are no part of that, as wherever somebody who is not root receives files.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::{MODE_XATTR, OWNER_XATTR, Records, modes_are_recorded};
@@ -26,6 +27,9 @@ pub fn make_real(top: BorrowedFd<'_>) -> Result<(), TreeError> {
     walk_tree::<PathBuf, TreeError>(top, PathBuf::new(), |above, entry| {
         let path = above.join(entry.name);
         let fail = |errno: Errno| at(entry.name.as_ref(), errno.into());
+        if FileType::from_raw_mode(entry.stat.st_mode) == FileType::Symlink {
+            forget_link(entry).map_err(fail)?;
+        }
         if let Some(found) = open(entry).map_err(fail)? {
             let kind = FileType::from_raw_mode(entry.stat.st_mode);
             if let Some(mode) = forget(&found, kind).map_err(fail)? {
@@ -72,6 +76,25 @@ fn open(entry: &TreeEntry<'_>) -> Result<Option<OwnedFd>, Errno> {
         Err(Errno::ACCESS | Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
         found => found.map(Some),
     }
+}
+
+/// The link without an owner in its text, and with its time.
+fn forget_link(entry: &TreeEntry<'_>) -> Result<(), Errno> {
+    let root = (Some(Uid::ROOT), Some(Gid::ROOT));
+    match super::chown_link(entry.dir, entry.name, root.0, root.1) {
+        // Another user's.
+        Err(Errno::PERM | Errno::ACCESS) => return Ok(()),
+        done => done?,
+    }
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
+    };
+    let times = Timestamps {
+        last_access: time(entry.stat.st_atime, entry.stat.st_atime_nsec),
+        last_modification: time(entry.stat.st_mtime, entry.stat.st_mtime_nsec),
+    };
+    rustix::fs::utimensat(entry.dir, entry.name, &times, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// The recorded mode, and no record afterwards.

@@ -47,7 +47,7 @@ impl Disk {
                 old.st_size == stat.size && !(old.st_nlink > 1 && self.claimed.contains(&old.st_ino))
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(parent, name, Vec::new())
+                let target = rbuild_sys::owner::read_link(parent, name)
                     .map_err(|e| io_error("read link", &stat.path, e))?;
                 target.as_bytes() == stat.linkname
             }
@@ -69,7 +69,7 @@ impl Disk {
         let fail = |e| io_error("make", &stat.path, e);
         match kind {
             FileType::Symlink => {
-                rustix::fs::symlinkat(stat.linkname.as_slice(), parent, name).map_err(fail)?;
+                rbuild_sys::owner::make_link(&stat.linkname, parent, name).map_err(fail)?;
             }
             FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
                 let device = match kind {
@@ -89,10 +89,12 @@ impl Disk {
         let (uid, gid) = self.owner.unwrap_or((stat.uid, stat.gid));
         let (uid, gid) = ids(uid, gid).map_err(fail)?;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(fail)?;
-        rbuild_sys::owner::chown(&made, Some(uid), Some(gid)).map_err(fail)?;
-        if kind != FileType::Symlink {
+        if kind == FileType::Symlink {
+            rbuild_sys::owner::chown_link(parent, name, Some(uid), Some(gid)).map_err(fail)?;
+        } else {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(fail)?;
+            rbuild_sys::owner::chown(&made, Some(uid), Some(gid)).map_err(fail)?;
             let mode = Mode::from_raw_mode(file_mode::permissions(stat.mode));
             rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(fail)?;
         }
