@@ -191,13 +191,9 @@ impl ImageFiles {
             xattrs: ExportedXattrs::CapabilityAndUser,
             ..WriteOptions::default()
         };
-        match below {
-            None => rbuild_layer::write_tar(tree.as_fd(), form, &options, &mut out)?,
-            Some(name) => {
-                let trees = [(name.to_string_lossy().into_owned(), tree.as_fd())];
-                rbuild_layer::write_trees(&trees, form, &options, &mut out)?
-            }
-        };
+        let name = below.map(|name| name.to_string_lossy().into_owned());
+        let trees = [(name.unwrap_or_default(), tree.as_fd())];
+        rbuild_layer::write_trees(&trees, form, &options, &mut out)?;
         out.flush().map_err(ImageFilesError::Flush)
     }
 

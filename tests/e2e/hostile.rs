@@ -10,6 +10,7 @@ pub(crate) mod canary;
 mod contexts;
 mod image_data;
 mod layers;
+mod marks;
 mod mounts;
 mod neighbours;
 mod passing;

@@ -340,18 +340,11 @@ pub async fn to_tar(
             xattrs: ExportedXattrs::CapabilityAndUser,
             ..WriteOptions::default()
         };
-        match views.as_slice() {
-            [(None, view)] => {
-                rbuild_layer::write_tar(view.as_fd(), form, &options, &mut writer)?;
-            }
-            several => {
-                let trees = several.iter();
-                let trees: Vec<_> = trees
-                    .map(|(name, view)| (name.clone().unwrap_or_default(), view.as_fd()))
-                    .collect();
-                rbuild_layer::write_trees(&trees, form, &options, &mut writer)?;
-            }
-        }
+        let trees = views.iter();
+        let trees: Vec<_> = trees
+            .map(|(name, view)| (name.clone().unwrap_or_default(), view.as_fd()))
+            .collect();
+        rbuild_layer::write_trees(&trees, form, &options, &mut writer)?;
         writer.flush().map_err(TreeExportError::Flush)?;
         writer.commit()?;
         drop(kept);

@@ -15,6 +15,7 @@ mod compare;
 mod merge;
 mod sink;
 mod source;
+mod unmark;
 mod walk;
 
 pub use apart::copy_layer;
@@ -130,7 +131,8 @@ pub fn write_tar(
     end(walked.sink, walked.entries)
 }
 
-/// Writes several trees as one tar, each below a directory of its own (`linux_amd64`), in this order.
+/// Writes whole file systems as one tar, each below a directory of its own (`linux_amd64`) if that has a name, in this order.
+/// Marks of overlayfs in them are no marks: who sees them was shown files that a step marked itself.
 ///
 /// # Errors
 /// [`WriteError`]; `out` holds a useless beginning then.
@@ -143,7 +145,7 @@ pub fn write_trees(
     let mut sink = sink_to(out);
     let mut entries = 0;
     for (name, tree) in trees {
-        let walk = walk::Walk::new(*tree, form, options, sink)?;
+        let walk = walk::Walk::new(*tree, form, options, sink)?.whole();
         let walk = if name.is_empty() { walk } else { walk.below(name)? };
         let walked = walk.run()?;
         sink = walked.sink;

@@ -50,7 +50,7 @@ pub fn copy_layer(layer: &RootFd, out: &RootFd) -> Result<(), WriteError> {
 }
 
 /// A failure of the walk as one of the layer.
-struct Failed(WriteError);
+pub(super) struct Failed(pub(super) WriteError);
 
 impl From<TreeError> for Failed {
     fn from(error: TreeError) -> Self {

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::changes::{Links, beneath, timestamps};
 use super::sink::Sink;
 use super::source::DIRECTORY;
+use super::unmark::unmark_touched;
 use super::walk::Walk;
 use super::{WriteError, WriteOptions, failed};
 use crate::entry::{Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX};
@@ -61,7 +62,7 @@ pub fn merge_layers(
 
 /// Makes `out`, an empty directory, a layer directory of all that was changed in `tree`, which [`merge_layers`] made by
 /// copies, against `lower`, the same layers still as they were: what differs, and what was touched at `since` or later. The
-/// files of `tree` become those of `out`.
+/// files of `tree` become those of `out`. Marks of overlayfs that somebody set in `tree` are taken away.
 ///
 /// # Errors
 /// [`WriteError`]; `out` holds a useless beginning then.
@@ -80,6 +81,7 @@ pub fn link_touched(
     let open = |root: &RootFd| {
         rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()).map_err(|e| failed("open", b"/", e))
     };
+    unmark_touched(tree, form, since)?;
     links.copy_metadata(&open(tree)?, &open(out)?, PathBuf::new(), b"/")?;
     let walked = Walk::new(tree.as_fd(), form, &options, links)?
         .whole()
@@ -365,7 +367,7 @@ fn own_path(dir: &OwnedFd) -> PathBuf {
     path_in(dir.as_fd(), OsStr::new("."))
 }
 
-fn path_in(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
+pub(super) fn path_in(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name)
 }
 

@@ -269,7 +269,8 @@ fn privileged_marks_that_a_step_made_itself_hide_nothing() {
     );
     let since = now(case.dir.path());
     run(
-        "@trusted.overlay.redirect /a a; @trusted.overlay.opaque y o; touch o/w",
+        "@trusted.overlay.redirect /a a; @trusted.overlay.opaque y o; touch o/w; mkdir x; touch x/w; \
+         @trusted.overlay.opaque x x; @trusted.overlay.whiteout y x/w",
         &tree,
     );
     let upper = case.make("made");
@@ -287,5 +288,10 @@ fn privileged_marks_that_a_step_made_itself_hide_nothing() {
     };
     shown.layers.push(upper);
     let text = table(&overlay(&shown));
-    assert!(text.contains("./o/n ") && text.contains("./o/w "), "{text}");
+    assert!(
+        ["./o/n ", "./o/w ", "./x/w "]
+            .iter()
+            .all(|name| text.contains(name)),
+        "{text}"
+    );
 }
