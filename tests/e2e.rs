@@ -20,6 +20,8 @@ mod created;
 mod daemon;
 mod descriptors;
 mod docker_engine;
+mod doctor;
+mod documented;
 mod drop_in;
 mod engine_load;
 mod exit_codes;

@@ -243,7 +243,7 @@ pub(crate) const CAPABILITIES: [&str; 14] = [
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
 impl Container {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if !is_root("runc") {
             return None;
         }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::Ran;
 
-use crate::e2e::fixture::Fixture;
+use crate::e2e::fixture::{Fixture, RBUILD, busybox_argument};
+use crate::e2e::hostile::canary::{Rung, Site};
 
 /// Whether limits of memory can be had: by whoever may make a group where memory is counted.
 fn has_memory_limits() -> bool {
@@ -86,6 +87,85 @@ fn rootless_limits_that_a_user_cannot_have_are_told() {
             Fixture::rootless("FROM busybox\nRUN dd if=/dev/zero of=/dev/null bs=200M count=1\n").unwrap();
         let build = hungry.build_of().arg("--memory=48m").arg(hungry.context.dir());
         build.fails().says("killed for memory at 48 MiB");
+    }
+}
+
+/// A group of version 1 for memory that belongs to a user, as an administrator of such a machine gives one (`cgcreate -a`).
+struct Given(std::path::PathBuf);
+
+impl Given {
+    fn to(uid: u32) -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts
+            .lines()
+            .find(|line| line.contains(" - cgroup cgroup ") && line.ends_with(",memory"));
+        let Some(mount) = mount.filter(|_| rustix::process::geteuid().is_root()) else {
+            println!("SKIP: there is no control group of version 1 for memory to give away");
+            return None;
+        };
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own
+            .lines()
+            .find_map(|line| line.split_once(":memory:"))
+            .map_or("/", |(_, path)| path);
+        let top = std::path::Path::new(mount.split(' ').nth(4).unwrap()).join(own.trim_start_matches('/'));
+        let dir = top.join(format!("rbuild-test-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        for entry in std::fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .chain([dir.clone()])
+        {
+            std::os::unix::fs::chown(entry, Some(uid), Some(uid)).unwrap();
+        }
+        Some(Self(dir))
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        std::fs::remove_dir(&self.0).ok();
+    }
+}
+
+#[test]
+fn rootless_a_limit_holds_where_a_user_is_given_a_group() {
+    for rung in [Rung::Subids, Rung::OneId] {
+        if !Rung::here().contains(&rung) {
+            return;
+        }
+        let site = Site::on(
+            rung,
+            "FROM busybox\nRUN dd if=/dev/zero of=/dev/null bs=200M count=1 && echo done > /done\n",
+        );
+        let Some(group) = Given::to(rung.user()) else {
+            return;
+        };
+        let build = |limit: &str| {
+            let shell = site.fixture.home.command("/bin/sh");
+            let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+            let build = shell
+                .args(["-c", enter])
+                .arg(&group.0)
+                .args([RBUILD, "build", "--progress=plain"]);
+            let build = build
+                .args(rung.argument())
+                .arg(busybox_argument("busybox"))
+                .arg(limit);
+            build.arg(site.fixture.context.dir()).run()
+        };
+        site.fixture.home.hand_over();
+        let ran = build("--memory=48m").failed();
+        let ran = ran.says("cannot allocate memory: killed for memory at 48 MiB");
+        ran.never_says("could not be set");
+        // The legal twin; and nothing of the groups is left in the one that was given.
+        build("--memory=1g").succeeded().never_says("could not be set");
+        let left: Vec<_> = std::fs::read_dir(&group.0)
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+            .collect();
+        assert!(left.is_empty(), "{rung:?}: {left:?}");
     }
 }
 

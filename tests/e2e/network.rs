@@ -5,14 +5,17 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
+use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::debian::DebianBase;
+use rbuild_testkit::image::{Files, entries};
 use rbuild_testkit::machine;
 use rbuild_testkit::web::{Page, WebServer};
 
 use rbuild_tls::authority::Authority;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::e2e::fixture::Fixture;
+use crate::e2e::fixture::{Fixture, RBUILD, busybox_argument};
+use crate::e2e::hostile::canary::{Rung, Site};
 
 /// Whether a network of the build's own can be had.
 fn has_pasta() -> bool {
@@ -78,6 +81,60 @@ fn privileged_a_network_of_the_build_s_own_does_not_reach_the_host_s_loopback() 
         ran.cached().iter().any(|name| name.contains("RUN busybox nc")),
         "{ran}"
     );
+}
+
+#[test]
+fn rootless_a_network_of_the_build_s_own_is_there_for_ordinary_users_too() {
+    if !has_pasta() {
+        return;
+    }
+    // The device as udev makes it, for everybody: not every machine of the tests has udev.
+    const SCRIPT: &str = "mknod -m 666 \"$TMPDIR/tun\" c 10 200; mount --bind \"$TMPDIR/tun\" /dev/net/tun; rm -f \"$TMPDIR/tun\" 2>/dev/null || true; \
+        exec setpriv --reuid=\"$0\" --regid=\"$0\" --clear-groups \"$@\"";
+    let port = service();
+    for rung in Rung::with_mounts() {
+        let site = Site::on(
+            rung,
+            &format!(
+                "FROM busybox\nRUN ls /sys/class/net > /net; nc 127.0.0.1 {port} < /dev/null > /said 2>&1; true\n\
+                 RUN tail -n +2 /proc/net/route | wc -l > /routes\n"
+            ),
+        );
+        let archive = site.fixture.home.work().join("tree.tar");
+        let built = |network: &str| {
+            let dest = format!("--output=type=tar,dest={}", archive.display());
+            let user = rung.user().to_string();
+            let home = &site.fixture.home;
+            home.hand_over();
+            let command = RbuildCommand::new("unshare").args(["--mount", "sh", "-ec", SCRIPT, &user, RBUILD]);
+            let command = command
+                .args(["build", "--progress=plain", "--no-cache", network, &dest])
+                .args(rung.argument());
+            let command = command
+                .arg(busybox_argument("busybox"))
+                .arg(site.fixture.context.dir());
+            let command = command
+                .env("HOME", home.home())
+                .env("RBUILD_ROOT", home.store())
+                .env("TMPDIR", home.tmp());
+            drop(command.ok());
+            let mut files = Files::default();
+            files
+                .apply(entries(&fs::read(&archive).unwrap()).unwrap())
+                .unwrap();
+            files
+        };
+        let files = built("--network=sandbox");
+        let interfaces = files.text("net").unwrap_or_default();
+        assert_eq!(interfaces.lines().count(), 2, "{rung:?}: {interfaces}");
+        assert_ne!(files.text("routes"), Some("0\n"), "{rung:?}");
+        assert!(
+            !files.text("said").unwrap_or_default().contains("hello"),
+            "{rung:?}"
+        );
+        let files = built("--network=host");
+        assert_eq!(files.text("said"), Some("hello\n"), "{rung:?}: the twin");
+    }
 }
 
 #[test]

@@ -116,11 +116,14 @@ fn confined(machine: &Machine) -> Vec<String> {
         ];
     }
     if machine.seccomp || machine.container {
-        return vec![
+        let mut lines = vec![
             "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
              --security-opt systempaths=unconfined …"
                 .to_owned(),
         ];
+        // No filter refuses anything here.
+        lines.extend((!machine.seccomp).then(|| format!("or: {OUTSIDE_CHROOT}")));
+        return lines;
     }
     if machine
         .apparmor
@@ -129,8 +132,10 @@ fn confined(machine: &Machine) -> Vec<String> {
     {
         return app_armor(machine);
     }
-    vec!["not in a chroot: user namespaces cannot be made in one".to_owned()]
+    vec![OUTSIDE_CHROOT.to_owned()]
 }
+
+const OUTSIDE_CHROOT: &str = "not in a chroot: user namespaces cannot be made in one";
 
 #[cfg(test)]
 mod tests {

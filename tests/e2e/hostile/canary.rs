@@ -130,6 +130,15 @@ impl Rung {
         }
     }
 
+    /// Who builds there.
+    pub(crate) fn user(self) -> u32 {
+        match (self, machine::ordinary_user()) {
+            (Self::Subids, Some(user)) => user.uid,
+            (Self::OneId | Self::Files, _) => WITHOUT_RANGES,
+            _ => rustix::process::getuid().as_raw(),
+        }
+    }
+
     pub(crate) fn argument(self) -> Option<&'static str> {
         match self {
             Self::Root => machine::is_root().then_some("--rung=root"),
