@@ -3,6 +3,7 @@
 mod attestations;
 mod bad_input;
 mod bake;
+mod bake_outside;
 mod behaviours;
 mod beside_docker;
 mod beside_runc;

@@ -167,6 +167,26 @@ fn check_asks_about_every_dockerfile() {
     );
 }
 
+#[test]
+fn what_is_printed_has_secrets_and_agents_that_are_there() {
+    let text =
+        "target \"default\" { secret = [\"id=a,src=secret\"] }\ntarget \"agent\" { ssh = [\"default\"] }\n";
+    let fixture = fixture(text, "FROM scratch\n");
+    bake(&fixture, &["--print"]).fails().says("failed to stat secret");
+    bake(&fixture, &["--print", "agent"])
+        .fails()
+        .says("SSH_AUTH_SOCK");
+    fixture.context.file("secret", "x");
+    bake(&fixture, &["--print"]).ok();
+    // A list of nothing is Go's.
+    fixture.context.file("empty.hcl", "");
+    for what in ["targets", "variables"] {
+        let list = format!("--list=type={what},format=json");
+        let ran = bake(&fixture, &["-f", "empty.hcl", &list]).ok();
+        assert_eq!(ran.stdout_text(), "null", "{ran}");
+    }
+}
+
 /// What a target wants beyond its directory.
 const WANTING: [(&str, &str); 4] = [
     ("network = \"host\"", "network.host"),

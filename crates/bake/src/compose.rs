@@ -1,6 +1,7 @@
 //! Compose files: the `build` section of each service is a target (`bake/compose.go` of buildx). Several files are merged as
 //! compose merges them. `include`, and `extends` of other files, are refused.
 
+mod service;
 mod variables;
 mod yaml;
 
@@ -38,7 +39,7 @@ pub(crate) fn read(files: &[(&str, &str)], surroundings: &Surroundings<'_>) -> R
         message,
     };
     let own = |name: &str| (surroundings.variable)(name);
-    let dotenv = variables::dotenv(&surroundings.dotenv, &own).map_err(|message| told(first, message))?;
+    let dotenv = variables::dotenv(&surroundings.dotenv, &own).map_err(|message| told(".env", message))?;
     let variable = |name: &str| own(name).or_else(|| dotenv.get(name).cloned());
     let mut project = Node::Null;
     for (filename, text) in files {
@@ -57,14 +58,23 @@ pub(crate) fn read(files: &[(&str, &str)], surroundings: &Surroundings<'_>) -> R
     };
     let mut group = Group {
         name: "default".to_owned(),
+        is_null: true,
         ..Group::default()
     };
-    for (name, service) in services {
-        let service = extended(services, service, 0).map_err(|message| told(first, message))?;
+    let services = services
+        .iter()
+        .map(|(name, service)| Ok((name.clone(), extended(services, service, 0)?)))
+        .collect::<Result<BTreeMap<_, _>, _>>()
+        .map_err(|message| told(first, message))?;
+    for (name, service) in &services {
+        service::check(name, service, &services).map_err(|message| told(first, message))?;
+        let environment = service::environment(service, surroundings.file, &variable)
+            .map_err(|message| told(first, message))?;
         let Some(build) = service.field("build") else {
             continue;
         };
-        let target = target(name, &service, build, &project, &variable)
+        let of_env = |name: &str| environment.get(name).cloned().or_else(|| variable(name));
+        let target = target(name, service, build, &project, &of_env)
             .map_err(|message| told(first, format!("services.{name}.build: {message}")))?;
         group.targets.push(target.name.clone());
         definition.targets.push(target);
@@ -251,7 +261,7 @@ fn target(
     service: &Node,
     build: &Node,
     project: &Node,
-    variable: &dyn Fn(&str) -> Option<String>,
+    of_env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Target, String> {
     let entry = |error: EntryError| error.to_string();
     let short = Node::Mapping(BTreeMap::from([("context".to_owned(), build.clone())]));
@@ -259,14 +269,6 @@ fn target(
         &short
     } else {
         build
-    };
-    let environment = given(service, "environment");
-    let of_env = |name: &str| {
-        environment
-            .get(name)
-            .cloned()
-            .flatten()
-            .or_else(|| variable(name))
     };
     let args = given(build, "args").into_iter();
     let args = args.filter_map(|(name, value)| value.or_else(|| of_env(&name)).map(|value| (name, value)));

@@ -88,7 +88,11 @@ fn group_json(group: &Group) -> Printed {
     if !group.description.is_empty() {
         fields.push(("description".to_owned(), Printed::text(&group.description)));
     }
-    fields.push(("targets".to_owned(), Printed::texts(&group.targets)));
+    let targets = match group.targets.as_slice() {
+        [] if group.is_null => Printed::Bare("null".to_owned()),
+        targets => Printed::texts(targets),
+    };
+    fields.push(("targets".to_owned(), targets));
     Printed::Fields(fields)
 }
 

@@ -21,6 +21,8 @@ pub struct Surroundings<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// Text of the `.env` file, which compose files take variables from.
     pub dotenv: String,
+    /// A file that a compose file names.
+    pub file: &'a dyn Fn(&str) -> std::io::Result<String>,
     /// Variables that every file has.
     pub builtins: BTreeMap<String, String>,
     /// Seconds since 1970.
@@ -94,6 +96,8 @@ pub struct Group {
     pub description: String,
     /// Targets and groups.
     pub targets: Vec<String>,
+    /// Nothing is said of its targets, not even that there are none.
+    pub is_null: bool,
 }
 
 /// What the HCL files give.
@@ -195,6 +199,7 @@ impl<'a> World<'a> {
                         name,
                         description: String::new(),
                         targets: names,
+                        is_null: false,
                     }),
                 }
             }
@@ -265,6 +270,7 @@ impl<'a> World<'a> {
         let group = Group {
             name: instance.name.clone(),
             description: read.description,
+            is_null: read.tags.is_none(),
             targets: read.tags.unwrap_or_default(),
         };
         match defined.groups.iter_mut().find(|known| known.name == group.name) {

@@ -9,6 +9,7 @@ fn chosen(name: &str, text: &str) -> Result<Chosen, String> {
     let surroundings = Surroundings {
         variable: &|_| None,
         dotenv: String::new(),
+        file: &|_| Err(std::io::ErrorKind::NotFound.into()),
         builtins: BTreeMap::new(),
         now: 0,
         home: String::new(),
@@ -213,5 +214,81 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
     ] {
         refused("a.hcl", text, told);
+    }
+}
+
+#[test]
+fn services_that_are_not_whole_are_refused() {
+    for (services, told) in [
+        (
+            "a:\n    command: x\n",
+            "service \"a\" has neither an image nor a build context",
+        ),
+        ("a:\n", "service \"a\" has neither an image nor a build context"),
+        (
+            "a:\n    build:\n      dockerfile: x\n      dockerfile_inline: FROM scratch\n",
+            "service \"a\" declares mutually exclusive dockerfile and dockerfile_inline",
+        ),
+        (
+            "a:\n    build:\n      additional_contexts:\n        b: service:b\n",
+            "service \"a\" declares unknown service \"b\" as additional contexts b",
+        ),
+        (
+            "a:\n    build:\n      additional_contexts: [\"x=service:b\"]\n  b:\n    image: b\n",
+            "service \"a\" declares non-buildable service \"b\" as additional contexts x",
+        ),
+        (
+            "a:\n    image: a\n    env_file: a.env\n",
+            "env file a.env not found",
+        ),
+        (
+            "a:\n    image: a\n    env_file:\n      - path: a.env\n        required: maybe\n",
+            "required must be a boolean",
+        ),
+        (
+            "a:\n    build: ${A:?}\n",
+            "required variable A is missing a value",
+        ),
+        ("a:\n    build: ${A!x}\n", "invalid interpolation format"),
+        ("a:\n    build: ${}\n", "invalid interpolation format"),
+    ] {
+        refused("compose.yaml", &format!("services:\n  {services}"), told);
+    }
+    let whole = "services:\n  default:\n    build: .\n    env_file: [{path: a.env, required: false}]\n";
+    chosen("compose.yaml", whole).expect("a whole service");
+}
+
+#[test]
+fn a_block_in_one_line_has_one_argument() {
+    for (text, told) in [
+        (
+            "target \"default\" { tags = [\"a\"]\n}\n",
+            "Invalid single-argument block definition",
+        ),
+        (
+            "target \"default\" { tags = [\"a\"] # a\n}\n",
+            "Invalid single-argument block definition",
+        ),
+        (
+            "target \"default\" { tags = [\"a\"] target = \"b\" }\n",
+            "Invalid single-argument block definition",
+        ),
+        (
+            "variable \"A\" { validation { condition = true } }\n",
+            "can have a single argument, and no block",
+        ),
+        (
+            "target \"default\" { 1 }\n",
+            "Argument or block definition required",
+        ),
+    ] {
+        refused("a.hcl", text, told);
+    }
+    for text in [
+        "target \"default\" { /* a */ tags = [\n\"a\"\n] /* b */ }\n",
+        "target \"default\" { # a\n  tags = [\"a\"]\n  target = \"b\" }\n",
+        "target \"default\" {}",
+    ] {
+        chosen("a.hcl", text).expect("a block");
     }
 }

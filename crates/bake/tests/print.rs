@@ -75,6 +75,7 @@ fn printed(dir: &Path) -> Result<String, BakeError> {
     let surroundings = Surroundings {
         variable: &variable,
         dotenv: String::new(),
+        file: &|name| std::fs::read_to_string(dir.join(name)),
         builtins: BTreeMap::from([
             ("BAKE_CMD_CONTEXT".to_owned(), "cwd://".to_owned()),
             ("BAKE_LOCAL_PLATFORM".to_owned(), "linux/amd64".to_owned()),

@@ -6,7 +6,7 @@ mod permissions;
 mod shown;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -70,6 +70,7 @@ pub(super) fn run(
         let surroundings = Surroundings {
             variable: &variable,
             dotenv,
+            file: &read_text,
             builtins,
             now: i64::try_from(since.as_secs()).unwrap_or_default(),
             home,
@@ -99,6 +100,9 @@ pub(super) fn run(
         .prepare(env.filled("SOURCE_DATE_EPOCH").as_deref())
         .map_err(|error| told(&error))?;
     if args.print == Some(true) {
+        for target in chosen.targets.values() {
+            low::check(target, env)?;
+        }
         writeln!(env.stdout, "{}", chosen.to_json().to_text())?;
         return Ok(env.stdout.flush()?);
     }
@@ -166,20 +170,34 @@ fn files(named: &[String], env: &mut Env) -> Result<Vec<File>, CommandError> {
     }
     let mut files = Vec::with_capacity(names.len());
     for name in names {
-        let mut bytes = Vec::new();
-        let most = FILE_BYTES_MAX as u64 + 1;
         let read = if name == "-" {
-            env.stdin.as_mut().take(most).read_to_end(&mut bytes)
+            bounded(env.stdin.as_mut())
         } else {
-            std::fs::File::open(&name).and_then(|file| file.take(most).read_to_end(&mut bytes))
+            std::fs::File::open(&name).and_then(bounded)
         };
-        read.map_err(|error| CommandError::failed(&format!("cannot read {name}: {error}")))?;
+        let bytes = read.map_err(|error| CommandError::failed(&format!("cannot read {name}: {error}")))?;
         files.push(File { name, bytes });
     }
     if files.is_empty() {
         return Err(CommandError::failed(&"couldn't find a bake definition"));
     }
     Ok(files)
+}
+
+/// What is in a file, with one byte more than it may have where it has more.
+fn bounded(from: impl io::Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A file that a compose file names, from the working directory on.
+fn read_text(path: &str) -> io::Result<String> {
+    let bytes = bounded(std::fs::File::open(path)?)?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// `--set`, and what other flags set of all targets.
@@ -287,8 +305,16 @@ fn list_targets(format: &str, listed: &[(String, String, bool)], env: &mut Env) 
     Ok(writeln!(
         env.stdout,
         "{}",
-        Printed::List(listed.iter().map(object).collect()).to_text()
+        list_json(listed.iter().map(object).collect())
     )?)
+}
+
+/// A list as buildx prints it: `null` if there is nothing in it.
+fn list_json(objects: Vec<Printed>) -> String {
+    if objects.is_empty() {
+        return "null".to_owned();
+    }
+    Printed::List(objects).to_text()
 }
 
 fn list_variables(format: &str, variables: &[Listed], env: &mut Env) -> Result<(), CommandError> {
@@ -317,6 +343,6 @@ fn list_variables(format: &str, variables: &[Listed], env: &mut Env) -> Result<(
     Ok(writeln!(
         env.stdout,
         "{}",
-        Printed::List(variables.iter().map(object).collect()).to_text()
+        list_json(variables.iter().map(object).collect())
     )?)
 }

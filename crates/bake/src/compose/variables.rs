@@ -33,12 +33,12 @@ fn nested(text: &str, variable: &dyn Fn(&str) -> Option<String>, depth: usize) -
             out.push_str(&braced(&behind[..end], variable, depth)?);
             rest = &behind[end + 1..];
         } else {
-            let end = name_end(rest);
-            if end == 0 {
-                return Err(invalid());
+            // `$(`, `$1` and a last `$` are no variables and stay, as compose has them.
+            match name_end(rest) {
+                0 => out.push('$'),
+                end => out.push_str(&variable(&rest[..end]).unwrap_or_default()),
             }
-            out.push_str(&variable(&rest[..end]).unwrap_or_default());
-            rest = &rest[end..];
+            rest = &rest[name_end(rest)..];
         }
         if out.len() > TEXT_MAX {
             return Err(format!("what comes of {text:?} is too long"));
@@ -93,7 +93,12 @@ fn braced(text: &str, variable: &dyn Fn(&str) -> Option<String>, depth: usize) -
         ('+', None) => Ok(String::new()),
         ('?', None) => {
             let told = nested(other, variable, depth + 1)?;
-            Err(format!("required variable {name} is missing a value: {told}"))
+            let told = if told.is_empty() {
+                told
+            } else {
+                format!(": {told}")
+            };
+            Err(format!("required variable {name} is missing a value{told}"))
         }
         _ => Err(format!("invalid interpolation format for \"${{{text}}}\"")),
     }
@@ -126,7 +131,7 @@ pub(super) fn dotenv(
                     Some((quoted, _)) => quoted.replace("\\n", "\n"),
                     None => value.split(" #").next().unwrap_or(value).trim().to_owned(),
                 };
-                expand(&bare, &known).map_err(|error| format!(".env: line {}: {error}", at + 1))?
+                expand(&bare, &known).map_err(|error| format!("line {}: {error}", at + 1))?
             }
         };
         found.insert(name.trim().to_owned(), value);

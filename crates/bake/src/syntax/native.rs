@@ -109,12 +109,43 @@ impl<'a> Cursor<'a> {
             }
             labels.push(label);
         }
-        let body = self.newlines_matter(|cursor| cursor.body(Some('}')))?;
+        let body = self.newlines_matter(|cursor| {
+            cursor.space()?;
+            match cursor.peek() {
+                None | Some('\n' | '}') => cursor.body(Some('}')),
+                Some(_) => cursor.single(),
+            }
+        })?;
         Ok(Block {
             kind,
             labels,
             span,
             body,
+        })
+    }
+
+    /// The one attribute of a block that begins in the line of its brace: it ends there too.
+    fn single(&mut self) -> Result<Body, Fault> {
+        let Some((name, span)) = self.identifier() else {
+            let detail = "An argument or block definition is required here.";
+            return Err(self.fault("Argument or block definition required", detail));
+        };
+        self.space()?;
+        let told = "Invalid single-argument block definition";
+        if self.peek() != Some('=') || self.rest().starts_with("==") {
+            let detail = "A block in one line can have a single argument, and no block.";
+            return Err(self.fault(told, detail));
+        }
+        self.skip(1);
+        let attribute = self.attribute(name, span, None)?;
+        self.space()?;
+        if !self.takes("}") {
+            let detail = "An argument in the line of its block's opening brace has to be followed by the closing brace in that line.";
+            return Err(self.fault(told, detail));
+        }
+        Ok(Body {
+            attributes: vec![attribute],
+            ..Body::default()
         })
     }
 

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use rbuild_bake::{Entry, Target, paths};
 
 use crate::args::{BakeArgs, LowBuild};
+use crate::commands::CommandError;
+use crate::env::Env;
+use crate::request;
 
 /// What else a target is built with.
 pub(super) struct Extra<'a> {
@@ -26,6 +29,17 @@ fn pairs(fields: &BTreeMap<String, String>) -> Vec<String> {
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect()
+}
+
+/// What buildx asks for even of what is only printed: secrets that can be read, agents and keys that are there.
+pub(super) fn check(target: &Target, env: &Env) -> Result<(), CommandError> {
+    let low = LowBuild {
+        secret: entries(target.secrets.as_ref()),
+        ssh: entries(target.ssh.as_ref()),
+        ..LowBuild::default()
+    };
+    let checked = request::secrets(&low, env).and_then(|_| request::ssh(&low, env));
+    checked.map(drop).map_err(|error| CommandError::failed(&error))
 }
 
 /// The flags that build `target`.

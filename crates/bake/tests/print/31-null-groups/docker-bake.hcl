@@ -1,0 +1,7 @@
+group "default" { targets = [] }
+group "none" {
+  targets = null
+}
+target "app" { tags = [
+  "app:1",
+] }
