@@ -21,6 +21,7 @@ use crate::cdi::CdiConfig;
 use crate::client::HostClient;
 use crate::context::{self, Opened};
 use crate::engine::Engine;
+use crate::entry_point;
 use crate::error::{BuildError, Place, RequestError};
 use crate::export::{self, BuildResult, Export, PlatformSubject, Subject};
 use crate::failed_step::{self, UserTerminal};
@@ -298,7 +299,7 @@ fn foreign(request: &BuildRequest, opened: &Opened) -> Option<Syntax> {
 }
 
 /// The last part of a path as it was given.
-fn base_name(filename: &str) -> String {
+pub(crate) fn base_name(filename: &str) -> String {
     let name = std::path::Path::new(filename).file_name();
     name.map_or_else(
         || "Dockerfile".to_owned(),
@@ -337,7 +338,7 @@ pub async fn lower(
     tokio::select! {
         lowered = lowering => lowered.map_err(|error| BuildError::Frontend {
             error,
-            source_text: SourceText { filename: options.filename.clone(), text: options.dockerfile.clone(), language: rbuild_frontend::LANGUAGE.to_owned(), definition: None },
+            source_text: SourceText { filename: options.filename.clone(), text: options.dockerfile.clone(), language: rbuild_frontend::LANGUAGE.to_owned(), definition: options.definition.clone() },
         }),
         () = cancel.cancelled() => Err(BuildError::Canceled),
     }
@@ -410,6 +411,7 @@ fn frontend_options(
 ) -> FrontendOptions {
     FrontendOptions {
         dockerfile: opened.dockerfile.clone(),
+        definition: entry_point::of_request(request, opened),
         filename: opened.filename.clone(),
         target: request.target.clone(),
         build_args: request.build_args.clone(),

@@ -87,6 +87,9 @@ pub enum BuildError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is built cannot be told in LLB.
+    #[error(transparent)]
+    Encode(#[from] rbuild_llb::EncodeError),
     /// Any of these, of which something was kept to be looked at.
     #[error("{error}")]
     Left {

@@ -14,6 +14,7 @@ pub mod context_report;
 pub mod created;
 pub mod engine;
 pub mod engine_load;
+pub mod entry_point;
 pub mod error;
 pub mod export;
 pub mod failed;

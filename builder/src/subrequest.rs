@@ -6,6 +6,7 @@ use rbuild_frontend::subrequest::{LintFailure, LintResults, Subrequest, Subreque
 use rbuild_frontend::{FrontendError, FrontendErrorKind, FrontendOptions, LintWarning};
 use rbuild_graph::SourceText;
 use rbuild_graph::progress::Sink;
+use rbuild_llb::definition_json;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::{lower, prepare};
@@ -67,11 +68,7 @@ pub async fn ask(
             options.outline = true;
             let lowered = lower(&Resolver::new(job, cancel), &options, cancel)
                 .await
-                .inspect_err(|error| {
-                    if let BuildError::Frontend { error, .. } = error {
-                        warn(&error.warnings);
-                    }
-                })?;
+                .inspect_err(|error| warn_of(error, warn))?;
             warn(&lowered.warnings);
             match lowered.outline {
                 Some(outline) => Ok(SubrequestAnswer::Outline(outline)),
@@ -82,6 +79,20 @@ pub async fn ask(
             options.all_stages = options.target.is_none();
             lint(job, &options, cancel).await.map(SubrequestAnswer::Lint)
         }
+        Subrequest::ConvertLlb => {
+            let lowered = lower(&Resolver::new(job, cancel), &options, cancel).await;
+            let lowered = lowered.inspect_err(|error| warn_of(error, warn))?;
+            warn(&lowered.warnings);
+            let definition = definition_json::converted(&lowered.graph, lowered.result.as_ref())?;
+            Ok(SubrequestAnswer::ConvertLlb(definition))
+        }
+    }
+}
+
+/// Passes on what was found before the Dockerfile was refused.
+fn warn_of(error: &BuildError, warn: &Warn<'_>) {
+    if let BuildError::Frontend { error, .. } = error {
+        warn(&error.warnings);
     }
 }
 
@@ -104,13 +115,16 @@ async fn lint(
         }
         Err(other) => return Err(other),
     };
-    Ok(LintResults::new(options, warnings, failure))
+    let definition = options.definition.as_deref().map(definition_json::structs);
+    let definition = definition.and_then(Result::ok).unwrap_or_default();
+    Ok(LintResults::new(options, definition, warnings, failure))
 }
 
 fn frontend_error(options: &FrontendOptions, error: FrontendError) -> BuildError {
     let source_text = SourceText {
         filename: options.filename.clone(),
         text: options.dockerfile.clone(),
+        definition: options.definition.clone(),
         ..SourceText::default()
     };
     BuildError::Frontend { error, source_text }

@@ -113,7 +113,7 @@ fn prepare(options: &FrontendOptions) -> Result<(Lowering<'_>, Dockerfile), Fron
         filename: options.filename.clone(),
         text: options.dockerfile.clone(),
         language: LANGUAGE.to_owned(),
-        definition: None,
+        definition: options.definition.clone(),
     });
     let lint = Linter::new(check);
     let lowering = Lowering {

@@ -13,6 +13,8 @@ use crate::remote::RemoteContext;
 pub struct FrontendOptions {
     /// The Dockerfile.
     pub dockerfile: Vec<u8>,
+    /// The definition that it was loaded with, encoded, if there is one.
+    pub definition: Option<Vec<u8>>,
     /// Its name, for spans.
     pub filename: String,
     /// Stage to build; the last one if absent.
@@ -72,6 +74,7 @@ impl Default for FrontendOptions {
     fn default() -> Self {
         Self {
             dockerfile: Vec::new(),
+            definition: None,
             filename: "Dockerfile".to_owned(),
             target: None,
             build_args: BTreeMap::new(),

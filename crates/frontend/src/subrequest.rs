@@ -1,11 +1,9 @@
 //! Questions about a Dockerfile that build nothing (BuildKit `frontend/subrequests`): what can be asked, what lint
-//! finds, which parameters a target has, which targets there are.
+//! finds, which parameters a target has, which targets there are, which operations are made of it.
 //!
 //! Each answer has the two forms BuildKit gives it, JSON and text, byte for byte. Every byte of both comes from a
 //! client, and both repeat lines of the Dockerfile once for each thing that is said of them, so a form that grows
 //! beyond [`FORM_BYTES_MAX`] is refused.
-//!
-//! Not answered: `frontend.convertllb`.
 
 mod bounded;
 mod describe;
@@ -18,6 +16,8 @@ mod tabs;
 mod targets;
 
 use std::collections::BTreeMap;
+
+use rbuild_oci::go_json::Json;
 
 pub use crate::subrequest::bounded::{FORM_BYTES_MAX, FormError};
 pub use crate::subrequest::given::{GivenAnswer, GivenLint};
@@ -37,15 +37,23 @@ pub enum Subrequest {
     Targets,
     /// What lint finds.
     Lint,
+    /// The operations that a build would run.
+    ConvertLlb,
 }
 
 impl Subrequest {
     /// The question of that id (attribute `requestid`), if it is one that is answered.
     #[must_use]
     pub fn from_id(id: &str) -> Option<Self> {
-        [Self::Describe, Self::Outline, Self::Targets, Self::Lint]
-            .into_iter()
-            .find(|known| known.id() == id)
+        [
+            Self::Describe,
+            Self::Outline,
+            Self::Targets,
+            Self::Lint,
+            Self::ConvertLlb,
+        ]
+        .into_iter()
+        .find(|known| known.id() == id)
     }
 
     /// Its id.
@@ -56,6 +64,7 @@ impl Subrequest {
             Self::Outline => "frontend.outline",
             Self::Targets => "frontend.targets",
             Self::Lint => "frontend.lint",
+            Self::ConvertLlb => "frontend.convertllb",
         }
     }
 
@@ -64,6 +73,7 @@ impl Subrequest {
     pub const fn version(self) -> &'static str {
         match self {
             Self::Describe | Self::Outline | Self::Targets | Self::Lint => "1.0.0",
+            Self::ConvertLlb => "0.1.0",
         }
     }
 }
@@ -79,6 +89,8 @@ pub enum SubrequestAnswer {
     Targets(TargetList),
     /// To [`Subrequest::Lint`].
     Lint(LintResults),
+    /// To [`Subrequest::ConvertLlb`]: the definition, as whoever knows LLB writes it.
+    ConvertLlb(Json),
     /// To any of them, by another front end.
     Given(GivenAnswer),
 }
@@ -92,6 +104,7 @@ impl SubrequestAnswer {
             Self::Outline(_) => Subrequest::Outline,
             Self::Targets(_) => Subrequest::Targets,
             Self::Lint(_) => Subrequest::Lint,
+            Self::ConvertLlb(_) => Subrequest::ConvertLlb,
             Self::Given(given) => given.subrequest(),
         }
     }
@@ -106,11 +119,12 @@ impl SubrequestAnswer {
             Self::Outline(outline) => bounded::json(outline),
             Self::Targets(list) => bounded::json(list),
             Self::Lint(results) => bounded::json(results),
+            Self::ConvertLlb(definition) => bounded::json(definition),
             Self::Given(given) => given.form(given::JSON).map(<[u8]>::to_vec),
         }
     }
 
-    /// The answer for people (`result.txt`). Not made safe for a terminal.
+    /// The answer for people (`result.txt`); JSON where BuildKit has no form for them. Not made safe for a terminal.
     ///
     /// # Errors
     /// [`FormError`].
@@ -120,6 +134,7 @@ impl SubrequestAnswer {
             Self::Outline(outline) => outline.text(),
             Self::Targets(list) => list.text(),
             Self::Lint(results) => results.text(&results.filename),
+            Self::ConvertLlb(definition) => bounded::json(definition),
             Self::Given(given) => given.form(given::TEXT).map(<[u8]>::to_vec),
         }
     }
@@ -130,7 +145,7 @@ impl SubrequestAnswer {
         match self {
             Self::Lint(results) => Some(u8::from(!results.is_clean())),
             Self::Given(given) => given.status_code(),
-            Self::Describe | Self::Outline(_) | Self::Targets(_) => None,
+            Self::Describe | Self::Outline(_) | Self::Targets(_) | Self::ConvertLlb(_) => None,
         }
     }
 
@@ -145,9 +160,11 @@ impl SubrequestAnswer {
         let version = self.subrequest().version().as_bytes().to_vec();
         let mut metadata = BTreeMap::from([
             ("result.json".to_owned(), self.json()?),
-            ("result.txt".to_owned(), self.text()?),
             ("version".to_owned(), version),
         ]);
+        if !matches!(self, Self::ConvertLlb(_)) {
+            metadata.insert("result.txt".to_owned(), self.text()?);
+        }
         if let Some(code) = self.status_code() {
             metadata.insert("result.statuscode".to_owned(), code.to_string().into_bytes());
         }

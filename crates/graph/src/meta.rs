@@ -86,22 +86,37 @@ pub struct SourceLocation {
 }
 
 impl SourceLocation {
-    /// Whole lines of a text, 1-based and inclusive.
+    /// Whole lines of a text, 1-based and inclusive: each is a range of its own, as of BuildKit's parser
+    /// (`parser/errors.go`). More than 256 are one range.
     #[must_use]
     pub fn lines(source: usize, first: u32, last: u32) -> Self {
         let position = |line: u32| SourcePosition {
             line: i32::try_from(line).unwrap_or(i32::MAX),
             character: 0,
         };
-        Self {
-            source,
-            ranges: vec![SourceRange {
-                start: position(first),
-                end: position(last),
-            }],
-        }
+        let range = |first: u32, last: u32| SourceRange {
+            start: position(first),
+            end: position(last),
+        };
+        let ranges = if last.saturating_sub(first) < SINGLE_LINES_MAX {
+            (first..=last.max(first)).map(|line| range(line, line)).collect()
+        } else {
+            vec![range(first, last)]
+        };
+        Self { source, ranges }
+    }
+
+    /// First and last line of each place that is of lines.
+    #[must_use]
+    pub fn line_numbers(&self) -> Vec<(u32, u32)> {
+        let line = |position: SourcePosition| u32::try_from(position.line).ok();
+        let lines = |range: &SourceRange| Some((line(range.start)?, line(range.end)?));
+        self.ranges.iter().filter_map(lines).collect()
     }
 }
+
+/// Lines of an instruction that are told one by one.
+const SINGLE_LINES_MAX: u32 = 256;
 
 /// From one place to another, both within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -183,6 +198,15 @@ mod tests {
             end: 6,
         };
         assert_eq!(meta.span(), Some(span));
+    }
+
+    #[test]
+    fn each_line_is_a_place_but_not_of_a_very_long_instruction() {
+        let lines = |first, last| SourceLocation::lines(0, first, last).line_numbers();
+        assert_eq!(lines(3, 3), [(3, 3)]);
+        assert_eq!(lines(3, 5), [(3, 3), (4, 4), (5, 5)]);
+        assert_eq!(lines(1, 1_000_000), [(1, 1_000_000)]);
+        assert_eq!(lines(1, 256).len(), 256);
     }
 
     #[test]

@@ -3,6 +3,10 @@
 
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 
+mod needed;
+
+pub use needed::note;
+
 /// Operations may name the worker they need.
 pub const CONSTRAINTS: &str = "constraints";
 /// Operations may name their platform.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bollard_buildkit_proto::pb;
+use prost::Message as _;
 use rbuild_graph::{
     Edge, Graph, GraphError, InputIndex, LinuxResources, Op, SourceLocation, SourceText, Vertex,
     VertexDigest, VertexMeta,
@@ -45,6 +46,9 @@ pub enum EncodeError {
         #[source]
         source: prost::DecodeError,
     },
+    /// What was written cannot be read, or a text in it comes from what is no definition.
+    #[error("a definition that is none")]
+    Definition(#[from] prost::DecodeError),
 }
 
 /// A value that LLB has no room for.
@@ -97,6 +101,14 @@ pub fn encode(graph: &Graph, target: &Edge) -> Result<pb::Definition, EncodeErro
     })
 }
 
+/// Writes what `target` needs as the bytes of a definition.
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn encode_bytes(graph: &Graph, target: &Edge) -> Result<Vec<u8>, EncodeError> {
+    encode_wire(graph, target).map(|definition| definition.encode_to_vec())
+}
+
 /// Writes what `target` needs as a definition.
 ///
 /// # Errors
@@ -130,29 +142,17 @@ pub fn encode_named(
         definition
             .metadata
             .insert(client.to_string(), metadata(graph, vertex));
-        if !vertex.meta.locations.is_empty() {
-            let found = vertex
-                .meta
-                .locations
-                .iter()
-                .map(location)
-                .collect::<Result<_, _>>();
-            locations.insert(
-                client.to_string(),
-                pb::Locations {
-                    locations: found.map_err(in_vertex)?,
-                },
-            );
-        }
+        let found = vertex.meta.locations.iter().map(location);
+        let found = found.collect::<Result<_, _>>().map_err(in_vertex)?;
+        locations.insert(client.to_string(), pb::Locations { locations: found });
         digests.insert(digest, client);
     }
     terminal(&mut definition, input(target, &digests));
-    if !(graph.sources.is_empty() && locations.is_empty()) {
-        definition.source = Some(wire::Source {
-            locations,
-            infos: graph.sources.iter().map(source).collect(),
-        });
-    }
+    // BuildKit's client always writes them (`client/llb/sourcemap.go`), for a vertex without any an empty list.
+    definition.source = Some(wire::Source {
+        locations,
+        infos: graph.sources.iter().map(source).collect(),
+    });
     Ok((definition, digests))
 }
 

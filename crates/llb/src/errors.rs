@@ -231,7 +231,7 @@ fn solve_json(solve: &SolveDetail) -> Value {
     object.insert("mountIDs".into(), json!(solve.mount_ids));
     object.insert("description".into(), json!(solve.description));
     if let Some(op) = &solve.op {
-        object.insert("op".into(), op_json::protojson(op));
+        object.insert("op".into(), json!(op_json::protojson(op)));
     }
     match solve.subject {
         None => {}

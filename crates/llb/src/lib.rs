@@ -24,6 +24,7 @@ pub mod cache_options;
 pub mod caps;
 pub mod container;
 mod decode;
+pub mod definition_json;
 mod encode;
 pub mod errors;
 pub mod exporters;
@@ -41,7 +42,7 @@ pub mod wire;
 
 pub use bollard_buildkit_proto::pb;
 pub use decode::{ClientDigests, Decoded, LlbError, OpError, decode, decode_wire};
-pub use encode::{EncodeError, NoRoom, encode, encode_named, encode_op, encode_wire};
+pub use encode::{EncodeError, NoRoom, encode, encode_bytes, encode_named, encode_op, encode_wire};
 pub use errors::sentence;
 pub use go::ValueError;
 pub use limits::{LimitExceeded, Limits};

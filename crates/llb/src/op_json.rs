@@ -1,12 +1,13 @@
-//! Operations in JSON, in the two forms that Go has of them: protobuf's own (`protojson`, which error details are
-//! read with), and that of the structs the messages are in Go (`solver/pb/json.go`, which provenance is read with).
+//! Operations in JSON, in the two forms that Go has of them: protobuf's own (`protojson`, which error details and
+//! `frontend.convertllb` are written with), and that of the structs the messages are in Go (`solver/pb/json.go`, which
+//! provenance is written with). Both leave out fields that have the zero value of their type.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bollard_buildkit_proto::pb;
 use pb::file_action::Action;
 use pb::user_opt::User;
-use serde_json::{Map, Value, json};
+use rbuild_oci::go_json::Json;
 
 use crate::wire::{self, OpKind};
 
@@ -14,309 +15,391 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// An operation as `protojson` reads it: numbers of 64 bits are texts.
-pub(crate) fn protojson(op: &wire::Op) -> Value {
-    let mut object = Map::new();
-    let inputs = op.inputs.iter().map(|input| Form::Proto.input(input));
-    object.insert("inputs".into(), inputs.collect());
-    if let Some(platform) = &op.platform {
-        object.insert("platform".into(), Form::Proto.platform(platform));
-    }
-    if let Some(constraints) = &op.constraints {
-        object.insert("constraints".into(), json!({ "filter": constraints.filter }));
-    }
-    if let Some((name, value)) = Form::Proto.kind(op) {
-        object.insert(name.into(), value);
-    }
-    Value::Object(object)
+/// An operation as `protojson` writes it: numbers of 64 bits are texts, enumerations names.
+pub(crate) fn protojson(op: &wire::Op) -> Json {
+    let (name, kind) = Form::Proto.kind(op);
+    Json::object([
+        (
+            "inputs",
+            Json::list(op.inputs.iter().map(|input| Form::Proto.input(input))),
+        ),
+        (name, kind),
+        ("platform", op.platform.as_ref().map(platform).into()),
+        ("constraints", op.constraints.as_ref().map(constraints).into()),
+    ])
 }
 
-/// An operation without its inputs as `encoding/json` reads it.
-pub(crate) fn structs(op: &wire::Op) -> Value {
-    let mut kind = Map::new();
-    if let Some((name, value)) = Form::Structs.kind(op) {
-        kind.insert(name.into(), value);
-    }
-    let platform = op
-        .platform
-        .as_ref()
-        .map(|platform| Form::Structs.platform(platform));
-    let constraints = op.constraints.as_ref();
-    let constraints = constraints.map(|found| Form::Structs.object(json!({ "filter": found.filter })));
-    let mut object = Map::new();
-    object.insert("Op".into(), Value::Object(kind));
-    for (name, value) in [("platform", platform), ("constraints", constraints)] {
-        if let Some(value) = value {
-            object.insert(name.into(), value);
-        }
-    }
-    Value::Object(object)
+/// An operation without its inputs as `encoding/json` writes it.
+pub(crate) fn structs(op: &wire::Op) -> Json {
+    Json::object([
+        ("Op", Json::object([Form::Structs.kind(op)])),
+        ("platform", op.platform.as_ref().map(platform).into()),
+        ("constraints", op.constraints.as_ref().map(constraints).into()),
+    ])
+}
+
+fn platform(platform: &pb::Platform) -> Json {
+    Json::object([
+        ("Architecture", (&platform.architecture).into()),
+        ("OS", (&platform.os).into()),
+        ("Variant", (&platform.variant).into()),
+        ("OSVersion", (&platform.os_version).into()),
+        ("OSFeatures", Json::texts(&platform.os_features)),
+    ])
+}
+
+fn constraints(constraints: &pb::WorkerConstraints) -> Json {
+    Json::object([("filter", Json::texts(&constraints.filter))])
 }
 
 /// Which of the two forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
+    /// Protobuf's.
     Proto,
+    /// Of Go's structs.
     Structs,
 }
 
 impl Form {
-    fn kind(self, op: &wire::Op) -> Option<(&'static str, Value)> {
-        let entry = match op.op.as_ref()? {
-            OpKind::Exec(op) => ("exec", self.exec(op)),
-            OpKind::Source(op) => {
-                let value = json!({ "identifier": op.identifier, "attrs": op.attrs });
-                ("source", self.object(value))
-            }
-            OpKind::File(op) => {
-                let actions: Value = op.actions.iter().map(|action| self.action(action)).collect();
-                ("file", self.object(json!({ "actions": actions })))
-            }
-            OpKind::Build(op) => ("build", self.build(op)),
-            OpKind::Merge(op) => {
-                let input = |input: &pb::MergeInput| self.indexed("input", input.input);
-                let inputs: Value = op.inputs.iter().map(input).collect();
-                ("merge", self.object(json!({ "inputs": inputs })))
-            }
-            OpKind::Diff(op) => {
-                let side = |input: Option<i64>| input.map(|input| self.indexed("input", input));
-                let lower = side(op.lower.map(|lower| lower.input));
-                let upper = side(op.upper.map(|upper| upper.input));
-                ("diff", self.object(json!({ "lower": lower, "upper": upper })))
-            }
-            OpKind::Passthrough(op) => {
-                let outputs: Value = op.outputs.iter().map(|output| self.long(*output)).collect();
-                let value = json!({ "id": op.id, "outputs": outputs });
-                ("passthrough", self.object(value))
-            }
-        };
-        Some(entry)
+    /// The name of a field, which protobuf writes without the underscores of its declaration.
+    pub(crate) const fn name(self, proto: &'static str, structs: &'static str) -> &'static str {
+        match self {
+            Self::Proto => proto,
+            Self::Structs => structs,
+        }
     }
 
     /// A number of 64 bits.
-    fn long(self, number: i64) -> Value {
+    pub(crate) fn long(self, number: i64) -> Json {
         match self {
-            Self::Proto => number.to_string().into(),
-            Self::Structs => number.into(),
+            Self::Proto if number != 0 => Json::Text(number.to_string()),
+            Self::Proto | Self::Structs => number.into(),
         }
     }
 
-    /// The fields of a message. Go's structs have `omitempty` on each of them.
-    fn object(self, mut value: Value) -> Value {
-        if let (Self::Structs, Value::Object(fields)) = (self, &mut value) {
-            fields.retain(|_, field| match field {
-                Value::Null => false,
-                Value::Bool(set) => *set,
-                Value::Number(number) => number.as_f64() != Some(0.0),
-                Value::String(text) => !text.is_empty(),
-                Value::Array(list) => !list.is_empty(),
-                // A message that is there but empty stays, a map without entries does not; read back, both are nothing.
-                Value::Object(fields) => !fields.is_empty(),
-            });
+    /// A value of an enumeration, which Go's structs have as a number.
+    fn named<E: TryFrom<i32>>(self, number: i32, name: fn(&E) -> &'static str) -> Json {
+        match (self, E::try_from(number)) {
+            (Self::Proto, Ok(known)) if number != 0 => name(&known).into(),
+            _ => number.into(),
         }
-        value
     }
 
-    fn indexed(self, name: &str, number: i64) -> Value {
-        let mut fields = Map::new();
-        fields.insert(name.into(), self.long(number));
-        self.object(Value::Object(fields))
-    }
-
-    fn input(self, input: &pb::Input) -> Value {
-        self.object(json!({ "digest": input.digest, "index": self.long(input.index) }))
-    }
-
-    fn platform(self, platform: &pb::Platform) -> Value {
-        self.object(json!({
-            "Architecture": platform.architecture,
-            "OS": platform.os,
-            "Variant": platform.variant,
-            "OSVersion": platform.os_version,
-            "OSFeatures": platform.os_features,
-        }))
-    }
-
-    fn exec(self, exec: &pb::ExecOp) -> Value {
-        let secret = |secret: &pb::SecretEnv| {
-            self.object(json!({ "ID": secret.id, "name": secret.name, "optional": secret.optional }))
+    /// What the operation does; no name if it does nothing.
+    fn kind(self, op: &wire::Op) -> (&'static str, Json) {
+        let Some(kind) = &op.op else {
+            return ("", Json::Absent);
         };
-        let device =
-            |device: &pb::CdiDevice| self.object(json!({ "name": device.name, "optional": device.optional }));
-        self.object(json!({
-            "meta": exec.meta.as_ref().map(|meta| self.meta(meta)),
-            "mounts": exec.mounts.iter().map(|mount| self.mount(mount)).collect::<Value>(),
-            "network": exec.network,
-            "security": exec.security,
-            "secretenv": exec.secretenv.iter().map(secret).collect::<Value>(),
-            "cdiDevices": exec.cdi_devices.iter().map(device).collect::<Value>(),
-        }))
-    }
-
-    fn meta(self, meta: &pb::Meta) -> Value {
-        let host = |host: &pb::HostIp| self.object(json!({ "Host": host.host, "IP": host.ip }));
-        let limit = |limit: &pb::Ulimit| {
-            self.object(json!({
-                "Name": limit.name,
-                "Soft": self.long(limit.soft),
-                "Hard": self.long(limit.hard),
-            }))
-        };
-        let proxy = |proxy: &pb::ProxyEnv| {
-            self.object(json!({
-                "http_proxy": proxy.http_proxy,
-                "https_proxy": proxy.https_proxy,
-                "ftp_proxy": proxy.ftp_proxy,
-                "no_proxy": proxy.no_proxy,
-                "all_proxy": proxy.all_proxy,
-            }))
-        };
-        self.object(json!({
-            "args": meta.args,
-            "env": meta.env,
-            "cwd": meta.cwd,
-            "user": meta.user,
-            "proxy_env": meta.proxy_env.as_ref().map(proxy),
-            "extraHosts": meta.extra_hosts.iter().map(host).collect::<Value>(),
-            "hostname": meta.hostname,
-            "ulimit": meta.ulimit.iter().map(limit).collect::<Value>(),
-            "cgroupParent": meta.cgroup_parent,
-            "removeMountStubsRecursive": meta.remove_mount_stubs_recursive,
-            "validExitCodes": meta.valid_exit_codes,
-        }))
-    }
-
-    fn mount(self, mount: &pb::Mount) -> Value {
-        let file = |id: &str, uid: u32, gid: u32, mode: u32, optional: bool| {
-            self.object(json!({ "ID": id, "uid": uid, "gid": gid, "mode": mode, "optional": optional }))
-        };
-        let secret = mount.secret_opt.as_ref();
-        let ssh = mount.ssh_opt.as_ref();
-        let cache = |cache: &pb::CacheOpt| self.object(json!({ "ID": cache.id, "sharing": cache.sharing }));
-        self.object(json!({
-            "input": self.long(mount.input),
-            "selector": mount.selector,
-            "dest": mount.dest,
-            "output": self.long(mount.output),
-            "readonly": mount.readonly,
-            "mountType": mount.mount_type,
-            "TmpfsOpt": mount.tmpfs_opt.map(|tmpfs| self.indexed("size", tmpfs.size)),
-            "cacheOpt": mount.cache_opt.as_ref().map(cache),
-            "secretOpt": secret.map(|opt| file(&opt.id, opt.uid, opt.gid, opt.mode, opt.optional)),
-            "SSHOpt": ssh.map(|opt| file(&opt.id, opt.uid, opt.gid, opt.mode, opt.optional)),
-            "resultID": mount.result_id,
-            "contentCache": mount.content_cache,
-        }))
-    }
-
-    fn build(self, build: &wire::BuildOp) -> Value {
-        // The definition inside is left out: nothing reads it there.
-        let named =
-            |(name, input): (&String, &pb::BuildInput)| (name.clone(), self.indexed("input", input.input));
-        self.object(json!({
-            "builder": self.long(build.builder),
-            "inputs": build.inputs.iter().map(named).collect::<Map<_, _>>(),
-            "attrs": build.attrs,
-        }))
-    }
-
-    fn action(self, action: &pb::FileAction) -> Value {
-        let mut object = Map::new();
-        object.insert("input".into(), self.long(action.input));
-        object.insert("secondaryInput".into(), self.long(action.secondary_input));
-        object.insert("output".into(), self.long(action.output));
-        let kind = action.action.as_ref().map(|kind| self.action_kind(kind));
-        match (self, kind) {
-            (Self::Proto, None) => {}
-            (Self::Proto, Some((name, value))) => drop(object.insert(name.into(), value)),
-            (Self::Structs, kind) => {
-                let kind = kind.map(|(name, value)| (name.to_owned(), value));
-                object.insert("Action".into(), Value::Object(kind.into_iter().collect()));
+        match kind {
+            OpKind::Exec(op) => ("exec", self.exec(op)),
+            OpKind::Source(op) => (
+                "source",
+                Json::object([
+                    ("identifier", (&op.identifier).into()),
+                    ("attrs", attrs(&op.attrs)),
+                ]),
+            ),
+            OpKind::File(op) => {
+                let actions = op.actions.iter().map(|action| self.action(action));
+                ("file", Json::object([("actions", Json::list(actions))]))
+            }
+            OpKind::Build(op) => ("build", self.build(op)),
+            OpKind::Merge(op) => {
+                let inputs = op.inputs.iter().map(|input| self.indexed("input", input.input));
+                ("merge", Json::object([("inputs", Json::list(inputs))]))
+            }
+            OpKind::Diff(op) => {
+                let side = |input: Option<i64>| Json::from(input.map(|input| self.indexed("input", input)));
+                let lower = side(op.lower.map(|lower| lower.input));
+                let upper = side(op.upper.map(|upper| upper.input));
+                ("diff", Json::object([("lower", lower), ("upper", upper)]))
+            }
+            OpKind::Passthrough(op) => {
+                let outputs = op.outputs.iter().map(|output| self.element(*output));
+                let fields = [("id", (&op.id).into()), ("outputs", Json::list(outputs))];
+                ("passthrough", Json::object(fields))
             }
         }
-        Value::Object(object)
     }
 
-    fn action_kind(self, action: &Action) -> (&'static str, Value) {
-        let owner = |chown: &Option<pb::ChownOpt>| chown.as_ref().map(|chown| self.owner(chown));
-        let (name, value) = match action {
-            Action::Copy(copy) => return ("copy", self.copy(copy)),
+    /// A number of 64 bits that is there if it is zero, too.
+    fn element(self, number: i64) -> Json {
+        match self {
+            Self::Proto => Json::Text(number.to_string()),
+            Self::Structs => Json::Number(number),
+        }
+    }
+
+    fn indexed(self, name: &'static str, number: i64) -> Json {
+        Json::object([(name, self.long(number))])
+    }
+
+    fn input(self, input: &pb::Input) -> Json {
+        Json::object([
+            ("digest", (&input.digest).into()),
+            ("index", self.long(input.index)),
+        ])
+    }
+
+    fn exec(self, exec: &pb::ExecOp) -> Json {
+        let secret = |secret: &pb::SecretEnv| {
+            Json::object([
+                ("ID", (&secret.id).into()),
+                ("name", (&secret.name).into()),
+                ("optional", secret.optional.into()),
+            ])
+        };
+        let device = |device: &pb::CdiDevice| {
+            Json::object([
+                ("name", (&device.name).into()),
+                ("optional", device.optional.into()),
+            ])
+        };
+        Json::object([
+            ("meta", exec.meta.as_ref().map(|meta| self.meta(meta)).into()),
+            (
+                "mounts",
+                Json::list(exec.mounts.iter().map(|mount| self.mount(mount))),
+            ),
+            ("network", self.named(exec.network, pb::NetMode::as_str_name)),
+            (
+                "security",
+                self.named(exec.security, pb::SecurityMode::as_str_name),
+            ),
+            ("secretenv", Json::list(exec.secretenv.iter().map(secret))),
+            ("cdiDevices", Json::list(exec.cdi_devices.iter().map(device))),
+        ])
+    }
+
+    fn meta(self, meta: &pb::Meta) -> Json {
+        let host =
+            |host: &pb::HostIp| Json::object([("Host", (&host.host).into()), ("IP", (&host.ip).into())]);
+        let limit = |limit: &pb::Ulimit| {
+            Json::object([
+                ("Name", (&limit.name).into()),
+                ("Soft", self.long(limit.soft)),
+                ("Hard", self.long(limit.hard)),
+            ])
+        };
+        let proxy = |proxy: &pb::ProxyEnv| {
+            Json::object([
+                (self.name("httpProxy", "http_proxy"), (&proxy.http_proxy).into()),
+                (
+                    self.name("httpsProxy", "https_proxy"),
+                    (&proxy.https_proxy).into(),
+                ),
+                (self.name("ftpProxy", "ftp_proxy"), (&proxy.ftp_proxy).into()),
+                (self.name("noProxy", "no_proxy"), (&proxy.no_proxy).into()),
+                (self.name("allProxy", "all_proxy"), (&proxy.all_proxy).into()),
+            ])
+        };
+        let codes = meta.valid_exit_codes.iter();
+        let proxies = meta.proxy_env.as_ref().map(proxy);
+        Json::object([
+            ("args", Json::texts(&meta.args)),
+            ("env", Json::texts(&meta.env)),
+            ("cwd", (&meta.cwd).into()),
+            ("user", (&meta.user).into()),
+            (self.name("proxyEnv", "proxy_env"), proxies.into()),
+            ("extraHosts", Json::list(meta.extra_hosts.iter().map(host))),
+            ("hostname", (&meta.hostname).into()),
+            ("ulimit", Json::list(meta.ulimit.iter().map(limit))),
+            ("cgroupParent", (&meta.cgroup_parent).into()),
+            (
+                "removeMountStubsRecursive",
+                meta.remove_mount_stubs_recursive.into(),
+            ),
+            (
+                "validExitCodes",
+                Json::list(codes.map(|code| Json::Number((*code).into()))),
+            ),
+        ])
+    }
+
+    fn mount(self, mount: &pb::Mount) -> Json {
+        let file = |id: &str, uid: u32, gid: u32, mode: u32, optional: bool| {
+            Json::object([
+                ("ID", id.into()),
+                ("uid", uid.into()),
+                ("gid", gid.into()),
+                ("mode", mode.into()),
+                ("optional", optional.into()),
+            ])
+        };
+        let cache = |cache: &pb::CacheOpt| {
+            let sharing = self.named(cache.sharing, pb::CacheSharingOpt::as_str_name);
+            Json::object([("ID", (&cache.id).into()), ("sharing", sharing)])
+        };
+        let secret = mount.secret_opt.as_ref();
+        let secret = secret.map(|opt| file(&opt.id, opt.uid, opt.gid, opt.mode, opt.optional));
+        let ssh = mount.ssh_opt.as_ref();
+        let ssh = ssh.map(|opt| file(&opt.id, opt.uid, opt.gid, opt.mode, opt.optional));
+        let content_cache = self.named(mount.content_cache, pb::MountContentCache::as_str_name);
+        Json::object([
+            ("input", self.long(mount.input)),
+            ("selector", (&mount.selector).into()),
+            ("dest", (&mount.dest).into()),
+            ("output", self.long(mount.output)),
+            ("readonly", mount.readonly.into()),
+            (
+                "mountType",
+                self.named(mount.mount_type, pb::MountType::as_str_name),
+            ),
+            (
+                "TmpfsOpt",
+                mount
+                    .tmpfs_opt
+                    .map(|tmpfs| self.indexed("size", tmpfs.size))
+                    .into(),
+            ),
+            ("cacheOpt", mount.cache_opt.as_ref().map(cache).into()),
+            ("secretOpt", secret.into()),
+            ("SSHOpt", ssh.into()),
+            ("resultID", (&mount.result_id).into()),
+            ("contentCache", content_cache),
+        ])
+    }
+
+    fn build(self, build: &wire::BuildOp) -> Json {
+        // The definition inside is left out: nothing reads it there.
+        let inputs = build.inputs.iter();
+        Json::object([
+            ("builder", self.long(build.builder)),
+            (
+                "inputs",
+                Json::map(inputs.map(|(name, input)| (name, self.indexed("input", input.input)))),
+            ),
+            ("attrs", attrs(&build.attrs)),
+        ])
+    }
+
+    fn action(self, action: &pb::FileAction) -> Json {
+        let kind = action.action.as_ref().map(|kind| self.action_kind(kind));
+        let (name, kind) = kind.unwrap_or_default();
+        match self {
+            Self::Proto => Json::object([
+                ("input", self.long(action.input)),
+                ("secondaryInput", self.long(action.secondary_input)),
+                ("output", self.long(action.output)),
+                (name, kind),
+            ]),
+            // `solver/pb/json.go` writes the three numbers always.
+            Self::Structs => Json::object([
+                ("input", self.element(action.input)),
+                ("secondaryInput", self.element(action.secondary_input)),
+                ("output", self.element(action.output)),
+                ("Action", Json::object([(name, kind)])),
+            ]),
+        }
+    }
+
+    fn action_kind(self, action: &Action) -> (&'static str, Json) {
+        let owner = |chown: &Option<pb::ChownOpt>| Json::from(chown.as_ref().map(|chown| self.owner(chown)));
+        match action {
+            Action::Copy(copy) => ("copy", self.copy(copy)),
             Action::Mkfile(file) => (
                 "mkfile",
-                json!({
-                    "path": file.path,
-                    "mode": file.mode,
-                    "data": base64(&file.data),
-                    "owner": owner(&file.owner),
-                    "timestamp": self.long(file.timestamp),
-                }),
+                Json::object([
+                    ("path", (&file.path).into()),
+                    ("mode", file.mode.into()),
+                    ("data", base64(&file.data).into()),
+                    ("owner", owner(&file.owner)),
+                    ("timestamp", self.long(file.timestamp)),
+                ]),
             ),
             Action::Mkdir(dir) => (
                 "mkdir",
-                json!({
-                    "path": dir.path,
-                    "mode": dir.mode,
-                    "makeParents": dir.make_parents,
-                    "owner": owner(&dir.owner),
-                    "timestamp": self.long(dir.timestamp),
-                }),
+                Json::object([
+                    ("path", (&dir.path).into()),
+                    ("mode", dir.mode.into()),
+                    ("makeParents", dir.make_parents.into()),
+                    ("owner", owner(&dir.owner)),
+                    ("timestamp", self.long(dir.timestamp)),
+                ]),
             ),
             Action::Rm(rm) => (
                 "rm",
-                json!({
-                    "path": rm.path,
-                    "allowNotFound": rm.allow_not_found,
-                    "allowWildcard": rm.allow_wildcard,
-                }),
+                Json::object([
+                    ("path", (&rm.path).into()),
+                    ("allowNotFound", rm.allow_not_found.into()),
+                    ("allowWildcard", rm.allow_wildcard.into()),
+                ]),
             ),
             Action::Symlink(link) => (
                 "symlink",
-                json!({
-                    "oldpath": link.oldpath,
-                    "newpath": link.newpath,
-                    "owner": owner(&link.owner),
-                    "timestamp": self.long(link.timestamp),
-                }),
+                Json::object([
+                    ("oldpath", (&link.oldpath).into()),
+                    ("newpath", (&link.newpath).into()),
+                    ("owner", owner(&link.owner)),
+                    ("timestamp", self.long(link.timestamp)),
+                ]),
             ),
+        }
+    }
+
+    fn copy(self, copy: &pb::FileActionCopy) -> Json {
+        let patterns = |name, list| (name, Json::texts(list));
+        Json::object([
+            ("src", (&copy.src).into()),
+            ("dest", (&copy.dest).into()),
+            ("owner", copy.owner.as_ref().map(|chown| self.owner(chown)).into()),
+            ("mode", copy.mode.into()),
+            ("followSymlink", copy.follow_symlink.into()),
+            ("dirCopyContents", copy.dir_copy_contents.into()),
+            (
+                "attemptUnpackDockerCompatibility",
+                copy.attempt_unpack_docker_compatibility.into(),
+            ),
+            ("createDestPath", copy.create_dest_path.into()),
+            ("allowWildcard", copy.allow_wildcard.into()),
+            ("allowEmptyWildcard", copy.allow_empty_wildcard.into()),
+            ("timestamp", self.long(copy.timestamp)),
+            patterns(
+                self.name("includePatterns", "include_patterns"),
+                &copy.include_patterns,
+            ),
+            patterns(
+                self.name("excludePatterns", "exclude_patterns"),
+                &copy.exclude_patterns,
+            ),
+            (
+                "alwaysReplaceExistingDestPaths",
+                copy.always_replace_existing_dest_paths.into(),
+            ),
+            ("modeStr", (&copy.mode_str).into()),
+            patterns(self.name("requiredPaths", "required_paths"), &copy.required_paths),
+        ])
+    }
+
+    fn owner(self, owner: &pb::ChownOpt) -> Json {
+        let half = |half: &Option<pb::UserOpt>| Json::from(half.as_ref().map(|half| self.user(half)));
+        Json::object([("user", half(&owner.user)), ("group", half(&owner.group))])
+    }
+
+    fn user(self, user: &pb::UserOpt) -> Json {
+        let kind = match (self, &user.user) {
+            (_, None) => ("", Json::Absent),
+            (_, Some(User::ByName(user))) => {
+                let fields = [("name", (&user.name).into()), ("input", self.long(user.input))];
+                ("byName", Json::object(fields))
+            }
+            // Protobuf knows that one of the two is there.
+            (Self::Proto, Some(User::ById(id))) => ("byID", Json::Number((*id).into())),
+            (Self::Structs, Some(User::ById(id))) => ("byId", (*id).into()),
         };
-        (name, self.object(value))
+        match self {
+            Self::Proto => Json::object([kind]),
+            Self::Structs => Json::object([("User", Json::object([kind]))]),
+        }
     }
+}
 
-    fn copy(self, copy: &pb::FileActionCopy) -> Value {
-        self.object(json!({
-            "src": copy.src,
-            "dest": copy.dest,
-            "owner": copy.owner.as_ref().map(|chown| self.owner(chown)),
-            "mode": copy.mode,
-            "followSymlink": copy.follow_symlink,
-            "dirCopyContents": copy.dir_copy_contents,
-            "attemptUnpackDockerCompatibility": copy.attempt_unpack_docker_compatibility,
-            "createDestPath": copy.create_dest_path,
-            "allowWildcard": copy.allow_wildcard,
-            "allowEmptyWildcard": copy.allow_empty_wildcard,
-            "timestamp": self.long(copy.timestamp),
-            "include_patterns": copy.include_patterns,
-            "exclude_patterns": copy.exclude_patterns,
-            "alwaysReplaceExistingDestPaths": copy.always_replace_existing_dest_paths,
-            "modeStr": copy.mode_str,
-            "required_paths": copy.required_paths,
-        }))
-    }
-
-    fn owner(self, owner: &pb::ChownOpt) -> Value {
-        let half = |half: &Option<pb::UserOpt>| self.user(half.as_ref()?.user.as_ref()?);
-        self.object(json!({ "user": half(&owner.user), "group": half(&owner.group) }))
-    }
-
-    fn user(self, user: &User) -> Option<Value> {
-        let named = |named: &pb::NamedUserOpt| {
-            self.object(json!({ "name": named.name, "input": self.long(named.input) }))
-        };
-        Some(match (self, user) {
-            (Self::Proto, User::ById(id)) => json!({ "byID": id }),
-            (Self::Proto, User::ByName(user)) => json!({ "byName": named(user) }),
-            (Self::Structs, User::ById(id)) => json!({ "User": self.object(json!({ "byId": id })) }),
-            (Self::Structs, User::ByName(user)) => json!({ "User": { "byName": named(user) } }),
-        })
-    }
+pub(crate) fn attrs(attrs: &std::collections::BTreeMap<String, String>) -> Json {
+    // Present is written, empty or not.
+    Json::map(
+        attrs
+            .iter()
+            .map(|(name, value)| (name, Json::Text(value.clone()))),
+    )
 }

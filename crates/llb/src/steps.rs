@@ -73,7 +73,7 @@ impl Steps {
             let inputs: Vec<String> = op.inputs.iter().map(input).collect();
             let mut step = Map::new();
             step.insert("id".to_owned(), name(number).into());
-            step.insert("op".to_owned(), op_json::structs(op));
+            step.insert("op".to_owned(), json!(op_json::structs(op)));
             if !inputs.is_empty() {
                 step.insert("inputs".to_owned(), inputs.into());
             }

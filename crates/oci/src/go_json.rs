@@ -2,12 +2,16 @@
 //!
 //! Owns the two forms documents are written in: compact (image configs) and indented by two spaces (manifests and
 //! indexes). Go escapes `<`, `>`, `&`, U+2028 and U+2029 in strings where serde_json does not; digests depend on it.
-//! Key order is the caller's: struct order for structs, sorted for `BTreeMap`.
+//! Key order is the caller's: struct order for structs and [`Json`], sorted for `BTreeMap`.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
+
+mod message;
+
+pub use message::Json;
 
 /// `value` as Go's `json.Marshal` writes it.
 ///

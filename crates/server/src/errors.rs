@@ -3,20 +3,16 @@
 use base64::Engine as _;
 use bollard_buildkit_proto::google::rpc;
 use prost::Message as _;
+use rbuild_builder::entry_point;
 use rbuild_builder::error::{BuildError, Place, chain_text};
 use rbuild_builder::ops::OpError;
 use rbuild_builder::source_policy::PolicyError;
-use rbuild_graph::{
-    Edge, Graph, Op, SourceLocation, SourceOp, SourcePosition, SourceRange, SourceText, Vertex,
-};
+use rbuild_graph::{SourceLocation, SourceRange, SourceText};
 use rbuild_llb::errors::{Detail, status_details};
 use serde::Deserialize;
 use tonic::{Code, Status};
 
 use crate::builds::BuildsError;
-
-/// Most lines of an instruction that are named one by one.
-const LINES_MAX: i32 = 10_000;
 
 /// A failed build, with the vertex and the lines it comes from.
 #[must_use]
@@ -59,26 +55,15 @@ pub fn build_status(error: &BuildError) -> Status {
     Status::with_details(Code::Unknown, message.to_owned(), bytes.into())
 }
 
-/// A text and the places in it. Of a Dockerfile every line is a place of its own, and it is known where it comes from.
+/// A text and the places in it. Of a Dockerfile it is known where it comes from.
 fn source_detail((mut text, ranges): (SourceText, Vec<SourceRange>)) -> Detail {
     if text.language != rbuild_frontend::LANGUAGE {
         return Detail::Source { text, ranges };
     }
-    text.definition = text.definition.or_else(dockerfile_definition);
-    let lines = ranges.into_iter().flat_map(|range| {
-        let last = range
-            .end
-            .line
-            .clamp(range.start.line, range.start.line.saturating_add(LINES_MAX));
-        (range.start.line..=last).map(|line| SourceRange {
-            start: SourcePosition { line, character: 0 },
-            end: SourcePosition { line, character: 0 },
-        })
-    });
-    Detail::Source {
-        ranges: lines.collect(),
-        text,
+    if text.definition.is_none() {
+        text.definition = entry_point::of_local("dockerfile", &text.filename, None);
     }
+    Detail::Source { text, ranges }
 }
 
 /// A failure of an operation that is no vertex.
@@ -91,19 +76,6 @@ pub fn op_status(error: OpError) -> Status {
         failed: None,
         error: Box::new(error),
     })
-}
-
-/// Where a Dockerfile comes from, for clients that want to know.
-fn dockerfile_definition() -> Option<Vec<u8>> {
-    let mut graph = Graph::default();
-    let op = Op::Source(SourceOp {
-        identifier: "local://dockerfile".to_owned(),
-        attrs: std::collections::BTreeMap::new(),
-    });
-    let vertex = graph.add(Vertex::new(op, Vec::new())).ok()?;
-    let target = Edge { vertex, output: 0 };
-    let definition = rbuild_llb::encode_wire(&graph, &target).ok()?;
-    Some(definition.encode_to_vec())
 }
 
 /// A definition that is refused.
@@ -153,22 +125,13 @@ pub fn at_line(status: &Status, filename: &str, dockerfile: &[u8], line: u32) ->
     {
         return status.clone();
     }
-    let line = SourcePosition {
-        line: i32::try_from(line).unwrap_or(0),
-        character: 0,
+    let text = SourceText {
+        filename: filename.to_owned(),
+        text: dockerfile.to_vec(),
+        language: rbuild_frontend::LANGUAGE.to_owned(),
+        definition: None,
     };
-    let source = Detail::Source {
-        text: SourceText {
-            filename: filename.to_owned(),
-            text: dockerfile.to_vec(),
-            language: "Dockerfile".to_owned(),
-            definition: dockerfile_definition(),
-        },
-        ranges: vec![SourceRange {
-            start: line,
-            end: line,
-        }],
-    };
+    let source = source_detail((text, SourceLocation::lines(0, line, line).ranges));
     annotated(status, &[source])
 }
 

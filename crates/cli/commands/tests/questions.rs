@@ -1,5 +1,7 @@
 //! `--check` and `--call`: what is printed of the answers.
 
+use rbuild_oci::go_json::Json;
+
 use super::*;
 
 fn lint(warnings: &[(Rule, u32)], failure: Option<&str>) -> SubrequestAnswer {
@@ -20,7 +22,7 @@ fn lint(warnings: &[(Rule, u32)], failure: Option<&str>) -> SubrequestAnswer {
         spans: vec![Span::new(1, 1)],
     });
     let warnings = warnings.iter().map(warning).collect();
-    SubrequestAnswer::Lint(LintResults::new(&options, warnings, failure))
+    SubrequestAnswer::Lint(LintResults::new(&options, Json::Absent, warnings, failure))
 }
 
 fn ask(answer: SubrequestAnswer, line: &[&str]) -> Ran {

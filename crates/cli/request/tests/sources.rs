@@ -12,6 +12,7 @@ fn questions_about_the_dockerfile() {
         (vec!["--call=check,ignorestatus=1", "."], S::Lint, false, true),
         (vec!["--call=format=json,outline", "."], S::Outline, true, false),
         (vec!["--print=targets,format=x", "."], S::Targets, false, false),
+        (vec!["--call=convertllb", "."], S::ConvertLlb, false, false),
         (
             vec!["--call=subrequests.describe", "."],
             S::Describe,
@@ -39,7 +40,7 @@ fn questions_about_the_dockerfile() {
             "--call=check,ignorestatus=x",
             "invalid ignorestatus print value: x",
         ),
-        ("--call=convertllb", "unsupported request frontend.convertllb"),
+        ("--call=convertlbl", "unsupported request frontend.convertlbl"),
         ("--call=format=json", "unsupported request frontend."),
     ] {
         assert_eq!(refused(&[flag, "."]), expected);

@@ -1,8 +1,7 @@
 //! What lint finds (BuildKit `frontend/subrequests/lint`, `dockerfile2llb.DockerfileLint`).
-//!
-//! The JSON form tells of the Dockerfile its name, text and language, not the definition it was loaded with.
 
 use rbuild_dockerfile::Span;
+use rbuild_oci::go_json::Json;
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
@@ -22,6 +21,8 @@ pub struct LintResults {
     pub filename: String,
     /// Its text.
     pub source: Vec<u8>,
+    /// The definition it was loaded with, as the JSON form has it.
+    pub definition: Json,
     /// Why it cannot be built.
     pub failure: Option<LintFailure>,
 }
@@ -36,13 +37,19 @@ pub struct LintFailure {
 }
 
 impl LintResults {
-    /// Results about `options.dockerfile`.
+    /// Results about `options.dockerfile`, which `definition` loaded.
     #[must_use]
-    pub fn new(options: &FrontendOptions, warnings: Vec<LintWarning>, failure: Option<LintFailure>) -> Self {
+    pub fn new(
+        options: &FrontendOptions,
+        definition: Json,
+        warnings: Vec<LintWarning>,
+        failure: Option<LintFailure>,
+    ) -> Self {
         Self {
             warnings,
             filename: options.filename.clone(),
             source: options.dockerfile.clone(),
+            definition,
             failure,
         }
     }
@@ -85,6 +92,7 @@ impl Serialize for LintResults {
         let source = [Source {
             filename: &self.filename,
             data: &self.source,
+            definition: &self.definition,
             language: "Dockerfile",
         }];
         let mut results = to.serialize_struct("LintResults", 2 + usize::from(failure.is_some()))?;
@@ -130,6 +138,8 @@ struct Source<'a> {
     filename: &'a str,
     #[serde(serialize_with = "base64", skip_serializing_if = "<[u8]>::is_empty")]
     data: &'a [u8],
+    #[serde(skip_serializing_if = "Json::is_absent")]
+    definition: &'a Json,
     language: &'a str,
 }
 

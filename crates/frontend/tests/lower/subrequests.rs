@@ -5,6 +5,7 @@ use rbuild_frontend::FrontendOptions;
 use rbuild_frontend::subrequest::{
     LintFailure, LintResults, Outline, Subrequest, SubrequestAnswer, TargetList,
 };
+use rbuild_oci::go_json::Json;
 
 use crate::fake::{Fake, lower_with, options};
 
@@ -42,14 +43,14 @@ fn args(outline: &Outline) -> Vec<(&str, &str, u32)> {
 fn lint_with(mut options: FrontendOptions) -> LintResults {
     options.all_stages = options.target.is_none();
     match lower_with(&options, &Fake::new()) {
-        Ok(lowered) => LintResults::new(&options, lowered.warnings, None),
+        Ok(lowered) => LintResults::new(&options, Json::Absent, lowered.warnings, None),
         Err(mut error) => {
             let warnings = std::mem::take(&mut error.warnings);
             let failure = LintFailure {
                 message: error.to_string(),
                 spans: error.spans,
             };
-            LintResults::new(&options, warnings, Some(failure))
+            LintResults::new(&options, Json::Absent, warnings, Some(failure))
         }
     }
 }
@@ -61,6 +62,7 @@ fn ids() {
         Subrequest::Outline,
         Subrequest::Targets,
         Subrequest::Lint,
+        Subrequest::ConvertLlb,
     ] {
         assert_eq!(Subrequest::from_id(subrequest.id()), Some(subrequest));
     }

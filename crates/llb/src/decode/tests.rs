@@ -1,6 +1,7 @@
 //! Definitions built by hand, one operation at a time.
 
 use super::*;
+use crate::caps;
 use crate::wire::OpKind;
 use rbuild_graph::{BuildOp, DiffOp, InputIndex, MergeOp, Op, PassthroughOp, SourceOp};
 

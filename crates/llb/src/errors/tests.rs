@@ -158,7 +158,8 @@ fn an_operation_is_protobufs_json() {
         (&mount["output"], &mount["secretOpt"]["uid"]),
         (&json!("-1"), &json!(1))
     );
-    assert_eq!(value["op"]["exec"]["network"], json!(1));
+    assert_eq!(value["op"]["exec"]["network"], json!("HOST"));
+    assert_eq!(mount["mountType"], json!("SECRET"));
 }
 
 #[test]

@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use prost::Message as _;
 use rbuild_builder::attestation::sbom::{Scanned, Scanner};
 use rbuild_builder::build::lower;
+use rbuild_builder::entry_point;
 use rbuild_builder::error::{BuildError, chain_text};
 use rbuild_builder::front_ends::{SYNTAX_ARG, Syntax};
 use rbuild_builder::ops::blocking;
 use rbuild_builder::resolve::Resolver;
 use rbuild_builder::solve::Reporter;
-use rbuild_dockerfile::Span;
 use rbuild_fileops::SourceTree;
 use rbuild_frontend::{ContextOrigin, FrontendOptions, ImageResolveMode, LintWarning, Lowered, NoCache};
-use rbuild_graph::{Edge, Graph, Op, SourceOp, Vertex};
+use rbuild_graph::{SourceLocation, SourceOp};
 use rbuild_llb::attrs::{DockerfileAttrs, NoCacheAttr, ResolveMode};
 use rbuild_oci::Platform;
 use serde::Serialize;
@@ -80,8 +79,7 @@ pub(super) async fn answer(
             // The same file has the same faults for every platform.
             files.warn(&attrs.filename, warnings(&done));
         }
-        let mut done = done.map_err(|error| build_status(&error))?;
-        files.tell_origin(&mut done.graph);
+        let done = done.map_err(|error| build_status(&error))?;
         lowered.push((platform.unwrap_or_else(Platform::host), done));
     }
     let scanner = match &attrs.attestations.sbom {
@@ -109,6 +107,7 @@ fn explained(status: &Status, syntax: &Syntax, filename: &str, dockerfile: &[u8]
 fn options(attrs: &DockerfileAttrs, files: &Files, contexts: &Contexts) -> FrontendOptions {
     FrontendOptions {
         dockerfile: files.dockerfile.clone(),
+        definition: files.definition.clone(),
         filename: attrs.filename.clone(),
         target: Some(attrs.target.clone()).filter(|target| !target.is_empty()),
         build_args: attrs.build_args.clone(),
@@ -239,37 +238,16 @@ struct Files {
     definition: Option<Vec<u8>>,
 }
 
-/// Lines of an instruction that are told one by one.
-const SINGLE_LINES_MAX: u32 = 256;
-
-/// The lines of an instruction, each a range of its own as in BuildKit (`parser/errors.go`); of a very long one just the
-/// first and the last.
-fn single_lines(span: Span) -> Vec<(u32, u32)> {
-    if span.end.saturating_sub(span.start) < SINGLE_LINES_MAX {
-        (span.start..=span.end).map(|line| (line, line)).collect()
-    } else {
-        vec![(span.start, span.end)]
-    }
-}
-
 impl Files {
     fn warn(&self, filename: &str, warnings: &[LintWarning]) {
         for warning in warnings {
+            let lines = SourceLocation::lines(0, warning.span.start, warning.span.end);
             self.load.warn(
                 warning.short(),
                 vec![warning.description.to_owned()],
                 warning.url.to_owned(),
-                Some((filename.to_owned(), single_lines(warning.span))),
+                Some((filename.to_owned(), lines.line_numbers())),
             );
-        }
-    }
-
-    /// Notes in a lowered graph where its text is from.
-    fn tell_origin(&self, graph: &mut Graph) {
-        for text in &mut graph.sources {
-            if text.definition.is_none() && text.text == self.dockerfile {
-                text.definition.clone_from(&self.definition);
-            }
         }
     }
 
@@ -291,14 +269,19 @@ impl Files {
             Some(built) => {
                 load = contexts::reporter(running, built).unwrap_or(load);
                 let tree = contexts::tree(running, scope, built).await?;
-                (tree, encoded(&built.graph, built.target.as_ref()))
+                let target = built.target.as_ref();
+                (
+                    tree,
+                    target.and_then(|target| entry_point::encoded(&built.graph, target)),
+                )
             }
             None => {
                 let wanted = [filename, own_ignore.as_str(), lower_case.as_str()];
                 let local = &attrs.context.dockerfile_local;
                 let source = local_text(contexts, local, &wanted);
                 let tree = fetch(running, scope, local, &source, &mut load).await?;
-                (tree, encoded_source(&source))
+                let session = contexts.clients.session_of(local);
+                (tree, entry_point::of_local(local, filename, Some(session)))
             }
         };
         let names = vec![filename.to_owned(), lower_case];
@@ -362,21 +345,6 @@ async fn fetch(
     Ok(tree)
 }
 
-fn encoded(graph: &Graph, target: Option<&Edge>) -> Option<Vec<u8>> {
-    let definition = rbuild_llb::encode_wire(graph, target?).ok()?;
-    Some(definition.encode_to_vec())
-}
-
-fn encoded_source(source: &SourceOp) -> Option<Vec<u8>> {
-    let mut graph = Graph::default();
-    let vertex = graph.add(Vertex::new(Op::Source(source.clone()), Vec::new()));
-    let target = Edge {
-        vertex: vertex.ok()?,
-        output: 0,
-    };
-    encoded(&graph, Some(&target))
-}
-
 /// The first of `names` that is there.
 async fn read(tree: &Arc<SourceTree>, names: Vec<String>) -> Result<Option<Vec<u8>>, Status> {
     let tree = Arc::clone(tree);
@@ -395,17 +363,4 @@ async fn read(tree: &Arc<SourceTree>, names: Vec<String>) -> Result<Option<Vec<u
         Ok(None)
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_told_one_by_one_up_to_a_limit() {
-        assert_eq!(single_lines(Span::new(3, 3)), [(3, 3)]);
-        assert_eq!(single_lines(Span::new(3, 5)), [(3, 3), (4, 4), (5, 5)]);
-        assert_eq!(single_lines(Span::new(1, 1_000_000)), [(1, 1_000_000)]);
-        assert_eq!(single_lines(Span::new(1, 256)).len(), 256);
-    }
 }
