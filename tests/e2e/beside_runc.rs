@@ -22,6 +22,10 @@ for d in /dev/*; do echo "dev $d"; done
 for f in /proc/kcore /proc/keys /proc/timer_list /proc/sched_debug /proc/latency_stats; do test -e $f && echo "reads $f $(head -c1 $f 2>/dev/null | wc -c)"; done
 for f in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /proc/irq/default_smp_affinity; do test -e $f && { echo >>$f; } 2>/dev/null && echo "writes $f"; done
 echo "oom $(cat /proc/self/oom_score_adj)"
+echo "cwd $(pwd)"
+env | sed -n 's/^\(SHLVL\|PWD\|_\)=.*//; t; s/^/env /p' | sort
+for f in /proc/self/fd/*; do n=${f##*/}; test $n -le 2 && echo "stream $n"; done
+echo "session $(cat /proc/self/timerslack_ns 2>/dev/null) $(cat /proc/self/coredump_filter)"
 echo "processes $(ls -d /proc/[0-9]* | wc -l | sed 's/[0-9]*/some/')"
 "#;
 
@@ -129,6 +133,10 @@ fn facts(text: &str) -> BTreeSet<String> {
         "writes ",
         "oom ",
         "processes ",
+        "cwd ",
+        "env ",
+        "stream ",
+        "session ",
     ];
     let lines = text
         .lines()
