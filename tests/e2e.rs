@@ -54,6 +54,7 @@ mod reproducible;
 mod rootless;
 mod rows;
 mod run;
+mod run_lines;
 mod rungs;
 mod secrets;
 mod start_check;

@@ -51,7 +51,7 @@ pub struct RunRequest {
     pub args: Vec<String>,
     /// Instead of the image's entry point; the image's command does not count then either. Empty is none.
     pub entrypoint: Option<String>,
-    /// Variables, added to the image's.
+    /// Variables, added to the image's; a name without a value takes that one away.
     pub env: Vec<String>,
     /// Instead of the image's directory.
     pub workdir: Option<String>,
@@ -223,7 +223,7 @@ fn command(config: &ContainerConfig, request: &RunRequest) -> Vec<String> {
     all
 }
 
-/// The image's variables with those asked for: later ones of a name replace earlier ones.
+/// The image's variables with those asked for: later ones of a name replace earlier ones, a name alone removes them.
 fn variables(own: &[String], request: &RunRequest) -> Vec<String> {
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
     let mut all: Vec<String> = own.to_vec();
@@ -232,7 +232,9 @@ fn variables(own: &[String], request: &RunRequest) -> Vec<String> {
     }
     for variable in &request.env {
         all.retain(|known| name(known) != name(variable));
-        all.push(variable.clone());
+        if variable.contains('=') {
+            all.push(variable.clone());
+        }
     }
     all
 }

@@ -43,7 +43,7 @@ pub(crate) use remote::{
     AnnotateArgs, CreateIndexArgs, CreateListArgs, ImagetoolsCommand, InspectListArgs, InspectRemoteArgs,
     ManifestCommand, PushListArgs, RemoveListArgs,
 };
-pub(crate) use run::{ContextArgs, InfoArgs, RunArgs, UnservedRun};
+pub(crate) use run::{ContextArgs, InfoArgs, RunArgs};
 pub(crate) use serve::{Buildkitd, ServeArgs};
 pub(crate) use unserved::Unserved;
 

@@ -1,13 +1,17 @@
 //! Arguments of `run`, `context` and `info`. Flags of docker's `run` that need an engine are here too, to be refused by
 //! name.
 
+mod unserved;
+
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::go_bool;
+pub(crate) use unserved::UnservedRun;
 
 #[derive(Debug, Args, Default)]
+#[command(disable_help_flag = true)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of docker run")]
 pub(crate) struct RunArgs {
     /// Name or id
@@ -17,13 +21,16 @@ pub(crate) struct RunArgs {
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
     /// Accepted: nothing stays of what ran
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub(crate) rm: bool,
     /// Connect standard input
-    #[arg(short, long)]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub(crate) interactive: bool,
     /// Give it a terminal
-    #[arg(short, long)]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub(crate) tty: bool,
     /// Set a variable; a name alone takes its value from the environment
     #[arg(short, long, value_name = "NAME[=VALUE]")]
@@ -41,7 +48,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
     /// Host name
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
     /// Line of /etc/hosts
     #[arg(long, value_name = "HOST:IP")]
@@ -56,7 +63,8 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) network: String,
     /// Nothing can be written
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub(crate) read_only: bool,
     /// Show it a directory or file of this machine
     #[arg(short, long, value_name = "PATH:DESTINATION[:ro]")]
@@ -79,50 +87,22 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) pull: String,
     /// Show nothing of the pull
-    #[arg(short, long)]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     pub(crate) quiet: bool,
 
-    #[command(flatten)]
-    pub(crate) unserved: UnservedRun,
-}
-
-// Flags of docker's `run` that need what rbuild has not: an engine, devices, published ports.
-#[derive(Debug, Args, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "flags of docker run")]
-pub(crate) struct UnservedRun {
-    #[arg(short, long, hide = true)]
-    pub(crate) detach: bool,
-    #[arg(short, long, hide = true)]
-    pub(crate) publish: Vec<String>,
-    #[arg(short = 'P', long, hide = true)]
-    pub(crate) publish_all: bool,
-    #[arg(long, hide = true)]
-    pub(crate) privileged: bool,
-    #[arg(long, hide = true)]
-    pub(crate) device: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) gpus: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) restart: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cap_add: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cap_drop: Vec<String>,
-    #[arg(short, long, hide = true)]
-    pub(crate) memory: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cpus: Option<String>,
-    #[arg(long, hide = true)]
-    pub(crate) cidfile: Option<String>,
     /// Of `run` it names nothing: what ran is gone before anybody could ask for it.
     #[arg(long, hide = true)]
     pub(crate) name: Option<String>,
-    /// Says nothing to anybody.
-    #[arg(short, long, hide = true)]
-    _label: Vec<String>,
-    /// A process of ours reaps its children.
+    /// Of `create` the file for its id.
     #[arg(long, hide = true)]
-    _init: bool,
+    pub(crate) cidfile: Option<String>,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+
+    #[command(flatten)]
+    pub(crate) unserved: UnservedRun,
 }
 
 #[derive(Debug, Args, Default)]

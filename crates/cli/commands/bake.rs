@@ -343,6 +343,6 @@ fn list_variables(format: &str, variables: &[Listed], env: &mut Env) -> Result<(
     Ok(writeln!(
         env.stdout,
         "{}",
-        list_json(variables.iter().map(object).collect())
+        Printed::List(variables.iter().map(object).collect()).to_text()
     )?)
 }

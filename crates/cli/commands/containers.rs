@@ -52,11 +52,11 @@ fn create(
     let args = &args.run;
     let request = CreateRequest {
         image: args.image.clone(),
-        name: args.unserved.name.clone(),
+        name: args.name.clone(),
         platform: args.platform.clone(),
         pull: program::pull_policy(&args.pull)?,
     };
-    let file = args.unserved.cidfile.as_deref().map(Path::new);
+    let file = args.cidfile.as_deref().map(Path::new);
     if let Some(path) = file.filter(|path| path.exists()) {
         return Err(CommandError::failed(&format!(
             "container ID file found, make sure the other container isn't running or delete {}",

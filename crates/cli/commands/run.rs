@@ -14,7 +14,7 @@ use rbuild_ui::progress::Mode;
 use rbuild_ui::values::{csv, host};
 
 use super::{CommandError, Open};
-use crate::args::{RunArgs, UnservedRun};
+use crate::args::RunArgs;
 use crate::engine::EngineOptions;
 use crate::env::Env;
 use crate::view;
@@ -47,7 +47,7 @@ pub(super) fn run(
 }
 
 fn ran(args: &RunArgs, options: EngineOptions, env: &mut Env, open: Open<'_>) -> Result<u8, CommandError> {
-    unserved(&args.unserved)?;
+    unserved(args)?;
     let request = request(args, env)?;
     let engine = open(options)?;
     let mode = if args.quiet { Mode::Quiet } else { Mode::Plain };
@@ -58,42 +58,36 @@ fn ran(args: &RunArgs, options: EngineOptions, env: &mut Env, open: Open<'_>) ->
     Ok(done?)
 }
 
-fn unserved(flags: &UnservedRun) -> Result<(), CommandError> {
-    let said = [
-        ("--detach", flags.detach, "nothing runs when rbuild has ended"),
-        (
-            "--publish",
-            !flags.publish.is_empty() || flags.publish_all,
-            "the program has the network of steps, so its ports are there already",
-        ),
-        (
-            "--privileged",
-            flags.privileged || !flags.cap_add.is_empty() || !flags.cap_drop.is_empty(),
-            "the sandbox is that of steps",
-        ),
-        (
-            "--device",
-            !flags.device.is_empty() || flags.gpus.is_some(),
-            "the sandbox is that of steps",
-        ),
-        (
-            "--memory",
-            flags.memory.is_some() || flags.cpus.is_some(),
-            "limit rbuild itself, for example with systemd-run",
-        ),
-        (
-            "--restart",
-            flags.restart.is_some(),
-            "nothing runs when rbuild has ended",
-        ),
-        (
-            "--cidfile",
-            flags.cidfile.is_some(),
-            "what runs has no id that anybody could use",
-        ),
-    ];
-    match said.iter().find(|(_, given, _)| *given) {
-        Some((name, _, instead)) => Err(CommandError::failed(&format!("not supported: {name}: {instead}"))),
+fn unserved(args: &RunArgs) -> Result<(), CommandError> {
+    let refused = args
+        .unserved
+        .0
+        .iter()
+        .find_map(|flag| Some((flag.name, flag.why?)));
+    let cidfile = args
+        .cidfile
+        .as_ref()
+        .map(|_| ("cidfile", "what runs has no id that anybody could use"));
+    if let Some((name, why)) = refused.or(cidfile) {
+        return Err(CommandError::failed(&format!("not supported: --{name}: {why}")));
+    }
+    let is_name = |name: &str| {
+        let rest = name.strip_prefix(|first: char| first.is_ascii_alphanumeric());
+        rest.is_some_and(|rest| {
+            !rest.is_empty()
+                && rest
+                    .chars()
+                    .all(|next| next.is_ascii_alphanumeric() || "_.-".contains(next))
+        })
+    };
+    match args
+        .name
+        .as_deref()
+        .filter(|name| !name.is_empty() && !is_name(name))
+    {
+        Some(name) => Err(CommandError::failed(&format!(
+            "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        ))),
         None => Ok(()),
     }
 }
@@ -101,6 +95,15 @@ fn unserved(flags: &UnservedRun) -> Result<(), CommandError> {
 fn request(args: &RunArgs, env: &Env) -> Result<RunRequest, CommandError> {
     if args.tty && args.interactive && !env.stdin_is_terminal {
         return Err(CommandError::failed(&"the input device is not a TTY"));
+    }
+    if let Some(dir) = args
+        .workdir
+        .as_deref()
+        .filter(|dir| !dir.is_empty() && !dir.starts_with('/'))
+    {
+        return Err(CommandError::failed(&format!(
+            "the working directory '{dir}' is invalid, it needs to be an absolute path"
+        )));
     }
     let platform = args.platform.as_deref().map(Platform::parse).transpose();
     let platform = platform.map_err(|error| CommandError::failed(&error))?;
@@ -150,27 +153,43 @@ pub(super) fn pull_policy(text: &str) -> Result<PullPolicy, CommandError> {
     }
 }
 
-/// Those of files first, then those of flags. A name alone takes the value it has here, and is left out if it has none.
+/// Those of files first, then those of flags. A name alone takes the value it has here; without one a file says nothing of it,
+/// and a flag takes it away (`cli/command/container/opts.go` of docker, `daemon` of moby).
 fn variables(args: &RunArgs, env: &Env) -> Result<Vec<String>, CommandError> {
+    let of_here = |name: &str| env.var(name).map(|value| format!("{name}={value}"));
     let mut all = Vec::new();
     for path in &args.env_file {
         let mut text = String::new();
         let read = std::fs::File::open(path)
             .and_then(|file| file.take(ENV_FILE_BYTES_MAX).read_to_string(&mut text));
         read.map_err(|error| CommandError::failed(&format!("cannot read {}: {error}", path.display())))?;
-        let lines = text.lines().map(str::trim_start);
-        all.extend(
-            lines
-                .filter(|line| !line.is_empty() && !line.starts_with('#'))
-                .map(str::to_owned),
-        );
+        let invalid =
+            |why: String| CommandError::failed(&format!("invalid env file ({}): {why}", path.display()));
+        for line in text.trim_start_matches('\u{feff}').lines().map(str::trim_start) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, value) = line
+                .split_once('=')
+                .map_or((line, None), |(name, value)| (name, Some(value)));
+            if name.contains([' ', '\t']) {
+                return Err(invalid(format!("variable '{name}' contains whitespaces")));
+            }
+            if name.is_empty() {
+                return Err(invalid(format!("no variable name on line '{line}'")));
+            }
+            all.extend(value.map_or_else(|| of_here(name), |_| Some(line.to_owned())));
+        }
     }
-    all.extend(args.env.iter().cloned());
-    Ok(all
-        .into_iter()
-        .filter_map(|text| match text.split_once('=') {
-            Some(_) => Some(text),
-            None => env.var(&text).map(|value| format!("{text}={value}")),
-        })
-        .collect())
+    for text in &args.env {
+        match text.split_once('=') {
+            _ if text.is_empty() || text.starts_with('=') => {
+                let told = format!("invalid --env: invalid environment variable: {text}");
+                return Err(CommandError::failed(&told));
+            }
+            Some(_) => all.push(text.clone()),
+            None => all.push(of_here(text).unwrap_or_else(|| text.clone())),
+        }
+    }
+    Ok(all)
 }

@@ -3,6 +3,7 @@
 use super::Here::{Instead, Refused, Warned, Works};
 use super::Row;
 
+const RUN_LINES: &str = "lines_of_run_end_as_dockers_do";
 const RUNS: &str = "an_image_is_run_with_its_command_and_leaves_nothing";
 const BUILDERS: &str = "a_ci_step_of_buildx_works";
 
@@ -152,10 +153,14 @@ pub(super) const RUN: &[Row] = &[
     ("-e, --env", Works("", RUNS)),
     ("--env-file", Works("", RUNS)),
     ("--entrypoint", Works("", RUNS)),
-    ("-h, --hostname", Works("the long name only", RUNS)),
+    ("-h, --hostname", Works("", RUN_LINES)),
+    (
+        "--init, --label, --log-driver, --stop-timeout, --health-cmd, --expose, --sig-proxy",
+        Works("nothing to do: nobody asks for it later", RUN_LINES),
+    ),
     ("-i, --interactive", Works("", RUNS)),
     (
-        "-m, --memory, --cpus",
+        "-m, --memory, --cpus, --ulimit, --pids-limit, --oom-score-adj",
         Refused(
             &["run", "--memory=1g", "x"],
             "not supported: --memory: limit rbuild itself",
@@ -166,9 +171,16 @@ pub(super) const RUN: &[Row] = &[
         "--network=NAME",
         Refused(&["run", "--network=mine", "x"], "not supported: --network mine"),
     ),
+    (
+        "--dns, --ip, --link, --network-alias",
+        Refused(
+            &["run", "--dns=10.0.0.1", "x"],
+            "not supported: --dns: the program has the network of steps, or none",
+        ),
+    ),
     ("--platform", Works("", "blobs_go_from_one_registry_to_another")),
     (
-        "--privileged, --cap-add",
+        "--privileged, --cap-add, --cap-drop, --security-opt, --userns, --pid, --ipc, --shm-size",
         Refused(
             &["run", "--privileged", "x"],
             "not supported: --privileged: the sandbox is that of steps",

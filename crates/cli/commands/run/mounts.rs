@@ -54,6 +54,29 @@ pub(super) fn mounts(args: &RunArgs) -> Result<Vec<RunMount>, MountError> {
     volumes.chain(mounts).chain(memory).collect()
 }
 
+/// Options of `--volume` (moby's `volume/mounts/linux_parser.go`). Labels of SELinux, propagation and consistency say nothing to a
+/// sandbox that has none of them.
+const MODES: [&str; 16] = [
+    "",
+    "ro",
+    "rw",
+    "z",
+    "Z",
+    "consistent",
+    "cached",
+    "delegated",
+    "default",
+    "nocopy",
+    "shared",
+    "slave",
+    "private",
+    "rshared",
+    "rslave",
+    "rprivate",
+];
+/// Options of memory that ask for what it is, or for less than docker gives by itself.
+const OF_MEMORY: [&str; 6] = ["", "rw", "noexec", "nosuid", "nodev", "mode=1777"];
+
 /// `SOURCE:DESTINATION[:OPTIONS]`. As docker does, a directory that is missing is made.
 fn volume(text: &str) -> Result<RunMount, MountError> {
     let parts: Vec<&str> = text.split(':').collect();
@@ -63,6 +86,12 @@ fn volume(text: &str) -> Result<RunMount, MountError> {
         [_] => return Err(MountError::Volume(text.to_owned())),
         _ => return Err(MountError::Volumes(text.to_owned())),
     };
+    if let Some(mode) = options.split(',').find(|option| !MODES.contains(option)) {
+        return Err(MountError::Field {
+            text: text.to_owned(),
+            why: format!("invalid mode: {mode}"),
+        });
+    }
     if !source.starts_with(['/', '.']) {
         return Err(MountError::Volume(source.to_owned()));
     }
@@ -76,7 +105,6 @@ fn volume(text: &str) -> Result<RunMount, MountError> {
     Ok(RunMount::Host {
         source,
         dest: inside(dest, text)?,
-        // Labels of SELinux, propagation and consistency say nothing to a sandbox that has none of them.
         readonly: options.split(',').any(|option| option == "ro"),
     })
 }
@@ -100,15 +128,25 @@ fn mount(text: &str) -> Result<RunMount, MountError> {
                     || parse_bool(value).ok_or_else(|| wrong(&format!("{value:?} is not a bool")))?;
             }
             "tmpfs-size" => size_bytes = Some(parse_size(value).map_err(|error| wrong(&error))?),
+            "tmpfs-mode" if value.trim_start_matches('0') != "1777" => {
+                return Err(wrong(&"tmpfs-mode is not supported: it is 1777"));
+            }
             "tmpfs-mode" | "bind-propagation" | "bind-recursive" | "consistency" => {}
             other => return Err(wrong(&format!("unexpected key {other:?}"))),
         }
     }
     let dest = inside(&dest.ok_or_else(|| wrong(&"target is required"))?, text)?;
     match kind.as_str() {
+        "tmpfs" if source.is_some() => Err(wrong(&"field Source must not be specified")),
         "tmpfs" => Ok(RunMount::Memory { dest, size_bytes }),
         "bind" => {
-            let source = absolute(&source.ok_or_else(|| wrong(&"source is required"))?);
+            let source = source.ok_or_else(|| wrong(&"source is required"))?;
+            if !source.starts_with(['/', '.']) {
+                return Err(wrong(&format!(
+                    "invalid mount path: '{source}' mount path must be absolute"
+                )));
+            }
+            let source = absolute(&source);
             if !source.exists() {
                 return Err(MountError::Missing(source));
             }
@@ -126,6 +164,13 @@ fn mount(text: &str) -> Result<RunMount, MountError> {
 /// `DESTINATION[:OPTIONS]`.
 fn tmpfs(text: &str) -> Result<RunMount, MountError> {
     let (dest, options) = text.split_once(':').unwrap_or((text, ""));
+    let is_known = |option: &str| OF_MEMORY.contains(&option) || option.starts_with("size=");
+    if let Some(option) = options.split(',').find(|option| !is_known(option)) {
+        return Err(MountError::Field {
+            text: text.to_owned(),
+            why: format!("tmpfs option {option:?} is not supported: there are size, rw and mode=1777"),
+        });
+    }
     let size = options.split(',').find_map(|option| option.strip_prefix("size="));
     let size_bytes = size.map(parse_size).transpose();
     Ok(RunMount::Memory {
