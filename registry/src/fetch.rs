@@ -20,7 +20,7 @@ use crate::client::{Client, Inner};
 use crate::config::is_loopback_host;
 use crate::error::is_temporary_status;
 use crate::net::{check_url, connect_error};
-use crate::reply::{Reply, location, redirect_error};
+use crate::reply::{Reply, location, too_many_redirects};
 use crate::{Refusal, RegistryError, ShownUrl};
 
 /// Most redirects followed (Go's `net/http`).
@@ -131,11 +131,56 @@ impl UrlRequest {
 
 /// A URL of http or https that names a host.
 pub(crate) fn web_url(text: &str) -> Result<Url, UrlError> {
-    let url = Url::parse(text).map_err(|error| UrlError::Url(error.to_string()))?;
+    let text = strict(text)?;
+    let url = Url::parse(&text).map_err(|error| UrlError::Url(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(UrlError::Url("only http and https are served".to_owned()));
     }
     Ok(url)
+}
+
+/// `text` without what browsers mend in an address and Go does not (`net/url`, `parseHost`, `unescape`), lest it names
+/// another host or file than for BuildKit: no host, blanks that are dropped, escapes that are none, and a backslash, which
+/// is a character of the path and no slash.
+fn strict(text: &str) -> Result<String, UrlError> {
+    let refused = |reason: String| Err(UrlError::Url(reason));
+    if text.bytes().any(|byte| byte.is_ascii_control()) {
+        return refused("invalid control character in URL".to_owned());
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok(text.to_owned());
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.is_empty() {
+        return refused("no host in it".to_owned());
+    }
+    if authority.contains('\\') {
+        return refused("invalid character \"\\\\\" in host name".to_owned());
+    }
+    let path_end = rest.find(['?', '#']).unwrap_or(rest.len());
+    let (path, rest) = rest.split_at(path_end);
+    let escaped = if host.starts_with('[') {
+        path
+    } else {
+        &format!("{host}{path}")
+    };
+    let (host_length, is_hex) = (escaped.len() - path.len(), |byte: &u8| byte.is_ascii_hexdigit());
+    for (at, _) in escaped.match_indices('%') {
+        let digits = escaped.as_bytes().get(at + 1..at + 3);
+        // Of a host nothing is escaped that is ASCII.
+        let is_known =
+            digits.is_some_and(|pair| pair.iter().all(is_hex) && (at >= host_length || pair[0] >= b'8'));
+        if !is_known {
+            let shown: String = escaped[at..].chars().take(3).collect();
+            return refused(format!("invalid URL escape {shown:?}"));
+        }
+    }
+    Ok(format!(
+        "{scheme}://{authority}{}{rest}",
+        path.replace('\\', "%5C")
+    ))
 }
 
 /// The head of an answer: what of it has a meaning for whoever keeps the body.
@@ -372,7 +417,7 @@ impl Inner {
             let refusal = self.refused("get", reply).await;
             return Err(FetchError::Status(Box::new(refusal)));
         }
-        Err(redirect_error(&url, "", "there are too many redirects").into())
+        Err(too_many_redirects(&url).into())
     }
 
     async fn ask(&self, request: &UrlRequest, method: &Method, url: &Url) -> Result<Reply, RegistryError> {
@@ -418,4 +463,39 @@ pub fn percent_decoded(text: &str) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row36_addresses_that_browsers_would_mend_are_refused_or_taken_as_they_are() {
+        for (text, reason) in [
+            ("http:///a", "no host in it"),
+            ("http://u@/a", "no host in it"),
+            ("http://h%41/a", "invalid URL escape \"%41\""),
+            ("http://h/a%zz", "invalid URL escape \"%zz\""),
+            ("http://h/a%4", "invalid URL escape \"%4\""),
+            ("http://h/a%", "invalid URL escape \"%\""),
+            ("http://good\\@evil/a", "invalid character \"\\\\\" in host name"),
+            ("http://ev\til/a", "invalid control character in URL"),
+            ("http://h/a\nb", "invalid control character in URL"),
+        ] {
+            let error = web_url(text).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("it is not the URL of a file: {reason}"),
+                "{text:?}"
+            );
+        }
+        for (text, asked) in [
+            ("http://h/a%20b?x=%zz#%", "http://h/a%20b?x=%zz#%"),
+            ("http://h/a\\b?c\\d", "http://h/a%5Cb?c\\d"),
+            ("http://[::1]:8/a%2fb", "http://[::1]:8/a%2fb"),
+            ("http://u:p%40@h/a", "http://u:p%40@h/a"),
+        ] {
+            assert_eq!(web_url(text).unwrap().as_str(), asked, "{text:?}");
+        }
+    }
 }

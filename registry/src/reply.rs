@@ -97,6 +97,11 @@ pub(crate) fn redirect_error(from: &Url, to: &str, reason: &'static str) -> Regi
     }
 }
 
+/// A chain of redirects that is not followed to its end.
+pub(crate) fn too_many_redirects(last: &Url) -> RegistryError {
+    redirect_error(last, "another address", "there are too many redirects")
+}
+
 /// Where a redirect or an upload's `Location` leads.
 pub(crate) fn location(from: &Url, response: &Response) -> Result<Url, RegistryError> {
     let header = response.headers().get(LOCATION).map(HeaderValue::as_bytes);
@@ -104,7 +109,11 @@ pub(crate) fn location(from: &Url, response: &Response) -> Result<Url, RegistryE
         .and_then(|bytes| std::str::from_utf8(bytes).ok())
         .filter(|text| !text.is_empty())
     else {
-        return Err(redirect_error(from, "", "it has no Location that can be read"));
+        return Err(redirect_error(
+            from,
+            "another address",
+            "it has no Location that can be read",
+        ));
     };
     let to = from
         .join(text)

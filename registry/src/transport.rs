@@ -17,7 +17,7 @@ use crate::challenge;
 use crate::client::Inner;
 use crate::config::is_loopback_host;
 use crate::net::{ClientKind, check_url, connect_error};
-use crate::reply::{Reply, join, location, redirect_error, retry_after};
+use crate::reply::{Reply, join, location, retry_after, too_many_redirects};
 use crate::token::{self, Scope};
 use crate::{Endpoint, Refusal, RegistryError, SchemePolicy, ShownUrl};
 
@@ -169,7 +169,7 @@ impl Inner {
             if status.is_redirection() && is_followed(&call.method, status) {
                 redirects += 1;
                 if redirects > REDIRECTS_MAX {
-                    return Err(redirect_error(&url, "", "there are too many redirects"));
+                    return Err(too_many_redirects(&url));
                 }
                 url = location(&url, &reply.response)?;
                 continue;

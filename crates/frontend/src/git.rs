@@ -40,6 +40,9 @@ pub enum GitUrlError {
     /// An option there is not.
     #[error("unexpected query {}", quote(.0))]
     Unknown(String),
+    /// Times that there are not.
+    #[error("invalid mtime value: {} (must be \"checkout\" or \"commit\")", quote(.0))]
+    Times(String),
     /// A value that cannot be read.
     #[error("invalid {key} value: {}", quote(.value))]
     Value {
@@ -171,7 +174,11 @@ pub(crate) fn http_file_name(url: &str) -> String {
 impl GitUrl {
     fn read_query(&mut self, query: &str) -> Result<(), GitUrlError> {
         let mut options: BTreeMap<String, String> = BTreeMap::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        // Go reads no pair with a semicolon (`net/url`, `parseQuery`), and BuildKit does not ask whether it did.
+        for pair in query
+            .split('&')
+            .filter(|pair| !pair.is_empty() && !pair.contains(';'))
+        {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = percent_decoded(&key.replace('+', " "));
             if options
@@ -201,7 +208,7 @@ impl GitUrl {
                 "subdir" => agree("subdir", &mut self.subdirectory, value)?,
                 "checksum" | "commit" => self.checksum = value,
                 "mtime" if matches!(value.as_str(), "checkout" | "commit") => self.times = value,
-                "mtime" => return Err(GitUrlError::Value { key, value }),
+                "mtime" => return Err(GitUrlError::Times(value)),
                 _ => return Err(GitUrlError::Unknown(key)),
             }
         }
@@ -360,5 +367,16 @@ mod tests {
             assert_eq!(http_file_name(url), name, "{url}");
         }
         assert!(is_http_file("https://h/a.zip") && !is_http_file("https://h/a.git") && !is_http_file("a"));
+    }
+
+    #[test]
+    fn pairs_with_semicolons_are_not_read_and_times_are_named() {
+        let url = |text: &str| parse_context(text).unwrap();
+        let plain = url("https://h/a.git?ref=v1;subdir=d&subdir=e").unwrap();
+        assert_eq!((plain.reference.as_str(), plain.subdirectory.as_str()), ("", "e"));
+        assert_eq!(
+            url("https://h/a.git?mtime=x").unwrap_err().to_string(),
+            "invalid mtime value: \"x\" (must be \"checkout\" or \"commit\")"
+        );
     }
 }

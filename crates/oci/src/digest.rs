@@ -33,6 +33,9 @@ pub enum DigestError {
     /// The algorithm is not one this program verifies.
     #[error("digest algorithm is not sha256 or sha512")]
     UnknownAlgorithm,
+    /// The algorithm's name has characters that no algorithm has.
+    #[error("digest algorithm is no name")]
+    BadAlgorithm,
     /// The hash has another length than its algorithm makes.
     #[error("digest has {found} hex characters, {expected} are needed")]
     WrongLength {
@@ -51,7 +54,7 @@ impl DigestError {
     #[must_use]
     pub const fn in_docker_words(&self) -> &'static str {
         match self {
-            Self::NoAlgorithm | Self::NotHex | Self::WrongLength { found: 0, .. } => {
+            Self::NoAlgorithm | Self::BadAlgorithm | Self::NotHex | Self::WrongLength { found: 0, .. } => {
                 "invalid checksum digest format"
             }
             Self::WrongLength { .. } => "invalid checksum digest length",
@@ -97,6 +100,7 @@ impl Digest {
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
             "sha512" => Algorithm::Sha512,
+            _ if !is_algorithm(name) => return Err(DigestError::BadAlgorithm),
             _ => return Err(DigestError::UnknownAlgorithm),
         };
         if hex.len() != algorithm.hex_len() {
@@ -251,6 +255,13 @@ impl ChainId {
     }
 }
 
+/// Whether a name is one that an algorithm could have (OCI image specification, `descriptor.md`, "Digests").
+fn is_algorithm(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let component = |text: &str| !text.is_empty() && text.bytes().all(plain);
+    name.split(['+', '.', '_', '-']).all(component)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +303,10 @@ mod tests {
                 Some(DigestError::UnknownAlgorithm),
             ),
             (format!("x:{hex64}"), Some(DigestError::UnknownAlgorithm)),
+            (format!("x+b64.y:{hex64}"), Some(DigestError::UnknownAlgorithm)),
+            (format!("SHA256:{hex64}"), Some(DigestError::BadAlgorithm)),
+            (format!("x+:{hex64}"), Some(DigestError::BadAlgorithm)),
+            (format!(":{hex64}"), Some(DigestError::BadAlgorithm)),
             (String::new(), Some(DigestError::NoAlgorithm)),
         ] {
             let found = Digest::parse(&text).expect_err(&text);

@@ -313,6 +313,28 @@ fn a_subdirectory_alone() {
 }
 
 #[test]
+fn a_subdirectory_that_is_none_is_named() {
+    let remote = Remote::new();
+    let fixture = Fixture::new("FROM busybox\n");
+    remote.repository.file("a/f", "f").commit();
+    for (rest, said) in [
+        (
+            "#main:a/none/x",
+            "invalid subdir a/none/x: failed to lstat \"a/none\": no such file or directory",
+        ),
+        (
+            "#main:a/f",
+            "invalid subdir a/f: git subpath \"a/f\" contains non-directory \"a/f\"",
+        ),
+    ] {
+        let url = remote.url(rest);
+        let dockerfile = format!("FROM busybox\nADD {url} /got\n");
+        fixture.context.dockerfile(&dockerfile);
+        fixture.build().fails().says(said);
+    }
+}
+
+#[test]
 fn submodules_come_along_unless_they_are_not_wanted() {
     let remote = Remote::new();
     let inner = Repository::create(remote.root.path(), "inner");

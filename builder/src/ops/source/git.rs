@@ -94,11 +94,19 @@ pub enum GitSourceError {
         commit: String,
     },
     /// A directory of the repository is none.
-    #[error("invalid subdir {subdir}: git subpath contains non-directory {component:?}")]
+    #[error("invalid subdir {subdir}: git subpath {subdir:?} contains non-directory {component:?}")]
     Subdirectory {
         /// As asked for.
         subdir: String,
-        /// The first part of it that is no directory.
+        /// The path to the first part of it that is no directory.
+        component: String,
+    },
+    /// A directory is not in the repository.
+    #[error("invalid subdir {subdir}: failed to lstat {component:?}: no such file or directory")]
+    NoSubdirectory {
+        /// As asked for.
+        subdir: String,
+        /// The path to the first part of it that is not there.
         component: String,
     },
     /// Files of the checkout.

@@ -56,14 +56,18 @@ impl Applier {
         Some(dir)
     }
 
-    /// Goes down component by component. Makes what is missing when it is for an entry.
+    /// Goes down component by component. Makes what is missing when it is for an entry, but for where a link of an archive's
+    /// directory leads to nothing: Docker's unpacking, which has no whiteouts, fails there (`pkg/archive`, `createTarFile`).
     fn walk(&mut self, parts: &[&[u8]], entry: Option<&[u8]>) -> Result<OwnedFd, ApplyError> {
         let shown = entry.map_or_else(|| parts.join(&b'/'), <[u8]>::to_vec);
         let mut pending: Vec<Vec<u8>> = parts.iter().rev().map(|part| part.to_vec()).collect();
         let mut walked: Vec<Vec<u8>> = Vec::new();
         let mut links = 0;
+        // How much of the path stands behind the outermost link that is followed.
+        let mut behind_link = None;
         let mut dir = self.reopen(&walked).map_err(|e| failed("open", &shown, e))?;
         while let Some(part) = pending.pop() {
+            behind_link = behind_link.filter(|behind| pending.len() >= *behind);
             if part == b".." {
                 walked.pop();
                 dir = self.reopen(&walked).map_err(|e| failed("open", &shown, e))?;
@@ -73,6 +77,13 @@ impl Applier {
             let next = match (opened, entry) {
                 (Ok(next), _) => next,
                 (Err(Errno::NOENT), Some(entry)) => {
+                    match behind_link {
+                        _ if self.policy.whiteouts.is_some() => {}
+                        Some(0) => return Err(failed("open parent", &shown, Errno::NOENT)),
+                        // It is there when the rest of the path is to be made below it.
+                        Some(_) => return Err(failed("make parent", &shown, Errno::EXIST)),
+                        None => {}
+                    }
                     walked.push(part);
                     dir = self.make_implied(&dir, &walked, entry)?;
                     continue;
@@ -93,6 +104,7 @@ impl Applier {
                             let target = rbuild_sys::owner::read_link(&dir, part.as_slice())
                                 .map_err(|e| failed("read link", &shown, e))?;
                             let target = target.as_bytes();
+                            behind_link = behind_link.or(Some(pending.len()));
                             pending.extend(link_parts(target).rev().map(<[u8]>::to_vec));
                             if target.starts_with(b"/") {
                                 walked.clear();

@@ -65,7 +65,7 @@ fn row02_links_made_before_lead_nowhere_outside() {
     );
 
     let place = Place::new();
-    std::fs::create_dir_all(place.root().join("real/x")).unwrap();
+    std::fs::create_dir_all(place.root().join("real/real")).unwrap();
     std::os::unix::fs::symlink("/real", place.root().join("link")).unwrap();
     std::os::unix::fs::symlink("/real", place.root().join("real/abs")).unwrap();
     let tar = Tar::default().file(b"legal", b"1").file(b"abs/f", b"2").end();
@@ -78,6 +78,67 @@ fn row02_links_made_before_lead_nowhere_outside() {
         place.root().join("real/real/f").exists(),
         "a link below it starts at the destination"
     );
+}
+
+/// What a real BuildKit refuses (its unpacking makes no directory where a link leads to nothing), and what it does not.
+#[test]
+fn entries_below_links_to_nothing_are_refused_and_nothing_is_made() {
+    let dangling = |target: &[u8]| Tar::default().symlink(b"l", target);
+    for (name, tar, missing) in [
+        ("absolute", dangling(b"/no/x").file(b"l/f", b"1"), "no"),
+        ("relative", dangling(b"no").file(b"l/f", b"1"), "no"),
+        ("upwards", dangling(b"../../no").file(b"l/f", b"1"), "no"),
+        ("with a slash", dangling(b"/no/").file(b"l/f", b"1"), "no"),
+        ("deeper", dangling(b"/no").file(b"l/d/e/f", b"1"), "no"),
+        (
+            "half of it",
+            Tar::default()
+                .dir(b"is/")
+                .symlink(b"l", b"/is/no")
+                .file(b"l/f", b"1"),
+            "is/no",
+        ),
+        (
+            "a chain",
+            dangling(b"/m").symlink(b"m", b"/no").file(b"l/f", b"1"),
+            "no",
+        ),
+        ("a link", dangling(b"/no").symlink(b"l/s", b"t"), "no"),
+        ("a whiteout's name", dangling(b"/no").file(b"l/.wh.x", b""), "no"),
+    ] {
+        let place = Place::new();
+        assert!(!add(&place, &tar.end(), "/d", &options()), "{name}");
+        assert!(
+            !place.root().join("d").join(missing).exists(),
+            "{name}: {missing} was made"
+        );
+    }
+    for (name, tar, made) in [
+        (
+            "a directory instead",
+            dangling(b"/no").dir(b"l/").file(b"l/f", b"1"),
+            "l/f",
+        ),
+        ("a file instead", dangling(b"/no").file(b"l", b"1"), "l"),
+        (
+            "made by then",
+            dangling(b"/is").dir(b"is/").file(b"l/x/f", b"1"),
+            "is/x/f",
+        ),
+        (
+            "behind the link",
+            Tar::default()
+                .dir(b"is/")
+                .symlink(b"l", b"is")
+                .file(b"l/x/y/f", b"1"),
+            "is/x/y/f",
+        ),
+        ("no link", Tar::default().file(b"a/b/f", b"1"), "a/b/f"),
+    ] {
+        let place = Place::new();
+        assert!(add(&place, &tar.end(), "/d", &options()), "{name}");
+        assert!(place.root().join("d").join(made).is_file(), "{name}");
+    }
 }
 
 #[test]

@@ -204,11 +204,21 @@ fn lift(id: &Identifier, whole: &Path, upper: &Path) -> Result<(), GitSourceErro
     let mut path = PathBuf::from("/");
     for part in id.subdirectory.split('/') {
         path.push(part);
-        let stat = root.lstat(&path)?;
+        let component = || path.strip_prefix("/").unwrap_or(&path).display().to_string();
+        let stat = match root.lstat(&path) {
+            Ok(stat) => stat,
+            Err(error) if error.is_not_found() => {
+                return Err(GitSourceError::NoSubdirectory {
+                    subdir: id.subdirectory.clone(),
+                    component: component(),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             return Err(GitSourceError::Subdirectory {
                 subdir: id.subdirectory.clone(),
-                component: path.display().to_string(),
+                component: component(),
             });
         }
     }
