@@ -151,7 +151,13 @@ impl Run<'_> {
         let mut sources: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(actions.len());
         let mut databases: Vec<Option<Arc<SourceTree>>> = Vec::with_capacity(actions.len());
         for (offset, action) in actions.iter().enumerate() {
-            sources.push(self.tree(action.secondary_input).await?);
+            sources.push(match (&action.kind, action.secondary_input) {
+                // Of an empty image there is an empty root (`solver/llbsolver/file/backend.go`, `Copy`).
+                (FileActionKind::Copy(_), None) => {
+                    Some(tree(self.job, &Value::Chain(Chain::default())).await?)
+                }
+                (_, index) => self.tree(index).await?,
+            });
             let owner = action.kind.owner();
             let database = owner.and_then(ChownOpt::database);
             if owner.is_some_and(ChownOpt::has_name) && database.is_none() && action.input.is_none() {
