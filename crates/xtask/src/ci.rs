@@ -172,8 +172,7 @@ pub(crate) fn dist() -> Result<()> {
 }
 
 /// Builds the program in a profile. It is linked statically, so it runs on any Linux of this architecture, and a step's
-/// sandbox, which is the same program, starts without a dynamic loader. Its relocations are packed: 8 KB instead of 750
-/// (understood by glibc since 2.36).
+/// sandbox, which is the same program, starts without a dynamic loader.
 fn static_program(profile: &str) -> Result<std::path::PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut command = shell::cargo(&[
@@ -187,14 +186,30 @@ fn static_program(profile: &str) -> Result<std::path::PathBuf> {
         "--target",
         &target,
         "--",
-        "-Clink-arg=-Wl,-z,pack-relative-relocs",
     ])?;
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    for word in linking(profile)? {
+        command.arg(format!("-Clink-arg=-Wl,{word}"));
+    }
     shell::step(&format!("cargo build --profile {profile} (static)"), &mut command)?;
     let program = built(&format!("{target}/{profile}"), "rbuild")?;
     shell::output(Command::new(&program).arg("--version"))
         .context("the C library that was linked in cannot unpack relocations")?;
     Ok(program)
+}
+
+/// What the linker is told.
+fn linking(profile: &str) -> Result<Vec<String>> {
+    // Relocations are packed: 8 KB instead of 750 (understood by glibc since 2.36).
+    let mut words = vec!["-z,pack-relative-relocs".to_owned()];
+    // Of the compiler's own linker, which it takes on this architecture.
+    if profile == "dist" && cfg!(target_arch = "x86_64") {
+        let script = shell::root()?.join("crates/cli/no-unwinding.ld");
+        words.push("--icf=safe".to_owned());
+        words.push("--no-eh-frame-hdr".to_owned());
+        words.push(format!("-T,{}", script.display()));
+    }
+    Ok(words)
 }
 
 /// Path of a program that was built in a profile.
