@@ -116,6 +116,33 @@ fn privileged_layers_in_a_form_that_is_not_written_are_gzip_and_told() {
 }
 
 #[test]
+fn privileged_questions_have_their_answers_on_standard_output() {
+    let Some(through) = Through::start("# one builds it\nFROM scratch AS one\nFROM one AS two\n") else {
+        return;
+    };
+    let ask = |id: &str| through.run(&[&format!("--opt=requestid=frontend.{id}")]);
+    let targets = ask("targets");
+    assert!(targets.status.success(), "{}", text(&targets.stderr));
+    assert_eq!(
+        text(&targets.stdout),
+        "TARGET        DESCRIPTION\none           builds it\ntwo (default) \n"
+    );
+    // Of this one there is no text for people.
+    let operations = text(&ask("convertllb").stdout);
+    let (name, json) = operations
+        .split_once('\n')
+        .expect("a name, and what is behind it");
+    assert_eq!(name, "result.json");
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert!(json.is_object(), "{json}");
+    let refused = ask("nothing");
+    assert!(!refused.status.success());
+    assert_eq!(text(&refused.stdout), "");
+    let said = text(&refused.stderr);
+    assert!(said.contains("frontend.nothing"), "{said}");
+}
+
+#[test]
 fn privileged_directories_are_sent_and_results_come_back() {
     let Some(through) = Through::start("FROM scratch AS some\nCOPY a /a\nFROM scratch\nCOPY . /all/\n")
     else {

@@ -2,6 +2,7 @@
 //! server is named, and else builds in this process. None of the others opens the store or an engine of its own.
 
 mod build;
+mod question;
 mod records;
 mod server;
 mod stores;
@@ -54,14 +55,16 @@ async fn answer(args: &Buildctl, env: &mut Env) -> Result<(), CommandError> {
     match &args.command {
         BuildctlCommand::Build(_) => unreachable!("run() builds without a server"),
         BuildctlCommand::DialStdio => dial_stdio(server, env).await,
-        BuildctlCommand::Du(args) => du(server::connect(server, env).await?, args, env).await,
+        BuildctlCommand::Du(args) => du(server::connect(server, env).await?.control(), args, env).await,
         BuildctlCommand::Prune(args) => {
             let request = prune_request(args)?;
-            prune(server::connect(server, env).await?, args, request, env).await
+            prune(server::connect(server, env).await?.control(), args, request, env).await
         }
-        BuildctlCommand::PruneHistories => prune_histories(server::connect(server, env).await?, env).await,
+        BuildctlCommand::PruneHistories => {
+            prune_histories(server::connect(server, env).await?.control(), env).await
+        }
         BuildctlCommand::Debug(command) => {
-            let control = server::connect(server, env).await?;
+            let control = server::connect(server, env).await?.control();
             match command {
                 DebugCommand::Workers(args) => workers(control, args, env).await,
                 DebugCommand::Info(args) => info(control, args.format.is_some(), env).await,

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -23,6 +24,9 @@ pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// The control service of a server.
 pub type Control = ControlClient<Channel>;
+
+/// What a server answers to the front end of a build: here to one in the client.
+pub type Bridge = LlbBridgeClient<Channel>;
 
 /// What protects a connection over TCP.
 #[derive(Debug, Clone)]
@@ -65,6 +69,28 @@ pub enum ConnectError {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// A server's services, over one connection.
+#[derive(Debug, Clone)]
+pub struct Connection(Channel);
+
+impl Connection {
+    /// The control service.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        ControlClient::new(self.0.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The bridge of builds that were asked for over this connection.
+    #[must_use]
+    pub fn bridge(&self) -> Bridge {
+        LlbBridgeClient::new(self.0.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
 /// Connects; all of it takes no longer than `timeout`.
 ///
 /// # Errors
@@ -73,7 +99,7 @@ pub async fn connect(
     address: &Address,
     security: Option<&Security>,
     timeout: Duration,
-) -> Result<Control, ConnectError> {
+) -> Result<Connection, ConnectError> {
     let connecting = async {
         let stream = open(address, security).await?;
         // The name is that of no host: the connection is there already.
@@ -87,9 +113,7 @@ pub async fn connect(
     };
     let channel = tokio::time::timeout(timeout, connecting).await;
     let channel = channel.map_err(|_elapsed| ConnectError::Silent(address.clone()))??;
-    Ok(ControlClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    Ok(Connection(channel))
 }
 
 async fn open(address: &Address, security: Option<&Security>) -> Result<Box<dyn Stream>, ConnectError> {

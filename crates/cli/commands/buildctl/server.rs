@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rbuild_builder::error::chain_text;
-use rbuild_client::{Address, Control, Security, connect as open};
+use rbuild_client::{Address, Connection, Security, connect as open};
 use rbuild_tls::{ClientFiles, Pair};
 
 use crate::args::ServerArgs;
@@ -38,7 +38,7 @@ fn usual(env: &Env) -> String {
 }
 
 /// The server's services.
-pub(super) async fn connect(args: &ServerArgs, env: &Env) -> Result<Control, CommandError> {
+pub(super) async fn connect(args: &ServerArgs, env: &Env) -> Result<Connection, CommandError> {
     let address = address(args, env)?;
     let files = files(args)?;
     let security = match files {
@@ -53,7 +53,7 @@ pub(super) async fn connect(args: &ServerArgs, env: &Env) -> Result<Control, Com
     let since = Instant::now();
     loop {
         match open(&address, security.as_ref(), patience(args)).await {
-            Ok(control) => return Ok(control),
+            Ok(connection) => return Ok(connection),
             Err(_) if args.wait == Some(true) && since.elapsed() < patience(args) => {
                 tokio::time::sleep(RETRY).await;
             }

@@ -21,6 +21,7 @@ use rbuild_ui::values::scalar::parse_bool;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
+use super::question::Question;
 use super::stores::Stores;
 use super::{build, server, told};
 use crate::args::{BuildArgs, LowBuild, ServerArgs};
@@ -61,7 +62,8 @@ pub(super) fn run(args: &BuildArgs, to: &ServerArgs, env: &mut Env) -> Result<()
         .enable_all()
         .build()
         .map_err(|error| cannot("start", &error))?;
-    let control = runtime.block_on(server::connect(to, env))?;
+    let connection = runtime.block_on(server::connect(to, env))?;
+    let question = Question::of(&mut request, connection.bridge());
     let cancel = CancellationToken::new();
     signals::watch(runtime.handle(), cancel.clone()).map_err(|error| cannot("start", &error))?;
     let view = view::start(mode, "Building", None, env).map_err(|error| cannot("show progress", &error))?;
@@ -69,7 +71,7 @@ pub(super) fn run(args: &BuildArgs, to: &ServerArgs, env: &mut Env) -> Result<()
     let solved = runtime.block_on(async {
         tokio::select! {
             () = cancel.cancelled() => Err(CommandError::Cancelled),
-            solved = solve(control, attachables.attach(), request, sink) => {
+            solved = solve(connection.control(), attachables.attach(), request, question, sink) => {
                 solved.map_err(|status| told(&prefixed(&status)))
             }
         }
@@ -77,11 +79,16 @@ pub(super) fn run(args: &BuildArgs, to: &ServerArgs, env: &mut Env) -> Result<()
     drop(view.finish());
     // A read of a directory or a socket that is still under way does not keep the program.
     runtime.shutdown_background();
-    let response = solved?;
+    let (response, answer) = solved?;
     stores.finish(&response.exporter_response)?;
     if let Some(path) = &args.metadata_file {
         result_files::write_metadata(path, &metadata(response.exporter_response))
             .map_err(|error| CommandError::failed(&error))?;
+    }
+    for text in answer {
+        env.stdout
+            .write_all(&text)
+            .map_err(|error| cannot("write the answer", &error))?;
     }
     Ok(())
 }
@@ -284,8 +291,9 @@ async fn solve(
     mut control: Control,
     attached: Attached,
     request: api::SolveRequest,
+    question: Option<Question>,
     sink: Arc<dyn Sink>,
-) -> Result<api::SolveResponse, Status> {
+) -> Result<(api::SolveResponse, Vec<Vec<u8>>), Status> {
     let introduction = attached
         .introduction(&request.session, "buildctl", "")
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -310,6 +318,16 @@ async fn solve(
         }
     };
     let solved = async { control.solve(request).await.map(tonic::Response::into_inner) };
+    let answered = async {
+        match question {
+            Some(question) => question.ask().await,
+            None => Vec::new(),
+        }
+    };
+    let solved = async {
+        let (solved, answer) = tokio::join!(solved, answered);
+        solved.map(|solved| (solved, answer))
+    };
     tokio::pin!(session, status, solved);
     let mut is_watched = true;
     let solved = loop {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard_buildkit_proto::moby::buildkit::v1::InfoRequest;
-use rbuild_client::{Address, ConnectError, Control, Security, connect};
+use rbuild_client::{Address, ConnectError, Connection, Security, connect};
 use rbuild_server::core::Core;
 use rbuild_server::listen::{Access, listen};
 use rbuild_tls::{ClientFiles, Pair, ServerFiles, TlsError};
@@ -65,11 +65,11 @@ fn serve(core: &Arc<Core>) -> (Address, tokio_util::sync::DropGuard) {
     (address, stop.drop_guard())
 }
 
-async fn is_served(connected: Result<Control, ConnectError>) -> bool {
-    let Ok(mut control) = connected else {
+async fn is_served(connected: Result<Connection, ConnectError>) -> bool {
+    let Ok(connection) = connected else {
         return false;
     };
-    control.info(InfoRequest {}).await.is_ok()
+    connection.control().info(InfoRequest {}).await.is_ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]

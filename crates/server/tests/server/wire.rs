@@ -98,7 +98,7 @@ async fn call<M: Message + Default + 'static>(
 
 async fn is_well(path: &Path) {
     let address: Address = format!("unix://{}", path.display()).parse().unwrap();
-    let mut control = connect(&address, None, LONG).await.unwrap();
+    let mut control = connect(&address, None, LONG).await.unwrap().control();
     control.info(InfoRequest {}).await.unwrap();
 }
 
