@@ -1,3 +1,5 @@
+//! What is written is found again, and what was written by others is not trusted.
+
 use super::*;
 
 fn digest(text: &str) -> Digest {

@@ -1,3 +1,5 @@
+//! Specifiers, their order, and which platform is chosen for which.
+
 use super::*;
 
 fn parse(text: &str) -> Platform {
