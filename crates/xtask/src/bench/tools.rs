@@ -33,7 +33,7 @@ enum Kind {
     Rbuild,
     Buildah,
     BuildKit(Daemon),
-    /// The engine's own BuildKit.
+    /// The engine's own builder: its BuildKit needs a part of the client that not every client has.
     Docker(Daemon),
 }
 
@@ -65,7 +65,7 @@ impl Tool {
 
     /// An engine of its own, not the machine's.
     pub(super) fn docker(docker: PathBuf, dockerd: PathBuf) -> Self {
-        let version = format!("{}, its BuildKit, daemon warm", version(&dockerd));
+        let version = format!("{}, its own builder, daemon warm", version(&dockerd));
         let daemon = Daemon::new(dockerd, |room| {
             let at = |name: &str| room.path().join(name).display().to_string();
             vec![
@@ -97,9 +97,9 @@ impl Tool {
         }
     }
 
-    /// Whether the tool can do what a case asks: `docker save` knows no compression.
+    /// Whether the tool can do what a case asks: `docker save` knows no compression, the engine's own builder no secrets.
     pub(super) fn can(&self, case: &Case) -> bool {
-        case.compression.is_none() || !matches!(self.kind, Kind::Docker(_))
+        !matches!(self.kind, Kind::Docker(_)) || (case.compression.is_none() && !case.secret)
     }
 
     /// Makes ready to build in a room.
@@ -192,12 +192,11 @@ impl Tool {
                 let mut build = host();
                 // Steps need no network; the engine's has none to give.
                 build.extend(["build", "--quiet", "--network=none"].map(String::from));
-                build.extend(secret);
                 build.extend(["-t".into(), name.clone(), context]);
                 let mut save = host();
                 save.extend(["save".into(), format!("--output={out}"), name]);
                 let mut build: Vec<OsString> = words(build);
-                build.splice(0..0, ["env".into(), "DOCKER_BUILDKIT=1".into()]);
+                build.splice(0..0, ["env".into(), "DOCKER_BUILDKIT=0".into()]);
                 vec![build, words(save)]
             }
         }
@@ -228,7 +227,7 @@ impl Tool {
                 "buildctl build --frontend=dockerfile.v0 --local=context=… --output=type=oci,dest=OUT"
             }
             Kind::Docker(_) => {
-                "DOCKER_BUILDKIT=1 docker build --quiet --network=none -t bench CONTEXT && docker save --output=OUT bench"
+                "DOCKER_BUILDKIT=0 docker build --quiet --network=none -t bench CONTEXT && docker save --output=OUT bench"
             }
         }
     }
