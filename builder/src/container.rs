@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rbuild_graph::{ExecMeta, ExecOp, MountKind, SecretEnv, SecurityMode};
 use rbuild_sandbox::{Confinement, Entrance, MountPlan, SpawnError, Stdio};
 use rbuild_sandbox::{Process, Running, Source, WaitError};
-use rbuild_store::StoreError;
 use rbuild_sys::overlay::OverlayError;
 use rbuild_sys::{RootFd, RootFdError};
 use tokio::sync::watch;
@@ -24,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::failed_step::{FailedStep, Shell};
 use crate::job::{Job, StepNetwork, put_variables};
 use crate::ops::exec::mounts;
-use crate::ops::host_ca::HostCa;
+use crate::ops::exec::root::with_bundle;
 use crate::ops::{OpError, blocking, chain_of, exec};
 use crate::value::Value;
 
@@ -179,21 +178,10 @@ impl Container {
                 .snapshotter
                 .workspace(&lease, base.layers())
                 .map_err(OpError::from)?;
-            let mut above = None;
-            if let Some(bundle) = bundle {
-                let dir = lease
-                    .new_dir("host-ca")
-                    .map_err(StoreError::from)
-                    .map_err(OpError::from)?;
-                let view = engine
-                    .snapshotter
-                    .view(&lease, base.layers())
-                    .map_err(OpError::from)?
-                    .into_root();
-                let made = HostCa::prepare(&bundle, &view, dir).map_err(OpError::from)?;
-                above = Some(made.lower().to_owned());
-            }
-            let root = exec::source_of(workspace.tree(above.as_deref()).map_err(OpError::from)?);
+            let made = bundle.map(|bundle| with_bundle(&engine.snapshotter, &lease, &base, &bundle));
+            let made = made.transpose()?;
+            let above = made.as_ref().map(|(host_ca, _)| host_ca.lower());
+            let root = exec::source_of(workspace.tree(above).map_err(OpError::from)?);
             let mut held = Held::mount(root, workspace, mounts, &wanted)?;
             held.plans.extend(shown);
             Ok::<_, ContainerError>(held)

@@ -383,9 +383,6 @@ fn note(product: &Product, names: &[Reference], outcome: &mut BuildOutcome) {
     outcome.names = names.iter().map(ToString::to_string).collect();
     let mut put = |key: &str, value: Json| outcome.metadata.insert(key.to_owned(), value);
     put("containerimage.digest", product.top.digest.as_str().into());
-    // What an output before this one noted is no part of this image.
-    let config = config_of(product).map(|config| config.digest.as_str());
-    put("containerimage.config.digest", config.into());
     put(
         "containerimage.descriptor",
         serde_json::to_value(&product.top).unwrap_or(Json::Null),
@@ -393,5 +390,10 @@ fn note(product: &Product, names: &[Reference], outcome: &mut BuildOutcome) {
     if !names.is_empty() {
         put("image.name", outcome.names.join(",").into());
     }
-    outcome.metadata.retain(|_, value| !value.is_null());
+    let config = "containerimage.config.digest";
+    match config_of(product) {
+        Some(found) => put(config, found.digest.as_str().into()),
+        // What an output before this one noted is no part of this image.
+        None => outcome.metadata.remove(config),
+    };
 }

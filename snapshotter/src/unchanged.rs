@@ -20,8 +20,6 @@ const XATTR_BYTES_MAX: usize = 64 << 10;
 pub struct Before {
     /// What is in a directory stands before it.
     places: Vec<(PathBuf, Facts)>,
-    /// Where overlayfs keeps its own attributes.
-    overlay: &'static str,
 }
 
 /// What of a file would make a layer another one.
@@ -63,7 +61,7 @@ impl Workspace {
             let facts = Facts::of(&parent, &name, overlay).map_err(|error| self.uncompared(&path, error))?;
             places.extend(facts.map(|facts| (path, facts)));
         }
-        Ok(Before { places, overlay })
+        Ok(Before { places })
     }
 
     /// Takes those of the places out of what was written that are as they were, and empty if they are directories. The
@@ -78,8 +76,9 @@ impl Workspace {
             path: self.upper().to_owned(),
             source: std::io::Error::other(error),
         })?;
+        let overlay = self.form().xattr_prefix();
         for (path, facts) in &before.places {
-            drop_one(&upper, path, facts, before.overlay).map_err(|error| self.uncompared(path, error))?;
+            drop_one(&upper, path, facts, overlay).map_err(|error| self.uncompared(path, error))?;
         }
         Ok(())
     }

@@ -322,9 +322,7 @@ fn privileged_docker_prints_what_is_expected_of_us() {
     let archive: PathBuf = fixture.home.work().join("image.tar");
     let save = ["save", "app:1", "app:2", "team/app:1", "-o"];
     fixture.rbuild(save).arg(&archive).ok();
-    let room = fixture.home.work().join("engine");
-    std::fs::create_dir_all(&room).unwrap();
-    let engine = DockerEngine::start(&room);
+    let engine = DockerEngine::start_in(&fixture.home.work());
     engine.docker(["load", "-q", "-i"]).arg(&archive).ok();
     judge("docker", |args| engine.docker(args.iter().copied()).run());
     what_both_saved_is_the_same(&fixture, &engine, &archive);

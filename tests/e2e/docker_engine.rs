@@ -39,7 +39,15 @@ impl DockerEngine {
         Self::start_with(room, &[])
     }
 
-    /// The same. Containers may be privileged even where root lacks a capability.
+    /// Starts one in a directory `engine` of its own among the files of a test.
+    #[track_caller]
+    pub(crate) fn start_in(work: &Path) -> Self {
+        let room = work.join("engine");
+        fs::create_dir_all(&room).expect("a directory");
+        Self::start(&room)
+    }
+
+    /// The same as [`Self::start`]. Containers may be privileged even where root lacks a capability.
     #[track_caller]
     pub(crate) fn start_privileging(room: &Path) -> Self {
         let runtime = room.join("runc");

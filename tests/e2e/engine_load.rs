@@ -22,9 +22,7 @@ fn privileged_docker_is_given_what_it_does_not_have_and_runs_it() {
         return;
     }
     let fixture = app();
-    let room = fixture.home.work().join("engine");
-    fs::create_dir(&room).unwrap();
-    let engine = DockerEngine::start(&room);
+    let engine = DockerEngine::start_in(&fixture.home.work());
     let load = format!("--load={}", engine.address());
     let iid = fixture.home.work().join("iid");
     let build = |tag: &str| {

@@ -228,9 +228,7 @@ fn privileged_lines_of_run_are_those_of_docker() {
     let fixture = fixture();
     let archive = fixture.home.work().join("image.tar");
     fixture.rbuild(["save", "app:1", "-o"]).arg(&archive).ok();
-    let room = fixture.home.work().join("engine");
-    std::fs::create_dir_all(&room).unwrap();
-    let engine = DockerEngine::start(&room);
+    let engine = DockerEngine::start_in(&fixture.home.work());
     engine.docker(["load", "-q", "-i"]).arg(&archive).ok();
     judge("docker", &fixture, |line| engine.docker(line));
     engine.stop();

@@ -27,7 +27,7 @@ pub(crate) mod foreign;
 pub mod limits;
 pub(crate) mod mounts;
 pub(crate) mod output;
-mod root;
+pub(crate) mod root;
 pub mod user;
 
 use attempt::Attempt;

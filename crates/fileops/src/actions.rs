@@ -186,7 +186,7 @@ fn make_symlink(root: &RootFd, action: &SymlinkAction, owner: Option<Owner>) -> 
     rbuild_sys::owner::make_link(action.target.as_bytes(), &dir, &name).map_err(fail("make link"))?;
     if let Some(owner) = owner {
         let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
-        rbuild_sys::owner::chown_link(&dir, &name, uid, gid).map_err(fail("change owner"))?;
+        rbuild_sys::owner::chown_at(&dir, &name, uid, gid).map_err(fail("change owner"))?;
     }
     match action.time {
         Some(time) => rustix::fs::utimensat(&dir, &name, &both(time), AtFlags::SYMLINK_NOFOLLOW)

@@ -223,7 +223,7 @@ const FRONTEND_CAPS: [&str; 4] = [
     "moby.buildkit.frontend.contexts",
     "moby.buildkit.frontend.gitquerystring",
     "moby.buildkit.frontend.inputs",
-    "moby.buildkit.frontend.subrequests",
+    crate::SUBREQUESTS_CAP,
 ];
 
 /// Reads the limits among `attrs`.

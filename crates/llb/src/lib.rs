@@ -40,6 +40,11 @@ pub mod status_reader;
 pub mod steps;
 pub mod wire;
 
+/// Key of a call's metadata that names the build whose front end it is of (`control/gateway`).
+pub const BUILD_ID: &str = "buildkit-controlapi-buildid";
+/// What a front end that is asked a question must be able to do.
+pub const SUBREQUESTS_CAP: &str = "moby.buildkit.frontend.subrequests";
+
 pub use bollard_buildkit_proto::pb;
 pub use decode::{ClientDigests, Decoded, LlbError, OpError, decode, decode_wire};
 pub use encode::{EncodeError, NoRoom, encode, encode_bytes, encode_named, encode_op, encode_wire};

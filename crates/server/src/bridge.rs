@@ -17,7 +17,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 };
 use futures_util::Stream;
 use rbuild_builder::source_meta::MetaQuestion;
-use rbuild_llb::decode_platform;
+use rbuild_llb::{BUILD_ID, decode_platform};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::answer::{Answer, BuildRef, Refs};
@@ -30,9 +30,6 @@ use crate::read_ref::Files;
 use crate::running::Running;
 use crate::serve::MESSAGE_BYTES_MAX;
 use crate::{attest, cache, caps, container, failed, meta, policy, read_ref};
-
-/// Metadata key that names the build of a call.
-const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
 /// Resolve mode of an image that the registry is asked for in any case.
 const PULL: &str = "pull";

@@ -25,7 +25,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-pub use link::{chown_link, make_link, read_link};
+pub use link::{chown_at, make_link, read_link};
 pub use real::make_real;
 
 /// Owner of a regular file or directory: user and group in decimal, with a space between.

@@ -98,14 +98,7 @@ fn row39_submodules_and_settings_run_nothing_on_any_rung() {
             if let Some(url) = url {
                 let modules = format!("[submodule \"s\"]\n\tpath = s\n\turl = {url}\n\tupdate = !{touch}\n");
                 r.file(".gitmodules", &modules);
-                r.git(&["add", "-A"]);
-                r.git(&[
-                    "update-index",
-                    "--add",
-                    "--cacheinfo",
-                    &format!("160000,{commit},s"),
-                ]);
-                r.git(&["commit", "-q", "-m", "c"]);
+                r.commit_submodule("s", &commit);
             } else {
                 r.commit();
             }

@@ -83,6 +83,15 @@ impl Repository {
         self
     }
 
+    /// Commits what is there with `commit` as the submodule in `path`, whatever `.gitmodules` says of it.
+    #[track_caller]
+    pub(crate) fn commit_submodule(&self, path: &str, commit: &str) {
+        self.git(&["add", "-A"]);
+        let entry = format!("160000,{commit},{path}");
+        self.git(&["update-index", "--add", "--cacheinfo", &entry]);
+        self.git(&["commit", "-q", "-m", "c"]);
+    }
+
     /// Commits what is there and gives the commit.
     #[track_caller]
     pub(crate) fn commit(&self) -> String {
@@ -581,14 +590,7 @@ fn row39_submodules_take_nothing_of_the_host_and_nothing_of_git_runs() {
                 marker.display()
             ),
         );
-        r.git(&["add", "-A"]);
-        r.git(&[
-            "update-index",
-            "--add",
-            "--cacheinfo",
-            &format!("160000,{commit},s"),
-        ]);
-        r.git(&["commit", "-q", "-m", "c"]);
+        r.commit_submodule("s", &commit);
         let ran = remote.adding("", "").build().fails();
         assert!(!ran.stderr.contains("c4n4ry"), "{url}\n{ran}");
         assert!(!marker.exists(), "{url}");

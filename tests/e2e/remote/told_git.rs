@@ -56,10 +56,7 @@ fn row37_what_a_user_writes_never_stands_where_git_reads_options() {
         ".gitmodules",
         &format!("[submodule \"{MARK}-name\"]\n\tpath = {MARK}-path\n\turl = {module}\n"),
     );
-    repository.git(&["add", "-A"]);
-    let entry = format!("160000,{of},{MARK}-path");
-    repository.git(&["update-index", "--add", "--cacheinfo", &entry]);
-    repository.git(&["commit", "-q", "-m", "c"]);
+    repository.commit_submodule(&format!("{MARK}-path"), &of);
     repository.git(&["branch", &format!("{MARK}-modules")]);
     let adds = [
         format!("{url}#{MARK}-branch"),

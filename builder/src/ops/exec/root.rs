@@ -22,7 +22,7 @@ pub(super) struct Root {
     pub(super) source: Source,
     pub(super) host_ca: Option<HostCa>,
     /// What was where something gets mounted.
-    pub(super) before: Before,
+    before: Before,
 }
 
 impl Root {
@@ -37,13 +37,10 @@ impl Root {
         is_watched: bool,
     ) -> Result<(Self, RootFd), OpError> {
         let mut workspace = snapshotter.workspace(lease, base.layers())?;
-        let view = || Ok::<_, OpError>(snapshotter.view(lease, base.layers())?.into_root());
         let mut host_ca = None;
         let (source, view) = match bundle {
             Some(bundle) => {
-                let view = view()?;
-                let dir = lease.new_dir("host-ca").map_err(StoreError::from)?;
-                let made = HostCa::prepare(bundle, &view, dir)?;
+                let (made, view) = with_bundle(snapshotter, lease, base, bundle)?;
                 let tree = workspace.tree(Some(made.lower()))?;
                 host_ca = Some(made);
                 (source_of(tree), view)
@@ -52,7 +49,10 @@ impl Root {
                 let root = workspace.mount()?;
                 (source_of(workspace.tree(None)?), root)
             }
-            None if is_watched => (source_of(workspace.tree(None)?), view()?),
+            None if is_watched => {
+                let view = snapshotter.view(lease, base.layers())?;
+                (source_of(workspace.tree(None)?), view.into_root())
+            }
             None => (Source::Given, workspace.mount()?),
         };
         let root = Self {
@@ -91,6 +91,18 @@ impl Root {
         self.workspace.drop_unchanged(&self.before)?;
         Ok(self.workspace)
     }
+}
+
+/// The certificates of `bundle` as one more layer on `base`, and a view of what is below it.
+pub(crate) fn with_bundle(
+    snapshotter: &Snapshotter,
+    lease: &Arc<Lease>,
+    base: &Chain,
+    bundle: &Bundle,
+) -> Result<(HostCa, RootFd), OpError> {
+    let view = snapshotter.view(lease, base.layers())?.into_root();
+    let dir = lease.new_dir("host-ca").map_err(StoreError::from)?;
+    Ok((HostCa::prepare(bundle, &view, dir)?, view))
 }
 
 /// Starts a step. Its view ends here: of a root that is given, the step's own mount is left.

@@ -7,15 +7,14 @@ use bollard_buildkit_proto::google::rpc;
 use bollard_buildkit_proto::moby::buildkit::v1 as api;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as gateway;
 use rbuild_client::Bridge;
+use rbuild_llb::{BUILD_ID, SUBREQUESTS_CAP};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status};
 
 /// The option that makes a request a question.
 const REQUEST_ID: &str = "requestid";
-/// What a front end must be able to do, and the answer to questions.
-const CAPS: (&str, &str) = ("frontend.caps", "moby.buildkit.frontend.subrequests");
-/// Metadata key that names the build of a call.
-const BUILD_ID: &str = "buildkit-controlapi-buildid";
+/// The option with what the front end must be able to do.
+const CAPS: &str = "frontend.caps";
 /// The answer for people, and the beginning of the names of all its forms.
 const TEXT: &str = "result.txt";
 const FORMS: &str = "result.";
@@ -36,8 +35,8 @@ impl Question {
         }
         let mut options = std::mem::take(&mut request.frontend_attrs);
         options
-            .entry(CAPS.0.to_owned())
-            .or_insert_with(|| CAPS.1.to_owned());
+            .entry(CAPS.to_owned())
+            .or_insert_with(|| SUBREQUESTS_CAP.to_owned());
         let imports = request
             .cache
             .iter_mut()

@@ -185,7 +185,7 @@ impl Engine<'_> {
         }
         let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
         let given = match kind {
-            FileType::Symlink => rbuild_sys::owner::chown_link(job.to, job.to_name, uid, gid),
+            FileType::Symlink => rbuild_sys::owner::chown_at(job.to, job.to_name, uid, gid).map(drop),
             _ => rbuild_sys::owner::chown(made, uid, gid),
         };
         given.map_err(write("change owner"))

@@ -3,11 +3,11 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::{Applier, ApplyError, At, failed};
-use crate::entry::{Device, Entry, EntryKind, Time};
+use crate::entry::{Device, Entry, Time};
 
 pub(crate) use rbuild_sys::owner::DEVICE_XATTR;
 
@@ -53,17 +53,8 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         let (uid, gid) = self.policy.chown.unwrap_or((entry.uid, entry.gid));
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        let change_owner = |e| failed("change owner", at.path, e);
-        let is_link = matches!(entry.kind, EntryKind::Symlink { .. });
-        if is_link {
-            rbuild_sys::owner::chown_link(parent, at.name, uid, gid).map_err(change_owner)?;
-        }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = rustix::fs::openat(parent, at.name, flags, Mode::empty())
-            .map_err(|e| failed("open", at.path, e))?;
-        if !is_link {
-            rbuild_sys::owner::chown(&node, uid, gid).map_err(change_owner)?;
-        }
+        let node = rbuild_sys::owner::chown_at(parent, at.name, uid, gid)
+            .map_err(|e| failed("change owner", at.path, e))?;
         let stat = rustix::fs::fstat(&node).map_err(|e| failed("stat", at.path, e))?;
         // The magic link leads to the held inode, whatever has its name by now, and is not followed further.
         let held = format!("/proc/self/fd/{}", node.as_fd().as_raw_fd());

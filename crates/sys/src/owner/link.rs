@@ -13,7 +13,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -47,23 +47,24 @@ pub fn make_link(target: &[u8], dir: impl AsFd, name: impl Arg) -> Result<(), Er
     rustix::fs::symlinkat(target, dir, name)
 }
 
-/// Gives the symbolic link `name` to a user and a group. Where links have their owner in their text, it is another link
-/// afterwards, with its own times: nobody else may work in `dir` meanwhile.
+/// Gives `name`, which is not followed, to a user and a group, and holds it (`O_PATH`). Where links have their owner in their
+/// text, a symbolic link is another one afterwards, with its own times: nobody else may work in `dir` meanwhile.
 ///
 /// # Errors
 /// The kernel's: `ENAMETOOLONG` for a target that leaves no room for an owner.
-pub fn chown_link(
+pub fn chown_at(
     dir: impl AsFd,
     name: impl Arg + Copy,
     uid: Option<Uid>,
     gid: Option<Gid>,
-) -> Result<(), Errno> {
+) -> Result<OwnedFd, Errno> {
     let dir = dir.as_fd();
-    let link = hold(dir, name)?;
-    if !modes_are_recorded() {
-        return super::chown(link, uid, gid);
+    let node = hold(dir, name)?;
+    if !modes_are_recorded() || !is_link(&node)? {
+        super::chown(&node, uid, gid)?;
+        return Ok(node);
     }
-    let text = rustix::fs::readlinkat(&link, c"", Vec::new())?;
+    let text = rustix::fs::readlinkat(&node, c"", Vec::new())?;
     let (old, target) =
         decode(text.as_bytes()).unwrap_or_else(|| (OwnerIds::default(), text.to_bytes().to_vec()));
     let owner = OwnerIds {
@@ -71,7 +72,7 @@ pub fn chown_link(
         gid: gid.map_or(old.gid, Gid::as_raw),
     };
     if owner == old {
-        return Ok(());
+        return Ok(node);
     }
     let is_plain = owner == OwnerIds::default() && decode(&target).is_none();
     let text = if is_plain { target } else { encode(&target, owner) };
@@ -79,7 +80,13 @@ pub fn chown_link(
         return Err(Errno::NAMETOOLONG);
     }
     rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
-    rustix::fs::symlinkat(text, dir, name)
+    rustix::fs::symlinkat(text, dir, name)?;
+    hold(dir, name)
+}
+
+fn is_link(node: &OwnedFd) -> Result<bool, Errno> {
+    let stat = rustix::fs::fstat(node)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
 /// The longest target of a link on the file systems that there are (`PATH_MAX` without its end).

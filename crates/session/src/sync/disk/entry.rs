@@ -89,12 +89,8 @@ impl Disk {
         let (uid, gid) = self.owner.unwrap_or((stat.uid, stat.gid));
         let (uid, gid) = ids(uid, gid).map_err(fail)?;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        if kind == FileType::Symlink {
-            rbuild_sys::owner::chown_link(parent, name, Some(uid), Some(gid)).map_err(fail)?;
-        } else {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(fail)?;
-            rbuild_sys::owner::chown(&made, Some(uid), Some(gid)).map_err(fail)?;
+        rbuild_sys::owner::chown_at(parent, name, Some(uid), Some(gid)).map_err(fail)?;
+        if kind != FileType::Symlink {
             let mode = Mode::from_raw_mode(file_mode::permissions(stat.mode));
             rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(fail)?;
         }
