@@ -49,6 +49,10 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if let Some(flag) = unknown_flag(rest) {
+        eprintln!("xtask {task}: no flag {flag:?}\n{USAGE}");
+        return ExitCode::from(2);
+    }
     let done = match task.as_str() {
         "ci" => ci::run(rest),
         "bases" => bases::run(rest),
@@ -71,5 +75,35 @@ fn main() -> ExitCode {
             eprintln!("xtask {task}: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The first of `args` that looks like a flag and is none: a measurement of an hour is not what `--help` asks for.
+fn unknown_flag(args: &[String]) -> Option<&str> {
+    let known = |flag: &str| {
+        USAGE
+            .split(|c: char| c.is_whitespace() || "[]".contains(c))
+            .any(|word| word == flag)
+    };
+    args.iter()
+        .filter_map(|arg| arg.split('=').next())
+        .find(|flag| flag.starts_with('-') && !known(flag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unknown_flag;
+
+    #[test]
+    fn flags_are_those_of_the_usage() {
+        let args = |words: &[&str]| -> Vec<String> { words.iter().map(|&word| word.to_owned()).collect() };
+        assert_eq!(
+            unknown_flag(&args(&["--case", "cold", "--runs=3", "--without", "a,b"])),
+            None
+        );
+        assert_eq!(unknown_flag(&args(&["--tier", "fast"])), None);
+        assert_eq!(unknown_flag(&args(&["--micro", "--check"])), None);
+        assert_eq!(unknown_flag(&args(&["--case", "cold", "--help"])), Some("--help"));
+        assert_eq!(unknown_flag(&args(&["--run=3"])), Some("--run"));
     }
 }
