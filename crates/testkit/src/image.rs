@@ -303,12 +303,20 @@ impl Files {
     }
 
     fn remove_below(&mut self, path: &str) {
-        let prefix = if path.is_empty() {
-            String::new()
-        } else {
-            format!("{path}/")
-        };
-        self.tree.retain(|key, _| !key.starts_with(&prefix));
+        if path.is_empty() {
+            self.tree.clear();
+            return;
+        }
+        // A look at the names below alone: a large layer asks this once for each of its files.
+        let prefix = format!("{path}/");
+        let below = self.tree.range(prefix.clone()..).map(|(key, _)| key);
+        let gone: Vec<String> = below
+            .take_while(|key| key.starts_with(&prefix))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.tree.remove(&key);
+        }
     }
 
     /// Facts of a path, without a leading slash.

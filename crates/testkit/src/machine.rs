@@ -159,3 +159,11 @@ pub fn ordinary_user() -> Option<OrdinaryUser> {
     };
     (enough("/etc/subuid") && enough("/etc/subgid") && program("newuidmap").is_some()).then_some(user)
 }
+
+/// Largest resident set of a process so far, KiB (`VmHWM`, proc_pid_status(5)); `None` of one that has ended.
+#[must_use]
+pub fn peak_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}

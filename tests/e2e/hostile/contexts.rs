@@ -4,8 +4,9 @@ use std::os::unix::fs::symlink;
 
 use rbuild_testkit::facts::Kind;
 use rbuild_testkit::image::OciLayout;
+use rbuild_testkit::machine;
 
-use crate::e2e::fixture::Fixture;
+use crate::e2e::fixture::{Fixture, RBUILD};
 use crate::e2e::hostile::canary::{Rung, Site};
 
 #[test]
@@ -101,4 +102,88 @@ fn row40_legal_twin_a_context_behind_a_link_and_a_link_inside_it() {
     let files = image.files().unwrap();
     assert_eq!(files.text("followed"), Some("through\n"));
     assert!(files.table()["c/link"].starts_with('l'), "{:?}", files.table());
+}
+
+#[test]
+fn privileged_row40_a_context_mounted_into_itself_ends() {
+    // Bound with all that is mounted below, twice, so that there is something below.
+    const SCRIPT: &str = r#"mount --make-rprivate /
+mount --rbind "$1" "$1/dir/inner"
+mount --rbind "$1" "$1/dir/inner/dir/inner"
+exec "$2" build --progress=plain "--output=type=oci,dest=$3" "$1""#;
+    let fixture = Fixture::new("FROM scratch\nCOPY . /\n");
+    fixture
+        .context
+        .file("dir/f", "once")
+        .file("dir/inner/hidden", "x");
+    let archive = fixture.archive();
+    let build = fixture
+        .home
+        .command("unshare")
+        .args(["--mount", "sh", "-ec", SCRIPT, "sh"])
+        .arg(fixture.context.dir())
+        .arg(RBUILD)
+        .arg(&archive);
+    let ran = build.ok();
+    assert!(ran.elapsed < std::time::Duration::from_secs(60), "{ran}");
+    let layout = OciLayout::open(&archive).unwrap();
+    let files = layout.image().unwrap().files().unwrap();
+    for path in ["dir/f", "dir/inner/dir/f"] {
+        assert_eq!(files.text(path), Some("once"), "{path}");
+    }
+    assert!(
+        files.get("dir/inner/hidden").is_none(),
+        "what a mount covers is not seen"
+    );
+}
+
+/// Files of the context below. Ten times as many were built by hand (`benches/results/2026-11-23-million-files.md`).
+const MANY: usize = 100_000;
+/// What a whole build may hold of each of them, bytes, and beside them all, KiB.
+const HELD_PER_FILE: usize = 512;
+const HELD_BESIDE_KIB: usize = 64 << 10;
+
+#[test]
+fn row40_a_file_of_the_context_takes_half_a_kilobyte() {
+    let fixture = Fixture::new("FROM scratch\nCOPY . /\n");
+    // Not on a disk: an ext4 without a journal is slow for a minute after so many files are deleted.
+    let context = tempfile::tempdir_in("/dev/shm").unwrap();
+    for dir in 0..MANY / 1000 {
+        let below = context.path().join(format!("directory-{dir}"));
+        std::fs::create_dir(&below).unwrap();
+        for file in 0..1000 {
+            let content = if file % 10 == 0 {
+                format!("{dir}/{file}")
+            } else {
+                String::new()
+            };
+            std::fs::write(below.join(format!("file-{file}.txt")), content).unwrap();
+        }
+    }
+    std::fs::copy(
+        fixture.context.dir().join("Dockerfile"),
+        context.path().join("Dockerfile"),
+    )
+    .unwrap();
+    let archive = fixture.archive();
+    let output = format!("--output=type=oci,dest={}", archive.display());
+    for what in ["cold", "nothing changed", "one file changed"] {
+        if what == "one file changed" {
+            std::fs::write(context.path().join("directory-7/file-7.txt"), "changed").unwrap();
+        }
+        let build = fixture.build_of().arg(context.path()).arg(&output).spawn();
+        let mut peak = 0;
+        while let Some(kib) = machine::peak_kib(build.pid()) {
+            peak = kib;
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        build.wait().succeeded();
+        let most = HELD_BESIDE_KIB + MANY * HELD_PER_FILE / 1024;
+        assert!(peak > 0, "{what}: nothing was measured");
+        assert!(peak < most as u64, "{what}: {peak} KiB, and {most} are allowed");
+    }
+    let layout = OciLayout::open(&archive).unwrap();
+    let files = layout.image().unwrap().files().unwrap();
+    assert_eq!(files.text("directory-7/file-7.txt"), Some("changed"));
+    assert_eq!(files.table().len(), MANY + MANY / 1000 + 1);
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use rbuild_testkit::machine;
 
 use crate::bench::contexts::Room;
 use crate::shell;
@@ -58,7 +59,10 @@ impl Daemon {
         let Some(mut child) = self.running.borrow_mut().take() else {
             return Ok(());
         };
-        let peak = self.peak_kib.get().max(peak_of(child.id()).unwrap_or(0));
+        let peak = self
+            .peak_kib
+            .get()
+            .max(machine::peak_kib(child.id()).unwrap_or(0));
         self.peak_kib.set(peak);
         shell::output(Command::new("kill").arg(child.id().to_string()))?;
         wait_until("the daemon ends", || Ok(child.try_wait()?.is_some()))
@@ -93,11 +97,4 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()>
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
-}
-
-/// Largest resident set of a process so far, KiB.
-fn peak_of(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
