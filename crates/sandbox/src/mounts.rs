@@ -174,21 +174,31 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, shown: &Path)
     rustix::mount::move_mount(tree, "", target, "", flags).during("attach mount", shown)
 }
 
+/// A place for a mount.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) fd: OwnedFd,
+    /// It was not there before.
+    pub(crate) was_made: bool,
+    /// Its permission bits.
+    pub(crate) mode: u32,
+}
+
 /// Opens the place for a mount inside `root`, making it if it is missing. `/` and everything in the kernel's own
 /// file systems are refused, whatever path leads there.
-pub(crate) fn open_target(root: &RootFd, dest: &Path, kind: StubKind) -> Result<OwnedFd, SetupError> {
+pub(crate) fn open_target(root: &RootFd, dest: &Path, kind: StubKind) -> Result<Target, SetupError> {
     // `..` goes by the text, as in BuildKit, so that all who look at this path mean the same place.
     let dest = &rbuild_sys::clean(dest);
     let open = || root.open_in(dest, PATH, Mode::empty());
-    let target = match open() {
+    let (opened, was_made) = match open() {
         Err(error) if error.is_not_found() => {
             make_inside_a_mount(root, dest, kind)?;
-            open()
+            (open(), true)
         }
-        done => done,
+        done => (done, false),
     };
-    let target = target.explained("open mountpoint", dest)?;
-    let stat = rustix::fs::fstat(&target).during("stat mountpoint", dest)?;
+    let fd = opened.explained("open mountpoint", dest)?;
+    let stat = rustix::fs::fstat(&fd).during("stat mountpoint", dest)?;
     let top = rustix::fs::fstat(root).during("stat mountpoint", dest)?;
     if (stat.st_dev, stat.st_ino) == (top.st_dev, top.st_ino) {
         return Err(SetupError::refused(
@@ -197,9 +207,7 @@ pub(crate) fn open_target(root: &RootFd, dest: &Path, kind: StubKind) -> Result<
             ": this is the root directory",
         ));
     }
-    let magic = rustix::fs::fstatfs(&target)
-        .during("stat mountpoint", dest)?
-        .f_type;
+    let magic = rustix::fs::fstatfs(&fd).during("stat mountpoint", dest)?.f_type;
     if [PROC_MAGIC, SYSFS_MAGIC, CGROUP_MAGIC, CGROUP2_MAGIC].contains(&magic) {
         return Err(SetupError::refused(
             "mount on",
@@ -216,7 +224,11 @@ pub(crate) fn open_target(root: &RootFd, dest: &Path, kind: StubKind) -> Result<
         };
         return Err(SetupError::refused("mount on", dest, text));
     }
-    Ok(target)
+    Ok(Target {
+        fd,
+        was_made,
+        mode: stat.st_mode & 0o7777,
+    })
 }
 
 /// Makes a mountpoint inside an earlier mount, where it stays. What belongs to the root itself was made by the

@@ -120,8 +120,17 @@ impl Places {
         }
         match &mount.kind {
             MountKind::Tmpfs { mode, .. } => {
-                self.stubs.ensure(root, &dest, StubKind::Directory)?;
-                self.directory(root, &dest, mode.unwrap_or(0o1777)).map(drop)
+                let was_made = self.stubs.ensure(root, &dest, StubKind::Directory)?;
+                let of_place = if was_made {
+                    0o1777
+                } else {
+                    let (parent, name) = find(root, &dest)?;
+                    let flags = AtFlags::SYMLINK_NOFOLLOW;
+                    rustix::fs::statat(&parent, &name, flags)
+                        .during("stat", &dest)?
+                        .st_mode
+                };
+                self.directory(root, &dest, mode.unwrap_or(of_place)).map(drop)
             }
             MountKind::File {
                 content,

@@ -213,7 +213,8 @@ pub enum MountKind {
     Tmpfs {
         /// Limit in bytes; `None` is the kernel's half of the memory.
         size_bytes: Option<u64>,
-        /// Permission bits of its root; `None` is 1777.
+        /// Permission bits of its root; `None` is those of the directory it covers, and 1777 where there was none (runc's
+        /// `mountToRootfs`).
         mode: Option<u32>,
     },
     /// A read-only file that exists only in memory, for secrets.

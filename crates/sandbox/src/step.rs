@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rbuild_sys::RootFd;
 use rbuild_sys::mount_attr::MountAttr;
 use rbuild_sys::process;
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 
@@ -29,6 +29,8 @@ pub(crate) struct Prepared<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) root: OwnedFd,
     pub(crate) trees: Vec<Option<Tree>>,
+    /// Whether the place of each was made for it.
+    pub(crate) made: Vec<bool>,
     pub(crate) cgroups: &'a Cgroups,
 }
 
@@ -57,7 +59,11 @@ pub(crate) fn become_step(prepared: Prepared<'_>, passage: Passage<'_>) -> Setup
 /// Mounts everything and makes the new root the root. Gives the step's null device.
 fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
     let Prepared {
-        plan, root, trees, ..
+        plan,
+        root,
+        trees,
+        made,
+        ..
     } = prepared;
     let secure = plan.security == Security::Sandbox;
     // The host's `/proc` says it, as long as it is there.
@@ -113,18 +119,37 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
         if let Some(content) = content.as_ref().filter(|_| !replaced(path)) {
             let target = open_target(&root, Path::new(path), StubKind::File)?;
             let file = files.make(content, (0, 0), 0o644)?;
-            attach(file.as_fd(), target.as_fd(), Path::new(path))?;
+            attach(file.as_fd(), target.fd.as_fd(), Path::new(path))?;
         }
     }
-    for ((index, mount), tree) in ordered(plan).into_iter().zip(trees) {
+    mount_plan(&root, plan, trees.into_iter().zip(made), &mut files)?;
+    drop(files);
+    drop(staging);
+    if plan.root.readonly {
+        MountAttr::READ_ONLY
+            .apply(root.as_fd(), false)
+            .during("make read-only", "/")?;
+    }
+    pivot(&root)?;
+    Ok(null)
+}
+
+/// Mounts what the plan has beyond the usual, each with its tree and whether its place was made for it.
+fn mount_plan(
+    root: &RootFd,
+    plan: &Plan,
+    trees: impl Iterator<Item = (Option<Tree>, bool)>,
+    files: &mut Files<'_>,
+) -> Result<(), SetupError> {
+    let secure = plan.security == Security::Sandbox;
+    for ((index, mount), (tree, was_made)) in ordered(plan).into_iter().zip(trees) {
         let (tree, kind) = match (&mount.kind, tree) {
             (MountKind::Bind { readonly, .. }, Some(tree)) => {
-                bind(tree, *readonly, secure, index, staging.as_fd())?
+                bind(tree, *readonly, secure, index, files.staging)?
             }
-            (MountKind::Device(node), host) => (
-                injected::node(node, host, index, staging.as_fd())?,
-                StubKind::File,
-            ),
+            (MountKind::Device(node), host) => {
+                (injected::node(node, host, index, files.staging)?, StubKind::File)
+            }
             (MountKind::HostTree(part), Some(tree)) => injected::tree(part, tree)?,
             (MountKind::Bind { .. } | MountKind::HostTree(_), None) => {
                 return Err(Errno::BADF).during("mount", &mount.dest);
@@ -142,18 +167,16 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
                 _,
             ) => (files.make(content, (*uid, *gid), *mode)?, StubKind::File),
         };
-        let target = open_target(&root, &mount.dest, kind)?;
-        attach(tree.as_fd(), target.as_fd(), &mount.dest)?;
+        let target = open_target(root, &mount.dest, kind)?;
+        if let MountKind::Tmpfs { mode: None, .. } = mount.kind
+            && !(was_made || target.was_made)
+        {
+            let mode = Mode::from_raw_mode(target.mode);
+            rustix::fs::chmodat(&tree, ".", mode, AtFlags::empty()).during("set mode of", &mount.dest)?;
+        }
+        attach(tree.as_fd(), target.fd.as_fd(), &mount.dest)?;
     }
-    drop(files);
-    drop(staging);
-    if plan.root.readonly {
-        MountAttr::READ_ONLY
-            .apply(root.as_fd(), false)
-            .during("make read-only", "/")?;
-    }
-    pivot(&root)?;
-    Ok(null)
+    Ok(())
 }
 
 /// A mount of its own of the same tree: the supervisor writes through the other when it removes mountpoints.

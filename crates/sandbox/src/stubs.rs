@@ -48,17 +48,17 @@ const STUB_MODE: Mode = Mode::from_raw_mode(0o755);
 
 impl Stubs {
     /// Makes sure that `dest` exists in `root`: as what it is if it exists, else as `kind`, with missing parents.
-    /// Links are followed inside the root, also to places that do not exist yet.
-    pub(crate) fn ensure(&mut self, root: &RootFd, dest: &Path, kind: StubKind) -> Result<(), SetupError> {
+    /// Links are followed inside the root, also to places that do not exist yet. Whether it had to be made.
+    pub(crate) fn ensure(&mut self, root: &RootFd, dest: &Path, kind: StubKind) -> Result<bool, SetupError> {
         let mut path = clean(dest);
         for _ in 0..=LINKS_MAX {
             match root.open_in(&path, PATH, Mode::empty()) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(false),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error).explained("open mountpoint", dest),
             }
             match self.make_missing(root, &path, kind, dest)? {
-                None => return Ok(()),
+                None => return Ok(true),
                 Some(led) => path = led,
             }
         }

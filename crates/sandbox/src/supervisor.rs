@@ -197,7 +197,7 @@ fn run(plan: &Plan, mut order: Order, control: &OwnedFd) -> Result<Report, Setup
     }
     let kept = RootFd::from_fd(root.try_clone().during("open", "/")?);
     let mut stubs = Stubs::default();
-    let outcome = make_stubs(&mut stubs, &kept, plan, &trees).and_then(|()| {
+    let outcome = make_stubs(&mut stubs, &kept, plan, &trees).and_then(|made| {
         let namespaces = Namespaces {
             network: plan.network == Network::None,
         };
@@ -217,6 +217,7 @@ fn run(plan: &Plan, mut order: Order, control: &OwnedFd) -> Result<Report, Setup
                 plan,
                 root,
                 trees,
+                made,
                 cgroups: &cgroups,
             };
             become_step(
@@ -315,13 +316,14 @@ fn bring_up(
     }
 }
 
-/// Makes the mountpoints that belong to the root itself; those inside other mounts are made once these exist.
+/// Makes the mountpoints that belong to the root itself; those inside other mounts are made once these exist. Of each mount
+/// whether its place was made.
 fn make_stubs(
     stubs: &mut Stubs,
     root: &RootFd,
     plan: &Plan,
     trees: &[Option<Tree>],
-) -> Result<(), SetupError> {
+) -> Result<Vec<bool>, SetupError> {
     // These three stay in the layer if the image has none: BuildKit leaves them too (runc makes them, and
     // executor/stubs.go knows only of the mounts beyond them).
     let mut kept = Stubs::default();
@@ -337,19 +339,23 @@ fn make_stubs(
         }
     }
     let mut covered = vec![Path::new("/proc").to_owned(), "/sys".into(), "/dev".into()];
+    let mut made = Vec::new();
     for ((_, mount), tree) in ordered(plan).into_iter().zip(trees) {
         let dest = rbuild_sys::clean(&mount.dest);
-        if !covered.iter().any(|parent| dest.starts_with(parent)) {
+        let of_the_root = !covered.iter().any(|parent| dest.starts_with(parent));
+        made.push(if of_the_root {
             let kind = match (&mount.kind, tree) {
                 (MountKind::Bind { .. } | MountKind::HostTree(_), Some(tree)) => mounts::kind_of(tree)?,
                 (MountKind::File { .. } | MountKind::Device(_), _) => StubKind::File,
                 _ => StubKind::Directory,
             };
-            stubs.ensure(root, &dest, kind)?;
-        }
+            stubs.ensure(root, &dest, kind)?
+        } else {
+            false
+        });
         covered.push(dest);
     }
-    Ok(())
+    Ok(made)
 }
 
 /// The new process, until it is the step. Ends the process if it cannot become it.

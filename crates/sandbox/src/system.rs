@@ -279,5 +279,5 @@ pub(crate) fn open_host(path: &str) -> Result<OwnedFd, Errno> {
 
 /// Opens the place of `/dev` in the image: a link there is followed inside the root.
 pub(crate) fn dev_target(root: &RootFd) -> Result<OwnedFd, SetupError> {
-    open_target(root, Path::new("/dev"), StubKind::Directory)
+    Ok(open_target(root, Path::new("/dev"), StubKind::Directory)?.fd)
 }

@@ -144,7 +144,7 @@ async fn prepare_one(
         MountKind::Cache { id, sharing } => cache(job, mount, id, *sharing, inputs, cancel, mounts).await?,
         MountKind::Tmpfs { size_bytes } => MountAs::Tmpfs {
             size_bytes: Some(*size_bytes).filter(|size| *size > 0),
-            mode: Some(0o755),
+            mode: None,
         },
         MountKind::Secret {
             id,
