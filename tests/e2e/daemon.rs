@@ -11,7 +11,7 @@ use crate::e2e::RBUILD;
 /// Longer than anything that is not stuck.
 const LONG: Duration = Duration::from_secs(20);
 /// What a client of HTTP/2 says first, with an empty frame of settings.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A server with a directory of its own.
 pub(crate) struct Daemon {

@@ -22,9 +22,7 @@ fn at_a_terminal_with(fixture: &Fixture, args: &str, typed: &str) -> Ran {
         busybox_argument("busybox"),
         fixture.context.dir().display()
     );
-    fixture.home.hand_over();
-    let script = fixture.home.command("script").args(["-qec", &line, "/dev/null"]);
-    script.stdin(typed).fails()
+    fixture.at_a_terminal(&line).stdin(typed).fails()
 }
 
 #[test]

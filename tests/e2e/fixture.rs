@@ -87,6 +87,15 @@ impl Fixture {
         (ran, layout.image().expect("one image"))
     }
 
+    /// A shell's `line` at a terminal of its own, at which nothing is typed but what its standard input says. What the terminal
+    /// shows is its standard output.
+    #[track_caller]
+    pub(crate) fn at_a_terminal(&self, line: &str) -> RbuildCommand {
+        let script = machine::required("script", "bsdutils").expect("script");
+        self.home.hand_over();
+        self.home.command(script).args(["-qec", line, "/dev/null"])
+    }
+
     /// Where [`Fixture::image`] writes.
     pub(crate) fn archive(&self) -> PathBuf {
         self.home.work().join("image.tar")

@@ -6,6 +6,7 @@
 mod agents;
 mod archives;
 mod beyond;
+mod bounds;
 pub(crate) mod canary;
 mod contexts;
 mod image_data;
@@ -17,5 +18,8 @@ mod passing;
 mod reaching;
 mod registries;
 mod repositories;
+mod servers;
 mod steps;
+mod targets;
+mod terminals;
 mod texts;

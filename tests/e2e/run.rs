@@ -1,6 +1,5 @@
 //! `rbuild run`: what was built is tried without an engine; and `context`, `info`.
 
-use rbuild_testkit::machine;
 use serde_json::Value;
 
 use crate::e2e::fixture::{Fixture, RBUILD};
@@ -179,15 +178,10 @@ fn a_terminal_is_given_to_the_program() {
         .rbuild(["run", "-it", "app", "true"])
         .fails()
         .says("the input device is not a TTY");
-    let script = machine::required("script", "bsdutils").unwrap();
     let line = format!(
         "stty cols 77 rows 33; {RBUILD} run --rm -it app sh -c 'tty; until stty size; do sleep 0.1; done; exit 4'; echo code $?"
     );
-    let ran = fixture
-        .home
-        .command(script)
-        .args(["-qec", &line, "/dev/null"])
-        .ok();
+    let ran = fixture.at_a_terminal(&line).ok();
     let text = ran.stdout_text();
     assert!(text.contains("/dev/"), "{text}");
     assert!(text.contains("33 77"), "{text}");

@@ -3,40 +3,11 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use rbuild_testkit::layout::{Attributes, LayerBuilder};
 use rbuild_testkit::residue::processes;
+use serde_json::json;
 
 use crate::e2e::hostile::canary::{Rung, Site};
-use crate::e2e::rows::program_in_context;
-
-#[test]
-fn beyond_calls_that_led_out_of_containers_answer_no_in_a_real_step() {
-    for rung in Rung::here() {
-        let site = Site::on(
-            rung,
-            "FROM busybox\nCOPY calls /bin/\nRUN calls > /says; head -n 16 /says > /root-says-1; tail -n +17 /says > /root-says-2\nUSER 1000\nRUN calls > /tmp/says; head -n 16 /tmp/says > /tmp/user-says-1; tail -n +17 /tmp/says > /tmp/user-says-2\n",
-        );
-        if program_in_context(&site.fixture, "calls").is_none() {
-            return;
-        }
-        let files = site.works(&[]);
-        for said in ["root-says", "tmp/user-says"] {
-            let half = |number| files.text(&format!("{said}-{number}")).unwrap_or_default();
-            let text = format!("{}{}", half(1), half(2));
-            let (rest, last) = text
-                .trim_end()
-                .rsplit_once('\n')
-                .unwrap_or_else(|| panic!("{rung:?} {said}: {text}"));
-            assert_eq!(
-                last, "getppid: DONE",
-                "{rung:?} {said}: the twin, after all others\n{text}"
-            );
-            assert_eq!(rest.lines().count(), 31, "{rung:?} {said}: {text}");
-            for line in rest.lines() {
-                assert!(!line.ends_with(": DONE"), "{rung:?} {said}: {line}");
-            }
-        }
-    }
-}
 
 #[test]
 fn beyond_a_file_of_a_cache_is_no_file_of_a_layer() {
@@ -72,6 +43,46 @@ RUN --mount=type=cache,target=/k test -s /k/back && echo changed > /k/f && echo 
             Some("changed\nchanged\n"),
             "{rung:?}"
         );
+    }
+}
+
+#[test]
+fn beyond_a_second_name_of_a_file_below_is_not_the_file_below() {
+    for rung in Rung::here() {
+        let site = Site::on(rung, "");
+        let theirs = Attributes::mode(0o4755).owner(1234, 1234);
+        let layer = LayerBuilder::new().file("theirs", theirs, b"of the image\n");
+        let evil = site.evil(json!({"Env": ["PATH=/bin"]}), vec![layer]);
+        let first = "FROM evil AS first
+USER 1000
+RUN (ln /theirs /tmp/mine && echo changed >> /tmp/mine && chmod 777 /tmp/mine) 2>/dev/null; true
+USER 0
+RUN ln /theirs /again && chown 5:6 /again && chmod 700 /again && echo more >> /again && stat -c %u:%g:%a /theirs > /stat
+";
+        site.fixture.context.dockerfile(first);
+        let files = site.works(std::slice::from_ref(&evil));
+        assert_eq!(
+            files.text("stat"),
+            Some("5:6:700\n"),
+            "{rung:?}: the twin, a name is the file"
+        );
+        for name in ["theirs", "again"] {
+            let owner = files
+                .get(name)
+                .map(|file| (file.uid, file.gid, file.mode & 0o7777));
+            assert_eq!(owner, Some((5, 6, 0o700)), "{rung:?}: {name}");
+        }
+        // What is in the store is as it came, for whoever builds on it next.
+        site.fixture
+            .context
+            .dockerfile("FROM evil\nRUN stat -c '%u:%g %a' /theirs > /seen; cat /theirs >> /seen\n");
+        let files = site.works(std::slice::from_ref(&evil));
+        let seen = "1234:1234 4755\nof the image\n";
+        assert_eq!(files.text("seen"), Some(seen), "{rung:?}");
+        let owner = files
+            .get("theirs")
+            .map(|file| (file.uid, file.gid, file.mode & 0o7777));
+        assert_eq!(owner, Some((1234, 1234, 0o4755)), "{rung:?}");
     }
 }
 

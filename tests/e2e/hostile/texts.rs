@@ -1,6 +1,8 @@
 //! Rows 44, 46, 49 and 50 on whole builds, on each rung: text that steers a terminal, keys that forget a field, rights that nobody
 //! gave, and a Dockerfile that does not end.
 
+use std::time::{Duration, Instant};
+
 use rbuild_testkit::command::Ran;
 
 use crate::e2e::cache_keys::{Pair, compared_on};
@@ -8,10 +10,10 @@ use crate::e2e::hostile::canary::{Rung, Site};
 
 /// What a step prints: a title, the clipboard, an erased screen, another screen, C1, a direction mark, a line of another step, words
 /// to services of CI.
-const PRINTED: &str = r"\033]0;pwn\007\033]52;c;cHdu\007\033[2J\033[?1049h\033P1\033\\\033[31mred\033[0m\302\233A\342\200\256over\r#9 DONE 0.0s\n::set-output name=x::y\n##vso[task.setvariable]\n";
+pub(super) const PRINTED: &str = r"\033]0;pwn\007\033]52;c;cHdu\007\033[2J\033[?1049h\033P1\033\\\033[31mred\033[0m\302\233A\342\200\256over\r#9 DONE 0.0s\n::set-output name=x::y\n##vso[task.setvariable]\n";
 
 /// Control characters of a text but line feeds and tabs, without those that colour.
-fn steering(text: &str) -> Vec<String> {
+pub(super) fn steering(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(at) = rest
@@ -175,5 +177,47 @@ fn row49_rights_that_nobody_gave_are_refused_by_name_on_each_rung() {
             .dockerfile("FROM busybox\nRUN --network=host echo ran > /ran\n");
         let files = site.works(&["--allow=network.host".to_owned()]);
         assert_eq!(files.text("ran"), Some("ran\n"), "{rung:?}");
+    }
+}
+
+#[test]
+fn row50_text_that_grows_without_end_is_refused_by_its_line_on_each_rung() {
+    let doubling = format!("FROM busybox\nENV A=xxxxxxxx\n{}", "ENV A=$A$A\n".repeat(60));
+    let relative = format!("FROM busybox\n{}", "WORKDIR abcdefgh\n".repeat(20_000));
+    let stars = format!(
+        "FROM busybox\nARG A={}b\nENV B=${{A%%{}c}}\n",
+        "a".repeat(60_000),
+        "*a".repeat(64)
+    );
+    for rung in Rung::unpacking() {
+        let start = Instant::now();
+        let site = Site::on(rung, &doubling);
+        site.refused(&[], "Dockerfile:20");
+        site.fixture.context.dockerfile(&relative);
+        site.refused(&[], "in all");
+        // The legal twins: patterns by the hundred thousand, a star that could back-track, a variable that doubles a few times.
+        let patterns: String = (0..100_000)
+            .map(|number| format!("no{number}/**/*x*\n"))
+            .collect();
+        let globs = format!("{}x\n", "**/".repeat(500));
+        site.fixture
+            .context
+            .file(".dockerignore", format!("{patterns}{globs}!kept\n"))
+            .file("kept", "kept\n")
+            .file("a/b/c/d/deep", "deep\n")
+            .dockerfile(&format!(
+                "FROM busybox\nENV A=ab\n{}COPY . /c/\nENV B=$A\n",
+                "ENV A=$A$A\n".repeat(4)
+            ));
+        let files = site.works(&[]);
+        assert_eq!(files.text("c/kept"), Some("kept\n"), "{rung:?}");
+        assert_eq!(files.text("c/a/b/c/d/deep"), Some("deep\n"), "{rung:?}");
+        site.fixture.context.dockerfile(&stars);
+        site.works(&[]);
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{rung:?}: {:?}",
+            start.elapsed()
+        );
     }
 }

@@ -13,6 +13,8 @@ pub(crate) enum Action {
     Errno(u16),
     /// Let it run if one of the tests holds, else fail with `EPERM`.
     AllowIf(Vec<Test>),
+    /// Fail with `EPERM` if all tests hold, else do the other.
+    RefuseIf(Vec<Test>, Box<Self>),
     /// Ask the listener.
     Notify,
     /// Ask the listener if any of these bits of an argument is set, else let it run.
@@ -106,6 +108,17 @@ fn leaf(action: &Action) -> Vec<Instruction> {
                 })
                 .collect();
             code.push(fail(EPERM));
+            code
+        }
+        Action::RefuseIf(tests, otherwise) => {
+            let mut code = Vec::new();
+            for (at, test) in tests.iter().enumerate() {
+                // Past the tests that follow, and the refusal.
+                let past = 2 * (tests.len() - at - 1) + 1;
+                code.extend(when(*test, 0, u8::try_from(past).unwrap_or(u8::MAX)));
+            }
+            code.push(fail(EPERM));
+            code.extend(leaf(otherwise));
             code
         }
         Action::NotifyIfAnyOf(argument, mask) => {

@@ -100,6 +100,8 @@ pub(crate) enum Steps {
 }
 
 const AF_UNIX: u32 = 1;
+const AF_NETLINK: u32 = 16;
+const NETLINK_CONNECTOR: u32 = 11;
 const AF_ALG: u32 = 38;
 const AF_VSOCK: u32 = 40;
 /// `PER_LINUX`, `PER_LINUX32`, `UNAME26` with each, and the query.
@@ -272,11 +274,16 @@ fn action(steps: Steps, table: &Table, name: &str) -> Option<Action> {
         // On i386 it is behind a pointer which family is meant.
         "socketcall" if steps == Steps::Offline => Some(Action::Errno(EPERM)),
         "socket" if steps == Steps::Offline => any(&[Test::Equal(0, AF_UNIX)]),
-        "socket" => any(&[
-            Test::Less(0, AF_ALG),
-            Test::Equal(0, AF_ALG + 1),
-            Test::Greater(0, AF_VSOCK),
-        ]),
+        // By a connector the kernel tells what runs on the whole machine to whoever is on its network (cn_proc, since Linux 6.6
+        // without any right). Docker's profile leaves it open.
+        "socket" => Some(Action::RefuseIf(
+            vec![Test::Equal(0, AF_NETLINK), Test::Equal(2, NETLINK_CONNECTOR)],
+            Box::new(Action::AllowIf(vec![
+                Test::Less(0, AF_ALG),
+                Test::Equal(0, AF_ALG + 1),
+                Test::Greater(0, AF_VSOCK),
+            ])),
+        )),
         "personality" => any(&PERSONALITIES.map(|value| Test::Equal(0, value))),
         "clone" => any(&[Test::NoneOf(0, CLONE_NAMESPACES)]),
         // Its flags are behind a pointer no filter can read; libc falls back to clone on ENOSYS.

@@ -141,6 +141,28 @@ fn row28_arguments_decide() {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
+fn row28_no_step_is_told_what_runs_on_the_machine() {
+    const SOCKET: u32 = 41;
+    for steps in [Steps::InNamespaces, Steps::OnOwnNetwork] {
+        let program = program_for(steps);
+        for (family, protocol, answer) in [
+            (16, 11, Err(EPERM)),
+            (16 | 1 << 32, 11 | 1 << 32, Err(EPERM)),
+            (16, 0, Ok(())),
+            (2, 11, Ok(())),
+            (38, 11, Err(EPERM)),
+        ] {
+            let asked = bpf::run(&program, X86_64, SOCKET, [family, 3, protocol, 0, 0, 0]);
+            assert_eq!(
+                asked, answer,
+                "{steps:?}: family {family:#x}, protocol {protocol:#x}"
+            );
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
 fn row28_without_namespaces_what_reaches_others_is_refused_too() {
     const AF_INET: u64 = 2;
     const AF_UNIX: u64 = 1;
