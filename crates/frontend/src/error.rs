@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::string::FromUtf8Error;
 
 use rbuild_dockerfile::ignore::PatternError;
 use rbuild_dockerfile::quote::quote;
@@ -288,6 +289,9 @@ pub enum FrontendErrorKind {
     /// `--checksum` of something local.
     #[error("checksum requires HTTP(S) or Git sources")]
     ChecksumOfLocal,
+    /// A URL whose file has a name that is no text, in the words of Go's protobuf.
+    #[error("failed to marshal LLB definition: string field contains invalid UTF-8")]
+    FileName(FromUtf8Error),
     /// `--checksum` that is no digest.
     #[error("{}", .0.in_docker_words())]
     Checksum(DigestError),

@@ -1,6 +1,9 @@
 //! Git and HTTP sources of ADD and of named contexts (BuildKit `dfgitutil`, `gitutil`). Reads URLs; fetches nothing.
 
+mod escape;
+
 use std::collections::BTreeMap;
+use std::string::FromUtf8Error;
 
 use rbuild_dockerfile::csv;
 use rbuild_dockerfile::path;
@@ -68,57 +71,97 @@ pub enum GitUrlError {
 
 /// Reads `text` as a git URL; `None` if it is something else: a path, or a URL of a file.
 pub(crate) fn parse(text: &str) -> Option<Result<GitUrl, GitUrlError>> {
+    match text.split_once("://") {
+        Some((scheme, rest)) => parse_url(scheme, rest),
+        None => parse_scp(text),
+    }
+}
+
+/// `scheme://rest`. What Go cannot read (`net/url`) is no repository, so whoever asks for it as a file says why.
+fn parse_url(scheme: &str, rest: &str) -> Option<Result<GitUrl, GitUrlError>> {
+    let scheme = scheme.to_ascii_lowercase();
+    if rest.bytes().any(|byte| byte.is_ascii_control()) {
+        return None;
+    }
+    let (main, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (place, query) = main.split_once('?').unwrap_or((main, ""));
+    let (authority, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if !has_port(host) {
+        return None;
+    }
+    let fragment = escape::decoded(fragment)?;
+    match scheme.as_str() {
+        "http" | "https" if !escape::decoded(path)?.ends_with(".git") => return None,
+        "http" | "https" | "ssh" | "git" => {}
+        _ => return None,
+    }
+    // Go writes the mark of a query without one behind the URL again.
+    let mark = if main.ends_with('?') && query.is_empty() {
+        "?"
+    } else {
+        ""
+    };
+    let mut url = GitUrl {
+        remote: format!("{scheme}://{place}{mark}"),
+        host: host.to_owned(),
+        path: path.to_owned(),
+        is_ssh: scheme == "ssh",
+        ..GitUrl::default()
+    };
+    url.read_fragment(&fragment);
+    // Pairs that cannot be read are left out there, and nobody is told.
+    let pairs = escape::pairs(query).filter_map(Result::ok);
+    Some(url.read_query(pairs).map(|()| url))
+}
+
+/// `user@host:path` (`util/sshutil/scpurl.go`), of which a query that cannot be read makes something else.
+fn parse_scp(text: &str) -> Option<Result<GitUrl, GitUrlError>> {
     let (main, fragment) = text.split_once('#').unwrap_or((text, ""));
     let (main, query) = main.split_once('?').unwrap_or((main, ""));
-    let mut url = match main.split_once("://") {
-        Some((scheme, rest)) => {
-            let scheme = scheme.to_ascii_lowercase();
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            match scheme.as_str() {
-                "http" | "https" if !path.ends_with(".git") => return None,
-                "http" | "https" | "ssh" | "git" => {}
-                _ => return None,
-            }
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            let remote = format!("{scheme}://{rest}");
-            GitUrl {
-                remote,
-                host: host.to_owned(),
-                path: path.to_owned(),
-                is_ssh: scheme == "ssh",
-                ..GitUrl::default()
-            }
-        }
-        None => {
-            let (user, rest) = main.split_once('@')?;
-            let (host, path) = rest.split_once(':')?;
-            let user_ok = user
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-            let host_ok = host
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-            if user.is_empty() || host.is_empty() || !user_ok || !host_ok {
-                return None;
-            }
-            let (host, path) = (host.to_owned(), path.to_owned());
-            GitUrl {
-                remote: main.to_owned(),
-                host,
-                path,
-                is_ssh: true,
-                ..GitUrl::default()
-            }
-        }
+    let (user, rest) = main.split_once('@')?;
+    let (host, path) = rest.split_once(':')?;
+    let is_word = |text: &str, more: &[u8]| {
+        let mut bytes = text.bytes();
+        !text.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
     };
-    if !fragment.is_empty() {
-        let (reference, subdirectory) = fragment.split_once(':').unwrap_or((fragment, ""));
-        reference.clone_into(&mut url.reference);
-        url.subdirectory = path::join(&["/", subdirectory])
-            .trim_start_matches('/')
-            .to_owned();
+    if !is_word(user, b"-_") || !is_word(host, b"-.") {
+        return None;
     }
-    Some(url.read_query(query).map(|()| url))
+    let pairs: Vec<_> = escape::pairs(query).collect::<Result<_, _>>().ok()?;
+    let mut url = GitUrl {
+        remote: main.to_owned(),
+        host: host.to_owned(),
+        path: path.to_owned(),
+        is_ssh: true,
+        ..GitUrl::default()
+    };
+    url.read_fragment(fragment);
+    Some(url.read_query(pairs.into_iter()).map(|()| url))
+}
+
+/// Whether what stands behind a host is nothing, or a port (`net/url`, `parseHost`).
+fn has_port(host: &str) -> bool {
+    let behind = match host.strip_prefix('[') {
+        Some(literal) => match literal.rsplit_once(']') {
+            Some((_, behind)) => behind,
+            None => return false,
+        },
+        None => host.rfind(':').map_or("", |at| &host[at..]),
+    };
+    match behind.strip_prefix(':') {
+        Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()),
+        None => behind.is_empty(),
+    }
+}
+
+/// What is wrong with the options of `text` though it names files of a context: `github.com/…` is a repository for contexts
+/// alone, and its options are read everywhere (`dfgitutil.ParseGitRef`).
+pub(crate) fn wrong_options(text: &str) -> Option<GitUrlError> {
+    text.starts_with("github.com/")
+        .then(|| parse_context(text))
+        .flatten()?
+        .err()
 }
 
 /// The same for a context, where `github.com/…` needs no scheme.
@@ -145,12 +188,12 @@ pub(crate) fn is_http_file(text: &str) -> bool {
     (text.starts_with("http://") || text.starts_with("https://")) && !matches!(parse(text), Some(Ok(_)))
 }
 
-/// The source that is the file behind `url`; `checksum` is empty if none was given.
+/// The source that is the file `name` behind `url`; `checksum` is empty if none was given.
 ///
 /// # Errors
 /// Those of a checksum that is none.
-pub(crate) fn http_source(url: &str, checksum: &str) -> Result<SourceOp, DigestError> {
-    let mut attrs = BTreeMap::from([("http.filename".to_owned(), http_file_name(url))]);
+pub(crate) fn http_source(url: &str, name: &str, checksum: &str) -> Result<SourceOp, DigestError> {
+    let mut attrs = BTreeMap::from([("http.filename".to_owned(), name.to_owned())]);
     if !checksum.is_empty() {
         attrs.insert("http.checksum".to_owned(), Digest::parse(checksum)?.to_string());
     }
@@ -160,31 +203,35 @@ pub(crate) fn http_source(url: &str, checksum: &str) -> Result<SourceOp, DigestE
     })
 }
 
-/// The name of the file behind a URL: the end of its path.
-pub(crate) fn http_file_name(url: &str) -> String {
+/// The name of the file behind a URL: the end of its path. `..` is one, and means the root of the source.
+///
+/// # Errors
+/// A name that is no text.
+pub(crate) fn http_file_name(url: &str) -> Result<String, FromUtf8Error> {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let path = path.split_once("://").map_or(path, |(_, rest)| rest);
     let path = path.find('/').map_or("", |at| &path[at..]);
-    match path::base(&percent_decoded(path)) {
-        "." | "/" | ".." => "__unnamed__".to_owned(),
+    let path = String::from_utf8(escape::bytes(path))?;
+    Ok(match path::base(&path) {
+        "." | "/" => "__unnamed__".to_owned(),
         name => name.to_owned(),
-    }
+    })
 }
 
 impl GitUrl {
-    fn read_query(&mut self, query: &str) -> Result<(), GitUrlError> {
+    /// `ref:subdirectory`.
+    fn read_fragment(&mut self, fragment: &str) {
+        let (reference, subdirectory) = fragment.split_once(':').unwrap_or((fragment, ""));
+        reference.clone_into(&mut self.reference);
+        self.subdirectory = path::join(&["/", subdirectory])
+            .trim_start_matches('/')
+            .to_owned();
+    }
+
+    fn read_query(&mut self, pairs: impl Iterator<Item = (String, String)>) -> Result<(), GitUrlError> {
         let mut options: BTreeMap<String, String> = BTreeMap::new();
-        // Go reads no pair with a semicolon (`net/url`, `parseQuery`), and BuildKit does not ask whether it did.
-        for pair in query
-            .split('&')
-            .filter(|pair| !pair.is_empty() && !pair.contains(';'))
-        {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let key = percent_decoded(&key.replace('+', " "));
-            if options
-                .insert(key.clone(), percent_decoded(&value.replace('+', " ")))
-                .is_some()
-            {
+        for (key, value) in pairs {
+            if options.insert(key.clone(), value).is_some() {
                 return Err(GitUrlError::Repeated(key));
             }
         }
@@ -270,26 +317,6 @@ fn agree(what: &'static str, field: &mut String, value: String) -> Result<(), Gi
     Ok(())
 }
 
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +349,20 @@ mod tests {
             ("a@b", None),
             ("ftp://h/a.git", None),
             ("github.com/moby/buildkit", None),
+            ("https://h/a.gi%74", Some("git://h/a.gi%74")),
+            (
+                "https://h:8443/a.git#d%65v:s%20t",
+                Some("git://h:8443/a.git#dev:s t"),
+            ),
+            ("https://[::1]:1/a.git", Some("git://[::1]:1/a.git")),
+            ("https://[::1/a.git", None),
+            ("https://h:x/a.git", None),
+            ("https://h/%zz.git", None),
+            ("https://h/a.git#%zz", None),
+            ("https://h/a\u{1}.git", None),
+            ("https://h/a.git?ref=%zz&subdir=d", Some("git://h/a.git#:d")),
+            ("git@h:a?ref=%zz", None),
+            ("git@h:a?ref=b;c", None),
         ] {
             let found = parse(text).map(|url| url.unwrap().to_source().identifier);
             assert_eq!(found.as_deref(), expected, "{text}");
@@ -335,6 +376,37 @@ mod tests {
             attrs.join(" "),
             "git.authheadersecret=GIT_AUTH_HEADER git.authtokensecret=GIT_AUTH_TOKEN git.checksum=abc git.fullurl=git@h:a.git git.keepgitdir=true git.mountsshsock=default git.skipsubmodules=true"
         );
+    }
+
+    #[test]
+    fn a_mark_without_a_query_stays_in_the_url() {
+        for (text, remote) in [
+            ("https://h/a.git?", "https://h/a.git?"),
+            ("HTTPS://h/a.git?#main", "https://h/a.git?"),
+            ("https://h/a.git?&", "https://h/a.git"),
+            ("https://h/a.git#?", "https://h/a.git"),
+            ("git@h:a?", "git@h:a"),
+        ] {
+            assert_eq!(parse(text).unwrap().unwrap().remote, remote, "{text}");
+        }
+    }
+
+    #[test]
+    fn options_of_what_is_a_repository_for_contexts_alone_are_read() {
+        let wrong = |text: &str| wrong_options(text).map(|error| error.to_string());
+        assert_eq!(wrong("github.com/a/b?x=1").unwrap(), "unexpected query \"x\"");
+        assert_eq!(
+            wrong("github.com/a/b.git?ref=").unwrap(),
+            "query \"ref\" has no value"
+        );
+        for text in [
+            "github.com/a/b",
+            "github.com/a/b?ref=c",
+            "github.com/a%zz",
+            "x/github.com/a?x=1",
+        ] {
+            assert_eq!(wrong(text), None, "{text}");
+        }
     }
 
     #[test]
@@ -361,11 +433,14 @@ mod tests {
             ("https://h/", "__unnamed__"),
             ("https://h", "__unnamed__"),
             ("https://h/a%20b#c", "a b"),
-            ("https://h/a/..", "__unnamed__"),
+            ("https://h/a/..", ".."),
+            ("https://h/%2e", "__unnamed__"),
+            ("https://h/a/.", "__unnamed__"),
             ("https://h/a%2f..%2f..%2fb", "b"),
         ] {
-            assert_eq!(http_file_name(url), name, "{url}");
+            assert_eq!(http_file_name(url).unwrap(), name, "{url}");
         }
+        assert!(http_file_name("https://h/a%ff").is_err());
         assert!(is_http_file("https://h/a.zip") && !is_http_file("https://h/a.git") && !is_http_file("a"));
     }
 

@@ -233,7 +233,8 @@ fn add_source(lowering: &mut Lowering<'_>, add: &Add, env: &Env) -> Result<Sourc
     let path = lowering.expand_with(lexer, path, env)?.text;
     let checksum = lowering.expand_with(lexer, &add.checksum, env)?.text;
     if git::is_http_file(&path) {
-        let source = git::http_source(&path, &checksum);
+        let name = git::http_file_name(&path).map_err(FrontendErrorKind::FileName)?;
+        let source = git::http_source(&path, &name, &checksum);
         return source.map_err(|error| fail(EpochError::Checksum(error)));
     }
     let Some(url) = git::parse(&path) else {

@@ -218,8 +218,8 @@ fn from_path(
         if !request.is_add {
             return Err(FrontendErrorKind::CopyUrl.into());
         }
-        let file = git::http_file_name(source);
-        let op = git::http_source(source, &request.checksum).map_err(FrontendErrorKind::Checksum)?;
+        let file = git::http_file_name(source).map_err(FrontendErrorKind::FileName)?;
+        let op = git::http_source(source, &file, &request.checksum).map_err(FrontendErrorKind::Checksum)?;
         let vertex = NewVertex {
             name: name.to_owned(),
             // BuildKit's have none, and then a wrong URL is told without its line.
@@ -239,6 +239,9 @@ fn from_path(
                 ..template.clone()
             },
         ));
+    }
+    if let Some(error) = git::wrong_options(source) {
+        return Err(FrontendErrorKind::Git(error).into());
     }
     let from = match &request.from {
         Some(from) => from.clone(),
