@@ -25,6 +25,7 @@ mod doctor;
 mod documented;
 mod drop_in;
 mod engine_load;
+mod estargz;
 mod exit_codes;
 mod failed_step;
 mod files;

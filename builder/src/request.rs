@@ -222,6 +222,8 @@ pub enum LayerCompression {
     /// gzip, BuildKit's default.
     #[default]
     Gzip,
+    /// gzip that can be read in parts, with a table of contents.
+    EStargz,
     /// zstd.
     Zstd,
 }
@@ -259,6 +261,8 @@ pub struct Output {
     pub compression_level: Option<i32>,
     /// Convert layers that exist too.
     pub force_compression: bool,
+    /// Layers of a base that are had elsewhere keep their URLs, and are not sent (`prefer-nondist-layers`).
+    pub prefer_nondist_layers: bool,
     /// OCI media types (BuildKit's default) instead of Docker's.
     pub oci_mediatypes: bool,
     /// Clamp file times of new layers to `SOURCE_DATE_EPOCH`.
@@ -298,6 +302,7 @@ impl Output {
             compression: LayerCompression::default(),
             compression_level: None,
             force_compression: false,
+            prefer_nondist_layers: false,
             oci_mediatypes: true,
             rewrite_timestamp: false,
             platform_split: None,

@@ -47,7 +47,9 @@ pub(crate) fn form_of(request: &BuildRequest, exports: &[Export]) -> Option<Laye
         && request.attestations == Attestations::default()
         && request.rules.on_error == OnError::Fail
         && forms.all(|form| form == Some(first));
-    is_alone.then_some(first)
+    // With a table of contents the layer's own tar is not what the blob is known by.
+    let has_toc = matches!(first, LayerFormat::EStargz(_));
+    (is_alone && !has_toc).then_some(first)
 }
 
 /// What is wanted of a vertex whose result is only exported.

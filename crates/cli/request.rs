@@ -170,6 +170,9 @@ pub(crate) enum UsageError {
     /// `type=docker` for several platforms.
     #[error("docker exporter does not support exporting manifest lists, use the oci exporter instead")]
     DockerPlatforms,
+    /// A compression that Docker's media types have no name for.
+    #[error("exporter option \"compression={0}\" conflicts with \"oci-mediatypes=false\"")]
+    CompressionNeedsOci(&'static str),
     /// A compression, or a level of one.
     #[error("invalid {key}={value} of output")]
     Compression {

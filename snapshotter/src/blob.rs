@@ -12,7 +12,7 @@ use rbuild_layer::{
     GZIP_LEVEL_DEFAULT, LayerFormat, Members, PackError, PackOptions, Packing, UnpackOptions, Unpacked,
     WriteError, WriteOptions,
 };
-use rbuild_oci::{DiffId, Digest};
+use rbuild_oci::{DiffId, Digest, media_type};
 use rbuild_store::{
     BlobWriter, CommitBlobError, DiffBlob, DiskError, IndexError, LayerId, Lease, StoreError,
 };
@@ -26,6 +26,8 @@ use crate::stack::{StackError, View};
 const IMPLIED: &str = "layer-implied";
 /// Space of the store's values: diff ids of layers packed with other than the usual options.
 const PACKED: &str = "layer-packed";
+/// Space of the store's values: what is known of the tables of contents that blobs end with.
+const TOC: &str = "layer-toc";
 
 /// Why a blob was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +136,38 @@ pub struct BlobInfo {
     pub size: u64,
     /// Media type of the blob.
     pub media_type: String,
+    /// Of an eStargz layer: its table of contents.
+    pub toc: Option<TocFacts>,
+}
+
+/// What has to be known of an eStargz layer before it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TocFacts {
+    /// Digest of the table of contents.
+    pub digest: Digest,
+    /// Bytes of the uncompressed tar, the table with them.
+    pub tar_size: u64,
+}
+
+impl TocFacts {
+    fn of(packed: &rbuild_layer::Packed) -> Option<Self> {
+        packed.toc.as_ref().map(|toc| Self {
+            digest: toc.digest.clone(),
+            tar_size: packed.tar_size,
+        })
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}", self.digest, self.tar_size)
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let (digest, tar_size) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+        Some(Self {
+            digest: Digest::parse(digest).ok()?,
+            tar_size: tar_size.parse().ok()?,
+        })
+    }
 }
 
 impl Snapshotter {
@@ -321,11 +355,19 @@ impl Snapshotter {
         };
         let recorded = self.store().record_blob(&packed.diff_id, &compression, &found);
         recorded.map_err(PackLayerError::from)?;
+        let toc = TocFacts::of(&packed);
+        if let Some(toc) = &toc {
+            let kept = self
+                .store()
+                .put_kv(TOC, found.digest.as_str(), toc.text().as_bytes());
+            kept.map_err(PackLayerError::from)?;
+        }
         let info = BlobInfo {
             diff_id: packed.diff_id.clone(),
             digest: found.digest,
             size: found.size,
             media_type: found.media_type,
+            toc,
         };
         Ok((packed, info))
     }
@@ -399,7 +441,12 @@ impl Snapshotter {
         packing: &Packing,
         out: &mut impl std::io::Write,
     ) -> Result<Option<rbuild_layer::Packed>, PackLayerError> {
-        let Some(diff_id) = self.known_diff_id(id, options)? else {
+        // What a table of contents is added to is known by the tar without one.
+        let plain = PackLayerOptions {
+            format: LayerFormat::Uncompressed,
+            ..*options
+        };
+        let Some(diff_id) = self.known_diff_id(id, &plain)? else {
             return Ok(None);
         };
         let Some(found) = self.store().blob_for_diff_id(&diff_id, None)? else {
@@ -417,10 +464,11 @@ impl Snapshotter {
             std::io::copy(&mut stream, tar).map_err(PackError::Output)?;
             Ok::<_, PackError>(0)
         })?;
-        if packed.diff_id != diff_id {
+        let copied = packed.toc.as_ref().map_or(&packed.diff_id, |toc| &toc.tar);
+        if *copied != diff_id {
             return Err(PackLayerError::DiffId {
                 expected: diff_id,
-                found: packed.diff_id,
+                found: copied.clone(),
             });
         }
         Ok(Some(packed))
@@ -443,8 +491,10 @@ impl Snapshotter {
         if !lease.hold_blob(&blob.digest)? {
             return Ok(None);
         }
+        let toc = self.store().kv(TOC, blob.digest.as_str())?;
         Ok(Some(BlobInfo {
             diff_id: diff_id.clone(),
+            toc: toc.as_deref().and_then(TocFacts::parse),
             digest: blob.digest,
             size: blob.size,
             media_type: blob.media_type,
@@ -468,14 +518,12 @@ impl Snapshotter {
         options: &PackLayerOptions,
         packed: &rbuild_layer::Packed,
     ) -> Result<(), StoreError> {
-        // A pulled layer whose blob is gone may hash differently when written anew; what was pulled stays known.
-        if self.known_diff_id(id, options)?.is_some() {
-            return Ok(());
-        }
         let (store, diff_id) = (self.store(), &packed.diff_id);
-        match self.unusual(id, options) {
-            Some(name) => store.put_kv(PACKED, &name, diff_id.0.as_str().as_bytes())?,
-            None => store.set_layer_diff_id(self.form_name(), id, diff_id, packed.tar_size)?,
+        if let Some(name) = self.unusual(id, options) {
+            store.put_kv(PACKED, &name, diff_id.0.as_str().as_bytes())?;
+        } else if self.known_diff_id(id, options)?.is_none() {
+            // A pulled layer whose blob is gone may hash differently when written anew; what was pulled stays known.
+            store.set_layer_diff_id(self.form_name(), id, diff_id, packed.tar_size)?;
         }
         Ok(())
     }
@@ -483,12 +531,24 @@ impl Snapshotter {
     /// Name of the value for options that change the tar. A pulled layer without rewritten times keeps its own tar.
     fn unusual(&self, id: &LayerId, options: &PackLayerOptions) -> Option<String> {
         let PackLayerOptions {
-            newest_mtime, xattrs, ..
+            newest_mtime,
+            xattrs,
+            format,
+            ..
         } = options;
-        if newest_mtime.is_none() && (*xattrs == ExportedXattrs::default() || id.diff_id().is_some()) {
+        let has_toc = matches!(format, LayerFormat::EStargz(_));
+        let is_usual =
+            newest_mtime.is_none() && (*xattrs == ExportedXattrs::default() || id.diff_id().is_some());
+        if is_usual && !has_toc {
             return None;
         }
-        Some(format!("{}/{id} {newest_mtime:?} {xattrs:?}", self.form_name()))
+        let mut name = format!("{}/{id} {newest_mtime:?} {xattrs:?}", self.form_name());
+        if has_toc {
+            // A table of contents tells offsets, which compression makes.
+            name.push(' ');
+            name.push_str(&compression_name(*format).0);
+        }
+        Some(name)
     }
 }
 
@@ -515,6 +575,10 @@ fn chain_layer_id(diff_id: &DiffId, below: &[LayerId]) -> LayerId {
 /// The store's word for a compression, and its media type (OCI image-spec, layer.md).
 fn compression_name(format: LayerFormat) -> (String, &'static str) {
     match format {
+        LayerFormat::EStargz(level) => (
+            format!("estargz-{}", level.unwrap_or(GZIP_LEVEL_DEFAULT)),
+            media_type::OCI_LAYER_GZIP,
+        ),
         LayerFormat::Uncompressed => ("none".to_owned(), "application/vnd.oci.image.layer.v1.tar"),
         LayerFormat::Gzip(level) => (
             format!("gzip-{}", level.unwrap_or(GZIP_LEVEL_DEFAULT)),

@@ -24,7 +24,7 @@ mod tests;
 mod unchanged;
 mod workspace;
 
-pub use blob::{BlobInfo, PackLayerError, PackLayerOptions, UnpackBlobError};
+pub use blob::{BlobInfo, PackLayerError, PackLayerOptions, TocFacts, UnpackBlobError};
 pub use explicit::ExplicitError;
 pub use means::{Means, Tree};
 pub use stack::{StackError, View};

@@ -236,6 +236,10 @@ fn compression_and_media_types_are_as_asked() {
     fixture.context.file("a", "a\n");
     for (attributes, media_type) in [
         ("", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        (
+            ",compression=estargz",
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+        ),
         (",compression=zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
         (
             ",compression=uncompressed",
@@ -505,7 +509,7 @@ fn each_form_of_a_layer_is_packed_once_and_sent_once() {
     }
     let work = fixture.home.work();
     let build = || {
-        let forms = ["gzip", "zstd"].into_iter().flat_map(|form| {
+        let forms = ["gzip", "estargz", "zstd"].into_iter().flat_map(|form| {
             let (image, cache) = (
                 registry.reference(&format!("app:{form}")),
                 registry.reference(&format!("cache:{form}")),
@@ -542,10 +546,10 @@ fn each_form_of_a_layer_is_packed_once_and_sent_once() {
     };
     build();
     let packed = large();
-    assert_eq!(packed.len(), 4, "two layers in two forms: {packed:?}");
+    assert_eq!(packed.len(), 6, "two layers in three forms: {packed:?}");
     let (bodies, _) = sent();
     assert_eq!(
-        bodies, 4,
+        bodies, 6,
         "the caches' blobs are mounted from the images' or the other way about"
     );
     registry.clear_requests();

@@ -12,6 +12,7 @@ use rbuild_oci::{Descriptor, DiffId, Digest, Timestamp};
 use super::config::{
     CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult, ChainedResult, ConfigFault,
 };
+use crate::export::image::{TOC_DIGEST, TOC_TAR_SIZE};
 
 const ALIAS: &str = "rbuild.alias";
 const IDENTITY: &str = "rbuild.identity";
@@ -407,8 +408,14 @@ impl ReadCache {
 pub fn layer_blob(descriptor: &Descriptor) -> Option<LayerBlob> {
     let diff_id = Digest::parse(descriptor.annotations.get(UNCOMPRESSED)?).ok()?;
     let created = descriptor.annotations.get(CREATED_AT);
+    let mut blob = Descriptor::new(&descriptor.media_type, descriptor.digest.clone(), descriptor.size);
+    for key in [TOC_DIGEST, TOC_TAR_SIZE] {
+        if let Some(value) = descriptor.annotations.get(key) {
+            blob.annotations.insert(key.to_owned(), value.clone());
+        }
+    }
     Some(LayerBlob {
-        descriptor: Descriptor::new(&descriptor.media_type, descriptor.digest.clone(), descriptor.size),
+        descriptor: blob,
         diff_id: DiffId(diff_id),
         created: created.and_then(|text| Timestamp::parse(text).ok()),
     })

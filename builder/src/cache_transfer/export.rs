@@ -17,7 +17,7 @@ use super::{config, service};
 use crate::client::{ContentPlace, OutputError};
 use crate::export::BuildResult;
 use crate::export::Subject;
-use crate::export::image::{ImageExportError, layer_blob};
+use crate::export::image::{ImageExportError, TOC_DIGEST, TOC_TAR_SIZE, layer_blob};
 use crate::export::layout::{LayoutDirError, put_layout_blob, put_layout_entry};
 use crate::export::layout_reset::{ResetError, remove_unnamed};
 use crate::images::repositories;
@@ -231,7 +231,9 @@ fn described(layer: LayerBlob, form: &CacheForm) -> Descriptor {
     if let Some(media_type) = media_type::convert_layer(&descriptor.media_type, family) {
         media_type.clone_into(&mut descriptor.media_type);
     }
-    descriptor.annotations.clear();
+    descriptor
+        .annotations
+        .retain(|key, _| [TOC_DIGEST, TOC_TAR_SIZE].contains(&key.as_str()));
     descriptor
         .annotations
         .insert(UNCOMPRESSED.to_owned(), layer.diff_id.0.to_string());

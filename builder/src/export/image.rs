@@ -7,7 +7,7 @@ use rbuild_layer::{ExportedXattrs, LayerFormat};
 use rbuild_llb::exporters::for_platform;
 use rbuild_oci::media_type::{self, Family};
 use rbuild_oci::{Descriptor, DiffId, ImageConfig, Index, Manifest, Platform, Timestamp, go_json};
-use rbuild_snapshotter::{PackLayerError, PackLayerOptions};
+use rbuild_snapshotter::{PackLayerError, PackLayerOptions, TocFacts};
 use rbuild_store::{CommitBlobError, IndexError, LayerId, StoreError};
 
 use super::Export;
@@ -16,6 +16,7 @@ use super::config::{self, LayerFacts, MissingField};
 use super::layout::{Image, Product};
 use crate::attestation::{Attestation, AttestationError};
 use crate::cache_transfer::inline;
+use crate::images::RemoteLayer;
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::pull::PullError;
@@ -26,6 +27,10 @@ use crate::value::Chain;
 
 /// Says of a layer that no file of it is newer than these seconds since 1970 (`util/converter`, `labelRewrittenTimestamp`).
 const REWRITTEN_TIMESTAMP: &str = "buildkit/rewritten-timestamp";
+
+/// Digest of an eStargz layer's table of contents, and bytes of its tar (stargz-snapshotter, `docs/estargz.md`).
+pub(crate) const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
+pub(crate) const TOC_TAR_SIZE: &str = "io.containers.estargz.uncompressed-size";
 
 /// Why an image could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -263,7 +268,7 @@ async fn assemble_one(
     let facts: Vec<LayerFacts> = layers.iter().map(|(_, facts)| facts.clone()).collect();
     let descriptors: Vec<Descriptor> = layers
         .into_iter()
-        .map(|(layer, _)| exported(layer, family))
+        .map(|(layer, _)| exported(layer, family, output.prefer_nondist_layers))
         .collect();
     let mut config = config::patch(
         subject.config.clone(),
@@ -328,7 +333,7 @@ pub(crate) async fn layer_blob(
         known => (None, known),
     };
     if let Some(remote) = &remote
-        && !output.force_compression
+        && (!output.force_compression || is_as_asked(job, remote, output).await?)
     {
         job.fetch_blob(&remote.origin, &remote.descriptor, None).await?;
         return Ok((
@@ -362,6 +367,12 @@ pub(crate) async fn layer_blob(
     drop(permit);
     let packed = packed.map_err(|source| ImageExportError::Pack(layer.clone(), source))?;
     let mut descriptor = Descriptor::new(&packed.media_type, packed.digest, packed.size);
+    if let Some(TocFacts { digest, tar_size }) = &packed.toc {
+        descriptor.annotations.extend([
+            (TOC_DIGEST.to_owned(), digest.to_string()),
+            (TOC_TAR_SIZE.to_owned(), tar_size.to_string()),
+        ]);
+    }
     if let Some(newest) = options.newest_mtime {
         descriptor
             .annotations
@@ -370,12 +381,29 @@ pub(crate) async fn layer_blob(
     Ok((descriptor, facts(job, layer, packed.diff_id, created)?))
 }
 
+/// Whether a layer that exists has a table of contents already, and one is asked for (`estargzType.NeedsConversion`): another would
+/// be one of the first.
+async fn is_as_asked(job: &Job, remote: &RemoteLayer, output: &Output) -> Result<bool, ImageExportError> {
+    if output.compression != LayerCompression::EStargz {
+        return Ok(false);
+    }
+    job.fetch_blob(&remote.origin, &remote.descriptor, None).await?;
+    let (engine, digest) = (Arc::clone(&job.engine), remote.descriptor.digest.clone());
+    blocking(move || match engine.store.open_blob(&digest)? {
+        // What cannot be read fails where it is used.
+        Some(mut blob) => Ok(rbuild_layer::is_estargz(&mut blob).unwrap_or(false)),
+        None => Ok(false),
+    })
+    .await
+}
+
 /// The form that new layers have in `output`.
 pub(crate) fn layer_format(output: &Output) -> LayerFormat {
     let level = output.compression_level;
     match output.compression {
         LayerCompression::Uncompressed => LayerFormat::Uncompressed,
         LayerCompression::Gzip => LayerFormat::Gzip(level.and_then(|level| level.try_into().ok())),
+        LayerCompression::EStargz => LayerFormat::EStargz(level.and_then(|level| level.try_into().ok())),
         LayerCompression::Zstd => LayerFormat::Zstd(level),
     }
 }
@@ -398,8 +426,16 @@ fn facts(
     })
 }
 
-/// A layer's descriptor as a manifest has it: one family of types, no annotations of other tools' insides.
-fn exported(mut layer: Descriptor, family: Family) -> Descriptor {
+/// A layer's descriptor as a manifest has it: one family of types, no annotations of other tools' insides, and no other place to
+/// have it from unless that is wanted (BuildKit: cache/refs.go, `ociDesc`).
+fn exported(mut layer: Descriptor, family: Family, prefer_nondist: bool) -> Descriptor {
+    let media_type = if prefer_nondist && !layer.urls.is_empty() {
+        media_type::nondistributable(&layer.media_type)
+    } else {
+        layer.urls.clear();
+        media_type::distributable(&layer.media_type)
+    };
+    layer.media_type = media_type.to_owned();
     if let Some(media_type) = media_type::convert_layer(&layer.media_type, family) {
         media_type.clone_into(&mut layer.media_type);
     }

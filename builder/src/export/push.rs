@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rbuild_oci::{Descriptor, Reference};
+use rbuild_oci::{Descriptor, Reference, media_type};
 use rbuild_registry::{BlobSource, Client, Progress};
 use rbuild_store::Store;
 
@@ -64,7 +64,9 @@ pub async fn to(
     {
         let _step = reporter.step("pushing layers");
         let layers = product.images.iter().flat_map(|image| &image.layers);
-        let blobs = layers.map(|layer| blob(store, client, name, layer, reporter));
+        // Such a layer is had where its URLs say (`util/push`, `skipNonDistributableBlobs`).
+        let sent = layers.filter(|layer| !media_type::is_nondistributable(&layer.media_type));
+        let blobs = sent.map(|layer| blob(store, client, name, layer, reporter));
         futures_util::future::try_join_all(blobs).await?;
         for image in &product.images {
             blob(store, client, name, &image.config, reporter).await?;

@@ -341,6 +341,7 @@ impl Entry {
         let oci_mediatypes = self.bool("oci-mediatypes")?.unwrap_or(true);
         let compression = match self.attrs.remove("compression").as_deref() {
             None | Some("" | "gzip") => LayerCompression::Gzip,
+            Some("estargz") => LayerCompression::EStargz,
             Some("zstd") => LayerCompression::Zstd,
             Some("uncompressed") => LayerCompression::Uncompressed,
             Some(other) => {

@@ -9,7 +9,7 @@ const EXPORTERS: [&str; 7] = ["image", "registry", "oci", "docker", "local", "ta
 const NETWORKS: [&str; 3] = ["default", "none", "host"];
 const ENTITLEMENTS: [&str; 3] = ["network.host", "security.insecure", "device"];
 const QUESTIONS: [&str; 5] = ["build", "check", "outline", "targets", "subrequests.describe"];
-const COMPRESSIONS: [&str; 3] = ["gzip", "zstd", "uncompressed"];
+const COMPRESSIONS: [&str; 4] = ["gzip", "estargz", "zstd", "uncompressed"];
 
 /// What the user is told besides the error.
 pub(crate) fn hints(error: &UsageError) -> Vec<String> {

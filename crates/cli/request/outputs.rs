@@ -24,9 +24,6 @@ const NO_EFFECT: [&str; 3] = ["buildinfo", "buildinfo-attrs", "unpack"];
 /// What `--allow` says of [`Output::delete_extra`].
 pub(super) const LOCAL_DELETE: &str = "buildx.local.delete";
 
-/// Attributes that ask for something unless they have this value.
-const NOT_SERVED: [(&str, &str); 1] = [("prefer-nondist-layers", "false")];
-
 /// Attributes of images, which say nothing of files.
 const OF_IMAGES: [&str; 10] = [
     "name",
@@ -170,6 +167,10 @@ fn output(
     }
     compression(&mut entry, &mut output)?;
     output.oci_mediatypes = entry.take_bool("oci-mediatypes")?.unwrap_or(true);
+    if output.compression == LayerCompression::EStargz && !output.oci_mediatypes {
+        return Err(UsageError::CompressionNeedsOci("estargz"));
+    }
+    output.prefer_nondist_layers = entry.take_bool("prefer-nondist-layers")?.unwrap_or(false);
     attestations(&mut entry, &mut output)?;
     output.rewrite_timestamp = entry.take_bool("rewrite-timestamp")?.unwrap_or(false);
     for (key, value) in std::mem::take(&mut entry.attrs) {
@@ -181,14 +182,7 @@ fn output(
             }
             continue;
         }
-        if let Some((_, harmless)) = NOT_SERVED.iter().find(|(known, _)| *known == key) {
-            let same_bool = parse_bool(&value).is_some() && parse_bool(&value) == parse_bool(harmless);
-            if value != *harmless && !same_bool {
-                return Err(UsageError::NotSupported(format!(
-                    "output attribute {key}={value}"
-                )));
-            }
-        } else if !NO_EFFECT.contains(&key.as_str()) {
+        if !NO_EFFECT.contains(&key.as_str()) {
             warnings.push(unknown(&entry.kind, &key));
         }
     }
@@ -383,11 +377,7 @@ fn compression(entry: &mut ExportEntry, output: &mut Output) -> Result<(), Usage
             "uncompressed" => LayerCompression::Uncompressed,
             "gzip" => LayerCompression::Gzip,
             "zstd" => LayerCompression::Zstd,
-            "estargz" => {
-                return Err(UsageError::NotSupported(
-                    "output attribute compression=estargz".to_owned(),
-                ));
-            }
+            "estargz" => LayerCompression::EStargz,
             _ => {
                 return Err(UsageError::Compression {
                     key: "compression",
@@ -399,7 +389,7 @@ fn compression(entry: &mut ExportEntry, output: &mut Output) -> Result<(), Usage
     if let Some(value) = entry.attrs.remove("compression-level") {
         let most = match output.compression {
             LayerCompression::Zstd => 22,
-            LayerCompression::Gzip | LayerCompression::Uncompressed => 9,
+            LayerCompression::Gzip | LayerCompression::EStargz | LayerCompression::Uncompressed => 9,
         };
         let level = value.parse().ok().filter(|level| (0..=most).contains(level));
         output.compression_level = Some(level.ok_or(UsageError::Compression {

@@ -1,6 +1,7 @@
 //! Compresses layers. The bytes depend on the input, the format and the level alone: never on the number of cores,
 //! the sizes of the writes or the time.
 
+mod estargz;
 mod gzip;
 mod members;
 mod pieces;
@@ -9,6 +10,8 @@ mod sparse;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use estargz::EStargz;
+pub use estargz::{TocTar, is_estargz};
 use gzip::PieceGzip;
 pub use members::Members;
 
@@ -19,6 +22,7 @@ const ZSTD_JOB_BYTES: u32 = 4 << 20;
 /// libdeflate's, which at this one makes 3 % more of a Debian system than zlib does at its own default of 6, and 2 % less of text, in
 /// less than half of the time. At 4 it is 1.5 % less, and text takes 1.6 times as long (`benches/results/2026-11-22-gzip-levels.md`).
 pub const GZIP_LEVEL_DEFAULT: u32 = 2;
+const GZIP_LEVEL_MAX: u32 = 9;
 const ZSTD_LEVEL_DEFAULT: i32 = 3;
 
 /// How a layer is to be compressed.
@@ -28,6 +32,8 @@ pub enum LayerFormat {
     Uncompressed,
     /// gzip, a member for each piece of about 1 MiB; level 0 to 9, [`GZIP_LEVEL_DEFAULT`] if not given.
     Gzip(Option<u32>),
+    /// eStargz: gzip, a member for each file and each 4 MiB of one, with a table of contents; levels as of gzip.
+    EStargz(Option<u32>),
     /// zstd; level 0 to 22, 3 if not given (0 is 3, too).
     Zstd(Option<i32>),
 }
@@ -55,7 +61,8 @@ pub struct Compressor<W: Write> {
 
 enum Inner<W: Write> {
     Plain(W),
-    Gzip(PieceGzip<W>),
+    Gzip(Box<PieceGzip<W>>),
+    EStargz(Box<EStargz<W>>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
@@ -64,6 +71,7 @@ impl<W: Write> std::fmt::Debug for Compressor<W> {
         let name = match self.inner {
             Inner::Plain(_) => "Plain",
             Inner::Gzip(_) => "Gzip",
+            Inner::EStargz(_) => "EStargz",
             Inner::Zstd(_) => "Zstd",
         };
         f.debug_tuple("Compressor").field(&name).finish()
@@ -86,15 +94,16 @@ impl<W: Write> Compressor<W> {
         let workers = workers.clamp(1, WORKERS_MAX);
         let inner = match format {
             LayerFormat::Uncompressed => Inner::Plain(out),
-            LayerFormat::Gzip(level) => {
-                let level = level.unwrap_or(GZIP_LEVEL_DEFAULT);
-                if level > 9 {
-                    return Err(CompressError::Level {
-                        level: level.into(),
-                        max: 9,
-                    });
-                }
-                Inner::Gzip(PieceGzip::new(out, level, workers, members))
+            LayerFormat::Gzip(level) => Inner::Gzip(Box::new(PieceGzip::new(
+                out,
+                gzip_level(level)?,
+                workers,
+                members,
+            ))),
+            // Members that are found again are pieces, and these are files: there are too many to know.
+            LayerFormat::EStargz(level) => {
+                let gzip = PieceGzip::new(out, gzip_level(level)?, workers, None);
+                Inner::EStargz(Box::new(EStargz::new(gzip)))
             }
             LayerFormat::Zstd(level) => {
                 let level = level.unwrap_or(ZSTD_LEVEL_DEFAULT);
@@ -110,6 +119,18 @@ impl<W: Write> Compressor<W> {
         Ok(Self { inner })
     }
 
+    /// The end of an eStargz layer's tar: it has to be written after all else, and belongs to the diff id. Other formats have
+    /// none.
+    ///
+    /// # Errors
+    /// Those of the writer below; what was written is no whole tar.
+    pub fn toc(&mut self) -> io::Result<Option<TocTar>> {
+        match &mut self.inner {
+            Inner::EStargz(estargz) => estargz.toc().map(Some),
+            Inner::Plain(_) | Inner::Gzip(_) | Inner::Zstd(_) => Ok(None),
+        }
+    }
+
     /// Ends the stream and gives back what it was written to.
     ///
     /// # Errors
@@ -118,9 +139,21 @@ impl<W: Write> Compressor<W> {
         match self.inner {
             Inner::Plain(out) => Ok(out),
             Inner::Gzip(gzip) => gzip.finish(),
+            Inner::EStargz(estargz) => estargz.finish(),
             Inner::Zstd(zstd) => zstd.finish(),
         }
     }
+}
+
+fn gzip_level(level: Option<u32>) -> Result<u32, CompressError> {
+    let level = level.unwrap_or(GZIP_LEVEL_DEFAULT);
+    if level > GZIP_LEVEL_MAX {
+        return Err(CompressError::Level {
+            level: level.into(),
+            max: GZIP_LEVEL_MAX.into(),
+        });
+    }
+    Ok(level)
 }
 
 fn zstd_encoder<W: Write>(
@@ -141,6 +174,7 @@ impl<W: Write> Write for Compressor<W> {
         match &mut self.inner {
             Inner::Plain(out) => out.write(bytes),
             Inner::Gzip(gzip) => gzip.write(bytes),
+            Inner::EStargz(estargz) => estargz.write(bytes),
             Inner::Zstd(zstd) => zstd.write(bytes),
         }
     }

@@ -22,6 +22,16 @@ impl<T> Digesting<T> {
         }
     }
 
+    /// The stream below.
+    pub(crate) const fn inner_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+
+    /// The digest of what passed until now.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::from_sha256(self.hash.clone().finalize().into())
+    }
+
     /// The stream below, the digest and the number of bytes that passed.
     pub(crate) fn finish(self) -> (T, Digest, u64) {
         (

@@ -44,13 +44,13 @@ mod writer;
 mod xattr;
 
 pub use apply::{ApplyError, DevicePolicy};
-pub use compress::{CompressError, Compressor, GZIP_LEVEL_DEFAULT, LayerFormat, Members};
+pub use compress::{CompressError, Compressor, GZIP_LEVEL_DEFAULT, LayerFormat, Members, TocTar, is_estargz};
 pub use compression::Compression;
 pub use decompress::{DecompressError, ReadAhead, TooManyBytes, decompress, decompress_detected};
 pub use entry::{AUFS_PREFIX, Device, Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX, Xattr};
 pub use extract::{ExtractError, ExtractOptions, Extracted, extract, is_archive};
 pub use limits::{Allowance, AllowanceError, DecompressLimits, Limits};
-pub use pack::{PackError, PackOptions, Packed, Packing, pack, pack_with};
+pub use pack::{PackError, PackOptions, Packed, PackedToc, Packing, pack, pack_with};
 pub use pax::PaxError;
 pub use reader::{ReadError, TarReader};
 pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};

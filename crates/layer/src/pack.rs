@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use rbuild_oci::DiffId;
+use rbuild_oci::{DiffId, Digest};
 use rbuild_sys::overlay::Form;
 
-use crate::compress::{CompressError, Compressor, LayerFormat, Members};
+use crate::compress::{CompressError, Compressor, LayerFormat, Members, TocTar};
 use crate::digesting::Digesting;
 use crate::write_tar::{WriteError, WriteOptions, write_tar};
 
@@ -53,6 +53,17 @@ pub struct Packed {
     pub tar_size: u64,
     /// Entries in the tar.
     pub entries: u64,
+    /// The end of an eStargz layer's tar.
+    pub toc: Option<PackedToc>,
+}
+
+/// A table of contents behind what was packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedToc {
+    /// Digest of the table.
+    pub digest: Digest,
+    /// Digest of the tar without it.
+    pub tar: DiffId,
 }
 
 /// Why a layer could not be packed.
@@ -106,6 +117,7 @@ pub fn pack_with<W: Write, E: From<PackError>>(
                 diff_id: DiffId(diff_id),
                 tar_size,
                 entries,
+                toc: None,
             },
             out,
         ));
@@ -114,6 +126,15 @@ pub fn pack_with<W: Write, E: From<PackError>>(
     let compressor = compressor.map_err(PackError::Compress)?;
     let mut tar = Digesting::new(compressor);
     let entries = fill(&mut tar)?;
+    let toc = tar.inner_mut().toc().map_err(output)?;
+    let toc = match toc {
+        Some(TocTar { bytes, digest }) => {
+            let before = DiffId(tar.digest());
+            tar.write_all(&bytes).map_err(output)?;
+            Some(PackedToc { digest, tar: before })
+        }
+        None => None,
+    };
     let (compressor, diff_id, tar_size) = tar.finish();
     let mut out = compressor.finish().map_err(output)?;
     out.flush().map_err(output)?;
@@ -122,6 +143,7 @@ pub fn pack_with<W: Write, E: From<PackError>>(
             diff_id: DiffId(diff_id),
             tar_size,
             entries,
+            toc,
         },
         out,
     ))

@@ -129,8 +129,13 @@ struct Pending {
 impl<R: Read> TarReader<R> {
     /// A reader at the start of an uncompressed archive.
     pub fn new(input: R, limits: Limits) -> Self {
+        Self::with_buffer(input, limits, BUFFER_BYTES)
+    }
+
+    /// A reader with a buffer of so many bytes.
+    pub(crate) fn with_buffer(input: R, limits: Limits, bytes: usize) -> Self {
         Self {
-            input: BufReader::with_capacity(BUFFER_BYTES, input),
+            input: BufReader::with_capacity(bytes, input),
             limits,
             position: 0,
             data_left: 0,

@@ -41,6 +41,14 @@ pub fn to_vec_indented_by<T: Serialize + ?Sized>(
     write(value, PrettyFormatter::with_indent(indent))
 }
 
+/// `value` as Go's `json.MarshalIndent(v, "", "\t")` writes it.
+///
+/// # Errors
+/// As [`to_vec`].
+pub fn to_vec_tabbed<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+    write(value, PrettyFormatter::with_indent(b"\t"))
+}
+
 /// Writes what [`to_vec_indented`] gives into `out`.
 ///
 /// # Errors

@@ -170,6 +170,32 @@ pub fn is_nondistributable(media_type: &str) -> bool {
         || media_type.starts_with("application/vnd.docker.image.rootfs.foreign.")
 }
 
+/// The type of a layer like this that may be sent to any registry (BuildKit: cache/refs.go, `layerToDistributable`).
+#[must_use]
+pub fn distributable(media_type: &str) -> &str {
+    match media_type {
+        OCI_LAYER_NONDISTRIBUTABLE => OCI_LAYER,
+        OCI_LAYER_NONDISTRIBUTABLE_GZIP => OCI_LAYER_GZIP,
+        OCI_LAYER_NONDISTRIBUTABLE_ZSTD => OCI_LAYER_ZSTD,
+        DOCKER_LAYER_FOREIGN => DOCKER_LAYER,
+        DOCKER_LAYER_FOREIGN_GZIP => DOCKER_LAYER_GZIP,
+        other => other,
+    }
+}
+
+/// The type of a layer like this that is had at its URLs. One of Docker's that is gzip stays what it is
+/// (BuildKit: cache/refs.go, `layerToNonDistributable`).
+#[must_use]
+pub fn nondistributable(media_type: &str) -> &str {
+    match media_type {
+        OCI_LAYER => OCI_LAYER_NONDISTRIBUTABLE,
+        OCI_LAYER_GZIP => OCI_LAYER_NONDISTRIBUTABLE_GZIP,
+        OCI_LAYER_ZSTD => OCI_LAYER_NONDISTRIBUTABLE_ZSTD,
+        DOCKER_LAYER => DOCKER_LAYER_FOREIGN,
+        other => other,
+    }
+}
+
 /// How a layer of this type is compressed; nothing for a type that is not a known layer, such as `…+encrypted` or
 /// `…+zstd:chunked`.
 #[must_use]
@@ -234,6 +260,28 @@ mod tests {
             None
         );
         assert!(is_nondistributable(DOCKER_LAYER_FOREIGN_GZIP) && !is_nondistributable(DOCKER_LAYER_GZIP));
+    }
+
+    #[test]
+    fn layers_that_are_had_elsewhere_have_types_of_their_own() {
+        for compression in [
+            LayerCompression::None,
+            LayerCompression::Gzip,
+            LayerCompression::Zstd,
+        ] {
+            let here = Family::Oci.layer(compression);
+            let elsewhere = nondistributable(here);
+            assert!(is_nondistributable(elsewhere) && !is_nondistributable(here));
+            assert_eq!(distributable(elsewhere), here);
+            assert_eq!(layer_compression(elsewhere), Some(compression));
+            assert_eq!(
+                (nondistributable(elsewhere), distributable(here)),
+                (elsewhere, here)
+            );
+        }
+        assert_eq!(nondistributable(DOCKER_LAYER), DOCKER_LAYER_FOREIGN);
+        assert_eq!(nondistributable(DOCKER_LAYER_GZIP), DOCKER_LAYER_GZIP);
+        assert_eq!(distributable(DOCKER_LAYER_FOREIGN_GZIP), DOCKER_LAYER_GZIP);
     }
 
     #[test]

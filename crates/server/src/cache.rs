@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, HashMap};
 use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry};
 use rbuild_builder::cache_transfer::import;
 use rbuild_builder::job::Job;
-use rbuild_builder::request::{CacheExport, CacheForm, CacheSource, CacheTarget, LayerCompression};
+use rbuild_builder::request::{CacheExport, CacheForm, CacheSource, CacheTarget};
 use rbuild_llb::attrs::cache_imports;
 use rbuild_llb::cache_options::{self, CacheImport, CacheOption, cache_exports, cache_import};
 use rbuild_llb::errors::sentence;
-use rbuild_llb::exporters::CompressionKind;
 use rbuild_oci::Digest;
 use rbuild_registry::RegistryConfig;
 use rbuild_remotecache::Place;
 use rbuild_remotecache::attrs::SECRET_KEYS;
 use serde_json::Value;
 use tonic::Status;
+
+use crate::export::layer_compression;
 
 /// Prefix of the ids of content stores that are directories of the client (`cache/remotecache/local`).
 const STORE_PREFIX: &str = "local:";
@@ -74,11 +75,7 @@ fn form(form: &cache_options::CacheForm) -> CacheForm {
     CacheForm {
         oci_mediatypes: form.oci_mediatypes,
         image_manifest: form.image_manifest,
-        compression: match form.compression.kind {
-            CompressionKind::Uncompressed => LayerCompression::Uncompressed,
-            CompressionKind::Gzip | CompressionKind::EStargz => LayerCompression::Gzip,
-            CompressionKind::Zstd => LayerCompression::Zstd,
-        },
+        compression: layer_compression(form.compression.kind),
         compression_level: level.map(|level| i32::try_from(level.clamp(0, 22)).unwrap_or(0)),
         force_compression: form.compression.force,
     }
@@ -165,6 +162,8 @@ pub fn allow_insecure(registries: &mut RegistryConfig, cache: Option<&CacheOptio
 
 #[cfg(test)]
 mod tests {
+    use rbuild_builder::request::LayerCompression;
+
     use super::*;
 
     fn entry(kind: &str, attrs: &[(&str, &str)]) -> CacheOptionsEntry {

@@ -128,9 +128,6 @@ fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
     planned
 }
 
-/// What is told of layers that are wanted in a form that is not written.
-const ESTARGZ: &str = "compression=estargz is not supported: layers are gzip, without a table of contents";
-
 fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Planned {
     let level = options.compression.level;
     let metadata = std::mem::take(&mut options.metadata).into_iter();
@@ -140,11 +137,8 @@ fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Plann
         metadata,
         output: Output {
             names: options.names().map(str::to_owned).collect(),
-            compression: match options.compression.kind {
-                CompressionKind::Uncompressed => LayerCompression::Uncompressed,
-                CompressionKind::Gzip | CompressionKind::EStargz => LayerCompression::Gzip,
-                CompressionKind::Zstd => LayerCompression::Zstd,
-            },
+            compression: layer_compression(options.compression.kind),
+            prefer_nondist_layers: options.prefer_nondist_layers,
             compression_level: level.map(|level| i32::try_from(level.clamp(0, 22)).unwrap_or(0)),
             force_compression: options.compression.force,
             oci_mediatypes: options.oci_mediatypes.unwrap_or(oci),
@@ -153,13 +147,18 @@ fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Plann
             annotations: options.annotations,
             oci_artifact: options.oci_artifact.unwrap_or(true),
             inline_attestations: options.inline_attestations,
-            // Such a layer is one of gzip with a table of contents, which nobody has to read.
-            warnings: (options.compression.kind == CompressionKind::EStargz)
-                .then(|| ESTARGZ.to_owned())
-                .into_iter()
-                .collect(),
             ..Output::new(kind)
         },
+    }
+}
+
+/// The compression that a client's word asks for.
+pub(crate) const fn layer_compression(kind: CompressionKind) -> LayerCompression {
+    match kind {
+        CompressionKind::Uncompressed => LayerCompression::Uncompressed,
+        CompressionKind::Gzip => LayerCompression::Gzip,
+        CompressionKind::EStargz => LayerCompression::EStargz,
+        CompressionKind::Zstd => LayerCompression::Zstd,
     }
 }
 

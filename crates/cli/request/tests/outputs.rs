@@ -175,8 +175,8 @@ fn outputs_that_are_refused() {
             "invalid compression-level=10 of output",
         ),
         (
-            vec!["-o", "type=image,compression=estargz", "."],
-            "not supported yet: output attribute compression=estargz",
+            vec!["-o", "type=image,compression=estargz,oci-mediatypes=false", "."],
+            "exporter option \"compression=estargz\" conflicts with \"oci-mediatypes=false\"",
         ),
         (
             vec!["-o", "type=local,dest=d,mode=mirror", "."],
@@ -194,10 +194,7 @@ fn outputs_that_are_refused() {
             vec!["-o", "type=local,dest=d/../../x,mode=delete", "."],
             "local output mode=delete for destination \"d/../../x\" requires --allow=buildx.local.delete",
         ),
-        (
-            vec!["-o", "type=image,prefer-nondist-layers=true", "."],
-            "not supported yet: output attribute prefer-nondist-layers=true",
-        ),
+        (vec!["-o", "type=image,prefer-nondist-layers=maybe", "."], "maybe"),
         (
             vec!["-o", "type=image,source-date-epoch=today", "."],
             "invalid source-date-epoch: \"today\" is no number of seconds",

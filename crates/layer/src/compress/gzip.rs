@@ -1,5 +1,6 @@
 //! gzip on several threads: the stream is cut into pieces, and each becomes a member of its own (RFC 1952, section 2.2),
-//! as in eStargz layers. Every gzip reader takes several; the bytes are the same for any number of threads.
+//! as in eStargz layers. Every gzip reader takes several; the bytes are the same for any number of threads. Where a piece ends
+//! says its content ([`PieceGzip::write`]) or whoever writes ([`PieceGzip::cut`]).
 //!
 //! A piece that hardly compresses (archives, pictures, programs packed already) is not searched for what is not there
 //! ([`super::sparse`]): a sample of it decides, so the bytes still depend on the input alone.
@@ -14,7 +15,7 @@ use libdeflater::{CompressionLvl, Compressor};
 use rbuild_oci::Digest;
 
 use super::members::{Members, is_member_of};
-use super::pieces::{Cutter, PIECE_BYTES_MAX};
+use super::pieces::Cutter;
 use super::sparse;
 
 /// What a member begins with: the magic number and deflate (RFC 1952, section 2.3.1).
@@ -26,6 +27,8 @@ const SAMPLE_BYTES: usize = 4 << 10;
 const HARDLY_PERCENT: usize = 80;
 /// What hardly looking may leave of a sample, percent of what level 1 leaves, to be enough.
 const ENOUGH_PERCENT: usize = 102;
+/// Bytes of members that end where the writer says, and are compressed by one thread one after the other.
+const BATCH_BYTES: usize = 1 << 20;
 /// libdeflate's level that is tried with, and taken where not looking is not enough.
 const LEVEL_FAST: u32 = 1;
 /// Of a gzip member that says nothing of a file: no flags, no time, no system (RFC 1952, section 2.3.1).
@@ -43,6 +46,8 @@ enum Way {
 /// One piece to compress.
 struct Job {
     input: Vec<u8>,
+    /// Where members end within it.
+    cuts: Vec<usize>,
     reply: SyncSender<Done>,
 }
 
@@ -50,7 +55,20 @@ struct Job {
 struct Done {
     input: Vec<u8>,
     content: Option<Digest>,
-    member: io::Result<Vec<u8>>,
+    packed: io::Result<Packed>,
+}
+
+/// The members of a piece, and what each takes.
+struct Packed {
+    bytes: Vec<u8>,
+    sizes: Vec<usize>,
+}
+
+impl From<Vec<u8>> for Packed {
+    fn from(bytes: Vec<u8>) -> Self {
+        let sizes = vec![bytes.len()];
+        Self { bytes, sizes }
+    }
 }
 
 /// A writer of gzip members. Threads are started when there is more than one piece: most steps write less than that, and
@@ -60,6 +78,10 @@ pub(super) struct PieceGzip<W> {
     packer: Packer,
     cutter: Cutter,
     piece: Vec<u8>,
+    /// Where members end within the piece.
+    cuts: Vec<usize>,
+    /// Members that have an end.
+    ended: usize,
     /// The piece is whole, but the stream may end with it.
     is_whole: bool,
     spare: Vec<Vec<u8>>,
@@ -69,6 +91,8 @@ pub(super) struct PieceGzip<W> {
     threads: Vec<JoinHandle<()>>,
     workers: usize,
     written: u64,
+    /// Where the members begin that are written.
+    starts: Vec<u64>,
 }
 
 impl<W: Write> PieceGzip<W> {
@@ -78,6 +102,8 @@ impl<W: Write> PieceGzip<W> {
             packer: Packer::new(level, members),
             cutter: Cutter::default(),
             piece: Vec::new(),
+            cuts: Vec::new(),
+            ended: 0,
             is_whole: false,
             spare: Vec::new(),
             jobs: None,
@@ -85,6 +111,7 @@ impl<W: Write> PieceGzip<W> {
             threads: Vec::new(),
             workers,
             written: 0,
+            starts: Vec::new(),
         }
     }
 
@@ -99,16 +126,48 @@ impl<W: Write> PieceGzip<W> {
         Ok(taken)
     }
 
-    pub(super) fn finish(mut self) -> io::Result<W> {
-        if self.threads.is_empty() {
-            let only = self.packer.pack_only(std::mem::take(&mut self.piece));
+    /// Writes into the member under way, whatever the content says.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.piece.extend_from_slice(bytes);
+    }
+
+    /// Bytes of the member under way.
+    pub(super) fn open_len(&self) -> usize {
+        self.piece.len() - self.cuts.last().copied().unwrap_or(0)
+    }
+
+    /// Ends the member under way, unless nothing is in it, and gives the number of the one that begins.
+    pub(super) fn cut(&mut self) -> io::Result<usize> {
+        if self.open_len() > 0 {
+            self.ended += 1;
+            if self.piece.len() >= BATCH_BYTES {
+                self.submit()?;
+            } else {
+                self.cuts.push(self.piece.len());
+            }
+        }
+        Ok(self.ended)
+    }
+
+    /// Writes all members, and gives where each begins and where the next would.
+    pub(super) fn flush_members(&mut self) -> io::Result<(&[u64], u64)> {
+        let is_all_written = self.piece.is_empty() && self.ended > 0;
+        self.ended += usize::from(self.open_len() > 0);
+        if self.threads.is_empty() && !is_all_written {
+            let (piece, cuts) = (std::mem::take(&mut self.piece), std::mem::take(&mut self.cuts));
+            let only = self.packer.pack_only(piece, &cuts);
             self.put(only)?;
-        } else {
+        } else if !is_all_written {
             self.submit()?;
         }
         while !self.under_way.is_empty() {
             self.take_oldest()?;
         }
+        Ok((&self.starts, self.written))
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<W> {
+        self.flush_members()?;
         self.jobs = None;
         for thread in self.threads.drain(..) {
             thread
@@ -130,9 +189,11 @@ impl<W: Write> PieceGzip<W> {
         }
         let next = self.spare.pop().unwrap_or_default();
         let input = std::mem::replace(&mut self.piece, next);
+        let cuts = std::mem::take(&mut self.cuts);
         self.is_whole = false;
         let (reply, done) = sync_channel(1);
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { input, reply }));
+        let job = Job { input, cuts, reply };
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
         if !matches!(sent, Some(Ok(()))) {
             return Err(io::Error::other("gzip threads failed"));
         }
@@ -163,13 +224,15 @@ impl<W: Write> PieceGzip<W> {
     }
 
     fn put(&mut self, mut done: Done) -> io::Result<()> {
-        let member = done.member?;
-        self.out.write_all(&member)?;
-        let size = member.len() as u64;
+        let Packed { bytes, sizes } = done.packed?;
+        self.out.write_all(&bytes)?;
         if let (Some(members), Some(content)) = (&self.packer.members, done.content) {
-            members.placed(content, self.packer.level, self.written, size);
+            members.placed(content, self.packer.level, self.written, bytes.len() as u64);
         }
-        self.written += size;
+        for size in sizes {
+            self.starts.push(self.written);
+            self.written += size as u64;
+        }
         done.input.clear();
         self.spare.push(done.input);
         Ok(())
@@ -181,7 +244,7 @@ fn work(queue: &Mutex<Receiver<Job>>, packer: &mut Packer) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let done = packer.pack(job.input);
+        let done = packer.pack(job.input, &job.cuts);
         // Nobody waits any more when the writer was dropped.
         job.reply.send(done).ok();
     }
@@ -210,8 +273,11 @@ impl Packer {
         Self::new(self.level, self.members.clone())
     }
 
-    /// The member of a piece, made now or before.
-    fn pack(&mut self, input: Vec<u8>) -> Done {
+    /// The member of a piece, made now or before, or its members.
+    fn pack(&mut self, input: Vec<u8>, cuts: &[usize]) -> Done {
+        if !cuts.is_empty() {
+            return self.pack_only(input, cuts);
+        }
         let content = self.members.as_ref().map(|_| Digest::sha256(&input));
         let known = self.members.as_ref().zip(content.as_ref());
         let known = known
@@ -224,18 +290,34 @@ impl Packer {
         Done {
             input,
             content,
-            member,
+            packed: member.map(Packed::from),
         }
     }
 
-    /// The member of the only piece of a stream. To look it up would cost about what it saves.
-    fn pack_only(&mut self, input: Vec<u8>) -> Done {
-        let member = self.compress(&input);
+    /// The members of the only piece of a stream, or of one that is many. To look them up would cost about what it saves.
+    fn pack_only(&mut self, input: Vec<u8>, cuts: &[usize]) -> Done {
+        let packed = self.compress_all(&input, cuts);
         Done {
             input,
             content: None,
-            member,
+            packed,
         }
+    }
+
+    fn compress_all(&mut self, input: &[u8], cuts: &[usize]) -> io::Result<Packed> {
+        let mut packed = Packed {
+            bytes: Vec::new(),
+            sizes: Vec::new(),
+        };
+        let mut start = 0;
+        let ends = cuts.iter().copied().filter(|end| *end < input.len());
+        for end in ends.chain([input.len()]) {
+            let member = self.compress(&input[start..end])?;
+            packed.sizes.push(member.len());
+            packed.bytes.extend(member);
+            start = end;
+        }
+        Ok(packed)
     }
 
     fn compress(&mut self, input: &[u8]) -> io::Result<Vec<u8>> {
@@ -293,7 +375,7 @@ impl Packer {
             }
         };
         let compressor = &mut self.compressors[at].1;
-        let bound = compressor.gzip_compress_bound(input.len().min(PIECE_BYTES_MAX));
+        let bound = compressor.gzip_compress_bound(input.len());
         if self.out.len() < bound {
             self.out.resize(bound, 0);
         }

@@ -4,7 +4,7 @@
 /// Bytes of a piece below which no cut is looked for, and at which one is made whatever is there. Part of the output's identity, as
 /// is [`CUT_BITS`]: changing them changes every blob digest.
 const PIECE_BYTES_MIN: usize = 512 << 10;
-pub(super) const PIECE_BYTES_MAX: usize = 2 << 20;
+const PIECE_BYTES_MAX: usize = 2 << 20;
 /// A cut is made, past the minimum, after 2^19 bytes on average.
 const CUT_BITS: u32 = 19;
 /// Bytes that the hash depends on.

@@ -9,6 +9,7 @@ mod archive;
 mod bytes;
 mod canary;
 mod compression;
+mod estargz;
 mod extracting;
 mod limits;
 mod measuring;
