@@ -34,6 +34,7 @@ mod streams;
 use held::Held;
 pub use held::Shown;
 pub use process::{ContainerProcess, ProcessFailure, ProcessHandle, Streams, UNKNOWN_EXIT_STATUS};
+pub use rbuild_sandbox::TerminalSize;
 pub use streams::{Input, Output};
 
 /// Most processes of a container at once: each has a supervisor and a thread that waits for it.
@@ -458,7 +459,7 @@ const fn stdio(streams: Streams, given: usize) -> Stdio {
     match streams {
         Streams::Pipes { stdin: true } => Stdio::Pipes { stdin: Some(given) },
         Streams::Pipes { stdin: false } => Stdio::Pipes { stdin: None },
-        Streams::Terminal => Stdio::Terminal,
+        Streams::Terminal(size) => Stdio::Terminal(size),
     }
 }
 

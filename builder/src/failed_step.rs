@@ -15,7 +15,7 @@ use rbuild_layer::DevicePolicy;
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
 
-use crate::container::{Container, ContainerError, ContainerProcess, ProcessRequest, Streams};
+use crate::container::{Container, ContainerError, ContainerProcess, ProcessRequest, Streams, TerminalSize};
 use crate::error::{BuildError, chain_text};
 use crate::export::tree::{TreeExportError, copy_out};
 use crate::job::Job;
@@ -36,6 +36,9 @@ pub(crate) struct FailedStep {
 
 /// The terminal of whoever asked for the build.
 pub trait UserTerminal: Send + Sync + Debug {
+    /// How large it is.
+    fn size(&self) -> TerminalSize;
+
     /// Says `told`, a line each, and lends the terminal to a process until that ends.
     fn lend<'a>(
         &'a self,
@@ -177,7 +180,7 @@ async fn enter(
         },
         secret_env: exec.secret_env,
         security: exec.security,
-        streams: Streams::Terminal,
+        streams: Streams::Terminal(terminal.size()),
     };
     let process = container.start(process).await?;
     let lent = terminal.lend(process, &told).await;

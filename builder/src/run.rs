@@ -10,7 +10,7 @@ use rbuild_oci::{ContainerConfig, Platform};
 use tokio_util::sync::CancellationToken;
 
 use crate::container::{
-    Container, ContainerError, ContainerProcess, ProcessFailure, ProcessRequest, Shown, Streams,
+    Container, ContainerError, ContainerProcess, ProcessFailure, ProcessRequest, Shown, Streams, TerminalSize,
 };
 use crate::engine::Engine;
 use crate::images::ResolvedImage;
@@ -67,8 +67,8 @@ pub struct RunRequest {
     pub readonly: bool,
     /// What it sees besides the image.
     pub mounts: Vec<RunMount>,
-    /// It has a terminal.
-    pub terminal: bool,
+    /// It has a terminal, of this size when it starts.
+    pub terminal: Option<TerminalSize>,
     /// Its input is connected.
     pub interactive: bool,
 }
@@ -139,13 +139,12 @@ impl Run {
         };
         let shown = request.mounts.iter().map(shown).collect();
         let container = Container::create(&job, exec, &[Value::Chain(chain)], shown, cancel).await?;
-        let streams = if request.terminal {
-            Streams::Terminal
-        } else {
+        let streams = request.terminal.map_or(
             Streams::Pipes {
                 stdin: request.interactive,
-            }
-        };
+            },
+            Streams::Terminal,
+        );
         let process = ProcessRequest {
             meta,
             secret_env: Vec::new(),
@@ -227,7 +226,7 @@ fn command(config: &ContainerConfig, request: &RunRequest) -> Vec<String> {
 fn variables(own: &[String], request: &RunRequest) -> Vec<String> {
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
     let mut all: Vec<String> = own.to_vec();
-    if request.terminal && !all.iter().any(|variable| name(variable) == "TERM") {
+    if request.terminal.is_some() && !all.iter().any(|variable| name(variable) == "TERM") {
         all.push("TERM=xterm".to_owned());
     }
     for variable in &request.env {
@@ -274,7 +273,7 @@ mod tests {
     fn variables_replace_those_of_the_image() {
         let request = RunRequest {
             env: vec!["A=3".to_owned(), "C=4".to_owned()],
-            terminal: true,
+            terminal: Some(TerminalSize::default()),
             ..RunRequest::default()
         };
         let all = variables(&config().env, &request);

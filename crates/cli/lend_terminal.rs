@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rbuild_builder::container::{ContainerProcess, Input, Output, ProcessHandle};
+use rbuild_builder::container::{ContainerProcess, Input, Output, ProcessHandle, TerminalSize};
 use rbuild_builder::failed_step::UserTerminal;
 use rbuild_ui::text;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+
+use crate::terminal;
 
 /// Bytes moved at once.
 const CHUNK: usize = 4096;
@@ -33,6 +35,10 @@ const SETTLE: Duration = Duration::from_millis(250);
 pub(crate) struct OwnTerminal;
 
 impl UserTerminal for OwnTerminal {
+    fn size(&self) -> TerminalSize {
+        terminal::size(rustix::stdio::stdin())
+    }
+
     fn lend<'a>(
         &'a self,
         process: ContainerProcess,
@@ -99,9 +105,7 @@ async fn relay(process: ContainerProcess) -> io::Result<()> {
 }
 
 fn fit(handle: &ProcessHandle) {
-    if let Ok(size) = tcgetwinsize(rustix::stdio::stdin()) {
-        handle.resize(size.ws_row, size.ws_col);
-    }
+    handle.resize(terminal::size(rustix::stdio::stdin()));
 }
 
 /// Shows what the shell writes, to its end.

@@ -1,6 +1,20 @@
-//! The terminal as a person types into it.
+//! The terminal as a person types into it, and how large it is.
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use std::os::fd::AsFd;
+
+use rbuild_builder::container::TerminalSize;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// The size of the terminal behind `fd`; zeros where there is none, or one that does not know.
+pub(crate) fn size(fd: impl AsFd) -> TerminalSize {
+    tcgetwinsize(fd).map_or_else(
+        |_no_terminal| TerminalSize::default(),
+        |size| TerminalSize {
+            rows: size.ws_row,
+            columns: size.ws_col,
+        },
+    )
+}
 
 /// While it lives, what is typed is not shown.
 pub(crate) struct Hidden {

@@ -8,6 +8,7 @@ use rbuild_ui::progress::{
 };
 
 use crate::env::Env;
+use crate::terminal;
 
 /// Size assumed when the terminal does not tell (BuildKit's).
 const FALLBACK_SIZE: (usize, usize) = (80, 10);
@@ -69,8 +70,10 @@ fn tty(phase: &str, env: &mut Env) -> Tty<io::Stderr> {
 }
 
 fn terminal_size() -> (usize, usize) {
-    match rustix::termios::tcgetwinsize(io::stderr()) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
-        _ => FALLBACK_SIZE,
+    let size = terminal::size(io::stderr());
+    if size.columns > 0 && size.rows > 0 {
+        (size.columns.into(), size.rows.into())
+    } else {
+        FALLBACK_SIZE
     }
 }

@@ -179,7 +179,7 @@ fn a_terminal_is_given_to_the_program() {
         .fails()
         .says("the input device is not a TTY");
     let line = format!(
-        "stty cols 77 rows 33; {RBUILD} run --rm -it app sh -c 'tty; until stty size; do sleep 0.1; done; exit 4'; echo code $?"
+        "stty cols 77 rows 33; {RBUILD} run --rm -it app sh -c 'stty size; tty; exit 4'; echo code $?"
     );
     let ran = fixture.at_a_terminal(&line).ok();
     let text = ran.stdout_text();

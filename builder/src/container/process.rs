@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rbuild_sandbox::{Exit, ExitStatus, Ready, Running, WaitError};
+use rbuild_sandbox::{Exit, ExitStatus, Ready, Running, TerminalSize, WaitError};
 use rustix::termios::Winsize;
 use tokio::sync::{oneshot, watch};
 
@@ -35,8 +35,8 @@ pub enum Streams {
         /// Whether it has input.
         stdin: bool,
     },
-    /// A terminal.
-    Terminal,
+    /// A terminal, as large as this when it starts.
+    Terminal(TerminalSize),
 }
 
 /// A process that was started. It goes on when this is dropped; its container ends it.
@@ -67,10 +67,10 @@ impl ProcessHandle {
     }
 
     /// Sets the size of its terminal, if it has one.
-    pub fn resize(&self, rows: u16, columns: u16) {
+    pub fn resize(&self, size: TerminalSize) {
         let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
+            ws_row: size.rows,
+            ws_col: size.columns,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
@@ -105,7 +105,7 @@ pub(super) fn input(streams: Streams) -> io::Result<Option<(OwnedFd, OwnedFd)>> 
         Streams::Pipes { stdin: true } => rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map(Some)
             .map_err(Into::into),
-        Streams::Pipes { stdin: false } | Streams::Terminal => Ok(None),
+        Streams::Pipes { stdin: false } | Streams::Terminal(_) => Ok(None),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{CommandError, Open};
 use crate::args::RunArgs;
 use crate::engine::EngineOptions;
 use crate::env::Env;
-use crate::view;
+use crate::{terminal, view};
 
 /// What docker ends with when it is at fault, not the program.
 const NOT_RUN: ExitCode = ExitCode::Program(125);
@@ -136,7 +136,7 @@ fn request(args: &RunArgs, env: &Env) -> Result<RunRequest, CommandError> {
         extra_hosts,
         readonly: args.read_only,
         mounts: mounts::mounts(args).map_err(|error| CommandError::failed(&error))?,
-        terminal: args.tty,
+        terminal: args.tty.then(|| terminal::size(std::io::stdout())),
         interactive: args.interactive,
     })
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{Native, failed};
 use crate::engine::EngineError;
+use crate::terminal;
 
 /// How much is read at once, bytes.
 const CHUNK_BYTES: usize = 32 << 10;
@@ -49,12 +50,10 @@ impl Native {
                 run = starting => run.map_err(failed)?,
                 () = self.cancel.cancelled() => return Err(EngineError::Cancelled),
             };
-            if request.terminal {
-                // At once: the program may ask before it is told of a change.
-                resize(&run.process.handle);
+            if request.terminal.is_some() {
                 tokio::spawn(follow_size(run.process.handle.clone()));
             }
-            let _raw = request.terminal.then(Raw::enter).flatten();
+            let _raw = request.terminal.and_then(|_size| Raw::enter());
             let outputs = [
                 run.process
                     .stdout
@@ -130,19 +129,15 @@ fn typed() -> mpsc::Receiver<Vec<u8>> {
     typed
 }
 
-/// Keeps the program's terminal as large as ours.
+/// Keeps the program's terminal as large as ours, which may have changed since it was made.
 async fn follow_size(handle: ProcessHandle) {
     let Ok(mut changes) = signal(SignalKind::window_change()) else {
         return;
     };
-    while changes.recv().await.is_some() {
-        resize(&handle);
-    }
-}
-
-/// Makes the program's terminal as large as ours is now.
-fn resize(handle: &ProcessHandle) {
-    if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) {
-        handle.resize(size.ws_row, size.ws_col);
+    loop {
+        handle.resize(terminal::size(io::stdout()));
+        if changes.recv().await.is_none() {
+            return;
+        }
     }
 }

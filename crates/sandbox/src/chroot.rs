@@ -83,7 +83,7 @@ pub(crate) fn become_step(
         }
         // The supervisor's group and session are not the step's: it may send signals to all of its own.
         rustix::process::setsid().during("make a session", "")?;
-        if plan.process.stdio == Stdio::Terminal {
+        if matches!(plan.process.stdio, Stdio::Terminal(_)) {
             passage.terminal = Some(Terminal::of_caller(plan.process.ids.uid)?);
         }
         rustix::process::fchdir(root).during("enter root", "/")?;

@@ -84,10 +84,10 @@ impl Passage<'_> {
                 let stdin = self.fds.get(index).ok_or(Errno::BADF).during("open", "stdin")?;
                 rustix::stdio::dup2_stdin(stdin).during("open", "stdin")
             }
-            Stdio::Terminal => {
+            Stdio::Terminal(size) => {
                 let master = match terminal {
-                    Some(terminal) => terminal.take()?,
-                    None => terminal::attach(process.ids.uid)?,
+                    Some(terminal) => terminal.take(size)?,
+                    None => terminal::attach(process.ids.uid, size)?,
                 };
                 wire::send_with(self.control, &Report::Terminal, master.as_fd())
                     .during("hand over", "terminal")

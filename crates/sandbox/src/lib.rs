@@ -51,7 +51,7 @@ pub use foreign::Machine;
 pub use host::CANNOT_START;
 pub use plan::{
     Confinement, DeviceKind, DeviceNode, HostTree, Ids, Limits, MountKind, MountPlan, Network, OverlayPlan,
-    Plan, Process, Rlimit, RlimitResource, RootPlan, Security, Source, Stdio, Swap,
+    Plan, Process, Rlimit, RlimitResource, RootPlan, Security, Source, Stdio, Swap, TerminalSize,
 };
 pub use program::ProgramError;
 pub use running::{Entrance, Exit, ExitStatus, Ready, Running, Usage, WaitError};

@@ -125,7 +125,16 @@ pub enum Stdio {
     },
     /// All three are a new terminal of the sandbox's own, which controls the process; the caller's end of it comes with
     /// [`crate::Ready`].
-    Terminal,
+    Terminal(TerminalSize),
+}
+
+/// How large a terminal is when its process starts: what asks at once gets an answer. Nothing is said of it by the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
 }
 
 /// The root of a step.

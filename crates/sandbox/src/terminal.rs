@@ -7,7 +7,9 @@ use std::path::Path;
 use rbuild_sys::RootFd;
 use rustix::fs::{Mode, OFlags, Uid};
 use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
 
+use crate::plan::TerminalSize;
 use crate::wire::{During as _, Explained as _, SetupError};
 
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
@@ -43,8 +45,15 @@ impl Terminal {
     }
 
     /// Makes it the one that controls this process, which leads its session. Gives its master.
-    pub(crate) fn take(self) -> Result<OwnedFd, SetupError> {
+    pub(crate) fn take(self, size: TerminalSize) -> Result<OwnedFd, SetupError> {
         let slave = self.slave;
+        let size = Winsize {
+            ws_row: size.rows,
+            ws_col: size.columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&slave, size).during("size terminal", SHOWN)?;
         rustix::process::ioctl_tiocsctty(&slave).during("take terminal", SHOWN)?;
         rustix::stdio::dup2_stdin(&slave).during("use terminal", SHOWN)?;
         rustix::stdio::dup2_stdout(&slave).during("use terminal", SHOWN)?;
@@ -55,7 +64,7 @@ impl Terminal {
 
 /// Makes a terminal in the sandbox this process is in, and makes it the one that controls this process; it belongs to
 /// user `uid`. Gives its master.
-pub(crate) fn attach(uid: u32) -> Result<OwnedFd, SetupError> {
+pub(crate) fn attach(uid: u32, size: TerminalSize) -> Result<OwnedFd, SetupError> {
     let root = RootFd::open(Path::new("/")).explained("open", "/")?;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     // Looked at before it is opened: whatever a mount put there might do something when it is.
@@ -77,5 +86,5 @@ pub(crate) fn attach(uid: u32) -> Result<OwnedFd, SetupError> {
     let master = master.during("open terminal", SHOWN)?;
     let terminal = Terminal::of_master(master, uid)?;
     rustix::process::setsid().during("leave session", SHOWN)?;
-    terminal.take()
+    terminal.take(size)
 }

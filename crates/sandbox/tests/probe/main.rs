@@ -11,7 +11,7 @@
 
 use std::process::ExitCode;
 
-use rbuild_sandbox::{ExitStatus, Plan, Process, Sandbox, Stdio};
+use rbuild_sandbox::{ExitStatus, Plan, Process, Sandbox, Stdio, TerminalSize};
 
 fn main() -> ExitCode {
     rbuild_sandbox::init_if_requested();
@@ -80,7 +80,7 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
         let mut first = plan.clone();
         first.process = Process::new(["sleep", "600"].map(Into::into).to_vec());
         first.process.env.clone_from(&plan.process.env);
-        first.process.stdio = Stdio::Terminal;
+        first.process.stdio = Stdio::Terminal(TerminalSize::default());
         let sleeper = home.insert(sandbox.spawn(&first, &[])?);
         let Some(ready) = sleeper.ready() else {
             return Err(sleeper.wait().err().map_or("it ended".into(), Into::into));

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rbuild_sandbox::{Exit, ExitStatus, Process, Ready, Running, Stdio};
+use rbuild_sandbox::{Exit, ExitStatus, Process, Ready, Running, Stdio, TerminalSize};
 
 use crate::fixture::{Fixture, sandbox};
 
@@ -165,14 +165,21 @@ fn privileged_a_terminal_controls_its_process_and_has_a_size() {
     let Some(fixture) = Fixture::new() else { return };
     let script = "tty; test -t 0 && test -t 1 && test -t 2 && echo all; read line; echo got-$line; stty size; \
                   sleep 600";
+    // Asked for at once: it is there before the program is.
+    let script = &format!("stty size; {script}");
+    let first = TerminalSize {
+        rows: 33,
+        columns: 77,
+    };
     let mut plan = fixture.plan(script);
-    plan.process.stdio = Stdio::Terminal;
+    plan.process.stdio = Stdio::Terminal(first);
     plan.process.ids.uid = 1000;
     let running = sandbox().spawn(&plan, &[]).unwrap();
     let ready = running.ready().unwrap();
     let check = |terminal: OwnedFd| {
         let mut said = String::new();
         expect(&terminal, &mut said, "all");
+        assert!(said.contains("33 77"), "{said}");
         assert!(said.contains("/dev/pts/"), "{said}");
         let size = rustix::termios::Winsize {
             ws_row: 40,
@@ -190,7 +197,7 @@ fn privileged_a_terminal_controls_its_process_and_has_a_size() {
     };
     let _first = check(ready.terminal.unwrap());
     let mut again = shell(script);
-    again.stdio = Stdio::Terminal;
+    again.stdio = Stdio::Terminal(first);
     let joined = sandbox().join(&ready.entrance, &again, &[]).unwrap();
     let _second = check(joined.ready().unwrap().terminal.unwrap());
     assert_eq!(joined.wait().unwrap().status, ExitStatus::Signal(2));
@@ -200,7 +207,7 @@ fn privileged_a_terminal_controls_its_process_and_has_a_size() {
 fn privileged_row49_a_terminal_is_not_made_where_a_mount_took_its_place() {
     let Some(fixture) = Fixture::new() else { return };
     let mut plan = fixture.plan("true");
-    plan.process.stdio = Stdio::Terminal;
+    plan.process.stdio = Stdio::Terminal(TerminalSize::default());
     plan.mounts.push(rbuild_sandbox::MountPlan {
         dest: "/dev/pts".into(),
         kind: rbuild_sandbox::MountKind::Tmpfs {

@@ -13,7 +13,8 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
 };
 use futures_util::{Stream, StreamExt as _};
 use rbuild_builder::container::{
-    ContainerProcess, Input, Output, ProcessHandle, ProcessRequest, Streams, UNKNOWN_EXIT_STATUS,
+    ContainerProcess, Input, Output, ProcessHandle, ProcessRequest, Streams, TerminalSize,
+    UNKNOWN_EXIT_STATUS,
 };
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -101,7 +102,10 @@ impl Processes {
                 let process = self.started.get(&id).ok_or_else(unknown)?;
                 let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
                 if let Some(handle) = &process.handle {
-                    handle.resize(cells(size.rows), cells(size.cols));
+                    handle.resize(TerminalSize {
+                        rows: cells(size.rows),
+                        columns: cells(size.cols),
+                    });
                 }
                 Ok(())
             }
@@ -193,7 +197,8 @@ fn request(container: &Held, init: &InitMessage) -> Result<ProcessRequest, Statu
         secret_env: asked.secret_env,
         security: asked.security,
         streams: if init.tty {
-            Streams::Terminal
+            // The client tells of it once it runs (`ResizeMessage`).
+            Streams::Terminal(TerminalSize::default())
         } else {
             Streams::Pipes {
                 stdin: init.fds.contains(&0),
