@@ -30,6 +30,7 @@ mod exit_codes;
 mod failed_step;
 mod files;
 mod fixture;
+mod flag_values;
 mod foreign;
 mod hostile;
 mod ids;

@@ -4,11 +4,13 @@
 mod attests;
 mod caches;
 mod call;
+mod contexts;
 mod inputs;
 mod load;
 mod nearest;
 mod outputs;
 pub(crate) mod policies;
+mod rego;
 mod unserved;
 
 use std::collections::BTreeMap;
@@ -28,9 +30,7 @@ use rbuild_graph::{HostIp, LinuxResources, NetMode, Ulimit};
 use rbuild_server::policy::PolicyFileError;
 use rbuild_ui::progress::Mode;
 use rbuild_ui::units::{self, SizeError};
-use rbuild_ui::values::{
-    context, csv, export, host, key_value, resource, scalar, secret, ssh::SshFlag, ulimit,
-};
+use rbuild_ui::values::{csv, export, host, key_value, resource, scalar, secret, ssh::SshFlag, ulimit};
 
 use crate::args::LowBuild;
 use crate::docker_config;
@@ -278,7 +278,10 @@ pub(crate) enum UsageError {
     ShmSize(SizeError),
     /// `--build-context`.
     #[error(transparent)]
-    ContextName(#[from] context::ContextNameError),
+    NamedContext(#[from] contexts::NamedContextError),
+    /// `--policy`.
+    #[error(transparent)]
+    Rego(#[from] rego::RegoError),
     /// `--platform`.
     #[error(transparent)]
     Platform(#[from] scalar::PlatformError),
@@ -286,8 +289,11 @@ pub(crate) enum UsageError {
     #[error("network mode {0:?} not supported by buildkit")]
     Network(String),
     /// `--allow`.
-    #[error("invalid entitlement {0:?}")]
+    #[error("unknown entitlement {0}")]
     Entitlement(String),
+    /// `--allow buildx.local.delete=…`.
+    #[error("{} does not accept a value", outputs::LOCAL_DELETE)]
+    DeleteValue,
     /// `--allow device=…` that means nothing.
     #[error("invalid entitlement: {0}")]
     Device(EntitlementError),
@@ -302,8 +308,12 @@ pub(crate) enum UsageError {
 ///
 /// # Errors
 /// [`UsageError`]: the first thing that is wrong.
-pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, UsageError> {
-    let mut warnings = unserved::check(&low)?;
+pub(crate) fn to_request(mut low: LowBuild, env: &mut Env) -> Result<HighBuild, UsageError> {
+    // A path that is empty is none, as in docker.
+    for path in [&mut low.iidfile, &mut low.metadata_file] {
+        *path = path.take().filter(|path| !path.as_os_str().is_empty());
+    }
+    let mut warnings = unserved::warnings(&low);
     let call = call::of(&low)?;
     let (mode, print_id) = progress(&low, env)?;
     let rules = rules(&low, env, mode)?;
@@ -328,11 +338,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
     let cache_to = caches::exports(&low, &build_args, env, &mut noted)?;
     let cache_from = caches::sources(&low, env, &mut noted)?;
     let labels = key_value::labels(&low.label)?;
-    let mut build_contexts = BTreeMap::new();
-    for text in low.build_context.iter().filter(|text| !text.is_empty()) {
-        let (name, value) = context::parse(text)?;
-        build_contexts.insert(name, value);
-    }
+    let build_contexts = contexts::of(&low)?;
     let shm_size_bytes = low
         .shm_size
         .as_deref()
@@ -341,6 +347,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         .map_err(UsageError::ShmSize)?;
     // Standard input is read last: everything else is known to be right.
     let inputs = inputs::of(&low, env)?;
+    rego::check(&low.unserved.policy, &inputs.dockerfile)?;
     let request = BuildRequest {
         context: inputs.context,
         dockerfile: inputs.dockerfile,
@@ -348,7 +355,7 @@ pub(crate) fn to_request(low: LowBuild, env: &mut Env) -> Result<HighBuild, Usag
         build_args,
         labels,
         build_contexts,
-        tags: low.tag.iter().filter(|tag| !tag.is_empty()).cloned().collect(),
+        tags: low.tag.clone(),
         outputs,
         platforms,
         no_cache: no_cache(&low),
@@ -464,6 +471,9 @@ fn permissions(low: &LowBuild) -> Result<(Vec<Entitlement>, DeviceGrants, Option
             "security.insecure" => granted.push(Entitlement::SecurityInsecure),
             // Outputs ask for it.
             outputs::LOCAL_DELETE => {}
+            name if name.split('=').next() == Some(outputs::LOCAL_DELETE) => {
+                return Err(UsageError::DeleteValue);
+            }
             name if name == "device" || name.starts_with("device=") => {
                 let rest = name.strip_prefix("device=").unwrap_or_default();
                 devices.add(rest).map_err(UsageError::Device)?;
@@ -550,7 +560,7 @@ fn ssh_keys(paths: Vec<PathBuf>) -> Result<SshKeys, UsageError> {
 
 fn extra_hosts(low: &LowBuild) -> Result<Vec<HostIp>, UsageError> {
     let mut hosts = Vec::new();
-    for text in &low.add_host {
+    for text in low.add_host.iter().filter(|text| !text.is_empty()) {
         let list = csv::fields(text).map_err(|error| UsageError::HostList {
             text: text.clone(),
             error,

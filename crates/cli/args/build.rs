@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::go_bool;
 use super::step_rules::StepFlags;
@@ -65,10 +66,10 @@ pub(crate) struct LowBuild {
         value_name = "BOOL|ENGINE", help_heading = OUTPUT)]
     pub(crate) load: Option<LoadTo>,
     /// Write the image id to a file
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    #[arg(long, value_name = "FILE", value_parser = path(), help_heading = OUTPUT)]
     pub(crate) iidfile: Option<PathBuf>,
     /// Write digests and names to a file, as JSON
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    #[arg(long, value_name = "FILE", value_parser = path(), help_heading = OUTPUT)]
     pub(crate) metadata_file: Option<PathBuf>,
     /// Show nothing but the image id
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -239,6 +240,11 @@ fn load_to(text: &str) -> Result<LoadTo, String> {
         "containerd" => Ok(LoadTo::Containerd),
         _ => Err("there are a bool, docker, podman, containerd and unix:///SOCKET".to_owned()),
     }
+}
+
+/// A path, also an empty one.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn positive(text: &str) -> Result<usize, String> {

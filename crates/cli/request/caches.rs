@@ -50,6 +50,22 @@ pub(crate) enum CacheError {
         /// Value.
         value: String,
     },
+    /// An attribute has a value that is known, and not served.
+    #[error("not supported yet: {key}={value} of cache")]
+    NotServed {
+        /// Attribute.
+        key: &'static str,
+        /// Value.
+        value: &'static str,
+    },
+    /// A kind that there is not here.
+    #[error("not supported yet: {flag} type={kind}")]
+    Kind {
+        /// The flag.
+        flag: &'static str,
+        /// The kind.
+        kind: String,
+    },
     /// An attribute of a service.
     #[error("{kind} cache: {error}")]
     Service {
@@ -217,7 +233,8 @@ impl Entry {
             let Some((key, value)) = field.split_once('=') else {
                 return Err(CacheError::NoValue(field));
             };
-            match key.trim().to_lowercase().as_str() {
+            // Unlike the keys of outputs, they are not trimmed.
+            match key.to_lowercase().as_str() {
                 "type" => value.clone_into(&mut entry.kind),
                 key => drop(entry.attrs.insert(key.to_owned(), value.to_owned())),
             }
@@ -318,7 +335,8 @@ impl Entry {
     }
 
     fn unserved_kind(&self, kind: &str) -> UsageError {
-        UsageError::NotSupported(format!("{} type={kind}", self.flag))
+        let (flag, kind) = (self.flag, kind.to_owned());
+        UsageError::Cache(CacheError::Kind { flag, kind })
     }
 
     fn reference(&mut self) -> Result<Reference, CacheError> {
@@ -340,7 +358,7 @@ impl Entry {
     fn form(&mut self) -> Result<CacheForm, CacheError> {
         let oci_mediatypes = self.bool("oci-mediatypes")?.unwrap_or(true);
         let compression = match self.attrs.remove("compression").as_deref() {
-            None | Some("" | "gzip") => LayerCompression::Gzip,
+            None | Some("gzip") => LayerCompression::Gzip,
             Some("estargz") => LayerCompression::EStargz,
             Some("zstd") => LayerCompression::Zstd,
             Some("uncompressed") => LayerCompression::Uncompressed,
@@ -351,28 +369,42 @@ impl Entry {
                 });
             }
         };
-        let level = self
-            .attrs
-            .remove("compression-level")
-            .map(|text| match text.parse::<i32>() {
-                Ok(level) => Ok(level.clamp(0, 22)),
-                Err(_) => Err(CacheError::Value {
+        let text = self.attrs.remove("compression-level");
+        let level = match text.as_deref().map(str::parse::<i32>) {
+            // Go's word for the default of gzip (`compress/gzip`).
+            None | Some(Ok(-1)) => None,
+            Some(Ok(level)) if compression == LayerCompression::Zstd => Some(level.clamp(0, 22)),
+            Some(Ok(level @ 0..=9)) => Some(level),
+            Some(_) => {
+                return Err(CacheError::Value {
                     key: "compression-level",
-                    value: text,
-                }),
-            });
+                    value: text.unwrap_or_default(),
+                });
+            }
+        };
         Ok(CacheForm {
             oci_mediatypes,
             image_manifest: self.bool("image-manifest")?.unwrap_or(oci_mediatypes),
             compression,
-            compression_level: level.transpose()?,
-            force_compression: self.bool("force-compression")?.unwrap_or(false),
+            compression_level: level,
+            force_compression: self.bool_or_empty("force-compression")?.unwrap_or(false),
         })
     }
 
     fn needed(&mut self, kind: &'static str, key: &'static str) -> Result<String, CacheError> {
         let found = self.attrs.remove(key).filter(|value| !value.is_empty());
         found.ok_or(CacheError::Missing { kind, key })
+    }
+
+    /// The same for an attribute that means true where its value is empty (`util/compression/attrs.go`).
+    fn bool_or_empty(&mut self, key: &'static str) -> Result<Option<bool>, CacheError> {
+        match self.attrs.get(key) {
+            Some(value) if value.is_empty() => {
+                self.attrs.remove(key);
+                Ok(Some(true))
+            }
+            _ => self.bool(key),
+        }
     }
 
     fn bool(&mut self, key: &'static str) -> Result<Option<bool>, CacheError> {

@@ -117,7 +117,7 @@ fn lower_case_twin(path: PathBuf) -> PathBuf {
 }
 
 /// buildx's idea of a remote context.
-fn is_url(text: &str) -> bool {
+pub(super) fn is_url(text: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
         .iter()
         .any(|start| text.starts_with(start))

@@ -2,30 +2,78 @@
 
 use rbuild_dockerfile::suggest;
 
+use rbuild_graph::Ulimit;
+use rbuild_ui::values::key_value::KeyValueError;
+use rbuild_ui::values::resource::{self, ResourceError};
+use rbuild_ui::values::secret::{self, SecretError};
+use rbuild_ui::values::ulimit::UlimitError;
+
 use super::UsageError;
+use super::caches::CacheError;
+use super::rego::{self, RegoError};
 
 const PROGRESS: [&str; 6] = ["auto", "plain", "tty", "rawjson", "quiet", "none"];
 const EXPORTERS: [&str; 7] = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
 const NETWORKS: [&str; 3] = ["default", "none", "host"];
-const ENTITLEMENTS: [&str; 3] = ["network.host", "security.insecure", "device"];
+const ENTITLEMENTS: [&str; 4] = [
+    "network.host",
+    "security.insecure",
+    "device",
+    super::outputs::LOCAL_DELETE,
+];
 const QUESTIONS: [&str; 5] = ["build", "check", "outline", "targets", "subrequests.describe"];
+const CALL_FIELDS: [&str; 2] = ["format", "ignorestatus"];
+const LOCAL_MODES: [&str; 2] = ["copy", "delete"];
+const ANNOTATED: [&str; 4] = ["manifest", "manifest-descriptor", "index", "index-descriptor"];
+const CACHES: [&str; 6] = ["inline", "registry", "local", "gha", "s3", "azblob"];
 const COMPRESSIONS: [&str; 4] = ["gzip", "estargz", "zstd", "uncompressed"];
 
 /// What the user is told besides the error.
 pub(crate) fn hints(error: &UsageError) -> Vec<String> {
-    let (word, known): (&str, &[&str]) = match error {
+    let Some((word, known)) = meant(error) else {
+        return Vec::new();
+    };
+    // Most are lower case, and some are so on purpose: another case is a mistake too.
+    let near = suggest::nearest(&word.trim().to_lowercase(), known.iter().copied(), false);
+    let near = near.or_else(|| {
+        let same = |name: &&&str| name.eq_ignore_ascii_case(word.trim());
+        known.iter().find(same).map(|name| (*name).to_owned())
+    });
+    let all = || format!("there are {}", known.join(", "));
+    vec![near.map_or_else(all, |name| format!("did you mean {name:?}?"))]
+}
+
+/// What was written, and what could have been.
+fn meant(error: &UsageError) -> Option<(&str, &[&str])> {
+    Some(match error {
         UsageError::Progress(word) => (word, &PROGRESS),
         UsageError::ExportType(word) => (word, &EXPORTERS),
         UsageError::Network(word) => (word, &NETWORKS),
         UsageError::Entitlement(word) => (word, &ENTITLEMENTS),
         UsageError::CallUnknown(word) => (word.trim_start_matches("frontend."), &QUESTIONS),
+        UsageError::CallField(field) => (key(field), &CALL_FIELDS),
         UsageError::Compression {
             key: "compression",
             value,
         } => (value, &COMPRESSIONS),
-        _ => return Vec::new(),
-    };
-    let near = suggest::nearest(word, known.iter().copied(), false);
-    let all = || format!("there are {}", known.join(", "));
-    vec![near.map_or_else(all, |name| format!("did you mean {name:?}?"))]
+        UsageError::LocalMode(word) => (word, &LOCAL_MODES),
+        UsageError::Secret(SecretError::Key { key, .. }) => (key, &secret::KEYS),
+        UsageError::Secret(SecretError::Type(word)) => (word, &secret::TYPES),
+        UsageError::Ulimit(UlimitError::Name(word)) => (word, &Ulimit::NAMES),
+        UsageError::Resource(ResourceError::Key(word)) => (word, &resource::KEYS),
+        UsageError::KeyValue(KeyValueError::AnnotationType(word) | KeyValueError::AnnotationShape(word)) => {
+            (key(word), &ANNOTATED)
+        }
+        UsageError::Cache(CacheError::Kind { flag, kind }) => match *flag {
+            "--cache-from" => (kind, &CACHES[1..]),
+            _ => (kind, &CACHES),
+        },
+        UsageError::Rego(RegoError::Key { key, .. }) => (key, &rego::KEYS),
+        _ => return None,
+    })
+}
+
+/// What stands before the value, or before the platform.
+fn key(field: &str) -> &str {
+    field.split(['=', '[']).next().unwrap_or_default()
 }

@@ -18,8 +18,8 @@ use rbuild_ui::values::scalar::parse_bool;
 use super::UsageError;
 use crate::args::{LoadTo, LowBuild};
 
-/// Attributes without effect on what rbuild writes: it always keeps what it stores.
-const NO_EFFECT: [&str; 3] = ["buildinfo", "buildinfo-attrs", "unpack"];
+/// Attributes without effect on what rbuild writes.
+const NO_EFFECT: [&str; 2] = ["buildinfo", "buildinfo-attrs"];
 
 /// What `--allow` says of [`Output::delete_extra`].
 pub(super) const LOCAL_DELETE: &str = "buildx.local.delete";
@@ -154,7 +154,7 @@ fn output(
     without_effect(&mut entry, &output.kind, warnings);
     output.epoch = epoch(&mut entry)?;
     in_store(&mut entry, &mut output)?;
-    output.platform_split = entry.take_bool("platform-split")?;
+    output.platform_split = entry.take_written_bool("platform-split")?;
     mode(&mut entry, &mut output, warnings)?;
     // Tags take the place of names, as in buildx.
     let names = entry.attrs.remove("name").unwrap_or_default();
@@ -166,13 +166,13 @@ fn output(
             .collect();
     }
     compression(&mut entry, &mut output)?;
-    output.oci_mediatypes = entry.take_bool("oci-mediatypes")?.unwrap_or(true);
+    output.oci_mediatypes = entry.take_written_bool("oci-mediatypes")?.unwrap_or(true);
     if output.compression == LayerCompression::EStargz && !output.oci_mediatypes {
         return Err(UsageError::CompressionNeedsOci("estargz"));
     }
-    output.prefer_nondist_layers = entry.take_bool("prefer-nondist-layers")?.unwrap_or(false);
+    output.prefer_nondist_layers = entry.take_written_bool("prefer-nondist-layers")?.unwrap_or(false);
     attestations(&mut entry, &mut output)?;
-    output.rewrite_timestamp = entry.take_bool("rewrite-timestamp")?.unwrap_or(false);
+    output.rewrite_timestamp = entry.take_written_bool("rewrite-timestamp")?.unwrap_or(false);
     for (key, value) in std::mem::take(&mut entry.attrs) {
         let is_annotation = annotation(&mut output.annotations, &key, &value)
             .map_err(|error| UsageError::Annotation(key.clone(), chain_text(&error)))?;
@@ -287,6 +287,8 @@ fn in_store(entry: &mut ExportEntry, output: &mut Output) -> Result<(), UsageErr
         return Ok(());
     }
     output.is_stored = entry.take_bool("store")?.unwrap_or(true);
+    // What is stored is always kept unpacked too.
+    entry.take_bool("unpack")?;
     output.name_canonical = entry.take_bool("name-canonical")?.unwrap_or(false);
     let empty_only = entry.take_bool("danging-name-empty-only")?.unwrap_or(false);
     if let Some(prefix) = entry.attrs.remove("dangling-name-prefix") {
@@ -340,12 +342,7 @@ fn kind(entry: &mut ExportEntry, is_index: bool) -> Result<OutputKind, UsageErro
 }
 
 fn layout(entry: &mut ExportEntry) -> Result<LayoutDestination, UsageError> {
-    let tar = entry
-        .attrs
-        .remove("tar")
-        .and_then(|text| parse_bool(&text))
-        .unwrap_or(true);
-    if tar {
+    if entry.take_bool("tar")?.unwrap_or(true) {
         stream(entry).map(LayoutDestination::Tar)
     } else {
         directory(entry).map(LayoutDestination::Dir)
@@ -440,10 +437,10 @@ fn add_annotations(all: &mut Annotations, more: &Annotations) {
 
 /// How attestations are exported, if there are any.
 fn attestations(entry: &mut ExportEntry, output: &mut Output) -> Result<(), UsageError> {
-    if let Some(artifact) = entry.take_bool("oci-artifact")? {
+    if let Some(artifact) = entry.take_written_bool("oci-artifact")? {
         output.oci_artifact = artifact;
     }
-    if let Some(inline) = entry.take_bool("attestation-inline")? {
+    if let Some(inline) = entry.take_written_bool("attestation-inline")? {
         output.inline_attestations = inline;
     }
     output.attestation_prefix = entry.attrs.remove("attestation-prefix").unwrap_or_default();

@@ -1,24 +1,9 @@
-//! Flags that are recognised but not served, and flags of the classic builder. What would change the result is
-//! refused by name; what asks for nothing is accepted.
+//! Flags of the classic builder, and `--builder`. What would change the result is told of; what asks for nothing is accepted.
 
-use super::UsageError;
 use crate::args::LowBuild;
 
-/// Warnings of accepted flags.
-///
-/// # Errors
-/// [`UsageError::NotSupported`] with the first flag that is not served.
-pub(super) fn check(low: &LowBuild) -> Result<Vec<String>, UsageError> {
-    let flags = &low.unserved;
-    if !flags.policy.is_empty() {
-        let instead = "no Rego is evaluated here; buildx evaluates it when it builds through `rbuild serve`";
-        return Err(UsageError::NotSupported(format!("--policy: {instead}")));
-    }
-    Ok(legacy(low))
-}
-
 /// `--compress`, `--rm` and `--force-rm` asked for what always holds; these did something once, and `--builder` does elsewhere.
-fn legacy(low: &LowBuild) -> Vec<String> {
+pub(super) fn warnings(low: &LowBuild) -> Vec<String> {
     let flags = &low.legacy;
     let builder = low.unserved.builder.as_deref();
     let said = [

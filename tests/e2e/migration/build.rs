@@ -199,10 +199,17 @@ pub(super) const ROWS: &[Row] = &[
         Works("", "an_archive_of_two_platforms_is_an_index_that_others_read"),
     ),
     (
-        "--policy",
+        "--policy=filename=FILE",
         Refused(
             &["build", "--policy=filename=x.rego", "CONTEXT"],
-            "not supported yet: --policy: no Rego is evaluated here",
+            "not supported yet: --policy filename=x.rego: no Rego is evaluated here",
+        ),
+    ),
+    (
+        "--policy=disabled=true",
+        Works(
+            "and whatever asks for nothing; a `Dockerfile.rego` is refused without it",
+            "a_policy_beside_the_dockerfile_is_not_left_out",
         ),
     ),
     (

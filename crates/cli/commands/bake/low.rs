@@ -94,7 +94,14 @@ pub(super) fn of(target: &Target, args: &BakeArgs, extra: &Extra<'_>) -> LowBuil
         build_context: contexts.collect(),
         platform: target.platforms.clone().unwrap_or_default(),
         pull: target.pull,
-        tag: target.tags.clone().unwrap_or_default(),
+        // Empty ones count for none in a bake file only (`buildx/bake/bake.go`, `removeDupesStr`).
+        tag: target
+            .tags
+            .iter()
+            .flatten()
+            .filter(|tag| !tag.is_empty())
+            .cloned()
+            .collect(),
         label: pairs(&target.labels),
         annotation: target.annotations.clone().unwrap_or_default(),
         output,

@@ -66,11 +66,11 @@ fn a_stopped_build_ends_with_130() {
 
 #[test]
 fn wrong_usage_does_not_open_the_engine() {
-    let ran = run_line(&["build", "--policy=reset=true", "."]);
+    let ran = run_line(&["build", "--policy=filename=x.rego", "."]);
     assert_eq!(ran.code, ExitCode::Failure);
     assert_eq!(
         ran.stderr.text(),
-        "ERROR: not supported yet: --policy: no Rego is evaluated here; buildx evaluates it when it builds through `rbuild serve`\n"
+        "ERROR: not supported yet: --policy filename=x.rego: no Rego is evaluated here; buildx evaluates it when it builds through `rbuild serve`\n"
     );
     assert!(ran.asked.is_empty());
 }

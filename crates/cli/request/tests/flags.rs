@@ -142,7 +142,7 @@ fn flags_that_are_not_served_are_refused_by_name() {
     for flag in [
         "--cache-from=type=gcs",
         "--cache-to=type=gcs,bucket=x",
-        "--policy=reset=true",
+        "--policy=filename=x",
     ] {
         let name = flag.split('=').next().unwrap();
         let text = refused(&[flag, "."]);

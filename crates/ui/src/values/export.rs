@@ -85,22 +85,35 @@ impl ExportEntry {
         Ok(Self { kind, dest, attrs })
     }
 
-    /// Takes a bool attribute out: `None` if it is absent, true if its value is empty (BuildKit's rule for exporter
-    /// attributes, `exporter/containerimage/opts.go`).
+    /// Takes a bool attribute out: `None` if it is absent, true if its value is empty (BuildKit's rule for some exporter
+    /// attributes, `exporter/containerimage/export.go`, `Resolve`).
     ///
     /// # Errors
     /// [`ExportError::NotBool`].
     pub fn take_bool(&mut self, key: &str) -> Result<Option<bool>, ExportError> {
-        match self.attrs.remove(key) {
-            None => Ok(None),
-            Some(value) if value.is_empty() => Ok(Some(true)),
-            Some(value) => match super::scalar::parse_bool(&value) {
-                Some(value) => Ok(Some(value)),
-                None => Err(ExportError::NotBool {
-                    key: key.to_owned(),
-                    value,
-                }),
-            },
+        match self.attrs.get(key) {
+            Some(value) if value.is_empty() => {
+                self.attrs.remove(key);
+                Ok(Some(true))
+            }
+            _ => self.take_written_bool(key),
+        }
+    }
+
+    /// The same for an attribute whose value cannot be left out (`exporter/containerimage/opts.go`, `parseBool`).
+    ///
+    /// # Errors
+    /// [`ExportError::NotBool`].
+    pub fn take_written_bool(&mut self, key: &str) -> Result<Option<bool>, ExportError> {
+        let Some(value) = self.attrs.remove(key) else {
+            return Ok(None);
+        };
+        match super::scalar::parse_bool(&value) {
+            Some(value) => Ok(Some(value)),
+            None => Err(ExportError::NotBool {
+                key: key.to_owned(),
+                value,
+            }),
         }
     }
 }

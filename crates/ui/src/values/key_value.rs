@@ -11,6 +11,9 @@ pub enum KeyValueError {
     /// There is no `=`.
     #[error("invalid annotation {0:?}, expected key=value")]
     NoValue(String),
+    /// What stands before the key is no list of types.
+    #[error("invalid annotation type {0:?}, expected type and optional platform in square brackets")]
+    AnnotationShape(String),
     /// The annotation is for something that is not written.
     #[error("unknown annotation type {0:?}")]
     AnnotationType(String),
@@ -96,24 +99,29 @@ pub fn annotations(text: &str) -> Result<Vec<Annotation>, KeyValueError> {
     types
         .split(',')
         .map(|written| {
-            let unknown = || KeyValueError::AnnotationType(written.to_owned());
+            let shape = || KeyValueError::AnnotationShape(written.to_owned());
             let (name, platform) = match written.split_once('[') {
                 None => (written, None),
-                Some((name, platform)) => (
-                    name,
-                    Some(platform.strip_suffix(']').ok_or_else(unknown)?.to_owned()),
-                ),
+                Some((name, platform)) => (name, Some(platform.strip_suffix(']').ok_or_else(shape)?)),
             };
+            let is_name = |b: u8| b.is_ascii_lowercase() || b == b'-';
+            let is_platform = |b: u8| b.is_ascii_alphanumeric() || b"_/-".contains(&b);
+            if name.is_empty()
+                || !name.bytes().all(is_name)
+                || platform.is_some_and(|text| text.is_empty() || !text.bytes().all(is_platform))
+            {
+                return Err(shape());
+            }
             let kind = match name {
                 "manifest" => AnnotationType::Manifest,
                 "manifest-descriptor" => AnnotationType::ManifestDescriptor,
                 "index" => AnnotationType::Index,
                 "index-descriptor" => AnnotationType::IndexDescriptor,
-                _ => return Err(unknown()),
+                _ => return Err(KeyValueError::AnnotationType(name.to_owned())),
             };
             Ok(Annotation {
                 kind,
-                platform,
+                platform: platform.map(str::to_owned),
                 key: key.to_owned(),
                 value: value.to_owned(),
             })

@@ -6,6 +6,17 @@ use std::collections::BTreeMap;
 
 use crate::units::{self, SizeError};
 
+/// All keys.
+pub const KEYS: [&str; 7] = [
+    "memory",
+    "memory-swap",
+    "cpu-shares",
+    "cpu-period",
+    "cpu-quota",
+    "cpuset-cpus",
+    "cpuset-mems",
+];
+
 /// Why a `--resource` is refused. Sentences are buildx's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {

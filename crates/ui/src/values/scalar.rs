@@ -14,38 +14,37 @@ pub fn parse_bool(text: &str) -> Option<bool> {
 
 /// Why a text is not a list of platforms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid platform {0:?}: expected os[/arch[/variant]]")]
-pub struct PlatformError(pub String);
+#[error("invalid platform {text:?}: {error}")]
+pub struct PlatformError {
+    /// What was written.
+    pub text: String,
+    /// What is wrong with it.
+    pub error: rbuild_oci::PlatformError,
+}
 
-/// Reads `--platform`: comma lists of `os[/arch[/variant]]`; `local` becomes `own`. Names are not judged here.
+/// Reads `--platform`: comma lists of `os[(version)][/arch[/variant]]`; `local` becomes `own`
+/// (`buildx/util/platformutil/parse.go`). They are kept as they are written.
 ///
 /// # Errors
-/// [`PlatformError`] if a part has another shape.
+/// [`PlatformError`] for the first that is none; nothing is one too.
 pub fn parse_platforms(values: &[String], own: &str) -> Result<Vec<String>, PlatformError> {
     let mut platforms: Vec<String> = Vec::new();
-    for text in values.iter().flat_map(|list| list.split(',')).map(str::trim) {
-        let platform = match text {
-            "" => continue,
-            "local" => own,
-            text if is_platform(text) => text,
-            text => return Err(PlatformError(text.to_owned())),
+    for text in values.iter().flat_map(|list| list.split(',')) {
+        let platform = if text.eq_ignore_ascii_case("local") {
+            own
+        } else {
+            let parsed = rbuild_oci::Platform::parse(text);
+            parsed.map_err(|error| PlatformError {
+                text: text.to_owned(),
+                error,
+            })?;
+            text
         };
         if !platforms.iter().any(|known| known == platform) {
             platforms.push(platform.to_owned());
         }
     }
     Ok(platforms)
-}
-
-/// The grammar of containerd's `platforms` package, without `os(version)`.
-fn is_platform(text: &str) -> bool {
-    text.split('/').count() <= 3
-        && text.split('/').all(|part| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-        })
 }
 
 #[cfg(test)]
@@ -78,8 +77,18 @@ mod tests {
             ["linux/amd64", "linux/arm64/v8"]
         );
         assert_eq!(read(&["local"]).unwrap(), ["linux/amd64"]);
-        assert_eq!(read(&["arm64", ""]).unwrap(), ["arm64"]);
-        for text in ["linux/", "a/b/c/d", "linux/amd 64", "x\ny"] {
+        assert_eq!(read(&["LOCAL", "arm64"]).unwrap(), ["linux/amd64", "arm64"]);
+        assert_eq!(read(&["windows(10.0)/amd64"]).unwrap(), ["windows(10.0)/amd64"]);
+        for text in [
+            "",
+            "linux/",
+            "a/b/c/d",
+            "linux/amd 64",
+            "x\ny",
+            " linux",
+            "linux,",
+            "nope",
+        ] {
             assert!(read(&[text]).is_err(), "{text}");
         }
     }

@@ -3,6 +3,11 @@
 
 use super::csv::{self, CsvError};
 
+/// Its keys.
+pub const KEYS: [&str; 5] = ["id", "src", "source", "env", "type"];
+/// What `type` may be.
+pub const TYPES: [&str; 2] = ["file", "env"];
+
 /// One `--secret`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SecretFlag {
