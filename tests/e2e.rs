@@ -6,6 +6,7 @@ mod bake;
 mod bake_outside;
 mod behaviours;
 mod beside_docker;
+mod beside_imagetools;
 mod beside_runc;
 mod buildctl_server;
 mod buildx;

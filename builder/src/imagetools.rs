@@ -2,6 +2,7 @@
 //! `util/imagetools/create.go`). Owns which entries an index has and in which form; [`publish`] brings them to where it is
 //! named. Makes no manifest and changes none.
 
+pub mod attestations;
 mod publish;
 
 use std::collections::BTreeMap;
@@ -77,9 +78,18 @@ pub enum ImagetoolsError {
         #[source]
         source: ConfigError,
     },
-    /// A platform was asked for that no source has.
-    #[error("no source has platform {0}")]
+    /// Platforms were asked for that no source has.
+    #[error("none of the manifests match the provided platforms: {0}")]
     NoPlatform(String),
+    /// What is said of an image is no statement.
+    #[error("attestation {digest}")]
+    Statement {
+        /// Which.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// Nothing is left to put into the index.
     #[error("no sources specified")]
     Empty,
@@ -140,7 +150,8 @@ struct DescriptorText {
     schema_version: u32,
     #[serde(rename = "mediaType", default)]
     media_type: String,
-    digest: Digest,
+    #[serde(default)]
+    digest: Option<Digest>,
     #[serde(default)]
     size: u64,
     #[serde(default)]
@@ -166,6 +177,9 @@ impl Source {
                 ..Self::default()
             });
         }
+        if text.starts_with("sha256:") {
+            return Err(refuse("no digest of that algorithm".to_owned()));
+        }
         if !text.starts_with('{') {
             let reference = Reference::parse(text).map_err(|error| refuse(error.to_string()))?;
             return Ok(Self {
@@ -175,13 +189,17 @@ impl Source {
         }
         let read: DescriptorText = serde_json::from_str(text).map_err(|error| refuse(error.to_string()))?;
         if read.schema_version != 0 {
-            return Err(refuse(
-                "that is a manifest or an index, not a descriptor".to_owned(),
-            ));
+            return Err(refuse(format!(
+                "expected an OCI content descriptor, got a manifest or index (schemaVersion {})",
+                read.schema_version
+            )));
         }
+        let digest = read
+            .digest
+            .ok_or_else(|| refuse("invalid descriptor: digest is required".to_owned()))?;
         Ok(Self {
             reference: None,
-            digest: Some(read.digest),
+            digest: Some(digest),
             size: Some(read.size).filter(|size| *size > 0),
             media_type: Some(read.media_type).filter(|text| !text.is_empty()),
             annotations: read.annotations.unwrap_or_default(),
@@ -324,7 +342,10 @@ pub async fn combine(client: &Client, asked: &Combination) -> Result<Combined, I
     if let [only] = found.as_slice() {
         let is_index = matches!(only.document, Document::Index(_));
         if plain && (is_index || !asked.prefer_index) {
-            return Ok(copy_of(only));
+            let copy = copy_of(client, only).await?;
+            if !is_index || attestations::missing(client, &copy.entries).await?.is_empty() {
+                return Ok(copy);
+            }
         }
     }
     let mut entries: Vec<Entry> = Vec::new();
@@ -356,6 +377,7 @@ pub async fn combine(client: &Client, asked: &Combination) -> Result<Combined, I
             }
         }
     }
+    entries.extend(attestations::missing(client, &entries).await?);
     match entries.len() {
         0 => Err(ImagetoolsError::Empty),
         count if count > MANIFESTS_MAX => Err(ImagetoolsError::TooMany(count)),
@@ -406,20 +428,22 @@ fn described(mut descriptor: Descriptor, source: &Source) -> Result<Descriptor, 
     Ok(descriptor)
 }
 
-fn copy_of(found: &Found) -> Combined {
+async fn copy_of(client: &Client, found: &Found) -> Result<Combined, ImagetoolsError> {
     let entry = |descriptor: &Descriptor| Entry {
         descriptor: descriptor.clone(),
         from: found.reference.clone(),
     };
-    let entries = match &found.document {
-        Document::Index(index) => index.manifests.iter().map(entry).collect(),
-        Document::Manifest(_) => vec![entry(&found.descriptor)],
+    let entries: Vec<Entry> = entries_of(client, found).await?.iter().map(entry).collect();
+    let descriptor = match (&found.document, entries.as_slice()) {
+        // With the platform that its config says.
+        (Document::Manifest(_), [only]) => only.descriptor.clone(),
+        _ => found.descriptor.clone(),
     };
-    Combined {
-        descriptor: found.descriptor.clone(),
+    Ok(Combined {
+        descriptor,
         bytes: found.bytes.clone(),
         entries,
-    }
+    })
 }
 
 /// What a source puts into the index: its entries, or itself with the platform its config says.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use rbuild_builder::cdi::CdiConfig;
 use rbuild_builder::engine_load::{EngineTarget, Given};
 use rbuild_builder::image_files::CopyRules;
+use rbuild_builder::imagetools::attestations::{Kind, Predicates};
 use rbuild_builder::imagetools::{Combination, Combined, Found};
 use rbuild_builder::job::Dns;
 use rbuild_builder::load::Loaded;
@@ -318,6 +319,8 @@ pub(crate) trait Engine {
     fn find_remote(&self, name: &str) -> Result<Found, EngineError>;
     /// The images that it leads to, with their configs.
     fn remote_configs(&self, found: &Found) -> Result<Vec<(Descriptor, ImageConfig)>, EngineError>;
+    /// What the attestations in it say, of one kind.
+    fn predicates(&self, found: &Found, kind: Kind) -> Result<Predicates, EngineError>;
     /// What refers to it in its repository.
     fn referrers(&self, found: &Found) -> Result<Vec<Descriptor>, EngineError>;
     /// Makes an index of images that registries have, and names it there if `publish`.

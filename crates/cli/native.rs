@@ -18,6 +18,7 @@ use rbuild_builder::engine::{self as core, default_root};
 use rbuild_builder::engine_load::{self, EngineTarget, Given};
 use rbuild_builder::error::{BuildError, Place, chain_text};
 use rbuild_builder::image_files::CopyRules;
+use rbuild_builder::imagetools::attestations::{Kind, Predicates};
 use rbuild_builder::imagetools::{self, Combination, Combined, Found};
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
@@ -398,6 +399,11 @@ impl Engine for Native {
 
     fn remote_configs(&self, found: &Found) -> Result<Vec<(Descriptor, ImageConfig)>, EngineError> {
         self.wait(imagetools::configs(self.core.images.client(), found))
+    }
+
+    fn predicates(&self, found: &Found, kind: Kind) -> Result<Predicates, EngineError> {
+        let client = self.core.images.client();
+        self.wait(imagetools::attestations::predicates(client, found, kind))
     }
 
     fn referrers(&self, found: &Found) -> Result<Vec<Descriptor>, EngineError> {

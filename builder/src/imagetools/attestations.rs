@@ -102,7 +102,12 @@ pub async fn predicates(client: &Client, found: &Found, kind: Kind) -> Result<Pr
     for entry in index.manifests.iter().filter(|entry| entry.is_attestation()) {
         let subject = entry.annotations.get(REFERENCE_DIGEST);
         let about = |one: &&Descriptor| Some(&one.digest.to_string()) == subject;
-        let Some(platform) = index.manifests.iter().find(about).and_then(|one| one.platform.as_ref()) else {
+        let Some(platform) = index
+            .manifests
+            .iter()
+            .find(about)
+            .and_then(|one| one.platform.as_ref())
+        else {
             continue;
         };
         let place = found.reference.repository().with_digest(entry.digest.clone());
@@ -121,7 +126,8 @@ pub async fn predicates(client: &Client, found: &Found, kind: Kind) -> Result<Pr
                     digest: layer.digest.clone(),
                     source,
                 })?;
-            all.entry(platform.short()).or_insert_with(|| statement["predicate"].take());
+            all.entry(platform.short())
+                .or_insert_with(|| statement["predicate"].take());
         }
     }
     Ok(all)

@@ -64,11 +64,12 @@ pub(crate) struct InspectRemoteArgs {
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     pub(crate) name: String,
     /// A template: '{{json .Manifest}}', '{{.Manifest.Digest}}', '{{json .Image}}'
-    #[arg(long, value_name = "FORMAT", conflicts_with = "raw")]
+    #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
     /// The document as the registry has it, byte for byte
-    #[arg(long)]
-    pub(crate) raw: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
+        value_name = "BOOL")]
+    pub(crate) raw: Option<bool>,
     /// What refers to it in its repository: signatures, attestations
     #[arg(long, conflicts_with_all = ["raw", "format"])]
     pub(crate) referrers: bool,

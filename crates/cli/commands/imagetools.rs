@@ -2,7 +2,9 @@
 //! (`commands/imagetools`). Nothing of them is kept in the store.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
+use rbuild_builder::imagetools::attestations::{Kind, Predicates};
 use rbuild_builder::imagetools::{Combination, Combined, Found, Source};
 use rbuild_oci::{Descriptor, Document, ImageConfig, Platform, Reference};
 use rbuild_ui::progress::Mode;
@@ -120,7 +122,7 @@ fn combination(args: &CreateIndexArgs) -> Result<Combination, CommandError> {
             .collect::<Result<_, _>>()?,
         ..Combination::default()
     };
-    for text in &args.annotation {
+    for text in args.annotation.iter().filter(|text| !text.is_empty()) {
         // What has no type is of the index here, there being no manifest to put it on.
         let is_typed = text.split('=').next().is_some_and(|key| key.contains(':'));
         let typed = if is_typed {
@@ -173,12 +175,16 @@ fn inspect(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
+    let is_raw = args.raw == Some(true);
+    if is_raw && args.format.as_deref().is_some_and(|text| !text.is_empty()) {
+        return Err(CommandError::failed(&"format and raw cannot be used together"));
+    }
     let whole = |text: &str| text.replace(char::is_whitespace, "") == "{{.Manifest}}";
     let format = args.format.as_deref().filter(|text| !whole(text));
     let template = super::template(format, &[""])?;
     let engine = open(options)?;
     let found = engine.find_remote(&args.name)?;
-    if args.raw {
+    if is_raw {
         // No newline: the digest is of these bytes.
         env.stdout.write_all(&found.bytes)?;
         return Ok(env.stdout.flush()?);
@@ -190,11 +196,19 @@ fn inspect(
         None => print(&found, env)?,
         Some(template) => {
             let configs = engine.remote_configs(&found)?;
-            let data = json!({
-                "Name": args.name,
-                "Manifest": manifest_json(&found),
-                "Image": image_json(&configs),
+            let mut data = json!({
+                "name": args.name,
+                "manifest": manifest_json(&found),
+                "image": image_json(&configs),
+                "SBOM": {},
+                "Provenance": {},
             });
+            let said = args.format.as_deref().unwrap_or_default();
+            for (name, kind, key) in ATTESTATIONS {
+                if said.contains(name) {
+                    data[name] = predicates_json(engine.predicates(&found, kind)?, key, configs.len() > 1);
+                }
+            }
             let text = template
                 .render_document(&data)
                 .map_err(|error| CommandError::failed(&error))?;
@@ -238,6 +252,23 @@ fn manifest_json(found: &Found) -> Value {
     }
 }
 
+/// Attestations as templates know them: their name, which they are, and the name of the predicate in them.
+const ATTESTATIONS: [(&str, Kind, &str); 2] = [
+    ("SBOM", Kind::Sbom, "SPDX"),
+    ("Provenance", Kind::Provenance, "SLSA"),
+];
+
+/// Of one image its own, of several all by their platforms.
+fn predicates_json(all: Predicates, key: &str, are_several: bool) -> Value {
+    let mut named = all
+        .into_iter()
+        .map(|(platform, said)| (platform, json!({ key: said })));
+    if are_several {
+        return named.collect::<serde_json::Map<_, _>>().into();
+    }
+    named.next().map_or_else(|| json!({}), |(_, said)| said)
+}
+
 /// What templates know as `.Image`: a config, or several by their platforms.
 fn image_json(configs: &[(Descriptor, ImageConfig)]) -> Value {
     match configs {
@@ -260,26 +291,60 @@ fn print(found: &Found, env: &mut Env) -> Result<(), CommandError> {
         return Ok(());
     };
     writeln!(out, "           \nManifests: ")?;
+    let mut lines = Aligned::default();
     for (at, entry) in index.manifests.iter().enumerate() {
         if at > 0 {
-            writeln!(out, "             ")?;
+            lines.add("", "");
         }
         let name = found.reference.with_digest(entry.digest.clone());
-        writeln!(out, "  Name:      {}", one_line(&name.to_string()))?;
-        writeln!(out, "  MediaType: {}", one_line(&entry.media_type))?;
+        lines.add("  Name:", &name.to_string());
+        lines.add("  MediaType:", &entry.media_type);
         let Some(platform) = &entry.platform else {
             continue;
         };
-        writeln!(out, "  Platform:  {}", one_line(&platform.short()))?;
+        lines.add("  Platform:", &platform.short());
+        if let Some(version) = &platform.os_version {
+            lines.add("  OSVersion:", version);
+        }
+        if !platform.os_features.is_empty() {
+            lines.add("  OSFeatures:", &platform.os_features.join(", "));
+        }
         if !entry.urls.is_empty() {
-            writeln!(out, "  URLs:      {}", one_line(&entry.urls.join(", ")))?;
+            lines.add("  URLs:", &entry.urls.join(", "));
         }
         if !entry.annotations.is_empty() {
-            writeln!(out, "  Annotations: ")?;
+            lines.add("  Annotations:", "");
+            lines.write(out)?;
             for (key, value) in &entry.annotations {
-                writeln!(out, "    {}: {}", one_line(key), one_line(value))?;
+                lines.add(&format!("    {}:", one_line(key)), value);
             }
+            lines.write(out)?;
         }
     }
-    Ok(())
+    Ok(lines.write(out)?)
+}
+
+/// Lines of two columns, the second of which begins where the widest of the first has ended (Go's `text/tabwriter`).
+#[derive(Debug, Default)]
+struct Aligned(Vec<(String, String)>);
+
+impl Aligned {
+    fn add(&mut self, title: &str, value: &str) {
+        self.0.push((title.to_owned(), one_line(value).into_owned()));
+    }
+
+    /// Writes them, and begins again.
+    fn write(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        let width = self
+            .0
+            .iter()
+            .map(|(title, _)| title.chars().count())
+            .max()
+            .unwrap_or(0)
+            + 1;
+        for (title, value) in self.0.drain(..) {
+            writeln!(out, "{title:width$}{value}")?;
+        }
+        Ok(())
+    }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use clap::{CommandFactory as _, Parser as _};
 use rbuild_builder::engine_load::{EngineTarget, Given};
 use rbuild_builder::image_files::CopyRules;
+use rbuild_builder::imagetools::attestations::{Kind, Predicates};
 use rbuild_builder::imagetools::{Combination, Combined, Found};
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
@@ -125,6 +126,10 @@ impl Engine for Rc<RefCell<Fake>> {
 
     fn remote_configs(&self, _found: &Found) -> Result<Vec<(Descriptor, ImageConfig)>, EngineError> {
         Ok(Vec::new())
+    }
+
+    fn predicates(&self, _found: &Found, _kind: Kind) -> Result<Predicates, EngineError> {
+        Ok(Predicates::new())
     }
 
     fn referrers(&self, found: &Found) -> Result<Vec<Descriptor>, EngineError> {

@@ -2,6 +2,7 @@
 //! fields. Templates inside templates (`define`, `block`, `template`) and the functions `call`, `html`, `js` and `urlquery`
 //! are refused by name: a template that means something else than in docker would be worse than none.
 
+mod documents;
 mod eval;
 mod functions;
 mod lex;
@@ -43,7 +44,8 @@ impl Template {
         Scope::new(data, Fields::Known).render(&self.nodes)
     }
 
-    /// The same of a document that leaves empty fields out: those that are not there have no value.
+    /// The same of a document that a registry has, which leaves empty fields out: those that are not there have no value.
+    /// `json` is buildx's.
     ///
     /// # Errors
     /// [`EvalError`].

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::documents;
 use super::functions::{self, Function, is_true};
 use super::parse::{Call, From, Node, Pipeline, Term};
 use super::print;
@@ -222,6 +223,9 @@ impl<'a> Scope<'a> {
             let title = arguments.iter().find(|argument| argument.is_string());
             return title.cloned().ok_or(EvalError::Arguments(function.name()));
         }
+        if let (Function::Json, Fields::Open, [value]) = (function, self.fields, arguments.as_slice()) {
+            return Ok(documents::json(value).into());
+        }
         functions::apply(function, &arguments)
     }
 
@@ -263,7 +267,10 @@ impl<'a> Scope<'a> {
             value = match value {
                 Value::Object(fields) => match field(fields, key) {
                     Some(found) => found,
-                    None if is_map || self.fields == Fields::Open => &Value::Null,
+                    // The document itself has all fields that there are.
+                    None if is_map || self.fields == Fields::Open && !std::ptr::eq(value, self.whole) => {
+                        &Value::Null
+                    }
                     None => return Err(EvalError::Field(key.clone())),
                 },
                 Value::Null if is_map || self.fields == Fields::Open => &Value::Null,
@@ -293,12 +300,19 @@ const LISTS: [&str; 8] = [
 /// A field by its name. Templates know those of OCI's documents by their names in Go, which JSON has in lower case;
 /// nothing else has them, so maps of the user are looked up as they are.
 fn field<'a>(fields: &'a serde_json::Map<String, Value>, key: &str) -> Option<&'a Value> {
-    const OF_DOCUMENTS: [&str; 3] = ["mediaType", "schemaVersion", "architecture"];
+    const OF_DOCUMENTS: [&str; 6] = [
+        "mediaType",
+        "schemaVersion",
+        "architecture",
+        "created_by",
+        "diff_ids",
+        "manifest",
+    ];
     let is_document = || OF_DOCUMENTS.iter().any(|name| fields.contains_key(*name));
     fields.get(key).or_else(|| {
         let mut names = fields.iter().filter(|_| is_document());
         names
-            .find(|(name, _)| name.eq_ignore_ascii_case(key))
+            .find(|(name, _)| name.replace(['_', '.'], "").eq_ignore_ascii_case(key))
             .map(|(_, value)| value)
     })
 }

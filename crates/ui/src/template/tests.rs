@@ -187,14 +187,30 @@ fn what_does_not_fit_is_an_error() {
 #[test]
 fn fields_of_documents_have_their_names_in_go() {
     let data = serde_json::json!({
-        "Manifest": { "mediaType": "m", "digest": "d", "platform": { "architecture": "a", "os": "o" } },
-        "Labels": { "arch": "x" },
+        "manifest": { "mediaType": "m", "digest": "d<", "platform": { "architecture": "a", "os": "o" } },
+        "image": { "architecture": "a", "history": [{ "created_by": "RUN" }], "config": { "Labels": { "type": "x", "os": "y" } } },
+        "SBOM": {},
     });
     let render = |text: &str| Template::parse(text).unwrap().render_document(&data).unwrap();
-    assert_eq!(render("{{.Manifest.Digest}} {{.Manifest.MediaType}}"), "d m");
+    assert_eq!(render("{{.Manifest.Digest}} {{.Manifest.MediaType}}"), "d< m");
     assert_eq!(render("{{.Manifest.Platform.Architecture}}"), "a");
-    assert_eq!(render("{{.Labels.Arch}}"), "<no value>");
+    assert_eq!(render("{{range .Image.History}}{{.CreatedBy}}{{end}}"), "RUN");
+    assert_eq!(render("{{.Image.Config.Labels.Type}}"), "<no value>");
     assert_eq!(render("{{.Manifest.Nothing}}"), "<no value>");
+    assert_eq!(
+        Template::parse("{{.Nothing}}").unwrap().render_document(&data),
+        Err(EvalError::Field("Nothing".to_owned()))
+    );
+    // In the order of Go's structures, and of keys in maps; what Go has as a method is not there.
+    assert_eq!(
+        render("{{json .Manifest}}"),
+        "{\n  \"mediaType\": \"m\",\n  \"digest\": \"d\\u003c\",\n  \"platform\": {\n    \"architecture\": \"a\",\n    \"os\": \"o\"\n  }\n}"
+    );
+    assert_eq!(
+        render("{{json .Image.Config}} {{json .SBOM}}"),
+        "{\n  \"Labels\": {\n    \"os\": \"y\",\n    \"type\": \"x\"\n  }\n} {}"
+    );
+    assert!(!render("{{json .}}").contains("SBOM"));
 }
 
 #[test]
