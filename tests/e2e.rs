@@ -21,6 +21,7 @@ mod chroot;
 mod created;
 mod daemon;
 mod descriptors;
+mod docker_commands;
 mod docker_engine;
 mod doctor;
 mod documented;

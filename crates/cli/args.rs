@@ -45,7 +45,7 @@ pub(crate) use remote::{
 };
 pub(crate) use run::{ContextArgs, InfoArgs, RunArgs};
 pub(crate) use serve::{Buildkitd, ServeArgs};
-pub(crate) use unserved::Unserved;
+pub(crate) use unserved::{Unserved, UnservedBuildx, UnservedContainer, UnservedImage, UnservedSystem};
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -187,6 +187,9 @@ pub(crate) enum Command {
     /// Answer to the commands of docker that have no counterpart
     #[command(flatten)]
     Unserved(Unserved),
+    /// The same, whichever command it is below: its name, and what to do instead
+    #[command(skip)]
+    Refused(&'static str, &'static str),
 }
 
 // The second spellings of docker describe their flags only when they are used (`defer`): that would take longer than what many
@@ -224,6 +227,9 @@ pub(crate) enum BuildxCommand {
     /// Commands that manage builders
     #[command(flatten)]
     Builders(BuilderCommand),
+    /// Commands that have no counterpart
+    #[command(flatten)]
+    Unserved(UnservedBuildx),
 }
 
 #[derive(Debug, Subcommand)]
@@ -253,6 +259,9 @@ pub(crate) enum ImageCommand {
     Push(PushArgs),
     /// Remove what no name holds
     Prune(PruneArgs),
+    /// Commands that have no counterpart
+    #[command(flatten)]
+    Unserved(UnservedImage),
 }
 
 impl Command {
@@ -267,7 +276,10 @@ impl Command {
                 BuildxCommand::Imagetools(command) => Self::Imagetools(command),
                 BuildxCommand::Version(args) => Self::Version(args),
                 BuildxCommand::Builders(command) => Self::Builders(command),
+                BuildxCommand::Unserved(command) => Self::refused(command.told()),
             },
+            Self::Unserved(command) => Self::refused(command.told()),
+            Self::Container(ContainerCommand::Unserved(command)) => Self::refused(command.told()),
             Self::Run(args) => Self::Container(ContainerCommand::Run(args)),
             Self::Create(args) => Self::Container(ContainerCommand::Create(args)),
             Self::Cp(args) => Self::Container(ContainerCommand::Cp(args)),
@@ -278,6 +290,7 @@ impl Command {
                 SystemCommand::Info(args) => Self::Info(args),
                 SystemCommand::Df(args) => Self::Du(args),
                 SystemCommand::Prune(args) => Self::Prune(args),
+                SystemCommand::Unserved(command) => Self::refused(command.told()),
             },
             Self::Image(command) => match command {
                 ImageCommand::Build(args) => Self::Build(args),
@@ -291,9 +304,14 @@ impl Command {
                 ImageCommand::Pull(args) => Self::Pull(args),
                 ImageCommand::Push(args) => Self::Push(args),
                 ImageCommand::Prune(args) => Self::Prune(args),
+                ImageCommand::Unserved(command) => Self::refused(command.told()),
             },
             command => command,
         }
+    }
+
+    const fn refused((name, instead): (&'static str, &'static str)) -> Self {
+        Self::Refused(name, instead)
     }
 }
 

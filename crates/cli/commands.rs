@@ -154,11 +154,8 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Man(args) => manual::man(&args, env),
         Command::Doctor(args) => doctor::run(&args, options, env),
         Command::Version(args) => version::run(&args, env),
-        Command::Unserved(command) => {
-            let (name, instead) = command.told();
-            Err(CommandError::failed(&format!(
-                "not supported: docker {name}: {instead}"
-            )))
+        Command::Refused(name, instead) => {
+            Err(CommandError::failed(&format!("not supported: {name}: {instead}")))
         }
         Command::Buildx(_)
         | Command::Image(_)
@@ -169,7 +166,8 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         | Command::Export(_)
         | Command::Ps(_)
         | Command::Rm(_)
-        | Command::System(_) => {
+        | Command::System(_)
+        | Command::Unserved(_) => {
             unreachable!("flatten() leaves no other spelling")
         }
     }

@@ -22,6 +22,11 @@ const SH: &str = "app:1";
 
 const LINES: &[Line] = &[
     (&["app:1"], 0, "cmd"),
+    (&["--health-cmd=true", "--health-interval=1s", SH, "true"], 0, ""),
+    (&["-it", SH, "true"], 1, "the input device is not a TTY"),
+    (&[""], 125, "invalid reference format"),
+    (&[SH, ""], 127, ""),
+    (&["--entrypoint=", SH, ""], 127, ""),
     (&["-w", "/a/b/../c", SH, "pwd"], 0, "/a/c"),
     (&["--workdir=", SH, "pwd"], 0, "/app"),
     (

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::RunArgs;
+use super::{RunArgs, UnservedContainer};
 
 /// Commands of `docker container`.
 #[derive(Debug, Subcommand)]
@@ -26,6 +26,9 @@ pub(crate) enum ContainerCommand {
     Rm(RmArgs),
     /// Remove all that was created
     Prune(PruneContainersArgs),
+    /// Commands that have no counterpart
+    #[command(flatten)]
+    Unserved(UnservedContainer),
 }
 
 #[derive(Debug, Args, Default)]

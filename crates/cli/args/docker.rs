@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::{DuArgs, InfoArgs, PruneArgs};
+use super::{DuArgs, InfoArgs, PruneArgs, UnservedSystem};
 
 /// Flags that docker takes before its command.
 #[derive(Debug, Args, Default)]
@@ -128,4 +128,7 @@ pub(crate) enum SystemCommand {
     Info(InfoArgs),
     /// Remove build cache, and images without a name
     Prune(PruneArgs),
+    /// Commands that have no counterpart
+    #[command(flatten)]
+    Unserved(UnservedSystem),
 }

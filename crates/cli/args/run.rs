@@ -110,6 +110,9 @@ pub(crate) struct ContextArgs {
     /// Directory
     #[arg(value_name = "PATH", default_value = ".")]
     pub(crate) path: PathBuf,
+    /// Of the commands of `docker context`
+    #[arg(hide = true)]
+    pub(crate) names: Vec<String>,
     /// Dockerfile: it may have an ignore file of its own [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,

@@ -150,6 +150,10 @@ fn other_spellings_say_the_same_of_themselves_and_take_the_same_flags() {
             .and_then(|parent| parent.find_subcommand(name));
         let command = command.expect(name);
         assert!(about(command).is_some(), "{parent} {name}");
+        // A command of docker that is refused may have the name of one of ours.
+        if command.is_hide_set() {
+            continue;
+        }
         if let Some(first) = whole.find_subcommand(name)
             && ["build", "bake", "history", "save", "pull"].contains(&name)
         {

@@ -13,40 +13,46 @@ pub(crate) struct Rest {
 
 const RUNNING: &str = "nothing runs when rbuild has ended; `run` runs a program to its end, `create` and `cp` take files \
     out of an image";
+const COMMIT: &str = "an image is made by a build: `rbuild build`";
+const IMPORT: &str = "`rbuild build` makes an image of an archive: `FROM scratch` and `ADD FILE.tar /`";
 const ENGINE: &str = "rbuild builds, moves and tries images; it keeps no networks, volumes or services";
 const ELSEWHERE: &str = "it asks a service that rbuild knows nothing of";
 
 macro_rules! unserved {
-    ($($variant:ident, $name:literal, $instead:expr;)*) => {
-        /// A command of docker that is refused.
+    ($enum:ident $of:literal: $($variant:ident, $name:literal, $instead:expr;)*) => {
+        #[doc = concat!("A command of ", $of, " that is refused.")]
         #[derive(Debug, Subcommand)]
-        pub(crate) enum Unserved {
+        pub(crate) enum $enum {
             $(
-                #[doc = concat!("Not served: docker ", $name)]
+                #[doc = concat!("Not served: ", $of, " ", $name)]
                 #[command(name = $name, hide = true, disable_help_flag = true)]
                 $variant(Rest),
             )*
         }
 
-        impl Unserved {
+        impl $enum {
             /// Its name, and what to do instead.
             pub(crate) const fn told(&self) -> (&'static str, &'static str) {
-                match self { $(Self::$variant(_) => ($name, $instead),)* }
+                match self { $(Self::$variant(_) => (concat!($of, " ", $name), $instead),)* }
             }
         }
     };
 }
 
-unserved! {
+unserved! { Unserved "docker":
     Attach, "attach", RUNNING;
-    Commit, "commit", "an image is made by a build: `rbuild build`";
+    Checkpoint, "checkpoint", RUNNING;
+    Commit, "commit", COMMIT;
     Compose, "compose", "call `rbuild build` for each service that has a `build` section";
+    Config, "config", ENGINE;
     Diff, "diff", RUNNING;
     Events, "events", RUNNING;
     Exec, "exec", RUNNING;
+    Import, "import", IMPORT;
     Kill, "kill", RUNNING;
     Logs, "logs", RUNNING;
     Network, "network", ENGINE;
+    Node, "node", ENGINE;
     Pause, "pause", RUNNING;
     Plugin, "plugin", ENGINE;
     Port, "port", RUNNING;
@@ -55,6 +61,7 @@ unserved! {
     Sbom, "sbom", "`rbuild build --sbom=true` lists packages while it builds";
     Scout, "scout", ELSEWHERE;
     Search, "search", ELSEWHERE;
+    Secret, "secret", "`rbuild build --secret` gives one to a step";
     Service, "service", ENGINE;
     Stack, "stack", ENGINE;
     Start, "start", RUNNING;
@@ -67,4 +74,41 @@ unserved! {
     Update, "update", RUNNING;
     Volume, "volume", ENGINE;
     Wait, "wait", RUNNING;
+}
+
+unserved! { UnservedContainer "docker container":
+    Attach, "attach", RUNNING;
+    Commit, "commit", COMMIT;
+    Diff, "diff", RUNNING;
+    Exec, "exec", RUNNING;
+    Inspect, "inspect", "`ps` shows what was created, `image inspect` of what";
+    Kill, "kill", RUNNING;
+    Logs, "logs", RUNNING;
+    Pause, "pause", RUNNING;
+    Port, "port", RUNNING;
+    Rename, "rename", RUNNING;
+    Restart, "restart", RUNNING;
+    Start, "start", RUNNING;
+    Stats, "stats", RUNNING;
+    Stop, "stop", RUNNING;
+    Top, "top", RUNNING;
+    Unpause, "unpause", RUNNING;
+    Update, "update", RUNNING;
+    Wait, "wait", RUNNING;
+}
+
+unserved! { UnservedImage "docker image":
+    Import, "import", IMPORT;
+}
+
+unserved! { UnservedSystem "docker system":
+    Events, "events", RUNNING;
+}
+
+unserved! { UnservedBuildx "docker buildx":
+    Dap, "dap", "`rbuild build --on-error=shell` shows a step that failed";
+    Debug, "debug", "`rbuild build --on-error=shell` shows a step that failed";
+    DialStdio, "dial-stdio", "`rbuild serve` listens for clients of BuildKit";
+    History, "history", "`rbuild serve` keeps one, which buildx reads";
+    Policy, "policy", "no Rego is evaluated here";
 }

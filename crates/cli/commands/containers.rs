@@ -40,6 +40,7 @@ pub(super) fn run(
         ContainerCommand::Ls(args) => list(args, options, env, open),
         ContainerCommand::Rm(args) => remove(args, options, env, open),
         ContainerCommand::Prune(args) => prune(args, options, env, open),
+        ContainerCommand::Unserved(_) => unreachable!("flatten() leaves no other spelling"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `rbuild context`: what a build is sent, by directory, and which ignore rule kept each file in or out. Opens no store.
 
 use std::io;
+use std::path::Path;
 
 use rbuild_builder::context_report::{
     Amount, ContextQuestion, ContextReport, File, ReportError, Rule, Share, report,
@@ -16,8 +17,24 @@ use super::CommandError;
 use crate::args::ContextArgs;
 use crate::env::Env;
 
+/// Commands of docker that have the name of this one before theirs.
+const OF_DOCKER: [&str; 9] = [
+    "create", "export", "import", "inspect", "ls", "rm", "show", "update", "use",
+];
+
 /// Shows it.
 pub(super) fn run(args: &ContextArgs, env: &mut Env) -> Result<(), CommandError> {
+    let word = args.path.to_str().filter(|word| OF_DOCKER.contains(word));
+    if let Some(word) = word.filter(|word| !Path::new(word).is_dir()) {
+        return Err(CommandError::failed(&format!(
+            "not supported: docker context {word}: rbuild has no engine to ask, and one store: `--root`"
+        )));
+    }
+    if let Some(name) = args.names.first() {
+        return Err(CommandError::failed(&format!(
+            "one directory is shown, and not {name:?} too"
+        )));
+    }
     let mut asked = ContextQuestion {
         context: args.path.clone(),
         dockerfile: match &args.file {

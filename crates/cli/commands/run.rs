@@ -9,7 +9,7 @@ use rbuild_builder::local_image::PullPolicy;
 use rbuild_builder::run::RunRequest;
 use rbuild_graph::NetMode;
 use rbuild_oci::Platform;
-use rbuild_ui::diagnostic::ExitCode;
+use rbuild_ui::diagnostic::{Diagnostic, ExitCode};
 use rbuild_ui::progress::Mode;
 use rbuild_ui::values::{csv, host};
 
@@ -94,7 +94,10 @@ fn unserved(args: &RunArgs) -> Result<(), CommandError> {
 
 fn request(args: &RunArgs, env: &Env) -> Result<RunRequest, CommandError> {
     if args.tty && args.interactive && !env.stdin_is_terminal {
-        return Err(CommandError::failed(&"the input device is not a TTY"));
+        // The client's own failure in docker, which has another code.
+        let mut told = Diagnostic::new("the input device is not a TTY".to_owned());
+        told.exit_code = ExitCode::Program(1);
+        return Err(CommandError::Failed(Box::new(told)));
     }
     if let Some(dir) = args
         .workdir

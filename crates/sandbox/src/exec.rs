@@ -33,7 +33,11 @@ impl Program {
             .args
             .first()
             .filter(|name| !name.is_empty())
-            .ok_or_else(|| wrong(": no program is named"))?;
+            // Named or not, it is not there (`execve` of nothing says so).
+            .ok_or_else(|| SetupError {
+                source: Some(Errno::NOENT.into()),
+                ..wrong(": no program is named")
+            })?;
         let c = |text: &OsString| {
             CString::new(text.as_bytes()).map_err(|_| wrong(": a NUL byte in argument or environment"))
         };
