@@ -335,7 +335,7 @@ fn kanikos_flags_that_have_nothing_to_act_on_are_accepted() {
         format!("--secret=id=token,src={}", token.display()),
         "--destination=app:1".to_owned(),
     ];
-    let moot = "--no-push --target=first --label=l=1 --annotation=a=2 --customPlatform=linux/arm64 --reproducible \
+    let moot = "--no-push --target=first --label=l=1 --annotation=a=2 --custom-platform=linux/arm64 --reproducible \
         --compression=zstd --compression-level=3 --image-format=OCI --verbosity=debug --cache-copy-layers=true \
         --cache-run-layers --compressed-caching=false --cleanup --pre-cleanup --preserve-context --materialize --force \
         --ignore-path=/x --ignore-var-run=false --image-download-retry=3 --image-fs-extract-retry=1 --push-retry=2 \

@@ -116,12 +116,13 @@ fn the_tables_are_those_of_the_documents() {
     }
 }
 
+/// Where tests are.
+const SOURCES: [&str; 5] = ["crates", "builder", "registry", "snapshotter", "tests"];
+
 /// Names of all test functions of the repository.
 fn tests() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let mut todo: Vec<PathBuf> = ["crates", "builder", "registry", "snapshotter", "tests"]
-        .map(|dir| root().join(dir))
-        .into();
+    let mut todo: Vec<PathBuf> = SOURCES.map(|dir| root().join(dir)).into();
     while let Some(path) = todo.pop() {
         if path.is_dir() {
             todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
@@ -166,6 +167,95 @@ fn every_test_that_a_table_names_exists() {
         }
         assert!(count > 5, "{document} names {count} tests");
     }
+}
+
+/// Spellings of the flags of a row: those of one flag together, as in `-u, --user, --init`.
+fn spellings(row: &str) -> Vec<Vec<&str>> {
+    let words = row
+        .split([',', ' ', '='])
+        .filter(|word| word.starts_with('-') && *word != "-");
+    let mut flags: Vec<Vec<&str>> = Vec::new();
+    for word in words {
+        match flags.last_mut() {
+            Some(flag) if flag.iter().all(|known| !known.starts_with("--")) => flag.push(word),
+            _ => flags.push(vec![word]),
+        }
+    }
+    flags
+}
+
+/// Texts of the files that have a test of this name.
+fn files_with(test: &str) -> String {
+    let needle = format!("fn {test}(");
+    let mut found = String::new();
+    let mut todo: Vec<PathBuf> = SOURCES.map(|dir| root().join(dir)).into();
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            if text.contains(&needle) {
+                found.push_str(&text);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_test_of_a_row_gives_its_flags() {
+    let mut without = Vec::new();
+    // buildah's flags are not ours: the rows say what to write instead.
+    for page in pages().iter().filter(|page| page.title != "buildah") {
+        for (row, here) in page.rows {
+            let Here::Works(_, test) = here else { continue };
+            let text = files_with(test);
+            for flag in spellings(row) {
+                if !flag.iter().any(|spelling| text.contains(spelling)) {
+                    without.push(format!("{}: {row}: {test} has no {flag:?}", page.file));
+                }
+            }
+        }
+    }
+    assert!(without.is_empty(), "{}", without.join("\n"));
+}
+
+/// A flag that there is not: what is complained of before it is not known either, and nothing is carried out.
+const UNKNOWN: &str = "--no-such-flag-of-all";
+
+#[test]
+fn every_flag_of_a_row_is_known_to_its_program() {
+    let fixture = Fixture::new("FROM scratch\n");
+    let bin = fixture.home.work().join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let mut unknown = Vec::new();
+    for (title, program, command) in [
+        ("build", "docker", &["build"][..]),
+        ("run", "docker", &["run"]),
+        ("kaniko", "executor", &[]),
+    ] {
+        let program = bin.join(program);
+        if !program.exists() {
+            symlink(RBUILD, &program).unwrap();
+        }
+        let all = pages();
+        let page = all.iter().find(|page| page.title == title).unwrap();
+        for spelling in page.rows.iter().flat_map(|(row, _)| spellings(row)).flatten() {
+            let ask = |words: &[&str]| {
+                let ran = fixture.home.command(&program).args(command).args(words).run();
+                ran.stderr.lines().next().unwrap_or_default().to_owned()
+            };
+            // With a value or without one.
+            let is_known = [&[spelling, UNKNOWN][..], &[spelling, "1", UNKNOWN]]
+                .into_iter()
+                .map(ask)
+                .any(|said| said.contains(UNKNOWN) || said.contains("invalid value"));
+            if !is_known {
+                unknown.push(format!("{title}: {spelling}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
 }
 
 #[test]

@@ -211,4 +211,8 @@ fn warnings_of_the_front_end_name_their_line() {
         "{ran}"
     );
     assert!(ran.stderr.contains("MaintainerDeprecated"), "{ran}");
+    for flag in ["-D", "--debug"] {
+        let all = fixture.build().arg(flag).ok();
+        assert!(all.stderr.contains("   2 | >>> MAINTAINER someone"), "{all}");
+    }
 }

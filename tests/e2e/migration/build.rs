@@ -23,10 +23,7 @@ pub(super) const ROWS: &[Row] = &[
     ("--allow=security.insecure", Works("", ARRIVES)),
     (
         "--allow=device",
-        Works(
-            "devices by CDI",
-            "privileged_row49_steps_get_the_devices_they_may_have",
-        ),
+        Works("devices by CDI", "every_served_flag_arrives"),
     ),
     (
         "--annotation",
@@ -116,7 +113,10 @@ pub(super) const ROWS: &[Row] = &[
         "--cpuset-mems",
         Works("", "limits_of_steps_and_what_becomes_of_those_that_fail"),
     ),
-    ("-D, --debug", Works("", "a_check_without_findings_succeeds")),
+    (
+        "-D, --debug",
+        Works("", "warnings_of_the_front_end_name_their_line"),
+    ),
     (
         "--disable-content-trust",
         Works(

@@ -32,6 +32,7 @@ fn every_served_flag_arrives() {
         "--ulimit=nofile=1:2",
         "--cgroup-parent=/c",
         "--allow=security.insecure",
+        "--allow=device=vendor.example/class=one",
         "--host-ca",
         "--advice",
         "-j3",
@@ -54,6 +55,7 @@ fn every_served_flag_arrives() {
         request.entitlements,
         [Entitlement::SecurityInsecure, Entitlement::NetworkHost]
     );
+    assert_ne!(request.devices, DeviceGrants::default());
     assert_eq!(request.extra_hosts[0].ip, "1.2.3.4");
     assert_eq!(request.shm_size_bytes, Some(64 << 20));
     assert_eq!(request.ulimits[0].hard, 2);
@@ -176,6 +178,7 @@ fn flags_that_ask_for_nothing_are_accepted() {
         "--check=false",
         "--builder=default",
         "--compress",
+        "--disable-content-trust",
         "--rm",
         "--force-rm",
         "--allow=buildx.local.delete",
