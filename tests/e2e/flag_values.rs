@@ -9,14 +9,12 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::{Ran, RbuildCommand};
 use rbuild_testkit::machine;
-use rustix::process::Signal;
 
-use crate::e2e::buildx;
 use crate::e2e::fixture::{Fixture, RBUILD};
+use crate::e2e::real_buildkit::RealBuildkit;
 
 const DOCKERFILE: &str = "FROM scratch AS one\nLABEL a=b\nFROM scratch AS two\nCOPY secret /s\n";
 /// Files of which a line is words of the command line, and not values of one flag.
@@ -217,70 +215,20 @@ fn a_policy_beside_the_dockerfile_is_not_left_out() {
     build(&["-f", &other]).ok();
 }
 
-/// A real buildkitd of this test, with all that steps may be allowed.
-struct Buildkitd {
-    process: Option<rbuild_testkit::command::Running>,
-}
-
-impl Buildkitd {
-    fn start(program: &Path, room: &Path, address: &str) -> Self {
-        let mut command = RbuildCommand::new(program)
-            .timeout(Duration::from_secs(900))
-            .arg("--root")
-            .arg(room.join("buildkit"))
-            .args(["--addr", address]);
-        for name in ["network.host", "security.insecure", "device"] {
-            command = command.args(["--allow-insecure-entitlement", name]);
-        }
-        Self {
-            process: Some(command.spawn()),
-        }
-    }
-}
-
-impl Drop for Buildkitd {
-    fn drop(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.signal(Signal::TERM);
-            drop(process.wait());
-        }
-    }
-}
-
 #[test]
 fn privileged_buildx_gives_the_answers_that_are_written_of_it() {
-    let (Some(program), Some(buildkitd)) = (buildx::program(), machine::program("buildkitd")) else {
-        println!("SKIP: docker-buildx and buildkitd are needed, which Debian 12 does not have");
+    let Some(server) = RealBuildkit::start() else {
         return;
     };
-    if !machine::is_root() {
-        machine::skip("buildkitd runs as root here");
-        return;
-    }
-    let fixture = Fixture::new("");
-    let room = fixture.home.work();
-    let address = format!("unix://{}", room.join("b.sock").display());
-    let _server = Buildkitd::start(&buildkitd, &room, &address);
-    let ask = || fixture.home.command(&program);
-    let create = ["create", "--name=real", "--driver=remote", &address];
-    ask().args(create).ok();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !ask()
-        .args(["inspect", "real"])
-        .run()
-        .stdout_text()
-        .contains("running")
-    {
-        assert!(Instant::now() < deadline, "buildkitd does not come up");
-        std::thread::sleep(Duration::from_millis(200));
-    }
     let mut wrong = Vec::new();
     for flag in FLAGS {
         let rooms = Fixture::new("");
-        let build = || ask().args(["build", "--builder=real"]);
-        wrong.extend(judge(&rooms, flag, build, |line, ran| {
-            ran.status.success() == line.buildx_takes
-        }));
+        wrong.extend(judge(
+            &rooms,
+            flag,
+            || server.build(),
+            |line, ran| ran.status.success() == line.buildx_takes,
+        ));
     }
     assert!(wrong.is_empty(), "{} lines: {}", wrong.len(), wrong.join("\n"));
 }

@@ -39,6 +39,55 @@ fn bash_completes_commands_flags_and_what_they_take() {
     fixture.rbuild(["completion", "csh"]).fails().says("csh");
 }
 
+/// Asks an interactive zsh, which has a terminal of its own here: what a line is once it was completed is written to a file.
+const ZSH: &str = r#"
+zmodload zsh/zpty zsh/zselect
+dir=$1; shift
+zpty -b shell zsh -f -i
+zpty -w shell "fpath=($dir \$fpath); autoload -Uz compinit; compinit -u -d $dir/dump
+show() { print -r -- \"\$BUFFER\" >> $dir/got }; zle -N show; bindkey '^T' show; : > $dir/got"
+until [[ -e $dir/got ]]; do zpty -r -t shell out; zselect -t 5; done
+count=0
+for line; do
+    zpty -w -n shell "$line"$'\t\x14\x15'
+    (( count += 1 ))
+    until (( $(wc -l < $dir/got) >= count )); do zpty -r -t shell out; zselect -t 5; done
+done
+zpty -d shell
+"#;
+
+#[test]
+fn zsh_and_fish_load_their_scripts_and_complete() {
+    let fixture = Fixture::new("FROM scratch\n");
+    let dir = fixture.home.work().join("shells");
+    fs::create_dir(&dir).unwrap();
+    for (shell, name) in [("zsh", "_rbuild"), ("fish", "rbuild.fish")] {
+        let script = fixture.rbuild(["completion", shell]).ok();
+        fs::write(dir.join(name), script.stdout).unwrap();
+    }
+    let lines = [
+        ("rbuild imaget", "imagetools"),
+        ("rbuild build --metad", "--metadata-file"),
+        ("rbuild manifest annot", "annotate"),
+    ];
+    let zsh = machine::required("zsh", "zsh").unwrap();
+    let asked = fixture.home.command(zsh).args(["-f", "-c", ZSH, "zsh"]).arg(&dir);
+    asked.args(lines.map(|(line, _)| line)).ok();
+    let got = fs::read_to_string(dir.join("got")).unwrap();
+    let fish = machine::required("fish", "fish").unwrap();
+    assert_eq!(got.lines().count(), lines.len(), "{got}");
+    for ((line, expected), completed) in lines.into_iter().zip(got.lines()) {
+        let last = completed
+            .split(' ')
+            .find(|word| *word == expected || word.starts_with(&format!("{expected}=")));
+        assert!(last.is_some(), "{line}: {completed:?}");
+        let code = format!("source {}/rbuild.fish; complete -C '{line}'", dir.display());
+        let found = fixture.home.command(&fish).args(["-c", &code]).ok().stdout_text();
+        let words: Vec<&str> = found.lines().filter_map(|line| line.split('\t').next()).collect();
+        assert_eq!(words, [expected], "{line}");
+    }
+}
+
 #[test]
 fn every_command_has_a_page_that_man_reads() {
     let fixture = Fixture::new("FROM scratch\n");
@@ -62,6 +111,13 @@ fn every_command_has_a_page_that_man_reads() {
     assert!(text.contains("metadata\\-file"), "{text}");
     let text = fs::read_to_string(dir.join("rbuild.1")).unwrap();
     assert!(text.contains("EXIT STATUS"), "{text}");
+    let mandoc = machine::required("mandoc", "mandoc").unwrap();
+    for page in &pages {
+        let lint = ["-T", "lint", "-W", "warning"];
+        let ran = RbuildCommand::new(&mandoc).args(lint).arg(dir.join(page)).run();
+        let said = ran.stdout_text() + &ran.stderr;
+        assert!(ran.status.success(), "{page}: {said}");
+    }
 }
 
 fn document(name: &str) -> String {

@@ -52,6 +52,9 @@ stopped
 run ends with the program's own, with 127 or 126 where that is not there or cannot be run, or with 125 where nothing ran.
 "#;
 
+/// Day of the pages: they are the same whenever they are made.
+const DATE: &str = "2026-11-23";
+
 /// Writes a shell's script to standard output.
 pub(super) fn completion(args: &CompletionArgs, env: &mut Env) -> Result<(), CommandError> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -92,7 +95,8 @@ fn collect(command: &Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) ->
         .clone()
         .name(name.to_owned())
         .display_name(name.to_owned());
-    clap_mangen::Man::new(shown).render(&mut page)?;
+    clap_mangen::Man::new(shown).date(DATE).render(&mut page)?;
+    let mut page = linted(&page);
     if name == "rbuild" {
         page.extend_from_slice(MORE.as_bytes());
     }
@@ -101,4 +105,10 @@ fn collect(command: &Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) ->
         collect(below, &format!("{name}-{}", below.get_name()), pages)?;
     }
     Ok(())
+}
+
+/// The page with one space where clap makes three: breaks beside it are skipped by `man`, and lint complains of them.
+fn linted(page: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(page);
+    text.replace(".br\n\n.br\n", ".sp\n").into_bytes()
 }

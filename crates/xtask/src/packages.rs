@@ -8,7 +8,7 @@ use rbuild_testkit::machine;
 use crate::shell;
 
 /// Package, and a program or file whose presence shows that it is installed.
-const TEST_PACKAGES: [(&str, &str); 20] = [
+const TEST_PACKAGES: [(&str, &str); 23] = [
     ("busybox-static", "busybox"),
     ("uidmap", "newuidmap"),
     ("skopeo", "skopeo"),
@@ -28,6 +28,9 @@ const TEST_PACKAGES: [(&str, &str); 20] = [
     ("openssh-client", "ssh-agent"),
     ("qemu-user-static", "qemu-aarch64-static"),
     ("valgrind", "valgrind"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+    ("mandoc", "mandoc"),
     ("python3-yaml", "/usr/lib/python3/dist-packages/yaml/__init__.py"),
 ];
 /// What `cargo xtask demo` needs: a linker, a base image, and programs that share no code with rbuild to run the result.
