@@ -50,14 +50,6 @@ pub(crate) enum CacheError {
         /// Value.
         value: String,
     },
-    /// An attribute has a value that is known, and not served.
-    #[error("not supported yet: {key}={value} of cache")]
-    NotServed {
-        /// Attribute.
-        key: &'static str,
-        /// Value.
-        value: &'static str,
-    },
     /// A kind that there is not here.
     #[error("not supported yet: {flag} type={kind}")]
     Kind {
