@@ -9,7 +9,7 @@ use rbuild_dockerfile::glob::has_wildcards;
 use rbuild_graph::{ChownOpt, FileActionKind, FileTime, MkDirAction, MkFileAction, RmAction, SymlinkAction};
 use rbuild_layer::DevicePolicy;
 use rbuild_sys::{RootFd, clean};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::copy::{CopyError, CopyReport, copy};
@@ -154,9 +154,15 @@ fn make_file(root: &RootFd, action: &MkFileAction, owner: Option<Owner>) -> Resu
             file
         }
         Err(Errno::EXIST) => {
+            let is_regular = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            // A device of the image is one of the host here, and to open it is an act already (a watchdog begins to count).
+            let there =
+                rbuild_sys::owner::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("stat"))?;
+            if !is_regular(&there) {
+                return Err(ActionError::NotRegular(path));
+            }
             let file = rustix::fs::openat(&dir, &name, base, Mode::empty()).map_err(fail("open"))?;
-            let stat = rbuild_sys::owner::fstat(&file).map_err(fail("stat"))?;
-            if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+            if !is_regular(&rbuild_sys::owner::fstat(&file).map_err(fail("stat"))?) {
                 return Err(ActionError::NotRegular(path));
             }
             rustix::fs::ftruncate(&file, 0).map_err(fail("truncate"))?;

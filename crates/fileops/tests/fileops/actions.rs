@@ -147,19 +147,26 @@ fn privileged_item41_files_are_written_with_owner_mode_and_time() {
     assert!(!w.exists("canary/new"));
 }
 
-#[test]
-fn a_fifo_in_the_way_of_a_file_does_not_block() {
+/// Something that is no file at `dst/p`, and what comes of writing a file there.
+fn written_over(kind: rustix::fs::FileType, device: u64) -> Result<(), ActionError> {
     let w = World::new();
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        w.path("dst/p"),
-        rustix::fs::FileType::Fifo,
-        mode,
-        0,
-    )
-    .unwrap();
-    assert!(act(&w, &FileActionKind::MkFile(mkfile("/p", "x"))).is_err());
+    rustix::fs::mknodat(rustix::fs::CWD, w.path("dst/p"), kind, mode, device).unwrap();
+    act(&w, &FileActionKind::MkFile(mkfile("/p", "x"))).map(drop)
+}
+
+#[test]
+fn a_fifo_in_the_way_of_a_file_does_not_block() {
+    let done = written_over(rustix::fs::FileType::Fifo, 0);
+    assert!(matches!(done, Err(ActionError::NotRegular(_))), "{done:?}");
+}
+
+#[test]
+fn privileged_a_device_in_the_way_of_a_file_is_not_opened() {
+    // Numbers for experiments, of no driver: what opens it is told that there is no such device.
+    let device = rustix::fs::makedev(240, 0);
+    let done = written_over(rustix::fs::FileType::CharacterDevice, device);
+    assert!(matches!(done, Err(ActionError::NotRegular(_))), "{done:?}");
 }
 
 #[test]
