@@ -391,20 +391,30 @@ fn find(root: &RootFd, path: &Path) -> Result<(OwnedFd, OsString), SetupError> {
     found.ok_or_else(|| refused(path, "it is the root itself"))
 }
 
-/// The same; nothing for the root itself.
+/// The same; nothing for the root itself. What links say is left to the kernel word by word: `..` behind one is above what it
+/// leads to.
 fn find_below(root: &RootFd, path: &Path) -> Result<Option<(OwnedFd, OsString)>, SetupError> {
+    const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
     let mut path = clean(path);
     for _ in 0..=LINKS_MAX {
-        if path == Path::new("/") {
-            return Ok(None);
-        }
-        let (parent, name) = root.parent(&path).explained("open directory of", &path)?;
-        match rustix::fs::readlinkat(&parent, &name, Vec::new()) {
-            Ok(target) => {
-                let above = path.parent().unwrap_or(Path::new("/"));
-                path = clean(&above.join(std::ffi::OsStr::from_bytes(target.as_bytes())));
-            }
-            Err(Errno::INVAL) => return Ok(Some((parent, name))),
+        let Some((above, name)) = path.parent().zip(path.file_name()) else {
+            let id = |stat: Stat| (stat.st_dev, stat.st_ino);
+            let led = root
+                .open_in(&path, DIRECTORY, Mode::empty())
+                .explained("open", &path)?;
+            let (led, top) = (rustix::fs::fstat(&led).map(id), rustix::fs::fstat(root).map(id));
+            return if led == top {
+                Ok(None)
+            } else {
+                Err(refused(&path, "a link leads there by a name that ends in `..`"))
+            };
+        };
+        let parent = root
+            .open_in(above, DIRECTORY, Mode::empty())
+            .explained("open directory of", &path)?;
+        match rustix::fs::readlinkat(&parent, name, Vec::new()) {
+            Ok(target) => path = above.join(std::ffi::OsStr::from_bytes(target.as_bytes())),
+            Err(Errno::INVAL) => return Ok(Some((parent, name.to_owned()))),
             Err(error) => return Err(error).during("open", &path),
         }
     }

@@ -94,3 +94,21 @@ fn row19_secrets_and_agents_behind_links_of_a_step_are_in_its_root_alone() {
         assert_eq!(secrets, [""; 0], "{rung:?}: the store has it");
     }
 }
+
+#[test]
+fn beyond_a_link_behind_a_link_leads_a_mount_where_the_kernel_says_on_each_rung() {
+    for rung in Rung::here() {
+        let site = Site::on(
+            rung,
+            "FROM busybox
+RUN mkdir -p /a/b /a/c /c && ln -s /a/b /x && ln -s ../c /a/b/l && ln -s /x/l /chain && ln -s .. /a/b/up && ln -s /x/up/b/../c/new /made
+RUN --mount=type=tmpfs,target=/x/l touch /x/l/f && ls /a/c > /seen; ls /c >> /seen
+RUN --mount=type=cache,target=/chain touch /chain/g && ls /a/c >> /seen; ls /c >> /seen
+RUN --mount=type=tmpfs,target=/made touch /made/h && ls /a/c/new >> /seen
+RUN find /a/c /c >> /seen
+",
+        );
+        let files = site.works(&[]);
+        assert_eq!(files.text("seen"), Some("f\ng\nh\n/a/c\n/c\n"), "{rung:?}");
+    }
+}
