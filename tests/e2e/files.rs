@@ -345,6 +345,7 @@ fn privileged_an_ordinary_user_of_a_plain_container_builds_what_needs_no_step() 
         "no way to run steps here; subids",
         "; one-id",
         "what needs none can be built",
+        "least change: user namespaces, by the lines that `rbuild doctor` prints, or root of the container",
     ] {
         assert!(refused.stderr.contains(said), "{said}: {refused}");
     }

@@ -168,11 +168,15 @@ impl Entered {
     pub fn without_steps(&self) -> Option<String> {
         let why = || match self.declined.as_slice() {
             [] => "; rung files was asked for".to_owned(),
-            declined => reasons(declined),
+            declined => reasons(declined) + LEAST_CHANGE,
         };
         (!self.rung.has_steps()).then(why)
     }
 }
+
+/// What would have an ordinary user's steps run (docs/rootless.md).
+const LEAST_CHANGE: &str = "; least change: user namespaces, by the lines that `rbuild doctor` prints, or root of the container with \
+                            its usual capabilities (--rung=chroot)";
 
 /// No rung could be reached.
 #[derive(Debug, thiserror::Error)]
