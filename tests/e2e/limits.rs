@@ -90,11 +90,12 @@ fn rootless_limits_that_a_user_cannot_have_are_told() {
     }
 }
 
-/// A group of version 1 for memory that belongs to a user, as an administrator of such a machine gives one (`cgcreate -a`).
+/// A control group that belongs to a user.
 struct Given(std::path::PathBuf);
 
 impl Given {
-    fn to(uid: u32) -> Option<Self> {
+    /// Of version 1 for memory, as an administrator of such a machine gives one (`cgcreate -a`).
+    fn for_memory(uid: u32) -> Option<Self> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mount = mounts
             .lines()
@@ -109,6 +110,31 @@ impl Given {
             .find_map(|line| line.split_once(":memory:"))
             .map_or("/", |(_, path)| path);
         let top = std::path::Path::new(mount.split(' ').nth(4).unwrap()).join(own.trim_start_matches('/'));
+        Some(Self::below(&top, uid))
+    }
+
+    /// Of version 2, where another version has the controllers: a delegated tree of which nothing can be had.
+    fn without_controllers(uid: u32) -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+        let mount = mount
+            .and_then(|line| line.split(' ').nth(4))
+            .map(std::path::PathBuf::from);
+        let bare = |top: &std::path::PathBuf| {
+            let has = std::fs::read_to_string(top.join("cgroup.controllers")).unwrap_or_default();
+            !has.split_whitespace().any(|name| name == "memory")
+        };
+        let Some(top) = mount
+            .filter(bare)
+            .filter(|_| rustix::process::geteuid().is_root())
+        else {
+            println!("SKIP: version 2 is not here, or has the controllers");
+            return None;
+        };
+        Some(Self::below(&top, uid))
+    }
+
+    fn below(top: &std::path::Path, uid: u32) -> Self {
         let dir = top.join(format!("rbuild-test-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
         for entry in std::fs::read_dir(&dir)
@@ -118,7 +144,33 @@ impl Given {
         {
             std::os::unix::fs::chown(entry, Some(uid), Some(uid)).unwrap();
         }
-        Some(Self(dir))
+        Self(dir)
+    }
+
+    /// A build of the site by a process in this group.
+    fn builds(&self, site: &Site, limit: &str) -> Ran {
+        site.fixture.home.hand_over();
+        // Whoever gives a group of version 2 away has to put the first process there too: its way begins above.
+        let shell = site.fixture.home.command("/bin/sh").user(0, 0);
+        let user = site.rung().user();
+        let enter = format!(
+            "echo $$ > \"$0/cgroup.procs\" && exec setpriv --reuid {user} --regid {user} --clear-groups \"$@\""
+        );
+        let build = shell
+            .args(["-c", &enter])
+            .arg(&self.0)
+            .args([RBUILD, "build", "--progress=plain"]);
+        let base = busybox_argument("busybox");
+        let build = build.args(site.rung().argument()).args([base.as_str(), limit]);
+        build.arg(site.fixture.context.dir()).run()
+    }
+
+    /// Nothing that a build made is in the group.
+    #[track_caller]
+    fn assert_empty(&self, rung: Rung) {
+        let entries = std::fs::read_dir(&self.0).unwrap().flatten();
+        let left: Vec<_> = entries.filter(|entry| entry.path().is_dir()).collect();
+        assert!(left.is_empty(), "{rung:?}: {left:?}");
     }
 }
 
@@ -138,34 +190,43 @@ fn rootless_a_limit_holds_where_a_user_is_given_a_group() {
             rung,
             "FROM busybox\nRUN dd if=/dev/zero of=/dev/null bs=200M count=1 && echo done > /done\n",
         );
-        let Some(group) = Given::to(rung.user()) else {
+        let Some(group) = Given::for_memory(rung.user()) else {
             return;
         };
-        let build = |limit: &str| {
-            let shell = site.fixture.home.command("/bin/sh");
-            let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
-            let build = shell
-                .args(["-c", enter])
-                .arg(&group.0)
-                .args([RBUILD, "build", "--progress=plain"]);
-            let build = build
-                .args(rung.argument())
-                .arg(busybox_argument("busybox"))
-                .arg(limit);
-            build.arg(site.fixture.context.dir()).run()
-        };
-        site.fixture.home.hand_over();
-        let ran = build("--memory=48m").failed();
+        let ran = group.builds(&site, "--memory=48m").failed();
         let ran = ran.says("cannot allocate memory: killed for memory at 48 MiB");
         ran.never_says("could not be set");
         // The legal twin; and nothing of the groups is left in the one that was given.
-        build("--memory=1g").succeeded().never_says("could not be set");
-        let left: Vec<_> = std::fs::read_dir(&group.0)
-            .unwrap()
-            .flatten()
-            .filter(|entry| entry.path().is_dir())
-            .collect();
-        assert!(left.is_empty(), "{rung:?}: {left:?}");
+        let ran = group.builds(&site, "--memory=1g").succeeded();
+        ran.never_says("could not be set");
+        group.assert_empty(rung);
+    }
+}
+
+#[test]
+fn rootless_a_delegated_group_without_controllers_is_told_and_left_as_it_was() {
+    for rung in [Rung::Subids, Rung::OneId] {
+        if !Rung::here().contains(&rung) {
+            return;
+        }
+        let site = Site::on(rung, "");
+        let Some(group) = Given::without_controllers(rung.user()) else {
+            return;
+        };
+        for limit in ["--memory=48m", "--cpu-quota=50000", "--cpu-shares=512"] {
+            // Steps that are not cached: their text is another one.
+            let steps = format!("FROM busybox\nRUN echo one {limit}\nRUN echo two {limit}\n");
+            site.fixture.context.dockerfile(&steps);
+            let ran = group.builds(&site, limit).succeeded();
+            let name = limit
+                .trim_start_matches("--")
+                .split('=')
+                .next()
+                .unwrap_or_default();
+            let told = ran.stderr.matches(&format!("WARN: the limit {name}=")).count();
+            assert_eq!(told, 1, "{rung:?}: {ran}");
+            group.assert_empty(rung);
+        }
     }
 }
 
