@@ -64,8 +64,10 @@ mod run_lines;
 mod rungs;
 mod secrets;
 mod start_check;
+mod stdin_contexts;
 mod store;
 mod straight;
 mod tokens;
+mod words;
 
 pub(crate) use fixture::{RBUILD, ordinary_user};

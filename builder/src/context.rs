@@ -140,7 +140,12 @@ pub fn open(
         (Beside::Dir(dir), _) => DockerfileAt::Beside(dir, &filename),
         (Beside::Nowhere, _) => DockerfileAt::Nowhere,
     };
-    let rules = match ignore_rules(&root, at) {
+    // As in BuildKit, whose ignore file is of a directory: an archive is taken whole (`frontend/dockerui/config.go`).
+    let rules = match context {
+        ContextSource::Tar(_) => Ok(None),
+        _ => ignore_rules(&root, at),
+    };
+    let rules = match rules {
         Ok(rules) => rules,
         Err(error) => {
             ignore.failed(error.to_string());
@@ -229,7 +234,9 @@ fn read_in(root: &RootFd, name: &str, shown: &Path) -> Result<Vec<u8>, OpenConte
         .strip_suffix("Dockerfile")
         .map(|start| format!("{start}dockerfile"));
     for candidate in std::iter::once(name.to_owned()).chain(twin) {
-        match root.read_file(Path::new(&candidate), DOCKERFILE_BYTES_MAX) {
+        // `..` takes a name away, be it one that is there or not (`client.ReadRequest`).
+        let place = rbuild_dockerfile::path::join(&["/", &candidate]);
+        match root.read_file(Path::new(&place), DOCKERFILE_BYTES_MAX) {
             Ok(text) => return Ok(text),
             Err(error) if error.is_not_found() => {}
             Err(source) => {

@@ -204,17 +204,18 @@ impl BuildError {
         match self {
             Self::Step { error, vertex, .. } => {
                 let text = chain_text(&**error);
-                if error.missing_source().is_none() {
+                let OpError::Hash(hash) = error.itself() else {
                     return format!("failed to build: failed to solve: {text}");
-                }
+                };
                 // BuildKit names the snapshot it looked into; the vertex says as much.
                 let place = vertex.as_ref().map_or("", |vertex| &vertex.0.hex()[..12]);
-                let what = text
-                    .strip_prefix("failed to calculate checksum: ")
-                    .unwrap_or(&text);
+                let tried = text
+                    .split_once("failed to calculate checksum")
+                    .map_or("", |(words, _)| words);
                 format!(
-                    "failed to build: failed to solve: failed to compute cache key: \
-                     failed to calculate checksum of ref {place}: {what}"
+                    "failed to build: failed to solve: {tried}failed to compute cache key: \
+                     failed to calculate checksum of ref {place}: {}",
+                    chain_text(hash)
                 )
             }
             Self::Frontend { error, .. } => {
@@ -291,7 +292,7 @@ fn step_hints(error: &OpError) -> Vec<String> {
             let options: Vec<String> = names.iter().map(allow).collect();
             vec![format!("allow it with {}", options.join(" "))]
         }
-        OpError::Mount { source, .. } => step_hints(source),
+        OpError::Mount { source, .. } | OpError::During { source, .. } => step_hints(source),
         OpError::Secret(crate::secrets::SecretError::NotFound(id)) => {
             vec![format!(
                 "give it with --secret id={id},src=FILE or --secret id={id},env=NAME"

@@ -77,17 +77,26 @@ pub enum OpError {
         source: WaitError,
     },
     /// The user of a step is not in the image.
-    #[error("unable to find user {user}")]
+    #[error("process {command:?} did not complete successfully")]
     User {
-        /// As written.
-        user: String,
+        /// Program and arguments, joined by spaces.
+        command: String,
         /// Why.
         #[source]
         source: exec::user::UserError,
     },
     /// A step asks for what the build was not allowed.
-    #[error("{0} is not allowed")]
+    #[error("failed to load LLB: {0} is not allowed")]
     Entitlement(&'static str, Entitlement),
+    /// What was tried when it went wrong, in words that BuildKit has for it.
+    #[error("{words}")]
+    During {
+        /// Such as `failed to load cache key`.
+        words: &'static str,
+        /// Why.
+        #[source]
+        source: Box<OpError>,
+    },
     /// A mount of a step could not be made.
     #[error("mount at {dest:?}")]
     Mount {
@@ -234,8 +243,28 @@ impl OpError {
             Self::File(ActionError::Copy(error)) => error.missing(),
             Self::Hash(error) => error.missing(),
             Self::NoSource(missing) => Some(missing),
-            Self::Mount { source, .. } => source.missing_source(),
+            Self::Mount { source, .. } | Self::During { source, .. } => source.missing_source(),
             _ => None,
+        }
+    }
+
+    /// The same behind words that say what was tried.
+    pub(crate) fn during(self, words: &'static str) -> Self {
+        match self {
+            Self::Canceled => self,
+            source => Self::During {
+                words,
+                source: Box::new(source),
+            },
+        }
+    }
+
+    /// What went wrong, whatever was tried then.
+    #[must_use]
+    pub fn itself(&self) -> &Self {
+        match self {
+            Self::During { source, .. } => source.itself(),
+            error => error,
         }
     }
 }

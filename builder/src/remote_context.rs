@@ -67,7 +67,9 @@ impl Opening<'_> {
         if let Some(file) = remote.file {
             let mut graph = Graph::default();
             let edge = remote.add_source_to(&mut graph);
-            let (_, chain) = self.solve(graph, edge).await?;
+            let (_, chain) = self
+                .solve(graph, edge, "failed to read downloaded context")
+                .await?;
             let root = self.root(&chain).await?;
             remote.is_archive = is_archive(&root, file)?;
             if !remote.is_archive && matches!(dockerfile, DockerfileSource::InContext(_)) {
@@ -77,7 +79,7 @@ impl Opening<'_> {
         let mut graph = Graph::default();
         let edge = remote.add_to(&mut graph);
         let source = remote.add_source_to(&mut graph);
-        let (graph, chain) = self.solve(graph, edge).await?;
+        let (graph, chain) = self.solve(graph, edge, "failed to read dockerfile").await?;
         let root = self.root(&chain).await?;
         let shown = redact_credentials(url);
         let filename = context::name(&dockerfile);
@@ -97,9 +99,29 @@ impl Opening<'_> {
         })
     }
 
-    async fn solve(&self, graph: Graph, target: Edge) -> Result<(Arc<Graph>, Chain), BuildError> {
+    /// Brings what is behind `target`. `words` say what is tried (`frontend/dockerui/context.go`).
+    async fn solve(
+        &self,
+        graph: Graph,
+        target: Edge,
+        words: &'static str,
+    ) -> Result<(Arc<Graph>, Chain), BuildError> {
         let graph = Arc::new(graph);
-        let chain = solve_edge(self.job, &graph, target, self.cancel.clone()).await?;
+        let chain = solve_edge(self.job, &graph, target, self.cancel.clone()).await;
+        let chain = chain.map_err(|error| match error {
+            BuildError::Step {
+                vertex,
+                place,
+                failed,
+                error,
+            } => BuildError::Step {
+                vertex,
+                place,
+                failed,
+                error: Box::new(error.during(words)),
+            },
+            other => other,
+        })?;
         Ok((graph, chain))
     }
 

@@ -131,7 +131,9 @@ impl Inner {
         let sent = AtomicU64::new(0);
         let response = match self.watch(url, &sent, request.send()).await? {
             Ok(response) => response,
-            Err(error) if error.is_connect() => return Err(connect_error(url, String::new(), error)),
+            Err(error) if error.is_connect() => {
+                return Err(connect_error(url, "failed to do request: ", String::new(), error));
+            }
             Err(error) => {
                 return Err(RegistryError::Broken {
                     url: url.into(),

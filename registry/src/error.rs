@@ -156,16 +156,18 @@ pub enum ErrorClass {
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No connection to the host.
-    #[error("cannot reach {host} ({url}){hint}")]
+    #[error("{trial}Get \"{url}\": {reason}{hint}")]
     Unreachable {
-        /// Host and port.
-        host: String,
+        /// What was tried, in words before it: of a registry `failed to do request: `.
+        trial: &'static str,
         /// The request.
         url: ShownUrl,
+        /// Why, as [`crate::unreachable`] tells it.
+        reason: String,
         /// What the user may try.
         hint: String,
         /// The connection's error.
-        source: reqwest::Error,
+        cause: reqwest::Error,
     },
     /// The connection broke in the middle of a request or of a body.
     #[error("connection to {url} broke")]
@@ -440,11 +442,11 @@ impl RegistryError {
 
     /// Whether a connection failed because nobody vouches for the server's certificate.
     pub(crate) fn is_certificate(&self) -> bool {
-        let Self::Unreachable { source, .. } = self else {
+        let Self::Unreachable { cause: error, .. } = self else {
             return false;
         };
         matches!(
-            cause::<rustls::Error>(source),
+            cause::<rustls::Error>(error),
             Some(rustls::Error::InvalidCertificate(_))
         )
     }

@@ -400,7 +400,7 @@ impl Inner {
         }
         let reply = match outcome? {
             Ok(response) => Reply::new(response, &url, permit, self.options.idle_timeout),
-            Err(error) if error.is_connect() => return Err(connect_error(&url, String::new(), error)),
+            Err(error) if error.is_connect() => return Err(connect_error(&url, "", String::new(), error)),
             Err(error) => {
                 return Err(RegistryError::Broken {
                     url: (&url).into(),

@@ -5,6 +5,8 @@
 //! (security row 33); a redirect is followed from http or https to https, and never from https to http. Nothing is
 //! decoded here, and nothing is believed of a length but what was received.
 
+mod go_url;
+
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -51,9 +53,12 @@ impl std::fmt::Debug for UrlRequest {
 /// Why there is no request.
 #[derive(Debug, thiserror::Error)]
 pub enum UrlError {
-    /// Not a URL of http or https with a host.
-    #[error("it is not the URL of a file: {0}")]
+    /// Not a URL of http or https, in the words of Go.
+    #[error("{0}")]
     Url(String),
+    /// A URL that names no host.
+    #[error("http: no Host in request URL")]
+    NoHost,
     /// A header that HTTP does not allow. The value may be a secret and is not shown.
     #[error("the value of header {0} has bytes that no header may have")]
     Header(String),
@@ -71,7 +76,7 @@ impl UrlRequest {
             headers: HeaderMap::new(),
             url: url.clone(),
         };
-        if !url.username().is_empty() || url.password().is_some() {
+        if go_url::has_user(text) {
             let mut user = percent_decoded(url.username());
             user.push(b':');
             user.extend(percent_decoded(url.password().unwrap_or_default()));
@@ -131,56 +136,12 @@ impl UrlRequest {
 
 /// A URL of http or https that names a host.
 pub(crate) fn web_url(text: &str) -> Result<Url, UrlError> {
-    let text = strict(text)?;
+    let text = go_url::written(text)?;
     let url = Url::parse(&text).map_err(|error| UrlError::Url(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(UrlError::Url("only http and https are served".to_owned()));
     }
     Ok(url)
-}
-
-/// `text` without what browsers mend in an address and Go does not (`net/url`, `parseHost`, `unescape`), lest it names
-/// another host or file than for BuildKit: no host, blanks that are dropped, escapes that are none, and a backslash, which
-/// is a character of the path and no slash.
-fn strict(text: &str) -> Result<String, UrlError> {
-    let refused = |reason: String| Err(UrlError::Url(reason));
-    if text.bytes().any(|byte| byte.is_ascii_control()) {
-        return refused("invalid control character in URL".to_owned());
-    }
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Ok(text.to_owned());
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, rest) = rest.split_at(end);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    if host.is_empty() {
-        return refused("no host in it".to_owned());
-    }
-    if authority.contains('\\') {
-        return refused("invalid character \"\\\\\" in host name".to_owned());
-    }
-    let path_end = rest.find(['?', '#']).unwrap_or(rest.len());
-    let (path, rest) = rest.split_at(path_end);
-    let escaped = if host.starts_with('[') {
-        path
-    } else {
-        &format!("{host}{path}")
-    };
-    let (host_length, is_hex) = (escaped.len() - path.len(), |byte: &u8| byte.is_ascii_hexdigit());
-    for (at, _) in escaped.match_indices('%') {
-        let digits = escaped.as_bytes().get(at + 1..at + 3);
-        // Of a host nothing is escaped that is ASCII.
-        let is_known =
-            digits.is_some_and(|pair| pair.iter().all(is_hex) && (at >= host_length || pair[0] >= b'8'));
-        if !is_known {
-            let shown: String = escaped[at..].chars().take(3).collect();
-            return refused(format!("invalid URL escape {shown:?}"));
-        }
-    }
-    Ok(format!(
-        "{scheme}://{authority}{}{rest}",
-        path.replace('\\', "%5C")
-    ))
 }
 
 /// The head of an answer: what of it has a meaning for whoever keeps the body.
@@ -241,7 +202,7 @@ pub trait UrlSink: Send {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// An answer that is no content.
-    #[error("invalid response status {} from {}", .0.status.as_u16(), .0.url)]
+    #[error("invalid response status {}", .0.status.as_u16())]
     Status(Box<Refusal>),
     /// More than was allowed.
     #[error("{url}: more than {max_bytes} bytes")]
@@ -434,7 +395,7 @@ impl Inner {
         }
         match self.watch(url, &AtomicU64::new(0), call.send()).await? {
             Ok(response) => Ok(Reply::new(response, url, permit, self.options.idle_timeout)),
-            Err(error) if error.is_connect() => Err(connect_error(url, String::new(), error)),
+            Err(error) if error.is_connect() => Err(connect_error(url, "", String::new(), error)),
             Err(error) => Err(RegistryError::Broken {
                 url: url.into(),
                 source: error.without_url(),
@@ -472,22 +433,20 @@ mod tests {
     #[test]
     fn row36_addresses_that_browsers_would_mend_are_refused_or_taken_as_they_are() {
         for (text, reason) in [
-            ("http:///a", "no host in it"),
-            ("http://u@/a", "no host in it"),
+            ("http:///a", "http: no Host in request URL"),
+            ("http://u@/a", "http: no Host in request URL"),
             ("http://h%41/a", "invalid URL escape \"%41\""),
             ("http://h/a%zz", "invalid URL escape \"%zz\""),
             ("http://h/a%4", "invalid URL escape \"%4\""),
             ("http://h/a%", "invalid URL escape \"%\""),
             ("http://good\\@evil/a", "invalid character \"\\\\\" in host name"),
-            ("http://ev\til/a", "invalid control character in URL"),
-            ("http://h/a\nb", "invalid control character in URL"),
+            ("http://ev\til/a", "net/url: invalid control character in URL"),
+            ("http://h:x/a", "invalid port \":x\" after host"),
+            ("http://[::1/a", "missing ']' in host"),
+            ("http://h/a\nb", "net/url: invalid control character in URL"),
         ] {
             let error = web_url(text).unwrap_err().to_string();
-            assert_eq!(
-                error,
-                format!("it is not the URL of a file: {reason}"),
-                "{text:?}"
-            );
+            assert_eq!(error, reason, "{text:?}");
         }
         for (text, asked) in [
             ("http://h/a%20b?x=%zz#%", "http://h/a%20b?x=%zz#%"),

@@ -28,6 +28,7 @@ mod relay;
 mod reply;
 mod token;
 mod transport;
+mod unreachable;
 
 pub use blob::{BlobSink, Progress};
 pub use causes::chain_text;

@@ -23,7 +23,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::sync::OnceCell;
 
 use crate::config::{TlsFiles, is_link_local, is_loopback};
-use crate::{RegistryConfig, RegistryError};
+use crate::{RegistryConfig, RegistryError, unreachable};
 
 /// What a client is allowed to do; clients are made once for each kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,7 +59,7 @@ pub(crate) struct AddressRefused {
 /// A name that no address goes with, in the words of Go's resolver, which people and programs look for in logs.
 #[derive(Debug, thiserror::Error)]
 #[error("dial tcp: lookup {0}: no such host")]
-struct NoSuchHost(String);
+pub(crate) struct NoSuchHost(String);
 
 /// Checks an address before anything is sent there.
 fn check_address(address: IpAddr, loopback: bool) -> Result<(), AddressRefused> {
@@ -118,20 +118,22 @@ pub(crate) fn cause<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'stati
     None
 }
 
-/// Turns a failed connection into what it means: a refused address, or no connection.
-pub(crate) fn connect_error(url: &Url, hint: String, source: reqwest::Error) -> RegistryError {
-    let host = url.host_str().unwrap_or_default();
-    if let Some(refused) = cause::<AddressRefused>(&source) {
-        return address_error(host, refused);
+/// Turns a failed connection into what it means: a refused address, or no connection. `trial` stands before the request.
+pub(crate) fn connect_error(
+    url: &Url,
+    trial: &'static str,
+    hint: String,
+    error: reqwest::Error,
+) -> RegistryError {
+    if let Some(refused) = cause::<AddressRefused>(&error) {
+        return address_error(url.host_str().unwrap_or_default(), refused);
     }
-    let host = url
-        .port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     RegistryError::Unreachable {
-        host,
+        trial,
         url: url.into(),
+        reason: unreachable::reason(url, &error),
         hint,
-        source: source.without_url(),
+        cause: error.without_url(),
     }
 }
 

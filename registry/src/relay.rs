@@ -127,7 +127,7 @@ impl Client {
                 url,
                 idle_timeout,
             }),
-            Err(error) if error.is_connect() => Err(connect_error(&url, String::new(), error).into()),
+            Err(error) if error.is_connect() => Err(connect_error(&url, "", String::new(), error).into()),
             Err(error) => Err(RegistryError::Broken {
                 url: ShownUrl::from(&url),
                 source: error.without_url(),

@@ -227,7 +227,12 @@ impl Inner {
         let response = self.watch(url, &sent, request.send()).await?;
         match response {
             Ok(response) => Ok(Reply::new(response, url, permit, self.options.idle_timeout)),
-            Err(error) if error.is_connect() => Err(connect_error(url, hint(call.endpoint), error)),
+            Err(error) if error.is_connect() => Err(connect_error(
+                url,
+                "failed to do request: ",
+                hint(call.endpoint),
+                error,
+            )),
             Err(error) => Err(RegistryError::Broken {
                 url: url.into(),
                 source: error.without_url(),

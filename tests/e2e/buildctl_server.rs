@@ -12,12 +12,12 @@ use rbuild_testkit::machine;
 use crate::e2e::daemon::Daemon;
 
 /// A server, and a context for it.
-struct Through {
+pub(crate) struct Through {
     daemon: Daemon,
 }
 
 impl Through {
-    fn start(dockerfile: &str) -> Option<Self> {
+    pub(crate) fn start(dockerfile: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             println!("SKIP: the server runs as root here");
             return None;
@@ -30,7 +30,7 @@ impl Through {
         Some(this)
     }
 
-    fn context(&self) -> PathBuf {
+    pub(crate) fn context(&self) -> PathBuf {
         self.daemon.dir.path().join("context")
     }
 
@@ -38,13 +38,13 @@ impl Through {
         self.daemon.dir.path().join(name)
     }
 
-    fn file(&self, name: &str, text: &str) {
+    pub(crate) fn file(&self, name: &str, text: &str) {
         let path = self.context().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn run(&self, more: &[&str]) -> Output {
+    pub(crate) fn run(&self, more: &[&str]) -> Output {
         let context = self.context().display().to_string();
         let locals = [
             format!("--local=context={context}"),
@@ -65,7 +65,7 @@ impl Through {
 }
 
 /// A context with a shell and these programs of busybox in `/bin`.
-fn give_busybox(through: &Through, names: &[&str]) {
+pub(crate) fn give_busybox(through: &Through, names: &[&str]) {
     let bin = through.context().join("bin");
     fs::create_dir(&bin).unwrap();
     fs::copy("/bin/busybox", bin.join("busybox")).unwrap();

@@ -106,6 +106,55 @@ fn rules_of_our_own_speak_when_asked_and_in_the_shape_of_buildkits() {
     assert!(!fixture.build().ok().stderr.contains("SecretInValue"));
 }
 
+/// `sources[].definition` of an answer: what the text was loaded with, as BuildKit's definition (`solver/pb`).
+#[test]
+fn a_check_tells_the_operations_that_load_its_text() {
+    use base64::Engine as _;
+    use bollard_buildkit_proto::pb::{Op, op};
+    use prost::Message as _;
+    let fixture = Fixture::new("FROM scratch AS Upper\n");
+    let asked = fixture.build().arg("--call=check,format=json,ignorestatus=true");
+    let found: serde_json::Value = serde_json::from_slice(&asked.ok().stdout).expect("JSON");
+    let definition = &found["sources"][0]["definition"];
+    let engine = base64::engine::general_purpose::STANDARD;
+    let ops: Vec<Vec<u8>> = definition["def"]
+        .as_array()
+        .expect("operations")
+        .iter()
+        .map(|op| engine.decode(op.as_str().expect("text")).expect("base64"))
+        .collect();
+    let [source, end] = ops.as_slice() else {
+        panic!("two operations: {definition}")
+    };
+    let digest = rbuild_oci::Digest::sha256(source).to_string();
+    let Some(op::Op::Source(loaded)) = Op::decode(&source[..]).expect("an operation").op else {
+        panic!("a source: {definition}")
+    };
+    assert_eq!(loaded.identifier, "local://dockerfile");
+    assert_eq!(
+        loaded.attrs["local.followpaths"],
+        r#"["Dockerfile","Dockerfile.dockerignore","dockerfile"]"#
+    );
+    assert_eq!(loaded.attrs["local.sharedkeyhint"], "dockerfile");
+    let end = Op::decode(&end[..]).expect("an operation");
+    assert!(end.op.is_none());
+    assert_eq!(end.inputs.len(), 1);
+    assert_eq!(
+        (end.inputs[0].digest.as_str(), end.inputs[0].index),
+        (digest.as_str(), 0)
+    );
+    let said = &definition["metadata"][&digest];
+    assert_eq!(
+        said["description"]["llb.customname"],
+        "[internal] load build definition from Dockerfile"
+    );
+    assert_eq!(said["caps"]["source.local.followpaths"], true);
+    assert!(
+        definition["Source"]["locations"][&digest].is_object(),
+        "{definition}"
+    );
+}
+
 /// BuildKit cuts a step's log at 2 MiB; users lose the line that says why (moby/buildkit#1754, docker/buildx#484).
 #[test]
 fn a_flood_of_output_is_shown_whole() {
@@ -174,6 +223,8 @@ fn a_tar_may_be_the_context() {
             Attributes::mode(0o644),
             b"FROM scratch\nCOPY sub /\n",
         )
+        // The ignore file is of directories: an archive is taken whole.
+        .file(".dockerignore", Attributes::mode(0o644), b"sub\n")
         .finish();
     fixture
         .build_of()

@@ -151,7 +151,7 @@ pub(crate) fn process(
     host_ca: bool,
 ) -> Result<Process, OpError> {
     let user = user::lookup(view, &meta.user).map_err(|source| OpError::User {
-        user: meta.user.clone(),
+        command: meta.args.join(" "),
         source,
     })?;
     let mut process = Process::new(meta.args.iter().map(OsString::from).collect());

@@ -229,8 +229,17 @@ enum Made {
     Blob(BlobInfo),
 }
 
+/// What actions do. Of an empty image nothing is required: BuildKit looks for required paths where it reads content for a
+/// key, and of that there is none.
 fn kinds(actions: &[FileAction]) -> Vec<FileActionKind> {
-    actions.iter().map(|action| action.kind.clone()).collect()
+    let kind = |action: &FileAction| {
+        let mut kind = action.kind.clone();
+        if let (FileActionKind::Copy(copy), None) = (&mut kind, action.secondary_input) {
+            copy.required_paths.clear();
+        }
+        kind
+    };
+    actions.iter().map(kind).collect()
 }
 
 fn apply(

@@ -51,6 +51,9 @@ fn answer<T>(answers: &Answers<T>, name: &Digest) -> Arc<OnceCell<T>> {
     Arc::clone(answers.entry(name.clone()).or_default())
 }
 
+/// What is tried when a source is asked for what it is now (`solver/edge.go`).
+const LOAD_KEY: &str = "failed to load cache key";
+
 /// What a source vertex is.
 ///
 /// # Errors
@@ -81,8 +84,12 @@ pub async fn define(
         }
         "http" if rest.starts_with(upload::HOST) => upload::define(job, rest, source, reporter).await,
         "docker-image" | "oci-layout" => image(job, digest, vertex, source, reporter).await,
-        "http" | "https" => http::define(job, vertex, source, reporter).await,
-        "git" => git::define(job, source, reporter).await,
+        "http" | "https" => http::define(job, vertex, source, reporter)
+            .await
+            .map_err(|error| error.during(LOAD_KEY)),
+        "git" => git::define(job, source, reporter)
+            .await
+            .map_err(|error| error.during(LOAD_KEY)),
         blob::REGISTRY | blob::STORE => blob::define(source),
         _ => Err(OpError::UnsupportedSource(redact_credentials(&source.identifier))),
     }

@@ -90,8 +90,9 @@ impl ContentHash {
         cache: &dyn StatCache,
     ) -> Result<Self, HashError> {
         let filter = select::filter(selector)?;
-        let matches = select::matches(source, selector)?;
         let mut required = Required::new(selector);
+        let matches =
+            select::matches(source, selector).map_err(|error| required.instead_of(error, source))?;
         let mut stats = ContextStats::default();
         let mut hasher = Sha256::new();
         hasher.update(b"rbuild selection 1\0");

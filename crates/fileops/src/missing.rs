@@ -90,6 +90,8 @@ fn nearest(source: &SourceTree, at: &Path) -> Option<PathBuf> {
     names
         .iter()
         .filter_map(|listed| listed.name.to_str().ok())
+        // One that is there was left out by a pattern.
+        .filter(|found| *found != name)
         .filter(|found| !source.ignore_state(&dir.join(found)).is_match())
         .filter_map(|found| distance(name, found, allowed).map(|d| (d, found)))
         .min()

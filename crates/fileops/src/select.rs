@@ -254,6 +254,16 @@ impl<'a> Required<'a> {
             )))),
         }
     }
+
+    /// What to say where the source itself is not there: that what is required of it is not.
+    pub(crate) fn instead_of(&self, error: SelectError, tree: &SourceTree) -> SelectError {
+        match (&error, self.check(tree)) {
+            (SelectError::Locate(LocateError::Missing(_)), Err(LocateError::Missing(required))) => {
+                LocateError::Missing(required).into()
+            }
+            _ => error,
+        }
+    }
 }
 
 /// A visitor that also watches for required paths.

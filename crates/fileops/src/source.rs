@@ -82,6 +82,12 @@ pub enum LocateError {
     /// It is not there.
     #[error(transparent)]
     Missing(Box<MissingSource>),
+    /// Links without end, in the words of BuildKit (`cache/contenthash/checksum.go`).
+    #[error("too many links")]
+    Links {
+        /// Path inside the source.
+        path: PathBuf,
+    },
     /// The kernel refused.
     #[error("{path:?}: look up")]
     Io {
@@ -319,7 +325,7 @@ impl SourceTree {
                 }
                 links += 1;
                 if links > LINKS_MAX {
-                    return Err(io(&next, Errno::LOOP));
+                    return Err(LocateError::Links { path: next });
                 }
                 let target = rbuild_sys::owner::read_link(&fd, c"").map_err(|e| io(&next, e))?;
                 let target = OsStr::from_bytes(target.as_bytes());

@@ -20,7 +20,7 @@ use rbuild_oci::{Platform, go_json};
 use tonic::Status;
 
 use crate::answer::{Answer, Attested, BuildRef};
-use crate::errors::{annotated, build_status};
+use crate::errors::{annotated, build_status, refused};
 use crate::history::Attestation as HistoryAttestation;
 use crate::producers::Producers;
 use crate::running::Running;
@@ -48,9 +48,9 @@ impl Wanted {
     /// Reads what the options of a front end ask for.
     ///
     /// # Errors
-    /// `invalid_argument`, in BuildKit's words.
+    /// A refusal, in BuildKit's words.
     pub fn of(attrs: &HashMap<String, String>) -> Result<Self, Status> {
-        let invalid = |error: &dyn std::error::Error| Status::invalid_argument(sentence(error));
+        let invalid = |error: &dyn std::error::Error| refused(sentence(error));
         let attrs: BTreeMap<String, String> = attrs.clone().into_iter().collect();
         let Attestations { sbom, provenance } =
             rbuild_llb::attrs::attestations::parse(&attrs).map_err(|error| invalid(&error))?;
@@ -280,7 +280,7 @@ pub fn scanned(scanner: &Scanner, scanned: &Scanned<'_>) -> Result<Attested, Sta
 
 /// An attestation of a front end, built.
 async fn of_answer(running: &Arc<Running>, attested: &Attested) -> Result<Attestation, Status> {
-    let invalid = |error: AttestationError| Status::invalid_argument(chain_text(&error));
+    let invalid = |error: AttestationError| refused(chain_text(&error));
     let Some(found) = &attested.found else {
         return Err(invalid(AttestationError::NoContent));
     };

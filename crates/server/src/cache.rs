@@ -16,6 +16,7 @@ use rbuild_remotecache::attrs::SECRET_KEYS;
 use serde_json::Value;
 use tonic::Status;
 
+use crate::errors::refused;
 use crate::export::layer_compression;
 
 /// Prefix of the ids of content stores that are directories of the client (`cache/remotecache/local`).
@@ -24,11 +25,11 @@ const STORE_PREFIX: &str = "local:";
 /// The caches that a request writes.
 ///
 /// # Errors
-/// `invalid_argument`, in BuildKit's words.
+/// A refusal, in BuildKit's words.
 pub fn exports(cache: Option<&CacheOptions>) -> Result<Vec<CacheExport>, Status> {
     let entries = cache.map_or(&[][..], |cache| &cache.exports);
     let options: Vec<CacheOption> = entries.iter().cloned().map(CacheOption::from).collect();
-    let found = cache_exports(&options).map_err(|error| Status::invalid_argument(sentence(&error)))?;
+    let found = cache_exports(&options).map_err(|error| refused(sentence(&error)))?;
     found.into_iter().map(export).collect()
 }
 
@@ -60,9 +61,8 @@ fn service(option: &CacheOption, role: &str) -> Result<Place, Status> {
         std::env::var(name).ok().filter(|_| known)
     };
     let kind = &option.kind;
-    let refuse = |why: &dyn std::fmt::Display| {
-        Status::invalid_argument(format!("failed to configure {kind} cache {role}: {why}"))
-    };
+    let refuse =
+        |why: &dyn std::fmt::Display| refused(format!("failed to configure {kind} cache {role}: {why}"));
     match Place::read(kind, &option.attrs, &env) {
         Ok(Some(place)) => Ok(place),
         Ok(None) => Err(refuse(&"there is no such service")),
@@ -85,13 +85,13 @@ fn form(form: &cache_options::CacheForm) -> CacheForm {
 /// `cache-imports` and `cache-from`. One that is not known twice is read once; one that cannot be read is passed over.
 ///
 /// # Errors
-/// `invalid_argument` for options that are malformed and kinds there are none of.
+/// A refusal for options that are malformed and kinds there are none of.
 pub async fn import(
     job: &Job,
     entries: &[CacheOptionsEntry],
     attrs: &BTreeMap<String, String>,
 ) -> Result<(), Status> {
-    let refuse = |error: &dyn std::error::Error| Status::invalid_argument(sentence(error));
+    let refuse = |error: &dyn std::error::Error| refused(sentence(error));
     let mut options: Vec<CacheOption> = entries.iter().cloned().map(CacheOption::from).collect();
     options.extend(cache_imports(attrs).map_err(|error| refuse(&error))?);
     let mut sources = Vec::new();
@@ -102,9 +102,8 @@ pub async fn import(
             CacheImport::Service(option) => CacheSource::Service(service(&option, "importer")?),
             CacheImport::Local { src, digest } => CacheSource::Client {
                 store: format!("{STORE_PREFIX}{src}"),
-                digest: Digest::parse(&digest).map_err(|error| {
-                    Status::invalid_argument(format!("invalid digest {digest:?}: {error}"))
-                })?,
+                digest: Digest::parse(&digest)
+                    .map_err(|error| refused(format!("invalid digest {digest:?}: {error}")))?,
             },
         };
         if !sources.contains(&source) {
@@ -268,9 +267,6 @@ mod tests {
             exports: vec![entry("floppy", &[])],
             ..CacheOptions::default()
         };
-        assert_eq!(
-            exports(Some(&unknown)).unwrap_err().code(),
-            tonic::Code::InvalidArgument
-        );
+        assert_eq!(exports(Some(&unknown)).unwrap_err().code(), tonic::Code::Unknown);
     }
 }

@@ -36,7 +36,7 @@ pub fn build_status(error: &BuildError) -> Status {
     }
     if let BuildError::Step { error, .. } = error
         && let OpError::Policy(PolicyError::Refused { messages, .. })
-        | OpError::PolicyOfMeta(PolicyError::Refused { messages, .. }) = &**error
+        | OpError::PolicyOfMeta(PolicyError::Refused { messages, .. }) = error.itself()
     {
         details.push(Detail::Denied(messages.clone()));
     }
@@ -78,10 +78,17 @@ pub fn op_status(error: OpError) -> Status {
     })
 }
 
+/// A request that cannot be meant. BuildKit's errors have no code of their own, and its clients show one that there is in
+/// front of the words (`util/grpcerrors`).
+#[must_use]
+pub fn refused(text: impl Into<String>) -> Status {
+    Status::unknown(text)
+}
+
 /// A definition that is refused.
 #[must_use]
 pub fn llb_status(error: &rbuild_llb::LlbError) -> Status {
-    Status::invalid_argument(chain_text(error))
+    refused(chain_text(error))
 }
 
 /// A build that is not there.

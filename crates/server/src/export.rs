@@ -23,7 +23,7 @@ use tonic::Status;
 
 use crate::answer::{Answer, BuildRef, PLATFORMS, Refs};
 use crate::attest::{self, Part, Wanted};
-use crate::errors::build_status;
+use crate::errors::{build_status, refused};
 use crate::history::Exported;
 use crate::producers::Producers;
 use crate::running::Running;
@@ -54,7 +54,7 @@ pub struct Planned {
 /// What the exporters of a request are.
 ///
 /// # Errors
-/// `invalid_argument` for kinds and values there are none of, in BuildKit's words.
+/// A refusal for kinds and values there are none of, in BuildKit's words.
 pub fn plan(exporters: &[Exporter]) -> Result<Vec<Planned>, Status> {
     plan_from(0, exporters)
 }
@@ -67,8 +67,7 @@ pub fn plan_from(first: usize, exporters: &[Exporter]) -> Result<Vec<Planned>, S
     let mut planned = Vec::with_capacity(exporters.len());
     let first = u32::try_from(first).unwrap_or(u32::MAX);
     for (number, exporter) in (first..).zip(exporters) {
-        let spec =
-            ExporterSpec::parse(exporter).map_err(|error| Status::invalid_argument(sentence(&error)))?;
+        let spec = ExporterSpec::parse(exporter).map_err(|error| refused(sentence(&error)))?;
         planned.push(match spec {
             ExporterSpec::Image(image) => of_image(image),
             ExporterSpec::Archive(archive) => of_archive(number, archive),
@@ -177,8 +176,7 @@ pub async fn all(
     let mut results = BTreeMap::new();
     for (number, planned) in (0..).zip(planned) {
         let output = completed(planned, answer)?;
-        let exports =
-            export::plan_output(&output, &[]).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let exports = export::plan_output(&output, &[]).map_err(|error| refused(error.to_string()))?;
         let result = subject::with_metadata(result.clone(), &planned.metadata)?;
         let earlier = outcome.metadata.remove(DESCRIPTOR);
         let done = export::all(&running.job, &result, vec![exports], &mut outcome).await;
@@ -214,7 +212,7 @@ fn completed(planned: &Planned, answer: &Answer) -> Result<Output, Status> {
     for (key, value) in &answer.metadata {
         let value = String::from_utf8_lossy(value);
         let taken = annotation(&mut output.annotations, key, &value);
-        taken.map_err(|error| Status::invalid_argument(sentence(&error)))?;
+        taken.map_err(|error| refused(sentence(&error)))?;
     }
     Ok(output)
 }
@@ -254,13 +252,12 @@ pub(crate) struct PlatformEntry {
 
 /// What the answer says of its platforms (`exptypes.ParsePlatforms`); nothing if it says nothing.
 pub(crate) fn platforms(answer: &Answer) -> Result<Platforms, Status> {
-    let refuse = |text: String| Err(Status::invalid_argument(text));
+    let refuse = |text: String| Err(refused(text));
     let Some(text) = answer.metadata.get(PLATFORMS) else {
         return Ok(Platforms::default());
     };
-    let platforms: Option<Platforms> = serde_json::from_slice(text).map_err(|error| {
-        Status::invalid_argument(format!("failed to parse platforms passed to exporter: {error}"))
-    })?;
+    let platforms: Option<Platforms> = serde_json::from_slice(text)
+        .map_err(|error| refused(format!("failed to parse platforms passed to exporter: {error}")))?;
     let platforms = platforms.unwrap_or_default();
     if platforms.list.is_empty() {
         return refuse("invalid empty platforms index for exporter".to_owned());
@@ -299,15 +296,15 @@ pub async fn result(
         }
         Refs::Many(many) => {
             if platforms.list.is_empty() && !many.is_empty() {
-                return Err(Status::invalid_argument(
+                return Err(refused(
                     "unable to export multiple refs, missing platforms mapping",
                 ));
             }
             let mut wanted = Vec::with_capacity(platforms.list.len());
             for entry in platforms.list {
-                let found = many.get(&entry.id).ok_or_else(|| {
-                    Status::invalid_argument(format!("failed to find ref for ID {}", entry.id))
-                })?;
+                let found = many
+                    .get(&entry.id)
+                    .ok_or_else(|| refused(format!("failed to find ref for ID {}", entry.id)))?;
                 let suffix = format!("/{}", entry.id);
                 wanted.push((suffix, Some(entry.id), Some(entry.platform), found.clone()));
             }

@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::answer::{Answer, BuildRef, Refs};
 use crate::caps;
 use crate::core::Core;
-use crate::errors::llb_status;
+use crate::errors::{llb_status, refused};
 use crate::forwarder::Forwarder;
 use crate::running::Running;
 
@@ -84,7 +84,7 @@ async fn answer_now(
         });
     }
     if asked.definition.is_some() {
-        return Err(Status::invalid_argument(format!(
+        return Err(refused(format!(
             "invalid solve request: both a definition and frontend {} are given",
             asked.frontend
         )));
@@ -113,9 +113,9 @@ async fn answer_now(
                     .boxed()
                     .await
             }
-            None => Err(Status::invalid_argument("no source specified for gateway")),
+            None => Err(refused("no source specified for gateway")),
         },
-        other => Err(Status::not_found(format!("invalid frontend: {other}"))),
+        other => Err(refused(format!("invalid frontend: {other}"))),
     }?;
     for (_, found) in answer.all() {
         if let Some(found) = found {
@@ -128,7 +128,7 @@ async fn answer_now(
 
 /// A front end that the configuration forbids is one that there is not.
 fn switched_off(name: &str) -> Status {
-    Status::not_found(format!("invalid frontend: {name}"))
+    refused(format!("invalid frontend: {name}"))
 }
 
 /// Whether the configuration lets `source` be a front end; what is no image's name is judged later.
@@ -139,7 +139,7 @@ fn may_run(core: &Core, source: &str) -> bool {
 /// A definition as a file system.
 ///
 /// # Errors
-/// `invalid_argument`.
+/// A refusal.
 pub fn definition(
     running: &Running,
     definition: pb::Definition,

@@ -21,7 +21,7 @@ use rbuild_oci::{Digest, Platform, Reference};
 use tonic::Status;
 
 use crate::attestation_chain;
-use crate::errors::op_status;
+use crate::errors::{op_status, refused};
 use crate::running::Running;
 use crate::scope::Scope;
 
@@ -84,12 +84,11 @@ pub fn question(request: &ResolveSourceMetaRequest) -> Result<MetaQuestion, Stat
 /// An image as a source.
 ///
 /// # Errors
-/// `invalid_argument` for a name that is none.
+/// A refusal for a name that is none.
 pub fn image_source(reference: &str) -> Result<SourceOp, Status> {
     let parsed = Reference::parse(reference).map(Reference::or_latest);
-    let parsed = parsed.map_err(|error| {
-        Status::invalid_argument(format!("could not parse reference {reference}: {error}"))
-    })?;
+    let parsed =
+        parsed.map_err(|error| refused(format!("could not parse reference {reference}: {error}")))?;
     Ok(SourceOp {
         identifier: format!("{IMAGE}{parsed}"),
         attrs: BTreeMap::new(),

@@ -9,13 +9,15 @@ use rbuild_builder::source_policy::{Action, Condition, MatchKind, Rule, SourcePo
 use rbuild_llb::errors::sentence;
 use tonic::Status;
 
+use crate::errors::refused;
+
 /// Most rules of a build.
 const RULES_MAX: usize = 10_000;
 
 /// The policies of a build.
 ///
 /// # Errors
-/// `invalid_argument` for rules that mean nothing.
+/// A refusal for rules that mean nothing.
 pub fn read(policies: impl IntoIterator<Item = pb::Policy>) -> Result<SourcePolicies, Status> {
     let mut read = Vec::new();
     let mut count = 0;
@@ -23,21 +25,21 @@ pub fn read(policies: impl IntoIterator<Item = pb::Policy>) -> Result<SourcePoli
         count += policy.rules.len();
         if count > RULES_MAX {
             let text = format!("source policies of more than {RULES_MAX} rules");
-            return Err(Status::invalid_argument(text));
+            return Err(refused(text));
         }
         let rules = policy.rules.into_iter().map(rule);
         read.push(rules.collect::<Result<Vec<Rule>, Status>>()?);
     }
     SourcePolicies::new(read).map_err(|error| {
         let text = format!("error matching source policy: {}", sentence(&error));
-        Status::invalid_argument(text)
+        refused(text)
     })
 }
 
 fn rule(rule: pb::Rule) -> Result<Rule, Status> {
-    let refuse = |text: String| Status::invalid_argument(format!("source policy: {text}"));
+    let refuse = |text: String| refused(format!("source policy: {text}"));
     let selector = rule.selector;
-    let selector = selector.ok_or_else(|| Status::invalid_argument("invalid nil selector in policy"))?;
+    let selector = selector.ok_or_else(|| refused("invalid nil selector in policy"))?;
     let action = match pb::PolicyAction::try_from(rule.action) {
         Ok(pb::PolicyAction::Allow) => Action::Allow,
         Ok(pb::PolicyAction::Deny) => Action::Deny,

@@ -175,7 +175,7 @@ fn entitlements(core: &Core, asked: &[String]) -> Result<(Vec<Entitlement>, Devi
     };
     let granted = Entitlements::parse(asked, &supported).map_err(|error| match error {
         EntitlementError::NotGranted(_) => Status::unknown(error.to_string()),
-        _ => Status::invalid_argument(chain_text(&error)),
+        _ => errors::refused(chain_text(&error)),
     })?;
     let named = [
         (granted.network_host, Entitlement::NetworkHost),

@@ -223,6 +223,12 @@ pub fn gzipped(bytes: &[u8]) -> Vec<u8> {
     compress(bytes.to_vec(), "gz").expect("memory takes it")
 }
 
+/// `bytes` compressed as a name with this end says: `gz`, `bz2`, `xz` or `zst`.
+#[must_use]
+pub fn compressed(bytes: &[u8], end: &str) -> Vec<u8> {
+    compress(bytes.to_vec(), end).expect("memory takes it")
+}
+
 fn compress(tar: Vec<u8>, name: &str) -> Result<Vec<u8>> {
     let end = name.rsplit('.').next().unwrap_or(name);
     Ok(match end {

@@ -329,7 +329,7 @@ fn a_subdirectory_that_is_none_is_named() {
     for (rest, said) in [
         (
             "#main:a/none/x",
-            "invalid subdir a/none/x: failed to lstat \"a/none\": no such file or directory",
+            "invalid subdir a/none/x: failed to lstat \"a/none\": statat a/none: no such file or directory",
         ),
         (
             "#main:a/f",

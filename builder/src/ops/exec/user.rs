@@ -23,8 +23,8 @@ pub struct ProcessUser {
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
     /// The image has no user of that name.
-    #[error("no matching entries in passwd file")]
-    UnknownUser,
+    #[error("unable to find user {0}: no matching entries in passwd file")]
+    UnknownUser(String),
     /// The image has no group of that name.
     #[error("unable to find group {0}: no matching entries in group file")]
     UnknownGroup(String),
@@ -66,7 +66,11 @@ pub fn lookup(root: &RootFd, spec: &str) -> Result<ProcessUser, UserError> {
     let passwd = Passwd::read(root).or_else(|error| tolerant(error).map(|()| Passwd::default()))?;
     let entry = match principal {
         Principal::Id(uid) => passwd.by_uid(uid),
-        Principal::Name(name) => Some(passwd.by_name(name).ok_or(UserError::UnknownUser)?),
+        Principal::Name(name) => Some(
+            passwd
+                .by_name(name)
+                .ok_or_else(|| UserError::UnknownUser(name.to_owned()))?,
+        ),
     };
     let uid = match principal {
         Principal::Id(uid) => uid,

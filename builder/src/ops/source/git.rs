@@ -40,6 +40,9 @@ pub enum GitSourceError {
     /// The host is one that nothing is fetched from.
     #[error("{0}")]
     Host(#[from] Box<RegistryError>),
+    /// There is no agent for its ssh.
+    #[error("no SSH key {0:?} forwarded from the client")]
+    NoAgent(String),
     /// The agent that its ssh needs.
     #[error("no SSH key {id:?} forwarded from the client")]
     Agent {
@@ -67,10 +70,12 @@ pub enum GitSourceError {
     #[error("could not find default branch for repository: {0}")]
     NoDefaultBranch(String),
     /// The remote has no such ref.
-    #[error("repository does not contain ref {reference}")]
+    #[error("repository does not contain ref {reference}, output: {listed:?}")]
     NoRef {
         /// The ref.
         reference: String,
+        /// What the remote has of that name.
+        listed: String,
     },
     /// What a remote says is no commit.
     #[error("invalid commit sha {0:?}")]
@@ -102,7 +107,9 @@ pub enum GitSourceError {
         component: String,
     },
     /// A directory is not in the repository.
-    #[error("invalid subdir {subdir}: failed to lstat {component:?}: no such file or directory")]
+    #[error(
+        "invalid subdir {subdir}: failed to lstat {component:?}: statat {component}: no such file or directory"
+    )]
     NoSubdirectory {
         /// As asked for.
         subdir: String,
@@ -376,9 +383,12 @@ async fn listen(job: &Job, id: &str) -> Result<AgentSocket, GitSourceError> {
         mode: 0o600,
     };
     let socket = AgentSocket::listen(&job.client.agents(), id, &dir, owner).await;
-    socket.map_err(|source| GitSourceError::Agent {
-        id: id.to_owned(),
-        source,
+    socket.map_err(|source| match source {
+        SshError::NotFound(id) => GitSourceError::NoAgent(id),
+        source => GitSourceError::Agent {
+            id: id.to_owned(),
+            source,
+        },
     })
 }
 

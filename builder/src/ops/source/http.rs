@@ -27,7 +27,7 @@ use crate::value::{Chain, Value};
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// Not a URL that can be asked for, or a header that cannot be sent.
-    #[error("invalid http source {url}")]
+    #[error("{} {url:?}", if matches!(source, UrlError::NoHost) { "Get" } else { "parse" })]
     Request {
         /// The URL, without credentials.
         url: String,
@@ -59,10 +59,8 @@ pub enum HttpError {
     #[error("{0}")]
     Fetch(#[from] FetchError),
     /// It is another file than the one asked for.
-    #[error("digest mismatch for {url}: {found} (expected: {expected})")]
+    #[error("digest mismatch {found}: {expected}")]
     Mismatch {
-        /// The URL.
-        url: ShownUrl,
         /// Digest of what came.
         found: Digest,
         /// Digest asked for.
@@ -172,6 +170,6 @@ pub(super) async fn run(job: &Job, source: &SourceOp, cancel: &CancellationToken
         () = cancel.cancelled() => return Err(OpError::Canceled),
     };
     let landed = landed.ok_or(OpError::NoSuchInput(None))?;
-    wanted.check(&request, &landed)?;
+    wanted.check(&landed)?;
     commit(landed).await
 }

@@ -9,6 +9,7 @@ use rbuild_oci::{ImageConfig, Platform, Timestamp};
 use tonic::Status;
 
 use crate::answer::{BASE_CONFIG, CONFIG, EPOCH};
+use crate::errors::refused;
 
 /// Metadata of an answer, or of an exporter's attributes.
 pub(super) type Metadata = BTreeMap<String, Vec<u8>>;
@@ -78,7 +79,7 @@ fn said_epoch(metadata: &Metadata, suffix: &str) -> Result<Option<Timestamp>, St
         .parse()
         .ok()
         .and_then(|seconds| Timestamp::from_unix(seconds, 0));
-    let wrong = || Status::invalid_argument(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}"));
+    let wrong = || refused(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}"));
     time.map(Some).ok_or_else(wrong)
 }
 

@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use tonic::Status;
 
 use crate::answer::{BuildRef, CONFIG};
-use crate::errors::llb_status;
+use crate::errors::{llb_status, prefixed};
 use crate::read_ref;
 use crate::resources::Resources;
 use crate::running::Running;
@@ -135,7 +135,8 @@ async fn remote(
         return Ok(Some((given(|graph| remote.add_to(graph)), None)));
     };
     let source = given(|graph| remote.add_source_to(graph));
-    let tree = tree(running, scope, &source).await?;
+    let tree = tree(running, scope, &source).await;
+    let tree = tree.map_err(|error| prefixed(&error, "failed to read downloaded context"))?;
     remote.is_archive = blocking(move || is_archive(tree.root(), file)).await?;
     let name = (!remote.is_archive).then(|| file.to_owned());
     Ok(Some((given(|graph| remote.add_to(graph)), name)))

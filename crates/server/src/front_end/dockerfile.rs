@@ -268,7 +268,8 @@ impl Files {
         let (tree, definition) = match &contexts.dockerfile {
             Some(built) => {
                 load = contexts::reporter(running, built).unwrap_or(load);
-                let tree = contexts::tree(running, scope, built).await?;
+                let tree = contexts::tree(running, scope, built).await;
+                let tree = tree.map_err(|error| errors::prefixed(&error, "failed to read dockerfile"))?;
                 let target = built.target.as_ref();
                 (
                     tree,

@@ -20,7 +20,7 @@ use tonic::Status;
 use super::{Asked, GATEWAY, subrequest};
 use crate::answer::{Answer, BuildRef};
 use crate::core::Core;
-use crate::errors::{annotated, llb_status};
+use crate::errors::{annotated, llb_status, refused};
 use crate::forwarder::Forwarder;
 use crate::meta;
 use crate::running::Running;
@@ -91,7 +91,7 @@ async fn find(running: &Running, scope: &Scope, source: &str, asked: &Asked) -> 
         Some(("input", name)) => return given(running, asked, name),
         Some(_) => {
             let text = format!("unsupported context source for front end {source}");
-            return Err(Status::invalid_argument(text));
+            return Err(refused(text));
         }
     };
     let question = meta::Asked {
@@ -141,7 +141,7 @@ fn given(running: &Running, asked: &Asked, name: &str) -> Result<Image, Status> 
     let mut found = None;
     if let Some(text) = asked.attrs.get(&format!("input-metadata:{name}")) {
         let read = rbuild_llb::attrs::input_metadata(text);
-        let mut read = read.map_err(|error| Status::invalid_argument(chain_text(&error)))?;
+        let mut read = read.map_err(|error| refused(chain_text(&error)))?;
         found = read.remove(crate::answer::CONFIG);
     }
     Ok(Image {

@@ -9,7 +9,7 @@ use rbuild_llb::errors::{Code as LlbCode, Detail, sentence, status_details};
 use tonic::{Code, Status};
 
 use crate::answer::{Answer, Refs};
-use crate::errors::build_status;
+use crate::errors::{build_status, refused};
 use crate::running::Running;
 
 /// Answers the question `id`: metadata, and no file system.
@@ -46,7 +46,7 @@ pub(super) async fn answer(
 pub(super) fn attrs_status(error: &AttrError) -> Status {
     match error {
         AttrError::FrontendCap(name) => missing_cap(name),
-        other => Status::invalid_argument(sentence(other)),
+        other => refused(sentence(other)),
     }
 }
 

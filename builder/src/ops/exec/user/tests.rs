@@ -121,7 +121,7 @@ fn row15_digits_are_never_a_name_and_never_overflow_to_root() {
     // The last three have a line, but none with ids: they are nobody, and not user 0.
     for spec in ["0x0", "nobody", "1000 ", "bob\n", "ü", "big", "minus", "none"] {
         assert!(
-            matches!(image.lookup(spec), Err(UserError::UnknownUser)),
+            matches!(image.lookup(spec), Err(UserError::UnknownUser(_))),
             "{spec}: {:?}",
             image.lookup(spec)
         );
@@ -147,7 +147,7 @@ fn row15_files_that_lead_out_or_never_end() {
         assert!(
             matches!(
                 found,
-                Err(UserError::UnknownUser | UserError::UserDb(UserDbError::Read(_)))
+                Err(UserError::UnknownUser(_) | UserError::UserDb(UserDbError::Read(_)))
             ),
             "{what}: {found:?}"
         );

@@ -23,6 +23,9 @@ pub enum IdentifierError {
     /// A ref that git is not asked for.
     #[error("invalid git ref {0:?}")]
     Ref(String),
+    /// A ref that no repository can have; BuildKit asks for it and finds nothing.
+    #[error("repository does not contain ref {0}, output: \"\"")]
+    NoRef(String),
     /// A checksum that is none.
     #[error("invalid checksum {0} for Git URL, expected hex commit hash")]
     Checksum(String),
@@ -269,17 +272,18 @@ pub(super) fn is_commit(text: &str) -> bool {
 pub(super) fn check_ref(reference: &str) -> Result<(), IdentifierError> {
     let is_bad =
         |c: char| c.is_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\' | '\u{7f}');
-    if reference.starts_with('-')
-        || reference.contains("..")
-        || reference.contains("@{")
-        || reference.contains("/-")
-        || reference.len() > REF_BYTES_MAX
-        || reference.chars().any(is_bad)
-    {
-        let start: String = reference.chars().take(100).collect();
-        return Err(IdentifierError::Ref(start));
+    let start = || reference.chars().take(100).collect();
+    if reference.starts_with('-') || reference.contains("/-") {
+        return Err(IdentifierError::Ref(start()));
     }
-    Ok(())
+    let is_none = reference.contains("..")
+        || reference.contains("@{")
+        || reference.len() > REF_BYTES_MAX
+        || reference.chars().any(is_bad);
+    match is_none {
+        true => Err(IdentifierError::NoRef(start())),
+        false => Ok(()),
+    }
 }
 
 /// A path with `.` and `..` resolved, without a slash at its start; it never climbs.
@@ -392,7 +396,7 @@ mod tests {
             assert!(
                 matches!(
                     read(&format!("git://h/a#{reference}"), &[]),
-                    Err(IdentifierError::Ref(_))
+                    Err(IdentifierError::Ref(_) | IdentifierError::NoRef(_))
                 ),
                 "{reference:.40}"
             );

@@ -16,6 +16,9 @@ use crate::git::{Git, GitError};
 /// Lies in a repository that is in use. Found by the next user, it says that the last one was killed.
 const BUSY: &str = "rbuild-busy";
 
+/// Most of a remote's answer that is shown, in characters.
+const LISTED_CHARS_MAX: usize = 200;
+
 /// Asks what the ref of `id` is at `url`, its remote or what is taken for it.
 pub(super) fn resolve(git: &Git<'_>, id: &Identifier, url: &str) -> Result<Resolved, GitSourceError> {
     let name = if id.reference.is_empty() {
@@ -47,7 +50,11 @@ pub(super) fn resolve(git: &Git<'_>, id: &Identifier, url: &str) -> Result<Resol
             Some((tag, object, commit))
         });
     let Some((reference, object, commit)) = found else {
-        return Err(GitSourceError::NoRef { reference: name });
+        let listed = listed.chars().take(LISTED_CHARS_MAX).collect();
+        return Err(GitSourceError::NoRef {
+            reference: name,
+            listed,
+        });
     };
     for object in std::iter::once(&object).chain(&commit) {
         if !is_commit(object) {
@@ -289,6 +296,7 @@ fn fetch_into(
     if !has(git, &resolved.object) {
         return Err(GitSourceError::NoRef {
             reference: resolved.object.clone(),
+            listed: String::new(),
         });
     }
     check(git, id, resolved)

@@ -181,6 +181,12 @@ mod tests {
                 "https://h/u",
                 "download",
             ),
+            (
+                "",
+                Some("attachment; filename=\"a/.dockerignore\""),
+                "https://h/u",
+                ".dockerignore",
+            ),
             ("../../x", None, "https://h/u", "x"),
             ("..", None, "https://h/u", "download"),
             ("", None, "https://h/a/..", "download"),

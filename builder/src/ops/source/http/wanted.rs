@@ -152,10 +152,9 @@ impl Wanted {
         Ok(request)
     }
 
-    pub(super) fn check(&self, request: &UrlRequest, landed: &Landed) -> Result<(), HttpError> {
+    pub(super) fn check(&self, landed: &Landed) -> Result<(), HttpError> {
         match &self.checksum {
             Some(expected) if *expected != landed.digest => Err(HttpError::Mismatch {
-                url: request.shown(),
                 found: landed.digest.clone(),
                 expected: expected.clone(),
             }),
