@@ -77,10 +77,12 @@ pub enum OpError {
         source: WaitError,
     },
     /// The user of a step is not in the image.
-    #[error("process {command:?} did not complete successfully")]
+    #[error("process {command:?} did not complete successfully{}", source.whose(user))]
     User {
         /// Program and arguments, joined by spaces.
         command: String,
+        /// As written.
+        user: String,
         /// Why.
         #[source]
         source: exec::user::UserError,

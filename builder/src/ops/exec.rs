@@ -152,6 +152,7 @@ pub(crate) fn process(
 ) -> Result<Process, OpError> {
     let user = user::lookup(view, &meta.user).map_err(|source| OpError::User {
         command: meta.args.join(" "),
+        user: meta.user.clone(),
         source,
     })?;
     let mut process = Process::new(meta.args.iter().map(OsString::from).collect());

@@ -33,6 +33,16 @@ pub enum UserError {
     UserDb(#[from] UserDbError),
 }
 
+impl UserError {
+    /// Whom it is about, as written, in front of a cause that does not name him.
+    pub(crate) fn whose(&self, user: &str) -> String {
+        match self {
+            Self::UserDb(_) => format!(": unable to find user {user}"),
+            Self::UnknownUser(_) | Self::UnknownGroup(_) => String::new(),
+        }
+    }
+}
+
 /// Who `spec` is in the image seen through `root`. Nothing is user 0.
 ///
 /// # Errors
