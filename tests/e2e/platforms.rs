@@ -108,17 +108,28 @@ fn annotations_are_where_they_were_asked_for() {
         );
     }
     // What would be on nothing is refused, and nothing is written.
-    for (flags, said) in [
-        (["--annotation=index:a=b", &to], "index annotations not supported"),
+    for (platform, annotation, said) in [
+        ("linux/amd64", "index:a=b", "index annotations not supported"),
         (
-            ["--annotation=manifest[linux/s390x]:a=b", &to],
+            "linux/amd64,linux/arm64",
+            "manifest[linux/s390x]:a=b",
             "no platform linux/s390x",
         ),
-        (
-            ["--annotation=manifest[what is this]:a=b", &to],
-            "invalid platform",
-        ),
+        ("linux/amd64", "manifest[what is this]:a=b", "invalid platform"),
     ] {
-        fixture.build().args(flags).fails().says(said);
+        let build = fixture.build().arg(format!("--platform={platform}"));
+        build
+            .args([&format!("--annotation={annotation}"), &to])
+            .fails()
+            .says(said);
     }
+    // Of one image BuildKit looks for none by its platform, and what is of another is put on nothing.
+    fixture
+        .build()
+        .args(["--annotation=manifest[linux/s390x]:a=b", &to])
+        .ok();
+    let only = &document(&archive, "index.json")["manifests"][0];
+    let manifest = document(&archive, &blob(&only["digest"]));
+    assert!(manifest["annotations"].get("a").is_none(), "{manifest}");
+    assert!(manifest["config"].is_object(), "{manifest}");
 }

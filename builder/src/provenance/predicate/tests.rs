@@ -128,6 +128,12 @@ fn who_built_where_and_whether_it_can_be_repeated_is_told_as_it_was_asked() {
         json!({"id": "https://ci.example.invalid/7"})
     );
     assert_eq!(found["runDetails"]["metadata"]["buildkit_reproducible"], true);
+    said.invocation.custom.insert("ci".to_owned(), json!({"job": 7}));
+    let found = said.to_json();
+    assert_eq!(
+        found["buildDefinition"]["internalParameters"]["ci"],
+        json!({"job": 7})
+    );
     let proxied = Capture {
         proxy_network: true,
         ..capture()
