@@ -1,6 +1,7 @@
 //! Compose files: the `build` section of each service is a target (`bake/compose.go` of buildx). Several files are merged as
-//! compose merges them. `include`, and `extends` of other files, are refused.
+//! compose merges them.
 
+mod files;
 mod service;
 mod variables;
 mod yaml;
@@ -12,10 +13,8 @@ use crate::entries::{Attest, Cache, Entry, EntryError, Output, Secret, Ssh, read
 use crate::error::BakeError;
 use crate::target::Target;
 use crate::world::{Group, Surroundings};
+use files::Files;
 use yaml::Node;
-
-/// Most services that extend each other.
-const EXTENDS_MAX: usize = 50;
 
 /// Whether a text without a telling name is a compose file.
 pub(crate) fn is_one(text: &str) -> bool {
@@ -41,18 +40,8 @@ pub(crate) fn read(files: &[(&str, &str)], surroundings: &Surroundings<'_>) -> R
     let own = |name: &str| (surroundings.variable)(name);
     let dotenv = variables::dotenv(&surroundings.dotenv, &own).map_err(|message| told(".env", message))?;
     let variable = |name: &str| own(name).or_else(|| dotenv.get(name).cloned());
-    let mut project = Node::Null;
-    for (filename, text) in files {
-        let mut node = yaml::parse(text).map_err(|message| told(filename, message))?;
-        interpolate(&mut node, &variable).map_err(|message| told(filename, message))?;
-        if node.field("include").is_some() {
-            return Err(told(
-                filename,
-                "include is not supported: name the files with -f".to_owned(),
-            ));
-        }
-        project = merged(project, node, "");
-    }
+    let loaded = Files::new(surroundings.file).model(files, &variable);
+    let project = loaded.map_err(|(filename, message)| told(&filename, message))?;
     let Some(services) = project.field("services").and_then(Node::mapping) else {
         return Err(told(first, "empty compose file".to_owned()));
     };
@@ -61,13 +50,8 @@ pub(crate) fn read(files: &[(&str, &str)], surroundings: &Surroundings<'_>) -> R
         is_null: true,
         ..Group::default()
     };
-    let services = services
-        .iter()
-        .map(|(name, service)| Ok((name.clone(), extended(services, service, 0)?)))
-        .collect::<Result<BTreeMap<_, _>, _>>()
-        .map_err(|message| told(first, message))?;
-    for (name, service) in &services {
-        service::check(name, service, &services).map_err(|message| told(first, message))?;
+    for (name, service) in services {
+        service::check(name, service, services).map_err(|message| told(first, message))?;
         let environment = service::environment(service, surroundings.file, &variable)
             .map_err(|message| told(first, message))?;
         let Some(build) = service.field("build") else {
@@ -142,35 +126,6 @@ fn merged(base: Node, over: Node, key: &str) -> Node {
         }
         (_, over) => over,
     }
-}
-
-/// A service with what it extends.
-fn extended(services: &BTreeMap<String, Node>, service: &Node, depth: usize) -> Result<Node, String> {
-    let Some(extends) = service.field("extends") else {
-        return Ok(service.clone());
-    };
-    if extends.field("file").is_some() {
-        return Err("extends of another file is not supported: name the files with -f".to_owned());
-    }
-    let name = match extends {
-        Node::Scalar(name) => name,
-        other => match other.field("service") {
-            Some(Node::Scalar(name)) => name,
-            _ => return Err("extends names no service".to_owned()),
-        },
-    };
-    let base = services
-        .get(name)
-        .ok_or_else(|| format!("service {name:?} not found to extend"))?;
-    if depth >= EXTENDS_MAX {
-        return Err(format!("service {name:?} extends itself"));
-    }
-    let base = extended(services, base, depth + 1)?;
-    let mut own = service.clone();
-    if let Node::Mapping(fields) = &mut own {
-        fields.remove("extends");
-    }
-    Ok(merged(base, own, ""))
 }
 
 fn text(node: &Node) -> Result<String, String> {

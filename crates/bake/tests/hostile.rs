@@ -292,3 +292,109 @@ fn a_block_in_one_line_has_one_argument() {
         chosen("a.hcl", text).expect("a block");
     }
 }
+
+/// What the first of `files` comes to, `--print` of the targets.
+fn with_files(files: &[(&str, String)]) -> Result<String, String> {
+    let asked = std::cell::Cell::new(0);
+    let file = |name: &str| {
+        asked.set(asked.get() + 1);
+        assert!(asked.get() < 2000, "files are asked for without end");
+        let found = files.iter().find(|(known, _)| *known == name);
+        let found = found.map(|(_, text)| text.clone());
+        found.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    };
+    let surroundings = Surroundings {
+        variable: &|_| None,
+        dotenv: String::new(),
+        file: &file,
+        builtins: BTreeMap::new(),
+        now: 0,
+        home: String::new(),
+    };
+    let main = File {
+        name: files[0].0.to_owned(),
+        bytes: files[0].1.as_bytes().to_vec(),
+    };
+    let definition = read(&[main], &surroundings).map_err(|error| error.to_string())?;
+    let chosen = definition.choose(&["default".to_owned()], &[], &|_| None);
+    Ok(chosen.map_err(|error| error.to_string())?.to_json().to_text())
+}
+
+#[test]
+fn files_that_name_each_other_end() {
+    let refused = |files: &[(&str, String)], why: &str| {
+        let error = with_files(files).expect_err("it is refused");
+        assert!(error.contains(why), "{error}");
+    };
+    let service = "services: {a: {build: .}}\n";
+    let include = |name: &str| format!("include: [{name}]\n{service}");
+    let names = ["compose.yml", "b.yml", "c.yml"];
+    refused(
+        &[(names[0], include(names[0]))],
+        "include cycle detected:\ncompose.yml\n include compose.yml",
+    );
+    refused(
+        &[
+            (names[0], include("./b.yml")),
+            (names[1], include("c.yml")),
+            (names[2], include("x/../b.yml")),
+        ],
+        "include cycle detected",
+    );
+    // Without a cycle, each file twice: 2^20 of them.
+    let mut files = vec![("compose.yml", include("f0.yml"))];
+    let doubled: Vec<(String, String)> = (0..20)
+        .map(|at| {
+            (
+                format!("f{at}.yml"),
+                include(&format!("f{0}.yml, f{0}.yml", at + 1)),
+            )
+        })
+        .collect();
+    files.extend(doubled.iter().map(|(name, text)| (name.as_str(), text.clone())));
+    files.push(("f20.yml", service.to_owned()));
+    refused(&files, "more than 200 files are named");
+    // The twin: a few of them.
+    with_files(&files[18..]).expect("three that are named twice");
+
+    let extends =
+        |file: &str| format!("services: {{a: {{build: ., extends: {{file: {file}, service: a}}}}}}\n");
+    refused(
+        &[(names[0], extends("b.yml")), (names[1], extends("compose.yml"))],
+        "extends itself",
+    );
+    with_files(&[(names[0], extends("b.yml")), (names[1], service.to_owned())]).expect("one");
+    refused(&[(names[0], include("../none.yml"))], "../none.yml: ");
+    refused(
+        &[
+            (names[0], extends("b.yml")),
+            (names[1], "services: {b: {build: .}}\n".to_owned()),
+        ],
+        "service \"a\" not found in b.yml",
+    );
+    refused(
+        &[(
+            names[0],
+            "include: {path: b.yml}\nservices: {a: {build: .}}\n".to_owned(),
+        )],
+        "`include` must be a list",
+    );
+}
+
+/// buildx says the outer directory twice there, and finds nothing.
+#[test]
+fn what_an_included_file_includes_is_below_its_own_directory() {
+    let text = with_files(&[
+        (
+            "compose.yml",
+            "include: [a/compose.yml]\nservices: {x: {image: y}}\n".to_owned(),
+        ),
+        (
+            "a/compose.yml",
+            "include: [b/compose.yml]\nservices: {one: {build: c}}\n".to_owned(),
+        ),
+        ("a/b/compose.yml", "services: {two: {build: ../c}}\n".to_owned()),
+    ])
+    .expect("two targets");
+    assert_eq!(text.matches("\"context\": \"a/c\"").count(), 2, "{text}");
+}

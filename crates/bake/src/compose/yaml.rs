@@ -37,6 +37,17 @@ impl Node {
         self.mapping()?.get(name).filter(|node| **node != Self::Null)
     }
 
+    pub(super) const fn mapping_mut(&mut self) -> Option<&mut BTreeMap<String, Self>> {
+        match self {
+            Self::Mapping(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
+    pub(super) fn field_mut(&mut self, name: &str) -> Option<&mut Self> {
+        self.mapping_mut()?.get_mut(name)
+    }
+
     fn count(&self) -> usize {
         1 + match self {
             Self::Null | Self::Scalar(_) => 0,
