@@ -9,6 +9,10 @@ use rbuild_graph::{Graph, SourceLocation, SourceRange, SourceText, VertexDigest}
 pub use rbuild_registry::chain_text;
 use rbuild_store::{DiskError, IndexError, StoreError};
 
+mod class;
+
+pub use class::class_of;
+
 use crate::build::AttestError;
 use crate::cache_transfer::export::CacheExportError;
 use crate::cache_transfer::import::CacheImportError;

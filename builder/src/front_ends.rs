@@ -14,6 +14,7 @@ use rbuild_frontend::RemoteContext;
 use rbuild_frontend::subrequest::Subrequest;
 use rbuild_graph::{LinuxResources, NetMode};
 use rbuild_oci::Reference;
+use rbuild_registry::ErrorClass;
 use rbuild_store::Lease;
 use rbuild_sys::RootFd;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +89,8 @@ pub struct FrontEndFailed {
     pub place: Option<Place>,
     /// It does not know what it was asked.
     pub is_unsupported: bool,
+    /// What kind of trouble a server made for it, or for who wanted to have it.
+    pub class: Option<ErrorClass>,
 }
 
 /// Runs front ends that are images.

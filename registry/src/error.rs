@@ -407,6 +407,7 @@ impl RegistryError {
             | Self::Offline { .. } => ErrorClass::Network,
             Self::Unauthorized { .. } | Self::Token { .. } | Self::Challenge { .. } => ErrorClass::Auth,
             Self::NotFound(_) | Self::NoPlatform { .. } => ErrorClass::NotFound,
+            Self::Refused(refusal) if matches!(refusal.status.as_u16(), 401 | 403) => ErrorClass::Auth,
             Self::Refused(_) | Self::TokenContent { .. } => ErrorClass::Server,
             Self::Redirect { .. }
             | Self::Address { .. }

@@ -4,7 +4,7 @@ use rbuild_testkit::machine;
 use rbuild_testkit::peer::DockerRegistry;
 use rbuild_testkit::registry::{Fault, RegistryAuth, TestRegistry};
 
-use crate::e2e::fixture::Fixture;
+use crate::e2e::fixture::{Fixture, busybox_argument};
 
 fn code(fixture: &Fixture, args: &[&str]) -> Option<i32> {
     let ran = fixture.rbuild(args).run();
@@ -129,4 +129,117 @@ fn offline_names_what_would_have_been_asked_for_and_asks_nobody() {
     fixture.context.dockerfile("FROM here\nRUN true\n");
     fixture.build().arg("--offline").ok();
     fixture.rbuild(["--offline", "run", "--rm", "here", "true"]).ok();
+}
+
+/// What asks a server for something, of which `HOST` is one; `DIR` is a context.
+const ASKED: [(&str, &str); 27] = [
+    ("FROM HOST/a:1", "build DIR"),
+    ("FROM scratch\nCOPY --from=HOST/a:1 / /", "build DIR"),
+    (
+        "FROM busybox\nRUN --mount=from=HOST/a:1,target=/t true",
+        "build DIR",
+    ),
+    ("# syntax=HOST/a:1\nFROM scratch", "build DIR"),
+    (LAYER, "build --build-arg=BUILDKIT_SYNTAX=HOST/a:1 DIR"),
+    ("FROM scratch\nADD http://HOST/file /", "build DIR"),
+    (
+        "FROM scratch\nCOPY --from=n / /",
+        "build --build-context=n=docker-image://HOST/a:1 DIR",
+    ),
+    (
+        "FROM scratch\nCOPY --from=n / /",
+        "build --build-context=n=http://HOST/n.tar DIR",
+    ),
+    (LAYER, "build http://HOST/c.tar"),
+    (LAYER, "build -f http://HOST/Dockerfile DIR"),
+    (LAYER, "build --check -f http://HOST/Dockerfile DIR"),
+    ("FROM HOST/a:1", "build --call=outline DIR"),
+    (LAYER, "build --cache-to=type=registry,ref=HOST/c:1,mode=max DIR"),
+    (
+        LAYER,
+        "build --cache-to=type=s3,bucket=b,region=r,endpoint_url=http://HOST,access_key_id=a,secret_access_key=b,use_path_style=true DIR",
+    ),
+    (LAYER, "build --push -t HOST/p:1 DIR"),
+    (LAYER, "build -o type=registry,name=HOST/p:1 DIR"),
+    (LAYER, "build --sbom=generator=HOST/a:1 DIR"),
+    (
+        LAYER,
+        "build --cache-to=type=azblob,account_url=http://HOST/,account_name=a,secret_access_key=YQ== DIR",
+    ),
+    (
+        LAYER,
+        "bake --allow=fs.read=DIR --set *.output=type=registry,name=HOST/p:1 -f DIR/bake.hcl",
+    ),
+    (LAYER, "pull HOST/a:1"),
+    (LAYER, "push HOST/here:1"),
+    (LAYER, "login -u me -p word HOST"),
+    (LAYER, "imagetools inspect HOST/a:1"),
+    (LAYER, "imagetools create -t HOST/b:1 HOST/a:1"),
+    (LAYER, "manifest inspect HOST/a:1"),
+    (LAYER, "run --rm HOST/a:1"),
+    (LAYER, "create HOST/a:1"),
+];
+const LAYER: &str = "FROM scratch\nCOPY a /a";
+
+/// Asks in every way a server that answers `status` to everything, or that is not there: the code is the trouble's, however
+/// often the failure was wrapped.
+#[track_caller]
+fn asked(status: Option<u16>, expected: i32) {
+    let registry = TestRegistry::start();
+    let host = match status {
+        None => format!("127.0.0.1:{}", machine::free_port().unwrap()),
+        Some(status) => {
+            registry.fault(Fault::status("", "/", status, ("x", "y"), "no"));
+            registry.host()
+        }
+    };
+    let fixture = Fixture::new(LAYER);
+    fixture.context.file("a", "a\n");
+    fixture.build().args(["-t", &format!("{host}/here:1")]).ok();
+    let dir = fixture.context.dir().display().to_string();
+    fixture.context.file(
+        "bake.hcl",
+        format!("target default {{\n context = \"{dir}\"\n}}\n"),
+    );
+    let mut wrong = Vec::new();
+    for (dockerfile, line) in ASKED {
+        fixture.context.dockerfile(&dockerfile.replace("HOST", &host));
+        let words = line
+            .split(' ')
+            .map(|word| word.replace("HOST", &host).replace("DIR", &dir));
+        let ran = fixture
+            .rbuild(words)
+            .args(
+                dockerfile
+                    .contains("busybox")
+                    .then(|| busybox_argument("busybox")),
+            )
+            .run();
+        let code = ran.status.code();
+        if code != Some(expected) {
+            wrong.push(format!("{line} ({dockerfile:?}): {code:?}\n{}", ran.stderr));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_way_to_ask_a_server_that_is_not_there_ends_with_the_same_code() {
+    asked(None, 3);
+}
+
+#[test]
+fn every_way_to_ask_without_a_right_ends_with_the_same_code() {
+    asked(Some(401), 4);
+    asked(Some(403), 4);
+}
+
+#[test]
+fn every_way_to_ask_for_what_is_not_there_ends_with_the_same_code() {
+    asked(Some(404), 7);
+}
+
+#[test]
+fn every_way_to_ask_a_server_that_fails_ends_with_the_same_code() {
+    asked(Some(501), 5);
 }

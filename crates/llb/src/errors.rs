@@ -16,6 +16,9 @@ use crate::{op_json, wire};
 /// `moby.buildkit.v1.sourcepolicy.PolicyAction.DENY`.
 const POLICY_DENY: i32 = 1;
 
+/// Type address of [`Detail::Reason`].
+const REASON_TYPE: &str = "rbuild/errors.Reason+json";
+
 /// Codes of gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
@@ -81,6 +84,9 @@ pub enum Detail {
     Denied(Vec<String>),
     /// Provenance should name all that a build was made of, and these are not known.
     ProvenanceMaterialsIncomplete(Vec<IncompleteMaterial>),
+    /// What kind of trouble it is, for our own command line: BuildKit has no word for it, and its clients pass over what they do
+    /// not know.
+    Reason(String),
     /// Where the error was made into an answer. Clients print it when they are asked for all they know.
     Stack {
         /// Of the program.
@@ -181,6 +187,12 @@ impl Detail {
                 let stack = json!({ "frames": [frame], "version": version, "pid": std::process::id() });
                 ("stack.Stack", stack)
             }
+            Self::Reason(reason) => {
+                return Any {
+                    type_url: REASON_TYPE.to_owned(),
+                    value: json!({ "reason": reason }).to_string().into_bytes(),
+                };
+            }
             Self::Exit(code) => ("gatewayapi.ExitMessage", json!({ "Code": code })),
         };
         Any {
@@ -188,6 +200,18 @@ impl Detail {
             value: value.to_string().into_bytes(),
         }
     }
+}
+
+/// The [`Detail::Reason`] of the bytes of `grpc-status-details-bin`.
+#[must_use]
+pub fn reason(details: &[u8]) -> Option<String> {
+    let told = Status::decode(details).ok()?;
+    let detail = told
+        .details
+        .iter()
+        .find(|detail| detail.type_url == REASON_TYPE)?;
+    let json: Value = serde_json::from_slice(&detail.value).ok()?;
+    Some(json.get("reason")?.as_str()?.to_owned())
 }
 
 fn incomplete(material: &IncompleteMaterial) -> Value {

@@ -20,7 +20,7 @@ use rbuild_oci::{Platform, go_json};
 use tonic::Status;
 
 use crate::answer::{Answer, Attested, BuildRef};
-use crate::errors::{annotated, build_status, refused};
+use crate::errors::{annotated, build_status, refused, unknown_status};
 use crate::history::Attestation as HistoryAttestation;
 use crate::producers::Producers;
 use crate::running::Running;
@@ -250,7 +250,7 @@ pub async fn find_scanner(
 ) -> Result<Scanner, Status> {
     let parameters = sbom.parameters.clone();
     let scanner = Scanner::find(resolver, &sbom.generator, mode, parameters).await;
-    scanner.map_err(|error| Status::unknown(sentence(&error)))
+    scanner.map_err(|error| unknown_status(&error))
 }
 
 fn scan_step(scanner: &Scanner, scanned: &Scanned<'_>) -> Result<BuildRef, Status> {

@@ -4,11 +4,12 @@ use base64::Engine as _;
 use bollard_buildkit_proto::google::rpc;
 use prost::Message as _;
 use rbuild_builder::entry_point;
-use rbuild_builder::error::{BuildError, Place, chain_text};
+use rbuild_builder::error::{BuildError, Place, chain_text, class_of};
 use rbuild_builder::ops::OpError;
 use rbuild_builder::source_policy::PolicyError;
 use rbuild_graph::{SourceLocation, SourceRange, SourceText};
-use rbuild_llb::errors::{Detail, status_details};
+use rbuild_llb::errors::{self as llb_errors, Detail, status_details};
+use rbuild_registry::ErrorClass;
 use serde::Deserialize;
 use tonic::{Code, Status};
 
@@ -28,6 +29,9 @@ pub fn build_status(error: &BuildError) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         place: std::panic::Location::caller(),
     }];
+    if let Some(class) = class_of(error) {
+        details.push(Detail::Reason(reason_of(class).to_owned()));
+    }
     if let BuildError::Step {
         vertex: Some(vertex), ..
     } = error
@@ -53,6 +57,39 @@ pub fn build_status(error: &BuildError) -> Status {
     }
     let bytes = status_details(rbuild_llb::errors::Code::Unknown, message, &details);
     Status::with_details(Code::Unknown, message.to_owned(), bytes.into())
+}
+
+/// A failure in its own words, with the kind of trouble that it is.
+#[must_use]
+pub fn unknown_status(error: &(dyn std::error::Error + 'static)) -> Status {
+    let status = Status::unknown(llb_errors::sentence(error));
+    match class_of(error) {
+        Some(class) => annotated(&status, &[Detail::Reason(reason_of(class).to_owned())]),
+        None => status,
+    }
+}
+
+/// Kinds of trouble with servers, in the words of details.
+const REASONS: [(ErrorClass, &str); 6] = [
+    (ErrorClass::Network, "NETWORK"),
+    (ErrorClass::Auth, "AUTHORIZATION"),
+    (ErrorClass::NotFound, "NOT_FOUND"),
+    (ErrorClass::Server, "SERVER"),
+    (ErrorClass::Content, "CONTENT"),
+    (ErrorClass::Local, "LOCAL"),
+];
+
+fn reason_of(class: ErrorClass) -> &'static str {
+    let found = REASONS.iter().find(|(known, _)| *known == class);
+    found.map_or("", |(_, reason)| reason)
+}
+
+/// The kind of trouble that a failure of ours tells, also one that a front end passed on.
+#[must_use]
+pub fn class(status: &Status) -> Option<ErrorClass> {
+    let reason = llb_errors::reason(status.details())?;
+    let found = REASONS.iter().find(|(_, known)| *known == reason);
+    found.map(|(class, _)| *class)
 }
 
 /// A text and the places in it. Of a Dockerfile it is known where it comes from.

@@ -113,6 +113,7 @@ impl FrontEnds for LocalDefinition {
             text: "a definition answers no questions".to_owned(),
             place: None,
             is_unsupported: true,
+            class: None,
         };
         Box::pin(std::future::ready(Err(unsupported)))
     }
@@ -123,6 +124,7 @@ fn failed(status: Status) -> FrontEndFailed {
         text: status.message().to_owned(),
         place: errors::place(&status),
         is_unsupported: errors::is_unsupported_question(&status),
+        class: errors::class(&status),
     }
 }
 
