@@ -51,22 +51,25 @@ fn a_misspelt_instruction_flag_or_stage_gets_a_suggestion_line_and_excerpt() {
     fails(
         "FROM busybox\n\nCPOY a b\n",
         &[],
-        &["Dockerfile:3", "CPOY", "COPY"],
+        &["Dockerfile:3", "unknown instruction: CPOY (did you mean COPY?)"],
     );
     fails(
         "FROM busybox\nCOPY --form=x a b\n",
         &[],
-        &["Dockerfile:2", "--form", "from"],
+        &["Dockerfile:2", "unknown flag: --form (did you mean from?)"],
     );
     fails(
         "FROM busybox AS builder\nFROM busybox\nCOPY --from=bulider /a /b\n",
         &[],
-        &["Dockerfile:3", "bulider", "builder"],
+        &["Dockerfile:3", "bulider", "(did you mean builder?)"],
     );
     fails(
         "FROM busybox\nRUN --mount=type=cahce,target=/c true\n",
         &[],
-        &["Dockerfile:2", "cahce", "cache"],
+        &[
+            "Dockerfile:2",
+            "unsupported mount type \"cahce\" (did you mean cache?)",
+        ],
     );
 }
 
@@ -75,9 +78,12 @@ fn a_missing_source_says_what_was_looked_for_where_and_what_is_near() {
     let ran = fails(
         "FROM busybox\nCOPY src/mian.c /\n",
         &[("src/main.c", ""), ("other", "")],
-        &["Dockerfile:2", "src/mian.c", "src/main.c"],
+        &[
+            "Dockerfile:2",
+            "\"/src/mian.c\": not found, did you mean \"/src/main.c\"?",
+        ],
     );
-    assert!(ran.stderr.contains("context"), "which root?\n{ran}");
+    ran.says("hint: looked for \"/src/mian.c\" in the build context");
 }
 
 #[test]
@@ -85,7 +91,11 @@ fn a_source_that_an_ignore_rule_removed_names_the_rule() {
     fails(
         "FROM busybox\nCOPY build/app /app\n",
         &[("build/app", ""), (".dockerignore", "*.log\nbuild\n")],
-        &["Dockerfile:2", "build/app", ".dockerignore", "build"],
+        &[
+            "Dockerfile:2",
+            "\"/build/app\": not found (left out by \"build\" in .dockerignore, line 2)",
+            "hint: .dockerignore leaves it out in line 2: build",
+        ],
     );
 }
 
@@ -94,7 +104,12 @@ fn a_failing_step_shows_its_output_exit_code_and_line() {
     let ran = fails(
         "FROM busybox\nRUN echo the reason >&2; \\\n    exit 42\n",
         &[],
-        &["Dockerfile:2", "the reason", "42", ">>>"],
+        &[
+            "Dockerfile:2",
+            "the reason",
+            "did not complete successfully: exit code: 42",
+            ">>>",
+        ],
     );
     assert!(ran.stderr.lines().count() < 60, "too long to read\n{ran}");
 }
@@ -104,19 +119,25 @@ fn a_step_killed_by_a_signal_says_so() {
     fails(
         "FROM busybox\nRUN sh -c 'kill -9 $$'; exit $?\n",
         &[],
-        &["Dockerfile:2", "137"],
+        &["Dockerfile:2", "exit code: 137"],
     );
 }
 
 #[test]
 fn a_program_that_is_not_there_or_has_no_shell_says_so() {
-    let fixture = Fixture::new("FROM noshell\nUSER root\nRUN echo hello\n");
-    let ran = fixture
-        .rbuild(["build", "--progress=plain"])
-        .arg(crate::e2e::fixture::busybox_argument("noshell"))
-        .arg(fixture.context.dir())
-        .fails();
-    assert!(ran.stderr.contains("/bin/sh"), "{ran}");
+    for (dockerfile, told) in [
+        ("FROM scratch\nRUN echo hello\n", "run \"/bin/sh\": No such file"),
+        (
+            "FROM busybox\nRUN [\"/bin/nothing\", \"x\"]\n",
+            "run \"/bin/nothing\": No such file",
+        ),
+    ] {
+        fails(
+            dockerfile,
+            &[],
+            &["Dockerfile:2", "did not complete successfully", told],
+        );
+    }
 }
 
 #[test]
@@ -127,13 +148,20 @@ fn a_directory_or_a_pipe_as_dockerfile_is_refused_and_does_not_hang() {
         .build()
         .arg("-f")
         .arg(fixture.context.dir().join("dir"))
-        .fails();
+        .fails()
+        .says("dir\" is not a regular file");
+    // Who names a pipe writes it; nobody writes this one.
+    let path = fixture.context.dir().join("Dockerfile");
+    std::fs::remove_file(&path).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+    let ran = fixture.build().fails().says("is not a regular file");
+    assert!(ran.elapsed < std::time::Duration::from_secs(20), "{ran}");
 }
 
 #[test]
 fn a_huge_dockerfile_is_refused() {
     let fixture = Fixture::new(&format!("FROM scratch\n{}", "# comment\n".repeat(2 << 20)));
-    let ran = fixture.build().fails();
+    let ran = fixture.build().fails().says("is larger than 16777216 bytes");
     assert!(ran.elapsed < std::time::Duration::from_secs(20), "{ran}");
 }
 
@@ -145,18 +173,22 @@ fn an_unknown_flag_or_subcommand_is_a_usage_error() {
         .arg("--no-such-flag")
         .fails()
         .says("--no-such-flag");
-    fixture.rbuild(["biuld", "."]).fails().says("build");
+    fixture
+        .rbuild(["biuld", "."])
+        .fails()
+        .says("unrecognized subcommand 'biuld'");
 }
 
 #[test]
 fn contradictions_of_the_command_line_are_told() {
     let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
     fixture
-        .build()
+        .build_of()
         .args(["-f", "-"])
         .arg("-")
         .stdin("FROM scratch\n")
-        .fails();
+        .fails()
+        .says("can't use stdin for both build context and dockerfile");
     fixture
         .build()
         .args(["-o", "type=nonsense"])
@@ -165,7 +197,8 @@ fn contradictions_of_the_command_line_are_told() {
     fixture
         .build()
         .args(["--platform", "not/a/platform/at/all"])
-        .fails();
+        .fails()
+        .says("invalid platform \"not/a/platform/at/all\"");
     fixture
         .build()
         .args(["--secret", "id=x,nonsense=y"])
@@ -175,8 +208,12 @@ fn contradictions_of_the_command_line_are_told() {
         .build()
         .args(["-t", "UPPER/Case:1"])
         .fails()
-        .says("UPPER/Case");
-    fixture.build().arg("--push").fails();
+        .says("invalid tag \"UPPER/Case:1\"");
+    fixture
+        .build()
+        .arg("--push")
+        .fails()
+        .says("tag is needed when pushing to registry");
 }
 
 #[test]
@@ -185,9 +222,8 @@ fn invalid_bytes_in_a_dockerfile_do_not_crash_it() {
     fixture
         .context
         .file("Dockerfile", b"FROM scratch\nLABEL a=\xff\xfe\n\0\n");
-    let ran = fixture.build().run();
-    assert!(!ran.stderr.contains("panicked"), "{ran}");
-    assert!(ran.status.code().is_some(), "{ran}");
+    let ran = fixture.build().fails().says("unknown instruction: \\x00");
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
 }
 
 #[test]
@@ -227,16 +263,25 @@ fn a_value_that_does_not_exist_gets_the_nearest_one_that_does() {
 fn a_name_that_is_no_reference_is_told_by_every_command() {
     let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
     fixture.build().args(["-t", "a"]).ok();
-    for args in [
-        &["tag", "a", "UPPER:1"][..],
-        &["push", "a b"],
-        &["pull", "x:"],
-        &["run", "http://x/y"],
-        &["imagetools", "inspect", "a//b"],
-        &["imagetools", "create", "-t", "UPPER", "a"],
-        &["manifest", "create", "UPPER", "a"],
+    for (args, told) in [
+        (&["tag", "a", "UPPER:1"][..], "(library/UPPER) must be lowercase"),
+        (&["push", "a b"], "\"library/a b\" is not a repository name"),
+        (&["pull", "x:"], "\"\" is not a tag"),
+        (&["run", "http://x/y"], "\"http:\" is not a registry host"),
+        (
+            &["imagetools", "inspect", "a//b"],
+            "\"a//b\" is not a repository name",
+        ),
+        (
+            &["imagetools", "create", "-t", "UPPER", "a"],
+            "(library/UPPER) must be lowercase",
+        ),
+        (
+            &["manifest", "create", "UPPER", "a"],
+            "(library/UPPER) must be lowercase",
+        ),
     ] {
-        fixture.rbuild(args).fails();
+        fixture.rbuild(args).fails().says(told);
     }
     let names = fixture.rbuild(["images", "-q", "--no-trunc"]).ok().stdout_text();
     assert_eq!(names.lines().count(), 1, "{names}");

@@ -36,7 +36,7 @@ pub(super) fn of(low: &LowBuild, env: &mut Env) -> Result<Inputs, UsageError> {
                 _ if low.dockerfile_text.is_some() => inline(low),
                 Some("-") => DockerfileSource::Text(stdin::read_text(env.stdin.as_mut())?),
                 Some(file) => DockerfileSource::File(lower_case_twin(PathBuf::from(file))),
-                None => DockerfileSource::File(lower_case_twin(Path::new(path).join("Dockerfile"))),
+                None => in_directory(Path::new(path)),
             };
             Ok(Inputs {
                 context: ContextSource::Dir(PathBuf::from(path)),
@@ -102,6 +102,15 @@ fn from_stdin(file: Option<&str>, env: &mut Env) -> Result<Inputs, UsageError> {
             dockerfile: DockerfileSource::Text(text),
             archive: None,
         }),
+    }
+}
+
+/// The Dockerfile that nobody named. A pipe is read only from who names it: in a context that others made it may never end.
+fn in_directory(context: &Path) -> DockerfileSource {
+    let path = lower_case_twin(context.join("Dockerfile"));
+    match path.exists() && !path.is_file() {
+        true => DockerfileSource::InContext("Dockerfile".to_owned()),
+        false => DockerfileSource::File(path),
     }
 }
 
