@@ -52,7 +52,9 @@ impl<'a> Files<'a> {
             variable,
             included: Vec::new(),
         };
-        self.load(files, &model)
+        let mut project = self.load(files, &model)?;
+        rebase(&mut project, &model.dir, false);
+        Ok(project)
     }
 
     fn load(&self, files: &[(&str, &str)], model: &Model<'_>) -> Result<Node, Told> {
@@ -302,17 +304,8 @@ fn rebase(node: &mut Node, dir: &str, has_defaults: bool) {
                     fields.entry("context".to_owned()).or_insert_with(default);
                 }
                 each(fields.get_mut("context"), &context);
-                each(fields.get_mut("additional_contexts"), &|pair| {
-                    // `NAME=PATH` where it is a list.
-                    match pair.split_once('=') {
-                        Some((name, path)) => {
-                            let mut path = path.to_owned();
-                            context(&mut path);
-                            *pair = format!("{name}={path}");
-                        }
-                        None => context(pair),
-                    }
-                });
+                each_value(fields.get_mut("additional_contexts"), &context);
+                each_value(fields.get_mut("ssh"), &own);
             }
         }
         match service.field_mut("env_file") {
@@ -332,6 +325,24 @@ fn rebase(node: &mut Node, dir: &str, has_defaults: bool) {
     let secrets = node.field_mut("secrets").and_then(Node::mapping_mut);
     for secret in secrets.into_iter().flat_map(BTreeMap::values_mut) {
         each(secret.field_mut("file"), &own);
+    }
+}
+
+/// Changes each value of a mapping, or of a list of `NAME=VALUE`.
+fn each_value(node: Option<&mut Node>, change: &dyn Fn(&mut String)) {
+    match node {
+        Some(Node::Sequence(pairs)) => {
+            for pair in pairs {
+                each(Some(pair), &|pair| {
+                    if let Some((name, value)) = pair.split_once('=') {
+                        let mut value = value.to_owned();
+                        change(&mut value);
+                        *pair = format!("{name}={value}");
+                    }
+                });
+            }
+        }
+        one => each(one, change),
     }
 }
 
