@@ -180,9 +180,14 @@ fn what_is_printed_has_secrets_and_agents_that_are_there() {
     bake(&fixture, &["--print"]).ok();
     // A list of nothing is Go's.
     fixture.context.file("empty.hcl", "");
-    for (what, printed) in [("targets", "null"), ("variables", "[]")] {
+    fixture.context.file("compose.yml", "services: {a: {image: b}}\n");
+    for (file, what, printed) in [
+        ("empty.hcl", "targets", "null"),
+        ("empty.hcl", "variables", "[]"),
+        ("compose.yml", "variables", "null"),
+    ] {
         let list = format!("--list=type={what},format=json");
-        let ran = bake(&fixture, &["-f", "empty.hcl", &list]).ok();
+        let ran = bake(&fixture, &["-f", file, &list]).ok();
         assert_eq!(ran.stdout_text(), printed, "{ran}");
     }
 }

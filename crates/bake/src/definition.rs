@@ -20,6 +20,8 @@ pub struct Definition {
     pub(crate) targets: Vec<Target>,
     /// Variables of the files, by name.
     pub variables: Vec<Listed>,
+    /// There is no file but compose files, which have no variables.
+    pub is_composed: bool,
     /// What is strange in the files, but no fault.
     pub warnings: Vec<String>,
 }

@@ -74,6 +74,7 @@ pub fn read(files: &[File], surroundings: &Surroundings<'_>) -> Result<Definitio
         .and_then(|world| world.define())
         .map_err(|fault| located(files, &texts, fault))?;
     definition.variables = defined.variables;
+    definition.is_composed = bodies.is_empty();
     for group in defined.groups {
         match definition
             .groups

@@ -278,7 +278,7 @@ fn list(what: &str, definition: &Definition, env: &mut Env) -> Result<(), Comman
     }
     match kind {
         "targets" => list_targets(format, &definition.listed(), env)?,
-        "variables" => list_variables(format, &definition.variables, env)?,
+        "variables" => list_variables(format, definition, env)?,
         _ => return Err(CommandError::failed(&format!("invalid list type {kind:?}"))),
     }
     Ok(env.stdout.flush()?)
@@ -317,7 +317,8 @@ fn list_json(objects: Vec<Printed>) -> String {
     Printed::List(objects).to_text()
 }
 
-fn list_variables(format: &str, variables: &[Listed], env: &mut Env) -> Result<(), CommandError> {
+fn list_variables(format: &str, definition: &Definition, env: &mut Env) -> Result<(), CommandError> {
+    let variables = &definition.variables;
     if format == "table" {
         let mut table = Table::new(&["VARIABLE", "TYPE", "VALUE", "DESCRIPTION"]);
         for one in variables {
@@ -340,9 +341,11 @@ fn list_variables(format: &str, variables: &[Listed], env: &mut Env) -> Result<(
         );
         Printed::Fields(fields)
     };
-    Ok(writeln!(
-        env.stdout,
-        "{}",
-        Printed::List(variables.iter().map(object).collect()).to_text()
-    )?)
+    let objects = variables.iter().map(object).collect();
+    // A list that nobody made is `null`, and one without a variable is a list.
+    let text = match definition.is_composed {
+        true => list_json(objects),
+        false => Printed::List(objects).to_text(),
+    };
+    Ok(writeln!(env.stdout, "{text}")?)
 }
