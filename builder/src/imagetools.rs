@@ -223,6 +223,8 @@ pub struct Combination {
     pub platforms: Vec<Platform>,
     /// One source that is a manifest gets an index too, instead of being copied as it is.
     pub prefer_index: bool,
+    /// Attestations that refer to a manifest in its registry join it.
+    pub with_attestations: bool,
 }
 
 /// One entry of an index, and the repository that has what it names.
@@ -343,7 +345,10 @@ pub async fn combine(client: &Client, asked: &Combination) -> Result<Combined, I
         let is_index = matches!(only.document, Document::Index(_));
         if plain && (is_index || !asked.prefer_index) {
             let copy = copy_of(client, only).await?;
-            if !is_index || attestations::missing(client, &copy.entries).await?.is_empty() {
+            let is_whole = !is_index
+                || !asked.with_attestations
+                || attestations::missing(client, &copy.entries).await?.is_empty();
+            if is_whole {
                 return Ok(copy);
             }
         }
@@ -377,7 +382,9 @@ pub async fn combine(client: &Client, asked: &Combination) -> Result<Combined, I
             }
         }
     }
-    entries.extend(attestations::missing(client, &entries).await?);
+    if asked.with_attestations {
+        entries.extend(attestations::missing(client, &entries).await?);
+    }
     match entries.len() {
         0 => Err(ImagetoolsError::Empty),
         count if count > MANIFESTS_MAX => Err(ImagetoolsError::TooMany(count)),

@@ -421,6 +421,13 @@ fn attestations_join_an_index_and_are_shown_in_templates() {
         first.as_str()
     );
     assert_eq!(entries[1]["platform"]["os"], "unknown");
+    // docker's lists are what was put into them.
+    let list = format!("{host}/p:list");
+    let one = format!("{host}/p@{first}");
+    scene.fixture.rbuild(["manifest", "create", &list, &one]).ok();
+    scene.fixture.rbuild(["manifest", "push", &list]).ok();
+    let pushed = of("inspect --raw P:list");
+    assert_eq!(pushed["manifests"].as_array().unwrap().len(), 1, "{pushed:#}");
     let only = of("create --dry-run --platform linux/arm64 P:told");
     assert_eq!(only["manifests"].as_array().unwrap().len(), 2, "{only:#}");
     let Some(program) = buildx::program() else { return };

@@ -9,6 +9,7 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rbuild_testkit::command::{Ran, RbuildCommand};
 use rbuild_testkit::machine;
@@ -220,15 +221,35 @@ fn privileged_buildx_gives_the_answers_that_are_written_of_it() {
     let Some(server) = RealBuildkit::start() else {
         return;
     };
-    let mut wrong = Vec::new();
-    for flag in FLAGS {
-        let rooms = Fixture::new("");
-        wrong.extend(judge(
-            &rooms,
-            flag,
-            || server.build(),
-            |line, ran| ran.status.success() == line.buildx_takes,
-        ));
-    }
+    // Most of the time is waiting, for names that no resolver knows too.
+    let next = AtomicUsize::new(0);
+    let ask = || {
+        let mut wrong = Vec::new();
+        while let Some(flag) = FLAGS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            wrong.extend(buildx_answers(&server, flag));
+        }
+        wrong
+    };
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..ASKERS).map(|_| scope.spawn(ask)).collect();
+        askers
+            .into_iter()
+            .flat_map(|asker| asker.join().expect("answers"))
+            .collect()
+    });
     assert!(wrong.is_empty(), "{} lines: {}", wrong.len(), wrong.join("\n"));
+}
+
+/// How many ask buildx at once.
+const ASKERS: usize = 6;
+
+/// Lines of `flag` that buildx answers in another way than it is written.
+fn buildx_answers(server: &RealBuildkit, flag: &str) -> Vec<String> {
+    let rooms = Fixture::new("");
+    judge(
+        &rooms,
+        flag,
+        || server.build(),
+        |line, ran| ran.status.success() == line.buildx_takes,
+    )
 }

@@ -184,12 +184,18 @@ fn a_manifest_list_is_begun_annotated_shown_and_pushed() {
         .says("does not exist in");
 
     let shown = manifest(&["inspect", &list]).ok();
+    // As docker 28.2 prints it: three blanks, the size before the digest.
+    let begin = "{\n   \"schemaVersion\": 2,\n   \"mediaType\": \"application/vnd.oci.image.index.v1+json\",\n   \"manifests\": [\n      {\n         \"mediaType\": \"application/vnd.oci.image.manifest.v1+json\",\n         \"size\": ";
+    assert!(shown.stdout_text().starts_with(begin), "{shown}");
     let kept: Value = serde_json::from_slice(&shown.stdout).unwrap();
     assert_eq!(architectures(&kept), ["amd64", "arm64"]);
     let verbose = manifest(&["inspect", "-v", &list, &arm64]).ok();
     let one: Value = serde_json::from_slice(&verbose.stdout).unwrap();
     assert_eq!(one["Descriptor"]["platform"]["variant"], "v8");
     assert!(one["OCIManifest"]["layers"].is_array());
+    let text = verbose.stdout_text();
+    assert!(text.starts_with("{\n\t\"Ref\": "), "{text}");
+    assert!(text.contains("\n\t\t\"digest\": \"sha256:"), "{text}");
 
     let pushed = manifest(&["push", "--purge", &list]).ok().stdout_text();
     let index = raw(&fixture, &list);

@@ -115,6 +115,7 @@ fn combination(args: &CreateIndexArgs) -> Result<Combination, CommandError> {
             .collect::<Result<_, _>>()
             .map_err(fail)?,
         prefer_index: args.prefer_index.unwrap_or(true),
+        with_attestations: true,
         platforms: args
             .platform
             .iter()

@@ -6,8 +6,10 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use rbuild_builder::imagetools::{self, Combination, Found, Source};
 use rbuild_oci::{Descriptor, Digest, Document, Index, Platform, Reference, media_type};
+use rbuild_ui::go_json::{self, Form};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -19,6 +21,15 @@ use crate::args::{
 use crate::engine::{Engine, EngineOptions};
 use crate::env::Env;
 
+/// How docker prints a list, and everything else (`cli/command/manifest/inspect.go`).
+const LIST: Form = Form {
+    indent: "   ",
+    size_first: true,
+};
+const IMAGE: Form = Form {
+    indent: "\t",
+    size_first: false,
+};
 /// Directory of the lists, in docker's.
 const LISTS: &str = "manifests";
 /// Largest list read, bytes.
@@ -169,6 +180,9 @@ fn create(
         list.entries.retain(|known| known.reference != entry.reference);
         list.entries.push(entry);
     }
+    // docker keeps a file for each, and reads them in the order of their names.
+    list.entries
+        .sort_by_key(|entry| entry.reference.replace(':', "-").replace('/', "_"));
     write(&path, &list)?;
     writeln!(env.stdout, "Created manifest list {name}")?;
     Ok(env.stdout.flush()?)
@@ -232,10 +246,8 @@ fn push(
 
 fn remove(args: &RemoveListArgs, env: &mut Env) -> Result<(), CommandError> {
     for text in &args.lists {
-        let name = parse(text)?;
-        let (path, _) = known(&name, env)?;
+        let (path, _) = known(&parse(text)?, env)?;
         forget(&path)?;
-        writeln!(env.stdout, "Removed manifest list {name}")?;
     }
     Ok(env.stdout.flush()?)
 }
@@ -282,8 +294,16 @@ fn inspect(
             Value::Array(all.collect::<Result<_, _>>()?)
         }
         (Some(kept), None) => {
-            let manifests = kept.entries.into_iter().map(|entry| entry.descriptor);
-            json!(Index::new(media_type::DOCKER_INDEX, manifests.collect()))
+            let manifests: Vec<Descriptor> = kept.entries.into_iter().map(|entry| entry.descriptor).collect();
+            let is_docker = |entry: &Descriptor| {
+                media_type::Family::of(&entry.media_type) == Some(media_type::Family::Docker)
+            };
+            let kind = if manifests.iter().all(is_docker) {
+                media_type::DOCKER_INDEX
+            } else {
+                media_type::OCI_INDEX
+            };
+            json!(Index::new(kind, manifests))
         }
         (None, None) => {
             let engine = open(options)?;
@@ -291,9 +311,12 @@ fn inspect(
             remote(engine.as_ref(), &found, args.verbose)?
         }
     };
-    let text = serde_json::to_vec_pretty(&shown).map_err(io::Error::from)?;
-    env.stdout.write_all(&text)?;
-    writeln!(env.stdout)?;
+    let form = if shown.get("manifests").is_some() {
+        LIST
+    } else {
+        IMAGE
+    };
+    writeln!(env.stdout, "{}", go_json::text(&shown, form))?;
     Ok(env.stdout.flush()?)
 }
 
@@ -328,7 +351,8 @@ fn shown(found: &Found, descriptor: &Descriptor, is_verbose: bool) -> Result<Val
         Some(media_type::Family::Docker) => "SchemaV2Manifest",
         _ => "OCIManifest",
     };
-    Ok(json!({ "Ref": found.reference.to_string(), "Descriptor": descriptor, key: document }))
+    let raw = base64::engine::general_purpose::STANDARD.encode(&found.bytes);
+    Ok(json!({ "Ref": found.reference.to_string(), "Descriptor": descriptor, "Raw": raw, key: document }))
 }
 
 /// The file of a list. Its name says nothing: names of images may be longer than those of files.

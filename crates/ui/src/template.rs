@@ -2,7 +2,6 @@
 //! fields. Templates inside templates (`define`, `block`, `template`) and the functions `call`, `html`, `js` and `urlquery`
 //! are refused by name: a template that means something else than in docker would be worse than none.
 
-mod documents;
 mod eval;
 mod functions;
 mod lex;

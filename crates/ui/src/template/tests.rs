@@ -188,7 +188,7 @@ fn what_does_not_fit_is_an_error() {
 fn fields_of_documents_have_their_names_in_go() {
     let data = serde_json::json!({
         "manifest": { "mediaType": "m", "digest": "d<", "platform": { "architecture": "a", "os": "o" } },
-        "image": { "architecture": "a", "history": [{ "created_by": "RUN" }], "config": { "Labels": { "type": "x", "os": "y" } } },
+        "image": { "architecture": "a", "history": [{ "created_by": "RUN" }], "config": { "Labels": { "type": "x", "os": "y", "size": "1" } } },
         "SBOM": {},
     });
     let render = |text: &str| Template::parse(text).unwrap().render_document(&data).unwrap();
@@ -208,7 +208,7 @@ fn fields_of_documents_have_their_names_in_go() {
     );
     assert_eq!(
         render("{{json .Image.Config}} {{json .SBOM}}"),
-        "{\n  \"Labels\": {\n    \"os\": \"y\",\n    \"type\": \"x\"\n  }\n} {}"
+        "{\n  \"Labels\": {\n    \"os\": \"y\",\n    \"size\": \"1\",\n    \"type\": \"x\"\n  }\n} {}"
     );
     assert!(!render("{{json .}}").contains("SBOM"));
 }
