@@ -144,7 +144,10 @@ fn row45_what_cannot_be_meant_is_refused_by_what_it_is() {
             json!({"User": "a\u{0}b"}),
             "unable to find user a\\x00b: no matching entries in passwd file",
         ),
-        (json!({"User": "0\u{0}:0"}), "unable to find user 0\\x00:0"),
+        (
+            json!({"User": "0\u{0}:0"}),
+            "unable to find user 0\\x00: no matching",
+        ),
         (
             json!({"User": "root\n::set-output name=x::y"}),
             "unable to find user root",
