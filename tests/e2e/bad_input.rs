@@ -161,7 +161,10 @@ fn a_directory_or_a_pipe_as_dockerfile_is_refused_and_does_not_hang() {
 #[test]
 fn a_huge_dockerfile_is_refused() {
     let fixture = Fixture::new(&format!("FROM scratch\n{}", "# comment\n".repeat(2 << 20)));
-    let ran = fixture.build().fails().says("Dockerfile\" is larger than 16777216 bytes");
+    let ran = fixture
+        .build()
+        .fails()
+        .says("Dockerfile\" is larger than 16777216 bytes");
     assert!(ran.elapsed < std::time::Duration::from_secs(20), "{ran}");
 }
 
