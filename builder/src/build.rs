@@ -12,6 +12,7 @@ use rbuild_frontend::{FrontendOptions, ImageResolveMode, LintWarning, Lowered};
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{Edge, Graph, NetMode, SourceText};
 use rbuild_layer::LayerFormat;
+use rbuild_llb::attrs;
 use rbuild_oci::{Digest, ImageConfig, Platform};
 use rbuild_store::Lease;
 use tokio_util::sync::CancellationToken;
@@ -199,7 +200,7 @@ impl Prepared {
     ) -> Result<BuildResult, BuildError> {
         let job = &self.job;
         let platforms = platforms(&self.request)?;
-        let is_index = platforms.len() > 1;
+        let is_index = is_index(&self.request, platforms.len() > 1)?;
         let resolver = Resolver::new(job, cancel);
         let mut parts = Vec::with_capacity(platforms.len());
         for platform in platforms {
@@ -323,6 +324,13 @@ fn platforms(request: &BuildRequest) -> Result<Vec<Option<Platform>>, RequestErr
         return Ok(vec![None]);
     }
     request.platforms.iter().map(parse).collect()
+}
+
+/// Whether the result is an index, be it of one image; what build arguments ask of the front end besides is looked at too.
+fn is_index(request: &BuildRequest, many: bool) -> Result<bool, RequestError> {
+    let argument = |name: &str| request.build_args.get(name).map(String::as_str);
+    attrs::check_disable_file_op(argument(attrs::DISABLE_FILE_OP))?;
+    Ok(attrs::multi_platform("", argument(attrs::MULTI_PLATFORM), many)?)
 }
 
 /// Makes a graph of a Dockerfile, asking registries and the client of a build what the front end wants to know.

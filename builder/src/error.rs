@@ -156,6 +156,9 @@ pub enum RequestError {
     /// A push without a name.
     #[error("tag is needed when pushing to registry")]
     PushWithoutName,
+    /// A build argument that the front end reads.
+    #[error(transparent)]
+    Attribute(#[from] rbuild_llb::attrs::AttrError),
 }
 
 /// Lines of a Dockerfile.

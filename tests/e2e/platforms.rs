@@ -55,6 +55,51 @@ fn an_archive_of_two_platforms_is_an_index_that_others_read() {
 }
 
 #[test]
+fn a_build_argument_wants_an_index_of_one_image_or_none_of_several() {
+    let fixture = fixture();
+    let archive = fixture.archive();
+    let to = format!("--output=type=oci,dest={}", archive.display());
+    let kind = |argument: &str| {
+        fixture
+            .build()
+            .args([&format!("--build-arg={argument}"), &to])
+            .ok();
+        document(&archive, "index.json")["manifests"][0]["mediaType"].clone()
+    };
+    assert_eq!(
+        kind("BUILDKIT_MULTI_PLATFORM=1"),
+        "application/vnd.oci.image.index.v1+json"
+    );
+    for argument in [
+        "BUILDKIT_MULTI_PLATFORM=0",
+        "BUILDKIT_MULTI_PLATFORM=",
+        "BUILDKIT_DISABLE_FILEOP=0",
+    ] {
+        assert_eq!(
+            kind(argument),
+            "application/vnd.oci.image.manifest.v1+json",
+            "{argument}"
+        );
+    }
+    for (arguments, words) in [
+        (
+            vec!["--build-arg=BUILDKIT_MULTI_PLATFORM=x"],
+            "invalid boolean value for multi-platform: x",
+        ),
+        (
+            vec!["--build-arg=BUILDKIT_MULTI_PLATFORM=false", PLATFORMS],
+            "conflicting config: returning multiple target platforms is not allowed",
+        ),
+        (
+            vec!["--build-arg=BUILDKIT_DISABLE_FILEOP=true"],
+            "support for \"BUILDKIT_DISABLE_FILEOP\" build-arg was removed in BuildKit 0.11",
+        ),
+    ] {
+        fixture.build().args(arguments).arg(&to).fails().says(words);
+    }
+}
+
+#[test]
 fn a_directory_of_two_platforms_has_one_for_each() {
     let fixture = fixture();
     let out = fixture.home.work().join("out");

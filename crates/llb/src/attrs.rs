@@ -20,6 +20,11 @@ mod values;
 pub use attestations::{AttestationError, Attestations, Provenance, Sbom, SlsaVersion};
 pub use values::{HostsError, ResourceError, UlimitError};
 
+/// The build argument that wants an index, be it of one image.
+pub const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
+/// The build argument that wanted files to be copied by containers.
+pub const DISABLE_FILE_OP: &str = "BUILDKIT_DISABLE_FILEOP";
+
 /// What a client asks of the Dockerfile front end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DockerfileAttrs {
@@ -257,7 +262,10 @@ impl DockerfileAttrs {
             Some("") => NoCacheAttr::All,
             Some(stages) => NoCacheAttr::Stages(stages.split(',').map(str::to_owned).collect()),
         };
-        let multi_platform = multi_platform(&mut opts, platforms.len() > 1)?;
+        let multi_platform = {
+            let given = opts.text("multi-platform");
+            multi_platform(given, opts.build_arg(MULTI_PLATFORM), platforms.len() > 1)?
+        };
         let cache_imports = read_cache_imports(&mut opts)?;
         let attestations = attestations::parse(attrs)?;
         opts.take_prefix("attest:");
@@ -360,16 +368,27 @@ fn removed(opts: &mut Opts<'_>) -> Result<(), AttrError> {
     if !opts.text("override-copy-image").is_empty() {
         return Err(AttrError::Removed("\"override-copy-image\""));
     }
-    let disabled = opts.build_arg("BUILDKIT_DISABLE_FILEOP").map(go::boolean);
-    if disabled == Some(Ok(true)) {
+    check_disable_file_op(opts.build_arg(DISABLE_FILE_OP))
+}
+
+/// Whether a build argument asks for what BuildKit had before its file operations.
+///
+/// # Errors
+/// [`AttrError::Removed`].
+pub fn check_disable_file_op(argument: Option<&str>) -> Result<(), AttrError> {
+    if argument.map(go::boolean) == Some(Ok(true)) {
         return Err(AttrError::Removed("\"BUILDKIT_DISABLE_FILEOP\" build-arg"));
     }
     Ok(())
 }
 
-fn multi_platform(opts: &mut Opts<'_>, many: bool) -> Result<bool, AttrError> {
-    let given = opts.text("multi-platform");
-    let text = match opts.build_arg("BUILDKIT_MULTI_PLATFORM") {
+/// Whether the result is an index, given the attribute `multi-platform`, the build argument [`MULTI_PLATFORM`], and
+/// whether there are `many` platforms (`frontend/dockerui/config.go`).
+///
+/// # Errors
+/// A value that is none, or that there is no index for many.
+pub fn multi_platform(given: &str, argument: Option<&str>, many: bool) -> Result<bool, AttrError> {
+    let text = match argument {
         None | Some("") => given,
         Some(text) => text,
     };

@@ -194,7 +194,10 @@ fn outputs_that_are_refused() {
             vec!["-o", "type=local,dest=d/../../x,mode=delete", "."],
             "local output mode=delete for destination \"d/../../x\" requires --allow=buildx.local.delete",
         ),
-        (vec!["-o", "type=image,prefer-nondist-layers=maybe", "."], "maybe"),
+        (
+            vec!["-o", "type=image,prefer-nondist-layers=maybe", "."],
+            "invalid value \"maybe\" for output attribute prefer-nondist-layers: not a bool",
+        ),
         (
             vec!["-o", "type=image,source-date-epoch=today", "."],
             "invalid source-date-epoch: \"today\" is no number of seconds",
