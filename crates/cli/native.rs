@@ -7,6 +7,7 @@ mod images;
 pub(crate) mod login;
 mod run;
 mod shown;
+mod threads;
 
 use std::io::Read;
 use std::os::fd::AsFd as _;
@@ -36,16 +37,14 @@ use rbuild_server::listen::{Access, listen};
 use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
 use rbuild_sys::userns::{self, Entered, Rung};
 use rbuild_ui::diagnostic::{Diagnostic, Source};
-use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 
 use crate::engine::{
     ContainerRow, CreateRequest, Engine, EngineError, EngineOptions, FilesTo, ImageDetails, ImageRow, Info,
     OpenOutput, Planned, PruneRequest, Registries, Removed, ServeRequest, UsageFilter, UsageRow,
 };
 use crate::serve_log::Level;
-use crate::signals;
 use shown::{Shown, Surroundings};
+use threads::Threads;
 
 /// No core dumps and no tracing: the memory of this process may hold credentials and secrets.
 pub(crate) fn harden() {
@@ -64,8 +63,7 @@ pub(crate) fn harden() {
 pub(crate) struct Native {
     core: Arc<core::Engine>,
     standing: String,
-    runtime: Runtime,
-    cancel: CancellationToken,
+    threads: Threads,
     root: PathBuf,
     said: Registries,
     rung: Rung,
@@ -111,15 +109,7 @@ impl Native {
             .unwrap_or(usize::MAX)
             .min(rbuild_sys::process::processors())
             .max(1);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers)
-            .thread_name("rbuild")
-            .enable_all()
-            .build()
-            .map_err(|error| EngineError::failed(format!("cannot start threads: {error}")))?;
-        let cancel = CancellationToken::new();
-        signals::watch(runtime.handle(), cancel.clone())
-            .map_err(|error| EngineError::failed(format!("cannot watch for signals: {error}")))?;
+        let threads = Threads::start(workers)?;
         let core = core::Engine::new(store, client, sandbox, rung.form(), form_name)
             .with_means(shown.means)
             .with_confinement(confinement(rung));
@@ -127,8 +117,7 @@ impl Native {
         Ok(Box::new(Self {
             core,
             standing: standing(&entered, &shown),
-            runtime,
-            cancel,
+            threads,
             root,
             said: options.registries,
             rung,
@@ -140,12 +129,7 @@ impl Native {
         &self,
         work: impl Future<Output = Result<T, impl std::error::Error + 'static>>,
     ) -> Result<T, EngineError> {
-        self.runtime.block_on(async {
-            tokio::select! {
-                done = work => done.map_err(failed),
-                () = self.cancel.cancelled() => Err(EngineError::Cancelled),
-            }
-        })
+        self.threads.wait(work)
     }
 
     /// Runs a build on a thread of the runtime: the future is large, and the main thread has nothing else to do than to
@@ -154,14 +138,7 @@ impl Native {
         &self,
         build: impl Future<Output = Result<T, BuildError>> + Send + 'static,
     ) -> Result<T, EngineError> {
-        let built = self.runtime.block_on(self.runtime.spawn(build));
-        match built {
-            Ok(built) => built.map_err(|error| diagnostic(&error)),
-            Err(error) => match error.try_into_panic() {
-                Ok(reason) => std::panic::resume_unwind(reason),
-                Err(_) => Err(EngineError::Cancelled),
-            },
-        }
+        self.threads.finish(self.threads.spawn(build))
     }
 }
 
@@ -330,7 +307,7 @@ impl Engine for Native {
     }
 
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError> {
-        self.run(self.planned(request, sink, self.cancel.clone()))
+        self.run(self.planned(request, sink, self.threads.cancel.clone()))
     }
 
     fn build_all(&self, builds: Vec<Planned>) -> Vec<Result<BuildOutcome, EngineError>> {
@@ -350,7 +327,7 @@ impl Engine for Native {
             engine,
             request,
             sink,
-            self.cancel.clone(),
+            self.threads.cancel.clone(),
             definition,
         ))
     }
@@ -362,7 +339,7 @@ impl Engine for Native {
         sink: Arc<dyn Sink>,
     ) -> Result<SubrequestAnswer, EngineError> {
         let core = Arc::clone(&self.core);
-        let cancel = self.cancel.clone();
+        let cancel = self.threads.cancel.clone();
         let front_ends = self.front_ends();
         self.run(async move {
             rbuild_builder::subrequest::call(core, request, subrequest, sink, cancel, &front_ends).await
@@ -536,7 +513,7 @@ impl Engine for Native {
             cdi: request.cdi,
         };
         let server = Arc::new(Core::new(Arc::clone(&self.core), settings));
-        self.runtime.block_on(async {
+        self.threads.block_on(async {
             let mut listening = Vec::new();
             for address in &request.addresses {
                 listening.extend(listen(address, &access).map_err(failed)?);
@@ -546,7 +523,8 @@ impl Engine for Native {
                 request.log.write(&mut std::io::stderr(), Level::Info, &line);
             }
             let served =
-                rbuild_server::serve::serve(server, listening, request.idle, self.cancel.clone()).await;
+                rbuild_server::serve::serve(server, listening, request.idle, self.threads.cancel.clone())
+                    .await;
             served.map_err(failed)
         })
     }

@@ -69,6 +69,31 @@ fn ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
 }
 
 #[test]
+fn beyond_a_file_of_holes_does_not_hold_a_build_that_was_stopped() {
+    let fixture = Fixture::new(
+        "FROM busybox AS holes\nRUN truncate -s 4398046511104 /holes && echo made\nFROM scratch\nCOPY --from=holes /holes /\n",
+    );
+    let before = fixture.residue();
+    let running: Running = fixture.build().spawn();
+    // The step has ended by then, and what it made is read.
+    std::thread::sleep(Duration::from_secs(5));
+    let start = Instant::now();
+    running.signal_group(Signal::INT);
+    let ran = running.wait();
+    assert_eq!(ran.status.code(), Some(130), "{ran}");
+    let took = start.elapsed();
+    assert!(took > Duration::from_secs(3), "nothing was read any more: {took:?}\n{ran}");
+    assert!(took < Duration::from_secs(10), "{took:?}\n{ran}");
+    ran.says("made");
+    fixture
+        .context
+        .dockerfile("FROM busybox\nRUN echo second > /second\n");
+    let (_, image) = fixture.image(&[]);
+    assert_eq!(image.files().unwrap().text("second"), Some("second\n"));
+    fixture.assert_clean_since(&before);
+}
+
+#[test]
 fn a_killed_build_takes_its_step_with_it() {
     let sleep = own_sleep(2);
     let fixture = Fixture::new(&format!(

@@ -11,7 +11,7 @@ use rbuild_server::front_end::local::LocalFrontEnds;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Native, diagnostic};
+use super::Native;
 use crate::engine::{EngineError, Planned};
 use crate::lend_terminal::OwnTerminal;
 
@@ -38,7 +38,7 @@ impl Native {
 
     /// Builds all, in the order of `builds` what came of each. The first that fails stops the others.
     pub(super) fn build_several(&self, builds: Vec<Planned>) -> Vec<Result<BuildOutcome, EngineError>> {
-        let cancel = self.cancel.child_token();
+        let cancel = self.threads.cancel.child_token();
         let ends: Vec<watch::Sender<bool>> = builds.iter().map(|_| watch::Sender::new(false)).collect();
         let mut tasks = Vec::with_capacity(builds.len());
         for (own, planned) in ends.iter().zip(builds) {
@@ -50,7 +50,7 @@ impl Native {
                 .collect();
             let build = self.planned(planned.request, planned.sink, cancel.clone());
             let (own, cancel) = (own.clone(), cancel.clone());
-            tasks.push(self.runtime.spawn(async move {
+            tasks.push(self.threads.spawn(async move {
                 let before = async {
                     for mut wait in waits {
                         // A sender that is gone did not succeed: it has stopped everything.
@@ -71,16 +71,6 @@ impl Native {
                 built
             }));
         }
-        let mut done = Vec::with_capacity(tasks.len());
-        for task in tasks {
-            done.push(match self.runtime.block_on(task) {
-                Ok(built) => built.map_err(|error| diagnostic(&error)),
-                Err(error) => match error.try_into_panic() {
-                    Ok(reason) => std::panic::resume_unwind(reason),
-                    Err(_) => Err(EngineError::Cancelled),
-                },
-            });
-        }
-        done
+        tasks.into_iter().map(|task| self.threads.finish(task)).collect()
     }
 }

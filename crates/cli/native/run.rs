@@ -43,12 +43,12 @@ impl Drop for Raw {
 impl Native {
     /// Runs a program to its end; gives its exit code.
     pub(super) fn run_image(&self, request: &RunRequest, sink: Arc<dyn Sink>) -> Result<u8, EngineError> {
-        self.runtime.block_on(async {
+        self.threads.block_on(async {
             let engine = Arc::clone(&self.core);
-            let starting = Run::start(engine, request, sink, &self.cancel);
+            let starting = Run::start(engine, request, sink, &self.threads.cancel);
             let mut run = tokio::select! {
                 run = starting => run.map_err(failed)?,
-                () = self.cancel.cancelled() => return Err(EngineError::Cancelled),
+                () = self.threads.cancel.cancelled() => return Err(EngineError::Cancelled),
             };
             if request.terminal.is_some() {
                 tokio::spawn(follow_size(run.process.handle.clone()));
@@ -82,7 +82,7 @@ impl Native {
                 let _unwritten = output.await;
             }
             match ended {
-                _ if self.cancel.is_cancelled() => Err(EngineError::Cancelled),
+                _ if self.threads.cancel.is_cancelled() => Err(EngineError::Cancelled),
                 Ok(()) => Ok(0),
                 Err(failure) if failure.code == UNKNOWN_EXIT_STATUS => Err(not_run(failure)),
                 Err(failure) => Ok(u8::try_from(failure.code).unwrap_or(u8::MAX)),
