@@ -82,7 +82,10 @@ fn beyond_a_file_of_holes_does_not_hold_a_build_that_was_stopped() {
     let ran = running.wait();
     assert_eq!(ran.status.code(), Some(130), "{ran}");
     let took = start.elapsed();
-    assert!(took > Duration::from_secs(3), "nothing was read any more: {took:?}\n{ran}");
+    assert!(
+        took > Duration::from_secs(3),
+        "nothing was read any more: {took:?}\n{ran}"
+    );
     assert!(took < Duration::from_secs(10), "{took:?}\n{ran}");
     ran.says("made");
     fixture

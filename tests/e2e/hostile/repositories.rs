@@ -121,6 +121,150 @@ fn row39_submodules_and_settings_run_nothing_on_any_rung() {
     }
 }
 
+/// Writes a tree of these entries, whatever git thinks of their names: mode, name and object.
+fn tree(repository: &Repository, entries: &[(&str, &str, &str)]) -> String {
+    let mut bytes = Vec::new();
+    for (mode, name, object) in entries {
+        bytes.extend(format!("{mode} {name}\0").bytes());
+        let digits = object.as_bytes().chunks(2);
+        bytes.extend(digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()));
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    let path = file.path().display().to_string();
+    repository.git(&["hash-object", "-t", "tree", "-w", "--literally", &path])
+}
+
+/// The object of a file with that content.
+fn object(repository: &Repository, content: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), content).unwrap();
+    repository.git(&["hash-object", "-w", &file.path().display().to_string()])
+}
+
+#[test]
+fn row39_names_in_trees_lead_into_no_repository_on_any_rung() {
+    for rung in Rung::unpacking() {
+        let site = Site::on(rung, "");
+        let marker = site.fixture.home.work().join("marker");
+        let remote = Remote::new();
+        let r = &remote.repository;
+        let hook = object(r, &format!("#!/bin/sh\ntouch {}\n", marker.display()));
+        let config = object(r, &format!("[core]\n\tfsmonitor = touch {}\n", marker.display()));
+        let hooks = tree(r, &[("100755", "post-checkout", &hook)]);
+        let in_git = tree(r, &[("40000", "hooks", &hooks)]);
+        let settings = tree(r, &[("100644", "config", &config)]);
+        let to_hooks = object(r, ".git/hooks");
+        let cases = [
+            ("hooks", tree(r, &[("40000", ".git", &in_git)])),
+            ("another case", tree(r, &[("40000", ".GIT", &settings)])),
+            ("a short name", tree(r, &[("40000", "git~1", &settings)])),
+            ("up", tree(r, &[("40000", "..", &hooks)])),
+            ("a slash", tree(r, &[("100755", "../../../canary/new", &hook)])),
+            (
+                "two of one name",
+                tree(r, &[("120000", "a", &to_hooks), ("40000", "a", &hooks)]),
+            ),
+        ];
+        for (name, hostile) in cases {
+            let commit = r.git(&["commit-tree", "-m", "c", &hostile]);
+            r.git(&["update-ref", "refs/heads/hostile", &commit]);
+            for flag in ["", "--keep-git-dir=true "] {
+                adding(&site, &format!("{flag}{}", remote.url("#hostile")));
+                // Refused, or taken for a name among others: what counts is where it does not lead.
+                if let Ok(files) = site.build(&[]) {
+                    assert!(
+                        files.get("got/.git/hooks/post-checkout").is_none(),
+                        "{rung:?}: {name}"
+                    );
+                    let config = files.text("got/.git/config").unwrap_or_default();
+                    assert!(!config.contains("fsmonitor"), "{rung:?}: {name}");
+                }
+                assert!(!marker.exists(), "{rung:?}: {name} {flag}");
+                site.canary.assert_untouched();
+            }
+        }
+        let good = tree(
+            r,
+            &[("100755", "post-checkout", &hook), ("40000", "with", &in_git)],
+        );
+        let commit = r.git(&["commit-tree", "-m", "c", &good]);
+        r.git(&["update-ref", "refs/heads/hostile", &commit]);
+        adding(&site, &remote.url("#hostile"));
+        let files = site.works(&[]);
+        assert!(
+            files.get("got/post-checkout").is_some() && files.get("got/with/hooks/post-checkout").is_some(),
+            "{rung:?}: the twin"
+        );
+        assert!(!marker.exists(), "{rung:?}: the twin");
+    }
+}
+
+#[test]
+fn row39_names_and_paths_of_submodules_lead_into_no_repository_on_any_rung() {
+    for rung in Rung::unpacking() {
+        let site = Site::on(rung, "");
+        let marker = site.fixture.home.work().join("marker");
+        // What would be a hook if it lay where the link leads.
+        let below = Remote::new();
+        let hook = object(
+            &below.repository,
+            &format!("#!/bin/sh\ntouch {}\n", marker.display()),
+        );
+        let top = tree(&below.repository, &[("100755", "post-checkout", &hook)]);
+        let commit = below.repository.git(&["commit-tree", "-m", "c", &top]);
+        below.repository.git(&["update-ref", "refs/heads/main", &commit]);
+        for (name, path, link) in [
+            ("../../x", "s", None),
+            ("..", "s", None),
+            ("s", "s\r", Some(("s", "../.git/modules/s/hooks"))),
+            ("a/../../x", "s", None),
+            ("x", "l/s", Some(("l", ".git"))),
+        ] {
+            let remote = Remote::new();
+            let r = &remote.repository;
+            let url = below.url("");
+            let modules = format!("[submodule \"{name}\"]\n\tpath = \"{path}\"\n\turl = {url}\n");
+            let mut entries = vec![("100644", ".gitmodules", object(r, &modules))];
+            if let Some((at, to)) = link {
+                entries.push(("120000", at, object(r, to)));
+            }
+            let inner = tree(r, &[("160000", "s", &commit)]);
+            match path.split_once('/') {
+                Some((dir, _)) => entries.push(("40000", dir, inner)),
+                None => entries.push(("160000", path, commit.clone())),
+            }
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|(mode, name, object)| (*mode, *name, object.as_str()))
+                .collect();
+            let top = tree(r, &entries);
+            let commit = r.git(&["commit-tree", "-m", "c", &top]);
+            r.git(&["update-ref", "refs/heads/main", &commit]);
+            adding(&site, &format!("--keep-git-dir=true {}", remote.url("")));
+            if let Ok(files) = site.build(&[]) {
+                let hooks = files
+                    .paths()
+                    .filter(|path| path.contains("hooks/post-checkout"))
+                    .count();
+                assert_eq!(hooks, 0, "{rung:?}: {name:?} at {path:?}");
+            }
+            assert!(!marker.exists(), "{rung:?}: {name:?} at {path:?}");
+            site.canary.assert_untouched();
+        }
+        let remote = Remote::new();
+        let r = &remote.repository;
+        let modules = format!("[submodule \"s\"]\n\tpath = s\n\turl = {}\n", below.url(""));
+        r.file(".gitmodules", &modules).commit_submodule("s", &commit);
+        adding(&site, &remote.url(""));
+        assert!(
+            site.works(&[]).get("got/s/post-checkout").is_some(),
+            "{rung:?}: the twin"
+        );
+        assert!(!marker.exists(), "{rung:?}: the twin");
+    }
+}
+
 #[test]
 fn row41_the_password_of_an_address_is_told_on_no_rung() {
     const PASSWORD: &str = "p4ssw0rd-of-an-address";

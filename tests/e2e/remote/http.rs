@@ -203,6 +203,14 @@ fn row36_the_metadata_service_is_not_asked_and_names_stay_in_their_directory() {
         Some("twin"),
         "the URL names the file of an ADD"
     );
+    // Longer than any name can be.
+    let long = format!("/{}", "n".repeat(300));
+    server.put(&long, Page::of("nowhere"));
+    adding(&server, "", &long)
+        .build()
+        .fails()
+        .says("failed to load cache key: ")
+        .says("File name too long");
 }
 
 #[test]
