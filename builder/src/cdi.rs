@@ -50,8 +50,8 @@ impl Default for CdiConfig {
 /// Why a step does not get its devices.
 #[derive(Debug, thiserror::Error)]
 pub enum CdiError {
-    /// Nobody describes one, and it is required.
-    #[error("required device {name:?} is not registered{}", unread(.problems))]
+    /// Nobody describes one, and it is required or was allowed.
+    #[error("failed to load LLB: required device {name:?} is not registered{}", unread(.problems))]
     NotRegistered {
         /// As asked for.
         name: String,
@@ -78,9 +78,9 @@ fn unread(problems: &[String]) -> String {
 
 fn forbidden(names: &[String]) -> String {
     match names {
-        [name] => format!("device {name} is requested by the build but not allowed"),
+        [name] => format!("failed to load LLB: device {name} is requested by the build but not allowed"),
         names => format!(
-            "devices {} are requested by the build but not allowed",
+            "failed to load LLB: devices {} are requested by the build but not allowed",
             names.join(", ")
         ),
     }
@@ -225,14 +225,21 @@ impl Devices {
     /// # Errors
     /// [`CdiError::NotRegistered`], [`CdiError::NotAllowed`].
     pub fn granted(&self, wanted: &[CdiDevice], grants: &DeviceGrants) -> Result<Vec<&Device>, CdiError> {
+        let is_alias = |name: &String| grants.named.get(name).is_some_and(Option::is_some);
         let mut allowed_names = BTreeSet::new();
-        let by_name = grants.named.iter().filter(|(_, of)| of.is_none());
-        for (name, _) in by_name {
-            let granted = CdiDevice {
-                name: name.clone(),
-                optional: true,
-            };
-            allowed_names.extend(self.find(&granted)?.into_iter().map(|device| &device.name));
+        let mut asks_by_name = false;
+        for wanted in wanted.iter().filter(|wanted| !is_alias(&wanted.name)) {
+            asks_by_name |= !self.find(wanted)?.is_empty();
+        }
+        // What was allowed has to be there as soon as a step asks for any device by its own name.
+        if asks_by_name {
+            for name in grants.named.keys() {
+                let granted = CdiDevice {
+                    name: name.clone(),
+                    optional: false,
+                };
+                allowed_names.extend(self.find(&granted)?.into_iter().map(|device| &device.name));
+            }
         }
         let mut devices: Vec<&Device> = Vec::new();
         let mut forbidden = Vec::new();
