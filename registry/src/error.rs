@@ -162,7 +162,7 @@ pub enum RegistryError {
         trial: &'static str,
         /// The request.
         url: ShownUrl,
-        /// Why, as [`crate::unreachable`] tells it.
+        /// Why, in the words of `unreachable.rs`.
         reason: String,
         /// What the user may try.
         hint: String,

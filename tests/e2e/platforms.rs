@@ -160,7 +160,7 @@ fn annotations_are_where_they_were_asked_for() {
             "manifest[linux/s390x]:a=b",
             "no platform linux/s390x",
         ),
-        ("linux/amd64", "manifest[what is this]:a=b", "invalid platform"),
+        ("linux/amd64", "manifest[what]:a=b", "invalid platform"),
     ] {
         let build = fixture.build().arg(format!("--platform={platform}"));
         build

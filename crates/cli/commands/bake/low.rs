@@ -1,7 +1,7 @@
 //! A target as the flags of `rbuild build`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rbuild_bake::{Entry, Target, paths};
 
@@ -12,8 +12,6 @@ use crate::request;
 
 /// What else a target is built with.
 pub(super) struct Extra<'a> {
-    /// Where the targets are that it is built from, as named contexts.
-    pub(super) linked: &'a BTreeMap<String, PathBuf>,
     /// Where it goes for those that are built from it.
     pub(super) layout: Option<&'a Path>,
     /// What is asked instead, with its options.
@@ -60,20 +58,10 @@ pub(super) fn of(target: &Target, args: &BakeArgs, extra: &Extra<'_>) -> LowBuil
         None if paths::is_remote(&context) || dockerfile.starts_with('/') => dockerfile,
         None => paths::clean(&format!("{context}/{dockerfile}")),
     };
-    let linked = |name: &str| {
-        let dir = extra.linked.get(name);
-        dir.map_or_else(
-            || format!("target:{name}"),
-            |dir| format!("oci-layout://{}", dir.display()),
-        )
-    };
     let contexts = target.contexts.iter().map(|(name, value)| {
-        let value = match value.strip_prefix("target:") {
-            Some(of) => linked(of),
-            None => value
-                .strip_prefix("cwd://")
-                .map_or_else(|| value.clone(), paths::clean),
-        };
+        let value = value
+            .strip_prefix("cwd://")
+            .map_or_else(|| value.clone(), paths::clean);
         format!("{name}={value}")
     });
     let mut output = entries(target.outputs.as_ref());

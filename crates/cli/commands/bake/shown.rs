@@ -1,7 +1,7 @@
 //! Builds the chosen targets, or asks about their Dockerfiles, and shows how: each step with the name of its target.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rbuild_bake::{Chosen, Printed, Target};
@@ -36,7 +36,6 @@ pub(super) fn build(
     let mut insecure = Vec::new();
     for target in &order {
         let extra = Extra {
-            linked: &links.dirs,
             layout: links.dirs.get(&target.name).map(PathBuf::as_path),
             call: asked,
         };
@@ -44,17 +43,22 @@ pub(super) fn build(
         if flags.call.is_some() {
             // A question builds nothing, so there is nothing of others either.
             for context in &mut flags.build_context {
-                if let Some(name) = links.name_in(context) {
+                if let Some((name, _)) = context.split_once("=target:") {
                     *context = format!("{name}=docker-image://scratch");
                 }
             }
         }
-        let high = request::to_request(flags, env).map_err(|error| {
+        let mut high = request::to_request(flags, env).map_err(|error| {
             CommandError::Failed(Box::new(Diagnostic {
                 hints: request::hints(&error),
                 ..Diagnostic::new(format!("target {}: {error}", target.name))
             }))
         })?;
+        for context in high.request.build_contexts.values_mut() {
+            if let Some(layout) = links.layout_of(context) {
+                *context = layout;
+            }
+        }
         for warning in &high.warnings {
             // A warning that cannot be written cannot be told either.
             let _unwritten = writeln!(
@@ -161,11 +165,10 @@ impl Links {
 }
 
 impl Links {
-    /// The name of a named context that is one of the layouts.
-    fn name_in(&self, context: &str) -> Option<String> {
-        let (name, dir) = context.split_once("=oci-layout://")?;
-        let is_one = self.dirs.values().any(|known| known == Path::new(dir));
-        is_one.then(|| name.to_owned())
+    /// Where the target is that a named context stands for, if it stands for one.
+    fn layout_of(&self, context: &str) -> Option<String> {
+        let dir = self.dirs.get(context.strip_prefix("target:")?)?;
+        Some(format!("oci-layout://{}", dir.display()))
     }
 }
 
