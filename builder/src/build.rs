@@ -1,5 +1,6 @@
 //! A build from request to outcome: open, lower, solve, export.
 
+mod asked;
 mod attestations;
 mod definition;
 
@@ -8,11 +9,10 @@ use std::sync::Arc;
 
 use rbuild_fileops::SourceTree;
 use rbuild_frontend::subrequest::{GivenAnswer, Subrequest};
-use rbuild_frontend::{FrontendOptions, ImageResolveMode, LintWarning, Lowered};
+use rbuild_frontend::{FrontendOptions, LintWarning, Lowered};
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{Edge, Graph, NetMode, SourceText};
 use rbuild_layer::LayerFormat;
-use rbuild_llb::attrs;
 use rbuild_oci::{Digest, ImageConfig, Platform};
 use rbuild_store::Lease;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +22,7 @@ use crate::cdi::CdiConfig;
 use crate::client::HostClient;
 use crate::context::{self, Opened};
 use crate::engine::Engine;
-use crate::entry_point;
-use crate::error::{BuildError, Place, RequestError};
+use crate::error::{BuildError, Place};
 use crate::export::{self, BuildResult, Export, PlatformSubject, Subject};
 use crate::failed_step::{self, UserTerminal};
 use crate::front_ends::layouts::{self, LayoutStores};
@@ -121,7 +120,7 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// What the front end is to know for one platform; `None` is the own one.
     pub(crate) fn options(&self, platform: Option<Platform>) -> FrontendOptions {
-        frontend_options(&self.request, &self.opened, platform)
+        asked::options(&self.request, &self.opened, platform)
     }
 
     /// What another front end makes of the request.
@@ -199,8 +198,8 @@ impl Prepared {
         cancel: &CancellationToken,
     ) -> Result<BuildResult, BuildError> {
         let job = &self.job;
-        let platforms = platforms(&self.request)?;
-        let is_index = is_index(&self.request, platforms.len() > 1)?;
+        let platforms = asked::platforms(&self.request)?;
+        let is_index = asked::is_index(&self.request, platforms.len() > 1)?;
         let resolver = Resolver::new(job, cancel);
         let mut parts = Vec::with_capacity(platforms.len());
         for platform in platforms {
@@ -308,31 +307,6 @@ pub(crate) fn base_name(filename: &str) -> String {
     )
 }
 
-/// The platforms asked for; `None` is the own one.
-fn platforms(request: &BuildRequest) -> Result<Vec<Option<Platform>>, RequestError> {
-    let parse = |text: &String| {
-        if text == "local" {
-            return Ok(Some(Platform::host()));
-        }
-        let parsed = Platform::parse(text).map_err(|source| RequestError::Platform {
-            text: text.clone(),
-            source,
-        })?;
-        Ok(Some(parsed.normalized()))
-    };
-    if request.platforms.is_empty() {
-        return Ok(vec![None]);
-    }
-    request.platforms.iter().map(parse).collect()
-}
-
-/// Whether the result is an index, be it of one image; what build arguments ask of the front end besides is looked at too.
-fn is_index(request: &BuildRequest, many: bool) -> Result<bool, RequestError> {
-    let argument = |name: &str| request.build_args.get(name).map(String::as_str);
-    attrs::check_disable_file_op(argument(attrs::DISABLE_FILE_OP))?;
-    Ok(attrs::multi_platform("", argument(attrs::MULTI_PLATFORM), many)?)
-}
-
 /// Makes a graph of a Dockerfile, asking registries and the client of a build what the front end wants to know.
 ///
 /// # Errors
@@ -410,49 +384,6 @@ async fn subject(
         base_history,
         epoch: lowered.epoch,
     })
-}
-
-fn frontend_options(
-    request: &BuildRequest,
-    opened: &Opened,
-    target_platform: Option<Platform>,
-) -> FrontendOptions {
-    FrontendOptions {
-        dockerfile: opened.dockerfile.clone(),
-        definition: entry_point::of_request(request, opened),
-        filename: opened.filename.clone(),
-        target: request.target.clone(),
-        build_args: request.build_args.clone(),
-        labels: request.labels.clone(),
-        target_platform,
-        remote_context: opened.remote.clone(),
-        build_contexts: request.build_contexts.clone(),
-        no_cache: request.no_cache.clone(),
-        extra_hosts: request.extra_hosts.clone(),
-        hostname: request
-            .build_args
-            .get("BUILDKIT_SANDBOX_HOSTNAME")
-            .cloned()
-            .unwrap_or_default(),
-        network: request.network.unwrap_or(NetMode::Unset),
-        shm_size_bytes: request.shm_size_bytes.unwrap_or(0),
-        ulimits: request.ulimits.clone(),
-        cgroup_parent: request.cgroup_parent.clone().unwrap_or_default(),
-        linux_resources: request.linux_resources.clone(),
-        ignore_patterns: opened.ignore_patterns.clone(),
-        image_resolve_mode: if request.pull {
-            ImageResolveMode::ForcePull
-        } else {
-            ImageResolveMode::Default
-        },
-        cache_id_namespace: request
-            .build_args
-            .get("BUILDKIT_CACHE_MOUNT_NS")
-            .cloned()
-            .unwrap_or_default(),
-        own_checks: request.own_checks,
-        ..FrontendOptions::default()
-    }
 }
 
 /// Sends the front end's warnings, and gives them as lines.

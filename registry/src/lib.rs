@@ -41,7 +41,7 @@ pub use credentials::{
 pub use error::{ApiError, ErrorClass, Refusal, RegistryError, ShownUrl};
 pub use escape::Excerpt;
 pub use exchange::{Answer, Exchange, Patience, Payload, ServiceUrl};
-pub use fetch::{FetchError, UrlError, UrlHead, UrlRequest, UrlSink, percent_decoded};
+pub use fetch::{FetchError, UrlError, UrlHead, UrlRequest, UrlSink};
 pub use image::PulledImage;
 pub use manifest::{PulledManifest, Resolved};
 pub use push_blob::{BlobSource, PushBlobOptions, PushedBlob};

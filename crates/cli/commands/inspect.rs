@@ -146,7 +146,7 @@ pub(super) fn run(
         }
         None => {
             env.stdout
-                .write_all(&go_json::to_vec_indented_by(&found, 4).map_err(std::io::Error::from)?)?;
+                .write_all(&go_json::to_vec_indented_by(&found, "    ").map_err(std::io::Error::from)?)?;
             writeln!(env.stdout)?;
         }
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use rbuild_builder::imagetools::{self, Combination, Found, Source};
 use rbuild_oci::{Descriptor, Digest, Document, Index, Platform, Reference, media_type};
-use rbuild_ui::go_json::{self, Form};
+use rbuild_ui::documents::{self, Form};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -316,7 +316,7 @@ fn inspect(
     } else {
         IMAGE
     };
-    writeln!(env.stdout, "{}", go_json::text(&shown, form))?;
+    writeln!(env.stdout, "{}", documents::text(&shown, form))?;
     Ok(env.stdout.flush()?)
 }
 

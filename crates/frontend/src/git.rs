@@ -9,6 +9,7 @@ use rbuild_dockerfile::csv;
 use rbuild_dockerfile::path;
 use rbuild_dockerfile::quote::quote;
 use rbuild_graph::SourceOp;
+use rbuild_oci::go_url::{percent_decoded, wrong_port};
 use rbuild_oci::{Digest, DigestError};
 
 /// A repository, and what of it.
@@ -87,7 +88,7 @@ fn parse_url(scheme: &str, rest: &str) -> Option<Result<GitUrl, GitUrlError>> {
     let (place, query) = main.split_once('?').unwrap_or((main, ""));
     let (authority, path) = place.split_at(place.find('/').unwrap_or(place.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    if !has_port(host) {
+    if wrong_port(host).is_some() {
         return None;
     }
     let fragment = escape::decoded(fragment)?;
@@ -138,21 +139,6 @@ fn parse_scp(text: &str) -> Option<Result<GitUrl, GitUrlError>> {
     };
     url.read_fragment(fragment);
     Some(url.read_query(pairs.into_iter()).map(|()| url))
-}
-
-/// Whether what stands behind a host is nothing, or a port (`net/url`, `parseHost`).
-fn has_port(host: &str) -> bool {
-    let behind = match host.strip_prefix('[') {
-        Some(literal) => match literal.rsplit_once(']') {
-            Some((_, behind)) => behind,
-            None => return false,
-        },
-        None => host.rfind(':').map_or("", |at| &host[at..]),
-    };
-    match behind.strip_prefix(':') {
-        Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()),
-        None => behind.is_empty(),
-    }
 }
 
 /// What is wrong with the options of `text` though it names files of a context: `github.com/…` is a repository for contexts
@@ -211,7 +197,7 @@ pub(crate) fn http_file_name(url: &str) -> Result<String, FromUtf8Error> {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let path = path.split_once("://").map_or(path, |(_, rest)| rest);
     let path = path.find('/').map_or("", |at| &path[at..]);
-    let path = String::from_utf8(escape::bytes(path))?;
+    let path = String::from_utf8(percent_decoded(path))?;
     Ok(match path::base(&path) {
         "." | "/" => "__unnamed__".to_owned(),
         name => name.to_owned(),

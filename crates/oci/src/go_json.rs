@@ -26,27 +26,18 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::E
 /// # Errors
 /// As [`to_vec`].
 pub fn to_vec_indented<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    to_vec_indented_by(value, 2)
+    to_vec_indented_by(value, "  ")
 }
 
-/// `value` as [`to_vec_indented`] gives it, with this many spaces; eight at most.
+/// `value` as Go's `json.MarshalIndent(v, "", indent)` writes it.
 ///
 /// # Errors
 /// As [`to_vec`].
 pub fn to_vec_indented_by<T: Serialize + ?Sized>(
     value: &T,
-    spaces: usize,
+    indent: &str,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let indent = &b"        "[..spaces.min(8)];
-    write(value, PrettyFormatter::with_indent(indent))
-}
-
-/// `value` as Go's `json.MarshalIndent(v, "", "\t")` writes it.
-///
-/// # Errors
-/// As [`to_vec`].
-pub fn to_vec_tabbed<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    write(value, PrettyFormatter::with_indent(b"\t"))
+    write(value, PrettyFormatter::with_indent(indent.as_bytes()))
 }
 
 /// Writes what [`to_vec_indented`] gives into `out`.

@@ -10,6 +10,7 @@ mod digest;
 mod document;
 mod go_duration;
 pub mod go_json;
+pub mod go_url;
 pub mod media_type;
 mod platform;
 mod reference;

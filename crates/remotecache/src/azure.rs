@@ -93,7 +93,8 @@ fn string_to_sign(account: &str, method: &str, url: &ServiceUrl, headers: &[(&st
     text.push('/');
     text.push_str(account);
     text.push_str(url.path());
-    let decoded = |text: &str| String::from_utf8_lossy(&rbuild_registry::percent_decoded(text)).into_owned();
+    let decoded =
+        |text: &str| String::from_utf8_lossy(&rbuild_oci::go_url::percent_decoded(text)).into_owned();
     let mut query: Vec<(String, String)> = url
         .query()
         .split('&')

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod diagnostic;
-pub mod go_json;
+pub mod documents;
 pub mod progress;
 pub mod table;
 pub mod template;

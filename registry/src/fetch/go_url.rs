@@ -6,7 +6,9 @@
 
 use std::fmt::Write as _;
 
-use super::{UrlError, percent_decoded};
+use rbuild_oci::go_url::{percent_decoded, wrong_escape, wrong_port};
+
+use super::UrlError;
 
 /// What stands in a path as it is (`net/url`, `validEncoded`); of an escaped path `[` and `]` as well.
 const PLAIN: &[u8] = b"-_.~$&+,/:;=@";
@@ -39,7 +41,7 @@ pub(super) fn written(text: &str) -> Result<String, UrlError> {
     let (path, rest) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
     let literal = host.starts_with('[');
     // Of a host nothing is escaped that is ASCII.
-    let of_host = |pair: &[u8]| pair[0] >= b'8';
+    let of_host = |byte: u8| !byte.is_ascii();
     if let Some(escape) =
         wrong_escape(if literal { "" } else { host }, of_host).or(wrong_escape(path, |_| true))
     {
@@ -53,29 +55,6 @@ pub(super) fn has_user(text: &str) -> bool {
     let rest = text.split_once("://").map_or("", |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     authority.contains('@')
-}
-
-/// What is wrong behind a host (`net/url`, `parseHost`).
-fn wrong_port(host: &str) -> Option<String> {
-    let behind = match host.strip_prefix('[').map(|literal| literal.rsplit_once(']')) {
-        Some(None) => return Some("missing ']' in host".to_owned()),
-        Some(Some((_, behind))) => behind,
-        None => host.rfind(':').map_or("", |at| &host[at..]),
-    };
-    let is_port = behind.is_empty()
-        || behind
-            .strip_prefix(':')
-            .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
-    (!is_port).then(|| format!("invalid port {behind:?} after host"))
-}
-
-/// The first escape that is none, or one that `allowed` does not know by its digits.
-fn wrong_escape(text: &str, allowed: impl Fn(&[u8]) -> bool) -> Option<String> {
-    let wrong = text.match_indices('%').find(|(at, _)| {
-        let digits = text.as_bytes().get(at + 1..at + 3);
-        !digits.is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit) && allowed(pair))
-    });
-    wrong.map(|(at, _)| text[at..].chars().take(3).collect())
 }
 
 /// `path` as it was written, if that is a way to write it; else what it means, escaped anew (`URL.EscapedPath`).

@@ -1,5 +1,20 @@
 //! A tar builder that writes whatever it is told, right or wrong.
 
+use rbuild_layer::{Entry, EntryKind, Time};
+
+/// An entry of root's of which only place and kind matter.
+pub(crate) fn entry(path: &(impl AsRef<[u8]> + ?Sized), kind: EntryKind) -> Entry {
+    Entry {
+        path: path.as_ref().to_vec(),
+        kind,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: Time::EPOCH,
+        xattrs: Vec::new(),
+    }
+}
+
 /// An archive under construction.
 #[derive(Default, Clone)]
 pub(crate) struct Tar(pub(crate) Vec<u8>);

@@ -4,19 +4,7 @@ use std::io::Write as _;
 
 use rbuild_layer::{Device, Entry, EntryKind, TarWriteError, TarWriter, Time};
 
-use crate::archive::{Block, record};
-
-fn entry(path: &[u8], kind: EntryKind) -> Entry {
-    Entry {
-        path: path.to_vec(),
-        kind,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime: Time::EPOCH,
-        xattrs: Vec::new(),
-    }
-}
+use crate::archive::{Block, entry, record};
 
 fn write(entry: &Entry) -> Vec<u8> {
     let mut writer = TarWriter::new(Vec::new());

@@ -9,20 +9,10 @@ use rbuild_layer::{
 use rbuild_oci::Digest;
 use serde_json::Value;
 
+use crate::archive::entry;
+
 const CHUNK: usize = 4 << 20;
 const FOOTER: usize = 51;
-
-fn entry(path: &str, kind: EntryKind) -> Entry {
-    Entry {
-        path: path.into(),
-        kind,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime: Time::EPOCH,
-        xattrs: Vec::new(),
-    }
-}
 
 /// Content of each file, by its place: none, less than a block, whole chunks, some more.
 fn files() -> Vec<(String, Vec<u8>)> {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::functions::{self, Function, is_true};
 use super::parse::{Call, From, Node, Pipeline, Term};
 use super::print;
-use crate::go_json;
+use crate::documents;
 
 /// Text that a template may make of one image.
 const OUTPUT_MAX: usize = 16 << 20;
@@ -224,7 +224,7 @@ impl<'a> Scope<'a> {
             return title.cloned().ok_or(EvalError::Arguments(function.name()));
         }
         if let (Function::Json, Fields::Open, [value]) = (function, self.fields, arguments.as_slice()) {
-            return Ok(go_json::text(value, go_json::BUILDX).into());
+            return Ok(documents::text(value, documents::BUILDX).into());
         }
         functions::apply(function, &arguments)
     }

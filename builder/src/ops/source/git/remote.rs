@@ -1,7 +1,7 @@
 //! Where a repository is: a URL, or `user@host:path`. What git is given of it, what is shown of it, what lets git in
 //! (security rows 37 and 41).
 
-use rbuild_registry::percent_decoded;
+use rbuild_oci::go_url::percent_decoded;
 
 use super::identifier::IdentifierError;
 

@@ -1,7 +1,7 @@
 //! The name of a fetched file: what was asked for, else what `Content-Disposition` says, else the end of the URL's path;
 //! always one harmless component (BuildKit `getFileName`, `source/util/pathutil`; security row 36).
 
-use rbuild_registry::percent_decoded;
+use rbuild_oci::go_url::percent_decoded;
 
 /// The name of what has no usable one.
 const UNNAMED: &str = "download";

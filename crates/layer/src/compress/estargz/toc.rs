@@ -131,7 +131,7 @@ impl Toc {
             true => NO_ENTRIES.to_vec(),
             false => {
                 let fields = [("version", Json::Number(1)), ("entries", Json::List(entries))];
-                go_json::to_vec_tabbed(&Json::object(fields)).map_err(io::Error::other)?
+                go_json::to_vec_indented_by(&Json::object(fields), "\t").map_err(io::Error::other)?
             }
         };
         let entry = Entry {

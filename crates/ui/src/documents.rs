@@ -2,8 +2,8 @@
 //! of `image-spec/specs-go/v1` (buildx, `util/imagetools/printers.go`; docker's client, `cli/manifest/types`). Everything else is
 //! a map, and in the order of its keys.
 
-use std::fmt::Write as _;
-
+use rbuild_oci::go_json;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// Fields as they follow each other, in whichever structure they are.
@@ -76,39 +76,52 @@ pub(crate) const BUILDX: Form = Form {
 /// The text of `value`.
 #[must_use]
 pub fn text(value: &Value, form: Form) -> String {
-    let mut out = String::new();
-    write(value, form, 0, false, &mut out);
-    out
+    let shown = Shown {
+        value,
+        form,
+        is_map: false,
+    };
+    let json = go_json::to_vec_indented_by(&shown, form.indent);
+    assert!(json.is_ok(), "values always serialise");
+    String::from_utf8(json.unwrap_or_default()).unwrap_or_default()
 }
 
-fn write(value: &Value, form: Form, depth: usize, is_map: bool, out: &mut String) {
-    match value {
-        Value::Array(items) if !items.is_empty() => {
-            out.push('[');
-            for (at, item) in items.iter().enumerate() {
-                next(at, form, depth, out);
-                write(item, form, depth + 1, is_map, out);
-            }
-            end(form, depth, ']', out);
+/// A value with its fields in order.
+struct Shown<'a> {
+    value: &'a Value,
+    form: Form,
+    /// It is a map, or in one.
+    is_map: bool,
+}
+
+impl Shown<'_> {
+    fn inside<'a>(&self, value: &'a Value, is_map: bool) -> Shown<'a> {
+        Shown {
+            value,
+            form: self.form,
+            is_map,
         }
-        Value::Object(fields) if !fields.is_empty() => {
-            let is_map = is_map || !fields.keys().all(|key| is_typed(key));
-            out.push('{');
-            for (at, (key, value)) in ordered(fields, form, is_map).into_iter().enumerate() {
-                next(at, form, depth, out);
-                // Writing into a string cannot fail.
-                let _infallible = write!(out, "{}: ", escaped(&Value::from(key.as_str())));
-                write(
-                    value,
-                    form,
-                    depth + 1,
-                    is_map || MAPS.contains(&key.as_str()),
-                    out,
-                );
+    }
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.value {
+            Value::Array(items) => {
+                serializer.collect_seq(items.iter().map(|item| self.inside(item, self.is_map)))
             }
-            end(form, depth, '}', out);
+            Value::Object(fields) => {
+                let is_map = self.is_map || !fields.keys().all(|key| is_typed(key));
+                let fields = ordered(fields, self.form, is_map)
+                    .into_iter()
+                    .map(|(key, value)| {
+                        let inside = is_map || MAPS.contains(&key.as_str());
+                        (key, self.inside(value, inside))
+                    });
+                serializer.collect_map(fields)
+            }
+            value => value.serialize(serializer),
         }
-        value => out.push_str(&escaped(value)),
     }
 }
 
@@ -138,28 +151,4 @@ fn ordered(fields: &Map<String, Value>, form: Form, is_map: bool) -> Vec<(&Strin
         )
     });
     all
-}
-
-fn next(at: usize, form: Form, depth: usize, out: &mut String) {
-    if at > 0 {
-        out.push(',');
-    }
-    out.push('\n');
-    out.push_str(&form.indent.repeat(depth + 1));
-}
-
-fn end(form: Form, depth: usize, bracket: char, out: &mut String) {
-    out.push('\n');
-    out.push_str(&form.indent.repeat(depth));
-    out.push(bracket);
-}
-
-/// As Go writes it: what could end a script of HTML is written by number (`encoding/json`, `HTMLEscape`).
-fn escaped(value: &Value) -> String {
-    let text = value.to_string();
-    text.replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029")
 }
