@@ -140,7 +140,8 @@ impl Snapshotter {
         open(&self.linked_dir(lease, lowers)?)
     }
 
-    fn linked_dir(&self, lease: &Lease, lowers: Vec<PathBuf>) -> Result<PathBuf, StackError> {
+    /// The same, where it is. Made once for as long as the lease is there.
+    pub(crate) fn linked_dir(&self, lease: &Lease, lowers: Vec<PathBuf>) -> Result<PathBuf, StackError> {
         let key = (lease.dir().to_owned(), lowers);
         let known = |views: &HashMap<_, PathBuf>| views.get(&key).filter(|dir| dir.is_dir()).cloned();
         if let Some(dir) = known(&self.views.0.lock().unwrap_or_else(PoisonError::into_inner)) {
