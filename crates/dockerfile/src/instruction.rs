@@ -306,7 +306,7 @@ fn onbuild(node: &Node) -> Result<String, ParseError> {
     let mut text = source
         .get("ONBUILD".len()..)
         .unwrap_or_default()
-        .trim_start()
+        .trim_start_matches(ONBUILD_BLANKS)
         .to_owned();
     for heredoc in &node.heredocs {
         text.push('\n');
@@ -315,6 +315,9 @@ fn onbuild(node: &Node) -> Result<String, ParseError> {
     }
     Ok(text)
 }
+
+/// What BuildKit cuts off behind ONBUILD: Go's `\s`.
+const ONBUILD_BLANKS: [char; 5] = ['\t', '\n', '\x0c', '\r', ' '];
 
 /// What a comment `NAME text` says.
 pub(crate) fn doc_comment(comments: &[String], name: &str) -> String {

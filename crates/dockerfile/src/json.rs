@@ -185,6 +185,7 @@ impl Reader<'_> {
                 return Ok(());
             }
         }
+        let number = self.rest;
         self.take('-');
         let whole = self.digits();
         let leading_zero = whole.starts_with('0') && whole.len() > 1;
@@ -199,7 +200,12 @@ impl Reader<'_> {
                 return Err(NotStrings::NotArray);
             }
         }
-        Ok(())
+        // A number that no `float64` holds ends Go's decoder, and what it was reading is no array then.
+        let number = &number[..number.len() - self.rest.len()];
+        match number.parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(()),
+            _ => Err(NotStrings::NotArray),
+        }
     }
 
     fn digits(&mut self) -> &str {
@@ -213,8 +219,8 @@ impl Reader<'_> {
     }
 }
 
-/// Nesting that Go's decoder accepts.
-const MAX_DEPTH: usize = 10_000;
+/// Nesting that Go's decoder accepts, less the array that everything stands in.
+const MAX_DEPTH: usize = 9_999;
 
 #[cfg(test)]
 mod tests {
@@ -243,6 +249,9 @@ mod tests {
                 Err(NotStrings::OtherValues),
             ),
             (r#"[01]"#, Err(NotStrings::NotArray)),
+            ("[1e308]", Err(NotStrings::OtherValues)),
+            ("[1e309]", Err(NotStrings::NotArray)),
+            (r#"["a", {"b": -1e309}]"#, Err(NotStrings::NotArray)),
             (r#"[{"a"}]"#, Err(NotStrings::NotArray)),
             (r#"[ "a" [ "b" ] ]"#, Err(NotStrings::NotArray)),
         ] {
@@ -255,6 +264,10 @@ mod tests {
     fn row50_deep_nesting_needs_no_stack() {
         let deep = format!("{}{}", "[".repeat(9_000), "]".repeat(9_000));
         assert_eq!(string_array(&deep), Err(NotStrings::OtherValues));
+        for (depth, expected) in [(10_000, NotStrings::OtherValues), (10_001, NotStrings::NotArray)] {
+            let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            assert_eq!(string_array(&text), Err(expected), "{depth}");
+        }
         let deeper = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(string_array(&deeper), Err(NotStrings::NotArray));
     }

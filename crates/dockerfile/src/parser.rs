@@ -128,18 +128,23 @@ impl Parser<'_> {
             }
             self.instruction(text, start);
         }
-        if self.lines.stopped_at_long_line() {
-            let line = self.lines.number();
-            self.error(ParseErrorKind::LineTooLong, Span::new(line, line));
-        } else if self.parsed.nodes.is_empty() && self.errors.is_empty() {
-            let line = self.lines.number();
+        let too_long = self.lines.stopped_at_long_line();
+        // A line that is too long is not counted, so that the one before is marked.
+        let line = self.lines.number() - u32::from(too_long);
+        // BuildKit looks at what it has before it asks why there is no more.
+        if self.parsed.nodes.is_empty() && self.errors.is_empty() {
             self.error(ParseErrorKind::NoInstructions, Span::new(line, line));
+        } else if too_long {
+            self.error(ParseErrorKind::LineTooLong, Span::new(line, line));
         }
     }
 
     fn note_comment(&mut self, raw: &str) {
         if raw.trim_start().starts_with('#') {
-            let comment = raw.get(1..).unwrap_or_default().trim();
+            let mut rest = raw.chars();
+            // One character goes, whatever it is: with a blank in front, the `#` is part of the comment.
+            rest.next();
+            let comment = rest.as_str().trim();
             if comment.is_empty() {
                 self.comments.clear();
             } else {

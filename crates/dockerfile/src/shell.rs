@@ -1,6 +1,7 @@
 //! Words of a Dockerfile: quotes, escapes and variables, as BuildKit's `frontend/dockerfile/shell` expands them.
 //! Runs no command and knows no `$(…)`. What an expansion may grow to is bounded.
 
+mod class;
 mod lexer;
 mod pattern;
 
@@ -114,7 +115,7 @@ pub enum ExpandErrorKind {
 pub enum PatternProblem {
     /// A backslash before something that needs none.
     #[error("invalid escape '\\{0}'")]
-    Escape(String),
+    Escape(char),
     /// Longer than [`MAX_PATTERN_BYTES`].
     #[error("longer than {MAX_PATTERN_BYTES} bytes")]
     TooLong,

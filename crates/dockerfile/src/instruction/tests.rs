@@ -235,3 +235,22 @@ fn mounts() {
         assert_eq!(mount(text).unwrap_err().to_string(), message, "{text}");
     }
 }
+
+#[test]
+fn the_type_of_a_health_check_ends_at_a_blank_of_ascii() {
+    let error = |text: &str| parse(text.as_bytes()).1.first().map(ToString::to_string);
+    for blank in ["\t", " \t ", "\u{b}", "\u{c}"] {
+        assert_eq!(
+            error(&format!("FROM scratch\nHEALTHCHECK CMD{blank}true\n")),
+            None,
+            "{blank:?}"
+        );
+    }
+    for blank in ["\u{a0}", "\u{85}", "\u{2003}"] {
+        let found = error(&format!("FROM scratch\nHEALTHCHECK CMD{blank}true\n"));
+        assert!(
+            found.is_some_and(|text| text.contains("Unknown type")),
+            "{blank:?}"
+        );
+    }
+}

@@ -66,12 +66,16 @@ fn arguments(keyword: &str, rest: &str, escape: char) -> Result<Arguments, Parse
         "expose" | "from" => Arguments::Words(words::split_all(rest)),
         "maintainer" | "stopsignal" | "user" | "workdir" => whole(rest),
         "healthcheck" => {
-            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+            // BuildKit looks for blanks byte by byte here, and finds those of ASCII.
+            let end = rest.find(words::BLANKS).unwrap_or(rest.len());
             let (kind, command) = rest.split_at(end);
             if kind.is_empty() {
                 Arguments::default()
             } else {
-                Arguments::Healthcheck(kind.to_owned(), Box::new(maybe_json(command.trim_start())?))
+                Arguments::Healthcheck(
+                    kind.to_owned(),
+                    Box::new(maybe_json(command.trim_start_matches(words::BLANKS))?),
+                )
             }
         }
         _ => Arguments::default(),

@@ -181,7 +181,10 @@ fn row50_limits_of_lines_and_files() {
         errors[0].to_string(),
         "dockerfile line greater than max allowed size of 65535"
     );
-    assert_eq!(errors[0].span.start, 2);
+    assert_eq!(errors[0].span.start, 1);
+    let (_, errors) = parse(line(65_536).as_bytes());
+    assert_eq!(errors[0].to_string(), "file with no instructions");
+    assert_eq!(errors[0].span.start, 0);
     let (_, errors) = parse(&vec![b'#'; MAX_DOCKERFILE_BYTES + 1]);
     assert_eq!(errors[0].kind, ParseErrorKind::TooLarge);
     let many = "ONBUILD ".repeat(8_000);

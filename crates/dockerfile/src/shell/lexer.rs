@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 use crate::shell::{
-    ExpandError, ExpandErrorKind, Expansion, MAX_GROWTH_BYTES, MAX_NESTING, Variables, pattern,
+    ExpandError, ExpandErrorKind, Expansion, MAX_GROWTH_BYTES, MAX_NESTING, Variables, class, pattern,
 };
 
 /// Expands words. The flags are those of BuildKit's `shell.Lex`.
@@ -58,7 +58,7 @@ impl Lexer {
             lexer: *self,
             want_words,
             raw_escapes: self.raw_escapes,
-            input: word.chars().peekable(),
+            input: without_mark(word).chars().peekable(),
             variables,
             word_buffer: String::new(),
             depth: 0,
@@ -292,12 +292,7 @@ impl<'a> Run<'a> {
             Some(':') => match self.input.next() {
                 Some(operator @ ('-' | '+' | '?')) => self.conditional(&name, operator, true),
                 Some(c @ ('#' | '%')) => Err(ExpandErrorKind::UnsupportedModifier(format!(":{c}"))),
-                other => {
-                    // BuildKit reads the rest first, so an open brace is what it complains about.
-                    self.nested('}', false)?;
-                    let shown = other.map_or_else(|| "\u{fffd}".to_owned(), String::from);
-                    Err(ExpandErrorKind::UnsupportedModifier(format!(":{shown}")))
-                }
+                other => self.unknown(&name, other),
             },
             Some(operator @ ('-' | '+' | '?')) => self.conditional(&name, operator, false),
             Some(operator @ ('#' | '%')) => self.trimmed(&name, operator),
@@ -326,6 +321,18 @@ impl<'a> Run<'a> {
             Err(_) if self.input.peek().is_none() => Err(ExpandErrorKind::MissingBrace),
             Err(error) => Err(error),
         }
+    }
+
+    /// `${name:` with something behind it that is no operator. BuildKit reads the rest first, so an open brace is what it
+    /// complains about, and leaves it as it is where variables that are not set are left: `RUN <<E cat && echo ${x:=y}`
+    /// announces a here-document.
+    fn unknown(&mut self, name: &str, operator: Option<char>) -> Result2<String> {
+        let operand = self.nested('}', false)?;
+        let operator = operator.unwrap_or(char::REPLACEMENT_CHARACTER);
+        if self.lookup(name).is_none() && self.lexer.skip_unset {
+            return Ok(format!("${{{name}:{operator}{operand}}}"));
+        }
+        Err(ExpandErrorKind::UnsupportedModifier(format!(":{operator}")))
     }
 
     fn conditional(&mut self, name: &str, operator: char, empty_is_unset: bool) -> Result2<String> {
@@ -388,7 +395,7 @@ impl<'a> Run<'a> {
     /// Letters, digits and `_`; digits alone if it begins with one; or one special parameter.
     fn name(&mut self) -> String {
         let mut name = String::new();
-        let is_digit = |c: &char| c.is_numeric() && !c.is_alphabetic();
+        let is_digit = |c: &char| class::is_digit(*c);
         match self.input.peek() {
             Some(c) if is_digit(c) => {
                 while let Some(digit) = self.input.next_if(is_digit) {
@@ -399,7 +406,7 @@ impl<'a> Run<'a> {
             _ => {
                 while let Some(c) = self
                     .input
-                    .next_if(|c| c.is_alphabetic() || is_digit(c) || *c == '_')
+                    .next_if(|c| class::is_letter(*c) || is_digit(c) || *c == '_')
                 {
                     name.push(c);
                 }
@@ -420,4 +427,9 @@ impl<'a> Run<'a> {
         }
         value
     }
+}
+
+/// `text` without a byte order mark in front: Go's `text/scanner`, which reads words there, skips one.
+pub(super) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }

@@ -3,6 +3,7 @@
 
 use regex::{Regex, RegexBuilder};
 
+use crate::shell::lexer::without_mark;
 use crate::shell::{ExpandErrorKind, MAX_PATTERN_BYTES, PatternProblem};
 
 /// `value` without the shortest (or `longest`) beginning that matches.
@@ -64,7 +65,7 @@ fn compile(pattern: &str, longest: bool, anchored: bool) -> Result<Regex, Expand
         return Err(problem(PatternProblem::TooLong));
     }
     let mut text = String::from(if anchored { "^" } else { "" });
-    let mut chars = pattern.chars().peekable();
+    let mut chars = without_mark(pattern).chars().peekable();
     while let Some(c) = chars.next() {
         match c {
             '*' => text.push_str(if longest { ".*" } else { ".*?" }),
@@ -74,7 +75,7 @@ fn compile(pattern: &str, longest: bool, anchored: bool) -> Result<Regex, Expand
             '\\' => match chars.next() {
                 Some(quoted @ ('*' | '?' | '\\')) => text.extend(['\\', quoted]),
                 other => {
-                    let shown = other.map(String::from).unwrap_or_default();
+                    let shown = other.unwrap_or(char::REPLACEMENT_CHARACTER);
                     return Err(problem(PatternProblem::Escape(shown)));
                 }
             },

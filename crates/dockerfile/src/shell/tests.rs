@@ -373,3 +373,53 @@ proptest! {
         prop_assert_eq!(Lexer::new('\\').expand(&word, &NoVariables).unwrap().text, word);
     }
 }
+
+#[test]
+fn a_byte_order_mark_in_front_is_no_part_of_a_word() {
+    let variables = map(&[("A", "\u{feff}b")]);
+    let lexer = Lexer::new('\\');
+    for (word, expected) in [
+        ("\u{feff}a", "a"),
+        ("\u{feff}\u{feff}a", "\u{feff}a"),
+        ("a\u{feff}", "a\u{feff}"),
+        ("$A", "\u{feff}b"),
+        ("${A#\u{feff}}", "\u{feff}b"),
+        ("${A#\u{feff}\u{feff}}", "b"),
+    ] {
+        assert_eq!(lexer.expand(word, &variables).unwrap().text, expected, "{word:?}");
+    }
+}
+
+#[test]
+fn what_a_shell_knows_more_of_stays_where_unset_variables_stay() {
+    let lexer = Lexer {
+        skip_unset: true,
+        ..Lexer::new('\\')
+    };
+    let text = |word: &str| lexer.expand(word, &variables()).map(|found| found.text);
+    for word in ["${x:=y}", "${x:0:3}", "${x:@Q}"] {
+        assert_eq!(text(word).as_deref(), Ok(word));
+    }
+    for (word, modifier) in [
+        ("${PWD:=y}", ":="),
+        ("${x=y}", "="),
+        ("${x^^}", "^"),
+        ("${x:#y}", ":#"),
+    ] {
+        let expected = ExpandErrorKind::UnsupportedModifier(modifier.to_owned());
+        assert_eq!(text(word).unwrap_err().kind, expected, "{word}");
+    }
+}
+
+#[test]
+fn a_backslash_at_the_end_of_a_pattern_quotes_nothing() {
+    let variables = map(&[("A", "ab"), ("P", "a\\")]);
+    for word in ["${A#$P}", "${A/$P/x}"] {
+        let error = Lexer::new('\\').expand(word, &variables).unwrap_err();
+        assert_eq!(
+            error.kind.to_string(),
+            "invalid pattern (a\\) in substitution: invalid escape '\\\u{fffd}'",
+            "{word}"
+        );
+    }
+}
