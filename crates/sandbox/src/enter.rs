@@ -2,7 +2,7 @@
 //! working directory, rights, and then the program.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, IntoRawFd as _, OwnedFd};
 use std::path::Path;
 
 use rbuild_sys::RootFd;
@@ -10,6 +10,7 @@ use rbuild_sys::seccomp::Instruction;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use rustix::pipe::PipeFlags;
 use rustix::thread::CapabilitySet;
 
 use crate::exec::Program;
@@ -53,6 +54,7 @@ impl Passage<'_> {
             } else if self.security == Security::Sandbox && self.network == Network::Host {
                 privileges::leave_host_sockets()?;
             }
+            self.becoming()?;
             privileges::drop_rights(
                 &process.ids,
                 self.granted(),
@@ -60,7 +62,6 @@ impl Passage<'_> {
                 self.filter,
                 self.mouth,
             )?;
-            self.tell(&Report::Ready);
             Ok(program.exec())
         };
         match run() {
@@ -93,6 +94,15 @@ impl Passage<'_> {
                     .during("hand over", "terminal")
             }
         }
+    }
+
+    /// Gives the caller a pipe that ends when this process is the program, or is no more: the kernel closes the other end as
+    /// it is closed on `execve`. It stays open here, so that what goes wrong is told before the pipe ends.
+    fn becoming(&self) -> Result<(), SetupError> {
+        let (ends, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during("make", "pipe")?;
+        wire::send_with(self.control, &Report::Becoming, ends.as_fd()).during("hand over", "pipe")?;
+        let _until_exec = held.into_raw_fd();
+        Ok(())
     }
 
     /// Tells the caller.

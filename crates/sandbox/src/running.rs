@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, Shutdown};
 use serde::{Deserialize, Serialize};
@@ -114,10 +114,11 @@ struct Heard {
     supervisor: Option<OwnedFd>,
     process: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
-    ready: bool,
+    /// Ends when the process runs its program.
+    becoming: Option<OwnedFd>,
 }
 
-/// A process that is about to run its program: its sandbox is complete.
+/// A process that runs its program, or did.
 #[derive(Debug)]
 pub struct Ready {
     /// Where others join it.
@@ -173,19 +174,20 @@ impl Running {
         rustix::net::send(&self.control, &word.encode(), SendFlags::NOSIGNAL).ok();
     }
 
-    /// Waits until the process is about to run its program. `None` if it does not come to that: [`Running::wait`] knows
+    /// Waits until the process runs its program: signals are the program's from then on. `None` if it does not come to that: [`Running::wait`] knows
     /// why. Call it once, if at all, before [`Running::wait`].
     pub fn ready(&self) -> Option<Ready> {
         let mut heard = lock(&self.heard);
-        while !(heard.ready && heard.process.is_some()) {
-            match self.listen(&mut heard) {
-                Ok(true) => {}
-                Ok(false) => return None,
-                Err(error) => {
-                    heard.outcome.get_or_insert(Err(error));
-                    return None;
-                }
+        while heard.becoming.is_none() || heard.process.is_none() {
+            if !self.hears(&mut heard) {
+                return None;
             }
+        }
+        ended(&heard.becoming.take()?);
+        // A process that did not become its program has said why before.
+        while says(&self.control) && self.hears(&mut heard) {}
+        if matches!(heard.outcome, Some(Err(_))) {
+            return None;
         }
         let (security, network) = self.way;
         Some(Ready {
@@ -213,6 +215,14 @@ impl Running {
             usage,
             warnings: std::mem::take(&mut heard.warnings),
             is_in_use: heard.is_in_use,
+        })
+    }
+
+    /// Takes one message in, keeping what went wrong with that for [`Running::wait`]; `false` when there will be no more.
+    fn hears(&self, heard: &mut Heard) -> bool {
+        self.listen(heard).unwrap_or_else(|error| {
+            heard.outcome.get_or_insert(Err(error));
+            false
         })
     }
 
@@ -255,8 +265,8 @@ impl Running {
                 heard.terminal = fd;
                 return Ok(true);
             }
-            Report::Ready => {
-                heard.ready = true;
+            Report::Becoming => {
+                heard.becoming = fd;
                 return Ok(true);
             }
             Report::Failed(failure) => Err(failure.into()),
@@ -276,6 +286,17 @@ fn gone(heard: &Heard) {
     };
     let polled = &mut [PollFd::new(supervisor, PollFlags::IN)];
     while rustix::event::poll(polled, None) == Err(Errno::INTR) {}
+}
+
+/// Waits for the end of a pipe into which nobody writes.
+fn ended(pipe: &OwnedFd) {
+    while rustix::io::read(pipe, &mut [0]) == Err(Errno::INTR) {}
+}
+
+/// Whether something can be read at once; the end of all can be, too.
+fn says(control: &OwnedFd) -> bool {
+    let polled = &mut [PollFd::new(control, PollFlags::IN)];
+    matches!(rustix::event::poll(polled, Some(&Timespec::default())), Ok(1..))
 }
 
 impl From<Failure> for WaitError {

@@ -33,8 +33,8 @@ pub(crate) enum Report {
     Forked,
     /// The process has a terminal; with the master of it.
     Terminal,
-    /// Everything is in place but the program itself.
-    Ready,
+    /// Everything is in place but rights that go and the program itself; with a pipe that ends when it runs.
+    Becoming,
     /// The step could not be started.
     Failed(Failure),
     /// The step ended by itself.

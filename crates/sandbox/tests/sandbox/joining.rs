@@ -62,6 +62,33 @@ fn privileged_row25_a_process_that_joins_is_not_seen_before_it_is_the_program_no
 }
 
 #[test]
+fn privileged_ready_is_who_runs_the_program_and_nobody_else() {
+    let Some(fixture) = Fixture::new() else { return };
+    for program in ["/bin/none", "/tmp"] {
+        let mut plan = fixture.plan("");
+        plan.process.args = vec![program.into()];
+        let running = sandbox().spawn(&plan, &[]).unwrap();
+        assert!(running.ready().is_none(), "{program}");
+        let error = running.wait().unwrap_err().to_string();
+        assert!(error.contains(program), "{error}");
+    }
+    // One that is over already did run.
+    let (running, _ready) = first(&fixture, "true");
+    assert_eq!(running.wait().unwrap().status, ExitStatus::Code(0));
+    let mut plan = fixture.plan("");
+    plan.process.args = ["sleep", "600"].map(Into::into).to_vec();
+    let facts = shell("tr '\\0' ' ' < /proc/1/cmdline");
+    for _ in 0..20 {
+        let running = sandbox().spawn(&plan, &[]).unwrap();
+        let entrance = running.ready().unwrap().entrance;
+        let (text, _) = output(&sandbox().join(&entrance, &facts, &[]).unwrap());
+        assert_eq!(text, "sleep 600 ");
+        running.kill();
+        running.wait().unwrap();
+    }
+}
+
+#[test]
 fn privileged_the_end_of_the_first_process_ends_all() {
     let Some(fixture) = Fixture::new() else { return };
     let (running, ready) = first(&fixture, "sleep 1");
