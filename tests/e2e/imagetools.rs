@@ -1,6 +1,6 @@
 //! Indexes of images that registries have: `imagetools` and `manifest`, against Debian's `docker-registry`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::machine;
@@ -182,6 +182,12 @@ fn a_manifest_list_is_begun_annotated_shown_and_pushed() {
     manifest(&["annotate", "--arch", "x", &list, &list])
         .fails()
         .says("does not exist in");
+    manifest(&["annotate", "--os=windows", &list, &arm64])
+        .fails()
+        .says("unsupported os/arch combination: windows/arm64");
+    manifest(&["annotate", "--os=", "--arch=", "--os-features=b,c", &list, &arm64]).ok();
+    // What is there already stays as it was annotated.
+    manifest(&["create", "--amend", &list, &arm64]).ok();
 
     let shown = manifest(&["inspect", &list]).ok();
     // As docker 28.2 prints it: three blanks, the size before the digest.
@@ -197,20 +203,41 @@ fn a_manifest_list_is_begun_annotated_shown_and_pushed() {
     assert!(text.starts_with("{\n\t\"Ref\": "), "{text}");
     assert!(text.contains("\n\t\t\"digest\": \"sha256:"), "{text}");
 
-    let pushed = manifest(&["push", "--purge", &list]).ok().stdout_text();
+    let told = manifest(&["push", "--purge", &list]).ok().stdout_text();
     let index = raw(&fixture, &list);
+    // As docker tells: images that were not in the repository, then the list.
+    let repository = list.trim_end_matches(":1");
+    let told: Vec<&str> = told.lines().collect();
+    let [first, _, pushed] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    assert_eq!(
+        *first,
+        format!("Pushed ref {repository}@{digest} with digest: {digest}")
+    );
     assert_eq!(index["manifests"][1]["platform"]["variant"], "v8");
-    assert_eq!(index["manifests"][1]["platform"]["os.features"][1], "b");
+    assert_eq!(
+        index["manifests"][1]["platform"]["os.features"],
+        json!(["a", "b", "c"])
+    );
     let remote = manifest(&["inspect", &list]).ok();
     let remote: Value = serde_json::from_slice(&remote.stdout).unwrap();
     assert_eq!(
         remote, index,
         "the list of this machine is gone, the registry's is shown"
     );
-    fixture
-        .rbuild(["pull", &format!("{}@{pushed}", list.trim_end_matches(":1"))])
-        .ok();
+    fixture.rbuild(["pull", &format!("{repository}@{pushed}")]).ok();
     manifest(&["rm", &list]).fails().says("no such manifest list");
+    let other = format!("{}/other/list:1", registry.host());
+    manifest(&["create", &other, &amd64]).ok();
+    manifest(&["rm", "none", &other, "UPPER"])
+        .fails()
+        .says("no such manifest list: docker.io/library/none")
+        .says("must be lowercase");
+    manifest(&["inspect", &other, &amd64])
+        .fails()
+        .says("no such manifest list");
     manifest(&["create", &list, &list])
         .fails()
         .says("cannot use manifest list");

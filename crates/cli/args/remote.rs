@@ -123,7 +123,7 @@ pub(crate) struct AnnotateArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) os: Option<String>,
     /// What it needs of the operating system
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,…")]
     pub(crate) os_features: Vec<String>,
     /// Version of the operating system
     #[arg(long, value_name = "VERSION")]

@@ -1,23 +1,22 @@
 //! `rbuild manifest`: lists of images that are put together on this machine, one file each beside docker's configuration,
 //! and pushed as an index. What is pushed is made by the same code as `imagetools create`.
 
-use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+mod annotate;
+mod list;
+
+use std::io;
 
 use base64::Engine as _;
+use rbuild_builder::error::chain_text;
 use rbuild_builder::imagetools::{self, Combination, Found, Source};
-use rbuild_oci::{Descriptor, Digest, Document, Index, Platform, Reference, media_type};
+use rbuild_oci::{Descriptor, Document, Index, Reference, media_type};
 use rbuild_ui::documents::{self, Form};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::list::{List, ListEntry, ListError, forget, known, place, read, write};
 use super::imagetools::publish;
 use super::{CommandError, Open};
-use crate::args::{
-    AnnotateArgs, CreateListArgs, InspectListArgs, ManifestCommand, PushListArgs, RemoveListArgs,
-};
+use crate::args::{CreateListArgs, InspectListArgs, ManifestCommand, PushListArgs, RemoveListArgs};
 use crate::engine::{Engine, EngineOptions};
 use crate::env::Env;
 
@@ -30,73 +29,6 @@ const IMAGE: Form = Form {
     indent: "\t",
     size_first: false,
 };
-/// Directory of the lists, in docker's.
-const LISTS: &str = "manifests";
-/// Largest list read, bytes.
-const LIST_BYTES_MAX: u64 = 4 << 20;
-
-/// Why a list of this machine could not be had or kept.
-#[derive(Debug, thiserror::Error)]
-enum ListError {
-    /// Nobody says where it would be.
-    #[error("lists of manifests are kept beside docker's config.json: neither DOCKER_CONFIG nor HOME is set")]
-    NoPlace,
-    /// There is none of this name.
-    #[error("no such manifest list: {0}: begin it with `manifest create`")]
-    Unknown(Reference),
-    /// It is there already.
-    #[error("refusing to amend an existing manifest list with no --amend flag: {0}")]
-    Exists(Reference),
-    /// It has no such image.
-    #[error("manifest for image {image} does not exist in {list}")]
-    NotInList {
-        /// The image.
-        image: Reference,
-        /// The list.
-        list: Reference,
-    },
-    /// A list was given where an image is expected.
-    #[error("cannot use manifest list {0} as an image of a manifest list")]
-    IsList(Reference),
-    /// The file.
-    #[error("{verb} {}: {error}", path.display())]
-    File {
-        /// What was tried.
-        verb: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-    /// The file is not one of ours.
-    #[error("{} is not a list of manifests: {error}", path.display())]
-    Format {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: serde_json::Error,
-    },
-}
-
-impl From<ListError> for CommandError {
-    fn from(error: ListError) -> Self {
-        Self::failed(&error)
-    }
-}
-
-/// A list as it is kept.
-#[derive(Debug, Serialize, Deserialize)]
-struct List {
-    name: String,
-    entries: Vec<ListEntry>,
-}
-
-/// One image of it.
-#[derive(Debug, Serialize, Deserialize)]
-struct ListEntry {
-    reference: String,
-    descriptor: Descriptor,
-}
 
 /// Runs the command.
 pub(super) fn run(
@@ -111,7 +43,7 @@ pub(super) fn run(
             allow_insecure(args.insecure, names, &mut options)?;
             create(args, options, env, open)
         }
-        ManifestCommand::Annotate(args) => annotate(args, env),
+        ManifestCommand::Annotate(args) => annotate::run(args, env),
         ManifestCommand::Inspect(args) => {
             allow_insecure(args.insecure, args.names.iter(), &mut options)?;
             inspect(args, options, env, open)
@@ -138,14 +70,7 @@ fn allow_insecure<'a>(
 }
 
 fn parse(text: &str) -> Result<Reference, CommandError> {
-    imagetools::parse(text).map_err(|error| CommandError::failed(&rbuild_builder::error::chain_text(&error)))
-}
-
-/// A list that is here: its file, and what it has.
-fn known(name: &Reference, env: &Env) -> Result<(PathBuf, List), ListError> {
-    let path = place(name, env)?;
-    let list = read(&path)?.ok_or_else(|| ListError::Unknown(name.clone()))?;
-    Ok((path, list))
+    imagetools::parse(text).map_err(|error| CommandError::failed(&chain_text(&error)))
 }
 
 fn create(
@@ -166,19 +91,11 @@ fn create(
     };
     let engine = open(options)?;
     for text in &args.manifests {
-        let found = engine.find_remote(text)?;
-        if matches!(found.document, Document::Index(_)) {
-            return Err(ListError::IsList(found.reference).into());
+        // What is in the list stays as it was annotated, as with docker (`getManifest` of `cli/command/manifest/util.go`).
+        let wanted = parse(text)?.to_string();
+        if !list.entries.iter().any(|entry| entry.reference == wanted) {
+            list.entries.push(entry(engine.as_ref(), text)?);
         }
-        let mut descriptor = found.descriptor.clone();
-        let configs = engine.remote_configs(&found)?;
-        descriptor.platform = configs.first().map(|(_, config)| config.platform());
-        let entry = ListEntry {
-            reference: found.reference.to_string(),
-            descriptor,
-        };
-        list.entries.retain(|known| known.reference != entry.reference);
-        list.entries.push(entry);
     }
     // docker keeps a file for each, and reads them in the order of their names.
     list.entries
@@ -188,29 +105,19 @@ fn create(
     Ok(env.stdout.flush()?)
 }
 
-fn annotate(args: &AnnotateArgs, env: &mut Env) -> Result<(), CommandError> {
-    let (name, image) = (parse(&args.list)?, parse(&args.manifest)?);
-    let (path, mut list) = known(&name, env)?;
-    let wanted = image.to_string();
-    let entry = list.entries.iter_mut().find(|entry| entry.reference == wanted);
-    let entry = entry.ok_or(ListError::NotInList { image, list: name })?;
-    let platform = entry.descriptor.platform.get_or_insert_with(Platform::default);
-    if let Some(arch) = &args.arch {
-        platform.architecture.clone_from(arch);
+/// An image of a registry, with what its config says it runs on.
+fn entry(engine: &dyn Engine, text: &str) -> Result<ListEntry, CommandError> {
+    let found = engine.find_remote(text)?;
+    if matches!(found.document, Document::Index(_)) {
+        return Err(ListError::IsList(found.reference).into());
     }
-    if let Some(os) = &args.os {
-        platform.os.clone_from(os);
-    }
-    if !args.os_features.is_empty() {
-        platform.os_features.clone_from(&args.os_features);
-    }
-    if args.os_version.is_some() {
-        platform.os_version.clone_from(&args.os_version);
-    }
-    if args.variant.is_some() {
-        platform.variant.clone_from(&args.variant);
-    }
-    Ok(write(&path, &list)?)
+    let mut descriptor = found.descriptor.clone();
+    let configs = engine.remote_configs(&found)?;
+    descriptor.platform = configs.first().map(|(_, config)| config.platform());
+    Ok(ListEntry {
+        reference: found.reference.to_string(),
+        descriptor,
+    })
 }
 
 fn push(
@@ -221,6 +128,13 @@ fn push(
 ) -> Result<(), CommandError> {
     let name = parse(&args.list)?;
     let (path, list) = known(&name, env)?;
+    let is_said = |entry: &&ListEntry| {
+        let platform = entry.descriptor.platform.as_ref();
+        platform.is_some_and(|platform| !platform.os.is_empty() && !platform.architecture.is_empty())
+    };
+    if let Some(entry) = list.entries.iter().find(|entry| !is_said(entry)) {
+        return Err(ListError::NoPlatform(entry.reference.clone()).into());
+    }
     let sources = list.entries.iter().map(|entry| {
         Ok(Source {
             reference: Some(parse(&entry.reference)?),
@@ -231,7 +145,7 @@ fn push(
     });
     let asked = Combination {
         sources: sources.collect::<Result<_, CommandError>>()?,
-        targets: vec![name],
+        targets: vec![name.clone()],
         prefer_index: true,
         ..Combination::default()
     };
@@ -240,16 +154,34 @@ fn push(
     if args.purge {
         forget(&path)?;
     }
+    // docker tells of each image that was not in the repository before.
+    for entry in &list.entries {
+        let digest = &entry.descriptor.digest;
+        if parse(&entry.reference)?.repository() != name.repository() {
+            let pushed = name.repository().with_digest(digest.clone());
+            writeln!(env.stdout, "Pushed ref {pushed} with digest: {digest}")?;
+        }
+    }
     writeln!(env.stdout, "{}", pushed.descriptor.digest)?;
     Ok(env.stdout.flush()?)
 }
 
-fn remove(args: &RemoveListArgs, env: &mut Env) -> Result<(), CommandError> {
-    for text in &args.lists {
-        let (path, _) = known(&parse(text)?, env)?;
-        forget(&path)?;
+/// Forgets all that can be; what cannot is told at the end, together.
+fn remove(args: &RemoveListArgs, env: &Env) -> Result<(), CommandError> {
+    let forgotten = |text: &String| -> Result<(), String> {
+        let name = imagetools::parse(text).map_err(|error| chain_text(&error))?;
+        let (path, _) = known(&name, env).map_err(|error| error.to_string())?;
+        forget(&path).map_err(|error| error.to_string())
+    };
+    let failed: Vec<String> = args
+        .lists
+        .iter()
+        .filter_map(|text| forgotten(text).err())
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
     }
-    Ok(env.stdout.flush()?)
+    Err(CommandError::failed(&failed.join("\n")))
 }
 
 fn inspect(
@@ -353,104 +285,4 @@ fn shown(found: &Found, descriptor: &Descriptor, is_verbose: bool) -> Result<Val
     };
     let raw = base64::engine::general_purpose::STANDARD.encode(&found.bytes);
     Ok(json!({ "Ref": found.reference.to_string(), "Descriptor": descriptor, "Raw": raw, key: document }))
-}
-
-/// The file of a list. Its name says nothing: names of images may be longer than those of files.
-fn place(name: &Reference, env: &Env) -> Result<PathBuf, ListError> {
-    let directory = match (env.filled("DOCKER_CONFIG"), env.filled("HOME")) {
-        (Some(directory), _) => PathBuf::from(directory),
-        (None, Some(home)) => PathBuf::from(home).join(".docker"),
-        (None, None) => return Err(ListError::NoPlace),
-    };
-    let digest = Digest::sha256(name.to_string().as_bytes());
-    let file = format!("rbuild-{}.json", &digest.hex()[..32]);
-    Ok(directory.join(LISTS).join(file))
-}
-
-fn read(path: &Path) -> Result<Option<List>, ListError> {
-    let fail = |error| ListError::File {
-        verb: "cannot read",
-        path: path.to_owned(),
-        error,
-    };
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(error)),
-    };
-    let mut text = Vec::new();
-    file.take(LIST_BYTES_MAX).read_to_end(&mut text).map_err(fail)?;
-    let list = serde_json::from_slice(&text);
-    list.map(Some).map_err(|error| ListError::Format {
-        path: path.to_owned(),
-        error,
-    })
-}
-
-/// Replaces the file whole.
-fn write(path: &Path, list: &List) -> Result<(), ListError> {
-    let fail = |error| ListError::File {
-        verb: "cannot write",
-        path: path.to_owned(),
-        error,
-    };
-    let text = serde_json::to_vec_pretty(list).map_err(|error| fail(error.into()))?;
-    let new = path.with_extension(format!("{}.new", std::process::id()));
-    let written = || -> io::Result<()> {
-        if let Some(directory) = path.parent() {
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(directory)?;
-        }
-        let mut options = fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(&text)?;
-        fs::rename(&new, path)
-    };
-    written().map_err(|error| {
-        // What is left of a write that failed; it may not even have begun.
-        let _gone = fs::remove_file(&new);
-        fail(error)
-    })
-}
-
-fn forget(path: &Path) -> Result<(), ListError> {
-    fs::remove_file(path).map_err(|error| ListError::File {
-        verb: "cannot remove",
-        path: path.to_owned(),
-        error,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::env::testing::env;
-
-    #[test]
-    fn a_list_is_kept_beside_dockers_configuration() {
-        let room = tempfile::tempdir().unwrap();
-        let home = room.path().display().to_string();
-        let (surroundings, _, _) = env(&[("HOME", &home)], b"");
-        let name = Reference::parse("example.com/a:1").unwrap();
-        let path = place(&name, &surroundings).unwrap();
-        assert!(path.starts_with(room.path().join(".docker/manifests")));
-        assert!(read(&path).unwrap().is_none());
-        let list = List {
-            name: name.to_string(),
-            entries: Vec::new(),
-        };
-        write(&path, &list).unwrap();
-        assert_eq!(read(&path).unwrap().unwrap().name, "example.com/a:1");
-        fs::write(&path, "[]").unwrap();
-        assert!(matches!(read(&path), Err(ListError::Format { .. })));
-        forget(&path).unwrap();
-        assert!(matches!(forget(&path), Err(ListError::File { .. })));
-        let (nowhere, _, _) = env(&[], b"");
-        assert!(matches!(place(&name, &nowhere), Err(ListError::NoPlace)));
-    }
 }
