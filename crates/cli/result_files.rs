@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rbuild_builder::request::BuildOutcome;
@@ -54,8 +54,14 @@ pub(crate) fn forget_config(outcome: &mut BuildOutcome) {
     }
 }
 
-/// Removes a stale image id.
+/// Removes a stale image id. What is no regular file stays: docker removes `/dev/stdout` where it may.
 pub(crate) fn remove_iidfile(path: &Path) -> Result<(), ResultFileError> {
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        return Err(ResultFileError::Remove {
+            path: path.to_owned(),
+            error: io::Error::other("it is no regular file"),
+        });
+    }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ResultFileError::Remove {
             path: path.to_owned(),
@@ -85,8 +91,24 @@ pub(crate) fn write_metadata(
         path: path.to_owned(),
         error,
     };
+    is_replaceable(path).map_err(failed)?;
     let text = serde_json::to_vec_pretty(metadata).map_err(|error| failed(error.into()))?;
     replace(path, &text).map_err(failed)
+}
+
+/// Whether something else may be put into the place of `path`: what is there is no link, and nothing but a file
+/// (`moby/sys/atomicwriter`).
+fn is_replaceable(path: &Path) -> io::Result<()> {
+    let what = match fs::symlink_metadata(path).map(|meta| meta.file_type()) {
+        // A directory refuses by itself.
+        Ok(kind) if kind.is_file() || kind.is_dir() => return Ok(()),
+        Err(_) => return Ok(()),
+        Ok(kind) if kind.is_symlink() => "a symbolic link directly",
+        Ok(kind) if kind.is_fifo() => "a named pipe (FIFO)",
+        Ok(kind) if kind.is_socket() => "a socket",
+        Ok(_) => "a device file",
+    };
+    Err(io::Error::other(format!("cannot write to {what}")))
 }
 
 /// Puts `text` in the place of `path`: whoever reads it sees the old content or the new.
@@ -127,6 +149,37 @@ mod tests {
             manifest_digest: Some(Digest::sha256(b"manifest")),
             config_digest: Some(Digest::sha256(b"config")),
             ..BuildOutcome::default()
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let room = tempfile::tempdir().unwrap();
+        let (file, link, pipe) = (
+            room.path().join("f"),
+            room.path().join("l"),
+            room.path().join("p"),
+        );
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        for (path, says) in [
+            (&link, "cannot write to a symbolic link directly"),
+            (&pipe, "cannot write to a named pipe (FIFO)"),
+            (&PathBuf::from("/dev/null"), "cannot write to a device file"),
+        ] {
+            let error = write_metadata(path, &BTreeMap::new()).unwrap_err().to_string();
+            assert!(error.ends_with(says), "{error}");
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+        write_metadata(&file, &BTreeMap::new()).unwrap();
+        // A link to a file is replaced, as by docker; a link to something else is not.
+        remove_iidfile(&link).unwrap();
+        assert!(fs::symlink_metadata(&link).is_err() && file.exists());
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        for path in [&link, &pipe] {
+            remove_iidfile(path).unwrap_err();
+            assert!(fs::symlink_metadata(path).is_ok());
         }
     }
 

@@ -4,7 +4,7 @@
 //! there is one.
 //!
 //! `takes` and `refuses: WORDS` are the answers of both, and the words are ours, with a hint behind ` | `. Where they differ
-//! on purpose the line says so: `takes; here refuses: WORDS`, `refuses; here takes`.
+//! on purpose the line says so, and why: `takes; here refuses: WORDS; why: REASON`, `refuses; here takes; why: REASON`.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -60,7 +60,14 @@ fn read(flag: &str, line: &str) -> Line {
     if flag == "annotation" {
         args.push(IMAGE.to_owned());
     }
-    let (there, here) = answer.split_once("; here ").unwrap_or((answer, answer));
+    let (there, here) = match answer.split_once("; here ") {
+        None => (answer, answer),
+        Some((there, here)) => {
+            let (here, why) = here.split_once("; why: ").unwrap_or((here, ""));
+            assert!(why.len() > 10, "{flag}: no reason is given: {line}");
+            (there, here)
+        }
+    };
     Line {
         args,
         buildx_takes: there == "takes",

@@ -13,7 +13,7 @@ use rbuild_remotecache::{AttrError, Place, gha};
 use rbuild_ui::values::csv;
 use rbuild_ui::values::scalar::parse_bool;
 
-use super::UsageError;
+use super::{UsageError, nearest};
 use crate::args::LowBuild;
 use crate::env::Env;
 
@@ -135,7 +135,16 @@ pub(super) fn sources(
             if !entry.is_active(env, noted) {
                 continue;
             }
-            sources.push(entry.source(env)?);
+            match entry.source(env) {
+                Ok(source) => sources.push(source),
+                // buildx itself asks for these.
+                Err(error @ CacheError::Missing { .. }) => return Err(error.into()),
+                // BuildKit builds without a cache that it cannot read (`solver/llbsolver/bridge.go`).
+                Err(error) => {
+                    noted.warnings.push(entry.left_out(error));
+                    continue;
+                }
+            }
             entry.tell(&OF_SOURCES, noted);
             noted.insecure.extend(entry.insecure);
         }
@@ -250,6 +259,17 @@ impl Entry {
         false
     }
 
+    /// What is said of a cache that is not read.
+    fn left_out(&self, error: CacheError) -> String {
+        let why = match &error {
+            CacheError::Kind { .. } => "there is no such kind to read".to_owned(),
+            other => other.to_string(),
+        };
+        let hints = nearest::hints(&error.into());
+        let all: Vec<String> = [why].into_iter().chain(hints).collect();
+        format!("{} type={} is left out: {}", self.flag, self.kind, all.join("; "))
+    }
+
     /// Tells of what nothing has read.
     fn tell(&self, others: &[&str], noted: &mut Noted<'_>) {
         let served = known(&self.kind);
@@ -264,19 +284,18 @@ impl Entry {
         }
     }
 
-    fn service(&self, env: &Env) -> Result<Place, UsageError> {
+    fn service(&self, env: &Env) -> Result<Place, CacheError> {
         match Place::read(&self.kind, &self.attrs, &|name| env.filled(name)) {
             Ok(Some(place)) => Ok(place),
             Ok(None) => Err(self.unserved_kind(&self.kind)),
             Err(error) => Err(CacheError::Service {
                 kind: self.kind.clone(),
                 error,
-            }
-            .into()),
+            }),
         }
     }
 
-    fn export(&mut self, env: &Env) -> Result<CacheExport, UsageError> {
+    fn export(&mut self, env: &Env) -> Result<CacheExport, CacheError> {
         // Anything but `max` is `min` (`control/control.go`).
         let mode_max = self.attrs.remove("mode").as_deref() == Some("max");
         let ignore_error = self
@@ -305,7 +324,7 @@ impl Entry {
         })
     }
 
-    fn source(&mut self, env: &Env) -> Result<CacheSource, UsageError> {
+    fn source(&mut self, env: &Env) -> Result<CacheSource, CacheError> {
         match self.kind.as_str() {
             "registry" => Ok(CacheSource::Registry(self.reference()?)),
             "local" => {
@@ -326,9 +345,9 @@ impl Entry {
         }
     }
 
-    fn unserved_kind(&self, kind: &str) -> UsageError {
+    fn unserved_kind(&self, kind: &str) -> CacheError {
         let (flag, kind) = (self.flag, kind.to_owned());
-        UsageError::Cache(CacheError::Kind { flag, kind })
+        CacheError::Kind { flag, kind }
     }
 
     fn reference(&mut self) -> Result<Reference, CacheError> {

@@ -85,6 +85,7 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
         b' ' => (&text[..split], &text[split + 1..]),
         _ => (&text[..=split], &text[split + 1..]),
     };
+    let number = without_separators(number).ok_or_else(invalid)?;
     let value: f64 = number.parse().map_err(|_not_a_number| invalid())?;
     if !value.is_finite() || value.is_sign_negative() {
         return Err(invalid());
@@ -117,6 +118,15 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
         reason = "in range: checked above"
     )]
     Ok(bytes as u64)
+}
+
+/// A number without the `_` that Go's `ParseFloat` takes between digits; nothing if one stands elsewhere.
+fn without_separators(number: &str) -> Option<String> {
+    let bytes = number.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let mut separators = number.match_indices('_');
+    let stand_right = separators.all(|(at, _)| at > 0 && is_digit(at - 1) && is_digit(at + 1));
+    stand_right.then(|| number.replace('_', ""))
 }
 
 /// `3 days`, `About an hour`: docker's words for an age (`go-units`, `HumanDuration`).
@@ -205,6 +215,8 @@ mod tests {
             ("1.5g", 1_610_612_736),
             ("2T", 2 << 40),
             ("1p", 1 << 50),
+            ("1_000", 1000),
+            ("1_0.2_5k", 10_496),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
@@ -213,7 +225,8 @@ mod tests {
     #[test]
     fn what_is_not_a_size() {
         for text in [
-            "", "hello", "-32", "-32k", " 32 ", "32kib x", "1e400", "nan", "9999999p",
+            "", "hello", "-32", "-32k", " 32 ", "32kib x", "1e400", "nan", "9999999p", "_1", "1_", "1__0",
+            "1_.5",
         ] {
             assert!(parse_size(text).is_err(), "{text}");
         }

@@ -141,11 +141,7 @@ fn limits_of_steps_and_what_becomes_of_those_that_fail() {
 
 #[test]
 fn flags_that_are_not_served_are_refused_by_name() {
-    for flag in [
-        "--cache-from=type=gcs",
-        "--cache-to=type=gcs,bucket=x",
-        "--policy=filename=x",
-    ] {
+    for flag in ["--cache-to=type=gcs,bucket=x", "--policy=filename=x"] {
         let name = flag.split('=').next().unwrap();
         let text = refused(&[flag, "."]);
         assert!(
@@ -164,7 +160,7 @@ fn registries_of_caches_may_be_insecure() {
         ".",
     ]);
     assert_eq!(high.insecure, ["one.test", "two.test:5000"]);
-    let bad = "--cache-from=type=registry,ref=a,registry.insecure=perhaps";
+    let bad = "--cache-to=type=registry,ref=a,registry.insecure=perhaps";
     assert!(refused(&[bad, "."]).contains("registry.insecure"));
 }
 

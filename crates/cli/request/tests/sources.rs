@@ -184,16 +184,34 @@ fn caches_are_read_as_buildx_reads_them() {
             "type required form> \"bucket=b,secret_access_key=…\"",
         ),
         ("--cache-to=dest=x", "type required form> \"dest=x\""),
-        (
-            "--cache-from=type=local,src=x,digest=md5:a",
-            "failed to parse digest of cache: \"md5:a\"",
-        ),
-        (
-            "--cache-from=type=registry,ref=A:b:c",
-            "failed to parse ref of cache: \"A:b:c\"",
-        ),
     ] {
         assert_eq!(refused(&[text, "."]), expected, "{text}");
+    }
+    for (text, told) in [
+        (
+            "type=local,src=x,digest=md5:a",
+            "type=local is left out: failed to parse digest of cache: \"md5:a\"",
+        ),
+        (
+            "type=registry,ref=A:b:c",
+            "type=registry is left out: failed to parse ref of cache: \"A:b:c\"",
+        ),
+        (
+            "type=s3,bucket=b",
+            "type=s3 is left out: s3 cache: region ($AWS_REGION) not set for s3 cache",
+        ),
+        (
+            "type=regitsry,ref=a",
+            "type=regitsry is left out: there is no such kind to read; did you mean \"registry\"?",
+        ),
+        (
+            "type=inline",
+            "type=inline is left out: there is no such kind to read; there are registry, local, gha, s3, azblob",
+        ),
+    ] {
+        let build = high(&[&format!("--cache-from={text}"), "--cache-from=kept", "."]);
+        assert_eq!(build.warnings, [format!("--cache-from {told}")], "{text}");
+        assert_eq!(build.request.cache_from.len(), 1, "{text}");
     }
     let twice = refused(&["--cache-to=a", "--cache-to=a:latest", "."]);
     assert_eq!(twice, "duplicate cache exports");
