@@ -511,6 +511,16 @@ pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
     parse_bool(text).ok_or_else(|| format!("{text:?} is not a bool"))
 }
 
+/// The command line that asks for the help of the command of which only the name was given.
+pub(crate) fn help_of(error: &clap::Error) -> Vec<String> {
+    let name = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(name)) => name.as_str(),
+        _ => "",
+    };
+    let words = name.split(' ').chain(["--help"]);
+    words.map(str::to_owned).collect()
+}
+
 /// Docker's exit code for a flag that it does not know or whose value it does not take.
 const BAD_FLAG: u8 = 125;
 

@@ -6,6 +6,7 @@ mod build;
 mod buildctl;
 mod builders;
 mod call;
+mod completions;
 mod containers;
 mod context;
 mod doctor;
@@ -150,7 +151,7 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Du(args) => du::run(&args, options, env, open),
         Command::Prune(args) => prune::run(&args, options, env, open),
         Command::Serve(args) => serve::run(&args, debug, options, env, open),
-        Command::Completion(args) => manual::completion(&args, env),
+        Command::Completion(args) => completions::write(&args, env),
         Command::Man(args) => manual::man(&args, env),
         Command::Doctor(args) => doctor::run(&args, options, env),
         Command::Version(args) => version::run(&args, env),
@@ -193,6 +194,16 @@ fn docker_flags(flags: &DockerArgs, env: &mut Env) -> Result<(), CommandError> {
         env.set("DOCKER_CONFIG", directory.as_os_str());
     }
     Ok(())
+}
+
+pub(crate) use completions::asked;
+
+/// Tells a shell what may stand in the place of the last of `words`.
+///
+/// # Errors
+/// [`CommandError`] where it cannot be told.
+pub(crate) fn complete(words: &[String], env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
+    completions::complete(words, env, open)
 }
 
 /// Runs the program under the name `executor`.

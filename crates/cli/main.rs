@@ -19,17 +19,19 @@ mod stdin;
 mod terminal;
 mod view;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 fn main() -> ExitCode {
     // First of all, and before any thread: in the hidden mode this process is a step's init and never comes back.
     rbuild_sandbox::init_if_requested();
     native::harden();
-    let name = std::env::args_os().next().unwrap_or_default();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let name = args.first().cloned().unwrap_or_default();
     match Path::new(&name).file_name().and_then(OsStr::to_str) {
         Some("buildkitd") => run(false, |args: args::Buildkitd, env, open| {
             commands::buildkitd(&args, env, open)
@@ -41,7 +43,10 @@ fn main() -> ExitCode {
             commands::executor(&args, env, open)
         }),
         // Docker, a plugin of it, or this program by its own name.
-        _ => run(true, commands::run),
+        _ => match commands::asked(&args) {
+            Some(words) => ended(|env, open| commands::complete(&words, env, open)),
+            None => run(true, commands::run),
+        },
     }
 }
 
@@ -49,7 +54,16 @@ fn main() -> ExitCode {
 /// it: that would take as long as to read a command line.
 fn parse<A: Parser>() -> Result<A, clap::Error> {
     let mut command = std::mem::ManuallyDrop::new(A::command());
-    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let read = command.try_get_matches_from_mut(std::env::args_os());
+    let mut matches = match read {
+        Ok(matches) => matches,
+        // Docker shows what there is, and is content.
+        Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
+            let asked = args::help_of(&error);
+            command.try_get_matches_from_mut(asked)?
+        }
+        Err(error) => return Err(error),
+    };
     A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
@@ -62,7 +76,14 @@ fn run<A: Parser>(
         Ok(args) => args,
         Err(error) => return args::report(&error, is_docker),
     };
+    ended(|env, open| program(args, env, open))
+}
+
+/// Carries something out in these surroundings, and says how it went.
+fn ended(
+    what: impl FnOnce(&mut env::Env, commands::Open<'_>) -> Result<(), commands::CommandError>,
+) -> ExitCode {
     let mut env = env::Env::of_process();
-    let done = program(args, &mut env, &native::Native::open);
+    let done = what(&mut env, &native::Native::open);
     ExitCode::from(commands::report(done, &mut env).code())
 }

@@ -7,7 +7,7 @@ mod call;
 mod contexts;
 mod inputs;
 mod load;
-mod nearest;
+pub(crate) mod nearest;
 mod outputs;
 pub(crate) mod policies;
 mod rego;

@@ -2,50 +2,28 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::machine;
 
-use crate::e2e::fixture::Fixture;
+use crate::e2e::fixture::{Fixture, RBUILD};
 
-#[test]
-fn bash_completes_commands_flags_and_what_they_take() {
-    let fixture = Fixture::new("FROM scratch\n");
-    let script = fixture.rbuild(["completion", "bash"]).ok().stdout_text();
-    let path = fixture.home.work().join("completion");
-    fs::write(&path, script).unwrap();
-    let complete = |line: &str| {
-        let words: Vec<&str> = line.split(' ').collect();
-        let code = format!(
-            "source {}; COMP_WORDS=({line}); COMP_CWORD={}; _rbuild rbuild '{}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
-            path.display(),
-            words.len() - 1,
-            words[words.len() - 1],
-        );
-        let bash = machine::required("bash", "bash").unwrap();
-        RbuildCommand::new(bash).args(["-c", &code]).ok().stdout_text()
-    };
-    assert_eq!(complete("rbuild imaget"), "imagetools");
-    assert_eq!(complete("rbuild build --metad"), "--metadata-file");
-    assert!(complete("rbuild manifest a").contains("annotate"));
-    for shell in ["zsh", "fish", "elvish", "powershell"] {
-        let script = fixture.rbuild(["completion", shell]).ok().stdout_text();
-        assert!(script.contains("metadata-file"), "{shell}");
-    }
-    let docker = fixture.rbuild(["completion", "--name", "docker", "bash"]).ok();
-    assert!(docker.stdout_text().contains("-F _docker"), "{docker}");
-    fixture.rbuild(["completion", "--name", "a;b", "bash"]).fails();
-    fixture.rbuild(["completion", "csh"]).fails().says("csh");
-}
-
-/// Asks an interactive zsh, which has a terminal of its own here: what a line is once it was completed is written to a file.
-const ZSH: &str = r#"
+/// Asks shells at terminals of their own, which zsh makes: what a line is once it was completed is written to a file.
+const ASK: &str = r#"
 zmodload zsh/zpty zsh/zselect
-dir=$1; shift
-zpty -b shell zsh -f -i
-zpty -w shell "fpath=($dir \$fpath); autoload -Uz compinit; compinit -u -d $dir/dump
-show() { print -r -- \"\$BUFFER\" >> $dir/got }; zle -N show; bindkey '^T' show; : > $dir/got"
+dir=$1 shell=$2; shift 2
+case $shell in
+bash)
+    zpty -b shell bash --norc --noprofile -i
+    zpty -w shell "source $dir/rbuild.bash; show() { printf '%s\n' \"\$READLINE_LINE\" >> $dir/got; READLINE_LINE=; }
+bind 'set bell-style none'; bind -x '\"\C-t\": show'; : > $dir/got" ;;
+zsh)
+    zpty -b shell zsh -f -i
+    zpty -w shell "fpath=($dir \$fpath); autoload -Uz compinit; compinit -u -d $dir/dump
+show() { print -r -- \"\$BUFFER\" >> $dir/got }; zle -N show; bindkey '^T' show; : > $dir/got" ;;
+esac
 until [[ -e $dir/got ]]; do zpty -r -t shell out; zselect -t 5; done
 count=0
 for line; do
@@ -56,36 +34,97 @@ done
 zpty -d shell
 "#;
 
+/// A line of a command, and what its last word becomes; a blank behind it if it is whole.
+const COMPLETED: [(&str, &str); 15] = [
+    ("rbuild imaget", "imagetools "),
+    ("rbuild manifest annot", "annotate "),
+    ("rbuild build --metad", "--metadata-file "),
+    ("rbuild build --progress pl", "plain "),
+    ("rbuild build --progress=pl", "--progress=plain "),
+    ("rbuild build --output type=o", "type=oci"),
+    ("rbuild build --output type=oci,de", "type=oci,dest="),
+    ("rbuild build --output=type=oci,de", "--output=type=oci,dest="),
+    (
+        "rbuild build --platform linux/amd64,linux/s",
+        "linux/amd64,linux/s390x ",
+    ),
+    ("rbuild build --target fin", "final "),
+    ("rbuild build --build-arg VER", "VERSION="),
+    ("rbuild rmi exa", "example.test:5000/team/app:1.2 "),
+    (
+        "rbuild rmi example.test:5000/team/app:1",
+        "example.test:5000/team/app:1.2 ",
+    ),
+    ("rbuild run --rm exa", "example.test:5000/team/app:1.2 "),
+    ("rbuild build -f Dockerf", "Dockerfile "),
+];
+
 #[test]
-fn zsh_and_fish_load_their_scripts_and_complete() {
-    let fixture = Fixture::new("FROM scratch\n");
+fn shells_complete_commands_flags_and_what_they_take() {
+    let fixture = Fixture::new("ARG VERSION\nFROM scratch AS first\nFROM first AS final\nLABEL a=b\n");
+    let tag = ["-t", "example.test:5000/team/app:1.2"];
+    fixture.build().args(tag).ok();
     let dir = fixture.home.work().join("shells");
     fs::create_dir(&dir).unwrap();
-    for (shell, name) in [("zsh", "_rbuild"), ("fish", "rbuild.fish")] {
+    symlink(RBUILD, dir.join("rbuild")).unwrap();
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    let command = |program: &Path| {
+        let command = fixture.home.command(program).env("PATH", &path);
+        command.current_dir(fixture.context.dir())
+    };
+    for (shell, name) in [
+        ("bash", "rbuild.bash"),
+        ("zsh", "_rbuild"),
+        ("fish", "rbuild.fish"),
+    ] {
         let script = fixture.rbuild(["completion", shell]).ok();
         fs::write(dir.join(name), script.stdout).unwrap();
     }
-    let lines = [
-        ("rbuild imaget", "imagetools"),
-        ("rbuild build --metad", "--metadata-file"),
-        ("rbuild manifest annot", "annotate"),
-    ];
     let zsh = machine::required("zsh", "zsh").unwrap();
-    let asked = fixture.home.command(zsh).args(["-f", "-c", ZSH, "zsh"]).arg(&dir);
-    asked.args(lines.map(|(line, _)| line)).ok();
-    let got = fs::read_to_string(dir.join("got")).unwrap();
-    let fish = machine::required("fish", "fish").unwrap();
-    assert_eq!(got.lines().count(), lines.len(), "{got}");
-    for ((line, expected), completed) in lines.into_iter().zip(got.lines()) {
-        let last = completed
-            .split(' ')
-            .find(|word| *word == expected || word.starts_with(&format!("{expected}=")));
-        assert!(last.is_some(), "{line}: {completed:?}");
-        let code = format!("source {}/rbuild.fish; complete -C '{line}'", dir.display());
-        let found = fixture.home.command(&fish).args(["-c", &code]).ok().stdout_text();
-        let words: Vec<&str> = found.lines().filter_map(|line| line.split('\t').next()).collect();
-        assert_eq!(words, [expected], "{line}");
+    for shell in ["bash", "zsh"] {
+        let asked = command(&zsh).args(["-f", "-c", ASK, "zsh"]).arg(&dir).arg(shell);
+        asked.args(COMPLETED.map(|(line, _)| line)).ok();
+        let got = fs::read_to_string(dir.join("got")).unwrap();
+        fs::remove_file(dir.join("got")).unwrap();
+        assert_eq!(got.lines().count(), COMPLETED.len(), "{shell}: {got}");
+        for ((line, last), got) in COMPLETED.into_iter().zip(got.lines()) {
+            let before = line.rsplit_once(' ').unwrap().0;
+            assert_eq!(got, format!("{before} {last}"), "{shell}: {line}");
+        }
     }
+    let fish = machine::required("fish", "fish").unwrap();
+    for (line, last) in COMPLETED {
+        let code = format!("source {}/rbuild.fish; complete -C '{line}'", dir.display());
+        let found = command(&fish).args(["-c", &code]).ok().stdout_text();
+        let words: Vec<&str> = found.lines().filter_map(|line| line.split('\t').next()).collect();
+        assert_eq!(words, [last.trim_end()], "fish: {line}");
+    }
+}
+
+#[test]
+fn scripts_are_for_the_name_that_is_asked_for() {
+    let fixture = Fixture::new("FROM scratch\n");
+    for shell in ["elvish", "powershell"] {
+        let script = fixture.rbuild(["completion", shell]).ok().stdout_text();
+        assert!(script.contains("metadata-file"), "{shell}");
+    }
+    let docker = fixture.rbuild(["completion", "--name", "docker", "bash"]).ok();
+    assert!(docker.stdout_text().contains("-F _docker docker"), "{docker}");
+    for name in ["a;b", "", "-a", "a b", "$(id)"] {
+        let name = format!("--name={name}");
+        fixture.rbuild(["completion", &name, "bash"]).fails();
+    }
+    fixture.rbuild(["completion", "csh"]).fails().says("csh");
+    // Docker's own script asks in the same words, and no store is made by a question.
+    let none = fixture.home.work().join("none");
+    let root = none.display().to_string();
+    let asked = fixture
+        .home
+        .command(RBUILD)
+        .args(["__complete", "--root", &root, "rmi", ""])
+        .ok();
+    assert_eq!(asked.stdout_text(), ":4");
+    assert!(!none.exists());
 }
 
 #[test]

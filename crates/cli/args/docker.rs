@@ -52,6 +52,9 @@ pub(crate) enum BuilderCommand {
     Rm(RemoveArgs),
     /// Accepted: `docker build` is this program's already
     Install,
+    /// Accepted: `docker build` stays this program's
+    #[command(hide = true)]
+    Uninstall,
 }
 
 #[derive(Debug, Args, Default)]

@@ -8,7 +8,7 @@ use crate::args::{BuilderCommand, CreateArgs};
 use crate::env::Env;
 
 /// Name of the builder.
-const NAME: &str = "default";
+pub(super) const NAME: &str = "default";
 /// Drivers that build on this machine.
 const OWN: [&str; 3] = ["docker-container", "docker", "rbuild"];
 
@@ -19,7 +19,8 @@ pub(super) fn run(command: &BuilderCommand, env: &mut Env) -> Result<(), Command
         BuilderCommand::Use(_)
         | BuilderCommand::Stop(_)
         | BuilderCommand::Rm(_)
-        | BuilderCommand::Install => {}
+        | BuilderCommand::Install
+        | BuilderCommand::Uninstall => {}
         BuilderCommand::Ls => {
             let mut table = Table::new(&["NAME/NODE", "DRIVER/ENDPOINT", "STATUS", "PLATFORMS"]);
             let platform = env.own_platform.clone();

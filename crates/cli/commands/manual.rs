@@ -1,5 +1,5 @@
-//! `rbuild completion` and `rbuild man`: what is known of the command line, for shells and for `man`. Both are made of the
-//! same definition that reads the arguments, so neither can say anything else.
+//! `rbuild man`: what is known of the command line, for `man`. It is made of the definition that reads the arguments, so it
+//! can say nothing else.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::io;
 use clap::{Command, CommandFactory as _};
 
 use super::CommandError;
-use crate::args::{Cli, CompletionArgs, ManArgs};
+use crate::args::{Cli, ManArgs};
 use crate::env::Env;
 
 /// What the pages of `rbuild` itself say at their end, beside what clap knows.
@@ -54,21 +54,6 @@ run ends with the program's own, with 127 or 126 where that is not there or cann
 
 /// Day of the pages: they are the same whenever they are made.
 const DATE: &str = "2026-11-23";
-
-/// Writes a shell's script to standard output.
-pub(super) fn completion(args: &CompletionArgs, env: &mut Env) -> Result<(), CommandError> {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if args.name.is_empty() || !args.name.chars().all(is_name) {
-        return Err(CommandError::failed(&format!(
-            "{:?} cannot be the name of a program",
-            args.name
-        )));
-    }
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), &args.name, &mut script);
-    env.stdout.write_all(&script)?;
-    Ok(env.stdout.flush()?)
-}
 
 /// Writes `rbuild.1` and a page for each command.
 pub(super) fn man(args: &ManArgs, env: &mut Env) -> Result<(), CommandError> {

@@ -12,21 +12,21 @@ use super::UsageError;
 use super::caches::CacheError;
 use super::rego::{self, RegoError};
 
-const PROGRESS: [&str; 6] = ["auto", "plain", "tty", "rawjson", "quiet", "none"];
-const EXPORTERS: [&str; 7] = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
-const NETWORKS: [&str; 3] = ["default", "none", "host"];
-const ENTITLEMENTS: [&str; 4] = [
+pub(crate) const PROGRESS: [&str; 6] = ["auto", "plain", "tty", "rawjson", "quiet", "none"];
+pub(crate) const EXPORTERS: [&str; 7] = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
+pub(crate) const NETWORKS: [&str; 3] = ["default", "none", "host"];
+pub(crate) const ENTITLEMENTS: [&str; 4] = [
     "network.host",
     "security.insecure",
     "device",
     super::outputs::LOCAL_DELETE,
 ];
-const QUESTIONS: [&str; 5] = ["build", "check", "outline", "targets", "subrequests.describe"];
-const CALL_FIELDS: [&str; 2] = ["format", "ignorestatus"];
+pub(crate) const QUESTIONS: [&str; 5] = ["build", "check", "outline", "targets", "subrequests.describe"];
+pub(crate) const CALL_FIELDS: [&str; 2] = ["format", "ignorestatus"];
 const LOCAL_MODES: [&str; 2] = ["copy", "delete"];
 const ANNOTATED: [&str; 4] = ["manifest", "manifest-descriptor", "index", "index-descriptor"];
-const CACHES: [&str; 6] = ["inline", "registry", "local", "gha", "s3", "azblob"];
-const COMPRESSIONS: [&str; 4] = ["gzip", "estargz", "zstd", "uncompressed"];
+pub(crate) const CACHES: [&str; 6] = ["inline", "registry", "local", "gha", "s3", "azblob"];
+pub(crate) const COMPRESSIONS: [&str; 4] = ["gzip", "estargz", "zstd", "uncompressed"];
 
 /// What the user is told besides the error.
 pub(crate) fn hints(error: &UsageError) -> Vec<String> {
