@@ -202,7 +202,10 @@ manifest:
 fn what_needs_an_engine_says_what_there_is_instead() {
     let project = Project::new("FROM scratch\n", "");
     for (args, says) in [
-        (&["compose", "build"][..], "call `rbuild build` for each service"),
+        (
+            &["compose", "build"][..],
+            "`rbuild bake -f FILE` builds the services",
+        ),
         (&["network", "create", "x"], "keeps no networks"),
         (&["volume", "rm", "-f", "x"], "keeps no networks, volumes"),
         (&["exec", "-it", "x", "sh"], "nothing runs when rbuild has ended"),
@@ -216,5 +219,54 @@ fn what_needs_an_engine_says_what_there_is_instead() {
         ran.fails()
             .says(&format!("not supported: docker {}", args[0]))
             .says(says);
+    }
+}
+
+/// Lines of pipelines that are written for any machine: a context is made and used, and a builder of it.
+#[test]
+fn what_pipelines_do_before_they_build_is_answered_as_docker_does() {
+    let project = Project::new("FROM scratch\n", "");
+    let docker = project.fixture.home.work().join("bin/docker");
+    let asked = |line: &str| {
+        let command = project.fixture.home.command(docker.to_str().unwrap());
+        command.args(line.split(' ').filter(|word| !word.is_empty()))
+    };
+    for (line, printed) in [
+        ("context show", "default"),
+        ("context use default", "default"),
+        ("context create tls-environment", "tls-environment"),
+        ("buildx create --use tls-environment", "default"),
+        ("buildx uninstall", ""),
+    ] {
+        assert_eq!(asked(line).ok().stdout_text(), printed, "{line}");
+    }
+    let listed = asked("context ls").ok().stdout_text();
+    assert!(
+        listed.lines().any(|line| line.starts_with("default *")),
+        "{listed}"
+    );
+    for line in [
+        "context use far",
+        "context rm tls-environment",
+        "context create default",
+    ] {
+        asked(line).fails().says("not supported: docker context");
+    }
+    // Without a command all there are are shown, and that is no failure.
+    for (line, shown) in [
+        ("", "Usage: docker [OPTIONS] <COMMAND>"),
+        ("image", "Usage: docker image [OPTIONS] <COMMAND>"),
+        ("buildx", "Usage: docker buildx [OPTIONS] <COMMAND>"),
+        (
+            "buildx imagetools",
+            "Usage: docker buildx imagetools [OPTIONS] <COMMAND>",
+        ),
+        ("manifest", "Usage: docker manifest [OPTIONS] <COMMAND>"),
+    ] {
+        let help = asked(line).ok().stdout_text();
+        assert!(
+            help.contains(shown) && !help.contains("checkpoint"),
+            "{line}: {help}"
+        );
     }
 }

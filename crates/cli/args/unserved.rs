@@ -43,7 +43,7 @@ unserved! { Unserved "docker":
     Attach, "attach", RUNNING;
     Checkpoint, "checkpoint", RUNNING;
     Commit, "commit", COMMIT;
-    Compose, "compose", "call `rbuild build` for each service that has a `build` section";
+    Compose, "compose", "`rbuild bake -f FILE` builds the services of a compose file that have a `build` section";
     Config, "config", ENGINE;
     Diff, "diff", RUNNING;
     Events, "events", RUNNING;

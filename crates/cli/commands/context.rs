@@ -26,9 +26,7 @@ const OF_DOCKER: [&str; 9] = [
 pub(super) fn run(args: &ContextArgs, env: &mut Env) -> Result<(), CommandError> {
     let word = args.path.to_str().filter(|word| OF_DOCKER.contains(word));
     if let Some(word) = word.filter(|word| !Path::new(word).is_dir()) {
-        return Err(CommandError::failed(&format!(
-            "not supported: docker context {word}: rbuild has no engine to ask, and one store: `--root`"
-        )));
+        return of_docker(word, &args.names, env);
     }
     if let Some(name) = args.names.first() {
         return Err(CommandError::failed(&format!(
@@ -57,6 +55,41 @@ pub(super) fn run(args: &ContextArgs, env: &mut Env) -> Result<(), CommandError>
         writeln!(env.stdout)?;
     } else {
         print(&found, env)?;
+    }
+    Ok(env.stdout.flush()?)
+}
+
+/// The commands of `docker context`. There is one, called as docker's own is; another that is made without an endpoint would
+/// be a copy of it.
+fn of_docker(word: &str, names: &[String], env: &mut Env) -> Result<(), CommandError> {
+    const NAME: &str = "default";
+    match (word, names) {
+        ("show", []) => writeln!(env.stdout, "{NAME}")?,
+        ("ls", []) => {
+            let mut table = Table::new(&["NAME", "DESCRIPTION", "DOCKER ENDPOINT", "ERROR"]);
+            let row = ["default *", "builds in its own process", "", ""].map(str::to_owned);
+            table.row(row);
+            table.write(&mut env.stdout)?;
+        }
+        ("use", [name]) if name == NAME => {
+            writeln!(env.stdout, "{NAME}")?;
+            writeln!(env.stderr, "Current context is now {NAME:?}")?;
+        }
+        ("create", [name]) if name != NAME => {
+            let name = one_line(name);
+            writeln!(env.stdout, "{name}")?;
+            writeln!(env.stderr, "Successfully created context {name:?}")?;
+        }
+        ("use" | "create", []) => {
+            return Err(CommandError::failed(&format!(
+                "docker context {word}: a name is needed"
+            )));
+        }
+        _ => {
+            return Err(CommandError::failed(&format!(
+                "not supported: docker context {word}: rbuild has no engine to ask, and one store: `--root`"
+            )));
+        }
     }
     Ok(env.stdout.flush()?)
 }

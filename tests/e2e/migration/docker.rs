@@ -129,7 +129,7 @@ pub(super) const COMMANDS: &[Row] = &[
         "docker compose",
         Refused(
             &["compose", "build"],
-            "call `rbuild build` for each service that has a `build` section",
+            "`rbuild bake -f FILE` builds the services of a compose file that have a `build` section",
         ),
     ),
 ];
