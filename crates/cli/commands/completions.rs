@@ -204,7 +204,7 @@ impl<'a> Line<'a> {
         match value {
             Some(value) => self.given.push((arg.get_id().as_str(), value.to_owned())),
             None if arg.get_action().takes_values() && !arg.is_require_equals_set() => {
-                self.awaits = Some(arg)
+                self.awaits = Some(arg);
             }
             None => {}
         }
