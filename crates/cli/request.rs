@@ -10,7 +10,7 @@ mod load;
 pub(crate) mod nearest;
 mod outputs;
 pub(crate) mod policies;
-mod rego;
+pub(crate) mod rego;
 mod unserved;
 
 use std::collections::BTreeMap;

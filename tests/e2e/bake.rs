@@ -201,6 +201,25 @@ const WANTING: [(&str, &str); 4] = [
 ];
 
 #[test]
+fn a_policy_of_a_target_is_refused_unless_it_is_disabled() {
+    let definition = "target \"default\" {\n  output = [\"type=cacheonly\"]\n}\n";
+    let fixture = fixture(definition, "FROM scratch\nLABEL a=b\n");
+    bake(&fixture, &["--policy=strict=true"]).ok();
+    fixture.context.file("Dockerfile.rego", "package docker\n");
+    bake(&fixture, &["--policy=disabled=true"]).ok();
+    for (flag, says) in [
+        ("--progress=plain", "`--policy disabled=true` builds without it"),
+        ("--policy=strict=true", "no Rego is evaluated"),
+        ("--policy=filename=x", "--policy does not accept filename"),
+        ("--policy=reset=true", "--policy does not accept reset"),
+        ("--policy=disabled=true,strict=true", "cannot be combined"),
+        ("--policy=nope=1", "nope"),
+    ] {
+        bake(&fixture, &[flag]).fails().says(says);
+    }
+}
+
+#[test]
 fn row48_what_a_bake_file_wants_has_to_be_allowed() {
     for (attribute, permission) in WANTING {
         let fixture = fixture(

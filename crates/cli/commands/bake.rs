@@ -20,6 +20,7 @@ use super::{CommandError, Open};
 use crate::args::BakeArgs;
 use crate::engine::EngineOptions;
 use crate::env::Env;
+use crate::request::rego;
 
 /// Files that are read if none is named, those that are there.
 const USUAL: [&str; 8] = [
@@ -115,10 +116,11 @@ fn refuse(args: &BakeArgs, env: &Env) -> Result<(), CommandError> {
     if args.print == Some(true) && listing(args).is_some() {
         return Err(CommandError::failed(&"--print and --list are mutually exclusive"));
     }
-    if !args.policy.is_empty() {
-        let told =
-            "not supported: --policy: policies in Rego are not evaluated; source policies of files work";
-        return Err(CommandError::failed(&told));
+    rego::check_of_bake(&args.policy).map_err(|error| CommandError::failed(&error))?;
+    if args.print == Some(true) && !args.policy.is_empty() {
+        return Err(CommandError::failed(
+            &"not supported: --print --policy: policies are not a part of what is printed here",
+        ));
     }
     if let Some(url) = args.targets.first().filter(|target| paths::is_remote(target)) {
         return Err(CommandError::failed(&format!(

@@ -32,6 +32,9 @@ pub(crate) enum RegoError {
         /// The field.
         field: String,
     },
+    /// What `bake` takes of a definition alone.
+    #[error("--policy does not accept {0}; define policy files in the bake definition")]
+    OfBake(&'static str),
     /// It is disabled, and something is wanted of it.
     #[error("disabled policy cannot be combined with other policy flags")]
     Disabled,
@@ -80,6 +83,21 @@ impl Policy {
         }
         Ok(policy)
     }
+}
+
+/// Judges the flags of `bake` before there is a target; each target judges them again (`buildx/commands/bake.go`,
+/// `bakePolicyOverrides`).
+pub(crate) fn check_of_bake(flags: &[String]) -> Result<(), RegoError> {
+    for text in flags {
+        let policy = Policy::parse(text)?;
+        if policy.named.is_some() {
+            return Err(RegoError::OfBake("filename"));
+        }
+        if policy.reset {
+            return Err(RegoError::OfBake("reset"));
+        }
+    }
+    Ok(())
 }
 
 /// Judges the flags, and what stands beside the Dockerfile.

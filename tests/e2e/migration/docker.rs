@@ -276,9 +276,9 @@ pub(super) const BUILDX: &[Row] = &[
     ),
     (
         "buildx bake --policy",
-        Refused(
-            &["buildx", "bake", "--policy=strict=true"],
-            "not supported: --policy",
+        Works(
+            "disabled=true; a policy in Rego is refused",
+            "a_policy_of_a_target_is_refused_unless_it_is_disabled",
         ),
     ),
     (

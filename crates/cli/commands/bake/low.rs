@@ -115,5 +115,6 @@ pub(super) fn of(target: &Target, args: &BakeArgs, extra: &Extra<'_>) -> LowBuil
     };
     let resources = target.resources.iter().flat_map(|resources| pairs(&resources.0));
     low.step_rules.resource = resources.collect();
+    low.unserved.policy.clone_from(&args.policy);
     low
 }
