@@ -41,7 +41,9 @@ const USAGE: &str = "usage: cargo xtask <task>
   buildah [--only PART]           run the conformance cases under buildah and write docs/differences-buildah.md
   outside --mirrors DIR           read, lint and lower Dockerfiles of public projects out of clones below DIR
   outside --mirrors DIR --build --rbuild PATH [--buildctl PATH --addr ADDR] [--only PART]
-                                  build projects on the slow tier's base images, and compare with what a BuildKit makes";
+                                  build projects on the slow tier's base images, and compare with what a BuildKit makes
+  outside --mirrors DIR --make --rbuild PATH [--only PART]
+                                  run Makefiles and CI lines of projects with rbuild as docker, against a registry of this machine";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -5,6 +5,7 @@
 //! `benches/results/<date>-outside.md`.
 
 mod build;
+mod make;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         .into();
     if args.iter().any(|arg| arg == "--build") {
         return build::run(args, &mirrors);
+    }
+    if args.iter().any(|arg| arg == "--make") {
+        return make::run(args, &mirrors);
     }
     let root = shell::root()?;
     let list = fs::read_to_string(root.join(LIST)).with_context(|| format!("read {LIST}"))?;
