@@ -105,7 +105,21 @@ pub enum ApplyError {
         /// The limit.
         max: usize,
     },
+    /// Paths of directories, which are kept until the archive ends, that are too long together.
+    #[error(
+        "entry {path:?}: the paths of the archive's directories pass the limit of {max} bytes; --archive-limits=directories=NUMBER allows more"
+    )]
+    DirectoryPaths {
+        /// The entry, printable.
+        path: String,
+        /// The limit.
+        max: usize,
+    },
 }
+
+/// Bytes that the path of a directory may have, on average of as many as an archive may leave out, and what else is kept of one.
+const PATH_BYTES: usize = 256;
+const KEPT_BYTES: usize = 64;
 
 /// How an archive's entries are meant.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +147,8 @@ pub(crate) struct Applier {
     cached: Option<(Vec<u8>, Arc<OwnedFd>)>,
     /// Times of directories, set when nothing changes them any more. The last entry of a path counts.
     times: BTreeMap<Vec<u8>, Time>,
+    /// Bytes of the paths in there, and of those that were left out.
+    kept_bytes: usize,
     /// The inode of this layer's whiteouts, once there is one.
     whiteout: Option<OwnedFd>,
     outcome: Outcome,
@@ -151,6 +167,7 @@ pub(crate) fn apply_all<R: Read>(
         policy,
         cached: None,
         times: BTreeMap::new(),
+        kept_bytes: 0,
         whiteout: None,
         outcome: Outcome::default(),
     };
@@ -207,6 +224,7 @@ impl Applier {
                 let dir = self.create_directory(parent, at)?;
                 self.set_on_fd(dir.as_fd(), entry, false)?;
                 let path = parts.join(&b'/');
+                self.keep(&path, at.path)?;
                 self.times.insert(path.clone(), entry.mtime.bounded());
                 self.cached = Some((path, Arc::new(dir)));
                 Ok(())
@@ -239,6 +257,19 @@ impl Applier {
                 self.make_node(parent, at, entry, kind, number)
             }
         }
+    }
+
+    /// Counts a path that is kept until the archive ends: a short entry may name thousands of directories, each with a longer path.
+    fn keep(&mut self, path: &[u8], entry: &[u8]) -> Result<(), ApplyError> {
+        let max = self.policy.max_implied.saturating_mul(PATH_BYTES);
+        self.kept_bytes = self.kept_bytes.saturating_add(path.len() + KEPT_BYTES);
+        if self.kept_bytes <= max {
+            return Ok(());
+        }
+        Err(ApplyError::DirectoryPaths {
+            path: printable(entry),
+            max,
+        })
     }
 
     fn make_node(

@@ -18,7 +18,8 @@ pub struct Limits {
     pub max_xattrs: usize,
     /// Bytes of one extended attribute's value. The kernel's own `XATTR_SIZE_MAX` is 65536.
     pub max_xattr_bytes: usize,
-    /// Directories that an entry names as parents but the archive does not hold.
+    /// Directories that an entry names as parents but the archive does not hold. All paths of directories, held or not, may have
+    /// 256 bytes for each of these.
     pub max_implied: usize,
 }
 

@@ -147,6 +147,8 @@ impl Applier {
                 max: self.policy.max_implied,
             });
         }
+        let path = walked.join(&b'/');
+        self.keep(&path, entry)?;
         let fail = |e| failed("make parent", entry, e);
         let mode = Mode::from_raw_mode(0o755);
         rustix::fs::mkdirat(parent, name.as_slice(), mode).map_err(fail)?;
@@ -155,7 +157,6 @@ impl Applier {
         rbuild_sys::owner::chown(&dir, Some(rustix::fs::Uid::ROOT), Some(rustix::fs::Gid::ROOT))
             .map_err(fail)?;
         rbuild_sys::owner::chmod(&dir, mode).map_err(fail)?;
-        let path = walked.join(&b'/');
         if self.policy.whiteouts.is_some() {
             // No clock: one archive always gives one directory.
             self.times.entry(path.clone()).or_insert(Time::EPOCH);

@@ -170,6 +170,37 @@ fn row12_bytes_and_entries_have_limits_that_name_the_entry() {
 }
 
 #[test]
+fn row12_paths_of_directories_are_bounded_together() {
+    let limits = Limits {
+        max_implied: 2_000,
+        ..Limits::default()
+    };
+    // One entry of two kilobytes, which names nine hundred directories with almost a megabyte of paths.
+    let deep = |top: &str| [top.as_bytes(), &b"/d".repeat(900), b"/f"].concat();
+    let with = |tar: Tar, name: &[u8]| tar.long(b'L', name).file(b"long", b"");
+    let bomb = with(with(Tar::default(), &deep("a")), &deep("b")).end();
+    let refused = Place::new().unpack_with(&bomb, limits).unwrap_err();
+    assert!(
+        matches!(refused, ApplyError::DirectoryPaths { max: 512_000, .. }),
+        "{refused}"
+    );
+    // The same of directories that the archive holds.
+    let long = "n".repeat(200);
+    let held = |count: usize| {
+        let dirs = (0..count).map(|at| format!("{long}/{long}/{long}/{at}"));
+        let with = |tar: Tar, dir: String| tar.long(b'L', dir.as_bytes()).dir(b"long");
+        dirs.fold(Tar::default(), with).end()
+    };
+    let refused = Place::new().unpack_with(&held(1_000), limits).unwrap_err();
+    assert!(matches!(refused, ApplyError::DirectoryPaths { .. }), "{refused}");
+    // The legal twins: as many directories as may be left out, and one deep path.
+    assert_eq!(Place::new().unpack_with(&held(600), limits).unwrap().entries, 600);
+    let one = with(Tar::default(), &deep("a")).end();
+    let limits = Limits::default();
+    assert_eq!(Place::new().unpack_with(&one, limits).unwrap().implied.len(), 901);
+}
+
+#[test]
 fn row12_decompression_bombs_stop_at_the_limit() {
     let zeros = || io::repeat(0).take(64 << 20);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
