@@ -308,9 +308,11 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
 /// `ENOSYS` on kernels without keys, `EDQUOT` at the user's key quota.
 pub fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // As wide as the pointer that the kernel takes it for.
+    const NO_NAME: libc::c_long = 0;
     // SAFETY: a null name asks for an anonymous keyring; no memory is read or written.
     // WHY: rustix has no keyctl.
-    let done = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0) };
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NO_NAME) };
     if done >= 0 {
         Ok(())
     } else {

@@ -92,12 +92,13 @@ impl RootFd {
         Self { fd }
     }
 
-    /// Opens `path` inside the root; links are followed, and end inside the root. On the way to what is longer than the kernel
+    /// Opens `path` inside the root; links are followed, and end inside the root. No program inherits what is opened. On the way to what is longer than the kernel
     /// takes in one call no link is followed at all.
     ///
     /// # Errors
     /// The kernel's, with the path.
     pub fn open_in(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, RootFdError> {
+        let flags = flags | OFlags::CLOEXEC;
         let opened = if path.as_os_str().len() < PATH_BYTES_MAX {
             open_below(self.fd.as_fd(), path, flags, mode)
         } else {
@@ -358,6 +359,16 @@ mod tests {
         std::fs::write(dir.path().join("canary/secret"), "outside").unwrap();
         let root = RootFd::open(&dir.path().join("root")).unwrap();
         (dir, root)
+    }
+
+    #[test]
+    fn row23_no_program_inherits_what_is_opened_inside_a_root() {
+        let (_dir, root) = root();
+        for flags in [OFlags::DIRECTORY, OFlags::PATH] {
+            let fd = root.open_in(Path::new("/"), flags, Mode::empty()).unwrap();
+            let set = rustix::io::fcntl_getfd(&fd).unwrap();
+            assert!(set.contains(rustix::io::FdFlags::CLOEXEC), "{flags:?}");
+        }
     }
 
     #[test]
