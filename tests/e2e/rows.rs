@@ -30,7 +30,12 @@ fn tar_xz() -> Vec<u8> {
 
 /// The static program of `NAME.c` beside this file, which lies in the context too, under its name.
 pub(crate) fn program_in_context(fixture: &Fixture, name: &str) -> Option<PathBuf> {
-    let program = compiled(fixture, &format!("{name}.c"), name, &["-static"])?;
+    program_in_context_with(fixture, name, &["-static"])
+}
+
+/// The same, compiled with these flags.
+pub(crate) fn program_in_context_with(fixture: &Fixture, name: &str, flags: &[&str]) -> Option<PathBuf> {
+    let program = compiled(fixture, &format!("{name}.c"), name, flags)?;
     fixture
         .context
         .file(name, fs::read(&program).unwrap())

@@ -14,7 +14,7 @@ use rustix::pipe::PipeFlags;
 use rustix::thread::CapabilitySet;
 
 use crate::exec::Program;
-use crate::owners::Mouth;
+use crate::heard::Mouth;
 use crate::plan::{Confinement, Network, Process, Security, Stdio};
 use crate::terminal::{self, Terminal};
 use crate::wire::{self, During as _, Explained as _, Report, SetupError};
@@ -31,7 +31,7 @@ pub(crate) struct Passage<'a> {
     pub(crate) fds: &'a [OwnedFd],
     /// The caller.
     pub(crate) control: BorrowedFd<'a>,
-    /// Where owners are recorded: the way to the supervisor, who shows them.
+    /// The way to who answers the step's calls, where there is somebody.
     pub(crate) mouth: Option<&'a Mouth>,
     /// For a process in whose root no terminal can be made.
     pub(crate) terminal: Option<Terminal>,

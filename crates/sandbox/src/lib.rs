@@ -17,6 +17,7 @@
 //! A program that uses this crate calls [`init_if_requested`] first thing in `main`.
 #![forbid(unsafe_code)]
 
+mod beside;
 mod cgroup;
 mod chroot;
 mod devices;
@@ -25,6 +26,7 @@ mod enter;
 mod exec;
 mod filters;
 mod foreign;
+mod heard;
 mod host;
 mod injected;
 mod mounts;
@@ -35,7 +37,9 @@ mod privileges;
 mod program;
 mod running;
 mod seccomp;
+mod sockets;
 mod spawn;
+mod status;
 mod step;
 mod stubs;
 mod supervisor;

@@ -23,6 +23,6 @@ mod filter;
 mod identity;
 mod serve;
 
-pub(crate) use answerer::{Answerer, Mouth, start};
+pub(crate) use answerer::{Answerer, start};
 pub(crate) use credentials::Credentials;
-use filter::program;
+pub(crate) use filter::program;

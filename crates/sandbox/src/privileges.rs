@@ -9,7 +9,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit as KernelRlimit};
 use rustix::thread::CapabilitySet;
 
-use crate::owners::Mouth;
+use crate::heard::Mouth;
 use crate::plan::{Ids, Process, Rlimit, RlimitResource, Security};
 use crate::wire::{During as _, Explained as _, SetupError};
 
@@ -121,7 +121,7 @@ pub(crate) fn leave_host_sockets() -> Result<(), SetupError> {
 }
 
 /// Gives up everything the plan does not grant. After this only `execve` is left to do.
-/// With a mouth, who the step is is for the supervisor to tell.
+/// With a mouth, somebody answers calls of the step; who the step is may be for him to tell.
 pub(crate) fn drop_rights(
     ids: &Ids,
     granted: CapabilitySet,
@@ -140,14 +140,14 @@ pub(crate) fn drop_rights(
     process::limit_bounding_set(granted).during("limit capabilities", nowhere)?;
     // From here on there are no changes of owners left to do, and no ids to ask for.
     if let Some(mouth) = mouth {
-        mouth.ask_from_now_on()?;
+        mouth.ask_from_now_on(security)?;
     }
     if security == Security::Sandbox {
         // Before the rights go: loading needs CAP_SYS_ADMIN, since no_new_privs stays off. The profile allows all
         // that follows.
         rbuild_sys::seccomp::load(filter).explained("load seccomp profile", nowhere)?;
     }
-    if mouth.is_none() {
+    if !mouth.is_some_and(Mouth::is_about_owners) {
         process::become_user(ids.uid, ids.gid, &ids.groups)
             .during("become user", format!("{}:{}", ids.uid, ids.gid))?;
     }

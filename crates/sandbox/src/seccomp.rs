@@ -16,6 +16,11 @@ pub(crate) fn program(steps: Steps) -> Vec<Instruction> {
     bpf::compile(&profile::architectures(steps))
 }
 
+/// Whether steps get a socket of this family, kind and protocol.
+pub(crate) fn gives_socket(arguments: [u32; 3]) -> bool {
+    profile::socket().allows(arguments)
+}
+
 /// One instruction on the wire: eight bytes as the kernel has them in memory.
 const WIRE_BYTES: usize = 8;
 

@@ -17,11 +17,12 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
+use crate::beside::Beside;
 use crate::cgroup::Cgroups;
 use crate::enter::Passage;
+use crate::heard::Mouth;
 use crate::mounts::{self, Tree};
-use crate::owners::{self, Answerer, Credentials, Mouth};
-use crate::plan::{Confinement, Ids, MountKind, Network, Plan, Security, Source};
+use crate::plan::{Confinement, MountKind, Network, Plan, Security, Source};
 use crate::running::Usage;
 use crate::seccomp;
 use crate::spawn::{FDS_MAX, PLAN_MAX_BYTES};
@@ -225,7 +226,8 @@ fn run(plan: &Plan, mut order: Order, control: &OwnedFd) -> Result<Report, Setup
                 order.passage(plan.security, plan.network, control, mouth),
             )
         };
-        let status = bring_up(control, &plan.process.ids, fork, become_program)?;
+        let beside = Beside::start(&plan.process.ids, plan.security)?;
+        let status = bring_up(control, beside, fork, become_program)?;
         Ok(report(status, &cgroups))
     });
     stubs.remove();
@@ -244,18 +246,21 @@ fn run_in_chroot(plan: &Plan, order: &Order, control: &OwnedFd) -> Result<Report
         send(control.as_fd(), &Report::Warning(text));
     }
     let prepared = chroot::Prepared::new(plan)?;
-    let status = bring_up(
-        control,
-        &plan.process.ids,
-        || process::fork_here().explained("start step", ""),
-        |mouth| {
-            let passage = Passage {
-                confinement: Confinement::Chroot,
-                ..order.passage(plan.security, plan.network, control, mouth)
-            };
-            chroot::become_step(prepared.root(), plan, &cgroups, passage)
-        },
-    );
+    let beside = Beside::start(&plan.process.ids, plan.security);
+    let status = beside.and_then(|beside| {
+        bring_up(
+            control,
+            beside,
+            || process::fork_here().explained("start step", ""),
+            |mouth| {
+                let passage = Passage {
+                    confinement: Confinement::Chroot,
+                    ..order.passage(plan.security, plan.network, control, mouth)
+                };
+                chroot::become_step(prepared.root(), plan, &cgroups, passage)
+            },
+        )
+    });
     let finished = prepared.finish();
     let report = report(status?, &cgroups);
     finished.map(|()| report)
@@ -273,7 +278,7 @@ fn join(joining: &Joining, order: &Order, control: &OwnedFd) -> Result<Report, S
     };
     let status = bring_up(
         control,
-        &joining.process.ids,
+        Beside::start(&joining.process.ids, joining.security)?,
         || process::fork_beside(home.as_fd(), namespaces).explained("start step", ""),
         |mouth| {
             let passage = Passage {
@@ -289,16 +294,10 @@ fn join(joining: &Joining, order: &Order, control: &OwnedFd) -> Result<Report, S
 /// Forks, and stays with the child until it ends.
 fn bring_up(
     control: &OwnedFd,
-    ids: &Ids,
+    (beside, mouth): (Beside, Option<Mouth>),
     fork: impl FnOnce() -> Result<Forked, SetupError>,
     become_program: impl FnOnce(Option<&Mouth>) -> SetupError,
 ) -> Result<WaitStatus, SetupError> {
-    let (answerer, mouth) = if rbuild_sys::owner::are_recorded() {
-        let (answerer, mouth) = owners::start(Credentials::of(ids.uid, ids.gid, &ids.groups))?;
-        (Some(answerer), Some(mouth))
-    } else {
-        (None, None)
-    };
     let (watch, watched) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("watch", "")?;
     match fork()? {
         Forked::Child => {
@@ -309,7 +308,7 @@ fn bring_up(
             // What the child has of these is its own copy; here they would keep file systems busy.
             drop((become_program, watch, mouth));
             wire::send_with(control.as_fd(), &Report::Forked, pidfd.as_fd()).during("tell", "caller")?;
-            let status = attend(pid, &pidfd, control, answerer)?;
+            let status = attend(pid, &pidfd, control, beside)?;
             drop(watched);
             Ok(status)
         }
@@ -379,13 +378,13 @@ fn gone(watch: &OwnedFd) -> bool {
     rustix::event::poll(&mut [PollFd::new(watch, PollFlags::empty())], Some(&now)) != Ok(0)
 }
 
-/// Waits for the step; does what the caller says, and kills it at the end of the caller.
+/// Waits for the step; answers its calls, does what the caller says, and kills it at the end of the caller.
 /// With an answerer, its end is that of the step.
 fn attend(
     pid: Pid,
     pidfd: &OwnedFd,
     control: &OwnedFd,
-    answerer: Option<Answerer>,
+    mut beside: Beside,
 ) -> Result<WaitStatus, SetupError> {
     // The pipes must close when the step's own processes have closed them. Standard input is the null device.
     let null = rustix::stdio::stdin();
@@ -397,8 +396,8 @@ fn attend(
             PollFd::new(pidfd, PollFlags::IN),
             PollFd::new(control, PollFlags::IN),
         ];
-        if let Some(answerer) = &answerer {
-            polled.push(PollFd::from_borrowed_fd(answerer.as_fd(), PollFlags::IN));
+        if let Some(fd) = beside.as_fd() {
+            polled.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
         match rustix::event::poll(&mut polled, None) {
             Err(Errno::INTR) => continue,
@@ -407,14 +406,18 @@ fn attend(
         if !polled[0].revents().is_empty() {
             break;
         }
-        if polled
+        let seen = polled
             .get(2)
-            .is_some_and(|answerer| !answerer.revents().is_empty())
-        {
+            .map_or(PollFlags::empty(), |beside| beside.revents());
+        let heard = !polled[1].revents().is_empty();
+        if !seen.is_empty() && beside.attend(seen) {
             // Calls would fail from now on, and the step would go on with that.
             rustix::process::pidfd_send_signal(pidfd, Signal::KILL).during("kill step", "")?;
             ended = true;
             break;
+        }
+        if !heard {
+            continue;
         }
         match hear(control) {
             Word::Kill => {
@@ -434,7 +437,7 @@ fn attend(
         match rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
             Ok(Some((_, status))) => {
                 let killed = status.terminating_signal() == Some(Signal::KILL.as_raw());
-                let failure = answerer.and_then(|answerer| answerer.failure(ended, killed));
+                let failure = beside.failure(ended, killed);
                 return failure.map_or(Ok(status), Err);
             }
             Ok(None) | Err(Errno::INTR) => {}

@@ -134,7 +134,7 @@ int main(int count, char **words) {
         unsigned priority;
         unsigned long runtime, deadline, period;
     } attributes = {sizeof attributes, 2, 0, 0, 1, 0, 0, 0};
-    unsigned long mount_attributes[4] = {0};
+    unsigned long mount_attributes[4] = {0}, processors = 1;
 
     answer("kill", kill(target, SIGKILL));
     answer("tgkill", syscall(SYS_tgkill, target, target, SIGKILL));
@@ -153,7 +153,7 @@ int main(int count, char **words) {
     answer("setns by process", syscall(SYS_setns, pidfd, 0x00020000));
     answer("prlimit of others", syscall(SYS_prlimit64, target, RLIMIT_NOFILE, NULL, &files));
     answer("setpriority of others", setpriority(PRIO_PROCESS, target, 19));
-    answer("sched_setaffinity of others", syscall(SYS_sched_setaffinity, target, 8, words));
+    answer("sched_setaffinity of others", syscall(SYS_sched_setaffinity, target, sizeof processors, &processors));
 
     answer("raise a limit", setrlimit(RLIMIT_CORE, &all));
     answer("nice", setpriority(PRIO_PROCESS, 0, -20));

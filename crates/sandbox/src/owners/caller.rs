@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::calls::Place;
 use super::credentials::{Credentials, Table};
+use crate::status;
 
 /// Longest path, with its NUL (`PATH_MAX`).
 const PATH_MAX: usize = 4096;
@@ -18,8 +19,6 @@ const PATH_MAX: usize = 4096;
 const PAGE: u64 = 4096;
 /// Most directories of callers kept open at once by one thread.
 const PROCESSES_MAX: usize = 128;
-/// The status of a process is shorter, however many groups it has.
-const STATUS_MAX: usize = 16 << 10;
 
 /// What one answering thread keeps between calls.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub(super) struct Desk {
     pub(super) listener: Arc<Listener>,
     pub(super) table: Arc<Mutex<Table>>,
     /// The machine's `/proc`, in which callers are found.
-    proc: OwnedFd,
+    pub(super) proc: OwnedFd,
     /// `/proc/self/fd`, the working directory: what is held is named from here, whatever the root is.
     own_fds: OwnedFd,
     /// The root this thread is in; none if it is not one of a caller.
@@ -289,17 +288,12 @@ impl<'a> Caller<'a> {
     /// The bits that new files do not get.
     pub(super) fn umask(&mut self) -> Result<u32, Errno> {
         let status = self.status()?;
-        let value = field(&status, "Umask:").ok_or(Errno::INVAL)?;
+        let value = status::field(&status, "Umask:").ok_or(Errno::INVAL)?;
         u32::from_str_radix(value, 8).map_err(|_| Errno::INVAL)
     }
 
     fn status(&mut self) -> Result<String, Errno> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let status = rustix::fs::openat(self.process()?, "status", flags, Mode::empty())?;
-        let mut text = vec![0; STATUS_MAX];
-        let len = rustix::io::read(&status, text.as_mut_slice())?;
-        text.truncate(len);
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        status::read(self.process()?)
     }
 
     /// The same path without the names that mean whoever follows them, which would be this thread.
@@ -312,7 +306,7 @@ impl<'a> Caller<'a> {
             return Ok(path);
         };
         let status = self.status()?;
-        let last = |name| field(&status, name).and_then(|line| line.split_whitespace().last());
+        let last = |name| status::field(&status, name).and_then(|line| line.split_whitespace().last());
         let (process, thread) = (
             last("NStgid:").ok_or(Errno::NOENT)?,
             last("NSpid:").ok_or(Errno::NOENT)?,
@@ -346,10 +340,3 @@ const SELVES: [(&str, Own); 6] = [
     ("/dev/stdout", Own::File(1)),
     ("/dev/stderr", Own::File(2)),
 ];
-
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map(str::trim)
-}

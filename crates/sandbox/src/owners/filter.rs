@@ -6,7 +6,9 @@ use rbuild_sys::seccomp::Instruction;
 use rustix::fs::OFlags;
 
 use super::calls::{ABSENT, CALLS, Kind};
+use crate::plan::Security;
 use crate::seccomp::bpf::{self, Action, Architecture, ENOSYS, Test};
+use crate::sockets;
 
 /// Number of the resource whose soft limit tells the supervisor who a caller is (`RLIMIT_LOCKS`).
 const LOCKS: u32 = 10;
@@ -34,8 +36,9 @@ fn native() -> impl Iterator<Item = (i32, &'static str)> {
     syscalls::aarch64::Sysno::iter().map(|call| (call.id(), call.name()))
 }
 
-/// The program. Calls of the 32-bit architecture beside the native one are not shown anything and go their way.
-pub(crate) fn program() -> Vec<Instruction> {
+/// The program. Calls of the 32-bit architecture beside the native one are not shown anything and go their way, but for sockets
+/// of secure steps (`sockets.rs`): there can be no second program that asks.
+pub(crate) fn program(security: Security) -> Vec<Instruction> {
     let mut actions: Vec<(u32, Action)> = native()
         .filter_map(|(number, name)| Some((number.cast_unsigned(), action(name)?)))
         .collect();
@@ -50,14 +53,18 @@ pub(crate) fn program() -> Vec<Instruction> {
     }
     #[cfg(target_arch = "x86_64")]
     ranges.push((X32_BIT, Action::Errno(ENOSYS)));
-    bpf::compile(&architectures(ranges))
+    let other = if sockets::EXIST && security == Security::Sandbox {
+        sockets::asked()
+    } else {
+        vec![(0, Action::Allow)]
+    };
+    bpf::compile(&architectures(ranges, other))
 }
 
 #[cfg(target_arch = "x86_64")]
-fn architectures(ranges: Vec<(u32, Action)>) -> [Architecture; 2] {
+fn architectures(ranges: Vec<(u32, Action)>, other: Vec<(u32, Action)>) -> [Architecture; 2] {
     const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-    const AUDIT_ARCH_I386: u32 = 0x4000_0003;
-    beside(AUDIT_ARCH_X86_64, ranges, AUDIT_ARCH_I386)
+    [(AUDIT_ARCH_X86_64, ranges), (sockets::ARCHITECTURE, other)].map(of)
 }
 
 /// `__X32_SYSCALL_BIT`.
@@ -65,15 +72,14 @@ fn architectures(ranges: Vec<(u32, Action)>) -> [Architecture; 2] {
 const X32_BIT: u32 = 0x4000_0000;
 
 #[cfg(target_arch = "aarch64")]
-fn architectures(ranges: Vec<(u32, Action)>) -> [Architecture; 2] {
+fn architectures(ranges: Vec<(u32, Action)>, other: Vec<(u32, Action)>) -> [Architecture; 2] {
     const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
     const AUDIT_ARCH_ARM: u32 = 0x4000_0028;
-    beside(AUDIT_ARCH_AARCH64, ranges, AUDIT_ARCH_ARM)
+    [(AUDIT_ARCH_AARCH64, ranges), (AUDIT_ARCH_ARM, other)].map(of)
 }
 
-fn beside(native: u32, ranges: Vec<(u32, Action)>, other: u32) -> [Architecture; 2] {
-    let other_ranges = vec![(0, Action::Allow)];
-    [(native, ranges), (other, other_ranges)].map(|(audit, ranges)| Architecture { audit, ranges })
+fn of((audit, ranges): (u32, Vec<(u32, Action)>)) -> Architecture {
+    Architecture { audit, ranges }
 }
 
 fn action(name: &str) -> Option<Action> {
@@ -112,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_call_of_the_table_is_asked_about_and_nothing_else() {
-        let program = program();
+        let program = program(Security::Sandbox);
         assert!(program.len() < rbuild_sys::seccomp::INSTRUCTIONS_MAX);
         let known = numbered();
         assert_eq!(
@@ -137,11 +143,19 @@ mod tests {
             Ok(()),
             "chown of i386"
         );
+        for (security, answer) in [(Security::Sandbox, Err(ASKED)), (Security::Insecure, Ok(()))] {
+            let program = super::program(security);
+            assert_eq!(
+                bpf::run(&program, 0x4000_0003, 102, [1; 6]),
+                answer,
+                "{security:?}"
+            );
+        }
     }
 
     #[test]
     fn nobody_changes_the_mark_and_other_limits_are_as_ever() {
-        let program = program();
+        let program = program(Security::Sandbox);
         let ask = |number: u32, args| bpf::run(&program, X86_64, number, args);
         assert_eq!(
             ask(160, [10, 1, 0, 0, 0, 0]),

@@ -1,7 +1,7 @@
 //! The threads that answer a step's calls.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rbuild_sys::seccomp::notify::{Answer, Call, Listener};
@@ -12,6 +12,7 @@ use super::caller::{Caller, Desk};
 use super::calls::Kind;
 use super::credentials::{Credentials, Table};
 use super::{create, files, filter, identity};
+use crate::sockets;
 use crate::wire::{During as _, SetupError};
 
 /// Two processes that look at files at once wait for each other behind a single thread.
@@ -23,6 +24,7 @@ const NEEDED: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::SYS_CHROOT)
     .union(CapabilitySet::SYS_PTRACE);
@@ -67,6 +69,9 @@ fn attend(
             Err(error) => return Err(("hear the step", error)),
         };
         let answer = match known.get(&call.number) {
+            _ if call.architecture == sockets::ARCHITECTURE => {
+                sockets::answer(&listener, &call, desk.proc.as_fd())
+            }
             Some(kind) => answer(&mut desk, &call, *kind),
             None => Answer::Continue,
         };

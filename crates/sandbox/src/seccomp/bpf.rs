@@ -19,6 +19,8 @@ pub(crate) enum Action {
     Notify,
     /// Ask the listener if any of these bits of an argument is set, else let it run.
     NotifyIfAnyOf(u8, u32),
+    /// Ask the listener if all tests hold, else let it run.
+    NotifyIf(Vec<Test>),
     /// Do not run it, and give 0, if all tests hold; else let it run.
     SucceedIf(Vec<Test>),
 }
@@ -34,6 +36,37 @@ pub(crate) enum Test {
     Greater(u8, u32),
     /// `arg & mask == 0`
     NoneOf(u8, u32),
+}
+
+impl Action {
+    /// Whether a call with these first arguments runs, where somebody else than the kernel judges.
+    pub(crate) fn allows(&self, arguments: [u32; 3]) -> bool {
+        match self {
+            Self::Allow => true,
+            Self::AllowIf(tests) => tests.iter().any(|test| test.holds(arguments)),
+            Self::RefuseIf(tests, otherwise) => {
+                !tests.iter().all(|test| test.holds(arguments)) && otherwise.allows(arguments)
+            }
+            // What is no plain yes or no is none.
+            Self::Errno(_)
+            | Self::Notify
+            | Self::NotifyIfAnyOf(..)
+            | Self::NotifyIf(_)
+            | Self::SucceedIf(_) => false,
+        }
+    }
+}
+
+impl Test {
+    fn holds(self, arguments: [u32; 3]) -> bool {
+        let argument = |at: u8| arguments.get(usize::from(at)).copied().unwrap_or_default();
+        match self {
+            Self::Equal(at, value) => argument(at) == value,
+            Self::Less(at, value) => argument(at) < value,
+            Self::Greater(at, value) => argument(at) > value,
+            Self::NoneOf(at, mask) => argument(at) & mask == 0,
+        }
+    }
 }
 
 /// The policy for one architecture as the kernel tells them apart.
@@ -125,18 +158,20 @@ fn leaf(action: &Action) -> Vec<Instruction> {
             let [load, compare] = when(Test::NoneOf(*argument, *mask), 1, 0);
             vec![load, compare, ret(RETURN_NOTIFY), ret(RETURN_ALLOW)]
         }
-        Action::SucceedIf(tests) => {
-            let mut code: Vec<_> = tests
-                .iter()
-                .flat_map(|test| {
-                    let [load, compare] = when(*test, 1, 0);
-                    [load, compare, ret(RETURN_ALLOW)]
-                })
-                .collect();
-            code.push(fail(0));
-            code
-        }
+        Action::NotifyIf(tests) => if_all(tests, ret(RETURN_NOTIFY)),
+        Action::SucceedIf(tests) => if_all(tests, fail(0)),
     }
+}
+
+/// Ends so if all tests hold; else the call runs.
+fn if_all(tests: &[Test], end: Instruction) -> Vec<Instruction> {
+    let allow_unless = |test: &Test| {
+        let [load, compare] = when(*test, 1, 0);
+        [load, compare, ret(RETURN_ALLOW)]
+    };
+    let mut code: Vec<_> = tests.iter().flat_map(allow_unless).collect();
+    code.push(end);
+    code
 }
 
 /// Jumps over so many instructions if the test holds, and over so many if it does not.

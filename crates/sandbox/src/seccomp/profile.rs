@@ -271,19 +271,10 @@ fn action(steps: Steps, table: &Table, name: &str) -> Option<Action> {
         _ if steps != Steps::InNamespaces && REACHES_OTHERS.contains(&name) => Some(Action::Errno(EPERM)),
         // The limits of other processes; its own are `0`.
         "prlimit64" if steps != Steps::InNamespaces => any(&[Test::Equal(0, 0)]),
-        // On i386 it is behind a pointer which family is meant.
+        // On i386 it is behind a pointer which family is meant. With a network the step's supervisor is asked (`sockets.rs`).
         "socketcall" if steps == Steps::Offline => Some(Action::Errno(EPERM)),
         "socket" if steps == Steps::Offline => any(&[Test::Equal(0, AF_UNIX)]),
-        // By a connector the kernel tells what runs on the whole machine to whoever is on its network (cn_proc, since Linux 6.6
-        // without any right). Docker's profile leaves it open.
-        "socket" => Some(Action::RefuseIf(
-            vec![Test::Equal(0, AF_NETLINK), Test::Equal(2, NETLINK_CONNECTOR)],
-            Box::new(Action::AllowIf(vec![
-                Test::Less(0, AF_ALG),
-                Test::Equal(0, AF_ALG + 1),
-                Test::Greater(0, AF_VSOCK),
-            ])),
-        )),
+        "socket" => Some(socket()),
         "personality" => any(&PERSONALITIES.map(|value| Test::Equal(0, value))),
         "clone" => any(&[Test::NoneOf(0, CLONE_NAMESPACES)]),
         // Its flags are behind a pointer no filter can read; libc falls back to clone on ENOSYS.
@@ -292,4 +283,16 @@ fn action(steps: Steps, table: &Table, name: &str) -> Option<Action> {
         _ if NEEDS_CAPABILITY.contains(&name) => Some(Action::Errno(EPERM)),
         _ => None,
     }
+}
+
+/// What becomes of `socket(2)`. By a connector the kernel tells what runs on the whole machine to whoever is on its network
+/// (cn_proc, since Linux 6.6 without any right); Docker's profile leaves it open.
+pub(super) fn socket() -> Action {
+    let families = vec![
+        Test::Less(0, AF_ALG),
+        Test::Equal(0, AF_ALG + 1),
+        Test::Greater(0, AF_VSOCK),
+    ];
+    let connector = vec![Test::Equal(0, AF_NETLINK), Test::Equal(2, NETLINK_CONNECTOR)];
+    Action::RefuseIf(connector, Box::new(Action::AllowIf(families)))
 }

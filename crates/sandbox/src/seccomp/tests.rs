@@ -163,6 +163,47 @@ fn row28_no_step_is_told_what_runs_on_the_machine() {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
+fn row28_sockets_are_judged_alike_by_the_program_and_by_the_supervisor() {
+    const SOCKET: u32 = 41;
+    for family in (0..64).chain([u32::MAX]) {
+        for protocol in [0, 11, 15, u32::MAX] {
+            let arguments = [family.into(), 3, protocol.into(), 0, 0, 0];
+            let program = bpf::run(program(), X86_64, SOCKET, arguments);
+            let supervisor = super::gives_socket([family, 3, protocol]);
+            assert_eq!(
+                program.is_ok(),
+                supervisor,
+                "family {family}, protocol {protocol}"
+            );
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn row28_of_socketcall_the_part_that_makes_sockets_is_asked_about_or_refused() {
+    const SOCKETCALL: u32 = 102;
+    let (asks, refuses) = (
+        crate::sockets::program_that_asks(),
+        crate::sockets::program_that_refuses(),
+    );
+    for part in 0..21 {
+        let ask = |program, architecture| bpf::run(program, architecture, SOCKETCALL, [part, 9, 0, 0, 0, 0]);
+        let makes = part == 1;
+        let (asked, refused) = if makes {
+            (Err(bpf::ASKED), Err(EPERM))
+        } else {
+            (Ok(()), Ok(()))
+        };
+        assert_eq!(ask(&asks, I386), asked, "part {part}");
+        assert_eq!(ask(&refuses, I386), refused, "part {part}");
+        assert_eq!(ask(&asks, X86_64), Ok(()), "another call of 64 bits");
+    }
+    assert_eq!(bpf::run(&asks, I386, 359, [1; 6]), Ok(()), "socket itself");
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
 fn row28_without_namespaces_what_reaches_others_is_refused_too() {
     const AF_INET: u64 = 2;
     const AF_UNIX: u64 = 1;

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
 use rustix::io::Errno;
@@ -22,7 +22,9 @@ pub struct Call {
     pub id: u64,
     /// The calling thread, as this process sees it.
     pub thread: i32,
-    /// Number of the call on the native architecture.
+    /// `AUDIT_ARCH_*`: whose numbers of calls are meant.
+    pub architecture: u32,
+    /// Number of the call.
     pub number: i32,
     /// Its arguments.
     pub args: [u64; 6],
@@ -56,6 +58,12 @@ union Heard {
 /// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP` (Linux 6.6).
 const SYNC_WAKE_UP: u64 = 1;
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Listener {
     /// Takes what [`super::load_heard`] gave.
     #[must_use]
@@ -87,6 +95,7 @@ impl Listener {
         Ok(Some(Call {
             id: known.id,
             thread: known.pid.cast_signed(),
+            architecture: known.data.arch,
             number: known.data.nr,
             args: known.data.args,
         }))
@@ -125,13 +134,24 @@ impl Listener {
             Answer::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
             Answer::Value(value) => (value, 0, 0),
             Answer::Error(errno) => (0, -errno.raw_os_error(), 0),
-            Answer::Descriptor { file, close_on_exec } => match self.give(call, &file, close_on_exec) {
-                Ok(()) => return Ok(()),
-                // The caller's table is full, as it would be told by the call itself.
-                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => (0, -error.raw_os_error(), 0),
-                Err(Errno::NOENT | Errno::SRCH | Errno::INPROGRESS) => return Ok(()),
-                Err(error) => return Err(error),
-            },
+            Answer::Descriptor { file, close_on_exec } => {
+                let at_once = libc::SECCOMP_ADDFD_FLAG_SEND as u32;
+                let given = match self.give(call, &file, close_on_exec, at_once) {
+                    // Before Linux 5.14 in two steps: the descriptor, and then its number.
+                    Err(Errno::INVAL) => self.give(call, &file, close_on_exec, 0),
+                    Ok(_) => return Ok(()),
+                    error => error,
+                };
+                match given {
+                    Ok(number) => (number.into(), 0, 0),
+                    // The caller's table is full, as it would be told by the call itself.
+                    Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+                        (0, -error.raw_os_error(), 0)
+                    }
+                    Err(Errno::NOENT | Errno::SRCH | Errno::INPROGRESS) => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
         };
         let mut response = libc::seccomp_notif_resp {
             id: call.id,
@@ -157,10 +177,11 @@ impl Listener {
         }
     }
 
-    fn give(&self, call: &Call, file: &OwnedFd, close_on_exec: bool) -> Result<(), Errno> {
+    /// Gives the number that the file has there now.
+    fn give(&self, call: &Call, file: &OwnedFd, close_on_exec: bool, flags: u32) -> Result<i32, Errno> {
         let request = libc::seccomp_notif_addfd {
             id: call.id,
-            flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
+            flags,
             srcfd: file.as_raw_fd().cast_unsigned(),
             newfd: 0,
             newfd_flags: if close_on_exec {
@@ -178,7 +199,7 @@ impl Listener {
                 &raw const request,
             )
         };
-        if done < 0 { Err(last_errno()) } else { Ok(()) }
+        if done < 0 { Err(last_errno()) } else { Ok(done) }
     }
 }
 

@@ -1,0 +1,67 @@
+//! Programs of 32 bits, whose calls no seccomp program can read, on each rung.
+#![cfg(target_arch = "x86_64")]
+
+use std::net::TcpListener;
+
+use crate::e2e::hostile::canary::{Rung, Site};
+use crate::e2e::rows::program_in_context_with;
+
+/// Without a library: few machines have one for i386.
+const FLAGS: [&str; 7] = [
+    "-m32",
+    "-static",
+    "-nostdlib",
+    "-ffreestanding",
+    "-fno-stack-protector",
+    "-fno-pie",
+    "-no-pie",
+];
+
+/// A build of `steps` on that rung, with the program at `/bin/narrow`.
+fn site(rung: Rung, steps: &str) -> Option<Site> {
+    let site = Site::on(rung, &format!("FROM busybox\nCOPY narrow /bin/\n{steps}"));
+    program_in_context_with(&site.fixture, "narrow", &FLAGS)?;
+    Some(site)
+}
+
+#[test]
+fn row28_sockets_behind_a_pointer_are_judged_like_others_on_each_rung() {
+    for rung in Rung::here() {
+        let steps = "RUN narrow > /tmp/root\nUSER 1000\nRUN narrow > /tmp/user\n";
+        let Some(site) = site(rung, steps) else { return };
+        let files = site.works(&[]);
+        for said in ["root", "user"] {
+            let text = files.text(&format!("tmp/{said}")).unwrap_or_default();
+            let closed = "connector: error 001\n\
+                 kernel's ciphers: error 001\n\
+                 the machine's host: error 001\n\
+                 a family that is none: error 097\n\
+                 arguments nowhere: error 014\n\
+                 raw packets of a user: error 001\n\
+                 exchanged arguments: error 011\n\
+                 network: DONE\n";
+            assert_eq!(text, closed, "{rung:?} {said}");
+        }
+    }
+}
+
+#[test]
+fn row28_a_socket_behind_a_pointer_is_one_of_the_step_s_own_network_on_each_rung() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for rung in Rung::here() {
+        let steps =
+            format!("RUN --network=none narrow to {port} > /tmp/none\nRUN narrow to {port} > /tmp/host\n");
+        let Some(site) = site(rung, &steps) else { return };
+        let files = site.works(&[]);
+        let said = |name| files.text(&format!("tmp/{name}")).unwrap_or_default();
+        assert_eq!(said("host"), "connected: DONE\n", "{rung:?}: the legal twin");
+        let none = said("none");
+        // With a network of its own nobody listens there; where there is none, or it cannot be entered, there is no socket.
+        let expected = match rung {
+            Rung::Root | Rung::Subids => "connected: error 111\n",
+            _ => "connected: error 001\n",
+        };
+        assert_eq!(none, expected, "{rung:?}");
+    }
+}
