@@ -259,10 +259,17 @@ impl Container {
 
     /// `rbuild` with `args` in it.
     pub(crate) fn rbuild(&self, uid: u32, args: &[&str]) -> RbuildCommand {
+        self.rbuild_under(&profile(), uid, args)
+    }
+
+    /// The same under another profile.
+    pub(crate) fn rbuild_under(&self, profile: &Value, uid: u32, args: &[&str]) -> RbuildCommand {
         let capabilities: &[&str] = if uid == 0 { &CAPABILITIES } else { &[] };
         let mut argv = vec![RBUILD.to_owned()];
         argv.extend(args.iter().map(|arg| (*arg).to_owned()));
-        self.run(&self.config(uid, capabilities, &argv))
+        let mut config = self.config(uid, capabilities, &argv);
+        config["linux"]["seccomp"].clone_from(profile);
+        self.run(&config)
     }
 
     /// The same with the right to mount, and a store that lies on an overlay, as in a privileged container or pod.

@@ -3,12 +3,13 @@
 use std::process::Command;
 
 use rbuild_testkit::command::TestHome;
+use rbuild_testkit::image::OciLayout;
 use rbuild_testkit::machine;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::e2e::RBUILD;
-use crate::e2e::chroot::{Container, profile};
-use crate::e2e::fixture::{is_root, ordinary_user};
+use crate::e2e::chroot::{Container, Work, profile};
+use crate::e2e::fixture::{Fixture, busybox_argument, is_root, ordinary_user};
 use crate::e2e::ladder::WITHOUT_RANGES;
 
 /// Becomes the user `uid` in a script.
@@ -197,4 +198,79 @@ fn privileged_doctor_names_the_profile_of_a_container() {
     let checks = report["rungs"][2]["checks"].to_string();
     assert_eq!(report["rungs"][2]["works"], false, "{checks}");
     assert!(checks.contains("--security-opt seccomp=unconfined"), "{checks}");
+}
+
+#[test]
+fn privileged_profiles_that_kill_or_deny_that_there_is_a_call_are_named_and_a_build_goes_on() {
+    let answers = [
+        (
+            json!({"action": "SCMP_ACT_ERRNO", "errnoRet": 38}),
+            "Function not implemented",
+        ),
+        (
+            json!({"action": "SCMP_ACT_KILL_PROCESS"}),
+            "a seccomp profile kills processes that make namespaces",
+        ),
+    ];
+    for (mut answer, said) in answers {
+        let Some(work) = Work::of("FROM busybox\nRUN id -u > /id\n") else {
+            return;
+        };
+        answer["names"] = json!(["unshare", "setns", "mount", "fsopen"]);
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [answer]});
+        for (user, rung) in [(0, 0), (1000, 2)] {
+            let ran = work
+                .container
+                .rbuild_under(&profile, user, &["doctor", "--json"])
+                .run();
+            let report: Value =
+                serde_json::from_slice(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+            let checks = report["rungs"][rung]["checks"].to_string();
+            assert!(checks.contains(said), "{user}: {checks}");
+            assert!(
+                checks.contains("--security-opt seccomp=unconfined"),
+                "{user}: {checks}"
+            );
+        }
+        // As a plain container's root, on the rung without namespaces.
+        let inside = work.archive("inside.tar");
+        let args = work.args(None, &inside);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let ran = work.container.rbuild_under(&profile, 0, &args).run().succeeded();
+        assert!(ran.stderr.contains("building on rung 4 (chroot)"), "{ran}");
+        work.assert_same(&inside);
+    }
+}
+
+/// Root of a namespace with one id, as `unshare -r` makes it: it looks like root, and no step of a build can be.
+#[test]
+fn rootless_root_of_a_namespace_with_one_id_builds_on_the_rung_of_one_id() {
+    let alone = ["--user", "--map-root-user"];
+    lacks(
+        &alone,
+        "exec $DOCTOR",
+        "root",
+        ["it has one id", "rung one-id works"],
+    );
+    let Some((works, checks)) = told(&alone, "exec $DOCTOR", "one-id") else {
+        return;
+    };
+    assert!(works, "{checks}");
+    let fixture =
+        Fixture::new("FROM busybox\nRUN echo x > /f && chown 5:6 /f\nUSER daemon\nRUN id -u > /tmp/id\n");
+    let (_, expected) = fixture.image(&[]);
+    let home = TestHome::new();
+    let archive = home.work().join("archive.tar");
+    let ran = home
+        .command("unshare")
+        .args(alone)
+        .args([RBUILD, "build", "--progress=plain"])
+        .arg(busybox_argument("busybox"))
+        .arg(format!("--output=type=oci,dest={}", archive.display()))
+        .arg(fixture.context.dir())
+        .run()
+        .succeeded();
+    assert!(ran.stderr.contains("building on rung 3 (one-id)"), "{ran}");
+    let built = OciLayout::open(&archive).unwrap().image().unwrap();
+    assert_eq!(built.files().unwrap().table(), expected.files().unwrap().table());
 }

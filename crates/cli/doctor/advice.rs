@@ -31,10 +31,25 @@ pub(super) fn to_enter(error: &UsernsError, machine: &Machine) -> Vec<String> {
             format!("to keep it: echo {sysctl}={needed} > /etc/sysctl.d/60-rbuild.conf"),
         ],
         UsernsError::AppArmor => app_armor(machine),
-        UsernsError::Kernel { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+        // A profile may say that there is no such call.
+        UsernsError::Kernel { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied
+                || source.raw_os_error() == Some(rustix::io::Errno::NOSYS.raw_os_error()) =>
+        {
             confined(machine)
         }
         UsernsError::NotRoot => Vec::new(),
+        UsernsError::Killed => {
+            let mut lines = vec![
+                "of a systemd unit: SystemCallErrorNumber=EPERM, or no SystemCallFilter= of unshare and mount".to_owned(),
+            ];
+            lines.extend(confined(machine));
+            lines
+        }
+        UsernsError::OneId => one(
+            "none is needed where rung one-id works; else a namespace with more ids: podman unshare, unshare --map-auto --map-root-user"
+                .to_owned(),
+        ),
         UsernsError::NoProc => {
             one("not in a step without namespaces (rung chroot): it has no /proc, and no builder runs there".to_owned())
         }

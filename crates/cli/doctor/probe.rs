@@ -74,11 +74,18 @@ fn answer(read: &mut io::PipeReader, child: Pid) -> io::Result<Vec<Check>> {
     }
     let mut text = Vec::new();
     let done = read.take(REPORT_MAX).read_to_end(&mut text);
-    while matches!(
-        rustix::process::waitpid(Some(child), WaitOptions::empty()),
-        Err(rustix::io::Errno::INTR)
-    ) {}
+    let ended = loop {
+        match rustix::process::waitpid(Some(child), WaitOptions::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            ended => break ended?,
+        }
+    };
     done?;
+    let signal = ended.and_then(|(_, status)| status.terminating_signal());
+    if let Some(signal) = signal.filter(|_| ready != Ok(0)) {
+        let found = format!("ended by signal {signal}");
+        return Ok(vec![Check::failed("process", found, Vec::new())]);
+    }
     if text.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::TimedOut,

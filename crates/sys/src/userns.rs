@@ -9,6 +9,7 @@ mod chroot;
 mod ids;
 mod ladder;
 mod one_id;
+mod root;
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -94,6 +95,14 @@ pub enum UsernsError {
     /// The rung is root's, and the caller is not.
     #[error("the caller is not root")]
     NotRoot,
+    /// The rung is root's, and the caller is root of a namespace in which there are no others.
+    #[error(
+        "root of this user namespace can become nobody else: it has one id, or setgroups(2) is denied in it"
+    )]
+    OneId,
+    /// Whoever asks for namespaces dies of it.
+    #[error("a seccomp profile kills processes that make namespaces")]
+    Killed,
     /// Root without rights that the last rung needs.
     #[error(
         "the capabilities {} are missing: run as root of a container with docker's default ones",
@@ -141,7 +150,7 @@ pub fn enter(wanted: Choice) -> Result<Entered, LadderError> {
     let mut half_way = false;
     for rung in Rung::ALL.into_iter().filter(|rung| wanted.tries(*rung)) {
         let entered = one_thread().and_then(|()| match rung {
-            Rung::RootNamespaces => enter_root(),
+            Rung::RootNamespaces => root::enter(),
             Rung::SubordinateIds => enter_subordinate(&mut half_way),
             Rung::OneId => one_id::enter(outer, half_way),
             Rung::Chroot => chroot::check(),
@@ -182,16 +191,42 @@ fn enter_files(outer: u32) -> Result<(), UsernsError> {
     crate::process::hide().map_err(|source| UsernsError::Kernel { step: "hide", source })
 }
 
+/// What `run` gives, in a process that ends with it.
+fn probe(run: impl FnOnce() -> i32) -> Result<Option<i32>, UsernsError> {
+    let forked = crate::process::fork().map_err(|source| UsernsError::Kernel {
+        step: "fork",
+        source: io::Error::other(source),
+    })?;
+    let Some(child) = forked else {
+        #[expect(clippy::exit, reason = "the probe is a process of its own")]
+        std::process::exit(run())
+    };
+    loop {
+        match rustix::process::waitpid(Some(child), WaitOptions::empty()) {
+            Ok(Some((_, status))) => return Ok(status.exit_status()),
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(error) => return Err(kernel("wait for a probe", error)),
+        }
+    }
+}
+
+/// Where this process is under a seccomp profile: whether it would outlive asking for these namespaces.
+fn ask_first(namespaces: UnshareFlags) -> Result<(), UsernsError> {
+    use rustix::thread::SecureComputingMode;
+    if rustix::thread::secure_computing_mode() != Ok(SecureComputingMode::Filter) {
+        return Ok(());
+    }
+    let ended = probe(|| i32::from(unshare(namespaces).is_err()))?;
+    // What the kernel answers is told when it is asked in earnest.
+    ended.map(drop).ok_or(UsernsError::Killed)
+}
+
+/// What a user namespace of a build takes.
+const OWN_NAMESPACES: UnshareFlags = UnshareFlags::NEWUSER.union(UnshareFlags::NEWNS);
+
 fn make_private() -> Result<(), UsernsError> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(|e| kernel("make mounts private", e))
-}
-
-fn enter_root() -> Result<(), UsernsError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(UsernsError::NotRoot);
-    }
-    unshare(UnshareFlags::NEWNS).map_err(|e| kernel("unshare mounts", e))
 }
 
 /// `half_way` is set when the namespace was made and could not be used.
@@ -199,8 +234,9 @@ fn enter_subordinate(half_way: &mut bool) -> Result<(), UsernsError> {
     let maps = Maps::find()?;
     // newuidmap compares the owner of /proc/PID with its caller, and that is root for a hidden process.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(|e| kernel("prctl", e))?;
+    ask_first(OWN_NAMESPACES)?;
     let writer = maps.start()?;
-    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(refusal)?;
+    unshare(OWN_NAMESPACES).map_err(refusal)?;
     *half_way = true;
     writer.write_maps()?;
     crate::process::become_user(0, 0, &[]).map_err(|source| match source.raw_os_error() {

@@ -1,13 +1,10 @@
 //! The third rung: a user namespace that maps the caller's own id to root, and nothing else. Needs no helper program and
 //! no configuration of the machine but user namespaces themselves.
 
-use std::io;
-
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, WaitOptions};
-use rustix::thread::UnshareFlags;
+use rustix::process::DumpableBehavior;
 
-use super::{UsernsError, apparmor_restricts, kernel, refusal};
+use super::{OWN_NAMESPACES, UsernsError, apparmor_restricts, ask_first, kernel, refusal};
 use crate::namespace::unshare;
 use crate::seccomp::{Instruction, SeccompError};
 
@@ -17,7 +14,8 @@ pub(super) fn enter((uid, gid): (u32, u32), half_way: bool) -> Result<(), Userns
     // The files below belong to root for a hidden process.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(|e| kernel("prctl", e))?;
     if !half_way {
-        unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(refusal)?;
+        ask_first(OWN_NAMESPACES)?;
+        unshare(OWN_NAMESPACES).map_err(refusal)?;
     }
     // Without this the kernel takes no map of groups from who has no rights outside (user_namespaces(7)).
     write("/proc/self/setgroups", "deny")?;
@@ -36,31 +34,15 @@ fn probe_listener() -> Result<(), UsernsError> {
         jump_false: 0,
         k: libc::SECCOMP_RET_ALLOW,
     }];
-    let forked = crate::process::fork().map_err(|source| UsernsError::Kernel {
-        step: "fork",
-        source: io::Error::other(source),
+    let ended = super::probe(|| match crate::seccomp::load_heard(&ALLOW_ALL) {
+        Ok(_) => 0,
+        Err(SeccompError::Heard) => HEARD,
+        Err(_) => REFUSED,
     })?;
-    let Some(child) = forked else {
-        let code = match crate::seccomp::load_heard(&ALLOW_ALL) {
-            Ok(_) => 0,
-            Err(SeccompError::Heard) => HEARD,
-            Err(_) => REFUSED,
-        };
-        #[expect(clippy::exit, reason = "the probe is a process of its own")]
-        std::process::exit(code)
-    };
-    loop {
-        match rustix::process::waitpid(Some(child), WaitOptions::empty()) {
-            Ok(Some((_, status))) => {
-                return match status.exit_status() {
-                    Some(0) => Ok(()),
-                    Some(HEARD) => Err(UsernsError::Listener(SeccompError::Heard)),
-                    _ => Err(UsernsError::Listener(SeccompError::Unsupported)),
-                };
-            }
-            Ok(None) | Err(Errno::INTR) => {}
-            Err(error) => return Err(kernel("wait for a probe", error)),
-        }
+    match ended {
+        Some(0) => Ok(()),
+        Some(HEARD) => Err(UsernsError::Listener(SeccompError::Heard)),
+        _ => Err(UsernsError::Listener(SeccompError::Unsupported)),
     }
 }
 
