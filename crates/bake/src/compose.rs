@@ -2,11 +2,12 @@
 //! compose merges them.
 
 mod files;
+mod room;
 mod service;
 mod variables;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::definition::Definition;
 use crate::entries::{Attest, Cache, Entry, EntryError, Output, Secret, Ssh, read_texts, truth};
@@ -14,11 +15,12 @@ use crate::error::BakeError;
 use crate::target::Target;
 use crate::world::{Group, Surroundings};
 use files::Files;
+use room::Room;
 use yaml::Node;
 
 /// Whether a text without a telling name is a compose file.
 pub(crate) fn is_one(text: &str) -> bool {
-    yaml::parse(text).is_ok_and(|node| {
+    yaml::parse(text, &Room::default()).is_ok_and(|node| {
         node.field("services")
             .is_some_and(|services| services.mapping().is_some())
     })
@@ -38,9 +40,11 @@ pub(crate) fn read(files: &[(&str, &str)], surroundings: &Surroundings<'_>) -> R
         message,
     };
     let own = |name: &str| (surroundings.variable)(name);
-    let dotenv = variables::dotenv(&surroundings.dotenv, &own).map_err(|message| told(".env", message))?;
+    let room = Room::default();
+    let dotenv = variables::dotenv(&surroundings.dotenv, &own, &room);
+    let dotenv = dotenv.map_err(|message| told(".env", message))?;
     let variable = |name: &str| own(name).or_else(|| dotenv.get(name).cloned());
-    let loaded = Files::new(surroundings.file).model(files, &variable);
+    let loaded = Files::new(surroundings.file, &room).model(files, &variable);
     let project = loaded.map_err(|(filename, message)| told(&filename, message))?;
     let Some(services) = project.field("services").and_then(Node::mapping) else {
         return Err(told(first, "empty compose file".to_owned()));
@@ -52,14 +56,17 @@ pub(crate) fn read(files: &[(&str, &str)], surroundings: &Surroundings<'_>) -> R
     };
     for (name, service) in services {
         service::check(name, service, services).map_err(|message| told(first, message))?;
-        let environment = service::environment(service, surroundings.file, &variable)
+        let environment = service::environment(service, surroundings.file, &variable, &room)
             .map_err(|message| told(first, message))?;
         let Some(build) = service.field("build") else {
             continue;
         };
         let of_env = |name: &str| environment.get(name).cloned().or_else(|| variable(name));
-        let target = target(name, service, build, &project, &of_env)
-            .map_err(|message| told(first, format!("services.{name}.build: {message}")))?;
+        let of_build = |message| told(first, format!("services.{name}.build: {message}"));
+        let target = target(name, service, build, &project, &of_env).map_err(of_build)?;
+        // What they have of the environment is the target's own copy.
+        room.take(target.args.values().map(String::len).sum())
+            .map_err(of_build)?;
         group.targets.push(target.name.clone());
         definition.targets.push(target);
     }
@@ -67,19 +74,25 @@ pub(crate) fn read(files: &[(&str, &str)], surroundings: &Surroundings<'_>) -> R
     Ok(definition)
 }
 
-fn interpolate(node: &mut Node, variable: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+fn interpolate(
+    node: &mut Node,
+    variable: &dyn Fn(&str) -> Option<String>,
+    room: &Room,
+) -> Result<(), String> {
     match node {
         Node::Null => Ok(()),
         Node::Scalar(text) => {
-            *text = variables::expand(text, variable)?;
+            let longer = variables::expand(text, variable)?;
+            room.take(longer.len().saturating_sub(text.len()))?;
+            *text = longer;
             Ok(())
         }
         Node::Sequence(values) => values
             .iter_mut()
-            .try_for_each(|value| interpolate(value, variable)),
+            .try_for_each(|value| interpolate(value, variable, room)),
         Node::Mapping(fields) => fields
             .values_mut()
-            .try_for_each(|value| interpolate(value, variable)),
+            .try_for_each(|value| interpolate(value, variable, room)),
     }
 }
 
@@ -117,11 +130,8 @@ fn merged(base: Node, over: Node, key: &str) -> Node {
             merged(base, over, key)
         }
         (Node::Sequence(mut values), Node::Sequence(others)) => {
-            for value in others {
-                if !values.contains(&value) {
-                    values.push(value);
-                }
-            }
+            let mut known: BTreeSet<Node> = values.iter().cloned().collect();
+            values.extend(others.into_iter().filter(|value| known.insert(value.clone())));
             Node::Sequence(values)
         }
         (_, over) => over,

@@ -6,9 +6,14 @@ use std::fmt::Write as _;
 use rbuild_bake::{Chosen, File, Surroundings, read};
 
 fn chosen(name: &str, text: &str) -> Result<Chosen, String> {
+    chosen_with("", name, text)
+}
+
+/// The same beside a `.env` file.
+fn chosen_with(dotenv: &str, name: &str, text: &str) -> Result<Chosen, String> {
     let surroundings = Surroundings {
         variable: &|_| None,
-        dotenv: String::new(),
+        dotenv: dotenv.to_owned(),
         file: &|_| Err(std::io::ErrorKind::NotFound.into()),
         builtins: BTreeMap::new(),
         now: 0,
@@ -397,4 +402,78 @@ fn what_an_included_file_includes_is_below_its_own_directory() {
     ])
     .expect("two targets");
     assert_eq!(text.matches("\"context\": \"a/c\"").count(), 2, "{text}");
+}
+
+/// A file of so many services with a large argument each, which stands once: behind an alias, in a variable of the `.env` file, or
+/// in a service that they extend.
+fn copied(times: usize) -> [(String, String); 4] {
+    let large = "x".repeat(1 << 20);
+    let file = |start: &str, service: &str| {
+        let mut text = format!("{start}services:\n  default:\n    build: .\n");
+        for at in 0..times {
+            writeln!(text, "  s{at}:\n    {service}").expect("a text takes it");
+        }
+        text
+    };
+    let mut variables = format!("A0={large}\n");
+    for at in 0..times {
+        writeln!(variables, "A{}=$A{at}", at + 1).expect("a text takes it");
+    }
+    [
+        (
+            String::new(),
+            file(
+                &format!("x-a: &a \"{large}\"\n"),
+                "build: {context: ., args: {A: *a}}",
+            ),
+        ),
+        (
+            format!("A={large}\n"),
+            file("", "build: {context: ., args: {A: $A}}"),
+        ),
+        (variables, file("", "build: .")),
+        (
+            String::new(),
+            file("", "extends: large")
+                + &format!("  large:\n    build: {{context: ., labels: {{A: {large}}}}}\n"),
+        ),
+    ]
+}
+
+#[test]
+fn row48_what_compose_files_copy_is_bounded() {
+    for (dotenv, text) in copied(2000) {
+        let error = chosen_with(&dotenv, "a.yml", &text).expect_err("it is refused");
+        assert!(error.contains("take more than there is room for"), "{error:.200}");
+    }
+    for (dotenv, text) in copied(5) {
+        chosen_with(&dotenv, "a.yml", &text).unwrap();
+    }
+    // An argument that is only named has the value that it has here.
+    let named = |times| {
+        let mut text = "services:\n  default:\n    build: .\n".to_owned();
+        for at in 0..times {
+            writeln!(text, "  s{at}:\n    build: {{context: ., args: [A]}}").expect("a text takes it");
+        }
+        chosen_with(&format!("A={}\n", "x".repeat(1 << 20)), "a.yml", &text)
+    };
+    let error = named(2000).expect_err("it is refused");
+    assert!(error.contains("take more than there is room for"), "{error:.200}");
+    named(5).unwrap();
+}
+
+#[test]
+fn row48_long_lists_are_laid_over_each_other_in_time() {
+    let list = |name: &str| {
+        let tags: Vec<String> = (0..60_000).map(|at| format!("{name}{at}")).collect();
+        tags.join(",")
+    };
+    let text = format!(
+        "services:\n  base:\n    build: {{context: ., tags: [{}]}}\n  default:\n    extends: base\n    build: {{tags: [{}]}}\n",
+        list("a"),
+        list("b"),
+    );
+    let start = std::time::Instant::now();
+    chosen("a.yml", &text).unwrap();
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 
+use super::room::Room;
 use super::yaml::{self, Node};
 use super::{filled, interpolate, merged, text, variables};
 use crate::paths::{clean, is_remote};
@@ -26,6 +27,7 @@ type Services = BTreeMap<String, Node>;
 pub(super) struct Files<'a> {
     file: &'a dyn Fn(&str) -> io::Result<String>,
     left: Cell<usize>,
+    room: &'a Room,
 }
 
 /// Files that make one model, in the order in which they are laid over each other.
@@ -38,10 +40,11 @@ struct Model<'a> {
 }
 
 impl<'a> Files<'a> {
-    pub(super) fn new(file: &'a dyn Fn(&str) -> io::Result<String>) -> Self {
+    pub(super) fn new(file: &'a dyn Fn(&str) -> io::Result<String>, room: &'a Room) -> Self {
         Self {
             file,
             left: Cell::new(FILES_MAX),
+            room,
         }
     }
 
@@ -61,8 +64,8 @@ impl<'a> Files<'a> {
         let mut project = Node::Null;
         for (filename, text) in files {
             let told = |message: String| ((*filename).to_owned(), message);
-            let mut node = yaml::parse(text).map_err(told)?;
-            interpolate(&mut node, model.variable).map_err(told)?;
+            let mut node = yaml::parse(text, self.room).map_err(told)?;
+            interpolate(&mut node, model.variable, self.room).map_err(told)?;
             self.include(&mut node, filename, model)?;
             if let Some(services) = node.field("services").and_then(Node::mapping).cloned() {
                 let extended = services
@@ -104,6 +107,7 @@ impl<'a> Files<'a> {
                 let Some(theirs) = other.field(key).cloned() else {
                     continue;
                 };
+                self.room.take(theirs.weight()).map_err(told)?;
                 let own = node.field(key).cloned().unwrap_or(Node::Null);
                 set(node, key, merged(theirs, own, key));
             }
@@ -173,9 +177,8 @@ impl<'a> Files<'a> {
         };
         let mut all = BTreeMap::new();
         let mut add = |name: &str, text: &str| -> Result<(), String> {
-            let found =
-                variables::dotenv(text, model.variable).map_err(|error| format!("{name}: {error}"))?;
-            all.extend(found);
+            let found = variables::dotenv(text, model.variable, self.room);
+            all.extend(found.map_err(|error| format!("{name}: {error}"))?);
             Ok(())
         };
         if files.is_empty() {
@@ -203,6 +206,7 @@ impl<'a> Files<'a> {
         let Some(service) = services.get(name) else {
             return Err(format!("service {name:?} not found to extend"));
         };
+        self.room.take(service.weight())?;
         let Some(extends) = service.field("extends") else {
             return Ok(service.clone());
         };
@@ -238,8 +242,8 @@ impl<'a> Files<'a> {
     /// The services of a file, with paths as `model` would say them. What the file includes is not looked at.
     fn services(&self, file: &str, model: &Model<'_>) -> Result<Services, String> {
         let told = |message: String| format!("{file}: {message}");
-        let mut node = yaml::parse(&self.read(&join(&model.dir, file))?).map_err(told)?;
-        interpolate(&mut node, model.variable).map_err(told)?;
+        let mut node = yaml::parse(&self.read(&join(&model.dir, file))?, self.room).map_err(told)?;
+        interpolate(&mut node, model.variable, self.room).map_err(told)?;
         rebase(&mut node, &parent(file), false);
         match node.field("services").and_then(Node::mapping) {
             Some(services) => Ok(services.clone()),

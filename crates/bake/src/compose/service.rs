@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::room::Room;
 use super::yaml::Node;
 use super::{filled, flag, given, text, variables};
 
@@ -44,11 +45,12 @@ pub(super) fn check(name: &str, service: &Node, services: &BTreeMap<String, Node
 /// The variables of the service: of its files, and over them its own.
 ///
 /// # Errors
-/// A file that is not there and has to be, or that has no form that is known.
+/// A file that is not there and has to be, that has no form that is known, or more than there is room for.
 pub(super) fn environment(
     service: &Node,
     file: &dyn Fn(&str) -> io::Result<String>,
     variable: &dyn Fn(&str) -> Option<String>,
+    room: &Room,
 ) -> Result<BTreeMap<String, String>, String> {
     let mut all = BTreeMap::new();
     // A name alone has the value that it has here.
@@ -96,7 +98,7 @@ pub(super) fn environment(
             let given = variable(name).or_else(|| own.get(name).cloned().flatten());
             given.or_else(|| all.get(name).cloned())
         };
-        let found = variables::dotenv(&read, &known).map_err(|error| format!("{path}: {error}"))?;
+        let found = variables::dotenv(&read, &known, room).map_err(|error| format!("{path}: {error}"))?;
         all.extend(found);
     }
     for (name, value) in own {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::room::Room;
+
 /// Deepest nesting of defaults within defaults.
 const DEPTH_MAX: usize = 20;
 /// Longest text that comes of it.
@@ -107,10 +109,11 @@ fn braced(text: &str, variable: &dyn Fn(&str) -> Option<String>, depth: usize) -
 /// The variables of a `.env` file.
 ///
 /// # Errors
-/// A line that sets none.
+/// A line that sets none, or more than there is room for.
 pub(super) fn dotenv(
     text: &str,
     variable: &dyn Fn(&str) -> Option<String>,
+    room: &Room,
 ) -> Result<BTreeMap<String, String>, String> {
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     for (at, line) in text.lines().enumerate() {
@@ -134,6 +137,9 @@ pub(super) fn dotenv(
                 expand(&bare, &known).map_err(|error| format!("line {}: {error}", at + 1))?
             }
         };
+        let weight = line.len() + value.len();
+        room.take(weight)
+            .map_err(|error| format!("line {}: {error}", at + 1))?;
         found.insert(name.trim().to_owned(), value);
     }
     Ok(found)

@@ -1,22 +1,24 @@
-//! YAML as compose files are written in it: aliases and merge keys included, which are copied out within a budget. Keys of
-//! any tag are texts; what a scalar is, is for its reader to say.
+//! YAML as compose files are written in it: aliases and merge keys included, which are copied out as far as there is room. Keys
+//! of any tag are texts; what a scalar is, is for its reader to say.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 
+use super::room::Room;
+
 /// Deepest nesting.
 const DEPTH_MAX: usize = 60;
-/// Most values, those that aliases copy included.
-const VALUES_MAX: usize = 200_000;
+/// What a value takes beside its text, bytes, about.
+const VALUE_BYTES: usize = 48;
 /// Most that is read again because lines of it are not deep enough, bytes.
 const AGAIN_BYTES_MAX: usize = 64 << 20;
 /// What the scanner says of a line between brackets that is not deeper than the block around it.
 const SHALLOW: [&str; 2] = ["invalid indentation", "invalid indentation in flow construct"];
 
 /// A value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Node {
     Null,
     Scalar(String),
@@ -48,12 +50,18 @@ impl Node {
         self.mapping_mut()?.get_mut(name)
     }
 
-    fn count(&self) -> usize {
-        1 + match self {
-            Self::Null | Self::Scalar(_) => 0,
-            Self::Sequence(values) => values.iter().map(Self::count).sum(),
-            Self::Mapping(fields) => fields.values().map(Self::count).sum(),
-        }
+    /// How much room it takes, about, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        let inner: usize = match self {
+            Self::Null => 0,
+            Self::Scalar(text) => text.len(),
+            Self::Sequence(values) => values.iter().map(Self::weight).sum(),
+            Self::Mapping(fields) => fields
+                .iter()
+                .map(|(name, value)| name.len() + value.weight())
+                .sum(),
+        };
+        VALUE_BYTES + inner
     }
 }
 
@@ -62,11 +70,13 @@ impl Node {
 ///
 /// # Errors
 /// What is wrong, and in which line.
-pub(super) fn parse(text: &str) -> Result<Node, String> {
+pub(super) fn parse(text: &str, room: &Room) -> Result<Node, String> {
     let mut text = Cow::Borrowed(text);
     let (mut left, mut last) = (AGAIN_BYTES_MAX, 0);
+    let before = room.left();
     loop {
-        let (line, told) = match first_document(&text) {
+        room.go_back(before);
+        let (line, told) = match first_document(&text, room) {
             Ok(node) => return Ok(node),
             Err(Malformed::Shallow { line, told }) => (line, told),
             Err(Malformed::Other(told)) => return Err(told),
@@ -107,11 +117,11 @@ fn deeper(text: &str, number: usize) -> String {
     out
 }
 
-fn first_document(text: &str) -> Result<Node, Malformed> {
+fn first_document(text: &str, room: &Room) -> Result<Node, Malformed> {
     let mut reader = Reader {
         parser: Parser::new_from_str(text),
         line: 1,
-        values: 0,
+        room,
         anchors: BTreeMap::new(),
     };
     loop {
@@ -126,7 +136,7 @@ fn first_document(text: &str) -> Result<Node, Malformed> {
 struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     line: usize,
-    values: usize,
+    room: &'a Room,
     anchors: BTreeMap<usize, Node>,
 }
 
@@ -150,20 +160,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn count(&mut self, values: usize, depth: usize) -> Result<(), String> {
-        self.values += values;
-        if self.values > VALUES_MAX || depth > DEPTH_MAX {
-            return Err(format!(
-                "line {}: more than {VALUES_MAX} values, or {DEPTH_MAX} levels",
-                self.line
-            ));
-        }
-        Ok(())
+    fn take(&self, bytes: usize) -> Result<(), String> {
+        let taken = self.room.take(bytes);
+        taken.map_err(|error| format!("line {}: {error}", self.line))
     }
 
     /// The value that begins with `event`, `depth` values deep.
     fn node(&mut self, event: Event<'a>, depth: usize) -> Result<Node, Malformed> {
-        self.count(1, depth)?;
+        if depth > DEPTH_MAX {
+            return Err(format!("line {}: more than {DEPTH_MAX} levels", self.line).into());
+        }
+        self.take(VALUE_BYTES)?;
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 let is_null = matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
@@ -171,6 +178,7 @@ impl<'a> Reader<'a> {
                     ScalarStyle::Plain if is_null => Node::Null,
                     _ => Node::Scalar(text.into_owned()),
                 };
+                self.take(node.weight() - VALUE_BYTES)?;
                 (node, anchor)
             }
             Event::SequenceStart(anchor, _) => {
@@ -185,14 +193,15 @@ impl<'a> Reader<'a> {
             }
             Event::MappingStart(anchor, _) => (self.mapping(depth)?, anchor),
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).cloned();
+                let node = self.anchors.get(&anchor);
                 let node = node.ok_or_else(|| format!("line {}: an alias of nothing", self.line))?;
-                self.count(node.count(), depth)?;
-                (node, 0)
+                self.take(node.weight())?;
+                (node.clone(), 0)
             }
             _ => return Err(format!("line {}: the document ends before its time", self.line).into()),
         };
         if anchor != 0 {
+            self.take(node.weight())?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
@@ -238,7 +247,7 @@ mod tests {
 
     /// One scalar of each line, so that a line that was read wrongly is seen.
     fn test_of(text: &str) -> Result<Vec<String>, String> {
-        let node = parse(text)?;
+        let node = parse(text, &Room::default())?;
         let Some(Node::Sequence(values)) = node.field("a").and_then(|a| a.field("test")).cloned() else {
             return Err(format!("{node:?}"));
         };
@@ -261,9 +270,9 @@ mod tests {
             assert_eq!(test_of(text), expected, "{text}");
         }
         // What is wrong in another way stays so, and is told with its line.
-        let told = parse("a:\n    test: [\n      CMD\n    ]\n  b: c\n").unwrap_err();
+        let told = parse("a:\n    test: [\n      CMD\n    ]\n  b: c\n", &Room::default()).unwrap_err();
         assert!(told.starts_with("line 5: "), "{told}");
-        let told = parse("a:\n    test: [\n      CMD\n    \n").unwrap_err();
+        let told = parse("a:\n    test: [\n      CMD\n    \n", &Room::default()).unwrap_err();
         assert!(told.starts_with("line "), "{told}");
     }
 
@@ -272,11 +281,11 @@ mod tests {
         let line = "x,\n";
         let many = format!("  a: [\n{}]\n", line.repeat(FILE_LINES));
         let before = std::time::Instant::now();
-        let told = parse(&many).unwrap_err();
+        let told = parse(&many, &Room::default()).unwrap_err();
         assert!(told.contains("invalid indentation"), "{told}");
         assert!(before.elapsed().as_secs() < 60, "{:?}", before.elapsed());
         let few = format!("  a: [\n{}]\n", line.repeat(100));
-        assert!(parse(&few).is_ok());
+        assert!(parse(&few, &Room::default()).is_ok());
     }
 
     /// As many as a file of the largest size has.
