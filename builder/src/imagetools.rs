@@ -382,13 +382,20 @@ pub async fn combine(client: &Client, asked: &Combination) -> Result<Combined, I
             }
         }
     }
+    check_count(&entries)?;
     if asked.with_attestations {
         entries.extend(attestations::missing(client, &entries).await?);
     }
+    check_count(&entries)?;
+    Ok(index_of(entries, asked.annotations.clone()))
+}
+
+/// Whether an index may have these entries.
+fn check_count(entries: &[Entry]) -> Result<(), ImagetoolsError> {
     match entries.len() {
         0 => Err(ImagetoolsError::Empty),
         count if count > MANIFESTS_MAX => Err(ImagetoolsError::TooMany(count)),
-        _ => Ok(index_of(entries, asked.annotations.clone())),
+        _ => Ok(()),
     }
 }
 
@@ -500,9 +507,8 @@ fn keep_platforms(entries: &mut Vec<Entry>, wanted: &[Platform]) -> Result<(), I
         .map(|entry| entry.descriptor.digest.to_string())
         .collect();
     entries.retain(|entry| {
-        let about = entry.descriptor.annotations.get("vnd.docker.reference.digest");
-        is_wanted(entry)
-            || entry.descriptor.is_attestation() && about.is_some_and(|digest| kept.contains(digest))
+        let about = entry.descriptor.attested();
+        is_wanted(entry) || about.is_some_and(|digest| kept.iter().any(|known| known == digest))
     });
     Ok(())
 }

@@ -2,9 +2,12 @@
 
 use serde_json::{Value, json};
 
+use rbuild_oci::attestation::PREDICATE_TYPE;
+use rbuild_oci::{Descriptor, Index, Manifest, Platform, media_type};
 use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::machine;
 use rbuild_testkit::peer::DockerRegistry;
+use rbuild_testkit::registry::{ImageSpec, TestRegistry};
 
 use crate::e2e::fixture::Fixture;
 
@@ -241,4 +244,66 @@ fn a_manifest_list_is_begun_annotated_shown_and_pushed() {
     manifest(&["create", &list, &list])
         .fails()
         .says("cannot use manifest list");
+}
+
+/// An index in the registry: an image, and beside it statements about it with their predicate types.
+fn attested(registry: &TestRegistry, tag: &str, statements: &[(&str, &str)]) -> String {
+    let image = registry.put_image("said", "image", &ImageSpec::default()).root;
+    let layers = statements.iter().map(|(predicate_type, text)| {
+        registry.put_blob("said", text.as_bytes());
+        let mut layer = Descriptor::of(media_type::IN_TOTO, text.as_bytes());
+        let said = (PREDICATE_TYPE.to_owned(), (*predicate_type).to_owned());
+        layer.annotations.extend([said]);
+        layer
+    });
+    registry.put_blob("said", b"{}");
+    let config = Descriptor::of(media_type::OCI_CONFIG, b"{}");
+    let manifest = Manifest::new(media_type::OCI_MANIFEST, config, layers.collect());
+    let mut entry = registry.put_manifest("said", "a", media_type::OCI_MANIFEST, &manifest.to_bytes());
+    entry.attest(&image.digest);
+    let mut image = image;
+    image.platform = Some(Platform::new("linux", "amd64"));
+    let index = Index::new(media_type::OCI_INDEX, vec![image, entry]);
+    registry.put_manifest("said", tag, media_type::OCI_INDEX, &index.to_bytes());
+    registry.reference(&format!("said:{tag}"))
+}
+
+#[test]
+fn row45_a_statement_about_an_image_may_be_anything() {
+    const SPDX: &str = "https://spdx.dev/Document";
+    const SLSA: &str = "https://slsa.dev/provenance/v1";
+    let registry = TestRegistry::start();
+    let fixture = Fixture::new("FROM scratch\n");
+    let asked = |name: &str, format: &str| {
+        let words = ["imagetools", "inspect", "--format", format];
+        fixture.rbuild(words).arg(name)
+    };
+    for (tag, text) in [
+        ("text", "\"x\""),
+        ("number", "7"),
+        ("none", ""),
+        ("begun", "{\"predicate\":"),
+    ] {
+        let name = attested(&registry, tag, &[(SLSA, text)]);
+        let ran = asked(&name, "{{json .Provenance}}").fails();
+        ran.says("attestation sha256:").never_says("panicked");
+        asked(&name, "{{.Name}}").ok();
+    }
+    // The twin: whatever is said of it is shown, all lists of packages one after the other.
+    let name = attested(
+        &registry,
+        "fine",
+        &[
+            (SPDX, "{\"predicate\":{\"name\":\"one\",\"SPDXID\":\"1\"}}"),
+            (SPDX, "{\"predicate\":[2]}"),
+            (SLSA, "{\"predicate\":\"free\"}"),
+            ("text/else", "\"not asked for\""),
+        ],
+    );
+    let shown = asked(&name, "{{json .SBOM}}{{json .Provenance}}")
+        .ok()
+        .stdout_text();
+    let expected = "{\n  \"SPDX\": {\n    \"SPDXID\": \"1\",\n    \"name\": \"one\"\n  },\n  \"AdditionalSPDXs\": [\n    [\n      2\n    ]\n  ]\n}\
+                    {\n  \"SLSA\": \"free\"\n}";
+    assert_eq!(shown, expected);
 }

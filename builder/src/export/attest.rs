@@ -1,9 +1,9 @@
 //! Attestations of images: a manifest beside the image's, whose layers are in-toto statements
 //! (`exporter/containerimage/writer.go`, `commitAttestationsManifest`; `docs/attestations/attestation-storage.md`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rbuild_oci::attestation::{ARTIFACT_TYPE, PREDICATE_TYPE, nowhere};
 use rbuild_oci::media_type;
 use rbuild_oci::{Descriptor, ImageConfig, Manifest, Platform, RootFs, go_json};
 
@@ -16,12 +16,6 @@ use crate::provenance::purl;
 use crate::solve::Reporter;
 use crate::value::Chain;
 
-/// Media type of a statement.
-const STATEMENT: &str = "application/vnd.in-toto+json";
-/// Artifact type of the manifest.
-const ARTIFACT: &str = "application/vnd.docker.attestation.manifest.v1+json";
-/// Says of a layer what its statement is.
-const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 /// An empty config.
 const EMPTY: (&str, &[u8]) = ("application/vnd.oci.empty.v1+json", b"{}");
 
@@ -46,7 +40,7 @@ pub(super) async fn image(
     for told in told {
         let statement = attestation::statement(told, &subjects);
         let bytes = go_json::to_vec(&statement).map_err(ImageExportError::Encode)?;
-        let mut layer = Descriptor::of(STATEMENT, &bytes);
+        let mut layer = Descriptor::of(media_type::IN_TOTO, &bytes);
         let predicate_type = statement.predicate_type;
         layer
             .annotations
@@ -117,23 +111,13 @@ fn manifest(image: &Image, layers: Vec<Descriptor>, as_artifact: bool) -> Result
         Descriptor::new(&manifest.media_type, manifest.digest.clone(), manifest.size)
     });
     let document = Manifest {
-        artifact_type: as_artifact.then(|| ARTIFACT.to_owned()),
+        artifact_type: as_artifact.then(|| ARTIFACT_TYPE.to_owned()),
         subject,
         ..Manifest::new(media_type::OCI_MANIFEST, config.clone(), layers.clone())
     };
     let manifest_bytes = go_json::to_vec_indented(&document).map_err(ImageExportError::Encode)?;
     let mut manifest = Descriptor::of(media_type::OCI_MANIFEST, &manifest_bytes);
-    manifest.platform = Some(nowhere());
-    manifest.annotations = BTreeMap::from([
-        (
-            "vnd.docker.reference.type".to_owned(),
-            "attestation-manifest".to_owned(),
-        ),
-        (
-            "vnd.docker.reference.digest".to_owned(),
-            image.manifest.digest.to_string(),
-        ),
-    ]);
+    manifest.attest(&image.manifest.digest);
     Ok(Image {
         manifest,
         manifest_bytes,
@@ -141,11 +125,6 @@ fn manifest(image: &Image, layers: Vec<Descriptor>, as_artifact: bool) -> Result
         config_bytes,
         layers,
     })
-}
-
-/// Attestations run nowhere.
-fn nowhere() -> Platform {
-    Platform::new("unknown", "unknown")
 }
 
 /// The config of a manifest that old tools take for an image.

@@ -3,15 +3,11 @@
 
 use std::sync::Arc;
 
+use rbuild_oci::attestation::PREDICATE_TYPE;
 use rbuild_oci::{Descriptor, Digest, Document, Manifest, parse_document};
 use rbuild_store::Lease;
 
 use super::{ImageError, Images, Kind, Lookup, ResolvedImage};
-
-/// Says of a layer what its statement is.
-const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
-/// Says of an attestation manifest which image it is about.
-const REFERENCE: &str = "vnd.docker.reference.digest";
 
 /// Where the attestations of an image are.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,13 +54,7 @@ impl Images {
                 bytes,
             )],
         };
-        let is_about = |entry: &&Descriptor| {
-            entry.is_attestation()
-                && entry
-                    .annotations
-                    .get(REFERENCE)
-                    .is_some_and(|digest| digest == manifest.as_str())
-        };
+        let is_about = |entry: &&Descriptor| entry.attested() == Some(manifest.as_str());
         let Some(entry) = index.manifests.iter().find(is_about) else {
             return Ok(Some(chain));
         };

@@ -205,9 +205,9 @@ fn inspect(
                 "Provenance": {},
             });
             let said = args.format.as_deref().unwrap_or_default();
-            for (name, kind, key) in ATTESTATIONS {
+            for (name, kind) in [("SBOM", Kind::Sbom), ("Provenance", Kind::Provenance)] {
                 if said.contains(name) {
-                    data[name] = predicates_json(engine.predicates(&found, kind)?, key, configs.len() > 1);
+                    data[name] = predicates_json(engine.predicates(&found, kind)?, kind, configs.len() > 1);
                 }
             }
             let text = template
@@ -253,17 +253,23 @@ fn manifest_json(found: &Found) -> Value {
     }
 }
 
-/// Attestations as templates know them: their name, which they are, and the name of the predicate in them.
-const ATTESTATIONS: [(&str, Kind, &str); 2] = [
-    ("SBOM", Kind::Sbom, "SPDX"),
-    ("Provenance", Kind::Provenance, "SLSA"),
-];
-
-/// Of one image its own, of several all by their platforms.
-fn predicates_json(all: Predicates, key: &str, are_several: bool) -> Value {
-    let mut named = all
-        .into_iter()
-        .map(|(platform, said)| (platform, json!({ key: said })));
+/// Of one image its own, of several all by their platforms (`util/imagetools/loader.go`, `sbomStub`, `provenanceStub`).
+fn predicates_json(all: Predicates, kind: Kind, are_several: bool) -> Value {
+    let stub = |said: Vec<Value>| {
+        let mut said = said.into_iter();
+        let first = said.next().filter(|value| !value.is_null());
+        let (key, more) = match kind {
+            Kind::Provenance => ("SLSA", Vec::new()),
+            Kind::Sbom => ("SPDX", said.collect()),
+        };
+        let mut fields: serde_json::Map<_, _> =
+            first.map(|first| (key.to_owned(), first)).into_iter().collect();
+        if !more.is_empty() {
+            fields.insert("AdditionalSPDXs".to_owned(), more.into());
+        }
+        Value::from(fields)
+    };
+    let mut named = all.into_iter().map(|(platform, said)| (platform, stub(said)));
     if are_several {
         return named.collect::<serde_json::Map<_, _>>().into();
     }

@@ -68,14 +68,6 @@ impl Descriptor {
         Self::new(media_type, Digest::sha256(bytes), bytes.len() as u64)
     }
 
-    /// Whether this entry of an index is an attestation of BuildKit's and not an image.
-    #[must_use]
-    pub fn is_attestation(&self) -> bool {
-        self.annotations
-            .get("vnd.docker.reference.type")
-            .is_some_and(|kind| kind == "attestation-manifest")
-    }
-
     /// Names of the fields, for the check against names that differ by case only.
     pub(crate) const FIELDS: &[&str] = &[
         "mediaType",

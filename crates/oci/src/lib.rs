@@ -4,6 +4,7 @@
 //! does not know; documents written here are byte-stable and equal to what Go's encoder makes of the same data.
 #![forbid(unsafe_code)]
 
+pub mod attestation;
 mod config;
 mod descriptor;
 mod digest;

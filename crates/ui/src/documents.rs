@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// Fields as they follow each other, in whichever structure they are.
-const ORDER: [&str; 44] = [
+const ORDER: [&str; 47] = [
     "Ref",
     "Descriptor",
     "Raw",
@@ -52,9 +52,20 @@ const ORDER: [&str; 44] = [
     "type",
     "diff_ids",
     "history",
+    "SPDX",
+    "AdditionalSPDXs",
+    "SLSA",
 ];
 /// Fields that are maps.
-const MAPS: [&str; 4] = ["annotations", "ExposedPorts", "Volumes", "Labels"];
+const MAPS: [&str; 7] = [
+    "annotations",
+    "ExposedPorts",
+    "Volumes",
+    "Labels",
+    "SPDX",
+    "AdditionalSPDXs",
+    "SLSA",
+];
 /// What only templates see: methods in Go.
 const METHODS: [&str; 2] = ["SBOM", "Provenance"];
 

@@ -11,6 +11,8 @@ use prost::Message as _;
 use rbuild_graph::progress::Event;
 use rbuild_llb::progress::{system_time, timestamp};
 use rbuild_oci::Digest;
+use rbuild_oci::attestation::PREDICATE_TYPE;
+use rbuild_oci::media_type::IN_TOTO;
 use rbuild_store::Store;
 use serde::Deserialize;
 use tonic::Status;
@@ -20,10 +22,6 @@ use crate::events::EventLog;
 
 /// Type of the blob that says how a build failed; BuildKit misspells it too.
 const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
-/// Type of attestations, of the history and of layers of attestation manifests.
-const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
-/// Annotation with what an attestation says.
-const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 /// Largest document of an image that is kept.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// Most documents that are kept of one build.
@@ -139,7 +137,7 @@ fn results(record: &mut BuildHistoryRecord, exported: &Exported, store: &Store, 
         documents(store, descriptor.digest.clone(), blobs);
     }
     for attestation in &exported.attestations {
-        let mut descriptor = blobs.add(STATEMENT_TYPE, attestation.predicate.clone());
+        let mut descriptor = blobs.add(IN_TOTO, attestation.predicate.clone());
         descriptor
             .annotations
             .insert(PREDICATE_TYPE.to_owned(), attestation.predicate_type.clone());
@@ -191,7 +189,7 @@ fn documents(store: &Store, top: Digest, blobs: &mut Blobs) {
             wanted.extend(document.manifests.into_iter().map(|named| (named.digest, true)));
             wanted.extend(document.config.map(|named| (named.digest, false)));
             let statements = document.layers.into_iter();
-            let statements = statements.filter(|named| named.media_type == STATEMENT_TYPE);
+            let statements = statements.filter(|named| named.media_type == IN_TOTO);
             wanted.extend(statements.map(|named| (named.digest, false)));
         }
         blobs.keep(digest, bytes);
@@ -278,7 +276,7 @@ mod tests {
         let put = |text: &str| store.put_blob(&lease, text.as_bytes()).unwrap().digest;
         let (layer, config, statement) = (put("layer"), put("{}"), put("{\"predicate\":1}"));
         let manifest = put(&format!(
-            r#"{{"config":{{"digest":"{config}"}},"layers":[{{"mediaType":"x.tar","digest":"{layer}"}},{{"mediaType":"{STATEMENT_TYPE}","digest":"{statement}"}}]}}"#
+            r#"{{"config":{{"digest":"{config}"}},"layers":[{{"mediaType":"x.tar","digest":"{layer}"}},{{"mediaType":"{IN_TOTO}","digest":"{statement}"}}]}}"#
         ));
         let index = put(&format!(r#"{{"manifests":[{{"digest":"{manifest}"}}]}}"#));
         let mut exported = Exported::default();
