@@ -15,7 +15,7 @@ use super::{diagnostic, failed};
 use crate::engine::EngineError;
 use crate::signals;
 
-/// How long a build that was stopped may take to end its steps and give back what it holds.
+/// How long builds that were stopped may take to end their steps and give back what they hold, all of them together.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) struct Threads {
     handle: Handle,
     /// Set by the user's interrupt.
     pub(super) cancel: CancellationToken,
+    /// Set when nothing is waited for any more.
+    overdue: CancellationToken,
 }
 
 impl Threads {
@@ -33,6 +35,10 @@ impl Threads {
     /// # Errors
     /// [`EngineError::Failed`].
     pub(super) fn start(workers: usize) -> Result<Self, EngineError> {
+        Self::start_with(workers, GRACE)
+    }
+
+    fn start_with(workers: usize, grace: Duration) -> Result<Self, EngineError> {
         let cannot = |what: &str, error: &io::Error| EngineError::failed(format!("cannot {what}: {error}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
@@ -42,10 +48,18 @@ impl Threads {
             .map_err(|error| cannot("start threads", &error))?;
         let (handle, cancel) = (runtime.handle().clone(), CancellationToken::new());
         signals::watch(&handle, cancel.clone()).map_err(|error| cannot("watch for signals", &error))?;
+        let overdue = CancellationToken::new();
+        let (stopped, told) = (cancel.clone(), overdue.clone());
+        handle.spawn(async move {
+            stopped.cancelled().await;
+            tokio::time::sleep(grace).await;
+            told.cancel();
+        });
         Ok(Self {
             runtime: Some(runtime),
             handle,
             cancel,
+            overdue,
         })
     }
 
@@ -83,14 +97,11 @@ impl Threads {
     /// # Errors
     /// The build's, and [`EngineError::Cancelled`].
     pub(super) fn finish<T>(&self, build: JoinHandle<Result<T, BuildError>>) -> Result<T, EngineError> {
-        let overdue = async {
-            self.cancel.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
         let ended = self.block_on(async {
             tokio::select! {
+                biased;
                 ended = build => Some(ended),
-                () = overdue => None,
+                () = self.overdue.cancelled() => None,
             }
         });
         match ended {
@@ -109,5 +120,29 @@ impl Drop for Threads {
         if let Some(runtime) = self.runtime.take().filter(|_| self.cancel.is_cancelled()) {
             runtime.shutdown_background();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn builds_that_do_not_end_are_waited_for_together() {
+        const GRACE: Duration = Duration::from_millis(400);
+        let threads = Threads::start_with(1, GRACE).unwrap();
+        let endless = || threads.spawn(std::future::pending::<Result<(), BuildError>>());
+        let builds = [endless(), endless(), endless(), endless()];
+        let done = threads.spawn(std::future::ready(Ok::<_, BuildError>(())));
+        threads.cancel.cancel();
+        let start = Instant::now();
+        assert!(threads.finish(done).is_ok(), "what has ended is not overdue");
+        for build in builds {
+            assert!(matches!(threads.finish(build), Err(EngineError::Cancelled)));
+        }
+        let took = start.elapsed();
+        assert!(took >= GRACE / 2 && took < GRACE * 3, "{took:?}");
     }
 }
