@@ -255,7 +255,9 @@ impl Devices {
                     || device.auto_allow
                     || allowed_names.contains(&device.name);
                 if !allowed {
-                    forbidden.push(device.name.clone());
+                    if !forbidden.contains(&device.name) {
+                        forbidden.push(device.name.clone());
+                    }
                 } else if !devices.iter().any(|other| other.name == device.name) {
                     devices.push(device);
                 }
@@ -264,7 +266,6 @@ impl Devices {
         if forbidden.is_empty() {
             Ok(devices)
         } else {
-            forbidden.dedup();
             Err(CdiError::NotAllowed(forbidden))
         }
     }

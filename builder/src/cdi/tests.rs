@@ -115,6 +115,12 @@ fn row49_devices_are_not_given_without_a_word() {
         refused,
         "failed to load LLB: devices v.com/one=a, v.com/one=c are requested by the build but not allowed"
     );
+    let twice = [
+        wanted("v.com/one=*", false),
+        wanted("v.com/one=a", false),
+        wanted("v.com/one=c", false),
+    ];
+    assert_eq!(devices.granted(&twice, &none).unwrap_err().to_string(), refused);
     let refused = devices
         .granted(&ask, &grants(&["v.com/one=c"]))
         .unwrap_err()
