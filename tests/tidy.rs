@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod matrix;
+mod pages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

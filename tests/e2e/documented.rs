@@ -9,7 +9,7 @@ use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::machine;
 use serde_json::Value;
 
-use crate::e2e::RBUILD;
+use crate::e2e::fixture::{Fixture, RBUILD};
 
 /// A block between fences.
 struct Block {
@@ -160,20 +160,25 @@ fn assert_taken(words: &[String], place: &str) {
     );
 }
 
+/// The commands of the blocks of shell, each with its place.
+fn command_lines() -> Vec<(String, Vec<String>)> {
+    let is_shell = |block: &Block| ["", "sh", "shell", "console"].contains(&block.language.as_str());
+    let lines = |block: Block| {
+        let joined = block.text.replace("\\\n", " ");
+        let place = format!("{}:{}", block.page.display(), block.line);
+        let found: Vec<_> = joined.lines().flat_map(commands).collect();
+        found.into_iter().map(move |words| (place.clone(), words))
+    };
+    blocks().into_iter().filter(is_shell).flat_map(lines).collect()
+}
+
 #[test]
 fn command_lines_of_the_pages_are_taken_and_others_are_not() {
-    let mut count = 0;
-    for block in blocks() {
-        if !["", "sh", "shell", "console"].contains(&block.language.as_str()) {
-            continue;
-        }
-        let joined = block.text.replace("\\\n", " ");
-        for words in joined.lines().flat_map(commands) {
-            assert_taken(&words, &format!("{}:{}", block.page.display(), block.line));
-            count += 1;
-        }
+    let lines = command_lines();
+    for (place, words) in &lines {
+        assert_taken(words, place);
     }
-    assert!(count > 10, "{count} commands were found");
+    assert!(lines.len() > 10, "{} commands were found", lines.len());
     // The twin: what is no flag is told.
     let words = ["build", "--no-such-flag", "--help"];
     RbuildCommand::new(RBUILD).args(words).fails();
@@ -182,6 +187,33 @@ fn command_lines_of_the_pages_are_taken_and_others_are_not() {
         [vec!["a", "b"], vec!["c"]]
     );
     assert_eq!(commands("docker rbuild a").len(), 0);
+}
+
+/// Words of commands that need others: a registry, a client, a look at the machine.
+const NEED_OTHERS: [&str; 3] = ["--push", "serve", "doctor"];
+
+#[test]
+fn command_lines_that_need_nobody_else_do_what_they_say() {
+    let fixture = Fixture::new("FROM scratch\nCOPY Dockerfile /d\n");
+    fixture.context.file(
+        "docker-bake.hcl",
+        "group \"default\" {\n targets = [\"app\"]\n}\ntarget \"app\" {}\n",
+    );
+    let is_alone = |words: &[String]| {
+        let needs = |word: &String| NEED_OTHERS.contains(&word.as_str()) || word.contains(".example");
+        !words.iter().any(needs)
+    };
+    let alone: Vec<_> = command_lines()
+        .into_iter()
+        .filter(|(_, words)| is_alone(words))
+        .collect();
+    for (place, words) in &alone {
+        let ran = fixture.rbuild(words).current_dir(fixture.context.dir()).run();
+        assert!(ran.status.success(), "{place}: rbuild {}\n{ran}", words.join(" "));
+    }
+    assert!(alone.len() >= 5, "{alone:?}");
+    // As the page on attestations says behind its line.
+    assert!(fixture.context.dir().join("out/provenance.json").exists());
 }
 
 #[test]
