@@ -3,20 +3,10 @@
 use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::Running;
-use rbuild_testkit::residue::processes;
+use rbuild_testkit::residue::{own_sleep, processes, wait_for_process};
 use rustix::process::Signal;
 
 use crate::e2e::fixture::Fixture;
-
-/// Waits until a process with this mark in its command line runs.
-#[track_caller]
-fn wait_for_step(mark: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while processes(mark).is_empty() {
-        assert!(Instant::now() < deadline, "the step with {mark} does not start");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 #[track_caller]
 fn assert_gone(mark: &str) {
@@ -27,22 +17,17 @@ fn assert_gone(mark: &str) {
     }
 }
 
-/// A number of seconds that no other test sleeps, so that its processes can be told apart.
-fn own_sleep(seed: u32) -> String {
-    format!("60.{seed}{}", std::process::id())
-}
-
 #[test]
 fn ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
     for (name, signal) in [("SIGINT", Signal::INT), ("SIGTERM", Signal::TERM)] {
-        let sleep = own_sleep(1);
+        let sleep = own_sleep(60, 1);
         // The shell ignores the signal, as a stubborn step may.
         let fixture = Fixture::new(&format!(
             "FROM busybox\nRUN echo first > /first\nRUN trap '' INT TERM; sleep {sleep} & sleep {sleep}\n"
         ));
         let before = fixture.residue();
         let running: Running = fixture.build().spawn();
-        wait_for_step(&format!("sleep {sleep}"));
+        let _step = wait_for_process(&format!("sleep {sleep}"));
         let start = Instant::now();
         running.signal_group(signal);
         let ran = running.wait();
@@ -68,6 +53,14 @@ fn ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
     }
 }
 
+/// Seconds of processor that the threads of a process had (proc(5), `/proc/PID/stat`, fields 14 and 15 in hundredths).
+fn worked(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = behind_name.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 #[test]
 fn beyond_a_file_of_holes_does_not_hold_a_build_that_was_stopped() {
     let fixture = Fixture::new(
@@ -75,8 +68,12 @@ fn beyond_a_file_of_holes_does_not_hold_a_build_that_was_stopped() {
     );
     let before = fixture.residue();
     let running: Running = fixture.build().spawn();
-    // The step has ended by then, and what it made is read.
-    std::thread::sleep(Duration::from_secs(5));
+    // What the step made is read then: nothing before that takes so long.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while worked(running.pid()) < 2.0 {
+        assert!(Instant::now() < deadline, "nothing reads the file of holes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let start = Instant::now();
     running.signal_group(Signal::INT);
     let ran = running.wait();
@@ -98,13 +95,13 @@ fn beyond_a_file_of_holes_does_not_hold_a_build_that_was_stopped() {
 
 #[test]
 fn a_killed_build_takes_its_step_with_it() {
-    let sleep = own_sleep(2);
+    let sleep = own_sleep(60, 2);
     let fixture = Fixture::new(&format!(
         "FROM busybox\nRUN (setsid sleep {sleep} &); sleep {sleep}\n"
     ));
     let before = fixture.residue();
     let running = fixture.build().spawn();
-    wait_for_step(&format!("sleep {sleep}"));
+    let _step = wait_for_process(&format!("sleep {sleep}"));
     running.signal(Signal::KILL);
     drop(running.wait());
     assert_gone(&format!("sleep {sleep}"));
@@ -113,7 +110,7 @@ fn a_killed_build_takes_its_step_with_it() {
 
 #[test]
 fn a_process_left_by_a_step_ends_with_it() {
-    let sleep = own_sleep(3);
+    let sleep = own_sleep(60, 3);
     let fixture = Fixture::new(&format!(
         "FROM busybox\nRUN (setsid sleep {sleep} >/dev/null 2>&1 &); true\nRUN true\n"
     ));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::Ran;
+use rbuild_testkit::residue::{own_sleep, processes};
 
 use crate::e2e::fixture::{Fixture, RBUILD, busybox_argument};
 use crate::e2e::hostile::canary::{Rung, Site};
@@ -252,7 +253,10 @@ fn a_limit_of_a_process_that_cannot_be_raised_is_named() {
 
 #[test]
 fn a_step_that_hangs_is_ended_whole() {
-    let fixture = Fixture::new("FROM busybox\nRUN echo begun; (sleep 4321 &); sleep 4322\n");
+    let seconds = own_sleep(3600, 1);
+    let fixture = Fixture::new(&format!(
+        "FROM busybox\nRUN echo begun; (sleep {seconds} &); sleep 4322\n"
+    ));
     let before = fixture.residue();
     let build = fixture
         .build_of()
@@ -265,12 +269,8 @@ fn a_step_that_hangs_is_ended_whole() {
         .says("sleep 4322\" was ended: it did not complete within 1.5s")
         .says("Dockerfile:2");
     fixture.assert_clean_since(&before);
-    let sleeping = |pid: &str| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sleep\x004321\0")
-    };
-    let pids = std::fs::read_dir("/proc").unwrap();
-    let left = pids.filter(|entry| sleeping(&entry.as_ref().unwrap().file_name().to_string_lossy()));
-    assert_eq!(left.count(), 0);
+    let left = processes(&seconds);
+    assert!(left.is_empty(), "{left:?}");
     let fine = fixture.build_of().arg("--run-timeout=1h").arg("--build-arg=X=1");
     fixture.context.dockerfile("FROM busybox\nRUN true\n");
     fine.arg(fixture.context.dir()).ok();

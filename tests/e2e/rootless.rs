@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rbuild_testkit::residue::processes;
+use rbuild_testkit::residue::{own_sleep, processes, wait_for_process};
 use rustix::process::Signal;
 
 use crate::e2e::fixture::{Fixture, ordinary_user};
@@ -65,7 +65,7 @@ fn rootless_files_copied_from_a_context_give_the_same_layer_digest_as_root() {
 
 #[test]
 fn rootless_ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
-    let sleep = format!("60.9{}", std::process::id());
+    let sleep = own_sleep(60, 9);
     let Some(fixture) = Fixture::rootless(&format!(
         "FROM busybox\nRUN trap '' INT; sleep {sleep} & sleep {sleep}\n"
     )) else {
@@ -73,11 +73,7 @@ fn rootless_ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
     };
     let before = fixture.residue();
     let running = fixture.build().spawn();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while processes(&format!("sleep {sleep}")).is_empty() {
-        assert!(Instant::now() < deadline, "the step does not start");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let _step = wait_for_process(&format!("sleep {sleep}"));
     let start = Instant::now();
     running.signal_group(Signal::INT);
     let ran = running.wait();

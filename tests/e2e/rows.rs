@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::TestHome;
@@ -13,6 +12,7 @@ use rbuild_testkit::image::OciLayout;
 use rbuild_testkit::layout::{Attributes, ImageBuilder, LayerBuilder};
 use rbuild_testkit::leak::{holders, holds};
 use rbuild_testkit::machine;
+use rbuild_testkit::residue::{own_sleep, processes, wait_for_process};
 
 use crate::e2e::fixture::{Fixture, RBUILD};
 use crate::e2e::ladder::WITHOUT_RANGES;
@@ -225,21 +225,17 @@ fn rootless_row14_one_id_nothing_planted_in_an_image_is_run_by_the_builder() {
     }
 }
 
-/// Processes with that text in their command line, on the host.
-fn host_processes(text: &str) -> Vec<u32> {
-    rbuild_testkit::residue::processes(text).into_keys().collect()
-}
-
 #[test]
 fn row25_steps_do_not_see_each_other_and_nobody_outlives_a_step() {
     // The stages run at once. What each looks for is written in two parts, so that it does not see its own script.
-    let fixture = Fixture::new(
+    let seconds = own_sleep(3600, 1);
+    let fixture = Fixture::new(&format!(
         "FROM busybox AS long\nRUN sleep 6.125; echo > /done\n\
          FROM busybox AS looks\nRUN sleep 2; cat /proc/[0-9]*/cmdline | tr '\\0' ' ' > /seen; \
          for p in /proc/[0-9]*; do readlink $p/exe; done | sort -u > /programs; \
-         (sleep 86399.5 > /dev/null 2>&1 &); true\n\
-         FROM busybox\nCOPY --from=long /done /\nCOPY --from=looks /seen /programs /\n",
-    );
+         (sleep {seconds} > /dev/null 2>&1 &); true\n\
+         FROM busybox\nCOPY --from=long /done /\nCOPY --from=looks /seen /programs /\n"
+    ));
     let before = fixture.residue();
     let start = Instant::now();
     let (ran, image) = fixture.image(&[]);
@@ -250,7 +246,7 @@ fn row25_steps_do_not_see_each_other_and_nobody_outlives_a_step() {
     let files = image.files().unwrap();
     let seen = files.text("seen").unwrap();
     assert!(
-        seen.contains("/bin/sh -c") && seen.contains("86399.5"),
+        seen.contains("/bin/sh -c") && seen.contains(&seconds),
         "it sees itself: {seen}"
     );
     assert!(
@@ -262,25 +258,12 @@ fn row25_steps_do_not_see_each_other_and_nobody_outlives_a_step() {
         Some("/bin/busybox\n"),
         "only the image's own programs run beside it"
     );
-    assert_eq!(
-        host_processes("86399.5"),
-        [0; 0],
-        "a background process outlived its step"
+    let left = processes(&seconds);
+    assert!(
+        left.is_empty(),
+        "a background process outlived its step: {left:?}"
     );
     fixture.assert_clean_since(&before);
-}
-
-/// Waits until a step that says `text` runs; its process as the host numbers it.
-#[track_caller]
-fn wait_for_step(text: &str) -> u32 {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(pid) = host_processes(text).first() {
-            return *pid;
-        }
-        assert!(Instant::now() < end, "the step {text:?} did not start");
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// `pid` and all that descend from it.
@@ -326,7 +309,7 @@ fn environment_stays(fixture: &Fixture, seconds: &str) {
         .iter()
         .fold(build, |build, (key, value)| build.env(key, value))
         .spawn();
-    let step = wait_for_step(&format!("sleep {seconds}"));
+    let step = wait_for_process(&format!("sleep {seconds}"));
     let rbuild = running.pid();
     for pid in family(rbuild).into_iter().filter(|pid| *pid != rbuild) {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -394,23 +377,24 @@ fn environment_stays(fixture: &Fixture, seconds: &str) {
 
 #[test]
 fn row30_the_builders_environment_and_memory_stay_its_own() {
-    environment_stays(&Fixture::new(""), "5.0625");
+    environment_stays(&Fixture::new(""), &own_sleep(5, 2));
 }
 
 #[test]
 fn rootless_row30_the_builders_environment_and_memory_stay_its_own() {
     if let Some(fixture) = Fixture::rootless("") {
-        environment_stays(&fixture, "5.03125");
+        environment_stays(&fixture, &own_sleep(5, 3));
     }
 }
 
 #[test]
 fn rootless_row25_others_of_the_same_user_cannot_look_into_the_builder() {
-    let Some(fixture) = Fixture::rootless("FROM busybox\nRUN sleep 5.015625\n") else {
+    let seconds = own_sleep(5, 4);
+    let Some(fixture) = Fixture::rootless(&format!("FROM busybox\nRUN sleep {seconds}\n")) else {
         return;
     };
     let running = fixture.build().spawn();
-    let _step = wait_for_step("sleep 5.015625");
+    let _step = wait_for_process(&format!("sleep {seconds}"));
     let pid = running.pid();
     for name in ["environ", "mem", "maps", "fd/0", "root", "cwd", "exe"] {
         let read = if ["environ", "mem", "maps"].contains(&name) {

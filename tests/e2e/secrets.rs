@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use rbuild_testkit::leak::holders;
-use rbuild_testkit::residue::processes;
+use rbuild_testkit::residue::{own_sleep, wait_for_process};
 use rustix::process::Signal;
 
 use crate::e2e::fixture::Fixture;
@@ -118,25 +117,11 @@ fn row42_a_secret_variable_is_for_one_step_and_not_part_of_its_cache_key() {
     assert_eq!(kept(&fixture, VALUE), [""; 0]);
 }
 
-/// A second that no other test sleeps.
-fn own_sleep(seed: u32) -> String {
-    format!("61.{seed}{}", std::process::id())
-}
-
-#[track_caller]
-fn wait_for_step(mark: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while processes(mark).is_empty() {
-        assert!(Instant::now() < deadline, "the step with {mark} does not start");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn row42_a_kill_in_the_middle_leaves_no_secret_behind() {
     let (_outside, argument) = secret_file("token", VALUE);
     for (seed, rung) in (0..).zip(Rung::with_mounts()) {
-        let sleep = own_sleep(seed);
+        let sleep = own_sleep(60, seed);
         let site = Site::on(
             rung,
             &format!(
@@ -146,7 +131,7 @@ fn row42_a_kill_in_the_middle_leaves_no_secret_behind() {
         );
         let before = site.fixture.residue();
         let running = site.fixture.build().args(rung.argument()).arg(&argument).spawn();
-        wait_for_step(&format!("sleep {sleep}"));
+        let _step = wait_for_process(&format!("sleep {sleep}"));
         running.signal(Signal::KILL);
         drop(running.wait());
         assert_eq!(kept(&site.fixture, VALUE), [""; 0], "{rung:?}");

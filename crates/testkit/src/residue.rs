@@ -86,6 +86,30 @@ pub fn processes(mark: &str) -> BTreeMap<u32, String> {
     found
 }
 
+/// `whole` seconds and a little more: a number that nobody else on this machine sleeps, whatever tests run beside this one, so that
+/// its processes can be told apart. `place` is one of this test's own.
+#[must_use]
+pub fn own_sleep(whole: u32, place: u32) -> String {
+    format!("{whole}.{place}{:07}", std::process::id())
+}
+
+/// Waits until a process runs whose command line contains `mark`; gives its id.
+///
+/// # Panics
+/// It does not start.
+#[track_caller]
+#[must_use]
+pub fn wait_for_process(mark: &str) -> u32 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some((pid, _)) = processes(mark).first_key_value() {
+            return *pid;
+        }
+        assert!(Instant::now() < deadline, "no process with {mark:?} starts");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rbuild_testkit::layout::{Attributes, LayerBuilder};
-use rbuild_testkit::residue::processes;
+use rbuild_testkit::residue::{own_sleep, processes};
 use serde_json::json;
 
 use crate::e2e::hostile::canary::{Rung, Site};
@@ -88,17 +88,15 @@ RUN ln /theirs /again && chown 5:6 /again && chmod 700 /again && echo more >> /a
 
 #[test]
 fn beyond_what_forks_and_runs_from_its_end_ends_with_its_step() {
-    for (rung, seconds) in Rung::here()
-        .into_iter()
-        .zip(["86397.5", "86397.25", "86397.125", "86397.0625"])
-    {
+    for (place, rung) in (0..).zip(Rung::here()) {
+        let (seconds, script) = (own_sleep(3600, place), format!("/run-{}.sh", own_sleep(0, place)));
         // Each process starts the next, in a session of its own, and ends; others are stopped, deaf to signals, or both.
         let site = Site::on(
             rung,
             &format!(
                 "FROM busybox
-RUN printf '#!/bin/sh\\ntrap \"\" TERM HUP INT\\nsetsid /run.sh >/dev/null 2>&1 </dev/null &\\n' > /run.sh && chmod 755 /run.sh \\
- && (setsid /run.sh &) && for i in 1 2 3; do (trap '' TERM; exec setsid sleep {seconds} >/dev/null 2>&1) & kill -STOP $!; done; sleep 0.2
+RUN printf '#!/bin/sh\\ntrap \"\" TERM HUP INT\\nsetsid {script} >/dev/null 2>&1 </dev/null &\\n' > {script} && chmod 755 {script} \\
+ && (setsid {script} &) && for i in 1 2 3; do (trap '' TERM; exec setsid sleep {seconds} >/dev/null 2>&1) & kill -STOP $!; done; sleep 0.2
 RUN echo after > /after
 "
             ),
@@ -107,7 +105,7 @@ RUN echo after > /after
         let files = site.works(&[]);
         assert_eq!(files.text("after"), Some("after\n"), "{rung:?}");
         assert!(start.elapsed() < Duration::from_secs(60), "{rung:?}");
-        for text in [seconds, "/run.sh"] {
+        for text in [&seconds, &script] {
             let left = processes(text);
             assert!(left.is_empty(), "{rung:?}: {left:?}");
         }
