@@ -2,7 +2,6 @@
 //! of output and the width that it is told, and new ones when the terminal changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use rbuild_testkit::command::Ran;
 use rbuild_testkit::machine;
@@ -234,34 +233,4 @@ fn visible(line: &str) -> String {
         shown.push_str(&part[end..]);
     }
     shown
-}
-
-#[test]
-fn privileged_a_full_disk_is_told_and_the_store_goes_on() {
-    if !machine::is_root() {
-        machine::skip("a file system of its own needs root");
-        return;
-    }
-    let fixture = Fixture::new("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=64\n");
-    let room = fixture.home.work().join("small");
-    std::fs::create_dir(&room).unwrap();
-    // In a mount namespace of its own, which ends with it.
-    let line = format!(
-        "mount -t tmpfs -o size=24m none {room}; \
-         {RBUILD} --root {room}/store build --progress=plain {base} {context}; echo code $?; \
-         {RBUILD} --root {room}/store build --progress=plain -t a - <<< 'FROM scratch\nLABEL a=b'; echo code $?",
-        room = room.display(),
-        base = busybox_argument("busybox"),
-        context = fixture.context.dir().display()
-    );
-    let unshare = machine::required("unshare", "util-linux").unwrap();
-    let began = Instant::now();
-    let ran = fixture
-        .home
-        .command(unshare)
-        .args(["-m", "--propagation", "private", "bash", "-c", &line])
-        .ok();
-    assert!(ran.stderr.contains("No space left on device"), "{ran}");
-    assert_eq!(ran.stdout_text(), "code 1\ncode 0", "{ran}");
-    assert!(began.elapsed() < Duration::from_secs(60));
 }

@@ -86,18 +86,13 @@ fn blocks(dir: &std::path::Path) -> u64 {
     sum
 }
 
-#[test]
-fn privileged_a_full_disk_is_told_and_the_next_build_works() {
-    if !is_root("a small tmpfs") {
-        return;
-    }
-    let fixture = Fixture::new("FROM busybox\nCOPY noise /noise\n");
-    fixture
-        .context
-        .file("noise", rbuild_testkit::context::noise(48 << 20));
+/// Builds the context and then a small one, in a store on a disk of 32 MiB: the first is too large for it.
+#[track_caller]
+fn assert_full_disk_is_told(fixture: &Fixture) {
     let small = fixture.home.work().join("small");
     std::fs::create_dir(&small).unwrap();
     std::fs::write(small.join("Dockerfile"), "FROM busybox\nRUN echo fits > /fits\n").unwrap();
+    // In a mount namespace of its own, which ends with it.
     let script = "mount -t tmpfs -o size=32m,mode=0700 tmpfs \"$RBUILD_ROOT\" || exit 99
 \"$RBUILD\" build \"$BASE\" \"$BIG\" && exit 98
 echo ---
@@ -112,6 +107,20 @@ exec \"$RBUILD\" build --progress=plain \"$BASE\" \"$SMALL\"";
         .env("SMALL", &small)
         .ok();
     assert!(ran.stderr.to_lowercase().contains("no space left"), "{ran}");
+}
+
+#[test]
+fn privileged_a_full_disk_is_told_and_the_next_build_works() {
+    if !is_root("a small tmpfs") {
+        return;
+    }
+    let copied = Fixture::new("FROM busybox\nCOPY noise /noise\n");
+    copied
+        .context
+        .file("noise", rbuild_testkit::context::noise(48 << 20));
+    assert_full_disk_is_told(&copied);
+    let written = Fixture::new("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=64\n");
+    assert_full_disk_is_told(&written);
 }
 
 #[test]
