@@ -6,18 +6,18 @@ use rbuild_oci::Descriptor;
 use rbuild_oci::media_type::OCI_LAYER;
 use rbuild_registry::{Client, ConfigSources, Credentials, ErrorClass, RegistryConfig, RegistryError};
 use rbuild_testkit::registry::{Fault, ImageSpec, RegistryAuth, TestRegistry};
+use tempfile::TempDir;
 
 use super::setup::{auths, client, credentials, options, reference};
 
-/// A configuration whose `certs.d` trusts the test authority for `host`.
-fn trusting(host: &str) -> RegistryConfig {
-    let dir = tempfile::tempdir().expect("a directory");
+/// A configuration whose `certs.d`, in `dir`, trusts the test authority for `host`.
+fn trusting(dir: &TempDir, host: &str) -> RegistryConfig {
     let certs = dir.path().join("docker/certs.d").join(host);
     std::fs::create_dir_all(&certs).expect("a directory");
     std::fs::write(certs.join("ca.crt"), TestRegistry::authority_pem()).expect("a file");
     let sources = ConfigSources {
         env: BTreeMap::new(),
-        etc: dir.keep(),
+        etc: dir.path().to_owned(),
     };
     RegistryConfig::load(&sources).expect("a configuration")
 }
@@ -26,8 +26,9 @@ fn trusting(host: &str) -> RegistryConfig {
 async fn a_certificate_of_certs_d_is_believed_for_its_host() {
     let registry = TestRegistry::start_tls(RegistryAuth::bearer("ann", "pw"));
     let put = registry.put_image("a", "1", &ImageSpec::default());
+    let dir = tempfile::tempdir().expect("a directory");
     let client = Client::with_options(
-        trusting(&registry.host()),
+        trusting(&dir, &registry.host()),
         credentials(&auths(&registry.host(), "ann", "pw")),
         options(),
     );
@@ -36,7 +37,8 @@ async fn a_certificate_of_certs_d_is_believed_for_its_host() {
         .await
         .expect("over TLS, token server too");
     assert_eq!(resolved.descriptor.digest, put.root.digest);
-    let other = Client::with_options(trusting("127.0.0.1:1"), Credentials::anonymous(), options());
+    let dir = tempfile::tempdir().expect("a directory");
+    let other = Client::with_options(trusting(&dir, "127.0.0.1:1"), Credentials::anonymous(), options());
     let error = other
         .resolve(&reference(&registry, "a:1"))
         .await
@@ -104,7 +106,12 @@ async fn row33_a_redirect_out_of_tls_is_refused() {
     let descriptor = Descriptor::of(OCI_LAYER, b"x");
     let to = format!("http://{}/v2/a/blobs/{}", plain.host(), descriptor.digest);
     registry.fault(Fault::redirect("GET", "blobs", &to));
-    let client = Client::with_options(trusting(&registry.host()), Credentials::anonymous(), options());
+    let dir = tempfile::tempdir().expect("a directory");
+    let client = Client::with_options(
+        trusting(&dir, &registry.host()),
+        Credentials::anonymous(),
+        options(),
+    );
     let error = client
         .blob(&reference(&registry, "a"), &descriptor, 9)
         .await
@@ -125,7 +132,8 @@ async fn row34_a_plain_token_server_of_a_tls_registry_is_refused() {
     };
     let registry = TestRegistry::start_tls(auth);
     let secret = credentials(&auths(&registry.host(), "ann", "s3cret"));
-    let client = Client::with_options(trusting(&registry.host()), secret, options());
+    let dir = tempfile::tempdir().expect("a directory");
+    let client = Client::with_options(trusting(&dir, &registry.host()), secret, options());
     let error = client
         .resolve(&reference(&registry, "a:1"))
         .await

@@ -21,10 +21,11 @@ use rbuild_sys::overlay::Form;
 use tonic::{Request, Status};
 
 pub(crate) struct Bench {
-    pub(crate) dir: tempfile::TempDir,
     pub(crate) core: Arc<Core>,
     pub(crate) control: ControlService,
     pub(crate) bridge: Bridge,
+    /// Goes last: what is still written goes with it.
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Bench {
