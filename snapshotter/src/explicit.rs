@@ -15,7 +15,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::Snapshotter;
-use crate::blob::{discard, open_dir};
+use crate::dir::{discard, open_dir};
 use crate::stack::StackError;
 
 /// Space of the store's values: layers that are explicit as they are.

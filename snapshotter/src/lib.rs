@@ -12,23 +12,43 @@
 //! directories ([`Means`]), which go with their lease; what becomes of them is the same.
 #![forbid(unsafe_code)]
 
-mod blob;
+/// Errors of the store's parts are the store's.
+macro_rules! from_store_parts {
+    ($name:ident) => {
+        impl From<rbuild_store::DiskError> for $name {
+            fn from(error: rbuild_store::DiskError) -> Self {
+                Self::Store(error.into())
+            }
+        }
+
+        impl From<rbuild_store::IndexError> for $name {
+            fn from(error: rbuild_store::IndexError) -> Self {
+                Self::Store(error.into())
+            }
+        }
+    };
+}
+
+mod dir;
 mod explicit;
 mod fuse;
 mod means;
 mod members;
 mod merged;
+mod pack;
 mod stack;
 #[cfg(test)]
 mod tests;
 mod unchanged;
+mod unpack;
 mod workspace;
 
-pub use blob::{BlobInfo, PackLayerError, PackLayerOptions, TocFacts, UnpackBlobError};
 pub use explicit::ExplicitError;
 pub use means::{Means, Tree};
+pub use pack::{BlobInfo, PackLayerError, PackLayerOptions, TocFacts};
 pub use stack::{StackError, View};
 pub use unchanged::Before;
+pub use unpack::UnpackBlobError;
 pub use workspace::{CommittedLayer, Workspace};
 
 use std::sync::Arc;

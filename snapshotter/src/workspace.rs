@@ -10,7 +10,7 @@ use rbuild_store::{LayerId, Lease};
 use rbuild_sys::{RootFd, owner, remove_tree};
 use rustix::fs::{Gid, Uid};
 
-use crate::blob::open_dir;
+use crate::dir::open_dir;
 use crate::explicit::{ExplicitError, unmark_opaque};
 use crate::merged::Merged;
 use crate::stack::StackError;
