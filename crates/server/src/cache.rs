@@ -71,12 +71,11 @@ fn service(option: &CacheOption, role: &str) -> Result<Place, Status> {
 }
 
 fn form(form: &cache_options::CacheForm) -> CacheForm {
-    let level = form.compression.level;
     CacheForm {
         oci_mediatypes: form.oci_mediatypes,
         image_manifest: form.image_manifest,
         compression: layer_compression(form.compression.kind),
-        compression_level: level.map(|level| i32::try_from(level.clamp(0, 22)).unwrap_or(0)),
+        compression_level: form.compression.codec_level(),
         force_compression: form.compression.force,
     }
 }

@@ -128,7 +128,6 @@ fn of_files(number: u32, exporter: &FilesExporter) -> Planned {
 }
 
 fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Planned {
-    let level = options.compression.level;
     let metadata = std::mem::take(&mut options.metadata).into_iter();
     let metadata = metadata.map(|(key, value)| (key, value.into_bytes())).collect();
     Planned {
@@ -138,7 +137,7 @@ fn image_output(kind: OutputKind, mut options: ImageOptions, oci: bool) -> Plann
             names: options.names().map(str::to_owned).collect(),
             compression: layer_compression(options.compression.kind),
             prefer_nondist_layers: options.prefer_nondist_layers,
-            compression_level: level.map(|level| i32::try_from(level.clamp(0, 22)).unwrap_or(0)),
+            compression_level: options.compression.codec_level(),
             force_compression: options.compression.force,
             oci_mediatypes: options.oci_mediatypes.unwrap_or(oci),
             rewrite_timestamp: options.rewrite_timestamp,

@@ -11,7 +11,7 @@ pub struct Compression {
     pub kind: CompressionKind,
     /// Layers that exist are compressed anew too.
     pub force: bool,
-    /// The codec's own if absent. Not checked: the codec takes the nearest it has.
+    /// As written, which may be none that the codec has.
     pub level: Option<i64>,
 }
 
@@ -83,5 +83,54 @@ impl Compression {
             force,
             level: level.transpose()?,
         })
+    }
+
+    /// The level for the codec; `None` is its own. zstd takes the nearest it has, of gzip others than 0 to 9 fail once something
+    /// is compressed.
+    #[must_use]
+    pub fn codec_level(&self) -> Option<i32> {
+        /// Go's words for its own level, and for no search at all (`compress/gzip`).
+        const DEFAULT: i64 = -1;
+        const HUFFMAN_ONLY: i64 = -2;
+        let level = self.level?;
+        match self.kind {
+            CompressionKind::Zstd => i32::try_from(level.clamp(0, 22)).ok(),
+            CompressionKind::Uncompressed => None,
+            CompressionKind::Gzip | CompressionKind::EStargz => match level {
+                DEFAULT => None,
+                HUFFMAN_ONLY => Some(1),
+                level => Some(i32::try_from(level).unwrap_or(i32::MAX)),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_one_that_the_codec_has() {
+        use CompressionKind::{EStargz, Gzip, Uncompressed, Zstd};
+        for (kind, written, expected) in [
+            (Gzip, -1, None),
+            (EStargz, -1, None),
+            (Gzip, 0, Some(0)),
+            (Gzip, -2, Some(1)),
+            (Gzip, 9, Some(9)),
+            (Gzip, 99, Some(99)),
+            (Gzip, i64::MAX, Some(i32::MAX)),
+            (Zstd, -1, Some(0)),
+            (Zstd, 99, Some(22)),
+            (Uncompressed, 5, None),
+        ] {
+            let compression = Compression {
+                kind,
+                level: Some(written),
+                force: false,
+            };
+            assert_eq!(compression.codec_level(), expected, "{kind:?} {written}");
+        }
+        assert_eq!(Compression::default().codec_level(), None);
     }
 }
