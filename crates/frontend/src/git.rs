@@ -92,8 +92,9 @@ fn parse_url(scheme: &str, rest: &str) -> Option<Result<GitUrl, GitUrlError>> {
         return None;
     }
     let fragment = escape::decoded(fragment)?;
+    let names = escape::decoded(path)?;
     match scheme.as_str() {
-        "http" | "https" if !escape::decoded(path)?.ends_with(".git") => return None,
+        "http" | "https" if !names.ends_with(".git") => return None,
         "http" | "https" | "ssh" | "git" => {}
         _ => return None,
     }
@@ -344,6 +345,8 @@ mod tests {
             ("https://[::1/a.git", None),
             ("https://h:x/a.git", None),
             ("https://h/%zz.git", None),
+            ("git://h/%zz", None),
+            ("ssh://git@h/a%4", None),
             ("https://h/a.git#%zz", None),
             ("https://h/a\u{1}.git", None),
             ("https://h/a.git?ref=%zz&subdir=d", Some("git://h/a.git#:d")),
