@@ -255,6 +255,8 @@ fn time(time: Time) -> String {
     if time.seconds == 0 {
         return String::new();
     }
-    let seconds = time.seconds + i64::from(time.nanoseconds >= 500_000_000);
+    let seconds = time
+        .seconds
+        .saturating_add(i64::from(time.nanoseconds >= 500_000_000));
     Timestamp::from_unix(seconds, 0).map_or_else(String::new, |time| time.to_string())
 }
