@@ -1,9 +1,9 @@
 //! One pass over an archive: documents are kept in memory, everything else goes into the store by its digest.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write as _};
+use std::io::Read;
 
-use rbuild_layer::{EntryKind, ReadError, TarReader};
+use rbuild_layer::{EntryKind, TarReader};
 use rbuild_oci::{Descriptor, Digest, Document, ImageConfig, parse_document};
 use rbuild_store::{CommittedBlob, Lease, Store};
 
@@ -75,10 +75,7 @@ impl<'l> Archive<'l> {
                 });
             }
             let mut bytes = Vec::new();
-            tar.copy_content(|piece| {
-                bytes.extend_from_slice(piece);
-                Ok::<(), ReadError>(())
-            })?;
+            tar.copy_content(|piece| piece.write_to(&mut bytes).map_err(LoadError::Write))?;
             self.documents.insert(name, bytes);
             return Ok(());
         }
@@ -87,7 +84,7 @@ impl<'l> Archive<'l> {
             .as_ref()
             .map_or(rbuild_oci::Algorithm::Sha256, Digest::algorithm);
         let mut writer = self.store.blob_writer_with(self.lease, algorithm)?;
-        tar.copy_content(|piece| writer.write_all(piece).map_err(LoadError::Write))?;
+        tar.copy_content(|piece| piece.write_to(&mut writer).map_err(LoadError::Write))?;
         let committed = writer.commit(expected.as_ref(), Some(size))?;
         self.files.insert(path, committed);
         Ok(())

@@ -11,7 +11,7 @@ mod remove;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::entry::{AUFS_PREFIX, Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX};
-use crate::reader::{ReadError, TarReader, printable};
+use crate::reader::{Piece, ReadError, TarReader, printable};
 
 pub(crate) use metadata::{DEVICE_XATTR, kept_xattr};
 
@@ -121,6 +121,18 @@ pub enum ApplyError {
 const PATH_BYTES: usize = 256;
 const KEPT_BYTES: usize = 64;
 
+/// Writes what comes next of a file. Its holes stay holes.
+fn write_piece(mut file: &File, piece: Piece<'_>) -> io::Result<()> {
+    match piece {
+        Piece::Bytes(bytes) => file.write_all(bytes),
+        Piece::Hole(bytes) => {
+            let bytes = i64::try_from(bytes).map_err(|_too_many| io::ErrorKind::FileTooLarge)?;
+            let end = file.seek(SeekFrom::Current(bytes))?;
+            file.set_len(end)
+        }
+    }
+}
+
 /// How an archive's entries are meant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
@@ -213,11 +225,9 @@ impl Applier {
         match &entry.kind {
             EntryKind::File { .. } => {
                 let file = self.create_file(parent, at)?;
-                let mut file = File::from(file);
-                content.copy_content(|piece| {
-                    file.write_all(piece)
-                        .map_err(|source| io_failed("write", at.path, source))
-                })?;
+                let file = File::from(file);
+                let failed = |source| io_failed("write", at.path, source);
+                content.copy_content(|piece| write_piece(&file, piece).map_err(failed))?;
                 self.set_on_fd(file.as_fd(), entry, true)
             }
             EntryKind::Directory => {

@@ -52,7 +52,7 @@ pub use extract::{ExtractError, ExtractOptions, Extracted, extract, is_archive};
 pub use limits::{Allowance, AllowanceError, DecompressLimits, Limits};
 pub use pack::{PackError, PackOptions, Packed, PackedToc, Packing, pack, pack_with};
 pub use pax::PaxError;
-pub use reader::{ReadError, TarReader};
+pub use reader::{Piece, ReadError, TarReader};
 pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};
 pub use write_tar::{
     Contents, ExportedXattrs, LateLinks, LayerTar, Upper, WriteError, WriteOptions, Written, copy_layer,

@@ -4,6 +4,7 @@
 
 use crate::entry::{Time, Xattr};
 use crate::field::decimal;
+use crate::reader::sparse;
 
 /// What one extended header said about the next entry. Unknown keys are dropped.
 #[derive(Debug, Default)]
@@ -15,8 +16,8 @@ pub(crate) struct Records {
     pub(crate) gid: Option<u64>,
     pub(crate) mtime: Option<Time>,
     pub(crate) xattrs: Vec<Xattr>,
-    /// A `GNU.sparse.*` key was there.
-    pub(crate) sparse: bool,
+    /// What `GNU.sparse.*` keys say, if there are any.
+    pub(crate) sparse: Option<sparse::Records>,
 }
 
 /// Why records cannot be used.
@@ -72,10 +73,11 @@ impl Records {
             b"uid" => self.uid = Some(number(value)?),
             b"gid" => self.gid = Some(number(value)?),
             b"mtime" => self.mtime = Some(time(&filled(value)?).ok_or(PaxError::Value)?),
-            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR_KEY) {
                     self.xattrs.push((name.to_vec(), value.to_vec()));
+                } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.get_or_insert_default().set(key, value)?;
                 }
             }
         }

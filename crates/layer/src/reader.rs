@@ -2,8 +2,8 @@
 //!
 //! The rule is that of Go's archive/tar, which BuildKit, containerd and Docker read layers with. Where GNU tar would
 //! see another list of names, types, sizes or contents, the archive is refused as a whole: two readers must never
-//! disagree about what a layer holds. Sparse entries are refused for that reason too (containerd refuses GNU's
-//! own form). Nothing is kept in memory but the metadata of one entry, and that has a limit.
+//! disagree about what a layer holds. Of sparse files those in extended headers are read; GNU's own form is refused, as by
+//! containerd. Nothing is kept in memory but the metadata of one entry, and that has a limit.
 
 use std::io::{self, BufRead as _, BufReader, Read};
 
@@ -15,8 +15,10 @@ use crate::limits::Limits;
 use crate::pax::{PaxError, Records};
 
 mod raw;
+pub(crate) mod sparse;
 
-use raw::Raw;
+use raw::{Merged, Raw};
+use sparse::{Lines, Map, Run};
 
 /// Bytes of one tar block.
 pub(crate) const BLOCK: usize = 512;
@@ -110,10 +112,37 @@ pub struct TarReader<R> {
     input: BufReader<R>,
     limits: Limits,
     position: u64,
+    /// Zeros of holes so far.
+    zeros: u64,
+    zeros_left: u64,
     data_left: u64,
+    /// What follows of a sparse file.
+    runs: std::vec::IntoIter<Run>,
     padding_left: u64,
     entries: u64,
     ended: bool,
+}
+
+/// A part of an entry's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// As it is in the archive.
+    Bytes(&'a [u8]),
+    /// So many zeros of a sparse file, which the archive does not hold.
+    Hole(u64),
+}
+
+impl Piece<'_> {
+    /// Writes it out, zeros and all.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write_to(self, out: &mut impl io::Write) -> io::Result<()> {
+        match self {
+            Self::Bytes(bytes) => out.write_all(bytes),
+            Self::Hole(bytes) => io::copy(&mut io::repeat(0).take(bytes), out).map(drop),
+        }
+    }
 }
 
 /// Metadata headers read so far for the entry to come.
@@ -138,7 +167,10 @@ impl<R: Read> TarReader<R> {
             input: BufReader::with_capacity(bytes, input),
             limits,
             position: 0,
+            zeros: 0,
+            zeros_left: 0,
             data_left: 0,
+            runs: Vec::new().into_iter(),
             padding_left: 0,
             entries: 0,
             ended: false,
@@ -183,9 +215,12 @@ impl<R: Read> TarReader<R> {
                 _ => {
                     self.entries += 1;
                     let parsed = Raw::read(header, offset)?;
-                    let entry = parsed.merge(pending)?;
-                    self.admit(&entry)?;
-                    return Ok(Some(entry));
+                    let merged = parsed.merge(pending)?;
+                    self.admit(&merged)?;
+                    if let Some(map) = merged.map {
+                        self.lay_out(map, &merged.entry)?;
+                    }
+                    return Ok(Some(merged.entry));
                 }
             }
         }
@@ -210,27 +245,50 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Gives the rest of the current entry's content to `sink`, in pieces of any size.
+    /// Gives the rest of the current entry's content to `sink`, in pieces of any size. A hole counts as bytes of the stream.
     ///
     /// # Errors
     /// The stream's, and what `sink` returns.
     pub fn copy_content<E: From<ReadError>>(
         &mut self,
-        mut sink: impl FnMut(&[u8]) -> Result<(), E>,
+        mut sink: impl FnMut(Piece<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        while self.data_left > 0 {
-            let offset = self.position;
-            let left = usize::try_from(self.data_left).unwrap_or(usize::MAX);
-            let available = self.fill()?;
-            if available.is_empty() {
-                return Err(ReadError::Truncated { offset }.into());
+        loop {
+            if self.zeros_left > 0 {
+                sink(Piece::Hole(self.take_zeros(self.zeros_left)?))?;
             }
-            let take = available.len().min(left);
-            sink(&available[..take])?;
-            self.consume(take)?;
-            self.data_left -= take as u64;
+            while self.data_left > 0 {
+                let offset = self.position;
+                let left = usize::try_from(self.data_left).unwrap_or(usize::MAX);
+                let available = self.fill()?;
+                if available.is_empty() {
+                    return Err(ReadError::Truncated { offset }.into());
+                }
+                let take = available.len().min(left);
+                sink(Piece::Bytes(&available[..take]))?;
+                self.consume(take)?;
+                self.data_left -= take as u64;
+            }
+            if !self.next_run() {
+                return Ok(());
+            }
         }
-        Ok(())
+    }
+
+    /// Goes on to the next zeros and bytes of a sparse file; `false` at its end.
+    fn next_run(&mut self) -> bool {
+        let Some(run) = self.runs.next() else { return false };
+        (self.zeros_left, self.data_left) = (run.zeros, run.data);
+        true
+    }
+
+    /// Takes zeros of a hole, as many as are left and wanted.
+    fn take_zeros(&mut self, wanted: u64) -> Result<u64, ReadError> {
+        let take = wanted.min(self.zeros_left);
+        self.zeros_left -= take;
+        self.zeros = self.zeros.saturating_add(take);
+        self.check_bytes()?;
+        Ok(take)
     }
 
     fn skip_content(&mut self) -> Result<(), ReadError> {
@@ -259,7 +317,11 @@ impl<R: Read> TarReader<R> {
     fn consume(&mut self, bytes: usize) -> Result<(), ReadError> {
         self.input.consume(bytes);
         self.position += bytes as u64;
-        if self.position > self.limits.max_bytes {
+        self.check_bytes()
+    }
+
+    fn check_bytes(&self) -> Result<(), ReadError> {
+        if self.position.saturating_add(self.zeros) > self.limits.max_bytes {
             return Err(limit("bytes", self.limits.max_bytes, None));
         }
         Ok(())
@@ -335,7 +397,9 @@ impl<R: Read> TarReader<R> {
         self.padding_left = padding(size);
         let mut body = Vec::new();
         self.copy_content(|piece| {
-            body.extend_from_slice(piece);
+            if let Piece::Bytes(bytes) = piece {
+                body.extend_from_slice(bytes);
+            }
             Ok::<(), ReadError>(())
         })?;
         self.skip_content()?;
@@ -354,7 +418,11 @@ impl<R: Read> TarReader<R> {
             b'g' => {
                 // Go shows it as an entry of its own, which containerd ignores; GNU tar applies it to all that follow.
                 let global = records()?;
-                if global.path.is_some() || global.link.is_some() || global.size.is_some() || global.sparse {
+                if global.path.is_some()
+                    || global.link.is_some()
+                    || global.size.is_some()
+                    || global.sparse.is_some()
+                {
                     return Err(ambiguous("a global header changes names or sizes"));
                 }
                 if pending.headers > 1 {
@@ -381,7 +449,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Checks the limits of a complete entry and makes its content the current one.
-    fn admit(&mut self, entry: &Entry) -> Result<(), ReadError> {
+    fn admit(&mut self, Merged { entry, stored, .. }: &Merged) -> Result<(), ReadError> {
         let path = || Some(printable(&entry.path));
         let link = match &entry.kind {
             EntryKind::HardLink { target } | EntryKind::Symlink { target } => target.len(),
@@ -416,12 +484,54 @@ impl<R: Read> TarReader<R> {
             0
         };
         // Refused before the first byte is stored, not after the budget has been written to disk.
-        if self.position.saturating_add(size) > self.limits.max_bytes {
+        let before = self.position.saturating_add(self.zeros);
+        if before.saturating_add(size.max(*stored)) > self.limits.max_bytes {
             return Err(limit("bytes", self.limits.max_bytes, path()));
         }
-        self.data_left = size;
-        self.padding_left = padding(size);
+        if matches!(entry.kind, EntryKind::File { .. }) {
+            self.data_left = *stored;
+            self.padding_left = padding(*stored);
+        }
         Ok(())
+    }
+
+    /// Makes the holes and bytes of a sparse file its content.
+    fn lay_out(&mut self, map: Map, entry: &Entry) -> Result<(), ReadError> {
+        let bad = || ReadError::BadField {
+            path: printable(&entry.path),
+            field: "sparse map",
+        };
+        let EntryKind::File { size } = entry.kind else {
+            return Err(bad());
+        };
+        let numbers = match map {
+            Map::Known(numbers) => numbers,
+            Map::InContent => self.map_in_content(bad)?,
+        };
+        let stored = std::mem::take(&mut self.data_left);
+        self.runs = sparse::runs(&numbers, size, stored).ok_or_else(bad)?.into_iter();
+        Ok(())
+    }
+
+    fn map_in_content(&mut self, bad: impl Fn() -> ReadError) -> Result<Vec<u64>, ReadError> {
+        let (mut lines, mut bytes) = (Lines::default(), 0);
+        loop {
+            bytes += BLOCK as u64;
+            if bytes > self.limits.max_header_bytes {
+                let path = None;
+                return Err(limit(
+                    "header bytes before one entry",
+                    self.limits.max_header_bytes,
+                    path,
+                ));
+            }
+            self.data_left = self.data_left.checked_sub(BLOCK as u64).ok_or_else(&bad)?;
+            let offset = self.position;
+            let block = self.block()?.ok_or(ReadError::Truncated { offset })?;
+            if lines.take(&block).ok_or_else(&bad)? {
+                return Ok(lines.numbers());
+            }
+        }
     }
 
     fn check_entries(&self, path: Option<&[u8]>) -> Result<(), ReadError> {
@@ -434,8 +544,19 @@ impl<R: Read> TarReader<R> {
 
 impl<R: Read> Read for TarReader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.data_left == 0 || out.is_empty() {
+        while self.zeros_left == 0 && self.data_left == 0 {
+            if out.is_empty() || !self.next_run() {
+                return Ok(0);
+            }
+        }
+        if out.is_empty() {
             return Ok(0);
+        }
+        if self.zeros_left > 0 {
+            let take = self.take_zeros(out.len() as u64).map_err(io::Error::other)?;
+            let take = usize::try_from(take).unwrap_or(out.len());
+            out[..take].fill(0);
+            return Ok(take);
         }
         let available = self.input.fill_buf()?;
         if available.is_empty() {

@@ -2,9 +2,19 @@
 
 use tar::Header;
 
+use super::sparse::Map;
 use super::{Pending, ReadError, printable};
 use crate::entry::{Device, Entry, EntryKind, Time};
 use crate::field::{number, text};
+
+/// An entry, and how its content is stored.
+pub(super) struct Merged {
+    pub(super) entry: Entry,
+    /// Bytes in the archive.
+    pub(super) stored: u64,
+    /// Where they belong, if the file has holes.
+    pub(super) map: Option<Map>,
+}
 
 /// The fields of one real entry's header, before the metadata headers are merged in.
 pub(super) struct Raw {
@@ -77,7 +87,7 @@ impl Raw {
         })
     }
 
-    pub(super) fn merge(self, pending: Pending) -> Result<Entry, ReadError> {
+    pub(super) fn merge(self, pending: Pending) -> Result<Merged, ReadError> {
         let pax = pending.pax.unwrap_or_default();
         let shown = printable(
             pending
@@ -94,12 +104,18 @@ impl Raw {
             path: shown.clone(),
             field,
         };
-        let path = one_of(pending.long_name, pax.path, self.name)
+        let mut path = one_of(pending.long_name, pax.path, self.name)
             .ok_or_else(|| ambiguous("a GNU long name and another PAX path"))?;
         let link = one_of(pending.long_link, pax.link, self.link)
             .ok_or_else(|| ambiguous("a GNU long link and another PAX linkpath"))?;
-        if pax.sparse {
-            return Err(ambiguous("a sparse file"));
+        let stored = pax.size.unwrap_or(self.size);
+        let (mut size, mut map) = (stored, None);
+        if let Some(mut sparse) = pax.sparse {
+            path = sparse.name.take().unwrap_or(path);
+            // Go takes a file of another version for what it looks like.
+            let file = sparse.of_file().filter(|_| matches!(self.flag, b'0' | 0));
+            let (whole, parts) = file.ok_or_else(|| ambiguous("a sparse file of no known form"))?;
+            (size, map) = (whole, Some(parts));
         }
         let id = |own: i64, pax: Option<u64>, field| {
             let id = pax.map_or_else(|| u32::try_from(own).ok(), |id| u32::try_from(id).ok());
@@ -112,7 +128,6 @@ impl Raw {
             Ok(Device { major, minor })
         };
         let slash = path.ends_with(b"/");
-        let size = pax.size.unwrap_or(self.size);
         let kind = match self.flag {
             b'0' if slash => return Err(ambiguous("a regular file whose name ends in a slash")),
             0 if slash => EntryKind::Directory,
@@ -139,7 +154,7 @@ impl Raw {
         if content != 0 {
             return Err(ambiguous("content after an entry that has none"));
         }
-        Ok(Entry {
+        let entry = Entry {
             kind,
             mode: self.mode,
             uid: id(self.uid, pax.uid, "uid")?,
@@ -150,7 +165,8 @@ impl Raw {
             }),
             xattrs: pax.xattrs,
             path,
-        })
+        };
+        Ok(Merged { entry, stored, map })
     }
 }
 

@@ -16,5 +16,6 @@ mod measuring;
 mod packing;
 mod reading;
 mod rootless;
+mod sparse;
 mod unpacking;
 mod writing;
