@@ -1,16 +1,20 @@
 //! Everything that files define, and how names in them are resolved: each variable, function and attribute when it is asked
 //! for first, and never while it is being resolved (`bake/hclparser/hclparser.go` of buildx).
 
+mod matrix;
+mod names;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use crate::error::Fault;
-use crate::eval::{Locals, Meter, Names, eval};
-use crate::functions;
-use crate::syntax::{Attribute, Block, Body, Expr, Node, Span};
-use crate::target::{ATTRIBUTES, Target, typed};
+use crate::eval::{Locals, Meter, Names as _, eval};
+use crate::syntax::{Attribute, Block, Body, Span};
+use crate::target::{ATTRIBUTES, Target};
 use crate::value::{Type, Value, convert};
-use crate::variables::{Variable, from_env};
+use crate::variables::Variable;
+use matrix::Instance;
+use names::{UserFunction, function};
 
 /// Most targets that a matrix makes, and most of all files.
 pub(crate) const TARGETS_MAX: usize = 4096;
@@ -50,22 +54,6 @@ pub struct Listed {
     pub of: String,
     /// Its value; `None` is `null`.
     pub value: Option<String>,
-}
-
-/// `function "NAME" { … }`.
-#[derive(Debug)]
-struct UserFunction<'a> {
-    params: Vec<String>,
-    variadic: Option<String>,
-    result: &'a Expr,
-}
-
-/// A block with the variables of one element of its matrix.
-#[derive(Debug)]
-struct Instance<'a> {
-    name: String,
-    block: &'a Block,
-    locals: Locals,
 }
 
 /// A value, or that it is being resolved.
@@ -344,179 +332,6 @@ impl<'a> World<'a> {
         };
         resolved
     }
-
-    /// The instances that a block's matrix makes of it.
-    fn instances_of(&self, at: usize) -> Result<Vec<std::rc::Rc<Instance<'a>>>, Fault> {
-        if let Some(known) = self.instances.borrow().get(&at) {
-            return Ok(known.clone());
-        }
-        let made = self.expand(self.blocks[at])?;
-        let made: Vec<_> = made.into_iter().map(std::rc::Rc::new).collect();
-        self.instances.borrow_mut().insert(at, made.clone());
-        Ok(made)
-    }
-
-    fn expand(&self, block: &'a Block) -> Result<Vec<Instance<'a>>, Fault> {
-        let label = &block.labels[0];
-        let fault = |detail: String| Fault::new(block.span, "Invalid name", detail);
-        let valid = |name: &str| {
-            let is_valid = |next: char| next.is_ascii_alphanumeric() || matches!(next, '_' | '-');
-            if name.is_empty() || !name.chars().all(is_valid) {
-                return Err(fault("only \"[a-zA-Z0-9_-]+\" are allowed".to_owned()));
-            }
-            Ok(())
-        };
-        valid(label)?;
-        let (matrix, named) = (block.body.attribute("matrix"), block.body.attribute("name"));
-        if block.kind == "group" && (matrix.is_some() || named.is_some()) {
-            let what = if matrix.is_some() { "matrix" } else { "name" };
-            return Err(fault(format!("{what} is not supported for groups")));
-        }
-        let Some(matrix) = matrix else {
-            if named.is_some() {
-                return Err(fault("name requires matrix".to_owned()));
-            }
-            return Ok(vec![Instance {
-                name: label.clone(),
-                block,
-                locals: Locals::new(),
-            }]);
-        };
-        let value = eval(&matrix.expr, self, &Locals::new())?;
-        let axes = value
-            .fields()
-            .ok_or_else(|| fault("matrix must be a map".to_owned()))?;
-        let mut rows = vec![Locals::new()];
-        for (axis, values) in axes {
-            let values: Vec<&Value> = match (values.elements(), values.fields()) {
-                (Some(values), _) => values.iter().collect(),
-                (_, Some(fields)) => fields.values().collect(),
-                _ => return Err(fault("matrix values must be a list".to_owned())),
-            };
-            if rows.len().saturating_mul(values.len()) > TARGETS_MAX {
-                return Err(fault(format!("the matrix makes more than {TARGETS_MAX} targets")));
-            }
-            let mut longer = Vec::with_capacity(rows.len() * values.len());
-            for value in values {
-                for row in &rows {
-                    let mut row = row.clone();
-                    row.insert(axis.clone(), value.clone());
-                    longer.push(row);
-                }
-            }
-            rows = longer;
-        }
-        let mut made: Vec<Instance<'a>> = Vec::with_capacity(rows.len());
-        for locals in rows {
-            let name = match named {
-                None => label.clone(),
-                Some(named) => match convert(&eval(&named.expr, self, &locals)?, &Type::String) {
-                    Ok(Value::String(name)) => name,
-                    _ => return Err(fault("the name is no text".to_owned())),
-                },
-            };
-            valid(&name)?;
-            if made.iter().any(|known| known.name == name) {
-                return Err(fault(format!("duplicate name {name:?}")));
-            }
-            made.push(Instance { name, block, locals });
-        }
-        Ok(made)
-    }
-
-    /// What `target.NAME`, or one attribute of it, refers to.
-    fn reference(&self, kind: &str, path: &[&str], span: Span) -> Result<Value, Fault> {
-        let Some(name) = path.first() else {
-            let detail = format!("cannot access {kind} as a variable");
-            return Err(Fault::new(span, "Invalid expression", detail));
-        };
-        let mut found = None;
-        for (at, block) in self.blocks.iter().enumerate() {
-            // A matrix may give any name, others have their label.
-            if block.kind != kind || (block.body.attribute("matrix").is_none() && block.labels[0] != **name) {
-                continue;
-            }
-            let made = self.instances_of(at)?;
-            found = made
-                .into_iter()
-                .find(|instance| instance.name == **name)
-                .or(found);
-        }
-        let mut fields = BTreeMap::new();
-        if let Some(instance) = found {
-            let mut named = BTreeMap::new();
-            for (attribute, of) in ATTRIBUTES {
-                if path.get(1).is_some_and(|wanted| *wanted != attribute) {
-                    continue;
-                }
-                let value = match instance.block.body.attribute(attribute) {
-                    _ if attribute == "name" => Value::string(&instance.name),
-                    Some(given) => {
-                        let value = self.attribute_of(&instance, given)?;
-                        typed(of, &value).map_err(|error| unsuitable(given.expr.span, &error))?
-                    }
-                    None => Value::Null(of.as_type()),
-                };
-                named.insert(attribute.to_owned(), value);
-            }
-            if kind == "group"
-                && let Some(given) = instance.block.body.attribute("targets")
-            {
-                named.insert("targets".to_owned(), self.attribute_of(&instance, given)?);
-            }
-            fields.insert((*name).to_owned(), Value::Object(named));
-        }
-        Ok(Value::Object(fields))
-    }
-
-    fn resolve(&self, name: &str, span: Span) -> Result<Value, Fault> {
-        if let Some(text) = self.surroundings.builtins.get(name) {
-            return Ok(Value::string(text));
-        }
-        if let Some(attribute) = self.globals.get(name) {
-            return eval(&attribute.expr, self, &Locals::new());
-        }
-        let Some(variable) = self.variables.get(name) else {
-            let detail = format!("There is no variable named {name:?}.");
-            return Err(Fault::new(span, "Unknown variable", detail));
-        };
-        let invalid = |error: String| Fault::new(variable.block.span, "Invalid value", error);
-        let default = match variable.default {
-            Some(expr) => {
-                let value = eval(expr, self, &Locals::new())?;
-                let of = variable.of.clone().unwrap_or(Type::Any);
-                Some(convert(&value, &of).map_err(|error| {
-                    invalid(format!(
-                        "invalid type {} for variable {name} default value: {error}",
-                        of.friendly()
-                    ))
-                })?)
-            }
-            None => None,
-        };
-        match self.overridden(name, variable.of.is_some()) {
-            Some((text, is_json)) => {
-                from_env(name, &text, is_json, variable.of.as_ref(), default.as_ref()).map_err(invalid)
-            }
-            None => Ok(default.unwrap_or_else(|| match &variable.of {
-                Some(of) => Value::Null(of.clone()),
-                None => Value::string(""),
-            })),
-        }
-    }
-
-    /// What the environment says of a variable, and whether it is JSON.
-    fn overridden(&self, name: &str, favours_json: bool) -> Option<(String, bool)> {
-        let plain = (self.surroundings.variable)(name);
-        if plain.is_none() || favours_json {
-            let json_name = format!("{name}_JSON");
-            let is_own = self.variables.contains_key(json_name.as_str());
-            if !is_own && let Some(json) = (self.surroundings.variable)(&json_name) {
-                return Some((json, true));
-            }
-        }
-        plain.map(|text| (text, false))
-    }
 }
 
 fn unsuitable(span: Span, error: &crate::entries::EntryError) -> Fault {
@@ -525,93 +340,4 @@ fn unsuitable(span: Span, error: &crate::entries::EntryError) -> Fault {
         "Unsuitable value type",
         format!("Unsuitable value: {error}"),
     )
-}
-
-fn function<'a>(name: &str, block: &'a Block) -> Result<UserFunction<'a>, Fault> {
-    let fault = |detail: String| Fault::new(block.span, "Invalid function", detail);
-    let param = |expr: &Expr| {
-        let name = expr.keyword().map(str::to_owned);
-        name.ok_or_else(|| {
-            Fault::new(
-                expr.span,
-                "Invalid param element",
-                "Each parameter name must be an identifier.",
-            )
-        })
-    };
-    let result = block
-        .body
-        .attribute("result")
-        .ok_or_else(|| fault(format!("empty result not allowed for {name}")))?;
-    let params = block
-        .body
-        .attribute("params")
-        .ok_or_else(|| fault(format!("empty params not allowed for {name}")))?;
-    let Node::Tuple(params) = &params.expr.node else {
-        return Err(fault("params have to be a list of names".to_owned()));
-    };
-    let variadic = block.body.attribute("variadic_params");
-    Ok(UserFunction {
-        params: params.iter().map(param).collect::<Result<_, _>>()?,
-        variadic: variadic.map(|attribute| param(&attribute.expr)).transpose()?,
-        result: &result.expr,
-    })
-}
-
-impl Names for World<'_> {
-    fn variable(&self, name: &str, path: &[&str], span: Span) -> Result<Value, Fault> {
-        if matches!(name, "target" | "group") {
-            return self.reference(name, path, span);
-        }
-        let told = || format!("variable cycle not allowed for {name}");
-        self.once(format!("variable {name}"), span, told, || {
-            self.resolve(name, span)
-        })
-    }
-
-    fn call(&self, name: &str, args: &[Value], span: Span) -> Option<Result<Value, Fault>> {
-        if functions::exists(name) {
-            return None;
-        }
-        let function = self.functions.get(name)?;
-        let missing = args.len() < function.params.len();
-        if missing || (args.len() > function.params.len() && function.variadic.is_none()) {
-            let detail = format!("Function {name:?} expects {} argument(s).", function.params.len());
-            let summary = if missing {
-                "Not enough function arguments"
-            } else {
-                "Too many function arguments"
-            };
-            return Some(Err(Fault::new(span, summary, detail)));
-        }
-        let mut locals: Locals = function
-            .params
-            .iter()
-            .cloned()
-            .zip(args.iter().cloned())
-            .collect();
-        if let Some(variadic) = &function.variadic {
-            locals.insert(
-                variadic.clone(),
-                Value::Tuple(args[function.params.len()..].to_vec()),
-            );
-        }
-        let busy = format!("function {name}");
-        if self.values.borrow().contains_key(&busy) {
-            let detail = format!("function cycle not allowed for {name}");
-            return Some(Err(Fault::new(span, "Invalid function", detail)));
-        }
-        self.values.borrow_mut().insert(busy.clone(), Slot::Busy);
-        let result = eval(function.result, self, &locals);
-        self.values.borrow_mut().remove(&busy);
-        Some(result)
-    }
-
-    fn meter(&self) -> &Meter {
-        &self.meter
-    }
-
-    fn clock_and_home(&self) -> (i64, &str) {
-        (self.surroundings.now, &self.surroundings.home)
-    }
 }
