@@ -6,11 +6,12 @@ mod exit_code;
 mod images;
 pub(crate) mod login;
 mod run;
+mod rung;
 mod shown;
 mod threads;
+mod usage;
 
 use std::io::Read;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,12 +31,11 @@ use rbuild_graph::progress::Sink;
 use rbuild_graph::{SourcePosition, SourceText};
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Platform};
 use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, RegistryConfig, USER_AGENT};
-use rbuild_sandbox::{Confinement, Sandbox, SandboxError};
 use rbuild_server::core::{Core, Settings};
 use rbuild_server::front_end::local::LocalDefinition;
 use rbuild_server::listen::{Access, listen};
-use rbuild_store::{FormName, GcPolicy, OpenOptions, Store, UsageEntry, UsageKind};
-use rbuild_sys::userns::{self, Entered, Rung};
+use rbuild_store::{OpenOptions, Store};
+use rbuild_sys::userns::{self, Rung};
 use rbuild_ui::diagnostic::{Diagnostic, Source};
 
 use crate::engine::{
@@ -43,6 +43,8 @@ use crate::engine::{
     OpenOutput, Planned, PruneRequest, Registries, Removed, ServeRequest, UsageFilter, UsageRow,
 };
 use crate::serve_log::Level;
+pub(crate) use rung::{confinement, sandbox};
+use rung::{form_name, keeps_owners, standing};
 use shown::{Shown, Surroundings};
 use threads::Threads;
 
@@ -169,81 +171,6 @@ fn say_of_registries(config: &mut RegistryConfig, said: &Registries) {
     }
     if said.offline {
         config.set_offline();
-    }
-}
-
-/// The rung, and why none of the higher ones.
-fn standing(entered: &Entered, shown: &Shown) -> String {
-    let rung = entered.rung;
-    let mut text = format!(
-        "building on rung {} ({}): {}",
-        rung.number(),
-        rung.name(),
-        rung.summary()
-    );
-    for missed in &entered.declined {
-        text = text + "; not " + missed.rung.name() + ": " + &chain_text(&missed.error);
-    }
-    text = text + ", snapshotter " + shown.means.name();
-    for (means, error) in &shown.declined {
-        text = text + "; not " + means.name() + ": " + error;
-    }
-    text
-}
-
-/// What starts steps on a rung.
-pub(crate) fn sandbox(rung: Rung) -> Result<Sandbox, SandboxError> {
-    let sandbox = Sandbox::new()?;
-    match confinement(rung) {
-        Confinement::Namespaces if rung == Rung::RootNamespaces => Ok(sandbox),
-        Confinement::Namespaces => Ok(sandbox.in_own_user_namespace()),
-        Confinement::Chroot => Ok(sandbox.for_chroot()),
-    }
-}
-
-/// What keeps steps apart on a rung.
-pub(crate) const fn confinement(rung: Rung) -> Confinement {
-    if rung.has_mounts() {
-        Confinement::Namespaces
-    } else {
-        Confinement::Chroot
-    }
-}
-
-/// A file system that forgets owners would give other images.
-fn keeps_owners(root: &Path) -> Result<(), EngineError> {
-    let probed = std::fs::File::open(root)
-        .and_then(|dir| rbuild_sys::owner::probe(dir.as_fd()).map_err(std::io::Error::from));
-    probed.map_err(|error| {
-        EngineError::failed(format!(
-            "store {}: its file system cannot record the owners of files: {error}; name another with --root",
-            root.display()
-        ))
-    })
-}
-
-/// Names the form and, below a user namespace, the ids it maps: layers of other maps have other owners on disk.
-fn form_name(rung: Rung) -> Result<FormName, rbuild_store::NameError> {
-    match rung {
-        Rung::RootNamespaces => FormName::parse("root"),
-        Rung::SubordinateIds | Rung::OneId | Rung::Chroot | Rung::Files => {
-            let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-            let starts: Vec<&str> = map
-                .lines()
-                .filter_map(|line| line.split_whitespace().nth(1))
-                .collect();
-            let kind = match rung {
-                Rung::OneId => "one",
-                Rung::Chroot => "own",
-                // The files are one user's, whatever their owners are.
-                Rung::Files => {
-                    let uid = rustix::process::geteuid().as_raw();
-                    return FormName::parse(&format!("files-{uid}"));
-                }
-                Rung::RootNamespaces | Rung::SubordinateIds => "sub",
-            };
-            FormName::parse(&format!("{kind}-{}", starts.join("-")))
-        }
     }
 }
 
@@ -530,108 +457,10 @@ impl Engine for Native {
     }
 
     fn usage(&self, filter: &UsageFilter) -> Result<Vec<UsageRow>, EngineError> {
-        let usage = self.core.store.du().map_err(failed)?;
-        let rows = usage.entries.into_iter().map(|entry| usage_row(&entry));
-        Ok(rows.filter(|row| matches(row, filter)).collect())
+        usage::rows(&self.core.store, filter)
     }
 
     fn prune(&self, request: &PruneRequest) -> Result<Vec<UsageRow>, EngineError> {
-        let mut kinds = None;
-        for (key, value) in &request.filter.fields {
-            if key != "type" {
-                return Err(EngineError::failed(format!("prune does not filter by {key} yet")));
-            }
-            kinds = Some(match value.as_str() {
-                "exec.cachemount" => vec![UsageKind::CacheMount],
-                "regular" => vec![UsageKind::Layer, UsageKind::Blob],
-                _ => {
-                    return Err(EngineError::failed(format!(
-                        "nothing in the store is of type {value}"
-                    )));
-                }
-            });
-        }
-        let before = self.core.store.du().map_err(failed)?;
-        if kinds
-            .as_ref()
-            .is_none_or(|kinds| kinds.contains(&UsageKind::Blob))
-        {
-            images::forget_unnamed(&self.core.store, request.filter.unused_for)?;
-        }
-        let policy = GcPolicy {
-            max_bytes: request
-                .max_used_bytes
-                .into_iter()
-                .chain(request.reserved_bytes)
-                .max(),
-            min_free_bytes: request.min_free_bytes,
-            unused_for: request.filter.unused_for,
-            kinds,
-            all: request.all,
-            dry_run: false,
-            ..GcPolicy::default()
-        };
-        let collected = self.core.store.gc(&policy).map_err(failed)?;
-        let row = |(kind, name, bytes): (UsageKind, String, u64)| {
-            let known = before
-                .entries
-                .iter()
-                .find(|entry| entry.kind == kind && entry.name == name)
-                .cloned();
-            let unknown = UsageEntry {
-                kind,
-                name,
-                bytes,
-                created_ms: 0,
-                used_ms: 0,
-                description: String::new(),
-                in_use: false,
-            };
-            usage_row(&UsageEntry {
-                bytes,
-                ..known.unwrap_or(unknown)
-            })
-        };
-        Ok(collected.parts.into_iter().map(row).collect())
+        usage::prune(&self.core.store, request)
     }
-}
-
-fn usage_row(entry: &UsageEntry) -> UsageRow {
-    let kind = match entry.kind {
-        UsageKind::Blob | UsageKind::Layer => "regular",
-        UsageKind::CacheMount => "exec.cachemount",
-        UsageKind::Scratch | UsageKind::Index => "internal",
-    };
-    UsageRow {
-        id: entry.name.clone(),
-        parents: Vec::new(),
-        created: from_ms(entry.created_ms).unwrap_or(SystemTime::UNIX_EPOCH),
-        mutable: entry.kind == UsageKind::CacheMount,
-        in_use: matches!(entry.kind, UsageKind::Scratch | UsageKind::Index),
-        shared: false,
-        size_bytes: entry.bytes,
-        description: entry.description.clone(),
-        usage_count: u64::from(entry.used_ms > 0),
-        last_used: from_ms(entry.used_ms),
-        kind: kind.to_owned(),
-    }
-}
-
-fn matches(row: &UsageRow, filter: &UsageFilter) -> bool {
-    let old = |least: Duration| {
-        row.last_used
-            .and_then(|used| used.elapsed().ok())
-            .is_some_and(|elapsed| elapsed >= least)
-    };
-    filter.unused_for.is_none_or(old)
-        && filter.fields.iter().all(|(key, value)| match key.as_str() {
-            "id" => row.id == *value,
-            "description" => row.description == *value,
-            "type" => row.kind == *value,
-            "inuse" => row.in_use.to_string() == *value,
-            "mutable" => row.mutable.to_string() == *value,
-            "shared" => row.shared.to_string() == *value,
-            "private" => (!row.shared).to_string() == *value,
-            _ => false,
-        })
 }
