@@ -15,13 +15,16 @@ pub struct Residue {
 
 impl Residue {
     /// Looks at the mount table of this process, at processes whose program or arguments contain `mark`, and at the
-    /// entries of `temporary`.
+    /// entries of `temporary`, which is the test's own. What others mount in their own temporary directories does not count: they
+    /// may come and go beside this test.
     #[must_use]
     pub fn snapshot(mark: &str, temporary: &Path) -> Self {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let (all, own) = (std::env::temp_dir(), temporary.parent().unwrap_or(temporary));
         // Fields 1 to 3 are numbers that may be reused; the rest tells what is mounted where.
         let mounts = table
             .lines()
+            .filter(|line| !is_of_others(line, &all, own))
             .map(|line| line.splitn(4, ' ').last().unwrap_or(line).to_owned())
             .collect();
         let entries = fs::read_dir(temporary).into_iter().flatten().flatten();
@@ -67,6 +70,12 @@ impl Residue {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Whether a line of the mount table names temporary directories below `all`, and none of them is `own` or below it.
+fn is_of_others(line: &str, all: &Path, own: &Path) -> bool {
+    let names = |dir: &Path| line.contains(&format!("{}/", dir.display()));
+    names(all) && !names(own)
 }
 
 /// Processes whose command line contains `mark`.
@@ -115,12 +124,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn mounts_of_others_do_not_count() {
+        let is_of_others = |line: &str| is_of_others(line, Path::new("/tmp"), Path::new("/tmp/own"));
+        for (line, expected) in [
+            ("/ /tmp/own/work/m rw - tmpfs none rw", false),
+            (
+                "/ /mnt rw - overlay o rw,lowerdir=/tmp/own/store/l:/tmp/other/l",
+                false,
+            ),
+            ("/ /mnt rw - tmpfs none rw", false),
+            ("/ /tmp/other/work/m rw - tmpfs none rw", true),
+            ("/ /tmp/own2/m rw - tmpfs none rw", true),
+        ] {
+            assert_eq!(is_of_others(line), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn a_process_and_a_file_left_behind_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let before = Residue::snapshot("--rbuild-residue-mark", dir.path());
         fs::write(dir.path().join("left"), b"").unwrap();
         let mut child = std::process::Command::new("sh")
-            .args(["-c", "sleep 60; :", "--rbuild-residue-mark"])
+            .args(["-c", "read line; :", "--rbuild-residue-mark"])
+            .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         std::thread::sleep(Duration::from_millis(100));
@@ -129,7 +156,7 @@ mod tests {
         child.wait().unwrap();
         assert_eq!(left.len(), 2, "{left:?}");
         assert!(
-            left[0].contains("left") && left[1].contains("sleep 60"),
+            left[0].contains("left") && left[1].contains("read line"),
             "{left:?}"
         );
     }
