@@ -47,7 +47,7 @@ pub fn modernize(request: &mut api::SolveRequest) {
 }
 
 /// Versions of results that clients may ask to be compatible with; the last is today's.
-pub const COMPATIBILITY_VERSIONS: [i64; 3] = [10, 20, 30];
+const COMPATIBILITY_VERSIONS: [i64; 3] = [10, 20, 30];
 
 /// Why a compatibility version is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -58,17 +58,21 @@ pub enum CompatibilityError {
     /// Never was.
     #[error("unsupported compatibility-version {0} (supported: [10 20 30])")]
     Unknown(i64),
+    /// One that BuildKit keeps, and whose results are not made here.
+    #[error("compatibility-version {0} is not served: results are those of 30")]
+    Older(i64),
 }
 
-/// The version a client asks for; 0 is today's.
+/// Whether results are those of the version that a client asks for; 0 is today's (`solver/llbsolver/compat`).
 ///
 /// # Errors
 /// [`CompatibilityError`].
-pub fn compatibility_version(asked: i64) -> Result<i64, CompatibilityError> {
+pub fn check_compatibility_version(asked: i64) -> Result<(), CompatibilityError> {
     let [.., current] = COMPATIBILITY_VERSIONS;
     match asked {
-        0 => Ok(current),
-        known if COMPATIBILITY_VERSIONS.contains(&known) => Ok(known),
+        0 => Ok(()),
+        known if known == current => Ok(()),
+        known if COMPATIBILITY_VERSIONS.contains(&known) => Err(CompatibilityError::Older(known)),
         newer if newer > current => Err(CompatibilityError::TooNew(newer)),
         other => Err(CompatibilityError::Unknown(other)),
     }
@@ -257,14 +261,18 @@ mod tests {
 
     #[test]
     fn compatibility_versions_are_few() {
-        assert_eq!(compatibility_version(0), Ok(30));
-        assert_eq!(compatibility_version(10), Ok(10));
+        assert_eq!(check_compatibility_version(0), Ok(()));
+        assert_eq!(check_compatibility_version(30), Ok(()));
         assert_eq!(
-            compatibility_version(40).unwrap_err().to_string(),
+            check_compatibility_version(10),
+            Err(CompatibilityError::Older(10))
+        );
+        assert_eq!(
+            check_compatibility_version(40).unwrap_err().to_string(),
             "unsupported compatibility-version 40: upgrade buildkit (max supported: 30)"
         );
         assert_eq!(
-            compatibility_version(-1).unwrap_err().to_string(),
+            check_compatibility_version(-1).unwrap_err().to_string(),
             "unsupported compatibility-version -1 (supported: [10 20 30])"
         );
     }

@@ -1,6 +1,6 @@
 //! What BuildKit has added to `Solve` since the generated messages were made (`api/services/control/control.proto`,
-//! `solver/pb/ops.proto`): limits of single operations, and the proxy that a build's steps go through. Those two calls are
-//! decoded here, twice from the same bytes; the service behind finds what is new in the extensions of its request.
+//! `solver/pb/ops.proto`): limits of single operations, the proxy that a build's steps go through, and the version that results are
+//! to be compatible with. Those two calls are decoded here, twice from the same bytes; the service behind finds what is new in the extensions of its request.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -32,6 +32,8 @@ pub struct Newer {
     pub resources: BTreeMap<String, LinuxResources>,
     /// Steps reach the network through a proxy of the build only.
     pub proxy_network: bool,
+    /// The version of BuildKit's results that is asked for; 0 is today's.
+    pub compatibility_version: i64,
 }
 
 /// A definition's limits.
@@ -55,6 +57,8 @@ pub(crate) struct OfControl {
     definition: Option<Limited>,
     #[prost(btree_map = "string, message", tag = "10")]
     inputs: BTreeMap<String, Limited>,
+    #[prost(int64, tag = "16")]
+    compatibility_version: i64,
     #[prost(bool, tag = "17")]
     proxy_network: bool,
 }
@@ -88,7 +92,7 @@ impl Newer {
         let definition = Limited::decode(bytes)?;
         Ok(Self {
             resources: resources(Some(definition), BTreeMap::new()),
-            proxy_network: false,
+            ..Self::default()
         })
     }
 }
@@ -98,6 +102,7 @@ impl From<OfControl> for Newer {
         Self {
             resources: resources(request.definition, request.inputs),
             proxy_network: request.proxy_network,
+            compatibility_version: request.compatibility_version,
         }
     }
 }
@@ -106,7 +111,7 @@ impl From<OfGateway> for Newer {
     fn from(request: OfGateway) -> Self {
         Self {
             resources: resources(request.definition, request.inputs),
-            proxy_network: false,
+            ..Self::default()
         }
     }
 }
@@ -289,6 +294,7 @@ mod tests {
             definition: Some(limited("sha256:a", 1)),
             inputs: [("in".to_owned(), limited("sha256:b", 2))].into(),
             proxy_network: true,
+            compatibility_version: 20,
         };
         let newer = Newer::from(OfControl::decode(of_control.encode_to_vec().as_slice()).unwrap());
         let found: Vec<_> = newer
@@ -297,7 +303,7 @@ mod tests {
             .map(|(digest, limits)| (digest.as_str(), limits.memory))
             .collect();
         assert_eq!(found, [("sha256:a", 1), ("sha256:b", 2)]);
-        assert!(newer.proxy_network);
+        assert_eq!((newer.proxy_network, newer.compatibility_version), (true, 20));
         // The old message has its own fields from the same bytes.
         let old = control::SolveRequest::decode(of_control.encode_to_vec().as_slice()).unwrap();
         assert_eq!(old.definition.unwrap().metadata.len(), 2);

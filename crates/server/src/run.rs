@@ -7,7 +7,7 @@ use rbuild_builder::error::chain_text;
 use rbuild_builder::job::{Job, Settings};
 use rbuild_builder::request::{CacheExport, CacheTarget, Entitlement, StepRules};
 use rbuild_builder::source_policy::SourcePolicies;
-use rbuild_llb::request::{Devices, EntitlementError, Entitlements, modernize};
+use rbuild_llb::request::{Devices, EntitlementError, Entitlements, check_compatibility_version, modernize};
 use rbuild_registry::{Client as RegistryClient, Credentials, USER_AGENT};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -52,6 +52,8 @@ async fn recorded(
     newer: Newer,
     cancel: CancellationToken,
 ) -> Result<SolveResponse, Status> {
+    check_compatibility_version(newer.compatibility_version)
+        .map_err(|error| errors::refused(error.to_string()))?;
     let events = Arc::new(EventLog::default());
     let exports = export::plan(&request.exporters)?;
     let caches = cache::exports(request.cache.as_ref())?;

@@ -16,6 +16,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
 use bollard_buildkit_proto::pb;
 use futures_util::StreamExt as _;
 use rbuild_graph::{Edge, FileAction, FileActionKind, FileOp, Graph, MkFileAction, Op, Vertex, VertexMeta};
+use rbuild_server::newer::Newer;
 use rbuild_session::fake::{FakeClient, ReceivedTree};
 use tonic::Request;
 
@@ -284,4 +285,23 @@ async fn privileged_history_and_cache_are_listed_and_cleared() {
         .await
         .unwrap();
     assert_eq!(workers.into_inner().record[0].platforms[0].os, "linux");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_of_another_version_are_refused_and_not_made_all_the_same() {
+    let bench = Bench::new();
+    for (version, told) in [
+        (10, "compatibility-version 10 is not served"),
+        (20, "compatibility-version 20 is not served"),
+        (31, "unsupported compatibility-version 31: upgrade buildkit"),
+        (-1, "unsupported compatibility-version -1"),
+    ] {
+        let mut request = Request::new(dockerfile("of-another", "none", "tar", &[]));
+        request.extensions_mut().insert(Newer {
+            compatibility_version: version,
+            ..Newer::default()
+        });
+        let refused = bench.control.solve(request).await.unwrap_err();
+        assert!(refused.message().contains(told), "{refused:?}");
+    }
 }
