@@ -1,6 +1,7 @@
 //! `RUN --mount=type=ssh`: a real agent with a real key, and what a step may ask of it.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -56,8 +57,9 @@ impl Agent {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        // Its socket has a name before somebody listens there.
         let started = Instant::now();
-        while !socket.exists() && started.elapsed() < Duration::from_secs(10) {
+        while UnixStream::connect(&socket).is_err() && started.elapsed() < Duration::from_secs(30) {
             std::thread::sleep(Duration::from_millis(5));
         }
         RbuildCommand::new(tool("ssh-add"))
