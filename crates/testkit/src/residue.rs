@@ -127,13 +127,13 @@ mod tests {
     fn mounts_of_others_do_not_count() {
         let is_of_others = |line: &str| is_of_others(line, Path::new("/tmp"), Path::new("/tmp/own"));
         for (line, expected) in [
-            ("/ /tmp/own/work/m rw - tmpfs none rw", false),
+            ("/ /tmp/own/store/m rw - tmpfs none rw", false),
             (
                 "/ /mnt rw - overlay o rw,lowerdir=/tmp/own/store/l:/tmp/other/l",
                 false,
             ),
             ("/ /mnt rw - tmpfs none rw", false),
-            ("/ /tmp/other/work/m rw - tmpfs none rw", true),
+            ("/ /tmp/other/store/m rw - tmpfs none rw", true),
             ("/ /tmp/own2/m rw - tmpfs none rw", true),
         ] {
             assert_eq!(is_of_others(line), expected, "{line}");
