@@ -143,15 +143,19 @@ mod tests {
     #[test]
     fn a_process_and_a_file_left_behind_are_found() {
         let dir = tempfile::tempdir().unwrap();
-        let before = Residue::snapshot("--rbuild-residue-mark", dir.path());
-        fs::write(dir.path().join("left"), b"").unwrap();
+        let temporary = dir.path().join("tmp");
+        fs::create_dir(&temporary).unwrap();
+        let mark = format!("--rbuild-residue-{}", std::process::id());
+        let before = Residue::snapshot(&mark, &temporary);
+        fs::write(temporary.join("left"), b"").unwrap();
         let mut child = std::process::Command::new("sh")
-            .args(["-c", "read line; :", "--rbuild-residue-mark"])
+            .args(["-c", "read line; :", &mark])
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(100));
-        let left = Residue::snapshot("--rbuild-residue-mark", dir.path()).new_since(&before);
+        let started = wait_for_process(&mark);
+        assert_eq!(started, child.id());
+        let left = Residue::snapshot(&mark, &temporary).new_since(&before);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(left.len(), 2, "{left:?}");
