@@ -27,6 +27,15 @@ const LINES: &[Line] = &[
     (&[""], 125, "invalid reference format"),
     (&[SH, ""], 127, ""),
     (&["--entrypoint=", SH, ""], 127, ""),
+    // What stands behind the image is the program's, flags of docker's name too.
+    (&["--entrypoint", "sh", SH, "-c", "echo $0"], 0, "sh"),
+    (&["--entrypoint=echo", SH, "-v", "-e", "x"], 0, "-v -e x"),
+    (
+        &["--entrypoint=echo", SH, "--", "--rm", "--help"],
+        0,
+        "-- --rm --help",
+    ),
+    (&[SH, "--version"], 127, ""),
     (&["-w", "/a/b/../c", SH, "pwd"], 0, "/a/c"),
     (&["--workdir=", SH, "pwd"], 0, "/app"),
     (

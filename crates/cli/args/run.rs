@@ -14,12 +14,9 @@ pub(crate) use unserved::UnservedRun;
 #[command(disable_help_flag = true)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of docker run")]
 pub(crate) struct RunArgs {
-    /// Name or id
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// Instead of the image's command
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    /// Name or id; and what runs instead of the image's command, to which all behind the image belongs
+    #[arg(value_name = "IMAGE [COMMAND]", required = true, num_args = 1.., trailing_var_arg = true)]
+    words: Vec<String>,
     /// Accepted: nothing stays of what ran
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool,
         default_value = "false", action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
@@ -103,6 +100,18 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) unserved: UnservedRun,
+}
+
+impl RunArgs {
+    /// Name or id.
+    pub(crate) fn image(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// Instead of the image's command.
+    pub(crate) fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Args, Default)]

@@ -52,7 +52,7 @@ fn create(
 ) -> Result<(), CommandError> {
     let args = &args.run;
     let request = CreateRequest {
-        image: args.image.clone(),
+        image: args.image().to_owned(),
         name: args.name.clone(),
         platform: args.platform.clone(),
         pull: program::pull_policy(&args.pull)?,

@@ -117,10 +117,10 @@ fn request(args: &RunArgs, env: &Env) -> Result<RunRequest, CommandError> {
         }
     }
     Ok(RunRequest {
-        image: args.image.clone(),
+        image: args.image().to_owned(),
         platform: platform.map(|platform| platform.normalized()),
         pull: pull_policy(&args.pull)?,
-        args: args.command.clone(),
+        args: args.command().to_vec(),
         entrypoint: args.entrypoint.clone(),
         env: variables(args, env)?,
         workdir: args.workdir.clone(),

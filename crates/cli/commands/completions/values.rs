@@ -170,6 +170,7 @@ impl Surroundings<'_> {
 fn is_image(name: &str) -> bool {
     let names = [
         "IMAGE",
+        "IMAGE [COMMAND]",
         "SOURCE_IMAGE[:TAG]",
         "TARGET_IMAGE[:TAG]",
         "REPOSITORY[:TAG]",
