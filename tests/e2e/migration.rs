@@ -6,6 +6,7 @@
 mod build;
 mod buildah;
 mod docker;
+mod effect;
 mod kaniko;
 
 use std::collections::BTreeSet;
