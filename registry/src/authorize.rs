@@ -7,7 +7,7 @@ use reqwest::{RequestBuilder, StatusCode, Url};
 
 use crate::challenge::{self, Challenge, Challenger, Realm};
 use crate::client::Inner;
-use crate::credentials::Credential;
+use crate::credentials::{Credential, Found};
 use crate::net::connect_error;
 use crate::reply::Reply;
 use crate::token::{self, Authorization};
@@ -60,14 +60,7 @@ impl Inner {
             host: endpoint.host.clone(),
             reason: Excerpt::from(reason.as_str()).as_str().to_owned(),
         })?;
-        let mut tried = found.tried;
-        let credential = found.credential.filter(|_| {
-            if !realm.trusted {
-                tried =
-                    format!("{tried}, but not sent to its token server: another host, named over plain HTTP");
-            }
-            realm.trusted
-        });
+        let (credential, tried) = for_realm(found, &realm);
         let got = self
             .fetch_token(
                 call,
@@ -144,5 +137,46 @@ impl Inner {
         let host = url.host_str().unwrap_or_default();
         let permit = self.permit(&format!("token server {host}")).await;
         Ok(Reply::new(response, url, permit, self.options.idle_timeout))
+    }
+}
+
+/// What of a look-up goes to a token server, and the remark on it.
+fn for_realm(found: Found, realm: &Realm) -> (Option<Credential>, String) {
+    if realm.trusted || found.credential.is_none() {
+        return (found.credential, found.tried);
+    }
+    let tried = format!(
+        "{}, but not sent to its token server: another host, named over plain HTTP",
+        found.tried
+    );
+    (None, tried)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::Secret;
+
+    #[test]
+    fn row34_a_token_server_that_is_not_trusted_gets_no_credential() {
+        let found = || Found {
+            credential: Some(Credential::Basic {
+                username: "u".to_owned(),
+                password: Secret::new("p".to_owned()),
+            }),
+            tried: "credentials of x were used".to_owned(),
+        };
+        let realm = |trusted| Realm {
+            url: Url::parse("http://elsewhere.example/token").unwrap(),
+            trusted,
+        };
+        let (credential, tried) = for_realm(found(), &realm(false));
+        assert_eq!(credential, None);
+        assert!(tried.contains("not sent to its token server"), "{tried}");
+        let (credential, tried) = for_realm(found(), &realm(true));
+        assert_eq!((credential, tried), (found().credential, found().tried));
+        // Nothing is said to be kept back where there is nothing.
+        let none = for_realm(Found::default(), &realm(false));
+        assert_eq!(none, (None, String::new()));
     }
 }

@@ -214,6 +214,8 @@ mod tests {
             "https://127.0.0.1:8080/t",
             "https://[::1]/",
             "https://u:p@other.example/",
+            "https://u@other.example/",
+            "https://:p@other.example/",
             "file:///canary",
             "ftp://x/",
             "nonsense",

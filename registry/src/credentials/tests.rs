@@ -175,6 +175,38 @@ fn row35_helpers_with_unsafe_names_are_not_run() {
 }
 
 #[test]
+fn row35_a_helper_below_the_directory_of_the_build_is_not_run() {
+    let mut home = Home::new(r#"{"credHelpers":{"reg":"own"}}"#);
+    home.helper("own", "printf '{\"Username\":\"u\",\"Secret\":\"s\"}'");
+    assert_eq!(home.user("reg").as_deref(), Some("u"));
+    // The same directory, as it is found from here.
+    let here = std::env::current_dir().expect("a directory");
+    let up = "../".repeat(here.components().count());
+    let relative = format!("{up}{}", &home.env["PATH"][1..]);
+    assert!(Path::new(&relative).join("docker-credential-own").exists());
+    home.env.insert("PATH".to_owned(), format!(":{relative}"));
+    let found = home.find("reg");
+    assert_eq!(found.credential, None);
+    assert!(
+        found.tried.contains("docker-credential-own is not in PATH"),
+        "{}",
+        found.tried
+    );
+}
+
+#[test]
+fn row35_a_helper_that_has_none_for_its_host_means_anonymous() {
+    let entry = auth("other");
+    let config = format!(r#"{{"credHelpers":{{"reg":"empty"}},"credsStore":"empty","auths":{{"reg":{entry},"old":{entry}}}}}"#);
+    let home = Home::new(&config);
+    home.helper("empty", "echo credentials not found in native keychain; exit 1");
+    let found = home.find("reg");
+    assert_eq!(found.credential, None, "{}", found.tried);
+    // What is left of a time before there was a store counts, as with docker.
+    assert_eq!(home.user("old").as_deref(), Some("other"));
+}
+
+#[test]
 fn row35_a_failing_helper_means_anonymous() {
     let hub = auth("hub");
     let config =
