@@ -187,6 +187,9 @@ pub(crate) enum Command {
     /// Answer to the commands of docker that have no counterpart
     #[command(flatten)]
     Unserved(Unserved),
+    /// Answer to what removes things of which there are none
+    #[command(skip)]
+    Forgotten(&'static str),
     /// The same, whichever command it is below: its name, and what to do instead
     #[command(skip)]
     Refused(&'static str, &'static str),
@@ -278,7 +281,10 @@ impl Command {
                 BuildxCommand::Builders(command) => Self::Builders(command),
                 BuildxCommand::Unserved(command) => Self::refused(command.told()),
             },
-            Self::Unserved(command) => Self::refused(command.told()),
+            Self::Unserved(command) => match command.forgets() {
+                Some(told) => Self::Forgotten(told),
+                None => Self::refused(command.told()),
+            },
             Self::Container(ContainerCommand::Unserved(command)) => Self::refused(command.told()),
             Self::Run(args) => Self::Container(ContainerCommand::Run(args)),
             Self::Create(args) => Self::Container(ContainerCommand::Create(args)),
@@ -289,7 +295,7 @@ impl Command {
             Self::System(command) => match command {
                 SystemCommand::Info(args) => Self::Info(args),
                 SystemCommand::Df(args) => Self::Du(args),
-                SystemCommand::Prune(args) => Self::Prune(args),
+                SystemCommand::Prune(args) => Self::Prune(args.prune),
                 SystemCommand::Unserved(command) => Self::refused(command.told()),
             },
             Self::Image(command) => match command {

@@ -155,6 +155,10 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Man(args) => manual::man(&args, env),
         Command::Doctor(args) => doctor::run(&args, options, env),
         Command::Version(args) => version::run(&args, env),
+        Command::Forgotten(told) => {
+            write!(env.stdout, "{told}")?;
+            Ok(env.stdout.flush()?)
+        }
         Command::Refused(name, instead) => {
             Err(CommandError::failed(&format!("not supported: {name}: {instead}")))
         }

@@ -237,9 +237,12 @@ fn what_pipelines_do_before_they_build_is_answered_as_docker_does() {
         ("context create tls-environment", "tls-environment"),
         ("buildx create --use tls-environment", "default"),
         ("buildx uninstall", ""),
+        ("volume prune -f", "Total reclaimed space: 0B"),
+        ("network prune -f", ""),
     ] {
         assert_eq!(asked(line).ok().stdout_text(), printed, "{line}");
     }
+    asked("system prune -af --volumes").ok();
     let listed = asked("context ls").ok().stdout_text();
     assert!(
         listed.lines().any(|line| line.starts_with("default *")),

@@ -130,8 +130,17 @@ pub(crate) enum SystemCommand {
     /// Show what this installation is
     Info(InfoArgs),
     /// Remove build cache, and images without a name
-    Prune(PruneArgs),
+    Prune(PruneSystemArgs),
     /// Commands that have no counterpart
     #[command(flatten)]
     Unserved(UnservedSystem),
+}
+
+#[derive(Debug, Args, Default)]
+pub(crate) struct PruneSystemArgs {
+    #[command(flatten)]
+    pub(crate) prune: PruneArgs,
+    /// Accepted: there are no volumes
+    #[arg(long, hide = true)]
+    _volumes: bool,
 }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Args, Default)]
 pub(crate) struct Rest {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _rest: Vec<OsString>,
+    rest: Vec<OsString>,
 }
 
 const RUNNING: &str = "nothing runs when rbuild has ended; `run` runs a program to its end, `create` and `cp` take files \
@@ -74,6 +74,18 @@ unserved! { Unserved "docker":
     Update, "update", RUNNING;
     Volume, "volume", ENGINE;
     Wait, "wait", RUNNING;
+}
+
+impl Unserved {
+    /// What is printed where all is to be removed of which there is none, as pipelines do at their end.
+    pub(crate) fn forgets(&self) -> Option<&'static str> {
+        let (rest, told) = match self {
+            Self::Network(rest) => (rest, ""),
+            Self::Volume(rest) => (rest, "Total reclaimed space: 0B\n"),
+            _ => return None,
+        };
+        rest.rest.first().filter(|word| *word == "prune").map(|_| told)
+    }
 }
 
 unserved! { UnservedContainer "docker container":

@@ -126,6 +126,20 @@ pub(super) const COMMANDS: &[Row] = &[
         ),
     ),
     (
+        "docker volume prune, network prune, system prune --volumes",
+        Works(
+            "there are none",
+            "what_pipelines_do_before_they_build_is_answered_as_docker_does",
+        ),
+    ),
+    (
+        "docker context show, ls, use default, create NAME",
+        Works(
+            "there is one",
+            "what_pipelines_do_before_they_build_is_answered_as_docker_does",
+        ),
+    ),
+    (
         "docker compose",
         Refused(
             &["compose", "build"],
