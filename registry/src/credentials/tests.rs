@@ -197,7 +197,9 @@ fn row35_a_helper_below_the_directory_of_the_build_is_not_run() {
 #[test]
 fn row35_a_helper_that_has_none_for_its_host_means_anonymous() {
     let entry = auth("other");
-    let config = format!(r#"{{"credHelpers":{{"reg":"empty"}},"credsStore":"empty","auths":{{"reg":{entry},"old":{entry}}}}}"#);
+    let config = format!(
+        r#"{{"credHelpers":{{"reg":"empty"}},"credsStore":"empty","auths":{{"reg":{entry},"old":{entry}}}}}"#
+    );
     let home = Home::new(&config);
     home.helper("empty", "echo credentials not found in native keychain; exit 1");
     let found = home.find("reg");
