@@ -46,11 +46,14 @@ pub enum LocalError {
         #[source]
         source: IgnoreRulesError,
     },
+    /// The client has no directories at all (`session/filesync/filesync.go`).
+    #[error("no local sources enabled")]
+    NoneGiven,
     /// The client could not, or would not, send it.
-    #[error("failed to load local source {name:?}")]
+    #[error("{words}")]
     Client {
-        /// Name of the directory.
-        name: String,
+        /// What is told in front of the cause; the cause too, if that is the client's own answer.
+        words: String,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -66,9 +69,18 @@ pub enum OutputError {
     /// There is no content store: the build runs on this machine.
     #[error("there is no content store {0:?}")]
     NoStore(String),
-    /// The client refused it, or went away.
+    /// The client went away.
     #[error("send to client")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The client refused it.
+    #[error("{words}")]
+    Refused {
+        /// Its answer as BuildKit shows it.
+        words: String,
+        /// It.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// A stream to the client. What was written counts only after [`ClientStream::finish`].

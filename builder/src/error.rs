@@ -299,7 +299,12 @@ fn step_hints(error: &OpError) -> Vec<String> {
             let options: Vec<String> = names.iter().map(allow).collect();
             vec![format!("allow it with {}", options.join(" "))]
         }
-        OpError::Mount { source, .. } | OpError::During { source, .. } => step_hints(source),
+        OpError::NotRun { why, .. } => vec![why.clone()],
+        OpError::Mount { dest, source } => {
+            let place = format!("this is about the mount at {dest:?}");
+            std::iter::once(place).chain(step_hints(source)).collect()
+        }
+        OpError::During { source, .. } => step_hints(source),
         OpError::Secret(crate::secrets::SecretError::NotFound(id)) => {
             vec![format!(
                 "give it with --secret id={id},src=FILE or --secret id={id},env=NAME"

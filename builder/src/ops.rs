@@ -67,7 +67,18 @@ pub enum OpError {
         #[source]
         source: SpawnError,
     },
-    /// A step's sandbox could not be made, or its program not be run.
+    /// A step's program is not there, or cannot be run. The words are BuildKit's, which tells how the runtime ended that
+    /// could not start it; the reason is in the step's output there.
+    #[error("process {command:?} did not complete successfully: exit code: {code}")]
+    NotRun {
+        /// Program and arguments, joined by spaces.
+        command: String,
+        /// What the runtime would have ended with.
+        code: i32,
+        /// Why, in words.
+        why: String,
+    },
+    /// A step's sandbox could not be made, or its program is for another processor.
     #[error("process {command:?} did not complete successfully")]
     Sandbox {
         /// Program and arguments, joined by spaces.
@@ -99,8 +110,8 @@ pub enum OpError {
         #[source]
         source: Box<OpError>,
     },
-    /// A mount of a step could not be made.
-    #[error("mount at {dest:?}")]
+    /// A mount of a step could not be made. Which one is a hint: the words are those of BuildKit, which does not tell.
+    #[error("{source}")]
     Mount {
         /// Mount point.
         dest: String,
@@ -108,6 +119,9 @@ pub enum OpError {
         #[source]
         source: Box<OpError>,
     },
+    /// What is mounted at the root is no file system (`frontend/gateway/container/container.go`).
+    #[error("invalid mount type {0} for /")]
+    RootKind(&'static str),
     /// An ssh agent.
     #[error(transparent)]
     Ssh(#[from] SshError),

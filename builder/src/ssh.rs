@@ -46,6 +46,9 @@ pub enum SshError {
     /// The build was given none of that id.
     #[error("unset ssh forward key {0}")]
     NotFound(String),
+    /// The build was given none at all (`solver/llbsolver/mounts/mount.go`).
+    #[error("no SSH key {0:?} forwarded from the client")]
+    NoneGiven(String),
     /// It does not answer.
     #[error("connect to ssh agent {id:?} at {path:?}")]
     Connect {
@@ -86,6 +89,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> AgentStream for T {}
 pub trait Agents: Send + Sync + std::fmt::Debug {
     /// Whether there is an agent of that id.
     fn has<'a>(&'a self, id: &'a str) -> BoxFuture<'a, bool>;
+
+    /// Whether there can be any agent.
+    fn are_given(&self) -> BoxFuture<'_, bool>;
 
     /// A new connection to agent `id`.
     fn connect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Box<dyn AgentStream>, SshError>>;
@@ -131,6 +137,10 @@ impl SshAgents {
 impl Agents for SshAgents {
     fn has<'a>(&'a self, id: &'a str) -> BoxFuture<'a, bool> {
         Box::pin(async move { self.0.contains_key(id) })
+    }
+
+    fn are_given(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { !self.0.is_empty() })
     }
 
     fn connect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Box<dyn AgentStream>, SshError>> {
@@ -202,7 +212,7 @@ impl AgentSocket {
     /// Makes the socket in `dir`, a new directory of the lease.
     ///
     /// # Errors
-    /// [`SshError::NotFound`], [`SshError::Listen`].
+    /// [`SshError::NotFound`], [`SshError::NoneGiven`], [`SshError::Listen`].
     pub async fn listen(
         agents: &Arc<dyn Agents>,
         id: &str,
@@ -210,7 +220,10 @@ impl AgentSocket {
         owner: SocketOwner,
     ) -> Result<Self, SshError> {
         if !agents.has(id).await {
-            return Err(SshError::NotFound(id.to_owned()));
+            return Err(match agents.are_given().await {
+                true => SshError::NotFound(id.to_owned()),
+                false => SshError::NoneGiven(id.to_owned()),
+            });
         }
         let listener = bind(dir, owner).map_err(|source| SshError::Listen {
             id: id.to_owned(),

@@ -36,6 +36,11 @@ impl ShownUrl {
         Self(format!("{host}/{repository}@{digest}"))
     }
 
+    /// A path below this one, which ends with a slash.
+    pub(crate) fn below(&self, path: &str) -> Self {
+        Self(format!("{}{path}", self.0))
+    }
+
     /// The same, from a reference.
     pub(crate) fn blob(reference: &Reference, digest: &Digest) -> Self {
         Self::from_parts(reference.host(), reference.path(), digest)
@@ -156,10 +161,12 @@ pub enum ErrorClass {
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No connection to the host.
-    #[error("{trial}Get \"{url}\": {reason}{hint}")]
+    #[error("{trial}{verb} \"{url}\": {reason}{hint}")]
     Unreachable {
         /// What was tried, in words before it: of a registry `failed to do request: `.
         trial: &'static str,
+        /// Its method, as Go shows it.
+        verb: &'static str,
         /// The request.
         url: ShownUrl,
         /// Why, in the words of `unreachable.rs`.

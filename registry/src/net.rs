@@ -130,6 +130,7 @@ pub(crate) fn connect_error(
     }
     RegistryError::Unreachable {
         trial,
+        verb: "Get",
         url: url.into(),
         reason: unreachable::reason(url, &error),
         hint,

@@ -66,6 +66,33 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
+    /// An error of a host that was not reached, with the method of this request. Of manifests BuildKit asks for the head
+    /// first, and that is what fails there.
+    fn named(&self, mut error: RegistryError) -> RegistryError {
+        if let RegistryError::Unreachable { verb, .. } = &mut error {
+            let of_manifest = matches!(&self.target, Target::Path(path) if path.contains("/manifests/"));
+            *verb = match self.method {
+                Method::GET if of_manifest => "Head",
+                Method::HEAD => "Head",
+                Method::POST => "Post",
+                Method::PUT => "Put",
+                Method::PATCH => "Patch",
+                Method::DELETE => "Delete",
+                _ => "Get",
+            };
+        }
+        error
+    }
+
+    /// An error of looking for the host, as one of this request: that it was looked for is nobody's affair.
+    fn not_reached(&self, error: RegistryError) -> RegistryError {
+        let mut error = self.named(error);
+        if let (RegistryError::Unreachable { url, .. }, Target::Path(path)) = (&mut error, &self.target) {
+            *url = url.below(path);
+        }
+        error
+    }
+
     /// A request without body whose only success is 200.
     pub(crate) fn new(
         operation: &'static str,
@@ -139,7 +166,8 @@ impl Inner {
     /// One request: redirects are followed and challenges answered, but nothing is tried again.
     pub(crate) async fn call_once(&self, call: &Call<'_>) -> Result<Reply, RegistryError> {
         let cell = self.base_cell(call.endpoint);
-        let base = cell.get_or_try_init(|| self.find_base(call.endpoint)).await?;
+        let base = cell.get_or_try_init(|| self.find_base(call.endpoint)).await;
+        let base = base.map_err(|error| call.not_reached(error))?;
         let mut url = match &call.target {
             Target::Path(path) => join(&base.url, &format!("/v2/{path}"))?,
             Target::Url(url) => url.clone(),
@@ -154,7 +182,8 @@ impl Inner {
             } else {
                 None
             };
-            let reply = self.send(call, base, &url, authorization.clone()).await?;
+            let reply = self.send(call, base, &url, authorization.clone()).await;
+            let reply = reply.map_err(|error| call.named(error))?;
             let status = reply.response.status();
             if own && base.url.scheme() == url.scheme() && !self.proxied() {
                 let peer = reply

@@ -149,7 +149,7 @@ fn a_directory_or_a_pipe_as_dockerfile_is_refused_and_does_not_hang() {
         .arg("-f")
         .arg(fixture.context.dir().join("dir"))
         .fails()
-        .says("dir\" is not a regular file");
+        .says("dir is not a regular file");
     // Who names a pipe writes it; nobody writes this one.
     let path = fixture.context.dir().join("Dockerfile");
     std::fs::remove_file(&path).unwrap();

@@ -13,7 +13,7 @@ const SHELL: &str = "FROM scratch\nCOPY bin /bin\nCOPY etc /etc\n";
 const ZEROS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Attributes of the front end, and what is said of them.
-const ATTRIBUTES: [(&str, &str); 29] = [
+const ATTRIBUTES: [(&str, &str); 33] = [
     (
         "platform=linux/amd64/v2/x",
         "failed to parse target platform linux/amd64/v2/x: \"linux/amd64/v2/x\": cannot parse platform specifier: invalid argument",
@@ -102,6 +102,19 @@ const ATTRIBUTES: [(&str, &str); 29] = [
         "context={web}/nope.git?fetch-by-commit=1",
         "failed to read dockerfile: failed to load cache key: fetch-by-commit requires a checksum or a commit SHA ref",
     ),
+    ("filename=d", "failed to read dockerfile: d is not a regular file"),
+    (
+        "build-arg:BUILDKIT_SYNTAX=UPPER",
+        "failed with build-arg:BUILDKIT_SYNTAX = UPPER: invalid context name UPPER: invalid reference format: repository name (library/UPPER) must be lowercase",
+    ),
+    (
+        "build-arg:BUILDKIT_SYNTAX=x@y",
+        "failed with build-arg:BUILDKIT_SYNTAX = x@y: invalid context name x@y: invalid reference format",
+    ),
+    (
+        "attest:provenance=reproducible=x",
+        "failed to parse reproducible flag \"x\": strconv.ParseBool: parsing \"x\": invalid syntax",
+    ),
 ];
 
 /// Options of the client, and what is said of them.
@@ -133,7 +146,7 @@ const OPTIONS: [(&str, &str); 9] = [
 ];
 
 /// What stands behind a root with a shell, and what is said of it.
-const STEPS: [(&str, &str); 9] = [
+const STEPS: [(&str, &str); 22] = [
     (
         "RUN false",
         "process \"/bin/sh -c false\" did not complete successfully: exit code: 1",
@@ -164,10 +177,62 @@ const STEPS: [(&str, &str); 9] = [
     ),
     ("RUN --mount=type=x true", "unsupported mount type \"x\""),
     ("RUN --mount=type=bind true", "invalid mount target \"/\""),
+    (
+        "RUN [\"/nope\"]",
+        "process \"/nope\" did not complete successfully: exit code: 1",
+    ),
+    (
+        "RUN [\"nope\"]",
+        "process \"nope\" did not complete successfully: exit code: 1",
+    ),
+    (
+        "RUN [\"/etc/passwd\"]",
+        "process \"/etc/passwd\" did not complete successfully: exit code: 1",
+    ),
+    (
+        "RUN [\"/etc\"]",
+        "process \"/etc\" did not complete successfully: exit code: 1",
+    ),
+    (
+        "USER -1\nRUN true",
+        "process \"/bin/sh -c true\" did not complete successfully: uids and gids must be in range 0-2147483647",
+    ),
+    (
+        "USER 0:4294967296\nRUN true",
+        "process \"/bin/sh -c true\" did not complete successfully: uids and gids must be in range 0-2147483647",
+    ),
+    (
+        "RUN --mount=type=secret,id=x,required true",
+        "secret x: not found",
+    ),
+    (
+        "RUN --mount=type=secret,id=x,target=/,required true",
+        "invalid mount type SECRET for /",
+    ),
+    (
+        "RUN --mount=type=ssh,required true",
+        "no SSH key \"\" forwarded from the client",
+    ),
+    (
+        "RUN --mount=type=ssh,id=x,required true",
+        "no SSH key \"x\" forwarded from the client",
+    ),
+    (
+        "RUN --mount=type=ssh,target=/ true",
+        "invalid mount type SSH for /",
+    ),
+    (
+        "RUN --mount=target=/etc/passwd true",
+        "process \"/bin/sh -c true\" did not complete successfully: exit code: 1",
+    ),
+    (
+        "RUN --mount=target=/etc/passwd/x true",
+        "process \"/bin/sh -c true\" did not complete successfully: exit code: 1",
+    ),
 ];
 
 /// What stands behind `FROM scratch`, and what is said of it.
-const FILES: [(&str, &str); 23] = [
+const FILES: [(&str, &str); 26] = [
     (
         "COPY nope /",
         "failed to compute cache key: failed to calculate checksum of ref REF: \"/nope\": not found",
@@ -247,6 +312,12 @@ const FILES: [(&str, &str); 23] = [
     (
         "ADD git@127.0.0.1:r.git /",
         "failed to load cache key: no SSH key \"default\" forwarded from the client",
+    ),
+    ("COPY d/f /x\nCOPY d/f /x/y", "mkdir /x: not a directory"),
+    ("COPY d/f /x\nWORKDIR /x", "mkdir /x: not a directory"),
+    (
+        "COPY --from=127.0.0.1:1/x / /",
+        "127.0.0.1:1/x: failed to resolve source metadata for 127.0.0.1:1/x:latest: failed to do request: Head \"http://127.0.0.1:1/v2/x/manifests/latest\": dial tcp 127.0.0.1:1: connect: connection refused",
     ),
 ];
 

@@ -58,7 +58,7 @@ pub enum OptionsError {
     #[error("invalid mode {0:?}")]
     Mode(String),
     /// Not a bool.
-    #[error("failed to parse {key} flag {value:?}")]
+    #[error("failed to parse {key} flag {value:?}: strconv.ParseBool: parsing {value:?}: invalid syntax")]
     Flag {
         /// Attribute.
         key: &'static str,
@@ -121,7 +121,10 @@ mod tests {
         assert_eq!(parse("mode", "min").unwrap().mode, Mode::Min);
         assert_eq!(parse("mode", "x").unwrap_err().to_string(), "invalid mode \"x\"");
         assert!(parse("reproducible", "true").unwrap().reproducible);
-        assert!(parse("reproducible", "maybe").is_err());
+        assert_eq!(
+            parse("reproducible", "maybe").unwrap_err().to_string(),
+            "failed to parse reproducible flag \"maybe\": strconv.ParseBool: parsing \"maybe\": invalid syntax"
+        );
         assert!(parse("inline-only", "1").unwrap().inline_only);
         assert!(!parse("inline-only", "maybe").unwrap().inline_only);
         assert!(parse("capture-usage", "true").unwrap().capture_usage);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use rbuild_graph::CopyAction;
 use rbuild_layer::DevicePolicy;
-use rbuild_sys::{RootFd, clean};
+use rbuild_sys::{RootFd, clean, shown};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
@@ -65,10 +65,10 @@ pub enum CopyError {
     #[error("{0:?}: destination directory does not exist")]
     NoDestDir(PathBuf),
     /// A directory would have to replace something else.
-    #[error("cannot copy to non-directory: {0:?}")]
+    #[error("cannot copy to non-directory: {}", shown(.0))]
     DirOverFile(PathBuf),
     /// A file would have to replace a directory.
-    #[error("cannot replace to directory {0:?} with file")]
+    #[error("cannot replace to directory {} with file", shown(.0))]
     FileOverDir(PathBuf),
     /// A directory of the destination was exchanged for another one while it was filled.
     #[error("{0:?} changed while it was written")]

@@ -22,8 +22,8 @@ use rbuild_graph::FileTime;
 use rbuild_oci::{Descriptor, Digest};
 use rbuild_registry::{Credential, CredentialProvider, Secret};
 use rbuild_session::{
-    BlockingSender, ContentError, ContentStore, Differ, GetError, MetadataOnly, Selection, SendError,
-    SendTree, Session, Sessions, SyncError, SyncRequest, TreeSource,
+    BlockingSender, CallError, ContentError, ContentStore, Differ, GetError, MetadataOnly, Selection,
+    SendError, SendTree, SendTreeError, Session, Sessions, SyncError, SyncRequest, TreeSource,
 };
 use rbuild_store::{CacheMountGuard, Lease, MountError, MountOwner, MountRequest, MountSharing, Store};
 use rbuild_sys::{RootFd, RootFdError};
@@ -254,10 +254,7 @@ impl Client for SessionClient {
         Box::pin(async move {
             self.fetch(name, attrs, reporter)
                 .await
-                .map_err(|source| LocalError::Client {
-                    name: name.to_owned(),
-                    source: Box::new(source),
-                })
+                .map_err(|error| not_sent(name, error))
         })
     }
 
@@ -440,7 +437,40 @@ fn unread(error: impl std::error::Error + Send + Sync + 'static) -> ClientReadEr
 }
 
 fn output(error: impl std::error::Error + Send + Sync + 'static) -> OutputError {
-    OutputError::Client(Box::new(error))
+    match client_answer(&error).and_then(CallError::in_go_words) {
+        Some(words) => OutputError::Refused {
+            words,
+            source: Box::new(error),
+        },
+        None => OutputError::Client(Box::new(error)),
+    }
+}
+
+/// The call that an error is about, if it is about one.
+pub(crate) fn client_answer<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CallError> {
+    if let Some(TransferError::Sync(SyncError::Call(call))) = error.downcast_ref() {
+        return Some(call);
+    }
+    if let Some(SendError::Call(call)) = error.downcast_ref() {
+        return Some(call);
+    }
+    match error.downcast_ref() {
+        Some(SendTreeError::Call(call)) => Some(call),
+        _ => error.downcast_ref(),
+    }
+}
+
+/// Why directory `name` did not come, in the words of the client where it answered.
+fn not_sent(name: &str, error: TransferError) -> LocalError {
+    let call = client_answer(&error);
+    if matches!(call, Some(CallError::Unsupported { .. })) {
+        return LocalError::NoneGiven;
+    }
+    let words = call.and_then(CallError::in_go_words);
+    LocalError::Client {
+        words: words.unwrap_or_else(|| format!("failed to load local source {name:?}")),
+        source: Box::new(error),
+    }
 }
 
 /// An exporter's stream.
@@ -508,6 +538,13 @@ impl Agents for SessionAgents {
                 return false;
             };
             session.check_agent(id).await.is_ok()
+        })
+    }
+
+    fn are_given(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let session = self.sessions.get(&self.id, SESSION_WAIT).await;
+            session.is_ok_and(|session| session.has_agents())
         })
     }
 

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use bollard_buildkit_proto::google::rpc;
 use prost::Message as _;
+use rbuild_builder::client::LocalError;
 use rbuild_builder::entry_point;
 use rbuild_builder::error::{BuildError, Place, chain_text, class_of};
 use rbuild_builder::ops::OpError;
@@ -10,10 +11,12 @@ use rbuild_builder::source_policy::PolicyError;
 use rbuild_graph::{SourceLocation, SourceRange, SourceText};
 use rbuild_llb::errors::{self as llb_errors, Detail, status_details};
 use rbuild_registry::ErrorClass;
+use rbuild_session::CallError;
 use serde::Deserialize;
 use tonic::{Code, Status};
 
 use crate::builds::BuildsError;
+use crate::client::client_answer;
 
 /// A failed build, with the vertex and the lines it comes from.
 #[must_use]
@@ -56,7 +59,26 @@ pub fn build_status(error: &BuildError) -> Status {
         details.extend(all.into_iter().rev().map(source_detail));
     }
     let bytes = status_details(rbuild_llb::errors::Code::Unknown, message, &details);
-    Status::with_details(Code::Unknown, message.to_owned(), bytes.into())
+    let told = Status::with_details(client_code(error), message.to_owned(), bytes.into());
+    annotated(&told, &[])
+}
+
+/// The code that the client itself answered with, which it is to get back; unknown where it did not answer with any.
+fn client_code(error: &(dyn std::error::Error + 'static)) -> Code {
+    let mut cause = Some(error);
+    while let Some(found) = cause {
+        if let Some(code) = client_answer(found).and_then(CallError::code) {
+            return code;
+        }
+        cause = found.source();
+    }
+    Code::Unknown
+}
+
+/// A directory of the client that did not come.
+#[must_use]
+pub fn local_status(error: &LocalError) -> Status {
+    Status::new(client_code(error), chain_text(error))
 }
 
 /// A failure in its own words, with the kind of trouble that it is.

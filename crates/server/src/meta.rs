@@ -87,8 +87,10 @@ pub fn question(request: &ResolveSourceMetaRequest) -> Result<MetaQuestion, Stat
 /// A refusal for a name that is none.
 pub fn image_source(reference: &str) -> Result<SourceOp, Status> {
     let parsed = Reference::parse(reference).map(Reference::or_latest);
-    let parsed =
-        parsed.map_err(|error| refused(format!("could not parse reference {reference}: {error}")))?;
+    let parsed = parsed.map_err(|error| {
+        let reason = error.in_docker_words();
+        refused(format!("invalid context name {reference}: {reason}"))
+    })?;
     Ok(SourceOp {
         identifier: format!("{IMAGE}{parsed}"),
         attrs: BTreeMap::new(),

@@ -71,6 +71,17 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// What the client answered, as Go shows an error of a call.
+    #[must_use]
+    pub fn in_go_words(&self) -> Option<String> {
+        match self {
+            Self::Refused { code, message, .. } => {
+                Some(format!("rpc error: code = {code:?} desc = {message}"))
+            }
+            _ => None,
+        }
+    }
+
     /// gRPC's code, if the client answered with one.
     #[must_use]
     pub const fn code(&self) -> Option<Code> {

@@ -52,6 +52,12 @@ impl Stream for Answers {
 }
 
 impl Session {
+    /// Whether the client has agents at all.
+    #[must_use]
+    pub fn has_agents(&self) -> bool {
+        self.supports(CHECK)
+    }
+
     /// Asks whether the client has an agent of this id; an empty one means `default`.
     ///
     /// # Errors

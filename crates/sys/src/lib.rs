@@ -26,7 +26,7 @@ pub mod userns;
 mod uses;
 
 pub use random::random_bytes;
-pub use rootfd::{RootFd, RootFdError, clean};
+pub use rootfd::{RootFd, RootFdError, clean, shown};
 pub use severed::sever_links;
 pub use tree::{Removed, TreeEntry, TreeError, remove_tree, walk_tree};
 pub use uses::Uses;

@@ -35,11 +35,14 @@ pub enum RootFdError {
         #[source]
         source: io::Error,
     },
+    /// A directory was to be made below something else, in the words of Go (`os.MkdirAll`).
+    #[error("mkdir {}: not a directory", shown(.0))]
+    NotDirectory(PathBuf),
     /// The path names the root itself, where an entry in it was needed.
     #[error("{0:?} names the root directory")]
     IsRoot(PathBuf),
     /// Not a regular file, where one was needed.
-    #[error("{0:?} is not a regular file")]
+    #[error("{} is not a regular file", shown(.0))]
     NotRegular(PathBuf),
     /// The file is longer than the caller's budget.
     #[error("{path:?} is larger than {max_bytes} bytes")]
@@ -57,6 +60,7 @@ impl RootFdError {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Io { source, .. } => Errno::from_io_error(source),
+            Self::NotDirectory(_) => Some(Errno::NOTDIR),
             _ => None,
         }
     }
@@ -257,7 +261,7 @@ impl RootFd {
                         }
                         pending.extend(components_reversed(target));
                     }
-                    _ => return Err(fail(Errno::NOTDIR)),
+                    _ => return Err(RootFdError::NotDirectory(next)),
                 },
                 Err(Errno::NOENT) => {
                     match rustix::fs::mkdirat(&dir, &name, mode) {
@@ -285,6 +289,18 @@ impl AsFd for RootFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// A path as messages show it: as it is, unless it has blanks, quotes or what a terminal would act on, or is empty.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    let plain = path.to_str().filter(|text| {
+        let odd = |c: char| {
+            c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\' | '\u{200b}'..='\u{206f}')
+        };
+        !text.is_empty() && !text.contains(odd)
+    });
+    plain.map_or_else(|| format!("{path:?}"), str::to_owned)
 }
 
 /// The path with `.`, empty parts and `..` resolved by text, absolute. `..` stops at the root.

@@ -147,7 +147,9 @@ impl Attempt {
         }
         let exit = match followed {
             Err(output::FollowError::TimeIsUp(after)) => return Err(OpError::TimeIsUp { command, after }),
-            Err(output::FollowError::Wait(source)) => return Err(OpError::Sandbox { command, source }),
+            Err(output::FollowError::Wait(source)) => {
+                return Err(output::never_ran(command, source, reporter));
+            }
             Ok(exit) => exit,
         };
         self.is_in_use |= exit.is_in_use;

@@ -24,7 +24,7 @@ use crate::job::Job;
 use crate::ops::content::tree;
 use crate::ops::{OpError, blocking, chain_of, local};
 use crate::secrets::SecretValue;
-use crate::ssh::{AgentSocket, SocketOwner};
+use crate::ssh::{AgentSocket, SocketOwner, SshError};
 use crate::value::{Chain, Value};
 
 /// The prepared mounts of one step.
@@ -115,6 +115,16 @@ pub(crate) async fn prepare(
         cwd: PathBuf::from("/").join(&exec.meta.cwd),
         ..Mounts::default()
     };
+    for mount in exec.mounts.iter().filter(|mount| mount.dest == "/") {
+        let kind = match &mount.kind {
+            MountKind::Bind => continue,
+            MountKind::Cache { .. } => "CACHE",
+            MountKind::Tmpfs { .. } => "TMPFS",
+            MountKind::Secret { .. } => "SECRET",
+            MountKind::Ssh { .. } => "SSH",
+        };
+        return Err(OpError::RootKind(kind));
+    }
     for (at, mount) in extra_mounts(exec) {
         let prepared = prepare_one(job, (at, mount), inputs, cancel, &mut mounts).await;
         prepared.map_err(|source| OpError::Mount {
@@ -169,6 +179,7 @@ async fn prepare_one(
             optional,
         } => {
             let agents = job.client.agents();
+            let written = id;
             let id = if id.is_empty() { DEFAULT_SSH_ID } else { id };
             if *optional && !agents.has(id).await {
                 return Ok(());
@@ -179,7 +190,11 @@ async fn prepare_one(
                 mode: *mode,
             };
             let dir = job.lease.new_dir("ssh").map_err(StoreError::from)?;
-            let socket = AgentSocket::listen(&agents, id, &dir, owner).await?;
+            let socket = AgentSocket::listen(&agents, id, &dir, owner).await;
+            let socket = socket.map_err(|error| match error {
+                SshError::NoneGiven(_) => SshError::NoneGiven(written.clone()),
+                error => error,
+            })?;
             let source = Source::Path(socket.path().to_owned());
             mounts.agents.push(socket);
             MountAs::Bind {

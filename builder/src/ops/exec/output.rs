@@ -1,16 +1,17 @@
 //! A running step: its output goes to the progress as it comes, its end is waited for, and a stopped build stops it.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rbuild_graph::progress::Stream;
+use rbuild_registry::chain_text;
 use rbuild_sandbox::{Exit, ExitStatus, Running, Usage, WaitError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::Job;
-use crate::ops::blocking;
+use crate::ops::{OpError, blocking};
 use crate::solve::Reporter;
 
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -86,12 +87,36 @@ fn pump(mut out: impl Read + Send + 'static, stream: Stream, reporter: &Reporter
             match out.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(count) => reporter.log(stream, buffer[..count].to_vec()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A pipe of our own does not fail; if it did, there would be nothing more to read.
                 Err(_) => return,
             }
         }
     })
+}
+
+/// Why a step never ran. That its program is not there or cannot be run, or that nothing can be mounted where it is to be,
+/// is told in its output too, where clients look for it.
+pub(super) fn never_ran(command: String, source: WaitError, reporter: &Reporter) -> OpError {
+    let is_of_the_image = match &source {
+        WaitError::Exec { machine, .. } => machine.is_none(),
+        WaitError::Setup { what, source, .. } => {
+            let not_a_directory = |error: &io::Error| error.kind() == io::ErrorKind::NotADirectory;
+            matches!(what.as_str(), "open mountpoint" | "mount on")
+                && source.as_ref().is_none_or(not_a_directory)
+        }
+        _ => false,
+    };
+    if !is_of_the_image {
+        return OpError::Sandbox { command, source };
+    }
+    let why = chain_text(&source);
+    reporter.log(Stream::Stderr, format!("{why}\n").into_bytes());
+    OpError::NotRun {
+        command,
+        code: 1,
+        why,
+    }
 }
 
 /// How a step failed, in BuildKit's words, and what may help; `None` if it did not. `valid` are the exit codes that

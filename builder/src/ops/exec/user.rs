@@ -37,8 +37,10 @@ impl UserError {
     /// Whom it is about, as written, in front of a cause that does not name him.
     pub(crate) fn whose(&self, user: &str) -> String {
         match self {
+            Self::UnknownUser(_) | Self::UnknownGroup(_) | Self::UserDb(UserDbError::IdRange(_)) => {
+                String::new()
+            }
             Self::UserDb(_) => format!(": unable to find user {user}"),
-            Self::UnknownUser(_) | Self::UnknownGroup(_) => String::new(),
         }
     }
 }
@@ -48,20 +50,24 @@ impl UserError {
 /// # Errors
 /// [`UserError`]; an image without a readable user database is one for names, and for nothing else.
 pub fn lookup(root: &RootFd, spec: &str) -> Result<ProcessUser, UserError> {
-    let (user, group) = match spec.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
-        None => (spec, None),
-    };
+    let mut halves = spec.split(':');
+    let user = halves.next().unwrap_or_default();
+    let group = halves.next().filter(|group| !group.is_empty());
+    // What is behind a second colon is passed over, but then both halves are looked up.
+    let is_two = halves.next().is_none();
     let explicit = group.map(Principal::parse).transpose()?;
     // `root` beside an id, or beside another `root`, is a number too (`ParseUIDGID`); alone it is a name to look up.
-    let root_or_id = |half: &Principal<'_>| matches!(half, Principal::Id(_) | Principal::Name("root"));
+    let root_or_id =
+        |half: &Principal<'_>| is_two && matches!(half, Principal::Id(_) | Principal::Name("root"));
     let principal = match user {
         "" => Principal::Id(0),
         "root" if explicit.as_ref().is_some_and(root_or_id) => Principal::Id(0),
         _ => Principal::parse(user)?,
     };
     let explicit = match explicit {
-        Some(Principal::Name("root")) if matches!(principal, Principal::Id(_)) => Some(Principal::Id(0)),
+        Some(Principal::Name("root")) if is_two && matches!(principal, Principal::Id(_)) => {
+            Some(Principal::Id(0))
+        }
         other => other,
     };
     let by_id = matches!(principal, Principal::Id(_)) && !matches!(explicit, Some(Principal::Name(_)));

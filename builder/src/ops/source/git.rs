@@ -384,7 +384,7 @@ async fn listen(job: &Job, id: &str) -> Result<AgentSocket, GitSourceError> {
     };
     let socket = AgentSocket::listen(&job.client.agents(), id, &dir, owner).await;
     socket.map_err(|source| match source {
-        SshError::NotFound(id) => GitSourceError::NoAgent(id),
+        SshError::NotFound(id) | SshError::NoneGiven(id) => GitSourceError::NoAgent(id),
         source => GitSourceError::Agent {
             id: id.to_owned(),
             source,

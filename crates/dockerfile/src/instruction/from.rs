@@ -33,7 +33,7 @@ pub(crate) fn stage(node: &Node) -> Result<Stage, ParseError> {
     let fail = |kind| ParseError::new(kind, node.span);
     let (base, written) = match words(&node.arguments) {
         [base] => (base, None),
-        [base, keyword, name] if keyword.eq_ignore_ascii_case("as") => (base, Some(name)),
+        [base, keyword, name] if is_as(keyword) => (base, Some(name)),
         _ => return Err(fail(ParseErrorKind::FromArguments)),
     };
     let name = written.map(|name| name.to_lowercase()).unwrap_or_default();
@@ -52,6 +52,11 @@ pub(crate) fn stage(node: &Node) -> Result<Stage, ParseError> {
         comments: node.comments.clone(),
         instructions: Vec::new(),
     })
+}
+
+/// AS in any case. Go's `strings.EqualFold` takes the long s for one.
+fn is_as(keyword: &str) -> bool {
+    keyword.eq_ignore_ascii_case("as") || matches!(keyword, "aſ" | "Aſ")
 }
 
 fn is_stage_name(name: &str) -> bool {

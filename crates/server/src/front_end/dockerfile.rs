@@ -280,7 +280,8 @@ impl Files {
                 let wanted = [filename, own_ignore.as_str(), lower_case.as_str()];
                 let local = &attrs.context.dockerfile_local;
                 let source = local_text(contexts, local, &wanted);
-                let tree = fetch(running, scope, local, &source, &mut load).await?;
+                let tree = fetch(running, scope, local, &source, &mut load).await;
+                let tree = tree.map_err(|error| errors::prefixed(&error, "failed to read dockerfile"))?;
                 let session = contexts.clients.session_of(local);
                 (tree, entry_point::of_local(local, filename, Some(session)))
             }
@@ -341,7 +342,7 @@ async fn fetch(
     reporter: &mut Reporter,
 ) -> Result<Arc<SourceTree>, Status> {
     let tree = running.job.client.local(name, &source.attrs, reporter).await;
-    let tree = tree.map_err(|error| Status::unknown(chain_text(&error)))?;
+    let tree = tree.map_err(|error| errors::local_status(&error))?;
     scope.add_local(name);
     Ok(tree)
 }
