@@ -57,10 +57,10 @@ pub(super) fn expose(
         lowering.budget.spend(words.iter().map(String::len).sum())?;
         for word in words {
             let spec = Spec::parse(&word).map_err(FrontendErrorKind::Port)?;
+            // What is odd is told of what is wrong, too.
             lint(lowering, site, &word, &spec);
-            found.extend(
-                (spec.first..=spec.last).map(|port| format!("{port}/{}", spec.protocol.to_lowercase())),
-            );
+            let (first, last) = spec.ports().map_err(FrontendErrorKind::Port)?;
+            found.extend((first..=last).map(|port| format!("{port}/{}", spec.protocol.to_lowercase())));
         }
     }
     let created_by = format!("EXPOSE [{}]", found.join(" "));
@@ -81,7 +81,7 @@ fn lint(lowering: &mut Lowering<'_>, site: Site<'_>, word: &str, spec: &Spec<'_>
             .lint
             .warn(Rule::ExposeProtoCasing, message, site.span(), site.comments());
     }
-    if spec.names_host {
+    if !spec.address.is_empty() || !spec.host.is_empty() {
         let message = format!(
             "EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'"
         );
@@ -94,10 +94,10 @@ fn lint(lowering: &mut Lowering<'_>, site: Site<'_>, word: &str, spec: &Spec<'_>
 /// `[[ip:]host:]port[-port][/protocol]`.
 #[derive(Debug, PartialEq, Eq)]
 struct Spec<'a> {
-    first: u16,
-    last: u16,
+    address: &'a str,
+    host: &'a str,
+    port: &'a str,
     protocol: &'a str,
-    names_host: bool,
 }
 
 impl<'a> Spec<'a> {
@@ -115,6 +115,17 @@ impl<'a> Spec<'a> {
             let (port, protocol) = (word.to_owned(), protocol.to_owned());
             return Err(PortError::Protocol { port, protocol });
         }
+        Ok(Self {
+            address,
+            host,
+            port,
+            protocol,
+        })
+    }
+
+    /// The first and the last port of the container.
+    fn ports(&self) -> Result<(u16, u16), PortError> {
+        let (address, host, port) = (self.address, self.host, self.port);
         if !address.is_empty() {
             let bare = address
                 .strip_prefix('[')
@@ -131,12 +142,7 @@ impl<'a> Spec<'a> {
                 return Err(PortError::Ranges { container, host });
             }
         }
-        Ok(Self {
-            first,
-            last,
-            protocol,
-            names_host: !address.is_empty() || !host.is_empty(),
-        })
+        Ok((first, last))
     }
 }
 
@@ -172,10 +178,12 @@ mod tests {
             ("8000-8001:80-82", None),
             ("x:80", None),
         ] {
-            let found = Spec::parse(word);
-            let found = found
-                .map(|spec| (spec.first, spec.last, spec.protocol, spec.names_host))
-                .ok();
+            let found = Spec::parse(word).and_then(|spec| {
+                let (first, last) = spec.ports()?;
+                let names_host = !spec.address.is_empty() || !spec.host.is_empty();
+                Ok((first, last, spec.protocol, names_host))
+            });
+            let found = found.ok();
             assert_eq!(found, expected, "{word}");
         }
     }
