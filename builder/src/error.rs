@@ -226,7 +226,13 @@ impl BuildError {
                 )
             }
             Self::Frontend { error, .. } => {
-                format!("failed to build: failed to solve: {}", chain_text(error))
+                let text = chain_text(&*error.kind);
+                // What may have been meant stands behind all causes.
+                let hint = error.suggestion.as_ref();
+                let hint = hint
+                    .map(|name| format!(" (did you mean {name}?)"))
+                    .unwrap_or_default();
+                format!("failed to build: failed to solve: {text}{hint}")
             }
             Self::ForeignFrontEnd { source, .. } => format!("failed to build: failed to solve: {source}"),
             Self::Left { error, .. } => error.message(),
