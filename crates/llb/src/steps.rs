@@ -186,16 +186,23 @@ fn info(info: &wire::SourceInfo, mask: Mask) -> Result<Value, StepsError> {
     Ok(Value::Object(fields))
 }
 
+/// A place as Go's encoder writes it: numbers that are 0 are left out.
 fn location(location: &pb::Location) -> Value {
+    let numbers = |fields: &[(&str, i32)]| {
+        let told = fields.iter().filter(|(_, number)| *number != 0);
+        told.map(|(name, number)| ((*name).to_owned(), json!(number)))
+            .collect::<Map<String, Value>>()
+    };
     let position = |at: Option<pb::Position>| {
-        at.map_or_else(
-            || json!({}),
-            |at| json!({ "line": at.line, "character": at.character }),
-        )
+        at.map_or_else(Map::new, |at| {
+            numbers(&[("line", at.line), ("character", at.character)])
+        })
     };
     let range = |range: &pb::Range| json!({ "start": position(range.start), "end": position(range.end) });
     let ranges: Vec<Value> = location.ranges.iter().map(range).collect();
-    json!({ "sourceIndex": location.source_index, "ranges": ranges })
+    let mut told = numbers(&[("sourceIndex", location.source_index)]);
+    told.insert("ranges".to_owned(), ranges.into());
+    told.into()
 }
 
 #[cfg(test)]

@@ -229,7 +229,10 @@ fn row43_an_id_that_was_not_given_is_an_error_only_where_it_is_required() {
         Fixture::new("FROM busybox\nRUN --mount=type=ssh test -z \"$(ls /run/buildkit 2>/dev/null)\"\n");
     fixture.build().ok();
     let fixture = Fixture::new("FROM busybox\nRUN --mount=type=ssh,id=other,required=true true\n");
-    let ran = fixture.build().fails().says("unset ssh forward key other");
+    let ran = fixture
+        .build()
+        .fails()
+        .says("no SSH key \"other\" forwarded from the client");
     assert!(ran.stderr.contains("Dockerfile:2"), "{ran}");
 }
 
