@@ -223,3 +223,48 @@ fn privileged_row13_immutable_files_are_removed() {
     );
     assert!(!file.exists());
 }
+
+#[test]
+fn privileged_row13_what_is_mounted_inside_is_neither_visited_nor_removed() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIP: mounting needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = dir.path().join("tree/d/m");
+    std::fs::create_dir_all(&mounted).unwrap();
+    let place = open(dir.path());
+    // The mounts go with the thread.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+            crate::namespace::unshare_mounts_of_this_thread().unwrap();
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).unwrap();
+            rustix::mount::mount("none", &mounted, "tmpfs", MountFlags::empty(), None).unwrap();
+            std::fs::write(mounted.join("theirs"), "kept").unwrap();
+            let place = open(dir.path());
+            let is_mount =
+                |error: TreeError| matches!(error, TreeError::MountPoint { name, .. } if name == "m");
+            let tree = open(&dir.path().join("tree"));
+            let mut seen = Vec::new();
+            let walked = walk_tree::<(), TreeError>(tree.as_fd(), (), |(), entry| {
+                seen.push(entry.name.to_owned());
+                Ok(())
+            });
+            assert!(is_mount(walked.unwrap_err()));
+            assert_eq!(seen, ["d", "m"]);
+            let removed = remove_tree(place.as_fd(), OsStr::new("tree"), None);
+            assert!(is_mount(removed.unwrap_err()));
+            assert_eq!(std::fs::read(mounted.join("theirs")).unwrap(), b"kept");
+            rustix::mount::unmount(&mounted, UnmountFlags::DETACH).unwrap();
+        });
+    });
+    // The legal twin: nothing is mounted there any more.
+    assert!(
+        remove_tree(place.as_fd(), OsStr::new("tree"), None)
+            .unwrap()
+            .finished
+    );
+    assert!(!dir.path().join("tree").exists());
+}
