@@ -71,6 +71,29 @@ pub(crate) struct Native {
     rung: Rung,
 }
 
+/// There is no default where there is no home.
+pub(crate) const NO_PLACE: &str =
+    "no place for the store: HOME is not set; name one with --root or RBUILD_ROOT";
+const ELSEWHERE: &str = "; name another place with --root or RBUILD_ROOT";
+
+/// Whether it failed because this user may not write there.
+fn is_closed(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+            )
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 /// Where the store is if nobody says.
 pub(crate) fn store_root() -> Option<PathBuf> {
     default_root(
@@ -82,11 +105,10 @@ pub(crate) fn store_root() -> Option<PathBuf> {
 impl Native {
     /// Enters the namespaces, then starts the threads: a process with threads cannot change its user namespace.
     pub(crate) fn open(options: EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
-        let root = options.root.or_else(store_root).ok_or_else(|| {
-            EngineError::failed(
-                "no place for the store: HOME is not set; name one with --root or RBUILD_ROOT",
-            )
-        })?;
+        let root = options
+            .root
+            .or_else(store_root)
+            .ok_or_else(|| EngineError::failed(NO_PLACE))?;
         let root = std::path::absolute(&root).unwrap_or(root);
         let surroundings = Surroundings::of_process();
         let entered = userns::enter(options.rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
@@ -95,7 +117,12 @@ impl Native {
         let sandbox = sandbox(rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
         let sandbox = sandbox.without_steps(entered.without_steps());
         let store = Store::open(&root, &OpenOptions::default()).map_err(|error| {
-            EngineError::failed(format!("store {}: {}", root.display(), chain_text(&error)))
+            let elsewhere = if is_closed(&error) { ELSEWHERE } else { "" };
+            EngineError::failed(format!(
+                "store {}: {}{elsewhere}",
+                root.display(),
+                chain_text(&error)
+            ))
         })?;
         if rung == Rung::OneId || rung == Rung::Files {
             keeps_owners(&root)?;

@@ -274,3 +274,49 @@ fn rootless_root_of_a_namespace_with_one_id_builds_on_the_rung_of_one_id() {
     let built = OciLayout::open(&archive).unwrap().image().unwrap();
     assert_eq!(built.files().unwrap().table(), expected.files().unwrap().table());
 }
+
+/// A home is where the store goes: without one, or with one that others own (an arbitrary number in a pod), doctor and build say
+/// the same, and the flag that they name helps.
+#[test]
+fn rootless_a_place_for_the_store_is_asked_for_where_there_is_none() {
+    if !is_root("becoming another user") || machine::program("setpriv").is_none() {
+        return;
+    }
+    let home = TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES);
+    let context = home.work().join("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
+    home.hand_over();
+    let run = |home: Option<&str>, args: &[&str]| {
+        let user = format!("{} env -i PATH=/usr/bin:/bin", becoming(WITHOUT_RANGES));
+        let mut command = Command::new("sh");
+        let set = home.map(|home| format!("HOME={home}")).unwrap_or_default();
+        let line = format!("cd / && exec {user} {set} {RBUILD} {} 2>&1", args.join(" "));
+        let ran = command.args(["-c", &line]).output().unwrap();
+        (
+            ran.status.success(),
+            String::from_utf8_lossy(&ran.stdout).into_owned(),
+        )
+    };
+    let build = context.display().to_string();
+    for (given, said) in [
+        (None, "HOME is not set; name one with --root"),
+        (Some("/"), "Permission denied"),
+    ] {
+        let (works, report) = run(given, &["doctor"]);
+        assert!(
+            !works && report.contains("name a directory of yours with --root"),
+            "{report}"
+        );
+        assert!(report.contains(said), "{report}");
+        let (works, told) = run(given, &["build", &build]);
+        assert!(
+            !works && told.contains(said) && told.contains("with --root or RBUILD_ROOT"),
+            "{told}"
+        );
+        // What was named helps.
+        let root = format!("--root={}", home.work().join("store").display());
+        let (works, told) = run(given, &[&root, "build", &build]);
+        assert!(works, "{told}");
+    }
+}

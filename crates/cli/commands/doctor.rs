@@ -1,7 +1,5 @@
 //! `rbuild doctor`: whether steps can run here, on which rung, and what to change for the next one.
 
-use std::path::PathBuf;
-
 use rbuild_sys::userns::{Choice, Rung};
 use rbuild_ui::diagnostic::ExitCode;
 
@@ -18,11 +16,8 @@ pub(super) fn run(args: &DoctorArgs, options: EngineOptions, env: &mut Env) -> R
         Choice::Namespaces => Rung::ALL.into_iter().filter(|rung| rung.has_mounts()).collect(),
         Choice::Only(rung) => vec![rung],
     };
-    let near = options
-        .root
-        .or_else(crate::native::store_root)
-        .unwrap_or_else(|| PathBuf::from("/tmp"));
-    let report = doctor::examine(&rungs, &near);
+    let near = options.root.or_else(crate::native::store_root);
+    let report = doctor::examine(&rungs, near.as_deref());
     if args.json {
         serde_json::to_writer_pretty(&mut env.stdout, &report).map_err(std::io::Error::from)?;
         writeln!(env.stdout)?;

@@ -27,9 +27,9 @@ const REPORT_MAX: u64 = 1 << 20;
 /// Where this program is in the step.
 const PROGRAM: &str = "/rbuild";
 
-/// Tries `rungs`. `near` is where the store is or would be: file systems differ in what they can do. Called while the
-/// process has one thread.
-pub(crate) fn examine(rungs: &[Rung], near: &Path) -> Report {
+/// Tries `rungs`. `near` is where the store is or would be: file systems differ in what they can do, and where there is no place a
+/// build cannot begin. Called while the process has one thread.
+pub(crate) fn examine(rungs: &[Rung], near: Option<&Path>) -> Report {
     let machine = Machine::read();
     let reports = rungs
         .iter()
@@ -38,7 +38,7 @@ pub(crate) fn examine(rungs: &[Rung], near: &Path) -> Report {
     Report::new(machine, reports)
 }
 
-fn in_a_process(rung: Rung, near: &Path, machine: &Machine) -> Vec<Check> {
+fn in_a_process(rung: Rung, near: Option<&Path>, machine: &Machine) -> Vec<Check> {
     let lost = |found: String| vec![Check::failed("process", found, Vec::new())];
     let (mut read, mut write) = match io::pipe() {
         Ok(pipe) => pipe,
@@ -96,7 +96,7 @@ fn answer(read: &mut io::PipeReader, child: Pid) -> io::Result<Vec<Check>> {
 }
 
 /// The checks of one rung, up to the first that fails.
-fn stand(rung: Rung, near: &Path, machine: &Machine) -> Vec<Check> {
+fn stand(rung: Rung, near: Option<&Path>, machine: &Machine) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut push = |check: Check| {
         let passed = check.passed;
@@ -123,10 +123,12 @@ fn stand(rung: Rung, near: &Path, machine: &Machine) -> Vec<Check> {
     if !push(check) {
         return checks;
     }
-    let place = match Place::make(near) {
+    let made = near
+        .ok_or_else(|| native::NO_PLACE.to_owned())
+        .and_then(|near| Place::make(near).map_err(|(path, error)| format!("{}: {error}", path.display())));
+    let place = match made {
         Ok(place) => place,
-        Err((path, error)) => {
-            let found = format!("{}: {error}", path.display());
+        Err(found) => {
             let advice = vec!["name a directory of yours with --root".to_owned()];
             push(Check::failed("store", found, advice));
             return checks;
