@@ -40,9 +40,18 @@ struct Runner {
     home: TestHome,
     bases_dir: PathBuf,
     bases: Vec<Image>,
+    rung: Option<&'static str>,
 }
 
 impl Runner {
+    /// The same on one rung alone.
+    fn on(rung: &'static str, home: TestHome) -> Self {
+        Self {
+            rung: Some(rung),
+            ..Self::new(home)
+        }
+    }
+
     fn new(home: TestHome) -> Self {
         let bases_dir = base::layout().expect("the fast tier's base images");
         let bases = OciLayout::open(&bases_dir)
@@ -52,6 +61,7 @@ impl Runner {
             home,
             bases_dir,
             bases,
+            rung: None,
         }
     }
 
@@ -66,6 +76,9 @@ impl Runner {
         command = command.args(case.rbuild_args(&dir, &self.bases_dir));
         if case.recipe.call.is_none() {
             command = command.arg(format!("--output=type=oci,dest={}", archive.display()));
+        }
+        if let Some(rung) = self.rung {
+            command = command.env("RBUILD_RUNG", rung);
         }
         let ran = command.run();
         if expected.answer.is_some() {
@@ -211,4 +224,77 @@ fn rootless_answers_are_the_same() {
         .filter(|case| NOT_ROOTLESS.iter().all(|(name, _)| case.name != *name))
         .collect();
     Runner::new(TestHome::for_user(user.uid, user.gid)).all(&cases);
+}
+
+/// What a step without namespaces has not, with the reason (docs/rootless.md).
+const NOT_WITHOUT_NAMESPACES: [(&str, &str); 18] = [
+    ("arg/of_clients_declared", HOST),
+    ("heredoc/script_is_read_only", COPIES),
+    ("mount/bind_context", COPIES),
+    ("mount/cache_readonly", COPIES),
+    ("mount/secret", SECRETS),
+    ("mount/secret_env_and_target", SECRETS),
+    ("mount/secret_targets", SECRETS),
+    ("mount/tmpfs", TMPFS),
+    ("mount/tmpfs_size", SIZES),
+    ("run/dev_nodes", KERNEL),
+    ("run/hosts_and_name", HOST),
+    ("run/loopback", KERNEL),
+    ("run/network_none", KERNEL),
+    ("run/network_of_the_build", KERNEL),
+    ("run/no_stubs", HOST),
+    ("run/shared_memory_and_limits", SIZES),
+    ("run/special_files", MKNOD),
+    ("run/umask_and_limits", KERNEL),
+];
+const HOST: &str = "the host name is that of the container";
+const COPIES: &str = "what is to be read only is given as a copy";
+const SECRETS: &str = "a secret is a variable, unless the store is in memory";
+const TMPFS: &str = "a place that was made inside another mount has mode 1777";
+const SIZES: &str = "nothing is mounted, so nothing has a size of its own";
+const KERNEL: &str = "/proc and /sys are empty, and devices are no mounts";
+const MKNOD: &str = "no device can be made";
+
+/// What an ordinary user without a namespace cannot keep, with the reason.
+const NOT_OF_FILES: [(&str, &str); 1] = [(
+    "copy/capability_and_chown",
+    "a file capability is refused and not lost: nobody but root may set one",
+)];
+
+/// Cases that run steps, or those that run none, but for what is not there.
+fn cases(with_steps: bool, but: &[(&str, &str)]) -> Vec<Case> {
+    let cases = Case::all(&root()).expect("the cases");
+    let runs = |case: &Case| {
+        let dockerfile = std::fs::read_to_string(root().join(&case.name).join("Dockerfile"));
+        dockerfile
+            .unwrap_or_default()
+            .to_ascii_uppercase()
+            .contains("RUN ")
+    };
+    let is_out = |case: &Case| but.iter().any(|(name, _)| case.name == *name);
+    cases
+        .into_iter()
+        .filter(|case| runs(case) == with_steps && !is_out(case))
+        .collect()
+}
+
+/// The rung without namespaces: every case that runs a step.
+#[test]
+fn privileged_chroot_answers_are_the_same() {
+    if ordinary_user().is_none() {
+        return;
+    }
+    let cases = cases(true, &NOT_WITHOUT_NAMESPACES);
+    Runner::on("chroot", TestHome::new()).all(&cases);
+}
+
+/// The rung of files alone: every case that runs none.
+#[test]
+fn rootless_files_answers_are_the_same() {
+    if ordinary_user().is_none() {
+        return;
+    }
+    let cases = cases(false, &NOT_OF_FILES);
+    assert!(cases.len() > 300, "{} cases", cases.len());
+    Runner::on("files", TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES)).all(&cases);
 }
