@@ -498,7 +498,11 @@ fn privileged_more_layers_than_the_kernel_stacks_show_the_same() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        assert_eq!(names, [format!("f{}", many - 1), "last".to_owned()], "{many} layers");
+        assert_eq!(
+            names,
+            [format!("f{}", many - 1), "last".to_owned()],
+            "{many} layers"
+        );
         assert_eq!(read(view.root(), "last"), Some((many - 1).to_string()));
 
         let mut workspace = bench.snapshotter.workspace(&bench.lease, layers).unwrap();
@@ -507,7 +511,11 @@ fn privileged_more_layers_than_the_kernel_stacks_show_the_same() {
         std::fs::remove_file(path_of(&root).join(format!("f{}", many - 1))).unwrap();
         drop(root);
         assert_eq!(std::fs::read_dir(workspace.upper()).unwrap().count(), 2);
-        assert_eq!(read(view.root(), "last"), Some((many - 1).to_string()), "a layer was written to");
+        assert_eq!(
+            read(view.root(), "last"),
+            Some((many - 1).to_string()),
+            "a layer was written to"
+        );
     }
 }
 
