@@ -156,6 +156,9 @@ pub enum RequestError {
     /// A push without a name.
     #[error("tag is needed when pushing to registry")]
     PushWithoutName,
+    /// A time of an output, seconds since 1970, that no document of an image can hold (RFC 3339).
+    #[error("source-date-epoch {0} is not in the years 0 to 9999")]
+    Epoch(i64),
     /// A build argument that the front end reads.
     #[error(transparent)]
     Attribute(#[from] rbuild_llb::attrs::AttrError),

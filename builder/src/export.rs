@@ -121,12 +121,15 @@ pub fn plan(request: &BuildRequest) -> Result<Vec<Export>, RequestError> {
 /// One output, which has `tags` if it has no names of its own.
 ///
 /// # Errors
-/// [`RequestError`] for names that are none and pushes without one.
+/// [`RequestError`] for names that are none, pushes without one, and a time that cannot be written.
 pub fn plan_output(output: &Output, tags: &[Reference]) -> Result<Export, RequestError> {
     let own = references(&output.names)?;
     let names = if own.is_empty() { tags.to_vec() } else { own };
     if names.is_empty() && matches!(output.kind, OutputKind::Image { push: true, .. }) {
         return Err(RequestError::PushWithoutName);
+    }
+    if let Epoch::At(seconds) = output.epoch {
+        Timestamp::from_unix(seconds, 0).ok_or(RequestError::Epoch(seconds))?;
     }
     Ok(Export {
         output: output.clone(),

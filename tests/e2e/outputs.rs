@@ -358,6 +358,31 @@ fn each_output_has_its_own_time() {
     };
     assert_eq!(created("build.tar"), "1970-01-01T00:16:40Z");
     assert_eq!(created("own.tar"), "1970-01-01T00:00:07Z");
+    // A time that no document can hold is no reason to take the build's.
+    let far = archive("far.tar");
+    let output = format!(
+        "--output=type=oci,dest={},source-date-epoch=253402300800",
+        far.display()
+    );
+    let told = fixture.build().arg(output).fails().stderr;
+    assert!(
+        told.contains("source-date-epoch 253402300800 is not in the years 0 to 9999"),
+        "{told}"
+    );
+    assert!(!far.exists());
+}
+
+#[test]
+fn privileged_more_layers_than_the_kernel_stacks_are_built_on() {
+    let copies: String = (0..520).map(|n| format!("COPY a /d/{n}\n")).collect();
+    let text = format!("FROM busybox\n{copies}RUN rm /d/3 && ls /d | wc -l > /count && ln -s 4 /d/three\n");
+    let fixture = Fixture::new(&text);
+    fixture.context.file("a", "a\n");
+    let (_, image) = fixture.image(&[]);
+    assert!(image.config["rootfs"]["diff_ids"].as_array().unwrap().len() > 521);
+    let made = image.files().unwrap();
+    assert_eq!(made.text("count"), Some("519\n"));
+    assert!(made.get("d/3").is_none() && made.get("d/519").is_some());
 }
 
 /// With several outputs and caches at once each layer is packed once, and every blob is in the store once.
