@@ -41,7 +41,10 @@ pub(super) fn of(low: &LowBuild) -> Result<Attestations, AttestError> {
     let mut asked = BTreeMap::new();
     for text in low.attest.iter().cloned().chain(short) {
         let (kind, fields) = parse(&text)?;
-        let value = fields.join(",");
+        // The type comes along, and a scanner is told of it (`BUILDKIT_SCAN_type`).
+        let value = [&[csv::field(&format!("type={kind}"))], &*fields]
+            .concat()
+            .join(",");
         asked.entry(format!("attest:{kind}")).or_insert(value);
     }
     let found = attestations::parse(&asked)?;
@@ -71,8 +74,9 @@ fn parse(text: &str) -> Result<(String, Vec<String>), AttestError> {
         match key.trim().to_lowercase().as_str() {
             "type" => value.clone_into(&mut kind),
             "disabled" => {
-                let disabled = parse_bool(value).ok_or_else(|| AttestError::Field(field.clone()))?;
-                rest.push(format!("disabled={disabled}"));
+                if parse_bool(value).ok_or_else(|| AttestError::Field(field.clone()))? {
+                    rest.push("disabled=true".to_owned());
+                }
             }
             _ => rest.push(csv::field(&field)),
         }
@@ -109,7 +113,17 @@ mod tests {
         );
         let found = of_flags(&[], Some("mode=min,version=v0.2"), Some("generator=x/y")).unwrap();
         assert_eq!(found.provenance.unwrap().parameters["mode"], "min");
-        assert_eq!(found.sbom.unwrap().generator.to_string(), "docker.io/x/y:latest");
+        let sbom = found.sbom.unwrap();
+        assert_eq!(sbom.generator.to_string(), "docker.io/x/y:latest");
+        let told: Vec<_> = sbom.parameters.iter().collect();
+        assert_eq!(
+            told,
+            [(&"type".to_owned(), &"sbom".to_owned())],
+            "what a scanner is told"
+        );
+        let found = of_flags(&["type=sbom,disabled=false,a=b"], None, None).unwrap();
+        let told: Vec<_> = found.sbom.unwrap().parameters.into_keys().collect();
+        assert_eq!(told, ["a", "type"]);
         assert!(of_flags(&[], Some("true"), None).unwrap().provenance.is_some());
     }
 
