@@ -56,7 +56,8 @@ impl<'a> Principal<'a> {
             return Ok(Self::Name(text));
         }
         match text.parse::<u32>() {
-            Ok(id) if id <= ID_MAX => Ok(Self::Id(id)),
+            // Rust takes `+0` for a number.
+            Ok(id) if id <= ID_MAX && unsigned.len() == text.len() => Ok(Self::Id(id)),
             _ => Err(UserDbError::IdRange(text.to_owned())),
         }
     }
