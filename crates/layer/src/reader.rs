@@ -14,11 +14,14 @@ use crate::field::{number, text};
 use crate::limits::Limits;
 use crate::pax::{PaxError, Records};
 
+mod content;
 mod raw;
 pub(crate) mod sparse;
 
+pub use content::Piece;
+
+use content::Content;
 use raw::{Merged, Raw};
-use sparse::{Lines, Map, Run};
 
 /// Bytes of one tar block.
 pub(crate) const BLOCK: usize = 512;
@@ -114,35 +117,9 @@ pub struct TarReader<R> {
     position: u64,
     /// Zeros of holes so far.
     zeros: u64,
-    zeros_left: u64,
-    data_left: u64,
-    /// What follows of a sparse file.
-    runs: std::vec::IntoIter<Run>,
-    padding_left: u64,
+    content: Content,
     entries: u64,
     ended: bool,
-}
-
-/// A part of an entry's content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
-    /// As it is in the archive.
-    Bytes(&'a [u8]),
-    /// So many zeros of a sparse file, which the archive does not hold.
-    Hole(u64),
-}
-
-impl Piece<'_> {
-    /// Writes it out, zeros and all.
-    ///
-    /// # Errors
-    /// The writer's.
-    pub fn write_to(self, out: &mut impl io::Write) -> io::Result<()> {
-        match self {
-            Self::Bytes(bytes) => out.write_all(bytes),
-            Self::Hole(bytes) => io::copy(&mut io::repeat(0).take(bytes), out).map(drop),
-        }
-    }
 }
 
 /// Metadata headers read so far for the entry to come.
@@ -168,10 +145,7 @@ impl<R: Read> TarReader<R> {
             limits,
             position: 0,
             zeros: 0,
-            zeros_left: 0,
-            data_left: 0,
-            runs: Vec::new().into_iter(),
-            padding_left: 0,
+            content: Content::default(),
             entries: 0,
             ended: false,
         }
@@ -243,68 +217,6 @@ impl<R: Read> TarReader<R> {
             }
             self.consume(read)?;
         }
-    }
-
-    /// Gives the rest of the current entry's content to `sink`, in pieces of any size. A hole counts as bytes of the stream.
-    ///
-    /// # Errors
-    /// The stream's, and what `sink` returns.
-    pub fn copy_content<E: From<ReadError>>(
-        &mut self,
-        mut sink: impl FnMut(Piece<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        loop {
-            if self.zeros_left > 0 {
-                sink(Piece::Hole(self.take_zeros(self.zeros_left)?))?;
-            }
-            while self.data_left > 0 {
-                let offset = self.position;
-                let left = usize::try_from(self.data_left).unwrap_or(usize::MAX);
-                let available = self.fill()?;
-                if available.is_empty() {
-                    return Err(ReadError::Truncated { offset }.into());
-                }
-                let take = available.len().min(left);
-                sink(Piece::Bytes(&available[..take]))?;
-                self.consume(take)?;
-                self.data_left -= take as u64;
-            }
-            if !self.next_run() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Goes on to the next zeros and bytes of a sparse file; `false` at its end.
-    fn next_run(&mut self) -> bool {
-        let Some(run) = self.runs.next() else { return false };
-        (self.zeros_left, self.data_left) = (run.zeros, run.data);
-        true
-    }
-
-    /// Takes zeros of a hole, as many as are left and wanted.
-    fn take_zeros(&mut self, wanted: u64) -> Result<u64, ReadError> {
-        let take = wanted.min(self.zeros_left);
-        self.zeros_left -= take;
-        self.zeros = self.zeros.saturating_add(take);
-        self.check_bytes()?;
-        Ok(take)
-    }
-
-    fn skip_content(&mut self) -> Result<(), ReadError> {
-        self.copy_content(|_| Ok::<(), ReadError>(()))?;
-        while self.padding_left > 0 {
-            let left = usize::try_from(self.padding_left).unwrap_or(usize::MAX);
-            let take = self.fill()?.len().min(left);
-            // Go lets the last padding be missing (archive/tar, reader.go, tryReadFull).
-            if take == 0 {
-                self.padding_left = 0;
-                break;
-            }
-            self.consume(take)?;
-            self.padding_left -= take as u64;
-        }
-        Ok(())
     }
 
     fn fill(&mut self) -> Result<&[u8], ReadError> {
@@ -393,8 +305,7 @@ impl<R: Read> TarReader<R> {
                 None,
             ));
         }
-        self.data_left = size;
-        self.padding_left = padding(size);
+        self.content = Content::stored(size);
         let mut body = Vec::new();
         self.copy_content(|piece| {
             if let Piece::Bytes(bytes) = piece {
@@ -489,49 +400,9 @@ impl<R: Read> TarReader<R> {
             return Err(limit("bytes", self.limits.max_bytes, path()));
         }
         if matches!(entry.kind, EntryKind::File { .. }) {
-            self.data_left = *stored;
-            self.padding_left = padding(*stored);
+            self.content = Content::stored(*stored);
         }
         Ok(())
-    }
-
-    /// Makes the holes and bytes of a sparse file its content.
-    fn lay_out(&mut self, map: Map, entry: &Entry) -> Result<(), ReadError> {
-        let bad = || ReadError::BadField {
-            path: printable(&entry.path),
-            field: "sparse map",
-        };
-        let EntryKind::File { size } = entry.kind else {
-            return Err(bad());
-        };
-        let numbers = match map {
-            Map::Known(numbers) => numbers,
-            Map::InContent => self.map_in_content(bad)?,
-        };
-        let stored = std::mem::take(&mut self.data_left);
-        self.runs = sparse::runs(&numbers, size, stored).ok_or_else(bad)?.into_iter();
-        Ok(())
-    }
-
-    fn map_in_content(&mut self, bad: impl Fn() -> ReadError) -> Result<Vec<u64>, ReadError> {
-        let (mut lines, mut bytes) = (Lines::default(), 0);
-        loop {
-            bytes += BLOCK as u64;
-            if bytes > self.limits.max_header_bytes {
-                let path = None;
-                return Err(limit(
-                    "header bytes before one entry",
-                    self.limits.max_header_bytes,
-                    path,
-                ));
-            }
-            self.data_left = self.data_left.checked_sub(BLOCK as u64).ok_or_else(&bad)?;
-            let offset = self.position;
-            let block = self.block()?.ok_or(ReadError::Truncated { offset })?;
-            if lines.take(&block).ok_or_else(&bad)? {
-                return Ok(lines.numbers());
-            }
-        }
     }
 
     fn check_entries(&self, path: Option<&[u8]>) -> Result<(), ReadError> {
@@ -539,35 +410,6 @@ impl<R: Read> TarReader<R> {
             return Err(limit("entries", self.limits.max_entries, path.map(printable)));
         }
         Ok(())
-    }
-}
-
-impl<R: Read> Read for TarReader<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.zeros_left == 0 && self.data_left == 0 {
-            if out.is_empty() || !self.next_run() {
-                return Ok(0);
-            }
-        }
-        if out.is_empty() {
-            return Ok(0);
-        }
-        if self.zeros_left > 0 {
-            let take = self.take_zeros(out.len() as u64).map_err(io::Error::other)?;
-            let take = usize::try_from(take).unwrap_or(out.len());
-            out[..take].fill(0);
-            return Ok(take);
-        }
-        let available = self.input.fill_buf()?;
-        if available.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let left = usize::try_from(self.data_left).unwrap_or(usize::MAX);
-        let take = available.len().min(out.len()).min(left);
-        out[..take].copy_from_slice(&available[..take]);
-        self.consume(take).map_err(io::Error::other)?;
-        self.data_left -= take as u64;
-        Ok(take)
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) enum Map {
 }
 
 /// Zeros, and bytes that follow them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) zeros: u64,
     pub(super) data: u64,
