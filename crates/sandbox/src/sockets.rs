@@ -19,15 +19,12 @@ use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::heard::{self, Asks, Ear, Mouth};
-use crate::seccomp::bpf::{self, Action, Architecture, Test};
+use crate::seccomp::bpf::{self, Action, Architecture, Test, audit};
 use crate::status;
 use crate::wire::{During as _, SetupError};
 
 /// Whether programs run here that make sockets so: the 32-bit ABI of arm has `socket` alone.
 pub(crate) const EXIST: bool = cfg!(target_arch = "x86_64");
-/// `AUDIT_ARCH_I386`, whose calls are answered here.
-pub(crate) const ARCHITECTURE: u32 = 0x4000_0003;
-const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 /// `socketcall` of i386.
 const SOCKETCALL: u32 = 102;
 /// Its part that makes sockets. `SYS_SOCKETPAIR` makes none of a family that is refused: they have no pairs.
@@ -61,7 +58,7 @@ pub(crate) fn program_that_refuses() -> Vec<Instruction> {
 
 fn compile(narrow: Vec<(u32, Action)>) -> Vec<Instruction> {
     let native = vec![(0, Action::Allow)];
-    let both = [(AUDIT_ARCH_X86_64, native), (ARCHITECTURE, narrow)];
+    let both = [(audit::NATIVE, native), (audit::I386, narrow)];
     bpf::compile(&both.map(|(audit, ranges)| Architecture { audit, ranges }))
 }
 

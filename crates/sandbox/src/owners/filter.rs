@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 
 use super::calls::{ABSENT, CALLS, Kind};
 use crate::plan::Security;
-use crate::seccomp::bpf::{self, Action, Architecture, ENOSYS, Test};
+use crate::seccomp::bpf::{self, Action, Architecture, ENOSYS, Test, audit};
 use crate::sockets;
 
 /// Number of the resource whose soft limit tells the supervisor who a caller is (`RLIMIT_LOCKS`).
@@ -63,8 +63,7 @@ pub(crate) fn program(security: Security) -> Vec<Instruction> {
 
 #[cfg(target_arch = "x86_64")]
 fn architectures(ranges: Vec<(u32, Action)>, other: Vec<(u32, Action)>) -> [Architecture; 2] {
-    const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-    [(AUDIT_ARCH_X86_64, ranges), (sockets::ARCHITECTURE, other)].map(of)
+    [(audit::NATIVE, ranges), (audit::I386, other)].map(of)
 }
 
 /// `__X32_SYSCALL_BIT`.
@@ -73,9 +72,7 @@ const X32_BIT: u32 = 0x4000_0000;
 
 #[cfg(target_arch = "aarch64")]
 fn architectures(ranges: Vec<(u32, Action)>, other: Vec<(u32, Action)>) -> [Architecture; 2] {
-    const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
-    const AUDIT_ARCH_ARM: u32 = 0x4000_0028;
-    [(AUDIT_ARCH_AARCH64, ranges), (AUDIT_ARCH_ARM, other)].map(of)
+    [(audit::NATIVE, ranges), (audit::ARM, other)].map(of)
 }
 
 fn of((audit, ranges): (u32, Vec<(u32, Action)>)) -> Architecture {

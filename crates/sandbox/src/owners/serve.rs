@@ -12,6 +12,7 @@ use super::caller::{Caller, Desk};
 use super::calls::Kind;
 use super::credentials::{Credentials, Table};
 use super::{create, files, filter, identity};
+use crate::seccomp::bpf::audit;
 use crate::sockets;
 use crate::wire::{During as _, SetupError};
 
@@ -69,9 +70,7 @@ fn attend(
             Err(error) => return Err(("hear the step", error)),
         };
         let answer = match known.get(&call.number) {
-            _ if call.architecture == sockets::ARCHITECTURE => {
-                sockets::answer(&listener, &call, desk.proc.as_fd())
-            }
+            _ if call.architecture == audit::I386 => sockets::answer(&listener, &call, desk.proc.as_fd()),
             Some(kind) => answer(&mut desk, &call, *kind),
             None => Answer::Continue,
         };

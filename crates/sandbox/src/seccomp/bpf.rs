@@ -69,6 +69,17 @@ impl Test {
     }
 }
 
+/// `AUDIT_ARCH_*` (`linux/audit.h`): the architectures that calls are made of.
+pub(crate) mod audit {
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const NATIVE: u32 = 0xc000_003e;
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) const NATIVE: u32 = 0xc000_00b7;
+    pub(crate) const I386: u32 = 0x4000_0003;
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) const ARM: u32 = 0x4000_0028;
+}
+
 /// The policy for one architecture as the kernel tells them apart.
 #[derive(Clone, Debug)]
 pub(crate) struct Architecture {

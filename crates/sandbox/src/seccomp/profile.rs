@@ -3,7 +3,7 @@
 //!
 //! Names only; numbers come from the `syscalls` tables, and a name an architecture does not have is left out there.
 
-use super::bpf::{Action, Architecture, ENOSYS, EPERM, Test};
+use super::bpf::{Action, Architecture, ENOSYS, EPERM, Test, audit};
 
 /// Allowed whatever the arguments are. `ptrace` and `process_vm_*` are here because the kernel is newer than 4.8,
 /// `chroot` because `CAP_SYS_CHROOT` is a default capability.
@@ -117,8 +117,6 @@ struct Table {
 /// The policies of this machine's architecture and of those the kernel runs beside it.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
-    const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-    const AUDIT_ARCH_I386: u32 = 0x4000_0003;
     let native: Vec<_> = syscalls::x86_64::Sysno::iter()
         .map(|call| (number(call.id()), call.name()))
         .collect();
@@ -129,7 +127,7 @@ pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
     let mut wide = policy(
         steps,
         &Table {
-            audit: AUDIT_ARCH_X86_64,
+            audit: audit::NATIVE,
             calls: native.clone(),
             extra,
         },
@@ -138,7 +136,7 @@ pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
     let x32 = policy(
         steps,
         &Table {
-            audit: AUDIT_ARCH_X86_64,
+            audit: audit::NATIVE,
             calls: x32_calls(&native),
             extra,
         },
@@ -153,7 +151,7 @@ pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
         policy(
             steps,
             &Table {
-                audit: AUDIT_ARCH_I386,
+                audit: audit::I386,
                 calls: i386,
                 extra: &["modify_ldt"],
             },
@@ -164,8 +162,6 @@ pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
 /// The policies of this machine's architecture and of those the kernel runs beside it.
 #[cfg(target_arch = "aarch64")]
 pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
-    const AUDIT_ARCH_AARCH64: u32 = 0xc000_00b7;
-    const AUDIT_ARCH_ARM: u32 = 0x4000_0028;
     const EXTRA: &[&str] = &[
         "arm_fadvise64_64",
         "arm_sync_file_range",
@@ -184,7 +180,7 @@ pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
         policy(
             steps,
             &Table {
-                audit: AUDIT_ARCH_AARCH64,
+                audit: audit::NATIVE,
                 calls: native,
                 extra: EXTRA,
             },
@@ -192,7 +188,7 @@ pub(super) fn architectures(steps: Steps) -> Vec<Architecture> {
         policy(
             steps,
             &Table {
-                audit: AUDIT_ARCH_ARM,
+                audit: audit::ARM,
                 calls: arm,
                 extra: EXTRA,
             },
