@@ -119,8 +119,10 @@ pub trait Entry: Sized + Clone + PartialEq {
     /// # Errors
     /// [`EntryError`].
     fn from_fields(fields: BTreeMap<String, String>) -> Result<Self, EntryError>;
-    /// Puts those together that are one.
-    fn dedup(entries: Vec<Self>) -> Vec<Self>;
+    /// Puts those together that are one: those that say the same, or as the kind has it.
+    fn dedup(entries: Vec<Self>) -> Vec<Self> {
+        without_twins(entries)
+    }
     /// As JSON.
     fn to_json(&self) -> Printed;
     /// As on a command line.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, EntryError, fields, pair, typed_json, typed_text, without_twins};
+use super::{Entry, EntryError, fields, pair, typed_json, typed_text};
 use crate::printed::Printed;
 
 /// Where a cache comes from, or goes.
@@ -43,10 +43,6 @@ impl Entry for Cache {
                 Err(EntryError::NoType(json))
             }
         }
-    }
-
-    fn dedup(entries: Vec<Self>) -> Vec<Self> {
-        without_twins(entries)
     }
 
     fn to_json(&self) -> Printed {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, EntryError, fields, pair, typed_json, typed_text, without_twins};
+use super::{Entry, EntryError, fields, pair, typed_json, typed_text};
 use crate::printed::Printed;
 
 /// Where a result goes.
@@ -47,10 +47,6 @@ impl Entry for Output {
         }
         attrs.retain(|name, value| name != "dest" || !value.is_empty());
         Ok(Self { kind, attrs })
-    }
-
-    fn dedup(entries: Vec<Self>) -> Vec<Self> {
-        without_twins(entries)
     }
 
     fn to_json(&self) -> Printed {
