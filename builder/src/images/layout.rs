@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_oci::{
@@ -143,22 +142,11 @@ pub fn open_blob(dir: &Path, digest: &Digest) -> io::Result<File> {
         Algorithm::Sha256 => "sha256",
         Algorithm::Sha512 => "sha512",
     };
-    open_regular(&dir.join("blobs").join(algorithm).join(digest.hex()))
-}
-
-/// Opens a file; a pipe without a writer is none, and not waited for.
-fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("not a regular file")),
-    }
+    rbuild_sys::open_regular(&dir.join("blobs").join(algorithm).join(digest.hex()))
 }
 
 fn read_limited(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let file = open_regular(path)?;
+    let file = rbuild_sys::open_regular(path)?;
     let mut bytes = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {

@@ -16,6 +16,7 @@ pub mod overlay;
 pub mod owner;
 pub mod process;
 mod random;
+mod regular;
 mod rootfd;
 pub mod seccomp;
 mod severed;
@@ -26,6 +27,7 @@ pub mod userns;
 mod uses;
 
 pub use random::random_bytes;
+pub use regular::open_regular;
 pub use rootfd::{RootFd, RootFdError, clean, shown};
 pub use severed::sever_links;
 pub use tree::{Removed, TreeEntry, TreeError, remove_tree, walk_tree};

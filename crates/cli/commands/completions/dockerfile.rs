@@ -2,13 +2,10 @@
 //! where it is a file.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use rbuild_dockerfile::{Dockerfile, InstructionKind};
-use rustix::fs::OFlags;
 
 use super::Line;
 
@@ -45,14 +42,7 @@ fn read(line: &Line<'_>) -> Option<Dockerfile> {
     let path = line
         .said("file")
         .map_or_else(|| PathBuf::from(context).join("Dockerfile"), PathBuf::from);
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let mut options = File::options();
-    let file = options
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .ok()?;
-    file.metadata().ok()?.is_file().then_some(())?;
+    let file = rbuild_sys::open_regular(&path).ok()?;
     let mut text = Vec::new();
     file.take(BYTES_MAX).read_to_end(&mut text).ok()?;
     Some(rbuild_dockerfile::parse(&text).0)
