@@ -212,9 +212,7 @@ fn machine_facts(tools: &[Tool]) -> Result<Value> {
         .unwrap_or_default()
         .to_owned();
     let load = fs::read_to_string("/proc/loadavg")?.trim().to_owned();
-    let date = shell::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?
-        .trim()
-        .to_owned();
+    let date = shell::today()?;
     let commit = ci::commit()?;
     let text = format!(
         "{cores} cores of {model}, {memory}, Linux {kernel}, load before {load}, rbuild at {commit}."

@@ -206,8 +206,8 @@ fn flags(profile: &str) -> Result<Vec<String>> {
         let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
         let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
         let sources = home.context("no CARGO_HOME and no HOME")?.join("registry/src");
-        let of_registries = fs::read_dir(&sources).with_context(|| format!("read {}", sources.display()))?;
-        for registry in of_registries {
+        // Not there where packages are vendored.
+        for registry in fs::read_dir(&sources).into_iter().flatten() {
             flags.push(format!("--remap-path-prefix={}=", registry?.path().display()));
         }
         flags.push(format!("--remap-path-prefix={}=", shell::root()?.display()));

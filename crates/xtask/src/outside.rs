@@ -68,18 +68,13 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let told = shell::output(test.env("RBUILD_OUTSIDE", room.path()))?;
     let table: Vec<&str> = told.lines().filter(|line| line.starts_with('|')).collect();
     ensure!(table.len() > 2, "the test printed no table:\n{told}");
-    let date = shell::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
-    let path = root.join(format!("benches/results/{}-outside.md", date.trim()));
-    let text = format!(
-        "# {}\n\n{count} Dockerfiles of public projects ([the list]({})), every stage read, linted with all rules and lowered to\na graph \
-         without an error, on one small image in the place of every base.\n\n{}\n",
-        date.trim(),
-        format_args!("../../{LIST}"),
-        table.join("\n")
-    );
-    fs::write(&path, text)?;
-    println!("written: {}", path.display());
-    Ok(())
+    shell::write_results("outside", |date| {
+        format!(
+            "# {date}\n\n{count} Dockerfiles of public projects ([the list](../../{LIST})), every stage read, linted with all rules and lowered to\na graph \
+             without an error, on one small image in the place of every base.\n\n{}\n",
+            table.join("\n")
+        )
+    })
 }
 
 /// A clone of `project`, bare or not, under any of the names that clones are given.

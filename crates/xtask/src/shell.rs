@@ -61,6 +61,21 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Today in UTC, as results are named: `2026-11-23`.
+pub(crate) fn today() -> Result<String> {
+    let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+    Ok(date.trim().to_owned())
+}
+
+/// Writes today's page of this kind, whose first line has the date, among the results.
+pub(crate) fn write_results(kind: &str, page: impl FnOnce(&str) -> String) -> Result<()> {
+    let date = today()?;
+    let path = root()?.join(format!("benches/results/{date}-{kind}.md"));
+    std::fs::write(&path, page(&date))?;
+    println!("written: {}", path.display());
+    Ok(())
+}
+
 /// A cargo command at the repository's root.
 pub(crate) fn cargo(args: &[&str]) -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

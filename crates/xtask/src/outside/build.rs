@@ -10,7 +10,6 @@ mod compare;
 mod dressed;
 mod list;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -205,24 +204,18 @@ fn ended(command: &mut Command, out: PathBuf, mark: &str) -> Result<Built> {
 }
 
 fn write(rows: &[String], asked: bool) -> Result<()> {
-    let date = shell::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
-    let path = shell::root()?.join(format!("benches/results/{}-outside-built.md", date.trim()));
-    let mut text = format!(
-        "# {}\n\nProjects of other people, each at a commit ([the list](../../crates/xtask/outside-built.txt)), built by `cargo xtask outside \
-         --build` on base images\nmade of Debian 12's packages in the place of theirs; so versions of languages are Debian's. \
-         What a project downloads was\ndownloaded by each builder by itself.",
-        date.trim()
-    );
-    if asked {
-        text += " The last column compares the two images: config and history, and\nof every file path, kind, mode and owner.";
-    }
-    writeln!(
-        text,
-        "\n\n| project | rbuild | BuildKit | images |\n|---|---|---|---|"
-    )?;
-    text += &rows.join("\n");
-    text += "\n";
-    fs::write(&path, text)?;
-    println!("written: {}", path.display());
-    Ok(())
+    let compared = if asked {
+        " The last column compares the two images: config and history, and\nof every file path, kind, mode and owner."
+    } else {
+        ""
+    };
+    shell::write_results("outside-built", |date| {
+        format!(
+            "# {date}\n\nProjects of other people, each at a commit ([the list](../../crates/xtask/outside-built.txt)), built by `cargo xtask outside \
+             --build` on base images\nmade of Debian 12's packages in the place of theirs; so versions of languages are Debian's. \
+             What a project downloads was\ndownloaded by each builder by itself.{compared}\n\n\
+             | project | rbuild | BuildKit | images |\n|---|---|---|---|\n{}\n",
+            rows.join("\n")
+        )
+    })
 }

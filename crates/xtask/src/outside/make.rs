@@ -283,10 +283,9 @@ impl<'a> Place<'a> {
 }
 
 fn write(rows: &[String]) -> Result<()> {
-    let date = shell::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
-    let path = shell::root()?.join(format!("benches/results/{}-made.md", date.trim()));
-    let text = format!(
-        "# {}: Makefiles, scripts and CI lines of others\n\n\
+    shell::write_results("made", |date| {
+        format!(
+            "# {date}: Makefiles, scripts and CI lines of others\n\n\
          Public projects at the commits named, unmodified ([the list](../../crates/xtask/outside-made.txt)), run by\n\
          `cargo xtask outside --make --mirrors DIR --rbuild PATH`. rbuild is on `PATH` under the names `docker`, `executor` and\n\
          `buildctl-daemonless.sh`, or there is no `docker` and a variable of the Makefile names rbuild. Images of others are stand-ins in\n\
@@ -294,10 +293,7 @@ fn write(rows: &[String]) -> Result<()> {
          project compiles before it calls docker is a script. A command has to end with 0 and to tell of no error. The last column is what\n\
          skopeo then copied out of the registry, read to the last byte against the specification.\n\n\
          | project | commit | commands | rbuild is | time | in the registry |\n|---|---|---|---|---|---|\n{}\n",
-        date.trim(),
-        rows.join("\n")
-    );
-    fs::write(&path, text)?;
-    println!("written: {}", path.display());
-    Ok(())
+            rows.join("\n")
+        )
+    })
 }
