@@ -186,12 +186,34 @@ impl Tables<'_> {
     ) -> Result<T, IndexError> {
         self.connection
             .prepare_cached(sql)
-            .and_then(|mut statement| work(&mut statement))
+            .and_then(|mut statement| {
+                let done = work(&mut statement);
+                #[cfg(test)]
+                searched(&statement);
+                done
+            })
             .map_err(|source| IndexError {
                 verb: self.verb,
                 source,
             })
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static SEARCHED: std::cell::Cell<i32> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+fn searched(statement: &rusqlite::Statement<'_>) {
+    let steps = statement.reset_status(rusqlite::StatementStatus::FullscanStep);
+    SEARCHED.set(SEARCHED.get() + steps);
+}
+
+/// Rows that statements of this thread stepped over without an index since the last time this was asked.
+#[cfg(test)]
+pub(crate) fn rows_searched() -> i32 {
+    SEARCHED.replace(0)
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

@@ -290,10 +290,23 @@ fn put_kvs(tables: &Tables<'_>, space: &str, values: &[(&str, &[u8])], now: i64)
     Ok(())
 }
 
+/// Forgets a record and what was noted of its parts. Those are found by what the record says of itself: their tables are in
+/// the order of the parts, and would have to be read as a whole for a key.
 pub(crate) fn forget_record(tables: &Tables<'_>, key: &str) -> Result<(), IndexError> {
+    let sql = "SELECT layers FROM record WHERE key = ?1";
+    let Some(layers) = tables.one(sql, [key], |row| row.get::<_, String>(0))? else {
+        return Ok(());
+    };
+    let layers: Vec<LayerEntry> = serde_json::from_str(&layers).unwrap_or_default();
+    for layer in &layers {
+        let sql = "DELETE FROM record_layer WHERE layer = ?1 AND key = ?2";
+        tables.run(sql, (&layer.id, key))?;
+        if let Some(blob) = layer.descriptor.as_deref().and_then(descriptor_digest) {
+            let sql = "DELETE FROM record_blob WHERE digest = ?1 AND key = ?2";
+            tables.run(sql, (blob.as_str(), key))?;
+        }
+    }
     tables.run("DELETE FROM record WHERE key = ?1", [key])?;
-    tables.run("DELETE FROM record_layer WHERE key = ?1", [key])?;
-    tables.run("DELETE FROM record_blob WHERE key = ?1", [key])?;
     Ok(())
 }
 
@@ -390,6 +403,36 @@ mod tests {
         };
         store.put_record(&replaced).unwrap();
         assert_eq!(store.get_record(&second.key).unwrap(), Some(replaced));
+    }
+
+    #[test]
+    fn what_a_record_costs_does_not_depend_on_how_many_there_are() {
+        let (_dir, store) = temporary_store();
+        let records: Vec<Record> = (0..50u8).map(|n| record(&[n], "s/1", &[])).collect();
+        store.put_records(&records).unwrap();
+        let parts = |key: &Digest| {
+            let count = |table: &str| {
+                let sql = format!("SELECT count(*) FROM {table} WHERE key = ?1");
+                let found = store
+                    .index()
+                    .read("count", |tables| tables.one(&sql, [key.as_str()], |row| row.get::<_, i64>(0)));
+                found.unwrap()
+            };
+            (count("record_layer"), count("record_blob"))
+        };
+        assert_eq!(parts(&records[7].key), (Some(2), Some(1)));
+        crate::index::rows_searched();
+        store.put_record(&record(b"one more", "s/1", &[])).unwrap();
+        let replaced = Record {
+            layers: vec![],
+            ..records[7].clone()
+        };
+        store.put_record(&replaced).unwrap();
+        store.remove_record(&records[8].key).unwrap();
+        assert_eq!(crate::index::rows_searched(), 0, "a table was searched through");
+        assert_eq!(parts(&records[7].key), (Some(0), Some(0)));
+        assert_eq!(parts(&records[8].key), (Some(0), Some(0)));
+        assert_eq!(parts(&records[9].key), (Some(2), Some(1)));
     }
 
     #[test]
