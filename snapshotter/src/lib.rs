@@ -31,6 +31,7 @@ macro_rules! from_store_parts {
 
 mod dir;
 mod explicit;
+mod fold;
 mod fuse;
 mod means;
 mod members;
@@ -64,6 +65,7 @@ pub struct Snapshotter {
     form_name: FormName,
     means: Means,
     views: Arc<merged::Views>,
+    folds: Arc<fold::Folds>,
 }
 
 impl Snapshotter {
@@ -77,6 +79,7 @@ impl Snapshotter {
             form_name,
             means: Means::default(),
             views: Arc::default(),
+            folds: Arc::default(),
         }
     }
 

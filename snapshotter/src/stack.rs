@@ -6,15 +6,9 @@ use std::path::PathBuf;
 
 use rbuild_store::{DiskError, LayerId, Lease, StoreError};
 use rbuild_sys::RootFd;
-use rbuild_sys::overlay::{LOWERS_MAX, OverlayError, OverlaySpec};
+use rbuild_sys::overlay::{OverlayError, OverlaySpec};
 
 use crate::{Means, Snapshotter};
-
-/// Directories that are stacked, at most: what a step puts above them has room.
-const STACKED_MAX: usize = LOWERS_MAX - 20;
-/// The lowest layers of a higher stack become one directory, this many more at a time: a stack that grows by a layer
-/// finds the one of before.
-const FOLDED: usize = STACKED_MAX / 2;
 
 /// Why layers could not be stacked.
 #[derive(Debug, thiserror::Error)]
@@ -107,25 +101,24 @@ impl Snapshotter {
 
     /// The directories of `layers` (bottom first), top first, held by the lease. A layer that a merge has several times
     /// is there once, where it is topmost: all it shows and hides further down, it shows and hides there too, and the
-    /// kernel stacks no directory twice (`ELOOP`). Of more than it stacks the lowest are one directory of links.
+    /// kernel stacks no directory twice (`ELOOP`). Of a high stack lower layers are folded into fewer directories.
     ///
     /// # Errors
-    /// [`StackError::Missing`] for a layer that is not in the store; those of making that directory.
+    /// [`StackError::Missing`] for a layer that is not in the store; those of making such directories.
     pub fn lowers(&self, lease: &Lease, layers: &[LayerId]) -> Result<Vec<PathBuf>, StackError> {
         let found = lease.hold_layers(self.form_name(), layers)?;
-        let mut lowers = Vec::with_capacity(layers.len());
+        let mut stacked = Vec::with_capacity(layers.len());
         let mut seen = HashSet::with_capacity(layers.len());
         for (id, dir) in layers.iter().zip(found).rev() {
-            if !seen.insert(id) {
-                continue;
+            if seen.insert(id) {
+                let dir = dir.ok_or_else(|| StackError::Missing(id.clone()))?;
+                stacked.push((id.clone(), dir));
             }
-            lowers.push(dir.ok_or_else(|| StackError::Missing(id.clone()))?);
         }
-        if self.means() == Means::Overlayfs && lowers.len() > STACKED_MAX {
-            let folded = (lowers.len() + 1 - STACKED_MAX).next_multiple_of(FOLDED);
-            let lowest = lowers.split_off(lowers.len() - folded);
-            lowers.push(self.linked_dir(lease, lowest)?);
+        if self.means() == Means::Overlayfs {
+            stacked.reverse();
+            return self.folded(lease, &stacked);
         }
-        Ok(lowers)
+        Ok(stacked.into_iter().map(|(_, dir)| dir).collect())
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! - [`decompress`] and [`TarReader`] read what others wrote, within [`Limits`];
 //! - [`unpack`] makes a layer directory of a layer, [`extract`] puts an archive given to `ADD` onto a root;
-//! - [`merge_layers`] makes one directory of layer directories, [`link_touched`] a layer of what was changed in it;
+//! - [`merge_layers`] makes one directory of layer directories, [`link_touched`] a layer of what was changed in it,
+//!   [`fold_layers`] one layer directory of several;
 //! - [`write_tar`] and [`pack`] make the layer that BuildKit would make of a directory, [`LayerTar`] one that was never a
 //!   directory, [`TarWriter`] any archive.
 //!
@@ -56,6 +57,6 @@ pub use reader::{Piece, ReadError, TarReader};
 pub use unpack::{AdoptError, UnpackOptions, Unpacked, adopt_implied, unpack};
 pub use write_tar::{
     Contents, ExportedXattrs, LateLinks, LayerTar, Upper, WriteError, WriteOptions, Written, copy_layer,
-    is_explicit, link_changes, link_touched, link_tree, merge_layers, write_tar, write_trees,
+    fold_layers, is_explicit, link_changes, link_touched, link_tree, merge_layers, write_tar, write_trees,
 };
 pub use writer::{TarWriteError, TarWriter};

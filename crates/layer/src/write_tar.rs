@@ -20,7 +20,7 @@ mod walk;
 
 pub use apart::copy_layer;
 pub use changes::{Upper, is_explicit, link_changes, link_tree};
-pub use merge::{Contents, link_touched, merge_layers};
+pub use merge::{Contents, fold_layers, link_touched, merge_layers};
 
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;

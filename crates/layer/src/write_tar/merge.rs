@@ -42,6 +42,25 @@ pub fn merge_layers(
     contents: Contents,
     out: &RootFd,
 ) -> Result<(), WriteError> {
+    merge(layers, form, contents, None, out)
+}
+
+/// Makes `out`, an empty directory, a layer directory that shows and hides what `layers` (bottom first) do on top of each
+/// other, whatever is below them. Its files are theirs: it is only read, ever.
+///
+/// # Errors
+/// [`WriteError`]; `out` holds a useless beginning then.
+pub fn fold_layers(layers: &[RootFd], form: Form, out: &RootFd) -> Result<(), WriteError> {
+    merge(layers, form, Contents::Link, Some(form), out)
+}
+
+fn merge(
+    layers: &[RootFd],
+    form: Form,
+    contents: Contents,
+    marks: Option<Form>,
+    out: &RootFd,
+) -> Result<(), WriteError> {
     let options = WriteOptions::default();
     let copier = DataCopier::default();
     for layer in layers {
@@ -49,6 +68,7 @@ pub fn merge_layers(
             layer,
             out,
             contents,
+            marks,
             copier: &copier,
             parents: None,
             dirs: Vec::new(),
@@ -94,6 +114,8 @@ struct Merge<'a> {
     layer: &'a RootFd,
     out: &'a RootFd,
     contents: Contents,
+    /// There may be layers below: what hides is kept, in this form.
+    marks: Option<Form>,
     copier: &'a DataCopier,
     /// The directory of the last entry, in the layer and in what is made.
     parents: Option<(PathBuf, OwnedFd, OwnedFd)>,
@@ -123,7 +145,13 @@ impl Sink for Merge<'_> {
         let path = Path::new(OsStr::from_bytes(&shown));
         let name = self.enter(path, &shown)?;
         let (_, made) = self.entered(&shown)?;
-        remove(made, &name, &shown)
+        remove(made, &name, &shown)?;
+        let Some(form) = self.marks else { return Ok(()) };
+        let whiteout = rustix::fs::mknodat(made, &name, FileType::CharacterDevice, Mode::empty(), 0);
+        whiteout.map_err(|e| failed("make whiteout", &shown, e))?;
+        // Nothing below may have this directory, and then the kernel lists it as it is, unless it has an origin: it shows
+        // no whiteouts of those (fs/overlayfs/inode.c, `ovl_get_inode`; one of no length is one that is not known).
+        mark(made, form, "origin", b"").map_err(|e| failed("mark", &shown, e))
     }
 }
 
@@ -155,11 +183,16 @@ impl Merge<'_> {
         let (from, to) = self.entered(shown)?;
         let made = match rustix::fs::openat(to, &name, DIRECTORY, Mode::empty()) {
             Ok(there) => there,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+            Err(errno @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
                 remove(to, &name, shown)?;
                 rustix::fs::mkdirat(to, &name, Mode::RWXU).map_err(|e| failed("make directory", shown, e))?;
-                rustix::fs::openat(to, &name, DIRECTORY, Mode::empty())
-                    .map_err(|e| failed("open", shown, e))?
+                let made = rustix::fs::openat(to, &name, DIRECTORY, Mode::empty())
+                    .map_err(|e| failed("open", shown, e))?;
+                // What was there, a whiteout too, hid a directory further down.
+                if let (Some(form), true) = (self.marks, errno != Errno::NOENT) {
+                    mark(made.as_fd(), form, "opaque", b"y").map_err(|e| failed("mark", shown, e))?;
+                }
+                made
             }
             Err(error) => return Err(failed("open", shown, error)),
         };
@@ -184,7 +217,10 @@ impl Merge<'_> {
                 remove(made.as_fd(), OsStr::from_bytes(name), dir)?;
             }
         }
-        Ok(())
+        match self.marks {
+            Some(form) => mark(made.as_fd(), form, "opaque", b"y").map_err(|e| failed("mark", dir, e)),
+            None => Ok(()),
+        }
     }
 
     fn file(&mut self, path: &Path, shown: &[u8]) -> Result<(), WriteError> {
@@ -225,6 +261,12 @@ impl Merge<'_> {
         }
         Ok(())
     }
+}
+
+/// Sets an attribute of overlayfs; the directory need not be open for reading.
+fn mark(dir: BorrowedFd<'_>, form: Form, name: &str, value: &[u8]) -> Result<(), Errno> {
+    let name = [form.xattr_prefix(), name].concat();
+    rustix::fs::setxattr(path_in(dir, OsStr::new(".")), name, value, XattrFlags::empty())
 }
 
 fn remove(dir: BorrowedFd<'_>, name: &OsStr, shown: &[u8]) -> Result<(), WriteError> {

@@ -1,13 +1,14 @@
 //! Merged directories beside the kernel's overlays of the same layers: what is seen, and what is made of changes.
 
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rbuild_sys::RootFd;
 use rbuild_sys::overlay::{Form, OverlaySpec};
 
-use super::{Contents, link_touched, merge_layers};
+use super::{Contents, fold_layers, link_touched, merge_layers};
 use crate::entry::Time;
 use crate::write_tar::{ExportedXattrs, WriteOptions, write_tar};
 
@@ -201,6 +202,127 @@ fn privileged_a_merged_directory_shows_what_the_overlay_shows() {
         1,
         "each name is a file"
     );
+}
+
+/// Knuth's MMIX.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// Fills a directory of a layer with what may be in one: files, links, whiteouts, directories, some of which hide those below.
+fn fill(dir: &Path, depth: u32, dice: &mut Dice) {
+    for name in ["a", "b", "c"] {
+        let path = dir.join(name);
+        match dice.throw(8) {
+            0 => std::fs::write(&path, dice.throw(1000).to_string()).unwrap(),
+            1 => std::os::unix::fs::symlink("a", &path).unwrap(),
+            2 => rustix::fs::mknodat(
+                rustix::fs::CWD,
+                &path,
+                rustix::fs::FileType::CharacterDevice,
+                rustix::fs::Mode::empty(),
+                0,
+            )
+            .unwrap(),
+            3..6 if depth < 3 => {
+                std::fs::create_dir(&path).unwrap();
+                let mode = 0o700 + u32::try_from(dice.throw(0o100)).unwrap();
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+                if dice.throw(4) == 0 {
+                    let flags = rustix::fs::XattrFlags::empty();
+                    rustix::fs::setxattr(&path, "trusted.overlay.opaque", b"y", flags).unwrap();
+                }
+                fill(&path, depth + 1, dice);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Of a name that is listed and not there: the kernel shows those of whiteouts in a directory that one layer alone has.
+const GONE: &str = "gone";
+
+/// Every name that is listed, and what it is.
+fn listed(dir: &Path, below: &Path, lines: &mut Vec<String>) {
+    let mut names: Vec<_> = std::fs::read_dir(dir.join(below))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    for name in names {
+        let path = below.join(name);
+        let full = dir.join(&path);
+        let what = match std::fs::symlink_metadata(&full) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => GONE.to_owned(),
+            Err(error) => panic!("{path:?}: {error}"),
+            Ok(found) if found.is_dir() => format!("{:o}", found.permissions().mode()),
+            Ok(found) if found.is_file() => std::fs::read_to_string(&full).unwrap(),
+            Ok(found) => format!("{:?}", found.file_type()),
+        };
+        let is_dir = full.symlink_metadata().is_ok_and(|found| found.is_dir());
+        lines.push(format!("{path:?} {what}"));
+        if is_dir {
+            listed(dir, &path, lines);
+        }
+    }
+}
+
+#[test]
+fn privileged_a_folded_directory_shows_and_hides_what_its_layers_do() {
+    use std::os::fd::AsRawFd as _;
+    if !is_root() {
+        return;
+    }
+    let mut dice = Dice(1);
+    for round in 0..12 {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: String| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let layers: Vec<PathBuf> = (0..5).map(|number| make(format!("layer-{number}"))).collect();
+        for layer in &layers {
+            fill(layer, 0, &mut dice);
+        }
+        let empty = make("empty".to_owned());
+        let seen = |layers: &[PathBuf]| {
+            let lowers = layers.iter().rev().chain([&empty]).cloned().collect();
+            let spec = OverlaySpec {
+                form: Form::Trusted,
+                lowers,
+                upper_work: None,
+                volatile: false,
+            };
+            let root = spec.mount().unwrap();
+            let mut lines = Vec::new();
+            let shown = format!("/proc/self/fd/{}", root.as_raw_fd());
+            listed(Path::new(&shown), Path::new(""), &mut lines);
+            lines
+        };
+        let is_there = |line: &String| !line.ends_with(GONE);
+        let (expected, gone): (Vec<String>, Vec<String>) = seen(&layers).into_iter().partition(is_there);
+        for from in 0..layers.len() {
+            for to in from + 2..=layers.len() {
+                let folded = make(format!("folded-{from}-{to}"));
+                let open = |dir: &PathBuf| RootFd::open(dir).unwrap();
+                let group: Vec<RootFd> = layers[from..to].iter().map(open).collect();
+                fold_layers(&group, Form::Trusted, &open(&folded)).unwrap();
+                let mut layers = layers.clone();
+                layers.splice(from..to, [folded]);
+                let (there, more) = seen(&layers).into_iter().partition::<Vec<_>, _>(is_there);
+                assert_eq!(there, expected, "round {round}, layers {from} to {to}");
+                let more: Vec<_> = more.iter().filter(|line| !gone.contains(line)).collect();
+                assert!(more.is_empty(), "round {round}, layers {from} to {to}: {more:?}");
+            }
+        }
+    }
 }
 
 #[test]
