@@ -102,6 +102,7 @@ pub(crate) struct GlobalArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]

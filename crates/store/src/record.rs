@@ -53,6 +53,9 @@ const fn is_first(output: &u32) -> bool {
 
 /// Keys asked for in one statement.
 const BULK: usize = 32;
+/// Layers of an output that a record is found by, from the top: all that docker's images have. A step on a thousand others
+/// would note a thousand, in as many places of the table. What has lost a layer further down turns out to be gone when it is used.
+const NOTED_MAX: usize = 128;
 /// Columns of a record, in the order [`Row`] reads them.
 const COLUMNS: &str = "key, site, vertex, layers, ingredients, created, used";
 
@@ -91,11 +94,14 @@ impl Store {
                         self.now(),
                     ),
                 )?;
-                for layer in &record.layers {
-                    tables.run(
-                        "INSERT OR IGNORE INTO record_layer(layer, key) VALUES(?1, ?2)",
-                        (&layer.id, record.key.as_str()),
-                    )?;
+                for (at, layer) in record.layers.iter().enumerate() {
+                    let above = record.layers.get(at + NOTED_MAX);
+                    if above.is_none_or(|above| above.output != layer.output) {
+                        tables.run(
+                            "INSERT OR IGNORE INTO record_layer(layer, key) VALUES(?1, ?2)",
+                            (&layer.id, record.key.as_str()),
+                        )?;
+                    }
                     if let Some(blob) = layer.descriptor.as_deref().and_then(descriptor_digest) {
                         tables.run(
                             "INSERT OR IGNORE INTO record_blob(digest, key) VALUES(?1, ?2)",
@@ -413,9 +419,9 @@ mod tests {
         let parts = |key: &Digest| {
             let count = |table: &str| {
                 let sql = format!("SELECT count(*) FROM {table} WHERE key = ?1");
-                let found = store
-                    .index()
-                    .read("count", |tables| tables.one(&sql, [key.as_str()], |row| row.get::<_, i64>(0)));
+                let found = store.index().read("count", |tables| {
+                    tables.one(&sql, [key.as_str()], |row| row.get::<_, i64>(0))
+                });
                 found.unwrap()
             };
             (count("record_layer"), count("record_blob"))
@@ -433,6 +439,40 @@ mod tests {
         assert_eq!(parts(&records[7].key), (Some(0), Some(0)));
         assert_eq!(parts(&records[8].key), (Some(0), Some(0)));
         assert_eq!(parts(&records[9].key), (Some(2), Some(1)));
+    }
+
+    #[test]
+    fn a_record_of_very_many_layers_is_found_by_those_on_top_of_each_output() {
+        let (_dir, store) = temporary_store();
+        let entry = |n: u32| LayerEntry {
+            id: LayerId::random().unwrap(),
+            output: n / 200,
+            diff_id: None,
+            descriptor: None,
+        };
+        let record = Record {
+            layers: (0..400).map(entry).collect(),
+            ..record(b"many", "s/1", &[])
+        };
+        store.put_record(&record).unwrap();
+        let found = |layer: usize| {
+            let id = record.layers[layer].id.as_str();
+            let found = store
+                .index()
+                .read("find", |tables| crate::gc::records_without(tables, id));
+            !found.unwrap().is_empty()
+        };
+        let found: Vec<usize> = (0..400).filter(|layer| found(*layer)).collect();
+        let expected: Vec<usize> = (72..200).chain(272..400).collect();
+        assert_eq!(found, expected);
+        assert_eq!(store.get_record(&record.key).unwrap(), Some(record.clone()));
+        store.remove_record(&record.key).unwrap();
+        let left = store.index().read("count", |tables| {
+            tables.one("SELECT count(*) FROM record_layer", [], |row| {
+                row.get::<_, i64>(0)
+            })
+        });
+        assert_eq!(left.unwrap(), Some(0));
     }
 
     #[test]
