@@ -196,11 +196,11 @@ pub(crate) enum Command {
     Refused(&'static str, &'static str),
 }
 
-// The second spellings of docker describe their flags only when they are used (`defer`): that would take longer than what many
-// commands do. What a variant says of itself is then overruled by the documentation of its struct, which is why the structs
+// Commands describe their flags only when they are used (`defer`): all of them would take longer than what many commands do.
+// What a variant says of itself is then overruled by the documentation of its struct, which is why the structs
 // they share have none.
 
-/// `docker buildx`, with what it takes before its command.
+// `docker buildx`, with what it takes before its command.
 #[derive(Debug, Args)]
 pub(crate) struct BuildxArgs {
     /// A builder: there is one
@@ -467,7 +467,6 @@ pub(crate) fn api_version() -> String {
     format!("{} {} {}", version.package, version.version, version.revision)
 }
 
-/// `rbuild doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Print JSON
@@ -535,7 +534,7 @@ const BAD_FLAG: u8 = 125;
 /// for flags, otherwise 1.
 pub(crate) fn report(error: &clap::Error, is_docker: bool) -> ExitCode {
     // Nothing can be told to a reader that went away.
-    let _unwritten = error.print();
+    let _unwritten = print(error);
     let flag = error.get(ContextKind::InvalidArg);
     let is_flag = matches!(flag, Some(ContextValue::String(flag)) if flag.starts_with('-'))
         && matches!(
@@ -547,6 +546,46 @@ pub(crate) fn report(error: &clap::Error, is_docker: bool) -> ExitCode {
         true if is_flag && is_docker => BAD_FLAG,
         true => 1,
     })
+}
+
+/// Heading of the flags that every command takes.
+const GLOBAL: &str = "Global options:";
+
+/// Prints what clap has to say.
+fn print(error: &clap::Error) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let text = error.render().ansi().to_string();
+    match error.use_stderr() {
+        true => write!(anstream::stderr().lock(), "{text}"),
+        false => write!(anstream::stdout().lock(), "{}", globals_last(&text)),
+    }
+}
+
+/// Help with the flags that every command takes behind those of the command: clap is told of the latter only when the command
+/// is used (`defer`), and has the former by then.
+fn globals_last(help: &str) -> String {
+    let lines: Vec<&str> = help.split_inclusive('\n').collect();
+    let plain = |line: &str| anstream::adapter::strip_str(line).to_string();
+    let starts = |line: &str| plain(line).starts_with(|first: char| !first.is_whitespace());
+    let is_heading = |line: &str| starts(line) && plain(line).trim_end().ends_with(':');
+    let after = |from: usize, is_end: &dyn Fn(&str) -> bool| {
+        let rest = lines.get(from..).unwrap_or_default();
+        from + rest.iter().take_while(|line| !is_end(line)).count()
+    };
+    let first = after(0, &|line| plain(line).trim_end() == GLOBAL);
+    let own = after(first + 1, &starts);
+    let end = after(own, &|line| starts(line) && !is_heading(line));
+    if own >= end {
+        return help.to_owned();
+    }
+    let [before, globals, own, rest] = [
+        &lines[..first],
+        &lines[first..own],
+        &lines[own..end],
+        &lines[end..],
+    ]
+    .map(<[&str]>::concat);
+    format!("{before}{}\n\n{}\n{rest}", own.trim_end(), globals.trim_end())
 }
 
 #[cfg(test)]

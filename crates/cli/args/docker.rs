@@ -34,7 +34,7 @@ pub(crate) struct DockerArgs {
     pub(crate) log_level: Option<String>,
 }
 
-/// Commands of `docker buildx` that manage builders.
+// Commands of `docker buildx` that manage builders.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum BuilderCommand {

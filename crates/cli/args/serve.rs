@@ -76,7 +76,7 @@ pub(crate) struct ServeArgs {
     pub(crate) idle: WithoutEffect,
 }
 
-/// Flags that choose what there is only one of here.
+// Flags that choose what there is only one of here.
 #[derive(Debug, Args, Default)]
 pub(crate) struct OnlyOne {
     /// Whether there is the worker that runs steps itself
@@ -108,7 +108,7 @@ pub(crate) struct OnlyOne {
     pub(crate) proxy_network: Option<bool>,
 }
 
-/// Flags of buildkitd for parts that this program does not have, or does not need to be told of.
+// Flags of buildkitd for parts that this program does not have, or does not need to be told of.
 #[derive(Debug, Args, Default)]
 pub(crate) struct WithoutEffect {
     /// The same sandbox with and without root

@@ -63,6 +63,7 @@ pub(super) fn man(args: &ManArgs, env: &mut Env) -> Result<(), CommandError> {
     fs::create_dir_all(&args.directory).map_err(failed)?;
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
+    globals_last(&mut command);
     let mut pages = Vec::new();
     collect(&command, "rbuild", &mut pages).map_err(failed)?;
     for (name, page) in pages {
@@ -96,4 +97,20 @@ fn collect(command: &Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) ->
 fn linted(page: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(page);
     text.replace(".br\n\n.br\n", ".sp\n").into_bytes()
+}
+
+/// Puts the flags that every command takes behind those of each command: clap is told of the latter only when it is asked for
+/// them (`defer`), and has the former by then.
+fn globals_last(command: &mut Command) {
+    for below in command.get_subcommands_mut() {
+        let mut ordered = std::mem::take(below);
+        let globals = ordered.get_arguments().filter(|arg| arg.is_global_set());
+        let globals: Vec<clap::Id> = globals.map(|arg| arg.get_id().clone()).collect();
+        for global in globals {
+            // Whatever was changed is last.
+            ordered = ordered.mut_arg(global.as_str(), |arg| arg);
+        }
+        globals_last(&mut ordered);
+        *below = ordered;
+    }
 }
