@@ -164,14 +164,9 @@ mod tests {
             chosen(&[few, many, many, many, many, many, many], 127)[..3],
             [true, true, false]
         );
-        assert!(
-            chosen(&[many; 100], 127).iter().all(|is_folded| *is_folded) || {
-                let left = chosen(&[many; 100], 127)
-                    .iter()
-                    .filter(|is_folded| !**is_folded)
-                    .count();
-                left * GROUP + (100 - left) + 127 <= STACKED_MAX
-            }
-        );
+        // 96 + 4 * 64 + 127 = 479.
+        let folded = chosen(&[many; 100], 127);
+        assert_eq!(folded.iter().filter(|is_folded| **is_folded).count(), 96);
+        assert_eq!(folded[95..97], [true, false]);
     }
 }
