@@ -43,7 +43,7 @@ mod write_content;
 pub use accept::{AcceptError, Outgoing};
 pub use call::CallError;
 pub use content::{BlobInfo, BlobReader, ContentError, ContentStore};
-pub use credentials::{Credentials, Token, TokenRequest, VerifyError};
+pub use credentials::Credentials;
 pub use exporters::ExporterRequest;
 pub use header::HeaderError;
 pub use secret::{SECRET_BYTES_MAX, SecretBytes, SecretError};

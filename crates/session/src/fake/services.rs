@@ -3,10 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
-use bollard_buildkit_proto::moby::filesync::v1::{
-    CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
-    GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
-};
+use bollard_buildkit_proto::moby::filesync::v1::{CredentialsRequest, CredentialsResponse};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -73,38 +70,12 @@ impl FakeClient {
     }
 
     fn serve_auth(&mut self) {
-        let credentials = Arc::new(std::mem::take(&mut self.credentials));
-        let of = Arc::clone(&credentials);
+        let credentials = std::mem::take(&mut self.credentials);
         self.routes.unary(
             "/moby.filesync.v1.Auth/Credentials",
             move |_, q: CredentialsRequest| {
-                let (username, secret) = of.get(&q.host).cloned().unwrap_or_default();
+                let (username, secret) = credentials.get(&q.host).cloned().unwrap_or_default();
                 Ok(CredentialsResponse { username, secret })
-            },
-        );
-        let of = Arc::clone(&credentials);
-        self.routes.unary(
-            "/moby.filesync.v1.Auth/FetchToken",
-            move |_, q: FetchTokenRequest| {
-                let user = of.get(&q.host).map_or("nobody", |(user, _)| user);
-                Ok(FetchTokenResponse {
-                    token: format!("token of {user} for {}", q.scopes.join(" ")),
-                    expires_in: 60,
-                    issued_at: 0,
-                })
-            },
-        );
-        // Not a signature, but framed as one.
-        self.routes.unary(
-            "/moby.filesync.v1.Auth/GetTokenAuthority",
-            |_, q: GetTokenAuthorityRequest| Ok(GetTokenAuthorityResponse { public_key: q.salt }),
-        );
-        self.routes.unary(
-            "/moby.filesync.v1.Auth/VerifyTokenAuthority",
-            |_, q: VerifyTokenAuthorityRequest| {
-                let mut signed = vec![7; 64];
-                signed.extend_from_slice(&q.payload);
-                Ok(VerifyTokenAuthorityResponse { signed })
             },
         );
     }

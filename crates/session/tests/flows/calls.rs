@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
-use bollard_buildkit_proto::moby::filesync::v1::{GetTokenAuthorityRequest, GetTokenAuthorityResponse};
 use rbuild_oci::Digest;
 use rbuild_session::fake::{Dialogue, FakeClient};
 use rbuild_session::policy::{CheckPolicyRequest, CheckPolicyResponse, Decision, DenyMessage, PolicyAnswer};
@@ -12,9 +11,7 @@ use rbuild_session::wire::{
     FindExportersResponse, Info, InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse,
     WriteAction, WriteContentRequest, WriteContentResponse,
 };
-use rbuild_session::{
-    CallError, ContentError, SECRET_BYTES_MAX, SecretError, TokenRequest, VerifyError, WriteError,
-};
+use rbuild_session::{CallError, ContentError, SECRET_BYTES_MAX, SecretError, WriteError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -69,7 +66,7 @@ async fn row48_a_secret_of_any_size_is_not_taken() {
 }
 
 #[tokio::test]
-async fn credentials_and_tokens() {
+async fn credentials_are_the_clients() {
     let (_sessions, client) = connect(FakeClient::new("one").credentials("r.example", "me", "pass")).await;
     let session = client.session();
     let found = session.credentials("r.example").await.unwrap().unwrap();
@@ -77,49 +74,8 @@ async fn credentials_and_tokens() {
     assert!(!format!("{found:?}").contains("pass"));
     assert_eq!(session.credentials("other.example").await.unwrap(), None);
 
-    let token = session
-        .fetch_token(TokenRequest {
-            host: "r.example".into(),
-            scopes: vec!["repository:a:pull".into()],
-            ..TokenRequest::default()
-        })
-        .await
-        .unwrap();
-    assert_eq!(token.token(), "token of me for repository:a:pull");
-    assert!(!format!("{token:?}").contains("repository"));
-
-    let key = session.token_authority("r.example", &[3; 32]).await.unwrap();
-    assert_eq!(key, Some([3; 32]));
-    let signature = session
-        .sign_token_authority("r.example", &[3; 32], b"payload")
-        .await
-        .unwrap();
-    assert_eq!(signature, Some([7; 64]));
-
     let (_sessions, without) = connect(FakeClient::new("two")).await;
-    let session = without.session();
-    assert_eq!(session.credentials("r.example").await.unwrap(), None);
-    assert_eq!(
-        session.token_authority("r.example", &[3; 32]).await.unwrap(),
-        None
-    );
-    let error = session.fetch_token(TokenRequest::default()).await.unwrap_err();
-    assert!(matches!(error, CallError::Unsupported { .. }), "{error:?}");
-}
-
-#[tokio::test]
-async fn a_key_of_the_wrong_length_is_refused() {
-    let client = FakeClient::new("one").unary(
-        "/moby.filesync.v1.Auth/GetTokenAuthority",
-        |_, _: GetTokenAuthorityRequest| {
-            Ok(GetTokenAuthorityResponse {
-                public_key: vec![0; 31],
-            })
-        },
-    );
-    let (_sessions, client) = connect(client).await;
-    let error = client.session().token_authority("r", b"").await.unwrap_err();
-    assert!(matches!(error, VerifyError::KeyLength(31)), "{error:?}");
+    assert_eq!(without.session().credentials("r.example").await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
