@@ -69,12 +69,6 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether it began with `!`.
-    #[must_use]
-    pub fn is_exclusion(&self) -> bool {
-        self.exclusion
-    }
-
     /// Its position in the list the matcher was made from.
     #[must_use]
     pub fn given_index(&self) -> usize {

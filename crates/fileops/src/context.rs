@@ -1,18 +1,15 @@
-//! The user's build context: a directory, or a tar archive spooled into one. Owns which ignore file counts, and the
-//! filtered copy of a context that a `RUN --mount=type=bind` sees.
+//! The user's build context: a directory, or a tar archive spooled into one. Owns which ignore file counts.
 
 use std::io::Read;
 use std::path::Path;
 
-use rbuild_graph::CopyAction;
 use rbuild_layer::{
     DecompressError, DecompressLimits, DevicePolicy, ExtractError, ExtractOptions, Extracted, Limits,
     decompress_detected, extract,
 };
 use rbuild_sys::{RootFd, RootFdError};
 
-use crate::copy::{CopyError, CopyReport, copy};
-use crate::source::{IgnoreRules, IgnoreRulesError, LocalContext, SourceTree};
+use crate::source::{IgnoreRules, IgnoreRulesError, LocalContext};
 
 /// Most bytes of an ignore file.
 pub const IGNORE_FILE_MAX_BYTES: u64 = 16 << 20;
@@ -114,21 +111,4 @@ pub fn spool_tar(
         devices,
     };
     Ok(extract(stream, &root, Path::new("/"), &options)?)
-}
-
-/// Copies what the ignore rules leave of `src` in a context into an empty directory, as BuildKit's sync would have
-/// put it there: for mounts, which cannot filter.
-///
-/// # Errors
-/// [`CopyError`].
-pub fn materialize(context: &SourceTree, src: &str, into: &RootFd) -> Result<CopyReport, CopyError> {
-    let action = CopyAction {
-        src: src.to_owned(),
-        dest: "/".to_owned(),
-        follow_symlink: true,
-        dir_copy_contents: true,
-        create_dest_path: true,
-        ..CopyAction::default()
-    };
-    copy(context, into, &action, None, DevicePolicy::Make)
 }

@@ -28,8 +28,7 @@ mod xattr;
 
 pub use actions::{ActionError, apply};
 pub use context::{
-    ContextError, DockerfileAt, IGNORE_FILE, IGNORE_FILE_MAX_BYTES, TarContextError, ignore_rules,
-    materialize, spool_tar,
+    ContextError, DockerfileAt, IGNORE_FILE, IGNORE_FILE_MAX_BYTES, TarContextError, ignore_rules, spool_tar,
 };
 pub use copy::{CopyError, CopyReport, copy};
 pub use dest::DestError;

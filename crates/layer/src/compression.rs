@@ -1,4 +1,4 @@
-//! Which compression a blob has: told by its content or by its media type.
+//! Which compression a stream has: told by its content, which media types need not agree with.
 
 /// How a layer's bytes are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,23 +33,6 @@ impl Compression {
             _ => Self::None,
         }
     }
-
-    /// What a layer's media type says, of the OCI and the Docker family (BuildKit: util/compression/compression.go).
-    /// `None` when it is no layer's media type.
-    #[must_use]
-    pub fn from_media_type(media_type: &str) -> Option<Self> {
-        let tail = media_type
-            .strip_prefix("application/vnd.oci.image.layer.v1.tar")
-            .or_else(|| media_type.strip_prefix("application/vnd.oci.image.layer.nondistributable.v1.tar"))
-            .or_else(|| media_type.strip_prefix("application/vnd.docker.image.rootfs.diff.tar"))
-            .or_else(|| media_type.strip_prefix("application/vnd.docker.image.rootfs.foreign.diff.tar"))?;
-        match tail {
-            "" => Some(Self::None),
-            "+gzip" | ".gzip" => Some(Self::Gzip),
-            "+zstd" | ".zstd" => Some(Self::Zstd),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -71,49 +54,6 @@ mod tests {
             (b"etc/passwd", Compression::None),
         ] {
             assert_eq!(Compression::detect(start), compression, "{start:?}");
-        }
-    }
-
-    #[test]
-    fn media_types_of_both_families() {
-        for (media_type, compression) in [
-            ("application/vnd.oci.image.layer.v1.tar", Some(Compression::None)),
-            (
-                "application/vnd.oci.image.layer.v1.tar+gzip",
-                Some(Compression::Gzip),
-            ),
-            (
-                "application/vnd.oci.image.layer.v1.tar+zstd",
-                Some(Compression::Zstd),
-            ),
-            (
-                "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-                Some(Compression::Gzip),
-            ),
-            (
-                "application/vnd.docker.image.rootfs.diff.tar.gzip",
-                Some(Compression::Gzip),
-            ),
-            (
-                "application/vnd.docker.image.rootfs.diff.tar.zstd",
-                Some(Compression::Zstd),
-            ),
-            (
-                "application/vnd.docker.image.rootfs.diff.tar",
-                Some(Compression::None),
-            ),
-            (
-                "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-                Some(Compression::Gzip),
-            ),
-            ("application/vnd.oci.image.config.v1+json", None),
-            ("application/vnd.oci.image.layer.v1.tar+xz", None),
-        ] {
-            assert_eq!(
-                Compression::from_media_type(media_type),
-                compression,
-                "{media_type}"
-            );
         }
     }
 }

@@ -167,12 +167,12 @@ fn the_deciding_pattern_is_named() {
     let matcher = matcher(&["*.log", "", "docs", "!docs/a"]);
     let pattern = matcher.deciding_pattern("docs/x").unwrap();
     assert_eq!(
-        (pattern.text(), pattern.is_exclusion(), pattern.given_index()),
+        (pattern.text(), pattern.exclusion, pattern.given_index()),
         ("docs", false, 2)
     );
     let pattern = matcher.deciding_pattern("docs/a/x").unwrap();
     assert_eq!(
-        (pattern.text(), pattern.is_exclusion(), pattern.given_index()),
+        (pattern.text(), pattern.exclusion, pattern.given_index()),
         ("docs/a", true, 3)
     );
     assert!(matcher.deciding_pattern("other").is_none());
@@ -332,7 +332,7 @@ fn row50_100_000_patterns_do_not_slow_every_file() {
 fn model(matcher: &PatternMatcher, path: &str) -> bool {
     let mut matched = false;
     for pattern in matcher.patterns() {
-        if pattern.is_exclusion() == matched && pattern.matches_path_or_parent(path) {
+        if pattern.exclusion == matched && pattern.matches_path_or_parent(path) {
             matched = !matched;
         }
     }

@@ -1,6 +1,6 @@
 //! Opening contexts, unpacking archives.
 
-use rbuild_fileops::{DockerfileAt, LocalContext, SourceTree, materialize, spool_tar};
+use rbuild_fileops::{DockerfileAt, LocalContext, SourceTree, spool_tar};
 use rbuild_graph::CopyAction;
 use rbuild_layer::DevicePolicy;
 
@@ -93,17 +93,6 @@ fn row40_the_context_may_be_a_link_but_the_ignore_file_may_not_lead_out() {
         LocalContext::open(&w.path("src"), DockerfileAt::Nowhere).is_err(),
         "and does not block"
     );
-}
-
-#[test]
-fn item45_a_mount_of_the_context_sees_what_the_rules_leave() {
-    let w = World::new();
-    w.file("src/d/keep", "1")
-        .file("src/d/drop", "2")
-        .file("src/.dockerignore", "d/drop");
-    let tree = open(&w, DockerfileAt::Nowhere);
-    materialize(&tree, "/d", &w.root("dst")).unwrap();
-    assert_eq!(w.names(), ["keep"]);
 }
 
 /// A ustar archive of files and directories, made by hand.
