@@ -24,10 +24,10 @@
 //! that deletes the row; emptying `trash/` needs no care.
 //!
 //! # Power loss
-//! With [`crate::Durability::Lazy`] nothing waits for the disk. A row remembers the boot in which it was written
-//! until [`crate::Store::settle`] has synced the file system. In a later boot an unsettled blob is hashed, and an
-//! unsettled layer compared with its recorded names, types and sizes, before its first use; what was lost is a
-//! cache miss. With [`crate::Durability::Full`] blobs are synced before they get their name.
+//! With [`crate::Durability::Lazy`] nothing waits for the disk. A row remembers the boot in which it was written. In a
+//! later boot such a blob is hashed, and such a layer compared with its recorded names, types and sizes, before its first
+//! use, and from then on is settled; what was lost is a cache miss. With [`crate::Durability::Full`] blobs are synced
+//! before they get their name.
 //!
 //! # Versions
 //! A binary that finds a higher version refuses the store and says so. A binary that finds a lower one converts it

@@ -67,21 +67,6 @@ pub enum ProblemKind {
     Foreign,
 }
 
-impl ProblemKind {
-    /// Whether a process killed at the wrong time leaves this, with nothing lost.
-    #[must_use]
-    pub const fn is_leftover(self) -> bool {
-        matches!(
-            self,
-            Self::BlobOrphan
-                | Self::LayerOrphan
-                | Self::MountMissing
-                | Self::MountOrphan
-                | Self::IndexJsonStale
-        )
-    }
-}
-
 struct Check<'s, 't> {
     store: &'s Store,
     tables: &'t Tables<'t>,

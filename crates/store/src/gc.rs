@@ -63,6 +63,19 @@ struct Candidate {
     depth: usize,
 }
 
+impl Candidate {
+    /// Of no depth, and not measured yet.
+    const fn new(kind: UsageKind, name: String, used: i64) -> Self {
+        Self {
+            kind,
+            name,
+            bytes: 0,
+            used,
+            depth: 0,
+        }
+    }
+}
+
 impl Store {
     /// Collects garbage. Builds may run meanwhile; what they hold stays.
     ///
@@ -140,66 +153,25 @@ impl Store {
             diff_ids_kept.clear();
         }
         let wants = |kind| policy.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind));
-        let size = |kind, name: &str| sizes.get(&(kind, name.to_owned())).copied().unwrap_or(0);
         let mut found = Vec::new();
         self.index().read("list candidates", |tables| {
             let uses = Uses::read(tables)?;
             if wants(UsageKind::Blob) {
-                for (name, used) in named_uses(tables, "SELECT digest, used FROM blob")? {
-                    if Digest::parse(&name).is_ok_and(|digest| !blobs_kept.contains(&digest)) {
-                        let used = used.max(uses.blobs.get(&name).copied().unwrap_or(i64::MIN));
-                        let bytes = size(UsageKind::Blob, &name);
-                        found.push(Candidate {
-                            kind: UsageKind::Blob,
-                            name,
-                            bytes,
-                            used,
-                            depth: 0,
-                        });
-                    }
-                }
+                found.extend(blob_candidates(tables, &uses, &blobs_kept)?);
             }
             if wants(UsageKind::Layer) {
-                let sql = "SELECT form, id, used, coalesce(diff_id, '') FROM layer";
-                let rows = tables.all(sql, [], |row| {
-                    Ok((
-                        row.get::<_, String>(0)?,
-                        row.get::<_, String>(1)?,
-                        row.get(2)?,
-                        row.get::<_, String>(3)?,
-                    ))
-                })?;
-                for (form, id, used, diff_id) in rows {
-                    if Digest::parse(&diff_id).is_ok_and(|diff_id| diff_ids_kept.contains(&diff_id)) {
-                        continue;
-                    }
-                    let (by_record, depth) = uses.layers.get(&id).copied().unwrap_or((i64::MIN, 0));
-                    let name = format!("{form}/{id}");
-                    let bytes = size(UsageKind::Layer, &name);
-                    let used = by_record.max(used);
-                    found.push(Candidate {
-                        kind: UsageKind::Layer,
-                        name,
-                        bytes,
-                        used,
-                        depth,
-                    });
-                }
+                found.extend(layer_candidates(tables, &uses, &diff_ids_kept)?);
             }
             if wants(UsageKind::CacheMount) {
-                for (name, used) in named_uses(tables, "SELECT dir, used FROM mount")? {
-                    let bytes = size(UsageKind::CacheMount, &name);
-                    found.push(Candidate {
-                        kind: UsageKind::CacheMount,
-                        name,
-                        bytes,
-                        used,
-                        depth: 0,
-                    });
-                }
+                let mounts = named_uses(tables, "SELECT dir, used FROM mount")?.into_iter();
+                found.extend(mounts.map(|(name, used)| Candidate::new(UsageKind::CacheMount, name, used)));
             }
             Ok(())
         })?;
+        for candidate in &mut found {
+            let part = (candidate.kind, candidate.name.clone());
+            candidate.bytes = sizes.get(&part).copied().unwrap_or(0);
+        }
         let limit = cutoff(self.now(), policy.unused_for);
         found.retain(|candidate| {
             let named = policy
@@ -344,6 +316,50 @@ impl Uses {
         uses.blobs.extend(named_uses(tables, sql)?);
         Ok(uses)
     }
+}
+
+/// The blobs that are not among `kept`.
+fn blob_candidates(
+    tables: &Tables<'_>,
+    uses: &Uses,
+    kept: &HashSet<Digest>,
+) -> Result<Vec<Candidate>, IndexError> {
+    let mut found = named_uses(tables, "SELECT digest, used FROM blob")?;
+    found.retain(|(name, _)| Digest::parse(name).is_ok_and(|digest| !kept.contains(&digest)));
+    let candidate = |(name, used): (String, i64)| {
+        let used = used.max(uses.blobs.get(&name).copied().unwrap_or(i64::MIN));
+        Candidate::new(UsageKind::Blob, name, used)
+    };
+    Ok(found.into_iter().map(candidate).collect())
+}
+
+/// The layers whose diff ids are not among `kept`.
+fn layer_candidates(
+    tables: &Tables<'_>,
+    uses: &Uses,
+    kept: &HashSet<Digest>,
+) -> Result<Vec<Candidate>, IndexError> {
+    let sql = "SELECT form, id, used, coalesce(diff_id, '') FROM layer";
+    let rows = tables.all(sql, [], |row| {
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, String>(1)?,
+            row.get(2)?,
+            row.get::<_, String>(3)?,
+        ))
+    })?;
+    let mut found = Vec::new();
+    for (form, id, used, diff_id) in rows {
+        if Digest::parse(&diff_id).is_ok_and(|diff_id| kept.contains(&diff_id)) {
+            continue;
+        }
+        let (by_record, depth) = uses.layers.get(&id).copied().unwrap_or((i64::MIN, 0));
+        found.push(Candidate {
+            depth,
+            ..Candidate::new(UsageKind::Layer, format!("{form}/{id}"), by_record.max(used))
+        });
+    }
+    Ok(found)
 }
 
 fn image_digests(tables: &Tables<'_>) -> Result<HashSet<String>, IndexError> {

@@ -21,7 +21,8 @@ const BUSY_TRIES_MAX: i32 = 24_000;
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(5);
 
 /// Times are milliseconds since 1970. `boot` is the boot in which the file was written, NULL once it is known to be
-/// on the disk. `print` is the layer's fingerprint (`facts.rs`).
+/// on the disk. `print` is the layer's fingerprint
+/// ([`crate::layer::TreeFacts`]). A mount's `disk_bytes` is nobody's: an older rbuild wrote it.
 const SCHEMA: &str = "
 CREATE TABLE blob(
   digest TEXT PRIMARY KEY, size INTEGER NOT NULL, inode INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,

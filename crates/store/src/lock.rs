@@ -116,16 +116,8 @@ impl Drop for KeyLock {
 }
 
 impl Store {
-    /// Waits for the right to produce the result of `key`, so that a step that several builds share runs once: whoever
-    /// gets the lock looks the key up again before running. `None` if `cancelled` (asked at least every 25 ms) said so.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn lock_key(&self, key: &Digest, cancelled: &dyn Fn() -> bool) -> Result<Option<KeyLock>, DiskError> {
-        poll(cancelled, || self.try_lock_key(key))
-    }
-
-    /// The same without waiting; `None` if another holds it.
+    /// Takes the right to produce the result of `key`, so that a step that several builds share runs once: whoever gets
+    /// the lock looks the key up again before running. `None` if another holds it.
     ///
     /// # Errors
     /// The file system's.
@@ -152,7 +144,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..100 {
-                        let lock = store.lock_key(&key, &|| false).unwrap().unwrap();
+                        let lock = poll(&|| false, || store.try_lock_key(&key)).unwrap().unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two holders");
                         turns.fetch_add(1, Ordering::SeqCst);
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -170,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn waiting_can_be_cancelled_and_other_keys_are_free() {
+    fn a_held_key_is_not_given_and_other_keys_are_free() {
         let (_dir, store) = temporary_store();
         let key = Digest::sha256(b"key");
         let held = store.try_lock_key(&key).unwrap().unwrap();
         assert!(store.try_lock_key(&key).unwrap().is_none());
-        assert!(store.lock_key(&key, &|| true).unwrap().is_none());
+        assert!(poll(&|| true, || store.try_lock_key(&key)).unwrap().is_none());
         assert!(store.try_lock_key(&Digest::sha256(b"other")).unwrap().is_some());
         drop(held);
         assert!(store.try_lock_key(&key).unwrap().is_some());

@@ -150,15 +150,6 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes a record whose result turned out to be gone.
-    ///
-    /// # Errors
-    /// The index's.
-    pub fn remove_record(&self, key: &Digest) -> Result<(), IndexError> {
-        self.index()
-            .write("remove record", |tables| forget_record(tables, key.as_str()))
-    }
-
     /// The records made at a site, last used first, at most `max`.
     ///
     /// # Errors
@@ -401,8 +392,6 @@ mod tests {
         let found = store.get_records(&keys).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!(found[&second.key], second);
-        store.remove_record(&first.key).unwrap();
-        assert_eq!(store.get_record(&first.key).unwrap(), None);
         let replaced = Record {
             layers: vec![],
             ..second.clone()

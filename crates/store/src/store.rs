@@ -1,13 +1,12 @@
 //! An open store: what all its parts share. Owns the time, the boot, the noted uses and the syncing.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::error::{DiskError, IndexError, StoreError};
+use crate::error::IndexError;
 use crate::format::Layout;
 use crate::index::Index;
 
@@ -45,7 +44,7 @@ pub struct OpenOptions {
 /// lost is found out and is a cache miss (see [`crate::format`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// Nothing waits for the disk; [`Store::settle`] syncs everything at a time of the caller's choice.
+    /// Nothing waits for the disk: after a power failure what is there is looked at before its first use.
     #[default]
     Lazy,
     /// A blob is on the disk (`fdatasync`, then its directory) before its commit returns.
@@ -107,63 +106,6 @@ impl Store {
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
         crate::error::free_bytes(self.root())
-    }
-
-    /// Checks that `bytes` more fit, before the work of making them is begun.
-    ///
-    /// # Errors
-    /// [`DiskError::Full`].
-    pub fn ensure_space(&self, bytes: u64) -> Result<(), DiskError> {
-        let free_bytes = self.free_bytes();
-        if free_bytes < bytes {
-            return Err(DiskError::Full {
-                path: self.root().to_owned(),
-                needed_bytes: Some(bytes),
-                free_bytes,
-            });
-        }
-        Ok(())
-    }
-
-    /// Waits until everything written so far is on the disk (`syncfs(2)`) and remembers that it is. Does nothing, in
-    /// microseconds, if nothing was written since the last time.
-    ///
-    /// # Errors
-    /// The file system's and the index's.
-    pub fn settle(&self) -> Result<(), StoreError> {
-        let boot = self.boot();
-        let pending = self.index().read("find unsettled rows", |tables| {
-            let sql = "SELECT EXISTS(SELECT 1 FROM blob WHERE boot = ?1) OR EXISTS(SELECT 1 FROM layer WHERE boot = ?1)";
-            Ok(tables.one(sql, [boot], |row| row.get::<_, bool>(0))?.unwrap_or(false))
-        })?;
-        if !pending {
-            return Ok(());
-        }
-        // Only rows seen before the sync are settled by it.
-        let (blobs, layers) = self.index().read("find unsettled rows", |tables| {
-            let blobs = tables.all("SELECT digest FROM blob WHERE boot = ?1", [boot], |row| {
-                row.get::<_, String>(0)
-            })?;
-            let layers = tables.all("SELECT form, id FROM layer WHERE boot = ?1", [boot], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-            })?;
-            Ok((blobs, layers))
-        })?;
-        let root = File::open(self.root()).map_err(|e| DiskError::new("open", self.root(), e))?;
-        rustix::fs::syncfs(&root).map_err(|e| DiskError::new("sync", self.root(), e.into()))?;
-        self.index().write("settle", |tables| {
-            for digest in &blobs {
-                tables.run("UPDATE blob SET boot = NULL WHERE digest = ?1", [digest])?;
-            }
-            for (form, id) in &layers {
-                tables.run(
-                    "UPDATE layer SET boot = NULL WHERE form = ?1 AND id = ?2",
-                    [form, id],
-                )?;
-            }
-            Ok::<_, IndexError>(())
-        })?;
-        Ok(())
     }
 
     pub(crate) fn layout(&self) -> &Layout {

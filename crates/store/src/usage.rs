@@ -1,6 +1,6 @@
 //! What the store takes on the disk: blocks, not lengths, and each hard-linked file once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -60,18 +60,6 @@ impl Usage {
     pub fn total_bytes(&self) -> u64 {
         self.entries.iter().map(|entry| entry.bytes).sum()
     }
-
-    /// Number of parts and bytes of each kind.
-    #[must_use]
-    pub fn by_kind(&self) -> BTreeMap<UsageKind, (usize, u64)> {
-        let mut sums = BTreeMap::new();
-        for entry in &self.entries {
-            let sum: &mut (usize, u64) = sums.entry(entry.kind).or_default();
-            sum.0 += 1;
-            sum.1 += entry.bytes;
-        }
-        sums
-    }
 }
 
 /// Times and description of a part, by name.
@@ -88,28 +76,7 @@ impl Store {
             entries: Vec::new(),
         };
         let top = |name: &str| self.layout().top(name);
-        let (blobs, layers, mounts) = self.index().read("list parts", |tables| {
-            let note = |row: &rusqlite::Row<'_>| {
-                let notes = (row.get(1)?, row.get(2)?, row.get::<_, String>(3)?);
-                Ok((row.get::<_, String>(0)?, notes))
-            };
-            let blobs = tables.all(
-                "SELECT digest, created, used, coalesce((SELECT media_type FROM diff_blob d WHERE d.digest = b.digest), '')
-                 FROM blob b",
-                [],
-                note,
-            )?;
-            let layers = tables.all(
-                "SELECT form || '/' || id, created, used, coalesce(
-                 (SELECT vertex FROM record r JOIN record_layer l ON l.key = r.key WHERE l.layer = y.id
-                  ORDER BY length(r.layers) LIMIT 1), '')
-                 FROM layer y",
-                [],
-                note,
-            )?;
-            let mounts = tables.all("SELECT dir, created, used, id FROM mount", [], note)?;
-            Ok((Notes::from_iter(blobs), Notes::from_iter(layers), Notes::from_iter(mounts)))
-        })?;
+        let (blobs, layers, mounts) = self.notes()?;
         for algorithm in ["sha256", "sha512"] {
             let name = |file: &str| format!("{algorithm}:{file}");
             meter.children(&top("blobs").join(algorithm), UsageKind::Blob, name, &blobs)?;
@@ -159,51 +126,34 @@ impl Store {
         meter
             .entries
             .sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-        self.note_mount_sizes(&meter.entries)?;
         Ok(Usage {
             entries: meter.entries,
         })
     }
 
-    /// Bytes the store takes, from the index alone: in microseconds, never less than the truth but for cache mounts
-    /// that grew since they were last measured.
-    ///
-    /// # Errors
-    /// The index's.
-    pub fn estimate_bytes(&self) -> Result<u64, IndexError> {
-        self.index().read("sum sizes", |tables| {
-            let sql = "SELECT (SELECT coalesce(sum((size + 8191) / 4096 * 4096), 0) FROM blob)
-                     + (SELECT coalesce(sum(disk_bytes), 0) FROM layer)
-                     + (SELECT coalesce(sum(disk_bytes), 0) FROM mount)";
-            Ok(tables
-                .one(sql, [], |row| row.get::<_, i64>(0))?
-                .unwrap_or(0)
-                .cast_unsigned())
-        })
-    }
-
-    fn note_mount_sizes(&self, entries: &[UsageEntry]) -> Result<(), IndexError> {
-        let known = self.index().read("find sizes", |tables| {
-            let rows = tables.all("SELECT dir, disk_bytes FROM mount", [], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
-            })?;
-            Ok(HashMap::<String, u64>::from_iter(rows))
-        })?;
-        let changed = |entry: &&UsageEntry| {
-            entry.kind == UsageKind::CacheMount && known.get(&entry.name).is_some_and(|b| *b != entry.bytes)
-        };
-        let mounts: Vec<_> = entries.iter().filter(changed).collect();
-        if mounts.is_empty() {
-            return Ok(());
-        }
-        self.index().write("note sizes", |tables| {
-            for entry in mounts {
-                tables.run(
-                    "UPDATE mount SET disk_bytes = ?2 WHERE dir = ?1",
-                    (&entry.name, entry.bytes.cast_signed()),
-                )?;
-            }
-            Ok(())
+    /// Times and descriptions of blobs, layers and cache mounts.
+    fn notes(&self) -> Result<(Notes, Notes, Notes), IndexError> {
+        self.index().read("list parts", |tables| {
+            let note = |row: &rusqlite::Row<'_>| {
+                let notes = (row.get(1)?, row.get(2)?, row.get::<_, String>(3)?);
+                Ok((row.get::<_, String>(0)?, notes))
+            };
+            let blobs = tables.all(
+                "SELECT digest, created, used, coalesce((SELECT media_type FROM diff_blob d WHERE d.digest = b.digest), '')
+                 FROM blob b",
+                [],
+                note,
+            )?;
+            let layers = tables.all(
+                "SELECT form || '/' || id, created, used, coalesce(
+                 (SELECT vertex FROM record r JOIN record_layer l ON l.key = r.key WHERE l.layer = y.id
+                  ORDER BY length(r.layers) LIMIT 1), '')
+                 FROM layer y",
+                [],
+                note,
+            )?;
+            let mounts = tables.all("SELECT dir, created, used, id FROM mount", [], note)?;
+            Ok((Notes::from_iter(blobs), Notes::from_iter(layers), Notes::from_iter(mounts)))
         })
     }
 }
