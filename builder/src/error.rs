@@ -344,16 +344,11 @@ fn missing_hints(missing: &MissingSource) -> Vec<String> {
     std::iter::once(place).chain(rule).collect()
 }
 
-/// Whether the kernel said that there is no space, anywhere among the causes.
+/// Whether one of the causes is that there is no space.
 fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(found) = cause {
-        if let Some(io) = found.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::StorageFull
-        {
-            return true;
-        }
-        if found.downcast_ref::<DiskError>().is_some_and(DiskError::is_full) {
+        if rbuild_store::says_full(found) {
             return true;
         }
         cause = found.source();
@@ -372,5 +367,15 @@ mod tests {
         struct Write(#[source] std::io::Error);
         assert!(is_disk_full(&Write(std::io::ErrorKind::StorageFull.into())));
         assert!(!is_disk_full(&Write(std::io::ErrorKind::NotFound.into())));
+        // Errors that are passed on as they are show no type of those below.
+        let full = DiskError::Full {
+            path: "/store".into(),
+            needed_bytes: None,
+            free_bytes: 0,
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        let error = OpError::Store(full.into());
+        assert!(is_disk_full(&error));
+        assert_eq!(step_hints(&error).len(), 1);
     }
 }

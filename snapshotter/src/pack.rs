@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rbuild_layer::{
     DecompressError, DecompressLimits, ExportedXattrs, GZIP_LEVEL_DEFAULT, LayerFormat, Members, PackError,
-    PackOptions, Packing, WriteError, WriteOptions,
+    PackOptions, Packing, WriteOptions,
 };
 use rbuild_oci::{DiffId, Digest, media_type};
 use rbuild_store::{BlobWriter, CommitBlobError, DiffBlob, LayerId, Lease, StoreError};
@@ -55,24 +55,6 @@ pub enum PackLayerError {
 }
 
 from_store_parts!(PackLayerError);
-
-impl PackLayerError {
-    /// Whether space ran out.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        let full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
-        match self {
-            Self::Commit(CommitBlobError::Store(error)) | Self::Store(error) => error.is_full(),
-            Self::Pack(PackError::Output(error)) => full(error),
-            Self::Pack(PackError::Write(WriteError::Io { source, .. })) => full(source),
-            Self::Pack(_)
-            | Self::Commit(_)
-            | Self::Stack(_)
-            | Self::Decompress { .. }
-            | Self::DiffId { .. } => false,
-        }
-    }
-}
 
 /// How a layer is packed.
 #[derive(Debug, Clone, Copy)]
@@ -394,17 +376,14 @@ fn compression_name(format: LayerFormat) -> (String, &'static str) {
             format!("estargz-{}", level.unwrap_or(GZIP_LEVEL_DEFAULT)),
             media_type::OCI_LAYER_GZIP,
         ),
-        LayerFormat::Uncompressed => ("none".to_owned(), "application/vnd.oci.image.layer.v1.tar"),
+        LayerFormat::Uncompressed => ("none".to_owned(), media_type::OCI_LAYER),
         LayerFormat::Gzip(level) => (
             format!("gzip-{}", level.unwrap_or(GZIP_LEVEL_DEFAULT)),
-            "application/vnd.oci.image.layer.v1.tar+gzip",
+            media_type::OCI_LAYER_GZIP,
         ),
         LayerFormat::Zstd(level) => {
             let level = level.filter(|level| *level != 0).unwrap_or(3);
-            (
-                format!("zstd-{level}"),
-                "application/vnd.oci.image.layer.v1.tar+zstd",
-            )
+            (format!("zstd-{level}"), media_type::OCI_LAYER_ZSTD)
         }
     }
 }

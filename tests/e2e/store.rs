@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use rbuild_testkit::command::RbuildCommand;
+use rbuild_testkit::command::{Ran, RbuildCommand};
 use rbuild_testkit::image::OciLayout;
 use rbuild_testkit::validate;
 
@@ -88,7 +88,7 @@ fn blocks(dir: &std::path::Path) -> u64 {
 
 /// Builds the context and then a small one, in a store on a disk of 32 MiB: the first is too large for it.
 #[track_caller]
-fn assert_full_disk_is_told(fixture: &Fixture) {
+fn assert_full_disk_is_told(fixture: &Fixture) -> Ran {
     let small = fixture.home.work().join("small");
     std::fs::create_dir(&small).unwrap();
     std::fs::write(small.join("Dockerfile"), "FROM busybox\nRUN echo fits > /fits\n").unwrap();
@@ -107,6 +107,7 @@ exec \"$RBUILD\" build --progress=plain \"$BASE\" \"$SMALL\"";
         .env("SMALL", &small)
         .ok();
     assert!(ran.stderr.to_lowercase().contains("no space left"), "{ran}");
+    ran
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn privileged_a_full_disk_is_told_and_the_next_build_works() {
     copied
         .context
         .file("noise", rbuild_testkit::context::noise(48 << 20));
-    assert_full_disk_is_told(&copied);
+    assert_full_disk_is_told(&copied).says("`rbuild prune` frees");
     let written = Fixture::new("FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=64\n");
     assert_full_disk_is_told(&written);
 }

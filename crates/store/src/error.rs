@@ -1,7 +1,8 @@
 //! What any operation of the store can run into. Owns the reading of "the disk is full" out of the kernel's and SQLite's
 //! answers.
 
-use std::io;
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use rbuild_sys::TreeError;
@@ -19,6 +20,9 @@ pub enum DiskError {
         needed_bytes: Option<u64>,
         /// Bytes the file system has left for this user.
         free_bytes: u64,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
     },
     /// Any other answer.
     #[error("{verb} {path:?}")]
@@ -63,6 +67,7 @@ impl DiskError {
                 path: path.to_owned(),
                 needed_bytes,
                 free_bytes: free_bytes(path),
+                source,
             };
         }
         Self::Io {
@@ -70,12 +75,6 @@ impl DiskError {
             path: path.to_owned(),
             source,
         }
-    }
-
-    /// Whether space ran out.
-    #[must_use]
-    pub const fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. })
     }
 }
 
@@ -98,12 +97,6 @@ pub struct IndexError {
 }
 
 impl IndexError {
-    /// Whether space ran out (`SQLITE_FULL`).
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
-    }
-
     /// Whether `index.db` is no longer a database.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
@@ -126,13 +119,14 @@ pub enum StoreError {
     Index(#[from] IndexError),
 }
 
-impl StoreError {
-    /// Whether space ran out.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::Disk(error) => error.is_full(),
-            Self::Index(error) => error.is_full(),
-        }
+/// Whether `cause` is how the kernel or SQLite says that there is no space. Asked of each cause of an error: what passes an
+/// error on as it is hides the type of that one, not what that one came from.
+#[must_use]
+pub fn says_full(cause: &(dyn Error + 'static)) -> bool {
+    if let Some(error) = cause.downcast_ref::<io::Error>() {
+        return matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
     }
+    cause
+        .downcast_ref::<rusqlite::Error>()
+        .is_some_and(|error| error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
 }

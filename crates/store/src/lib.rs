@@ -42,7 +42,7 @@ mod trash;
 mod usage;
 
 pub use blob::{BlobWriter, CommitBlobError, CommittedBlob};
-pub use error::{DiskError, IndexError, StoreError};
+pub use error::{DiskError, IndexError, StoreError, says_full};
 pub use fsck::{FsckOptions, Problem, ProblemKind};
 pub use gc::{Collected, GcPolicy};
 pub use history::{HistoryBlob, HistoryEntry};

@@ -243,10 +243,19 @@ fn privileged_a_full_disk_is_a_clear_error_and_leaves_nothing_behind() {
     assert_eq!(*needed_bytes, Some(8 << 20));
     assert!(path.starts_with(lease.dir()), "{path:?}");
     assert!(error.to_string().contains("8388608 needed"), "{error}");
+    assert!(is_told_as_full(&error));
     let left = crate::usage::names(lease.dir()).unwrap();
     assert_eq!(left, ["held"], "only what tells that the first is held");
     store.put_blob(&lease, b"and again").unwrap();
     assert!(store.verify_blob(&kept.digest).unwrap());
+    let error = StoreError::from(store.put_kv("large", "key", &vec![7; 8 << 20]).unwrap_err());
+    assert!(is_told_as_full(&error), "SQLite's word for it: {error:?}");
+    let error = store.open_blob(&Digest::sha256(b"none")).err();
+    assert!(error.is_none(), "{error:?}");
     drop((lease, store));
     drop(small);
+}
+
+fn is_told_as_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(crate::says_full)
 }
