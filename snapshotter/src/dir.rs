@@ -1,10 +1,12 @@
 //! Directories of layers and of leases, by their paths in the store.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use rbuild_store::Lease;
+use rbuild_sys::RootFd;
 
 use crate::stack::StackError;
 
@@ -13,6 +15,15 @@ pub(crate) fn open_dir(path: &Path) -> Result<File, StackError> {
         verb: "open",
         path: path.to_owned(),
         source,
+    })
+}
+
+/// The same as the root of what is resolved below it.
+pub(crate) fn open_root(path: &Path) -> Result<RootFd, StackError> {
+    RootFd::open(path).map_err(|error| StackError::Io {
+        verb: "open",
+        path: path.to_owned(),
+        source: io::Error::other(error),
     })
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_layer::{LateLinks, Upper, WriteError};
-use rbuild_store::{IndexError, LayerId, Lease, StoreError};
+use rbuild_store::{LayerId, Lease, StoreError};
 use rbuild_sys::overlay::Form;
 use rbuild_sys::{RootFd, RootFdError};
 use rustix::fs::{Dir, FileType, Mode, OFlags};
@@ -42,17 +42,7 @@ pub enum ExplicitError {
     Store(#[from] StoreError),
 }
 
-impl From<IndexError> for ExplicitError {
-    fn from(error: IndexError) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-impl From<rbuild_store::DiskError> for ExplicitError {
-    fn from(error: rbuild_store::DiskError) -> Self {
-        Self::Store(error.into())
-    }
-}
+from_store_parts!(ExplicitError);
 
 impl Snapshotter {
     /// Whether a layer is known to be explicit; no file of it is read.

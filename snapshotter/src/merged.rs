@@ -14,6 +14,7 @@ use rbuild_store::Lease;
 use rbuild_sys::RootFd;
 use rbuild_sys::overlay::OverlaySpec;
 
+use crate::dir::open_root;
 use crate::stack::StackError;
 use crate::{Means, Snapshotter, Tree, fuse};
 
@@ -86,8 +87,7 @@ impl Merged {
             }
             How::Copies { lowers, since } => {
                 let lower = snapshotter.linked(lease, lowers)?;
-                let open = |path: &Path| open(path);
-                let (tree, out) = (open(&self.dir)?, open(upper)?);
+                let (tree, out) = (open_root(&self.dir)?, open_root(upper)?);
                 rbuild_layer::link_touched(&tree, snapshotter.form(), &lower, since, &out).map_err(|source| {
                     StackError::Merge {
                         path: self.dir.clone(),
@@ -137,7 +137,7 @@ impl Snapshotter {
 
     /// Layers, top first, as one directory of links.
     pub(crate) fn linked(&self, lease: &Lease, lowers: Vec<PathBuf>) -> Result<RootFd, StackError> {
-        open(&self.linked_dir(lease, lowers)?)
+        open_root(&self.linked_dir(lease, lowers)?)
     }
 
     /// The same, where it is. Made once for as long as the lease is there.
@@ -161,9 +161,9 @@ impl Snapshotter {
         let layers: Vec<RootFd> = lowers
             .iter()
             .rev()
-            .map(|dir| open(dir))
+            .map(|dir| open_root(dir))
             .collect::<Result<_, _>>()?;
-        rbuild_layer::merge_layers(&layers, self.form(), contents, &open(out)?).map_err(|source| {
+        rbuild_layer::merge_layers(&layers, self.form(), contents, &open_root(out)?).map_err(|source| {
             StackError::Merge {
                 path: out.to_owned(),
                 source: Box::new(source),
@@ -203,10 +203,6 @@ fn next_tick(dir: &Path) -> Result<Time, StackError> {
     }
     // A clock that stands still: everything counts as touched, and only what differs is in the layer's archive.
     Ok(first)
-}
-
-fn open(path: &Path) -> Result<RootFd, StackError> {
-    RootFd::open(path).map_err(|error| failed("open", path)(io::Error::other(error)))
 }
 
 fn failed(verb: &'static str, path: &Path) -> impl Fn(io::Error) -> StackError {

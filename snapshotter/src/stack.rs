@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 
-use rbuild_store::{DiskError, LayerId, Lease, StoreError};
+use rbuild_store::{LayerId, Lease, StoreError};
 use rbuild_sys::RootFd;
 use rbuild_sys::overlay::{OverlayError, OverlaySpec};
 
@@ -44,11 +44,7 @@ pub enum StackError {
     Store(#[from] StoreError),
 }
 
-impl From<DiskError> for StackError {
-    fn from(error: DiskError) -> Self {
-        Self::Store(error.into())
-    }
-}
+from_store_parts!(StackError);
 
 /// A read-only file system made of layers. The layers are held by the lease it was made with.
 #[derive(Debug)]
@@ -81,11 +77,8 @@ impl Snapshotter {
             let root = self.linked(lease, lowers)?;
             return Ok(View { root });
         }
-        if lowers.len() < 2 {
-            // An empty directory below: what one layer whites out is then hidden by overlayfs.
-            lowers.push(lease.new_dir("empty")?);
-        }
-        if lowers.len() < 2 {
+        // An empty directory below: what one layer whites out is then hidden by overlayfs, which wants two.
+        while lowers.len() < 2 {
             lowers.push(lease.new_dir("empty")?);
         }
         let spec = OverlaySpec {

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamp
 use rustix::io::Errno;
 
 use crate::Workspace;
+use crate::dir::open_root;
 use crate::stack::StackError;
 
 /// Longest list of names of attributes, and longest value, that are compared; what has more is kept.
@@ -71,11 +72,7 @@ impl Workspace {
     /// The file system's.
     pub fn drop_unchanged(&mut self, before: &Before) -> Result<(), StackError> {
         self.settle()?;
-        let upper = RootFd::open(self.upper()).map_err(|error| StackError::Io {
-            verb: "open",
-            path: self.upper().to_owned(),
-            source: std::io::Error::other(error),
-        })?;
+        let upper = open_root(self.upper())?;
         let overlay = self.form().xattr_prefix();
         for (path, facts) in &before.places {
             drop_one(&upper, path, facts, overlay).map_err(|error| self.uncompared(path, error))?;

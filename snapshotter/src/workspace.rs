@@ -1,16 +1,15 @@
 //! A writable root on top of layers, and the layer that becomes of it. What is not committed leaves nothing behind.
 
 use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_store::{LayerId, Lease};
-use rbuild_sys::{RootFd, owner, remove_tree};
+use rbuild_sys::{RootFd, owner};
 use rustix::fs::{Gid, Uid};
 
-use crate::dir::open_dir;
+use crate::dir::{discard, open_dir, open_root};
 use crate::explicit::{ExplicitError, unmark_opaque};
 use crate::merged::Merged;
 use crate::stack::StackError;
@@ -116,11 +115,7 @@ impl Workspace {
     pub fn mount(&mut self) -> Result<RootFd, StackError> {
         match self.tree(None)? {
             Tree::Overlay(spec) => Ok(RootFd::from_fd(spec.mount()?)),
-            Tree::Directory(dir) => RootFd::open(&dir).map_err(|error| StackError::Io {
-                verb: "open",
-                path: dir,
-                source: std::io::Error::other(error),
-            }),
+            Tree::Directory(dir) => open_root(&dir),
         }
     }
 
@@ -143,18 +138,10 @@ impl Workspace {
         self.settle()?;
         let apart = self.dir.join("apart");
         self.make_dir(&apart)?;
-        let open = |path: &Path| {
-            RootFd::open(path).map_err(|error| StackError::Io {
-                verb: "open",
-                path: path.to_owned(),
-                source: std::io::Error::other(error),
-            })
-        };
-        rbuild_layer::copy_layer(&open(&self.upper)?, &open(&apart)?).map_err(|source| {
-            StackError::Merge {
-                path: self.upper.clone(),
-                source: Box::new(source),
-            }
+        let (upper, copy) = (open_root(&self.upper)?, open_root(&apart)?);
+        rbuild_layer::copy_layer(&upper, &copy).map_err(|source| StackError::Merge {
+            path: self.upper.clone(),
+            source: Box::new(source),
         })?;
         self.upper = apart;
         Ok(())
@@ -220,9 +207,7 @@ impl Workspace {
         let store = self.snapshotter.store();
         let form = self.snapshotter.form_name();
         store.commit_layer(&self.lease, form, &self.upper, &id)?;
-        let facts = store
-            .layer_facts(form, &id)
-            .map_err(rbuild_store::StoreError::from)?;
+        let facts = store.layer_facts(form, &id)?;
         Ok(CommittedLayer {
             empty: facts.is_some_and(|facts| facts.entries == 0),
             id,
@@ -264,9 +249,6 @@ impl Drop for Workspace {
     fn drop(&mut self) {
         // What is mounted there would be in the way.
         drop(self.merged.take());
-        // What cannot be removed now goes with the lease.
-        if let (Ok(parent), Some(name)) = (File::open(self.lease.dir()), self.dir.file_name()) {
-            drop(remove_tree(parent.as_fd(), name, None));
-        }
+        discard(&self.lease, &self.dir);
     }
 }
