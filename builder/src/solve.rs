@@ -6,12 +6,14 @@
 //! backward from the targets, and nothing runs that no target needs. Keys have three levels, as BuildKit's have
 //! (`docs/dev/solver.md`): by definition, by selector, by content. Content is read only when the definition misses.
 
+mod executor;
 mod key;
 mod report;
 mod scheduler;
 mod shared;
 
+pub use executor::{Cached, ContentInput, Definition, Executor, KeyInput, Miss};
 pub use key::{Ingredient, Key, KeyBuilder, first_difference};
 pub use report::{CANCELED, Reporter};
-pub use scheduler::{Cached, ContentInput, Definition, Executor, KeyInput, Miss, SolveError, solve};
+pub use scheduler::{SolveError, solve};
 pub use shared::SharedVertex;

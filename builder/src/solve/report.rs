@@ -63,12 +63,6 @@ impl Reporter {
         }
     }
 
-    /// The vertex's digest, as events name it.
-    #[must_use]
-    pub const fn digest(&self) -> &Digest {
-        &self.digest
-    }
-
     /// The work begins.
     pub fn start(&mut self, miss_cause: Option<String>) {
         self.begin();

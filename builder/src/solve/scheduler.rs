@@ -6,137 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::join_all;
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{Edge, Graph, GraphError, Vertex, VertexDigest};
-use rbuild_oci::Digest;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::executor::{Cached, ContentInput, Definition, Executor, KeyInput, Miss};
 use super::key::{Ingredient, Key, KeyBuilder};
 use super::report::Reporter;
-
-/// An input that takes part in the key by its content instead of by its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContentInput {
-    /// Position in [`Vertex::inputs`].
-    pub input: usize,
-    /// What of it is read: opaque to the solver, part of the key.
-    pub selector: String,
-    /// What a user would call it (`content of src/`).
-    pub label: String,
-}
-
-/// What a vertex says of itself before any input is solved.
-#[derive(Debug, Clone)]
-pub struct Definition<V> {
-    /// Ingredients that come from the operation alone.
-    pub ingredients: Vec<Ingredient>,
-    /// Inputs that count by content; all others count by key.
-    pub content: Vec<ContentInput>,
-    /// The values, where nothing has to run to have them (sources).
-    pub values: Option<Vec<V>>,
-    /// The key by definition says nothing of the content (a directory of the host): consumers must read it.
-    pub volatile: bool,
-}
-
-/// What the cache knows of a key.
-#[derive(Debug, Clone)]
-pub struct Cached<V> {
-    /// Stands for the result in the keys of what follows.
-    pub identity: Key,
-    /// The outputs.
-    pub values: Vec<V>,
-}
-
-/// What a key has of one input.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyInput {
-    /// Stands for the input's result.
-    pub identity: Key,
-    /// Its content is in the key, not its identity.
-    pub by_content: bool,
-    /// Its identity says nothing of what it holds.
-    pub volatile: bool,
-}
-
-/// A vertex that must run.
-#[derive(Debug, Clone)]
-pub struct Miss<'a> {
-    /// Its digest.
-    pub digest: &'a VertexDigest,
-    /// The vertex.
-    pub vertex: &'a Vertex,
-    /// The key its result is kept under.
-    pub key: &'a Key,
-    /// What the key is made of.
-    pub ingredients: &'a [Ingredient],
-}
-
-/// Does the work the solver decides on.
-pub trait Executor: Send + Sync + 'static {
-    /// An output of a vertex.
-    type Value: Clone + Send + Sync + std::fmt::Debug + 'static;
-    /// Why a vertex failed.
-    type Error: std::error::Error + Send + Sync + 'static;
-    /// Held while a key is being computed by this process.
-    type Lock: Send;
-
-    /// What `vertex` of `graph` is made of.
-    fn define(
-        &self,
-        graph: &Graph,
-        digest: &VertexDigest,
-        vertex: &Vertex,
-        reporter: &mut Reporter,
-    ) -> impl Future<Output = Result<Definition<Self::Value>, Self::Error>> + Send;
-
-    /// Digest of what `need` of the vertex `digest` selects of `value`.
-    fn content(
-        &self,
-        digest: &VertexDigest,
-        need: &ContentInput,
-        value: &Self::Value,
-    ) -> impl Future<Output = Result<Digest, Self::Error>> + Send;
-
-    /// The result of `vertex` kept under `key`, if these of its outputs are still there. The others are never looked at,
-    /// and may be anything.
-    fn load(
-        &self,
-        vertex: &Vertex,
-        key: &Key,
-        outputs: &BTreeSet<u32>,
-    ) -> impl Future<Output = Option<Cached<Self::Value>>> + Send;
-
-    /// The key by content that was found for a key by definition.
-    fn alias(&self, definition: &Key) -> impl Future<Output = Option<Key>> + Send;
-
-    /// Remembers that `definition` leads to `key`.
-    fn put_alias(&self, definition: &Key, key: &Key) -> impl Future<Output = ()> + Send;
-
-    /// Hears what a key was made from, before anything that follows can know the key.
-    fn keyed(&self, _key: &Key, _inputs: Vec<KeyInput>) {}
-
-    /// Waits until no other process runs `key`.
-    fn lock(&self, key: &Key, cancel: &CancellationToken) -> impl Future<Output = Option<Self::Lock>> + Send;
-
-    /// Hears what a vertex turned out to be, whether it ran or not.
-    fn solved(&self, _digest: &VertexDigest, _values: &[Self::Value]) {}
-
-    /// Why `ingredients` were not found, as one line.
-    fn explain(
-        &self,
-        vertex: &Vertex,
-        ingredients: &[Ingredient],
-    ) -> impl Future<Output = Option<String>> + Send;
-
-    /// Runs a vertex on the values of its inputs and keeps the result.
-    fn run(
-        &self,
-        miss: Miss<'_>,
-        inputs: Vec<Self::Value>,
-        reporter: &Reporter,
-        cancel: &CancellationToken,
-    ) -> impl Future<Output = Result<Cached<Self::Value>, Self::Error>> + Send;
-}
 
 /// Why a graph was not solved.
 #[derive(Debug, thiserror::Error)]
@@ -366,11 +242,7 @@ impl<E: Executor> Run<E> {
             }));
             return Ok(());
         }
-        if !vertex.meta.ignore_cache
-            && let Some(cached) = self.executor.load(vertex, &key, &node.outputs).await
-        {
-            reporter.cached();
-            self.publish(digest, node, cached);
+        if self.publish_cached(digest, vertex, &key, reporter).await {
             return Ok(());
         }
         // What follows may know its own key already and be cached. A step that must run again whatever the cache says
@@ -390,11 +262,8 @@ impl<E: Executor> Run<E> {
             lock = self.executor.lock(&key, &self.stop) => lock.ok_or(Stopped)?,
             () = self.stop.cancelled() => return Err(Halt::Stopped),
         };
-        if !vertex.meta.ignore_cache
-            && let Some(cached) = self.executor.load(vertex, &key, &node.outputs).await
-        {
-            reporter.cached();
-            self.publish(digest, node, cached);
+        // Another process may have run it meanwhile.
+        if self.publish_cached(digest, vertex, &key, reporter).await {
             return Ok(());
         }
         let cause = if vertex.meta.ignore_cache {
@@ -421,6 +290,26 @@ impl<E: Executor> Run<E> {
         reporter.done();
         self.publish(digest, node, cached);
         Ok(())
+    }
+
+    /// Whether the cache had the result of `vertex`, which is published then.
+    async fn publish_cached(
+        &self,
+        digest: &VertexDigest,
+        vertex: &Vertex,
+        key: &Key,
+        reporter: &mut Reporter,
+    ) -> bool {
+        if vertex.meta.ignore_cache {
+            return false;
+        }
+        let node = &self.nodes[digest];
+        let Some(cached) = self.executor.load(vertex, key, &node.outputs).await else {
+            return false;
+        };
+        reporter.cached();
+        self.publish(digest, node, cached);
+        true
     }
 
     fn publish(&self, digest: &VertexDigest, node: &Node<E::Value>, cached: Cached<E::Value>) {
@@ -552,6 +441,25 @@ impl<E: Executor> Run<E> {
             self.executor.keyed(&key, inputs);
             return Ok((key, ingredients));
         }
+        self.add_contents(digest, node, vertex, definition, &mut by_content)
+            .await?;
+        let (key, ingredients) = by_content.finish();
+        self.executor.keyed(&key, inputs);
+        if !volatile {
+            self.executor.put_alias(&definition_key, &key).await;
+        }
+        Ok((key, ingredients))
+    }
+
+    /// Reads what counts by content, which has to be made for that if it is not here, and adds it to the key.
+    async fn add_contents(
+        &self,
+        digest: &VertexDigest,
+        node: &Node<E::Value>,
+        vertex: &Vertex,
+        definition: &Definition<E::Value>,
+        by_content: &mut KeyBuilder,
+    ) -> Result<(), Halt<E::Error>> {
         // What is here already only has to be read: nobody should begin work meanwhile that may turn out to be cached.
         let is_here = |need: &ContentInput| {
             let edge = &vertex.inputs[need.input];
@@ -575,12 +483,7 @@ impl<E: Executor> Run<E> {
                 .map_err(Halt::Failed)?;
             by_content.add(&*need.label, content.as_str());
         }
-        let (key, ingredients) = by_content.finish();
-        self.executor.keyed(&key, inputs);
-        if !volatile {
-            self.executor.put_alias(&definition_key, &key).await;
-        }
-        Ok((key, ingredients))
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rbuild_graph::progress::NullSink;
 use rbuild_graph::{FileAction, FileActionKind, FileOp, MkDirAction, Op, SourceOp, VertexMeta};
+use rbuild_oci::Digest;
 
 use super::*;
 
