@@ -231,12 +231,6 @@ impl<'a> Git<'a> {
         self.without_secrets()
     }
 
-    /// The directory for its own files.
-    #[must_use]
-    pub fn home(&self) -> &Path {
-        &self.home
-    }
-
     /// Runs one command and gives what it printed. What follows `--` or stands in `--option=value` may be anybody's;
     /// everything else is ours.
     ///

@@ -388,18 +388,6 @@ impl ReadCache {
         let list = |chain: &ChainedResult| chain.layers.iter().map(|index| layer(*index)).collect();
         whole.or_else(|| record.chains.iter().find_map(list))
     }
-
-    /// Number of keys.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.outputs.len()
-    }
-
-    /// Whether there is no key.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.outputs.is_empty()
-    }
 }
 
 /// A layer of a manifest as a cache uses it; `None` without the digest of its uncompressed tar, which it could not be

@@ -222,11 +222,7 @@ fn output_of(form: &CacheForm) -> Output {
 
 /// A layer as the cache's manifest has it.
 fn described(layer: LayerBlob, form: &CacheForm) -> Descriptor {
-    let family = if form.oci_mediatypes {
-        Family::Oci
-    } else {
-        Family::Docker
-    };
+    let family = Family::chosen(form.oci_mediatypes);
     let mut descriptor = layer.descriptor;
     if let Some(media_type) = media_type::convert_layer(&descriptor.media_type, family) {
         media_type.clone_into(&mut descriptor.media_type);
@@ -278,11 +274,7 @@ fn manifest(
             bytes,
         ));
     }
-    let media_type = if form.oci_mediatypes {
-        media_type::OCI_INDEX
-    } else {
-        media_type::DOCKER_INDEX
-    };
+    let media_type = Family::chosen(form.oci_mediatypes).index();
     let entries = layers.iter().chain([config]).cloned().collect();
     let bytes = go_json::to_vec(&Index::new(media_type, entries)).map_err(fail)?;
     Ok(Written::new("cache manifest", media_type, bytes))

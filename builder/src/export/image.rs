@@ -135,17 +135,6 @@ impl PlatformSubject {
     }
 }
 
-impl BuildResult {
-    /// One result.
-    #[must_use]
-    pub fn one(subject: Subject) -> Self {
-        Self {
-            subjects: vec![PlatformSubject::new(None, subject)],
-            is_index: false,
-        }
-    }
-}
-
 /// Whether images of `result` are an index: there are several, or something is said of one.
 #[must_use]
 pub fn needs_index(result: &BuildResult, output: &Output) -> bool {
@@ -189,11 +178,7 @@ pub async fn assemble(
         return Ok(Product::of_image(images.remove(0)));
     }
     images.extend(attested);
-    let media_type = if output.oci_mediatypes {
-        media_type::OCI_INDEX
-    } else {
-        media_type::DOCKER_INDEX
-    };
+    let media_type = Family::chosen(output.oci_mediatypes).index();
     let index = Index {
         schema_version: 2,
         media_type: media_type.to_owned(),
@@ -255,11 +240,7 @@ async fn assemble_one(
     annotations: AnnotationSet,
     reporter: &Reporter,
 ) -> Result<Image, ImageExportError> {
-    let family = if output.oci_mediatypes {
-        Family::Oci
-    } else {
-        Family::Docker
-    };
+    let family = Family::chosen(output.oci_mediatypes);
     let layers = {
         let _step = reporter.step("exporting layers");
         let all = subject.chain.layers();
@@ -283,14 +264,10 @@ async fn assemble_one(
         config.extra.insert(inline::CONFIG_KEY.to_owned(), cache.into());
     }
     let config_bytes = config.to_bytes();
-    let (manifest_type, config_type) = match family {
-        Family::Oci => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
-        Family::Docker => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
-    };
-    let config = Descriptor::of(config_type, &config_bytes);
+    let config = Descriptor::of(family.config(), &config_bytes);
     let manifest = Manifest {
         schema_version: 2,
-        media_type: manifest_type.to_owned(),
+        media_type: family.manifest().to_owned(),
         artifact_type: None,
         config: config.clone(),
         layers: descriptors.clone(),
@@ -299,7 +276,7 @@ async fn assemble_one(
         extra: std::collections::BTreeMap::new(),
     };
     let manifest_bytes = go_json::to_vec_indented(&manifest).map_err(ImageExportError::Encode)?;
-    let mut manifest = Descriptor::of(manifest_type, &manifest_bytes);
+    let mut manifest = Descriptor::of(family.manifest(), &manifest_bytes);
     manifest.annotations = annotations.manifest_descriptor;
     for (what, descriptor, bytes) in [
         ("manifest", &manifest, &manifest_bytes),

@@ -80,6 +80,12 @@ pub enum Family {
 }
 
 impl Family {
+    /// What `oci-mediatypes` of an output or a cache chooses.
+    #[must_use]
+    pub const fn chosen(oci_mediatypes: bool) -> Self {
+        if oci_mediatypes { Self::Oci } else { Self::Docker }
+    }
+
     /// The media type of an index (Docker: manifest list).
     #[must_use]
     pub const fn index(self) -> &'static str {

@@ -195,7 +195,7 @@ fn a_cache_of_buildkit_is_read_and_gives_no_hits_of_ours() {
         digest("sel"),
     );
     let cache = ReadCache::new(CacheConfig::parse(text.as_bytes()).unwrap(), &HashMap::new()).unwrap();
-    assert_eq!(cache.len(), 2);
+    assert_eq!(cache.outputs.len(), 2);
     assert_eq!(cache.find(&digest("run"), 1, &all(1)), None);
     assert_eq!(cache.find(&digest("k1"), 1, &all(1)), None);
 }
