@@ -283,7 +283,6 @@ impl<R: Read> TarReader<R> {
     }
 
     fn meta_header(&mut self, pending: &mut Pending, header: &Header, offset: u64) -> Result<(), ReadError> {
-        let flag = header.as_bytes()[156];
         let size = number(&header.as_old().size).and_then(|n| u64::try_from(n).ok());
         let size = size.ok_or_else(|| ReadError::BadField {
             path: printable(b""),
@@ -314,11 +313,23 @@ impl<R: Read> TarReader<R> {
             Ok::<(), ReadError>(())
         })?;
         self.skip_content()?;
+        self.note_header(pending, header, &body, offset)
+    }
+
+    /// Takes what a metadata header at `offset` says with its `body`.
+    fn note_header(
+        &mut self,
+        pending: &mut Pending,
+        header: &Header,
+        body: &[u8],
+        offset: u64,
+    ) -> Result<(), ReadError> {
+        let flag = header.as_bytes()[156];
         let ambiguous = |rule| ReadError::Ambiguous {
             path: printable(text(&header.as_old().name)),
             rule,
         };
-        let records = || Records::parse(&body).map_err(|source| ReadError::BadPax { offset, source });
+        let records = || Records::parse(body).map_err(|source| ReadError::BadPax { offset, source });
         match flag {
             b'x' => {
                 // Go forgets the first one, GNU tar does not.
@@ -345,7 +356,7 @@ impl<R: Read> TarReader<R> {
                 self.check_entries(None)?;
             }
             _ => {
-                let name = text(&body).to_vec();
+                let name = text(body).to_vec();
                 if name.is_empty() {
                     return Err(ambiguous("an empty long name"));
                 }
@@ -444,7 +455,7 @@ fn limit(what: &'static str, max: u64, path: Option<String>) -> ReadError {
     ReadError::Limit { what, max, path }
 }
 
-/// A hostile path for an error message: no raw control bytes, no more than 256 bytes of it.
+/// A hostile path for an error message, which quotes it (`{:?}`): no more than 256 bytes of it.
 pub(crate) fn printable(path: &[u8]) -> String {
     const SHOWN_MAX: usize = 256;
     let mut shown = String::from_utf8_lossy(&path[..path.len().min(SHOWN_MAX)]).into_owned();

@@ -188,7 +188,7 @@ impl<'a, S: Sink> Walk<'a, S> {
             _ => false,
         };
         let same = same && self.touched.is_none_or(|since| source.ctime() < since);
-        let mut entry = Entry {
+        let entry = Entry {
             path,
             kind,
             mode: source.stat.st_mode & 0o7777,
@@ -200,6 +200,11 @@ impl<'a, S: Sink> Walk<'a, S> {
         if source.file_type() == FileType::Directory {
             return self.visit_directory(name, source, lower, entry, opaque, same);
         }
+        self.visit_file(&source, entry, same)
+    }
+
+    /// What is no directory. It may have other names: the first of those that the archive needs has the content.
+    fn visit_file(&mut self, source: &Source, mut entry: Entry, same: bool) -> Result<(), WriteError> {
         let many_names = source.stat.st_nlink > 1;
         let is_late = self.options.late.is_some_and(|late| late.contains(&entry.path));
         let is_wanted = is_late || self.levels.last().is_some_and(|level| level.opaque);
