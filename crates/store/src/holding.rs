@@ -109,12 +109,10 @@ pub(crate) fn create(dir: &Path, purpose: &str) -> Result<File, DiskError> {
     Ok(file)
 }
 
-/// Adds names, in one write.
+/// Adds names, in one write. It begins a line of its own: of a write that failed, on a disk that is full, a part may be there.
 pub(crate) fn append(file: &mut File, dir: &Path, kind: Kind, names: &[String]) -> Result<(), DiskError> {
-    let lines: String = names
-        .iter()
-        .flat_map(|name| [kind.word(), " ", name, "\n"])
-        .collect();
+    let names = names.iter().flat_map(|name| [kind.word(), " ", name, "\n"]);
+    let lines: String = std::iter::once("\n").chain(names).collect();
     file.write_all(lines.as_bytes())
         .map_err(|e| DiskError::new("write", &dir.join(FILE), e))
 }
@@ -149,6 +147,27 @@ mod tests {
         assert_eq!(store.holdings().unwrap(), HashSet::from([both[0].clone()]));
         drop(one);
         assert!(store.holdings().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_held_after_a_write_that_failed_half_way_is_held() {
+        let (_dir, store) = temporary_store();
+        let lease = store.lease("a full disk").unwrap();
+        let hold = |name: &str| {
+            let lock = store.lock_holdings(Sharing::Shared).unwrap();
+            lease.hold(&lock, Kind::Layer, vec![name.to_owned()]).unwrap();
+        };
+        hold("root/one");
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(lease.dir().join(FILE))
+            .unwrap();
+        file.write_all(b"layer root/tor").unwrap();
+        hold("root/two");
+        let held = store.holdings().unwrap();
+        for name in ["root/one", "root/two"] {
+            assert!(held.contains(&(Kind::Layer, name.to_owned())), "{name}: {held:?}");
+        }
     }
 
     #[test]
