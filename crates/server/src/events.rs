@@ -13,6 +13,8 @@ use tokio::sync::watch;
 
 /// Bytes of step output kept for callers that come late. Older output is dropped first; nothing else is.
 const LOG_BYTES_MAX: usize = 16 << 20;
+/// What a piece of output takes beside its bytes, of which a step may write one at a time.
+const PIECE_BYTES: usize = 256;
 /// Vertices that are called by the client's digests, and bytes of texts that warnings are sent with.
 const VERTICES_MAX: usize = 1_000_000;
 const TEXT_BYTES_MAX: usize = 8 << 20;
@@ -39,8 +41,28 @@ struct Names {
 #[derive(Debug, Default)]
 struct State {
     events: VecDeque<(u64, Event)>,
+    /// Output, by the same numbers.
+    logs: VecDeque<(u64, Event)>,
     next: u64,
     log_bytes: usize,
+}
+
+impl State {
+    /// Everything from number `from` on, in order.
+    fn since(&self, from: u64) -> impl Iterator<Item = &(u64, Event)> {
+        let rest = |events| -> std::collections::vec_deque::Iter<'_, (u64, Event)> {
+            let events: &VecDeque<(u64, Event)> = events;
+            events.range(events.partition_point(|(number, _)| *number < from)..)
+        };
+        let (mut events, mut logs) = (rest(&self.events).peekable(), rest(&self.logs).peekable());
+        std::iter::from_fn(move || {
+            let log_is_first = match (events.peek(), logs.peek()) {
+                (Some((event, _)), Some((log, _))) => log < event,
+                (event, _) => event.is_none(),
+            };
+            if log_is_first { logs.next() } else { events.next() }
+        })
+    }
 }
 
 impl Default for EventLog {
@@ -96,8 +118,7 @@ impl EventLog {
             .wait_for(|(count, closed)| *count > from || *closed)
             .await;
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = state.events.partition_point(|(number, _)| *number < from);
-        let batch: Vec<&(u64, Event)> = state.events.range(start..).take(BATCH_MAX).collect();
+        let batch: Vec<&(u64, Event)> = state.since(from).take(BATCH_MAX).collect();
         let next = batch.last().map(|(number, _)| number + 1)?;
         Some((batch.into_iter().map(|(_, event)| event.clone()).collect(), next))
     }
@@ -105,7 +126,7 @@ impl EventLog {
     /// Every event that is still kept.
     pub fn all(&self) -> Vec<Event> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.events.iter().map(|(_, event)| event.clone()).collect()
+        state.since(0).map(|(_, event)| event.clone()).collect()
     }
 }
 
@@ -114,25 +135,29 @@ impl Sink for EventLog {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let number = state.next;
         state.next += 1;
-        state.log_bytes += log_bytes(&event);
-        state.events.push_back((number, event));
+        match log_bytes(&event) {
+            None => state.events.push_back((number, event)),
+            Some(bytes) => {
+                state.log_bytes += bytes;
+                state.logs.push_back((number, event));
+            }
+        }
         while state.log_bytes > LOG_BYTES_MAX {
-            let Some(oldest) = state.events.iter().position(|(_, event)| log_bytes(event) > 0) else {
+            let Some((_, dropped)) = state.logs.pop_front() else {
                 break;
             };
-            if let Some((_, dropped)) = state.events.remove(oldest) {
-                state.log_bytes -= log_bytes(&dropped);
-            }
+            state.log_bytes -= log_bytes(&dropped).unwrap_or_default();
         }
         drop(state);
         self.progress.send_modify(|progress| progress.0 = number + 1);
     }
 }
 
-fn log_bytes(event: &Event) -> usize {
+/// Memory that a piece of output takes.
+fn log_bytes(event: &Event) -> Option<usize> {
     match event {
-        Event::Log(log) => log.data.len(),
-        Event::Vertex(_) | Event::Status(_) | Event::Warning(_) => 0,
+        Event::Log(log) => Some(PIECE_BYTES + log.data.len()),
+        Event::Vertex(_) | Event::Status(_) | Event::Warning(_) => None,
     }
 }
 
@@ -205,8 +230,52 @@ mod tests {
             events.send(log(1 << 20));
         }
         let kept = events.all().len();
-        assert_eq!(kept, LOG_BYTES_MAX >> 20);
+        assert_eq!(kept, LOG_BYTES_MAX / ((1 << 20) + PIECE_BYTES));
         let (batch, next) = events.next(0).await.unwrap();
         assert_eq!((batch.len(), next), (kept, 40));
+    }
+
+    #[tokio::test]
+    async fn row48_output_byte_by_byte_is_bounded_and_everything_else_is_kept_in_its_place() {
+        let events = EventLog::default();
+        let status = |current| {
+            Event::Status(rbuild_graph::progress::VertexStatus {
+                id: "s".to_owned(),
+                vertex: Digest::sha256(b"v"),
+                current,
+                total: 0,
+                timestamp: SystemTime::UNIX_EPOCH,
+                started: None,
+                completed: None,
+            })
+        };
+        let rounds = 4 * LOG_BYTES_MAX / PIECE_BYTES / 100;
+        for round in 0..rounds {
+            events.send(status(round as u64));
+            (0..100).for_each(|_| events.send(log(1)));
+        }
+        let all = events.all();
+        let logs = all.iter().filter(|event| matches!(event, Event::Log(_))).count();
+        assert_eq!(logs, LOG_BYTES_MAX / (PIECE_BYTES + 1));
+        assert_eq!(
+            all.len() - logs,
+            rounds,
+            "of what is no output nothing is dropped"
+        );
+        // The output that is left is among the last statuses, a hundred pieces behind each.
+        let shape: Vec<usize> = all
+            .rsplit(|event| matches!(event, Event::Status(_)))
+            .map(<[Event]>::len)
+            .collect();
+        assert!(
+            shape[..logs / 100].iter().all(|pieces| *pieces == 100),
+            "{shape:?}"
+        );
+        let (mut read, mut from) = (0, 0);
+        events.close();
+        while let Some((batch, next)) = events.next(from).await {
+            (read, from) = (read + batch.len(), next);
+        }
+        assert_eq!(read, all.len());
     }
 }
