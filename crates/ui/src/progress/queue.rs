@@ -1,8 +1,9 @@
 //! The queue between the build and its renderer. Sending never waits for a terminal: output that piles up is put
 //! into an unnamed file, statuses that pile up are replaced by their newest state. Nothing else is ever left out.
 //!
-//! If there is no place for the file either, memory is used up to [`LAST_RESORT_BYTES`]; only beyond that a sender
-//! waits.
+//! If there is no place for the file either, memory is used up to [`LAST_RESORT_BYTES`]. Only beyond that, and beyond the
+//! [`Limits`], a sender waits: a step that writes without end, or byte by byte, fills neither the disk nor the memory behind a
+//! terminal that is stopped.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -26,12 +27,32 @@ const COALESCE_FROM: usize = 1024;
 const BATCH_EVENTS: usize = 1024;
 const BATCH_BYTES: usize = 1024 * 1024;
 
+/// Output of one step and stream that piles up is put together to as much.
+const JOINED_BYTES: usize = 16 * 1024;
+
+/// What may pile up before senders of output wait.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Each costs some two hundred bytes, whatever it holds.
+    entries: usize,
+    /// Length of the file.
+    spool_bytes: u64,
+}
+
+impl Limits {
+    const USUAL: Self = Self {
+        entries: 1 << 18,
+        spool_bytes: 1 << 30,
+    };
+}
+
 /// The queue.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
     directory: PathBuf,
+    limits: Limits,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +69,22 @@ struct State {
     abandoned: bool,
 }
 
+impl State {
+    /// Puts it behind the others, or to the end of the last one.
+    fn push(&mut self, entry: Entry) {
+        let crowded = self.entries.len() >= COALESCE_FROM;
+        let rest = match self.entries.back_mut().filter(|_| crowded) {
+            Some(last) => last.join(entry),
+            None => Some(entry),
+        };
+        let Some(entry) = rest else { return };
+        if let (Entry::Spooled { .. }, Some(spool)) = (&entry, &mut self.spool) {
+            spool.entries += 1;
+        }
+        self.entries.push_back(entry);
+    }
+}
+
 #[derive(Debug)]
 enum Entry {
     Event(Event),
@@ -59,6 +96,43 @@ enum Entry {
         at: u64,
         length: usize,
     },
+}
+
+impl Entry {
+    /// Takes `next` in if it is more of the same; gives it back if not.
+    fn join(&mut self, next: Self) -> Option<Self> {
+        match (self, next) {
+            (Self::Event(Event::Log(log)), Self::Event(Event::Log(next)))
+                if (&log.vertex, log.stream) == (&next.vertex, next.stream)
+                    && log.data.len() + next.data.len() <= JOINED_BYTES =>
+            {
+                log.data.extend(next.data);
+                None
+            }
+            (
+                Self::Spooled {
+                    vertex,
+                    stream,
+                    at,
+                    length,
+                    ..
+                },
+                Self::Spooled {
+                    vertex: of,
+                    stream: on,
+                    at: next,
+                    length: more,
+                    ..
+                },
+            ) if (&*vertex, *stream, *at + *length as u64) == (&of, on, next)
+                && *length + more <= JOINED_BYTES =>
+            {
+                *length += more;
+                None
+            }
+            (_, next) => Some(next),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -83,6 +157,7 @@ impl Queue {
             state: Mutex::default(),
             changed: Condvar::new(),
             directory: directory.to_owned(),
+            limits: Limits::USUAL,
         }
     }
 
@@ -93,6 +168,9 @@ impl Queue {
         }
         match event {
             Event::Log(log) => {
+                while self.is_full(&state) && !state.abandoned {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
                 let entry = self.store(&mut state, log);
                 while matches!(&entry, Entry::Event(_))
                     && state.memory_bytes > LAST_RESORT_BYTES
@@ -100,7 +178,7 @@ impl Queue {
                 {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
-                state.entries.push_back(entry);
+                state.push(entry);
             }
             Event::Status(status) => {
                 let key = (status.vertex.clone(), status.id.clone());
@@ -181,6 +259,11 @@ impl Queue {
         }
     }
 
+    fn is_full(&self, state: &State) -> bool {
+        let spooled = state.spool.as_ref().map_or(0, |spool| spool.end);
+        state.entries.len() >= self.limits.entries || spooled >= self.limits.spool_bytes
+    }
+
     fn store(&self, state: &mut State, log: VertexLog) -> Entry {
         if state.memory_bytes + log.data.len() > MEMORY_BYTES && !state.spool_failed {
             match self.spool(state, &log.data) {
@@ -212,7 +295,6 @@ impl Queue {
         spool.file.write_all_at(data, spool.end)?;
         let at = spool.end;
         spool.end += data.len() as u64;
-        spool.entries += 1;
         Ok(at)
     }
 
@@ -262,6 +344,8 @@ impl Queue {
                 }
             }
         }
+        drop(state);
+        self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -350,6 +434,79 @@ mod tests {
             Some(0),
             "the file is given back"
         );
+    }
+
+    fn byte(stream: Stream) -> Event {
+        Event::Log(VertexLog {
+            vertex: Digest::sha256(b"v"),
+            stream,
+            data: vec![b'x'],
+            timestamp: SystemTime::UNIX_EPOCH,
+        })
+    }
+
+    fn bytes(events: &[Event]) -> usize {
+        let length = |event: &Event| match event {
+            Event::Log(log) => log.data.len(),
+            _ => 0,
+        };
+        events.iter().map(length).sum()
+    }
+
+    #[test]
+    fn output_byte_by_byte_takes_no_more_memory_than_in_one_piece() {
+        for directory in [std::env::temp_dir(), "/proc/self/nowhere".into()] {
+            let queue = Queue::new(&directory);
+            let count = MEMORY_BYTES + 100_000;
+            for _ in 0..count {
+                queue.send(byte(Stream::Stdout));
+            }
+            let entries = queue.lock().entries.len();
+            assert!(entries <= COALESCE_FROM + count / JOINED_BYTES + 2, "{entries}");
+            queue.close();
+            assert_eq!(bytes(&drain(&queue)), count);
+        }
+    }
+
+    #[test]
+    fn a_sender_waits_where_too_much_has_piled_up_and_nothing_is_lost() {
+        let small = |entries, spool_bytes| Queue {
+            limits: Limits { entries, spool_bytes },
+            ..Queue::new(&std::env::temp_dir())
+        };
+        let many: fn(usize) -> Event = |number| match number % 2 {
+            0 => byte(Stream::Stdout),
+            _ => byte(Stream::Stderr),
+        };
+        let large: fn(usize) -> Event = |number| log(number, 64 * 1024);
+        for (queue, event, count) in [
+            (small(2000, u64::MAX), many, 10_000),
+            (small(usize::MAX, 1 << 20), large, 100),
+        ] {
+            let (queue, sent) = (Arc::new(queue), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+            let (to, done) = (Arc::clone(&queue), Arc::clone(&sent));
+            let sender = std::thread::spawn(move || {
+                for number in 0..count {
+                    to.send(event(number));
+                    done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                }
+                to.close();
+            });
+            std::thread::sleep(Duration::from_millis(300));
+            let first = sent.load(std::sync::atomic::Ordering::SeqCst);
+            assert!(first < count, "it did not wait");
+            let mut events = Vec::new();
+            loop {
+                let batch = queue.take(Duration::from_millis(50));
+                events.extend(batch.events);
+                if batch.ended {
+                    break;
+                }
+            }
+            sender.join().unwrap();
+            let all: usize = (0..count).map(|number| bytes(&[event(number)])).sum();
+            assert_eq!(bytes(&events), all);
+        }
     }
 
     #[test]
