@@ -227,7 +227,7 @@ fn rootless_answers_are_the_same() {
 }
 
 /// What a step without namespaces has not, with the reason (docs/rootless.md).
-const NOT_WITHOUT_NAMESPACES: [(&str, &str); 18] = [
+const NOT_WITHOUT_NAMESPACES: [(&str, &str); 17] = [
     ("arg/of_clients_declared", HOST),
     ("heredoc/script_is_read_only", COPIES),
     ("mount/bind_context", COPIES),
@@ -235,7 +235,6 @@ const NOT_WITHOUT_NAMESPACES: [(&str, &str); 18] = [
     ("mount/secret", SECRETS),
     ("mount/secret_env_and_target", SECRETS),
     ("mount/secret_targets", SECRETS),
-    ("mount/tmpfs", TMPFS),
     ("mount/tmpfs_size", SIZES),
     ("run/dev_nodes", KERNEL),
     ("run/hosts_and_name", HOST),
@@ -250,7 +249,6 @@ const NOT_WITHOUT_NAMESPACES: [(&str, &str); 18] = [
 const HOST: &str = "the host name is that of the container";
 const COPIES: &str = "what is to be read only is given as a copy";
 const SECRETS: &str = "a secret is a variable, unless the store is in memory";
-const TMPFS: &str = "a place that was made inside another mount has mode 1777";
 const SIZES: &str = "nothing is mounted, so nothing has a size of its own";
 const KERNEL: &str = "/proc and /sys are empty, and devices are no mounts";
 const MKNOD: &str = "no device can be made";

@@ -3,7 +3,7 @@
 //! that it is only to read: that is for the caller to copy. Refuses what must not be on a disk.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use crate::wire::{During as _, Explained as _, SetupError};
 /// Links followed to a place.
 const LINKS_MAX: usize = 40;
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// File systems whose files are in memory.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
@@ -120,7 +121,7 @@ impl Places {
         }
         match &mount.kind {
             MountKind::Tmpfs { mode, .. } => {
-                let was_made = self.stubs.ensure(root, &dest, StubKind::Directory)?;
+                let was_made = self.make_place(root, &dest, StubKind::Directory)?;
                 let of_place = if was_made {
                     0o1777
                 } else {
@@ -139,7 +140,7 @@ impl Places {
                 mode,
             } => {
                 self.must_be_memory(&dest)?;
-                self.stubs.ensure(root, &dest, StubKind::File)?;
+                self.make_place(root, &dest, StubKind::File)?;
                 self.file(root, &dest, content, (*uid, *gid, *mode))
             }
             MountKind::Bind {
@@ -155,6 +156,15 @@ impl Places {
                 Err(refused(&dest, "devices of the host need namespaces"))
             }
         }
+    }
+
+    /// Makes a place where there is none. In another mount it stays, as BuildKit leaves it: the next step that has that mount finds
+    /// it. Whether it had to be made.
+    fn make_place(&mut self, root: &RootFd, dest: &Path, kind: StubKind) -> Result<bool, SetupError> {
+        let made = self.stubs.ensure(root, dest, kind);
+        let Self { stubs, taken, .. } = self;
+        stubs.leave(|parent| taken.iter().any(|taken| taken.is_above(parent)));
+        made
     }
 
     fn bind(&mut self, root: &RootFd, dest: &Path, path: &Path, selector: &Path) -> Result<(), SetupError> {
@@ -181,7 +191,7 @@ impl Places {
             FileType::Directory => StubKind::Directory,
             _ => StubKind::File,
         };
-        self.stubs.ensure(root, dest, kind)?;
+        self.make_place(root, dest, kind)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let what = What::Lent { home, name, held };
@@ -370,6 +380,29 @@ impl Taken {
 }
 
 impl Taken {
+    /// Whether `dir` is the directory of somebody's that was put there, or below it.
+    fn is_above(&self, dir: BorrowedFd<'_>) -> bool {
+        let What::Lent { held, .. } = &self.what else {
+            return false;
+        };
+        let id = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        let climb = || -> Result<bool, Errno> {
+            let lent = id(held.as_fd())?;
+            let mut at = id(dir)?;
+            let mut above = rustix::fs::openat(dir, ".", DIRECTORY, Mode::empty())?;
+            while at != lent {
+                above = rustix::fs::openat(&above, "..", DIRECTORY, Mode::empty())?;
+                let next = id(above.as_fd())?;
+                if next == at {
+                    return Ok(false);
+                }
+                at = next;
+            }
+            Ok(true)
+        };
+        climb().unwrap_or(false)
+    }
+
     /// What was put there is there: mounted, it could not have gone.
     fn must_have(&self, held: &OwnedFd) -> Result<(), SetupError> {
         let id = |stat: Stat| (stat.st_dev, stat.st_ino);
@@ -394,7 +427,6 @@ fn find(root: &RootFd, path: &Path) -> Result<(OwnedFd, OsString), SetupError> {
 /// The same; nothing for the root itself. What links say is left to the kernel word by word: `..` behind one is above what it
 /// leads to.
 fn find_below(root: &RootFd, path: &Path) -> Result<Option<(OwnedFd, OsString)>, SetupError> {
-    const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
     let mut path = clean(path);
     for _ in 0..=LINKS_MAX {
         let Some((above, name)) = path.parent().zip(path.file_name()) else {

@@ -107,6 +107,11 @@ impl Stubs {
         self.made.iter().map(|stub| stub.parent.as_fd())
     }
 
+    /// Forgets those in directories of which `stays` is true: they are not removed.
+    pub(crate) fn leave(&mut self, stays: impl Fn(BorrowedFd<'_>) -> bool) {
+        self.made.retain(|stub| !stays(stub.parent.as_fd()));
+    }
+
     /// Removes what is still as it was made, last made first, and gives parents their times back unless the step
     /// itself changed them. A stub that cannot be removed stays: it is in use by the step, or the layer is broken
     /// in a way that its reader will report.
