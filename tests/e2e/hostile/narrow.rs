@@ -38,6 +38,7 @@ fn row28_sockets_behind_a_pointer_are_judged_like_others_on_each_rung() {
                  a family that is none: error 097\n\
                  arguments nowhere: error 014\n\
                  raw packets of a user: error 001\n\
+                 whose a user's is: DONE\n\
                  exchanged arguments: error 011\n\
                  network: DONE\n";
             assert_eq!(text, closed, "{rung:?} {said}");
@@ -63,5 +64,24 @@ fn row28_a_socket_behind_a_pointer_is_one_of_the_step_s_own_network_on_each_rung
             _ => "connected: error 001\n",
         };
         assert_eq!(none, expected, "{rung:?}");
+    }
+}
+
+#[test]
+fn row28_legal_twin_an_insecure_step_makes_sockets_of_every_family() {
+    for rung in Rung::with_mounts() {
+        let Some(site) = site(rung, "RUN --security=insecure narrow > /tmp/said\n") else {
+            return;
+        };
+        let files = site.works(&["--allow=security.insecure".to_owned()]);
+        let said = files.text("tmp/said").unwrap_or_default();
+        // What is exchanged meanwhile is the step's own affair then, and whether there are ciphers the kernel's.
+        for line in [
+            "connector: DONE\n",
+            "raw packets of a user: error 001\n",
+            "network: DONE\n",
+        ] {
+            assert!(said.contains(line), "{rung:?}: {line}: {said}");
+        }
     }
 }
