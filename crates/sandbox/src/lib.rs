@@ -29,6 +29,7 @@ mod foreign;
 mod heard;
 mod host;
 mod injected;
+mod memory;
 mod mounts;
 mod owners;
 mod places;

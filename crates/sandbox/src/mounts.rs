@@ -25,6 +25,9 @@ pub(crate) struct Tree {
     pub(crate) selector: Option<PathBuf>,
 }
 
+/// What every mount has that a step could put files into.
+pub(crate) const NO_SUID_OR_DEV: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 const PROC_MAGIC: i64 = 0x9fa0;
 const SYSFS_MAGIC: i64 = 0x6265_6572;

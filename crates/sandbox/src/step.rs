@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rbuild_sys::RootFd;
 use rbuild_sys::mount_attr::MountAttr;
 use rbuild_sys::process;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 
@@ -16,8 +16,10 @@ use crate::cgroup::Cgroups;
 use crate::devices::stage;
 use crate::enter::Passage;
 use crate::injected;
+use crate::memory::Files;
 use crate::mounts::{
-    self, Tree, attach, clone_tree, mount_id, new_filesystem, open_part, open_target, restrict,
+    self, NO_SUID_OR_DEV, Tree, attach, clone_tree, mount_id, new_filesystem, open_part, open_target,
+    restrict,
 };
 use crate::plan::{MountKind, Network, Plan, Security};
 use crate::stubs::StubKind;
@@ -33,8 +35,6 @@ pub(crate) struct Prepared<'a> {
     pub(crate) made: Vec<bool>,
     pub(crate) cgroups: &'a Cgroups,
 }
-
-const HARDENED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 /// Builds the sandbox and becomes the step. Returns only with what went wrong.
 pub(crate) fn become_step(prepared: Prepared<'_>, passage: Passage<'_>) -> SetupError {
@@ -77,7 +77,11 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
     rustix::mount::mount_change("/", private).during("make mounts private", "/")?;
     // Reached by descriptor only. Over `/proc`, which is not needed from here on, and not over `/`: what is stacked
     // on the old root would be taken off in its place by `pivot`, and the old root would stay below `/..`.
-    let staging = new_filesystem("tmpfs", HARDENED, &[("mode", Some("700")), ("size", Some("64k"))])?;
+    let staging = new_filesystem(
+        "tmpfs",
+        NO_SUID_OR_DEV,
+        &[("mode", Some("700")), ("size", Some("64k"))],
+    )?;
     let place = rustix::fs::open(
         "/proc",
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -107,11 +111,7 @@ fn build_root(prepared: Prepared<'_>) -> Result<OwnedFd, SetupError> {
             .any(|mount| rbuild_sys::clean(&mount.dest) == Path::new(path))
     };
     let null = system::mount_all(&root, plan, staging.as_fd(), &old_cgroups, replaced)?;
-    let mut files = Files {
-        staging: staging.as_fd(),
-        dir: None,
-        count: 0,
-    };
+    let mut files = Files::at(staging.as_fd());
     for (path, content) in [
         ("/etc/resolv.conf", &plan.resolv_conf),
         ("/etc/hosts", &plan.hosts),
@@ -145,11 +145,12 @@ fn mount_plan(
     for ((index, mount), (tree, was_made)) in ordered(plan).into_iter().zip(trees) {
         let (tree, kind) = match (&mount.kind, tree) {
             (MountKind::Bind { readonly, .. }, Some(tree)) => {
-                bind(tree, *readonly, secure, index, files.staging)?
+                bind(tree, *readonly, secure, index, files.staging())?
             }
-            (MountKind::Device(node), host) => {
-                (injected::node(node, host, index, files.staging)?, StubKind::File)
-            }
+            (MountKind::Device(node), host) => (
+                injected::node(node, host, index, files.staging())?,
+                StubKind::File,
+            ),
             (MountKind::HostTree(part), Some(tree)) => injected::tree(part, tree)?,
             (MountKind::Bind { .. } | MountKind::HostTree(_), None) => {
                 return Err(Errno::BADF).during("mount", &mount.dest);
@@ -226,69 +227,11 @@ fn new_tmpfs(size: Option<u64>, mode: Option<u32>, secure: bool) -> Result<Owned
     let mut options = vec![("mode", Some(mode.as_str()))];
     options.extend(size.as_deref().map(|size| ("size", Some(size))));
     let flags = if secure {
-        HARDENED
+        NO_SUID_OR_DEV
     } else {
         MountAttrFlags::MOUNT_ATTR_NOSUID
     };
     new_filesystem("tmpfs", flags, &options)
-}
-
-/// A file system in memory for small files, each seen by the step only as the file mounted somewhere.
-struct Files<'a> {
-    staging: BorrowedFd<'a>,
-    dir: Option<OwnedFd>,
-    count: usize,
-}
-
-impl Files<'_> {
-    fn make(&mut self, content: &[u8], owner: (u32, u32), mode: u32) -> Result<OwnedFd, SetupError> {
-        let dir = match self.dir.take() {
-            Some(dir) => dir,
-            None => self.new_dir()?,
-        };
-        let name = self.count.to_string();
-        self.count += 1;
-        let made = make_file(dir.as_fd(), &name, content, owner, mode);
-        self.dir = Some(dir);
-        made
-    }
-
-    fn new_dir(&self) -> Result<OwnedFd, SetupError> {
-        let flags = HARDENED | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let options = [("mode", Some("700")), ("noswap", None)];
-        // Linux 6.4, and outside user namespaces only.
-        let dir = new_filesystem("tmpfs", flags, &options)
-            .or_else(|_| new_filesystem("tmpfs", flags, &options[..1]))?;
-        stage(self.staging, "files", dir.as_fd())?;
-        Ok(dir)
-    }
-}
-
-fn make_file(
-    dir: BorrowedFd<'_>,
-    name: &str,
-    content: &[u8],
-    (uid, gid): (u32, u32),
-    mode: u32,
-) -> Result<OwnedFd, SetupError> {
-    use std::io::Write as _;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, name, flags, Mode::RUSR).during("make file", name)?;
-    let mut file = std::fs::File::from(file);
-    file.write_all(content).during("write file", name)?;
-    match rbuild_sys::owner::chown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
-        // No records on this kernel's tmpfs (before Linux 6.6). With one id the step may read the file all the same.
-        Err(Errno::OPNOTSUPP) if rbuild_sys::owner::are_recorded() => {}
-        done => done.during("own file", name)?,
-    }
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777)).during("set mode of file", name)?;
-    let tree = clone_tree(file.as_fd(), false).during("bind file", name)?;
-    let attr = MountAttr {
-        read_only: true,
-        ..MountAttr::default()
-    };
-    restrict(tree.as_fd(), attr, Path::new(name))?;
-    Ok(tree)
 }
 
 /// The old root goes under the new one and is taken off; the caller's tree is then out of reach.
