@@ -6,11 +6,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rbuild_sys::RootFd;
+use rbuild_sys::mount_attr::MountAttr;
 use rustix::fs::{Dev, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use crate::mounts::{attach, clone_tree, new_filesystem};
+use crate::mounts::{attach, clone_tree, new_filesystem, restrict};
 use crate::system::{dev_target, is, open_host};
 use crate::wire::{During as _, SetupError};
 
@@ -92,7 +93,11 @@ pub(crate) struct Devices {
 impl Devices {
     /// Makes the nodes in a file system of their own or, where a user namespace forbids that, takes the host's.
     pub(crate) fn open(staging: BorrowedFd<'_>, secure: bool) -> Result<Self, SetupError> {
-        let own = new_filesystem("tmpfs", noexec(), &[("mode", Some("700")), ("size", Some("64k"))])?;
+        let own = new_filesystem(
+            "tmpfs",
+            DEVICES_ALONE,
+            &[("mode", Some("700")), ("size", Some("64k"))],
+        )?;
         stage(staging, "devices", own.as_fd())?;
         let may_make = match make_node(own.as_fd(), CHARACTER[0]) {
             Ok(()) => true,
@@ -147,7 +152,7 @@ impl Devices {
                 .during("make", &shown)?;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let target = rustix::fs::openat(&dev, *name, flags, Mode::empty()).during("open", &shown)?;
-            let copy = clone_tree(node.as_fd(), false).during("bind", &shown)?;
+            let copy = mount_of(node.as_fd(), &shown)?;
             attach(copy.as_fd(), target.as_fd(), &shown)?;
         }
         for (name, target) in LINKS {
@@ -168,14 +173,14 @@ pub(crate) fn open_null(dev: BorrowedFd<'_>) -> Result<OwnedFd, SetupError> {
 
 /// A terminal file system of the step's own; without the terminal group where that is not mapped.
 pub(crate) fn new_pts() -> Result<OwnedFd, SetupError> {
-    let flags = noexec() | MountAttrFlags::MOUNT_ATTR_NOSUID;
     let common = [
         ("newinstance", None),
         ("ptmxmode", Some("0666")),
         ("mode", Some("0620")),
     ];
     let with_group = [common[0], common[1], common[2], ("gid", Some(TTY_GROUP))];
-    new_filesystem("devpts", flags, &with_group).or_else(|_| new_filesystem("devpts", flags, &common))
+    new_filesystem("devpts", DEVICES_ALONE, &with_group)
+        .or_else(|_| new_filesystem("devpts", DEVICES_ALONE, &common))
 }
 
 /// Attaches a tree at a place of its own in the staging area, so that parts of it can be cloned.
@@ -187,9 +192,21 @@ pub(crate) fn stage(staging: BorrowedFd<'_>, name: &str, tree: BorrowedFd<'_>) -
     attach(tree, target.as_fd(), shown)
 }
 
-const fn noexec() -> MountAttrFlags {
-    MountAttrFlags::MOUNT_ATTR_NOEXEC
+/// A mount of a device alone.
+pub(crate) fn mount_of(node: BorrowedFd<'_>, shown: &Path) -> Result<OwnedFd, SetupError> {
+    let mount = clone_tree(node, false).during("bind", shown)?;
+    let attr = MountAttr {
+        no_suid: true,
+        no_exec: true,
+        ..MountAttr::default()
+    };
+    restrict(mount.as_fd(), attr, shown)?;
+    Ok(mount)
 }
+
+/// What mounts of devices have: all but `nodev`.
+const DEVICES_ALONE: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOEXEC.union(MountAttrFlags::MOUNT_ATTR_NOSUID);
 
 fn make_node(dir: BorrowedFd<'_>, (name, major, minor): (&str, u32, u32)) -> Result<(), SetupError> {
     let mode = Mode::from_raw_mode(0o666);

@@ -226,15 +226,11 @@ impl Masks<'_> {
         };
         let stat = rustix::fs::fstat(&target).during("mask", path)?;
         let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            clone_tree(self.empty_dir()?, false)
+            clone_tree(self.empty_dir()?, false).during("mask", path)?
         } else {
-            clone_tree(self.null, false)
+            devices::mount_of(self.null, Path::new(path))?
         };
-        attach(
-            cover.during("mask", path)?.as_fd(),
-            target.as_fd(),
-            Path::new(path),
-        )
+        attach(cover.as_fd(), target.as_fd(), Path::new(path))
     }
 
     /// One empty read-only file system serves all masked directories.
