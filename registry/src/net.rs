@@ -315,19 +315,24 @@ impl Resolve for Guarded {
                     Err(error) => return Err(error.into()),
                 }
             };
-            let mut refused = None;
-            let mut allowed = Vec::new();
-            for address in found {
-                match check_address(address, loopback) {
-                    Ok(()) => allowed.push(SocketAddr::new(address, 0)),
-                    Err(error) => refused = Some(error),
-                }
-            }
-            match refused {
-                Some(error) if allowed.is_empty() => Err(error.into()),
-                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
-            }
+            Ok(Box::new(allowed(found, loopback)?.into_iter()) as Addrs)
         })
+    }
+}
+
+/// The addresses of a name that may be connected to; an error if all are refused.
+fn allowed(found: Vec<IpAddr>, loopback: bool) -> Result<Vec<SocketAddr>, AddressRefused> {
+    let mut refused = None;
+    let mut allowed = Vec::new();
+    for address in found {
+        match check_address(address, loopback) {
+            Ok(()) => allowed.push(SocketAddr::new(address, 0)),
+            Err(error) => refused = Some(error),
+        }
+    }
+    match refused {
+        Some(error) if allowed.is_empty() => Err(error),
+        _ => Ok(allowed),
     }
 }
 
@@ -418,6 +423,32 @@ mod tests {
             assert!(refused(url, false) && !refused(url, true), "{url}");
         }
         assert!(!refused("https://10.0.0.1/", false) && !refused("https://example/", false));
+    }
+
+    #[test]
+    fn row36_of_a_name_s_answers_only_those_that_may_be_asked_are() {
+        let kept = |found: &[&str], loopback| {
+            let found = found.iter().map(|text| text.parse().expect("an address"));
+            let kept = allowed(found.collect(), loopback)?;
+            Ok::<_, AddressRefused>(kept.iter().map(|kept| kept.ip().to_string()).collect::<Vec<_>>())
+        };
+        let far = "192.0.2.1";
+        for (found, loopback, expected) in [
+            (&[far, "169.254.169.254"][..], true, &[far][..]),
+            (&["fe80::1", "fd00:ec2::254", far], true, &[far]),
+            (&["127.0.0.1", far, "::1", "0.0.0.0"], false, &[far]),
+            (&[far, "127.0.0.1"], true, &[far, "127.0.0.1"]),
+            (&[], true, &[]),
+        ] {
+            assert_eq!(kept(found, loopback).expect("one is left"), expected, "{found:?}");
+        }
+        for (found, loopback) in [
+            (&["169.254.169.254"][..], true),
+            (&["::ffff:169.254.0.1", "fe80::1"], true),
+            (&["127.0.0.1", "::1"], false),
+        ] {
+            kept(found, loopback).expect_err("none is left");
+        }
     }
 
     #[tokio::test]

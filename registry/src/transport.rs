@@ -480,3 +480,38 @@ fn jitter() -> f64 {
     let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default();
     f64::from(bits) / f64::from(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Client, ClientOptions, Credentials, RegistryConfig};
+
+    #[test]
+    fn pauses_double_up_to_a_limit_and_differ_between_half_and_all() {
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(2));
+        let options = ClientOptions {
+            backoff: first,
+            backoff_max: longest,
+            asked_wait_max: Duration::from_secs(60),
+            ..ClientOptions::default()
+        };
+        let client = Client::with_options(RegistryConfig::default(), Credentials::anonymous(), options);
+        for tried in [1, 2, 3, 5, 6, 40, u32::MAX] {
+            let whole = longest.min(first.saturating_mul(1 << (tried - 1).min(16)));
+            let pauses: Vec<Duration> = (0..50).map(|_| client.inner.backoff(tried, None)).collect();
+            for pause in &pauses {
+                assert!(
+                    (whole / 2..=whole).contains(pause),
+                    "{tried}: {pause:?} of {whole:?}"
+                );
+            }
+            // Fifty clients that were refused at once do not come back at once.
+            let early = pauses.iter().filter(|pause| **pause < whole * 3 / 4).count();
+            assert!((1..50).contains(&early), "{tried}: {pauses:?}");
+        }
+        for (asked, waited) in [(0, 0), (7, 7), (60, 60), (3600, 60)] {
+            let asked = Some(Duration::from_secs(asked));
+            assert_eq!(client.inner.backoff(1, asked), Duration::from_secs(waited));
+        }
+    }
+}

@@ -4,6 +4,7 @@
 mod wire {
     mod auth;
     mod cut;
+    mod elsewhere;
     mod fetch;
     mod hostile;
     mod peculiar;

@@ -201,8 +201,10 @@ fn converse(
 ) -> Result<(std::process::ExitStatus, Vec<u8>, Vec<u8>), HelperError> {
     let deadline = Instant::now() + timeout;
     if let Some(mut stdin) = child.stdin.take() {
-        // A helper that ends without reading breaks the pipe; its status tells more.
-        stdin.write_all(input).ok();
+        let input = input.to_vec();
+        // On a thread of its own, since a helper may read nothing and a pipe holds only 64 KiB. One that ends without reading
+        // breaks the pipe; its status tells more.
+        thread::spawn(move || stdin.write_all(&input).ok());
     }
     let output = child.stdout.take().map(collect);
     let errors = child.stderr.take().map(collect);

@@ -284,6 +284,29 @@ fn row35_a_hanging_helper_is_ended() {
 }
 
 #[test]
+fn row35_a_helper_that_does_not_read_what_it_is_given_is_ended() {
+    let home = Home::new("{}");
+    home.helper("deaf", "sleep 60");
+    home.helper("slow", r#"sleep 0.2; wc -c >"${0%/*}/read""#);
+    // More than a pipe holds.
+    let secret = Secret::new("s".repeat(200 << 10));
+    let store = |name: &str| {
+        let helper = Helper::find(name, &home.env["PATH"]).expect("a helper");
+        helper.store("reg", "u", &secret, Duration::from_secs(3))
+    };
+    let started = Instant::now();
+    let error = store("deaf").expect_err("it does not read");
+    assert!(matches!(error, HelperError::Timeout { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+    store("slow").expect("the twin reads all of it, if late");
+    let read = std::fs::read_to_string(home.dir.path().join("bin/read")).expect("what it read");
+    assert!(
+        read.trim().parse::<usize>().expect("a number") > 200 << 10,
+        "{read}"
+    );
+}
+
+#[test]
 fn row35_legal_twin_helpers_give_their_hosts_credential() {
     let home = Home::new(r#"{"credsStore":"store","credHelpers":{"reg:5000":"one.two-3_x"}}"#);
     home.helper(

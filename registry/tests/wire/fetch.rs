@@ -13,8 +13,8 @@ use super::setup::{client, content, options};
 
 /// A body and how often one began.
 #[derive(Default)]
-struct Kept {
-    bytes: Vec<u8>,
+pub(super) struct Kept {
+    pub(super) bytes: Vec<u8>,
     begun: usize,
     full: bool,
 }
@@ -260,6 +260,14 @@ async fn row36_headers_have_a_limit() {
     get(&server, "/twin", &mut Kept::default())
         .await
         .expect("a kilobyte");
+    // What comes and is longer than a store would keep counts as absent.
+    for (bytes, is_there) in [(4096, true), (4097, false)] {
+        server.put("/long", Page::of("x").header("ETag", &"e".repeat(bytes)));
+        let head = get(&server, "/long", &mut Kept::default())
+            .await
+            .expect("fetched");
+        assert_eq!(head.etag.is_some(), is_there, "{bytes}");
+    }
 }
 
 #[tokio::test]
