@@ -2,10 +2,8 @@
 //! the registry client's.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -41,9 +39,9 @@ pub(crate) enum ConfigError {
         /// Cause.
         error: std::io::Error,
     },
-    /// It is not a file, or too large.
-    #[error("{path} is not a file of at most 1 MiB")]
-    NotAFile {
+    /// It is too large.
+    #[error("cannot read {path}: it has more than {MAX_BYTES} bytes")]
+    TooLarge {
         /// File.
         path: PathBuf,
     },
@@ -85,26 +83,23 @@ pub(crate) fn proxies(env: &Env) -> Result<BTreeMap<String, String>, ConfigError
         .collect())
 }
 
-fn read(path: &std::path::Path) -> Result<Option<Vec<u8>>, ConfigError> {
+fn read(path: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
     let failed = |error| ConfigError::Read {
         path: path.to_owned(),
         error,
     };
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-    // A pipe in the place of the file must not hold up a build.
-    let file = match OpenOptions::new().read(true).custom_flags(nonblocking).open(path) {
+    let file = match rbuild_sys::open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() || metadata.len() > MAX_BYTES {
-        return Err(ConfigError::NotAFile {
+    let mut text = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(ConfigError::TooLarge {
             path: path.to_owned(),
         });
     }
-    let mut text = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
     Ok(Some(text))
 }
 
@@ -145,12 +140,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let with = || proxies(&env(&[("DOCKER_CONFIG", dir.path().to_str().unwrap())], b"").0);
         assert!(with().unwrap().is_empty(), "there is none");
-        rustix::fs::mkfifoat(
-            rustix::fs::CWD,
-            dir.path().join("config.json"),
-            rustix::fs::Mode::RUSR,
-        )
-        .unwrap();
-        assert!(matches!(with(), Err(ConfigError::NotAFile { .. })));
+        let path = dir.path().join("config.json");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+        let error = with().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("cannot read {}: not a regular file", path.display())
+        );
+        std::fs::remove_file(&path).unwrap();
+        let padded = |bytes: u64| format!("{{}}{}", " ".repeat(usize::try_from(bytes).unwrap() - 2));
+        std::fs::write(&path, padded(MAX_BYTES + 1)).unwrap();
+        assert!(matches!(with(), Err(ConfigError::TooLarge { .. })));
+        std::fs::write(&path, padded(MAX_BYTES)).unwrap();
+        assert!(with().unwrap().is_empty(), "the limit itself");
     }
 }
