@@ -265,6 +265,37 @@ fn compression_and_media_types_are_as_asked() {
     }
 }
 
+/// The same content, packed with more and with less effort.
+#[test]
+fn levels_of_compression_change_the_size_and_not_the_content() {
+    let fixture = Fixture::new("FROM scratch\nCOPY numbers /numbers\n");
+    let numbers: String = (0..40_000_u64)
+        .map(|number| format!("{}\n", number * 7_919 % 65_521))
+        .collect();
+    fixture.context.file("numbers", numbers);
+    for (compression, low, high) in [("gzip", "1", "9"), ("zstd", "1", "19"), ("estargz", "1", "9")] {
+        let packed = |level: &str| {
+            let dest = fixture.archive();
+            let form = format!("compression={compression},compression-level={level},force-compression=true");
+            let to = format!("--output=type=oci,dest={},{form}", dest.display());
+            fixture.build().arg(to).ok();
+            let layout = OciLayout::open(&dest).unwrap();
+            validate::assert_valid(&layout);
+            let image = layout.image().unwrap();
+            (
+                image.manifest["layers"][0]["size"].as_u64().unwrap(),
+                image.files().unwrap().table(),
+            )
+        };
+        let (quick, thorough) = (packed(low), packed(high));
+        assert_eq!(quick.1, thorough.1, "{compression}");
+        assert!(
+            thorough.0 < quick.0 * 98 / 100,
+            "{compression}: {quick:?} {thorough:?}"
+        );
+    }
+}
+
 #[test]
 fn iidfile_metadata_file_and_quiet_name_the_same_image() {
     let fixture = app();

@@ -120,6 +120,37 @@ fn a_directory_of_two_platforms_has_one_for_each() {
 }
 
 #[test]
+fn platforms_are_split_as_asked() {
+    let fixture = fixture();
+    let place = |name: &str| fixture.home.work().join(name);
+    let to = |name: &str, split: &str| {
+        format!(
+            "--output=type=local,dest={},platform-split={split}",
+            place(name).display()
+        )
+    };
+    let one = ["--platform=linux/arm64", &to("split", "true")];
+    fixture.build().args(one).ok();
+    let text = std::fs::read_to_string(place("split/linux_arm64/what")).unwrap();
+    assert_eq!(text, "of arm64\n");
+    // Together they are one directory, which no two of them may want the same of.
+    let both = [PLATFORMS, &to("joined", "false")];
+    let ran = fixture.build().args(both).fails();
+    assert!(
+        ran.stderr.contains("cannot overwrite what from linux/a")
+            && ran.stderr.contains("split option is disabled"),
+        "{ran}"
+    );
+    let dockerfile = "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /$TARGETARCH\n";
+    fixture.context.dockerfile(dockerfile);
+    fixture.build().args(both).ok();
+    for architecture in ["amd64", "arm64"] {
+        let text = std::fs::read_to_string(place("joined").join(architecture)).unwrap();
+        assert_eq!(text, format!("of {architecture}\n"));
+    }
+}
+
+#[test]
 fn annotations_are_where_they_were_asked_for() {
     let fixture = fixture();
     let archive = fixture.archive();

@@ -146,9 +146,10 @@ struct Seen(HashMap<String, String>);
 
 impl Seen {
     fn add(&mut self, named: &Named<'_>, root: &RootFd) -> Result<(), TreeExportError> {
-        let Some(platform) = &named.mark else {
+        if named.mark.is_none() {
             return Ok(());
-        };
+        }
+        let platform = platform_of(named.part);
         walk_tree(root.as_fd(), String::new(), |above, entry| {
             let path = format!("{above}{}", entry.name.to_string_lossy());
             let is_dir = FileType::from_raw_mode(entry.stat.st_mode) == FileType::Directory;
@@ -226,13 +227,15 @@ impl Named<'_> {
     }
 }
 
+fn platform_of(part: &PlatformSubject) -> String {
+    let platform = part.platform.clone();
+    platform.unwrap_or_else(rbuild_oci::Platform::host).to_string()
+}
+
 /// The results with the directories they are put into (`exporter/local/fs.go`).
 fn named(result: &BuildResult, split: Option<bool>) -> Vec<Named<'_>> {
     let split = split.unwrap_or(result.is_index);
-    let name = |part: &PlatformSubject| {
-        let platform = part.platform.clone().unwrap_or_else(rbuild_oci::Platform::host);
-        platform.to_string().replace('/', "_")
-    };
+    let name = |part: &PlatformSubject| platform_of(part).replace('/', "_");
     let parts = result.subjects.iter();
     parts
         .map(|part| Named {
