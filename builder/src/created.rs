@@ -12,6 +12,8 @@ use crate::stored::{self, FindError};
 
 /// Bytes of an id.
 const ID_BYTES: usize = 32;
+/// Digits of an id that are shown.
+const SHORT_ID: usize = 12;
 /// Longest name.
 const NAME_MAX: usize = 128;
 
@@ -84,12 +86,8 @@ impl Created {
     }
 
     fn parse(name: &str, image: ImageRecord) -> Option<Self> {
-        let mut parts = name
-            .strip_prefix(stored::CONTAINER)?
-            .strip_prefix('@')?
-            .split('@');
-        let (id, name) = (parts.next()?, parts.next()?);
-        let platform: Result<Platform, PlatformError> = Platform::parse(parts.next()?);
+        let (id, name, platform) = parts(name)?;
+        let platform: Result<Platform, PlatformError> = Platform::parse(platform);
         Some(Self {
             id: id.to_owned(),
             name: Some(name.to_owned()).filter(|name| !name.is_empty()),
@@ -97,6 +95,24 @@ impl Created {
             image,
         })
     }
+}
+
+/// Id, name and platform of a container, of the name of the store that it is.
+fn parts(name: &str) -> Option<(&str, &str, &str)> {
+    let rest = name.strip_prefix(stored::CONTAINER)?.strip_prefix('@')?;
+    let mut parts = rest.split('@');
+    Some((parts.next()?, parts.next()?, parts.next()?))
+}
+
+/// What a container is called: its name, or the start of its id.
+pub(crate) fn shown_name(name: &str) -> Option<String> {
+    let (id, name, _) = parts(name)?;
+    let shown = if name.is_empty() {
+        id.get(..SHORT_ID)?
+    } else {
+        name
+    };
+    Some(shown.to_owned())
 }
 
 /// Every container, the newest first.
@@ -236,6 +252,8 @@ mod tests {
         for container in [container, named] {
             let name = container.record_name();
             assert!(stored::is_container(&name) && !stored::is_dangling(&name));
+            let short = container.id[..SHORT_ID].to_owned();
+            assert_eq!(shown_name(&name), Some(container.name.clone().unwrap_or(short)));
             assert_eq!(Created::parse(&name, image.clone()), Some(container));
             assert!(
                 rbuild_oci::Reference::parse(&name).is_err(),

@@ -1,12 +1,15 @@
 //! Images of the store: found by a name, a digest or the start of an id, and read whole. Owns what a text on the command
 //! line may mean, and what images without a name are called inside the store.
 
+use std::path::Path;
+
 use rbuild_oci::{
     CONFIG_BYTES_MAX, Descriptor, Digest, Document, DocumentError, Manifest, Platform, Reference,
     parse_document,
 };
 use rbuild_store::{ImageRecord, IndexError, Lease, Store, StoreError};
 
+use crate::created;
 use crate::export::layout::{Image, Product};
 
 /// Images that nobody named are kept under this and their digest, as by Docker's engine on containerd: the id that a
@@ -83,6 +86,34 @@ pub fn is_dangling(name: &str) -> bool {
 pub fn is_container(name: &str) -> bool {
     name.strip_prefix(CONTAINER)
         .is_some_and(|rest| rest.starts_with('@'))
+}
+
+/// Names of a store that may be offered to whoever is typing one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Images with their tags, short where docker shortens them.
+    pub images: Vec<String>,
+    /// Containers: the name, or the start of the id.
+    pub containers: Vec<String>,
+}
+
+/// The names of the store at `root`, which is not opened (see [`rbuild_store::names_at`]).
+#[must_use]
+pub fn names_at(root: &Path) -> Names {
+    let mut names = Names::default();
+    for name in rbuild_store::names_at(root) {
+        if is_container(&name) {
+            names.containers.extend(created::shown_name(&name));
+        } else if !is_dangling(&name)
+            && let Ok(reference) = Reference::parse(&name)
+            && let Some(tag) = reference.tag()
+        {
+            names
+                .images
+                .push(format!("{}:{tag}", reference.repository().familiar()));
+        }
+    }
+    names
 }
 
 /// The id that users see: of an image its config's digest, of an index its own.

@@ -33,16 +33,20 @@ mod usage;
 mod version;
 
 use std::io;
+use std::path::PathBuf;
 
 use rbuild_ui::diagnostic::{Diagnostic, ExitCode};
 use rbuild_ui::template::Template;
 
 use crate::args::{Buildctl, Buildkitd, Cli, Command, DockerArgs, Executor};
-use crate::engine::{Engine, EngineError, EngineOptions, Registries};
+use crate::engine::{Engine, EngineError, EngineOptions, Names, Registries};
 use crate::env::Env;
 
 /// Opens the engine. Only called once the arguments are known to be right.
 pub(crate) type Open<'a> = &'a dyn Fn(EngineOptions) -> Result<Box<dyn Engine>, EngineError>;
+
+/// Names of the store at a place, or at the usual one, for whoever is typing one. Asking opens nothing.
+pub(crate) type NamesAt<'a> = &'a dyn Fn(Option<PathBuf>) -> Names;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -206,8 +210,8 @@ pub(crate) use completions::asked;
 ///
 /// # Errors
 /// [`CommandError`] where it cannot be told.
-pub(crate) fn complete(words: &[String], env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
-    completions::complete(words, env, open)
+pub(crate) fn complete(words: &[String], env: &mut Env, names: NamesAt<'_>) -> Result<(), CommandError> {
+    completions::complete(words, env, names)
 }
 
 /// Runs the program under the name `executor`.

@@ -17,6 +17,7 @@ use rbuild_builder::load::Loaded;
 use rbuild_builder::local_image::PullPolicy;
 use rbuild_builder::request::{BuildOutcome, BuildRequest, Entitlement};
 use rbuild_builder::run::RunRequest;
+pub(crate) use rbuild_builder::stored::Names;
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Reference};

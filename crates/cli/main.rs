@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         }),
         // Docker, a plugin of it, or this program by its own name.
         _ => match commands::asked(&args) {
-            Some(words) => ended(|env, open| commands::complete(&words, env, open)),
+            Some(words) => ended(|env, _| commands::complete(&words, env, &native::names)),
             None => run(true, commands::run),
         },
     }

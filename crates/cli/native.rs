@@ -25,7 +25,7 @@ use rbuild_builder::imagetools::{self, Combination, Combined, Found};
 use rbuild_builder::load::Loaded;
 use rbuild_builder::request::{BuildOutcome, BuildRequest};
 use rbuild_builder::run::RunRequest;
-use rbuild_builder::{save, transfer};
+use rbuild_builder::{save, stored, transfer};
 use rbuild_frontend::subrequest::{Subrequest, SubrequestAnswer};
 use rbuild_graph::progress::Sink;
 use rbuild_graph::{SourcePosition, SourceText};
@@ -40,7 +40,7 @@ use rbuild_ui::diagnostic::{Diagnostic, Source};
 
 use crate::engine::{
     ContainerRow, CreateRequest, Engine, EngineError, EngineOptions, FilesTo, ImageDetails, ImageRow, Info,
-    OpenOutput, Planned, PruneRequest, Registries, Removed, ServeRequest, UsageFilter, UsageRow,
+    Names, OpenOutput, Planned, PruneRequest, Registries, Removed, ServeRequest, UsageFilter, UsageRow,
 };
 use crate::serve_log::Level;
 pub(crate) use rung::{confinement, sandbox};
@@ -100,6 +100,12 @@ pub(crate) fn store_root() -> Option<PathBuf> {
         |name| std::env::var_os(name),
         rustix::process::geteuid().is_root(),
     )
+}
+
+/// The names of the store at `root`, or at the usual place: no namespace is entered, no thread started, no file written.
+pub(crate) fn names(root: Option<PathBuf>) -> Names {
+    let root = root.or_else(store_root);
+    root.map(|root| stored::names_at(&root)).unwrap_or_default()
 }
 
 impl Native {

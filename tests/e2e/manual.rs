@@ -35,7 +35,7 @@ zpty -d shell
 "#;
 
 /// A line of a command, and what its last word becomes; a blank behind it if it is whole.
-const COMPLETED: [(&str, &str); 15] = [
+const COMPLETED: [(&str, &str); 18] = [
     ("rbuild imaget", "imagetools "),
     ("rbuild manifest annot", "annotate "),
     ("rbuild build --metad", "--metadata-file "),
@@ -57,6 +57,9 @@ const COMPLETED: [(&str, &str); 15] = [
     ),
     ("rbuild run --rm exa", "example.test:5000/team/app:1.2 "),
     ("rbuild build -f Dockerf", "Dockerfile "),
+    ("rbuild bake serv", "service "),
+    ("rbuild buildx bake --print other-", "other-arm64 "),
+    ("rbuild bake -f docker-bake.hcl --set serv", "service."),
 ];
 
 #[test]
@@ -64,6 +67,11 @@ fn shells_complete_commands_flags_and_what_they_take() {
     let fixture = Fixture::new("ARG VERSION\nFROM scratch AS first\nFROM first AS final\nLABEL a=b\n");
     let tag = ["-t", "example.test:5000/team/app:1.2"];
     fixture.build().args(tag).ok();
+    fixture.context.file(
+        "docker-bake.hcl",
+        "target \"service\" { description = \"it's $(id): `id`; \\\"q\\\"\" }\n\
+         target \"other\" {\n  name = \"other-${a}\"\n  matrix = { a = [\"arm64\"] }\n}\n",
+    );
     let dir = fixture.home.work().join("shells");
     fs::create_dir(&dir).unwrap();
     symlink(RBUILD, dir.join("rbuild")).unwrap();
@@ -117,14 +125,19 @@ fn scripts_are_for_the_name_that_is_asked_for() {
     fixture.rbuild(["completion", "csh"]).fails().says("csh");
     // Docker's own script asks in the same words, and no store is made by a question.
     let none = fixture.home.work().join("none");
-    let root = none.display().to_string();
-    let asked = fixture
-        .home
-        .command(RBUILD)
-        .args(["__complete", "--root", &root, "rmi", ""])
-        .ok();
-    assert_eq!(asked.stdout_text(), ":4");
+    let empty = fixture.home.work().join("empty");
+    fs::create_dir(&empty).unwrap();
+    for place in [&none, &empty] {
+        let root = place.display().to_string();
+        let words = ["__complete", "--root", &root, "rmi", ""];
+        let asked = fixture.home.command(RBUILD).args(words).ok();
+        assert_eq!(
+            (asked.stdout_text(), asked.stderr.as_str()),
+            (":4".to_owned(), "")
+        );
+    }
     assert!(!none.exists());
+    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
 }
 
 #[test]

@@ -1,38 +1,25 @@
 //! `rbuild bake`: targets of bake files and compose files, built at once on one engine. What the files say is read by
 //! `rbuild_bake`; a target becomes the flags of `rbuild build`, so that both mean the same.
 
+mod files;
 mod low;
 mod permissions;
 mod shown;
 
-use std::collections::BTreeMap;
-use std::io::{self, Read as _};
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use rbuild_bake::{
-    BakeError, Chosen, Definition, FILE_BYTES_MAX, File, Listed, Printed, Surroundings, paths, truth,
-};
+use rbuild_bake::{BakeError, Chosen, Definition, Listed, Printed, paths};
 use rbuild_ui::diagnostic::{Diagnostic, Source};
 use rbuild_ui::table::Table;
+use rbuild_ui::values::csv;
+use rbuild_ui::values::scalar::parse_bool;
 
 use super::{CommandError, Open};
 use crate::args::BakeArgs;
 use crate::engine::EngineOptions;
 use crate::env::Env;
 use crate::request::rego;
+use files::Variables;
 
-/// Files that are read if none is named, those that are there.
-const USUAL: [&str; 8] = [
-    "compose.yaml",
-    "compose.yml",
-    "docker-compose.yml",
-    "docker-compose.yaml",
-    "docker-bake.json",
-    "docker-bake.hcl",
-    "docker-bake.override.json",
-    "docker-bake.override.hcl",
-];
+pub(super) use files::targets;
 
 /// Builds, prints or lists.
 pub(super) fn run(
@@ -42,41 +29,10 @@ pub(super) fn run(
     open: Open<'_>,
 ) -> Result<(), CommandError> {
     refuse(args, env)?;
-    let files = files(&args.file, env)?;
-    let mut vars = BTreeMap::new();
-    for text in args.var.iter().filter(|text| !text.is_empty()) {
-        match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => vars.insert(name.to_owned(), value.to_owned()),
-            _ => return Err(CommandError::failed(&BakeError::Variable(text.clone()))),
-        };
-    }
-    let silent = env
-        .var("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP")
-        .and_then(|text| truth(&text))
-        == Some(true);
-    let dotenv = std::fs::read_to_string(".env").unwrap_or_default();
-    let home = env.filled("HOME").unwrap_or_default();
-    let builtins = BTreeMap::from([
-        ("BAKE_CMD_CONTEXT".to_owned(), "cwd://".to_owned()),
-        ("BAKE_LOCAL_PLATFORM".to_owned(), env.own_platform.clone()),
-    ]);
+    let files = files::read(&args.file, env)?;
     let (definition, mut chosen) = {
-        let shown: &Env = env;
-        let variable = |name: &str| {
-            vars.get(name)
-                .cloned()
-                .or_else(|| shown.var(name).filter(|_| !silent))
-        };
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let surroundings = Surroundings {
-            variable: &variable,
-            dotenv,
-            file: &read_text,
-            builtins,
-            now: i64::try_from(since.as_secs()).unwrap_or_default(),
-            home,
-        };
-        let definition = rbuild_bake::read(&files, &surroundings).map_err(|error| told(&error))?;
+        let variables = Variables::new(&args.var, env).map_err(|error| told(&error))?;
+        let definition = files::definition(&files, &variables).map_err(|error| told(&error))?;
         let chosen = if listing(args).is_some() {
             Chosen::default()
         } else {
@@ -85,7 +41,7 @@ pub(super) fn run(
                 names => names.to_vec(),
             };
             definition
-                .choose(&asked, &overrides(args), &variable)
+                .choose(&asked, &overrides(args), &|name| variables.get(name))
                 .map_err(|error| told(&error))?
         };
         (definition, chosen)
@@ -128,7 +84,7 @@ fn refuse(args: &BakeArgs, env: &Env) -> Result<(), CommandError> {
         )));
     }
     let relative = env.var("BUILDX_BAKE_FILE_RELATIVE_PATHS");
-    if relative.and_then(|text| truth(text.trim())) == Some(true) {
+    if relative.and_then(|text| parse_bool(text.trim())) == Some(true) {
         let told = "not supported: BUILDX_BAKE_FILE_RELATIVE_PATHS: paths are below the working directory";
         return Err(CommandError::failed(&told));
     }
@@ -142,64 +98,6 @@ fn listing(args: &BakeArgs) -> Option<&str> {
         (false, false) => None,
     };
     args.list.as_deref().or_else(old)
-}
-
-/// The files named, or those of the usual names that are there.
-fn files(named: &[String], env: &mut Env) -> Result<Vec<File>, CommandError> {
-    let mut names: Vec<String> = named
-        .iter()
-        .map(|name| name.trim_start_matches("cwd://").to_owned())
-        .collect();
-    if let (true, Some(list)) = (names.is_empty(), env.filled("BUILDX_BAKE_FILE")) {
-        let separator = env
-            .filled("BUILDX_BAKE_PATH_SEPARATOR")
-            .unwrap_or_else(|| ":".to_owned());
-        names.extend(
-            list.split(separator.as_str())
-                .map(str::trim)
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned),
-        );
-    }
-    let is_usual = names.is_empty();
-    if is_usual {
-        names.extend(
-            USUAL
-                .iter()
-                .filter(|name| Path::new(name).exists())
-                .map(|name| (*name).to_owned()),
-        );
-    }
-    let mut files = Vec::with_capacity(names.len());
-    for name in names {
-        let read = if name == "-" {
-            bounded(env.stdin.as_mut())
-        } else {
-            std::fs::File::open(&name).and_then(bounded)
-        };
-        let bytes = read.map_err(|error| CommandError::failed(&format!("cannot read {name}: {error}")))?;
-        files.push(File { name, bytes });
-    }
-    if files.is_empty() {
-        return Err(CommandError::failed(&"couldn't find a bake definition"));
-    }
-    Ok(files)
-}
-
-/// What is in a file, with one byte more than it may have where it has more.
-fn bounded(from: impl io::Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// A file that a compose file names, from the working directory on.
-fn read_text(path: &str) -> io::Result<String> {
-    let bytes = bounded(std::fs::File::open(path)?)?;
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// `--set`, and what other flags set of all targets.
@@ -222,7 +120,7 @@ fn overrides(args: &BakeArgs) -> Vec<String> {
         all(format!("pull={pull}"));
     }
     for (kind, value) in [("sbom", &args.sbom), ("provenance", &args.provenance)] {
-        match value.as_deref().map(|value| (value, truth(value))) {
+        match value.as_deref().map(|value| (value, parse_bool(value))) {
             Some((_, Some(on))) => all(format!("attest=type={kind},disabled={}", !on)),
             Some((value, None)) if !value.is_empty() => all(format!("attest=type={kind},{value}")),
             _ => {}
@@ -262,17 +160,19 @@ fn told(error: &BakeError) -> CommandError {
 /// `--list`.
 fn list(what: &str, definition: &Definition, env: &mut Env) -> Result<(), CommandError> {
     let (mut kind, mut format) = ("", "table");
-    for field in what.split(',') {
-        match field.split_once('=') {
-            None if field == what => kind = field,
-            Some(("type", value)) => kind = value,
-            Some(("format", value)) => format = value,
-            Some((key, _)) => {
+    let fields = csv::attributes(what).map_err(|error| CommandError::failed(&error))?;
+    for (key, value) in &fields {
+        match (key.as_str(), value.as_deref()) {
+            (_, None) if key == what => kind = key,
+            ("type", Some(value)) => kind = value,
+            ("format", Some("")) => {}
+            ("format", Some(value)) => format = value,
+            (_, Some(value)) => {
                 return Err(CommandError::failed(&format!(
-                    "unexpected key '{key}' in '{field}'"
+                    "unexpected key '{key}' in '{key}={value}'"
                 )));
             }
-            None => return Err(CommandError::failed(&format!("invalid value {field}"))),
+            (_, None) => return Err(CommandError::failed(&format!("invalid value {key}"))),
         }
     }
     if !matches!(format, "table" | "json") {

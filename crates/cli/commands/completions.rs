@@ -10,14 +10,12 @@ mod scripts;
 mod values;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::{Arg, Command, CommandFactory as _};
 
 use self::values::Surroundings;
-use super::{CommandError, Open};
+use super::{CommandError, NamesAt};
 use crate::args::Cli;
-use crate::engine::EngineOptions;
 use crate::env::Env;
 
 pub(super) use scripts::write;
@@ -75,10 +73,10 @@ pub(crate) fn asked(args: &[OsString]) -> Option<Vec<String>> {
 }
 
 /// Answers.
-pub(super) fn complete(words: &[String], env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
+pub(super) fn complete(words: &[String], env: &mut Env, names: NamesAt<'_>) -> Result<(), CommandError> {
     let mut command = Cli::command();
     command.build();
-    let answer = answer(&command, words, env, open);
+    let answer = answer(&command, words, env, names);
     for candidate in answer.candidates.iter().filter(|one| is_harmless(&one.text)) {
         let about = rbuild_ui::text::one_line(&candidate.about);
         writeln!(env.stdout, "{}\t{about}", candidate.text)?;
@@ -93,20 +91,15 @@ fn is_harmless(text: &str) -> bool {
     !text.is_empty() && text.chars().all(harmless)
 }
 
-fn answer(command: &Command, words: &[String], env: &Env, open: Open<'_>) -> Answer {
+fn answer(command: &Command, words: &[String], env: &Env, names: NamesAt<'_>) -> Answer {
     let Some((last, before)) = words.split_last() else {
         return of_command(command, "", 0);
     };
     let line = Line::read(command, before);
-    let options = EngineOptions {
-        root: line.said("root").map(PathBuf::from),
-        ..EngineOptions::default()
-    };
     let surroundings = Surroundings {
         line: &line,
         env,
-        options,
-        open,
+        names,
     };
     if let Some(arg) = line.awaits {
         return surroundings.values(arg, last, "");
@@ -229,6 +222,12 @@ impl<'a> Line<'a> {
         let many = |arg: &&&Arg| arg.get_num_args().is_some_and(|count| count.max_values() > 1);
         let at = all.get(self.operands.len());
         at.or_else(|| all.last().filter(many)).copied()
+    }
+
+    /// All values of a flag.
+    fn all(&self, id: &str) -> Vec<String> {
+        let of_id = self.given.iter().filter(|(flag, _)| *flag == id);
+        of_id.map(|(_, value)| value.clone()).collect()
     }
 
     /// The last value of a flag.

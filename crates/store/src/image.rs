@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::io::Read as _;
+use std::path::Path;
 
 use rbuild_oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub(crate) const EMPTY_INDEX: &str =
 const MANIFEST_MAX: u64 = 4 << 20;
 /// Indexes inside indexes that are followed.
 const DEPTH_MAX: usize = 4;
+/// Largest `index.json` that is read for its names alone, bytes.
+const INDEX_JSON_MAX: u64 = 16 << 20;
 /// Longest image name, bytes.
 const NAME_MAX: usize = 512;
 
@@ -58,6 +61,30 @@ impl From<IndexError> for ImageError {
     fn from(error: IndexError) -> Self {
         Self::Store(error.into())
     }
+}
+
+/// The names of the store at `root`, sorted, without opening it: nothing is made, locked, mended or waited for. None where
+/// there is no store, or one that cannot be read.
+#[must_use]
+pub fn names_at(root: &Path) -> Vec<String> {
+    let Ok(file) = rbuild_sys::open_regular(&root.join("index.json")) else {
+        return Vec::new();
+    };
+    let mut text = Vec::new();
+    if file.take(INDEX_JSON_MAX).read_to_end(&mut text).is_err() {
+        return Vec::new();
+    }
+    named(&text).map(|(name, _)| name).collect()
+}
+
+/// The entries of an `index.json` that have a name; none if it cannot be read.
+fn named(text: &[u8]) -> impl Iterator<Item = (String, Entry)> + use<> {
+    let index = serde_json::from_slice::<OciIndex>(text);
+    let entries = index.map(|index| index.manifests).unwrap_or_default();
+    entries.into_iter().filter_map(|mut entry| {
+        let name = entry.annotations.image_name.take();
+        Some((name.filter(|name| is_image_name(name))?, entry))
+    })
 }
 
 impl Store {
@@ -182,11 +209,7 @@ impl Store {
         let Ok(text) = std::fs::read(self.layout().top("index.json")) else {
             return Vec::new();
         };
-        let Ok(index) = serde_json::from_slice::<OciIndex>(&text) else {
-            return Vec::new();
-        };
-        let named = |entry: Entry| {
-            let name = entry.annotations.image_name.filter(|name| is_image_name(name))?;
+        let record = |(name, entry): (String, Entry)| {
             let (config, size) = self.config_and_size(&entry.digest, entry.size);
             let image = ImageRecord {
                 digest: entry.digest,
@@ -197,9 +220,9 @@ impl Store {
                 created_ms: 0,
                 tagged_ms: 0,
             };
-            Some((name, image))
+            (name, image)
         };
-        index.manifests.into_iter().filter_map(named).collect()
+        named(&text).map(record).collect()
     }
 
     fn config_and_size(&self, digest: &Digest, own: u64) -> (Option<Digest>, u64) {

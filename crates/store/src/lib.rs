@@ -46,7 +46,7 @@ pub use error::{DiskError, IndexError, StoreError, says_full};
 pub use fsck::{FsckOptions, Problem, ProblemKind};
 pub use gc::{Collected, GcPolicy};
 pub use history::{HistoryBlob, HistoryEntry};
-pub use image::{ImageError, ImageRecord};
+pub use image::{ImageError, ImageRecord, names_at};
 pub use layer::{DiffBlob, LayerFacts};
 pub use lease::Lease;
 pub use lock::KeyLock;

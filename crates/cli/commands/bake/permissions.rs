@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
-use rbuild_bake::{Chosen, Target, paths, truth};
+use rbuild_bake::{Chosen, Target, paths};
 use rbuild_ui::text;
+use rbuild_ui::values::scalar::parse_bool;
 
 use super::CommandError;
 use crate::args::BakeArgs;
@@ -67,7 +68,7 @@ pub(super) fn check(args: &BakeArgs, chosen: &Chosen, env: &mut Env) -> Result<(
     }
     let disabled = env
         .var("BUILDX_BAKE_ENTITLEMENTS_FS")
-        .and_then(|text| truth(&text))
+        .and_then(|text| parse_bool(&text))
         == Some(false);
     let refused = !wanted.is_empty() || (!files.is_empty() && !disabled);
     if !refused {

@@ -1,7 +1,10 @@
 //! What is offered for a line, without a store.
 
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
 use super::*;
-use crate::engine::EngineError;
+use crate::engine::Names;
 use crate::env::testing::env;
 
 /// What is offered for the last word of `line`, and the directive.
@@ -9,9 +12,15 @@ fn offered(line: &str) -> (Vec<String>, u8) {
     let mut command = Cli::command();
     command.build();
     let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-    let (env, _, _) = env(&[("RBUILD_ROOT", "/nonexistent")], b"");
-    let open = |_| Err(EngineError::failed("no engine is asked"));
-    let answer = answer(&command, &words, &env, &open);
+    let (env, _, _) = env(&[("RBUILD_ROOT", "/store")], b"");
+    let names = |root: Option<PathBuf>| {
+        assert_eq!(root.as_deref(), Some(Path::new("/store")), "{line}");
+        Names {
+            images: vec!["app:1".to_owned(), "h:5000/app:2".to_owned()],
+            containers: vec!["box".to_owned()],
+        }
+    };
+    let answer = answer(&command, &words, &env, &names);
     let texts = answer.candidates.into_iter().map(|one| one.text);
     (texts.collect(), answer.directive.0)
 }
@@ -63,7 +72,6 @@ fn what_is_another_programs_is_left_to_the_shell() {
     assert_eq!(offered("build "), (Vec::new(), Directive::DIRECTORIES.0));
     assert_eq!(offered("build -- -"), (Vec::new(), Directive::DIRECTORIES.0));
     assert_eq!(offered("none ''"), (Vec::new(), Directive::NO_FILES.0));
-    assert_eq!(offered("rmi "), (Vec::new(), Directive::NO_FILES.0));
     assert_eq!(offered("build --nothing --pro").0, ["--progress", "--provenance"]);
 }
 
@@ -75,8 +83,15 @@ fn names_that_a_shell_would_run_are_not_offered() {
     std::fs::write(&path, text).unwrap();
     let shown = |line: &str| {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let (mut env, stdout, _) = env(&[], b"");
-        complete(&words, &mut env, &|_| Err(EngineError::failed("none"))).unwrap();
+        let (mut env, stdout, stderr) = env(&[], b"");
+        let hostile = |_| Names {
+            images: ["a:1\x1b[2J", "$(id):1", "`id`", "a\nb:1", "a:1"]
+                .map(str::to_owned)
+                .into(),
+            containers: Vec::new(),
+        };
+        complete(&words, &mut env, &hostile).unwrap();
+        assert_eq!(stderr.text(), "");
         stdout.text()
     };
     let dir = room.path().display();
@@ -94,4 +109,137 @@ fn names_that_a_shell_would_run_are_not_offered() {
     );
     rustix::fs::mkfifoat(rustix::fs::CWD, room.path().join("pipe"), rustix::fs::Mode::RWXU).unwrap();
     assert_eq!(shown(&format!("build -f {dir}/pipe --target ")), ":4\n");
+    assert_eq!(shown("rmi "), "a:1\t\n:4\n");
+    let bake = "target \"$(id)\" {}\ntarget \"a\" {\n description = \"x\\u001b[2J\\n:0\"\n}\n";
+    std::fs::write(room.path().join("bake.hcl"), bake).unwrap();
+    assert_eq!(
+        shown(&format!("bake -f {dir}/bake.hcl ")),
+        ":4\n",
+        "a name that cannot be one makes the file none"
+    );
+    let bake = bake.split_once('\n').unwrap().1;
+    std::fs::write(room.path().join("bake.hcl"), bake).unwrap();
+    let offered = shown(&format!("bake -f {dir}/bake.hcl "));
+    assert_eq!(offered.lines().count(), 2, "{offered:?}");
+    assert!(
+        offered.starts_with("a\tx") && !offered.contains('\x1b'),
+        "{offered:?}"
+    );
+}
+
+#[test]
+fn names_are_offered_to_every_command_that_takes_one() {
+    let images = ["app:1", "h:5000/app:2"];
+    for line in [
+        "tag ",
+        "tag app:1 ",
+        "rmi ",
+        "rmi app:1 ",
+        "image rm ",
+        "push ",
+        "image push ",
+        "pull ",
+        "save ",
+        "save -o x.tar app:1 ",
+        "image save ",
+        "run ",
+        "run --rm -e A=b ",
+        "container run ",
+        "create ",
+        "history ",
+        "image history ",
+        "inspect ",
+        "image inspect ",
+        "images ",
+        "imagetools inspect ",
+    ] {
+        assert_eq!(
+            offered(line),
+            (images.map(str::to_owned).into(), Directive::NO_FILES.0),
+            "{line}"
+        );
+    }
+    assert_eq!(texts("rmi h:5"), ["h:5000/app:2"]);
+    for line in ["rm ", "export ", "container rm "] {
+        assert_eq!(texts(line), ["box"], "{line}");
+    }
+    assert_eq!(texts("cp "), ["box:"]);
+    for line in [
+        "build --builder ",
+        "bake --builder ",
+        "--context ",
+        "context use ",
+        "buildx use ",
+        "buildx rm ",
+        "buildx inspect ",
+        "builder use ",
+    ] {
+        assert_eq!(texts(line), ["default"], "{line}");
+    }
+}
+
+#[test]
+fn targets_of_bake_files_are_offered() {
+    let room = tempfile::tempdir().unwrap();
+    let dir = room.path().display();
+    let write = |name: &str, text: &str| std::fs::write(room.path().join(name), text).unwrap();
+    write(
+        "a.hcl",
+        "variable \"OS\" { default = \"linux\" }\ngroup \"default\" { targets = [\"app\"] }\n\
+         target \"app\" { description = \"the service\" }\n\
+         target \"of\" {\n  name = \"on-${x}\"\n  matrix = { x = [OS, \"bsd\"] }\n}\n",
+    );
+    write(
+        "b.yaml",
+        "services:\n  web:\n    build: .\n  db:\n    image: pg\n",
+    );
+    let all = ["app", "default", "of", "on-bsd", "on-linux"];
+    assert_eq!(
+        offered(&format!("bake -f {dir}/a.hcl ")),
+        (all.map(str::to_owned).into(), Directive::NO_FILES.0)
+    );
+    assert_eq!(
+        texts(&format!("buildx bake --file={dir}/a.hcl app on-b")),
+        ["on-bsd"]
+    );
+    assert_eq!(
+        texts(&format!("bake --var OS=plan9 -f {dir}/a.hcl on-p")),
+        ["on-plan9"]
+    );
+    assert_eq!(texts(&format!("bake -f {dir}/b.yaml w")), ["web"]);
+    assert_eq!(
+        texts(&format!("bake -f {dir}/a.hcl -f cwd://{dir}/b.yaml --print we")),
+        ["web"]
+    );
+    assert_eq!(
+        offered(&format!("bake -f {dir}/a.hcl --set ap")),
+        (vec!["app.".to_owned()], 6)
+    );
+
+    // Whatever else is there: nobody waits, nothing is said.
+    write("broken.hcl", "target \"a\" {");
+    write("large.hcl", &"# comment\n".repeat(1 << 19));
+    write(
+        "waits.yaml",
+        &format!("include:\n  - {dir}/pipe\nservices: {{}}\n"),
+    );
+    rustix::fs::mkfifoat(rustix::fs::CWD, room.path().join("pipe"), rustix::fs::Mode::RWXU).unwrap();
+    let start = Instant::now();
+    for file in [
+        "broken.hcl",
+        "large.hcl",
+        "waits.yaml",
+        "pipe",
+        "absent",
+        "-",
+        ".",
+    ] {
+        assert_eq!(
+            offered(&format!("bake -f {dir}/{file} ")),
+            (Vec::new(), Directive::NO_FILES.0),
+            "{file}"
+        );
+    }
+    assert_eq!(texts("bake -f - "), [""; 0]);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }

@@ -1,12 +1,12 @@
 //! What flags and operands take, by their names: words, and names of what this machine has.
 
-use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use clap::Arg;
 
 use super::{Answer, Candidate, Directive, Line, dockerfile};
-use crate::commands::{Open, builders};
-use crate::engine::{Engine, EngineOptions};
+use crate::commands::{NamesAt, bake, builders};
+use crate::engine::Names;
 use crate::env::Env;
 use crate::request::nearest::{
     CACHES, CALL_FIELDS, COMPRESSIONS, ENTITLEMENTS, EXPORTERS, NETWORKS, PROGRESS, QUESTIONS,
@@ -32,14 +32,15 @@ const BOOLS: [&str; 2] = ["true", "false"];
 pub(super) struct Surroundings<'a> {
     pub(super) line: &'a Line<'a>,
     pub(super) env: &'a Env,
-    pub(super) options: EngineOptions,
-    pub(super) open: Open<'a>,
+    pub(super) names: NamesAt<'a>,
 }
 
 /// What an argument takes.
 enum Taken {
     /// One of these.
     Words(Vec<String>),
+    /// One of these, of which there is more to say.
+    Described(Vec<(String, String)>),
     /// Several of these, with commas between.
     Listed(Vec<String>),
     /// Fields of `key=value`, with commas between: what each may be, and which of them wait for a value.
@@ -65,6 +66,7 @@ impl Surroundings<'_> {
             _ => ("", value),
         };
         let (words, directive) = match taken {
+            Taken::Described(words) => return described(&words, begun, before),
             Taken::Words(words) | Taken::Listed(words) => (words, Directive::NO_FILES),
             Taken::Begun(words) => (words, Directive(Directive::NO_FILES.0 | Directive::NO_SPACE.0)),
             // A value may be a path.
@@ -105,7 +107,14 @@ impl Surroundings<'_> {
                 "containerd",
                 "unix:///",
             ])),
-            ("builder", _) => words(&[builders::NAME]),
+            ("builder" | "_builder", _) | ("context", "CONTEXT") | ("names", "NAMES") => {
+                words(&[builders::NAME])
+            }
+            ("targets", "TARGET") => Taken::Described(self.targets()),
+            ("set", "TARGET.KEY=VALUE") => {
+                let targets = self.targets().into_iter();
+                Taken::Begun(targets.map(|(name, _)| name + ".").collect())
+            }
             ("name" | "_name", "NAME") if arg.is_positional() => words(&[builders::NAME]),
             ("format", _) => words(&["table", "json"]),
             ("shell", _) => words(&["bash", "zsh", "fish", "elvish", "powershell"]),
@@ -123,46 +132,37 @@ impl Surroundings<'_> {
             ("build_arg", _) => Taken::Begun(dockerfile::arguments(self.line)),
             (_, "STAGE") => Taken::Words(dockerfile::stages(self.line)),
             (_, "DIR" | "PATH | URL | -") => Taken::Directories,
-            (_, "CONTAINER") => Taken::Words(self.containers()),
+            (_, "CONTAINER") => Taken::Words(self.stored().containers),
             (_, "CONTAINER:PATH") => {
-                let names = self.containers().into_iter();
+                let names = self.stored().containers.into_iter();
                 Taken::Begun(names.map(|name| name + ":").collect())
             }
-            (_, name) if is_image(name) => Taken::Words(self.images()),
+            (_, name) if is_image(name) => Taken::Words(self.stored().images),
             _ => Taken::Files,
         }
     }
 
-    /// The engine, where there is a store: asking makes none.
-    fn engine(&self) -> Option<Box<dyn Engine>> {
-        let root = self.options.root.clone();
-        let root = root.or_else(|| self.env.filled("RBUILD_ROOT").map(Into::into));
-        let root = root.or_else(crate::native::store_root)?;
-        root.is_dir().then_some(())?;
-        let options = EngineOptions {
-            root: Some(root),
-            ..self.options.clone()
-        };
-        (self.open)(options).ok()
+    /// What the store has.
+    fn stored(&self) -> Names {
+        let root = self.line.said("root").map(str::to_owned);
+        let root = root.or_else(|| self.env.filled("RBUILD_ROOT"));
+        (self.names)(root.map(PathBuf::from))
     }
 
-    /// Names of images.
-    fn images(&self) -> Vec<String> {
-        let rows = self.engine().and_then(|engine| engine.images().ok());
-        let names = rows.into_iter().flatten().filter_map(|row| {
-            let (repository, tag) = (row.repository?, row.tag?);
-            Some(format!("{repository}:{tag}"))
-        });
-        names.collect::<BTreeSet<String>>().into_iter().collect()
+    /// Targets and groups of the bake files that the line names, or of the usual ones, with what they say of themselves.
+    fn targets(&self) -> Vec<(String, String)> {
+        let vars = self.line.all("var");
+        bake::targets(&self.line.all("file"), &vars, self.env)
     }
+}
 
-    fn containers(&self) -> Vec<String> {
-        let rows = self.engine().and_then(|engine| engine.containers().ok());
-        let names = rows.into_iter().flatten().map(|row| {
-            let short = row.id.get(..12).unwrap_or(&row.id).to_owned();
-            row.name.unwrap_or(short)
-        });
-        names.collect()
+/// Those that begin so, with what there is to say of them.
+fn described(words: &[(String, String)], begun: &str, before: &str) -> Answer {
+    let fitting = words.iter().filter(|(word, _)| word.starts_with(begun));
+    let candidates = fitting.map(|(word, about)| Candidate::new(format!("{before}{word}"), about));
+    Answer {
+        candidates: candidates.collect(),
+        directive: Directive::NO_FILES,
     }
 }
 

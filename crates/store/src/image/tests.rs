@@ -66,6 +66,41 @@ fn row45_names_that_are_none_are_refused() {
 }
 
 #[test]
+fn names_are_told_without_opening_the_store() {
+    let (dir, store) = temporary_store();
+    let lease = store.lease("test").unwrap();
+    let (one, _) = image(&store, &lease, "one");
+    store.set_image(NAME, &one).unwrap();
+    store.set_image("h:5000/b:1", &one).unwrap();
+    let root = dir.path().join("store");
+    assert_eq!(names_at(&root), [NAME, "h:5000/b:1"]);
+    // Another process may write, or an index may be lost: neither is noticed.
+    let held = crate::index::Index::open(&root.join("index.db")).unwrap().0;
+    let told = held.write("hold", |_| {
+        let start = std::time::Instant::now();
+        let names = names_at(&root);
+        assert!(start.elapsed() < std::time::Duration::from_secs(5));
+        Ok::<_, IndexError>(names)
+    });
+    assert_eq!(told.unwrap().len(), 2);
+    drop((held, lease, store));
+    std::fs::remove_file(root.join("index.db")).unwrap();
+    assert_eq!(names_at(&root).len(), 2);
+    assert!(!root.join("index.db").exists());
+    // Nor is anything read that is no list of names.
+    let list = root.join("index.json");
+    for text in ["", "{", "[]", "{\"schemaVersion\":2,\"manifests\":[{}]}"] {
+        std::fs::write(&list, text).unwrap();
+        assert_eq!(names_at(&root), [""; 0], "{text}");
+    }
+    std::fs::remove_file(&list).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &list, rustix::fs::Mode::RWXU).unwrap();
+    assert_eq!(names_at(&root), [""; 0]);
+    assert_eq!(names_at(&dir.path().join("none")), [""; 0]);
+    assert!(!dir.path().join("none").exists());
+}
+
+#[test]
 fn a_lost_index_is_rebuilt_from_the_files() {
     let (dir, store) = temporary_store();
     let lease = store.lease("test").unwrap();
@@ -73,7 +108,7 @@ fn a_lost_index_is_rebuilt_from_the_files() {
     store.set_image(NAME, &one).unwrap();
     drop((lease, store));
     let root = dir.path().join("store");
-    let damages: [fn(&std::path::Path); 3] = [
+    let damages: [fn(&Path); 3] = [
         |root| {
             for name in ["index.db", "index.db-wal", "index.db-shm"] {
                 drop(std::fs::remove_file(root.join(name)));
