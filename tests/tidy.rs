@@ -19,7 +19,7 @@ const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which of our packages each may use, development aside: the level table of ARCHITECTURE.md.
 const DIRECTIONS: [(&str, &[&str]); 23] = [
-    ("rbuild-bake", &[]),
+    ("rbuild-bake", &["rbuild-dockerfile"]),
     (
         "rbuild-benches",
         &[
@@ -69,7 +69,7 @@ const DIRECTIONS: [(&str, &[&str]); 23] = [
     ("rbuild-tls", &[]),
     ("rbuild-client", &[]),
     ("rbuild-testkit", &["rbuild-oci"]),
-    ("rbuild-ui", &["rbuild-graph", "rbuild-oci"]),
+    ("rbuild-ui", &["rbuild-dockerfile", "rbuild-graph", "rbuild-oci"]),
     ("xtask", &["rbuild-testkit"]),
     (
         "rbuild-builder",

@@ -9,8 +9,10 @@ mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rbuild_dockerfile::csv::boolean;
+
 use crate::definition::Definition;
-use crate::entries::{Attest, Cache, Entry, EntryError, Output, Secret, Ssh, read_texts, truth};
+use crate::entries::{Attest, Cache, Entry, EntryError, Output, Secret, Ssh, read_texts};
 use crate::error::BakeError;
 use crate::target::Target;
 use crate::world::{Group, Surroundings};
@@ -198,7 +200,7 @@ fn flag(node: &Node, name: &str) -> Result<Option<bool>, String> {
     let Some(text) = filled(node, name)? else {
         return Ok(None);
     };
-    truth(&text)
+    boolean(&text)
         .map(Some)
         .ok_or_else(|| format!("{name} must be a boolean"))
 }
@@ -281,7 +283,7 @@ fn target(
     let mut attest = Vec::new();
     for kind in ["sbom", "provenance"] {
         if let Some(value) = filled(build, kind)? {
-            let text = match truth(&value) {
+            let text = match boolean(&value) {
                 Some(on) => format!("type={kind},disabled={}", !on),
                 None => format!("type={kind},{value}"),
             };

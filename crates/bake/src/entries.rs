@@ -17,6 +17,8 @@ pub use resources::Resources;
 pub use secret::Secret;
 pub use ssh::Ssh;
 
+use rbuild_dockerfile::csv::{CsvError, fields};
+
 use crate::printed::Printed;
 use crate::value::{Type, Value, convert};
 
@@ -24,8 +26,8 @@ use crate::value::{Type, Value, convert};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     /// It is no list of values with commas in between.
-    #[error("invalid value {0:?}: a quote is not closed")]
-    Csv(String),
+    #[error(transparent)]
+    Csv(#[from] CsvError),
     /// It is no `key=value`.
     #[error("invalid value {0}")]
     Field(String),
@@ -65,37 +67,11 @@ pub enum EntryError {
     Mismatch(String),
 }
 
-/// The values of a line with commas in between, quoted where they hold one.
-pub(crate) fn fields(text: &str) -> Result<Vec<String>, EntryError> {
-    let mut found = Vec::new();
-    let mut chars = text.chars().peekable();
-    loop {
-        let mut field = String::new();
-        if chars.next_if_eq(&'"').is_some() {
-            loop {
-                match chars.next() {
-                    Some('"') if chars.next_if_eq(&'"').is_some() => field.push('"'),
-                    Some('"') => break,
-                    Some(next) => field.push(next),
-                    None => return Err(EntryError::Csv(text.to_owned())),
-                }
-            }
-        }
-        while let Some(next) = chars.next_if(|next| *next != ',') {
-            field.push(next);
-        }
-        found.push(field);
-        if chars.next().is_none() {
-            return Ok(found);
-        }
-    }
-}
-
-/// `key=value` as it stands in a list of them.
+/// `key=value` as it stands in a list of them; what has neither comma nor quote is left as it is (buildx, `csvBuilder`).
 fn quoted(key: &str, value: &str) -> String {
     let pair = format!("{key}={value}");
     if pair.contains([',', '"']) {
-        format!("\"{}\"", pair.replace('"', "\"\""))
+        rbuild_dockerfile::csv::field(&pair)
     } else {
         pair
     }
@@ -214,14 +190,4 @@ fn typed_text(kind: &str, attrs: &BTreeMap<String, String>) -> String {
     let mut parts = vec![quoted("type", kind)];
     parts.extend(attrs.iter().map(|(name, value)| quoted(name, value)));
     parts.join(",")
-}
-
-/// A truth value as Go's `strconv` reads it.
-#[must_use]
-pub fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }

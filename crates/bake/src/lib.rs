@@ -1,6 +1,6 @@
 //! Bake files: from their texts to targets, as `docker buildx bake` reads them. HCL and its JSON form, compose files, `--set`.
 //!
-//! Level 0. Pure: reads no file, no variable and no clock; its caller gives all of them. What comes in is hostile: sizes,
+//! Level 1. Pure: reads no file, no variable and no clock; its caller gives all of them. What comes in is hostile: sizes,
 //! nesting, references and everything that expressions make are bounded.
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ mod variables;
 mod world;
 
 pub use definition::{Chosen, Definition};
-pub use entries::{Attest, Cache, Entry, EntryError, Output, Resources, Secret, Ssh, truth};
+pub use entries::{Attest, Cache, Entry, EntryError, Output, Resources, Secret, Ssh};
 pub use error::{BakeError, Fault};
 pub use overrides::Granted;
 pub use printed::Printed;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::entries::{Entry, Output, Secret, read_texts, truth};
+use rbuild_dockerfile::csv;
+
+use crate::entries::{Entry, Output, Secret, read_texts};
 use crate::error::BakeError;
 use crate::target::Target;
 
@@ -132,7 +134,7 @@ fn entries<E: Entry>(own: &mut Option<Vec<E>>, set: &Override) -> Result<(), Bak
 }
 
 fn boolean(key: &'static str, value: &str) -> Result<bool, BakeError> {
-    truth(value).ok_or_else(|| BakeError::OverrideBool {
+    csv::boolean(value).ok_or_else(|| BakeError::OverrideBool {
         key,
         value: value.to_owned(),
     })

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::entries;
+use rbuild_dockerfile::csv::{self, boolean};
+
 use crate::error::Fault;
 use crate::syntax::native::expression;
 use crate::syntax::{Block, Body, Expr, Node};
@@ -164,7 +165,7 @@ pub(crate) fn from_env(
 
 fn primitive(name: &str, text: &str, of: &Type) -> Result<Value, String> {
     match of {
-        Type::Bool => entries::truth(text).map(Value::Bool).ok_or_else(|| {
+        Type::Bool => boolean(text).map(Value::Bool).ok_or_else(|| {
             format!("failed to parse {name} as bool: strconv.ParseBool: parsing {text:?}: invalid syntax")
         }),
         Type::Number => Number::parse(text).map(Value::Number).ok_or_else(|| {
@@ -174,8 +175,8 @@ fn primitive(name: &str, text: &str, of: &Type) -> Result<Value, String> {
     }
 }
 
-fn from_csv(name: &str, text: &str, of: &Type) -> Result<Value, String> {
-    let fields = entries::fields(text).map_err(|error| error.to_string())?;
+fn from_csv(name: &str, text: &str, whole: &Type) -> Result<Value, String> {
+    let fields = csv::fields(text).map_err(|error| format!("failed to parse {text} as CSV: {error}"))?;
     let each = |of: &Type, field: &str| {
         if !of.is_primitive() {
             return Err(format!(
@@ -183,9 +184,19 @@ fn from_csv(name: &str, text: &str, of: &Type) -> Result<Value, String> {
                 of.friendly()
             ));
         }
-        primitive(name, field, of)
+        let which = if matches!(whole, Type::Map(_)) {
+            "from"
+        } else {
+            "of"
+        };
+        primitive(name, field, of).map_err(|error| {
+            format!(
+                "failed to parse element {which} type {}: {error}",
+                whole.friendly()
+            )
+        })
     };
-    match of {
+    match whole {
         Type::List(inner) => {
             let values = fields
                 .iter()
@@ -212,20 +223,22 @@ fn from_csv(name: &str, text: &str, of: &Type) -> Result<Value, String> {
         Type::Map(inner) => {
             let mut map = BTreeMap::new();
             for field in &fields {
-                let parts: Vec<&str> = field.split(':').collect();
+                let parts = csv::separated(field, ':').map_err(|error| {
+                    format!("failed to parse {field} as k/v for variable {name}: {error}")
+                })?;
                 let [key, value] = parts.as_slice() else {
                     return Err(format!(
                         "expected one k/v pair but got {} pieces from {field}",
                         parts.len()
                     ));
                 };
-                map.insert((*key).to_owned(), each(inner, value.trim_matches('"'))?);
+                map.insert(key.clone(), each(inner, value)?);
             }
             Ok(Value::Map((**inner).clone(), map))
         }
         _ => Err(format!(
             "unsupported type {} for CSV specification",
-            of.friendly()
+            whole.friendly()
         )),
     }
 }

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rbuild_bake::{BakeError, File, Surroundings, read, truth};
+use rbuild_bake::{BakeError, File, Surroundings, read};
+use rbuild_dockerfile::csv::boolean;
 
 /// Names that are looked for where `-f` names none.
 const USUAL: [&str; 4] = [
@@ -54,7 +55,7 @@ fn printed(dir: &Path) -> Result<String, BakeError> {
     let epoch = env.get("SOURCE_DATE_EPOCH").cloned();
     if env
         .get("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP")
-        .and_then(|text| truth(text))
+        .and_then(|text| boolean(text))
         == Some(true)
     {
         env.clear();
@@ -86,6 +87,92 @@ fn printed(dir: &Path) -> Result<String, BakeError> {
     let mut chosen = read(&files, &surroundings)?.choose(&asked.targets, &asked.set, &variable)?;
     chosen.prepare(epoch.as_deref())?;
     Ok(chosen.to_json().to_text() + "\n")
+}
+
+/// What is no list of values is refused in buildx's words (but for a hyphen of older Go in them).
+#[test]
+fn values_that_are_no_fields_are_refused() {
+    let of = |kind: &str, value: &str| {
+        let text = format!(
+            "variable \"V\" {{\n type = {kind}\n}}\ntarget \"default\" {{ tags = [jsonencode(V)] }}\n"
+        );
+        refused(&text, Some(value))
+    };
+    for (kind, value, says) in [
+        (
+            "list(string)",
+            "a\"b",
+            "failed to parse a\"b as CSV: parse error on line 1, column 2: bare \" in non-quoted field",
+        ),
+        (
+            "list(string)",
+            "\"a",
+            "failed to parse \"a as CSV: parse error on line 1, column 2: extraneous or missing \" in quoted-field",
+        ),
+        ("list(string)", "", "failed to parse  as CSV: EOF"),
+        (
+            "map(string)",
+            "a",
+            "expected one k/v pair but got 1 pieces from a",
+        ),
+        (
+            "map(string)",
+            "a:b:c",
+            "expected one k/v pair but got 3 pieces from a:b:c",
+        ),
+        (
+            "map(string)",
+            "\"a:b\"\"c\"",
+            "failed to parse a:b\"c as k/v for variable V: parse error on line 1, column 4: bare \" in non-quoted field",
+        ),
+        (
+            "tuple([string, bool])",
+            "a",
+            "tuple expects 2 elements but only 1 provided",
+        ),
+        (
+            "set(number)",
+            "x",
+            "failed to parse element of type set of number: failed to parse V as number: strconv.ParseFloat: parsing \"x\"",
+        ),
+    ] {
+        let told = of(kind, value);
+        let says = format!("failed to convert variable V from CSV: {says}");
+        assert!(told.contains(&says), "{kind} {value}: {told}");
+    }
+    for (attribute, value, says) in [
+        ("output", "type=local,dest=\"a\"", "column 17: bare"),
+        ("output", "a\"b", "column 2: bare"),
+        ("cache-from", "\"type=local", "column 2: extraneous"),
+        ("cache-to", "type=local,\"dest=a\"b", "column 19: extraneous"),
+        ("secret", "id=\"a\"", "column 4: bare"),
+        ("attest", "type=sbom,a=\"b\"", "column 13: bare"),
+    ] {
+        let text = format!("target \"default\" {{ {attribute} = [{value:?}] }}\n");
+        let told = refused(&text, None);
+        let says = format!("parse error on line 1, {says}");
+        assert!(told.contains(&says), "{attribute} {value}: {told}");
+    }
+}
+
+/// What is said of a file that cannot be used, `V` having this value.
+fn refused(text: &str, value: Option<&str>) -> String {
+    let files = [File {
+        name: "docker-bake.hcl".to_owned(),
+        bytes: text.as_bytes().to_vec(),
+    }];
+    let variable = |name: &str| value.filter(|_| name == "V").map(str::to_owned);
+    let surroundings = Surroundings {
+        variable: &variable,
+        dotenv: String::new(),
+        file: &|_| Err(std::io::ErrorKind::NotFound.into()),
+        builtins: BTreeMap::new(),
+        now: 0,
+        home: String::new(),
+    };
+    let read = read(&files, &surroundings);
+    let chosen = read.and_then(|read| read.choose(&["default".to_owned()], &[], &variable));
+    chosen.expect_err(text).to_string()
 }
 
 #[test]

@@ -67,6 +67,9 @@ fn canonical(kind: &str, value: &str) -> Option<String> {
 fn parse(text: &str) -> Result<(String, Vec<String>), AttestError> {
     let mut kind = String::new();
     let mut rest = Vec::new();
+    if text.is_empty() {
+        return Err(AttestError::NoType);
+    }
     for field in csv::fields(text)? {
         let (key, value) = field
             .split_once('=')

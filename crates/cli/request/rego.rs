@@ -19,7 +19,7 @@ const INSTEAD: &str = "no Rego is evaluated here; buildx evaluates it when it bu
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegoError {
     /// It cannot be cut.
-    #[error(transparent)]
+    #[error("invalid value of --policy: {0}")]
     Csv(#[from] CsvError),
     /// A field without a value, or with one that it does not take.
     #[error("invalid value {0}")]

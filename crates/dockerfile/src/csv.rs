@@ -20,62 +20,82 @@ pub enum CsvError {
     },
 }
 
-/// Fields of one line (RFC 4180): a field in quotes may hold commas, and `""` for a quote.
+/// Fields of one line (RFC 4180): a field in quotes may hold commas, and `""` for a quote. A line feed is a character like
+/// others, but for one at the end (`tonistiigi/go-csvvalue`, which BuildKit and buildx read their flags with).
 ///
 /// # Errors
 /// [`CsvError`] for quotes that do not fit.
 pub fn fields(line: &str) -> Result<Vec<String>, CsvError> {
+    separated(line, ',')
+}
+
+/// The same with another character in the comma's place.
+///
+/// # Errors
+/// As [`fields`].
+pub fn separated(line: &str, comma: char) -> Result<Vec<String>, CsvError> {
     let body = line
         .strip_suffix('\n')
         .map_or(line, |body| body.strip_suffix('\r').unwrap_or(body));
     if body.is_empty() {
         return Err(CsvError::Empty);
     }
+    let column = |rest: &str| body.len() - rest.len() + 1;
     let mut fields = Vec::new();
     let mut rest = body;
     loop {
-        let column = |rest: &str| body.len() - rest.len() + 1;
-        let Some(quoted) = rest.strip_prefix('"') else {
+        let (field, after) = if let Some(quoted) = rest.strip_prefix('"') {
+            let (field, after) = in_quotes(quoted).map_err(|at| CsvError::Quote { column: column(at) })?;
+            match after.strip_prefix(comma) {
+                None if !after.is_empty() => {
+                    return Err(CsvError::Quote {
+                        column: column(after) - 1,
+                    });
+                }
+                after => (field, after),
+            }
+        } else {
             let (field, after) = rest
-                .split_once(',')
+                .split_once(comma)
                 .map_or((rest, None), |(field, after)| (field, Some(after)));
             if let Some(at) = field.find('"') {
                 return Err(CsvError::BareQuote {
                     column: column(rest) + at,
                 });
             }
-            fields.push(field.to_owned());
-            match after {
-                Some(after) => rest = after,
-                None => return Ok(fields),
-            }
-            continue;
+            (field.to_owned(), after)
         };
-        rest = quoted;
-        let mut field = String::new();
-        loop {
-            let Some(at) = rest.find('"') else {
-                return Err(CsvError::Quote { column: column(rest) });
-            };
-            field.push_str(&rest[..at]);
-            rest = &rest[at + 1..];
-            if let Some(after) = rest.strip_prefix('"') {
+        fields.push(field);
+        match after {
+            Some(after) => rest = after,
+            None => return Ok(fields),
+        }
+    }
+}
+
+/// What stands before the quote that ends a field, and what behind it; where no quote does, what is behind the last one.
+fn in_quotes(mut rest: &str) -> Result<(String, &str), &str> {
+    let mut field = String::new();
+    loop {
+        let (text, after) = rest.split_once('"').ok_or(rest)?;
+        field.push_str(text);
+        match after.strip_prefix('"') {
+            Some(after) => {
                 field.push('"');
                 rest = after;
-            } else {
-                break;
             }
+            None => return Ok((field, after)),
         }
-        fields.push(field);
-        match rest.strip_prefix(',') {
-            Some(after) => rest = after,
-            None if rest.is_empty() => return Ok(fields),
-            None => {
-                return Err(CsvError::Quote {
-                    column: column(rest) - 1,
-                });
-            }
-        }
+    }
+}
+
+/// `text` as one field, in quotes if it needs them (Go's `encoding/csv`, `fieldNeedsQuotes`).
+#[must_use]
+pub fn field(text: &str) -> String {
+    if text.contains(['"', ',', '\r', '\n']) || text.starts_with(char::is_whitespace) || text == r"\." {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
     }
 }
 
@@ -137,6 +157,28 @@ mod tests {
         assert_eq!(fields("a\"b"), Err(CsvError::BareQuote { column: 2 }));
         assert_eq!(fields("x,\"a"), Err(CsvError::Quote { column: 4 }));
         assert_eq!(fields("\"a\"b"), Err(CsvError::Quote { column: 3 }));
+        assert_eq!(fields("\n"), Err(CsvError::Empty));
+        assert_eq!(fields(" a , b \r\n").unwrap(), [" a ", " b "]);
+        assert_eq!(fields("\"two\nlines\",a\nb").unwrap(), ["two\nlines", "a\nb"]);
+        assert_eq!(fields("a\r").unwrap(), ["a\r"]);
+        assert_eq!(separated("k:\"a:b\"", ':').unwrap(), ["k", "a:b"]);
+        assert_eq!(separated("a,b", ':').unwrap(), ["a,b"]);
+    }
+
+    #[test]
+    fn a_field_that_was_written_is_read_as_it_was() {
+        for (text, written) in [
+            ("a=b", "a=b"),
+            ("a,b", "\"a,b\""),
+            ("a\"b", "\"a\"\"b\""),
+            (" a", "\" a\""),
+            ("\ta", "\"\ta\""),
+            ("two\nlines", "\"two\nlines\""),
+            (r"\.", r#""\.""#),
+        ] {
+            assert_eq!(field(text), written);
+            assert_eq!(fields(written).unwrap(), [text]);
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, EntryError, fields, last_of_each, pair, truth, typed_json, typed_text};
+use rbuild_dockerfile::csv::boolean;
+
+use super::{Entry, EntryError, fields, last_of_each, pair, typed_json, typed_text};
 use crate::printed::Printed;
 
 /// What is attested of a result.
@@ -37,7 +39,7 @@ impl Entry for Attest {
     fn from_fields(mut attrs: BTreeMap<String, String>) -> Result<Self, EntryError> {
         let disabled = match attrs.remove("disabled") {
             None => false,
-            Some(text) => truth(&text).ok_or_else(|| EntryError::Field(format!("disabled={text}")))?,
+            Some(text) => boolean(&text).ok_or_else(|| EntryError::Field(format!("disabled={text}")))?,
         };
         let kind = attrs.remove("type").unwrap_or_default();
         Ok(Self {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rbuild_dockerfile::csv;
 
 use super::{Args, Function, Outcome};
 use crate::value::Value;
@@ -153,13 +154,10 @@ fn uuidv5(args: &Args<'_>) -> Outcome {
     Ok(Value::String(uuid(first, 5)))
 }
 
-/// Lines of values, the first naming them.
+/// Records of values, the first naming them (go-cty, `function/stdlib/csv.go`, with Go's `encoding/csv`).
 fn csvdecode(args: &Args<'_>) -> Outcome {
-    let text = args.text(0)?;
-    let mut rows = text
-        .lines()
-        .filter(|line| !line.is_empty())
-        .map(crate::entries::fields);
+    let text = args.text(0)?.replace("\r\n", "\n");
+    let mut rows = records(&text).map(csv::fields);
     let names = rows
         .next()
         .transpose()
@@ -180,6 +178,16 @@ fn csvdecode(args: &Args<'_>) -> Outcome {
     }
     let of = values.first().map_or(crate::value::Type::Any, Value::type_of);
     Ok(Value::List(of, values))
+}
+
+/// The records of a text: lines, but for those in quotes; empty ones are none.
+fn records(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    let ends = move |c: char| {
+        is_quoted ^= c == '"';
+        c == '\n' && !is_quoted
+    };
+    text.split(ends).filter(|record| !record.is_empty())
 }
 
 /// Addresses with a common prefix.

@@ -129,7 +129,7 @@ mod tests {
             (&[("os", "solaris"), ("arch", "386")], "combination: solaris/386"),
             (
                 &[("os-features", "a\"b")],
-                "for --os-features: bare \" in non-quoted field",
+                "for --os-features: parse error on line 1, column 2: bare \" in non-quoted field",
             ),
         ] {
             let error = annotated(flags).unwrap_err();

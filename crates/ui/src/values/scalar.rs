@@ -1,16 +1,7 @@
 //! Bools, durations and platforms as Go's flag packages read them.
 
+pub use rbuild_dockerfile::csv::boolean as parse_bool;
 pub use rbuild_oci::parse_duration;
-
-/// `strconv.ParseBool`: `1 t T true TRUE True` and `0 f F false FALSE False`, nothing else.
-#[must_use]
-pub fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
 
 /// Why a text is not a list of platforms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
