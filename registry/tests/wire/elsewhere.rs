@@ -17,7 +17,7 @@ use reqwest::Method;
 use tempfile::TempDir;
 
 use super::fetch::Kept;
-use super::setup::{auths, content, credentials, options, quiet};
+use super::setup::{auths, client_with_auth, content, credentials, options, quiet};
 
 /// A client that reaches every name through `proxy`; `registry.invalid` speaks plain HTTP.
 fn through(proxy: &TestRegistry, dir: &TempDir, credentials: Credentials) -> Client {
@@ -274,6 +274,41 @@ async fn row33_a_client_certificate_is_shown_to_its_own_host_alone() {
         matches!(&error, Err(FetchError::Transport(inner)) if inner.class() == ErrorClass::Network),
         "a certificate of a registry is for its registry: {error:?}"
     );
+}
+
+/// Who asked for nothing gets nothing of ours, and neither does the host it leads to.
+#[tokio::test]
+async fn row33_credentials_are_not_for_whoever_asks_behind_a_redirect_of_an_open_registry() {
+    let open = TestRegistry::start();
+    let bytes = content(100);
+    let descriptor = Descriptor::of(OCI_LAYER, &bytes);
+    open.put_blob("a", &bytes);
+    let name = Reference::parse(&open.reference("a")).expect("a reference");
+    for auth in [
+        RegistryAuth::basic("ann", "s3cret"),
+        RegistryAuth::bearer("ann", "s3cret"),
+    ] {
+        let asking = TestRegistry::start_with(auth);
+        asking.put_blob("a", &bytes);
+        let to = format!("http://{}/v2/a/blobs/{}", asking.host(), descriptor.digest);
+        open.clear_faults();
+        open.fault(Fault::redirect("GET", "blobs", &to));
+        let client = client_with_auth(&auths(&open.host(), "ann", "s3cret"));
+        let error = client
+            .blob(&name, &descriptor, 1 << 20)
+            .await
+            .expect_err("closed");
+        assert_eq!(error.class(), ErrorClass::Auth, "{error}");
+        assert_eq!(asking.requests().len(), 1, "{:?}", asking.requests());
+        assert!(!format!("{:?}", asking.requests()).contains("s3cret"));
+    }
+    // The twin: asked by name, it gets what is for it.
+    let asking = TestRegistry::start_with(RegistryAuth::bearer("ann", "s3cret"));
+    asking.put_blob("a", &bytes);
+    let name = Reference::parse(&asking.reference("a")).expect("a reference");
+    let client = client_with_auth(&auths(&asking.host(), "ann", "s3cret"));
+    let got = client.blob(&name, &descriptor, 1 << 20).await;
+    assert_eq!(got.expect("open to us"), bytes);
 }
 
 #[tokio::test]
