@@ -36,7 +36,13 @@ impl DockerEngine {
     /// Starts one that keeps everything below `room`.
     #[track_caller]
     pub(crate) fn start(room: &Path) -> Self {
-        Self::start_with(room, &[])
+        Self::start_with(room, &[], &["--bridge=none"])
+    }
+
+    /// The same as [`Self::start`], with a bridge in a network of its own: what BuildKit inside it wants for its steps.
+    #[track_caller]
+    pub(crate) fn start_with_bridge(room: &Path) -> Self {
+        Self::start_with(room, &["--net"], &[])
     }
 
     /// Starts one in a directory `engine` of its own among the files of a test.
@@ -54,23 +60,18 @@ impl DockerEngine {
         fs::write(&runtime, RUNTIME).expect("a file");
         fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).expect("a mode");
         let added = format!("--add-runtime=lesser={}", runtime.display());
-        Self::start_with(room, &[&added, "--default-runtime=lesser"])
+        Self::start_with(room, &[], &["--bridge=none", &added, "--default-runtime=lesser"])
     }
 
     #[track_caller]
-    fn start_with(room: &Path, more: &[&str]) -> Self {
+    fn start_with(room: &Path, apart: &[&str], more: &[&str]) -> Self {
         let at = |name: &str| room.join(name).display().to_string();
         let socket = socket(room);
         // What it mounts (a network's namespace, containers) is its own and ends with it, however the test ends.
         let process = tool("unshare")
-            .args(["--mount", "--propagation", "private", "dockerd"])
-            .args([
-                "--iptables=false",
-                "--ip6tables=false",
-                "--bridge=none",
-                "-H",
-                &socket,
-            ])
+            .args(["--mount", "--propagation", "private"])
+            .args(apart)
+            .args(["dockerd", "--iptables=false", "--ip6tables=false", "-H", &socket])
             .args(["--data-root", &at("data"), "--exec-root", &at("exec")])
             .args(["--pidfile", &at("pid")])
             .args(more)

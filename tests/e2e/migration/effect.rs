@@ -1,5 +1,6 @@
 //! Rows of the migration pages carried out by both: the peer's command line and ours on one context, and what the two images
-//! are. buildah stands for its own page; buildx before a real buildkitd, where there is one, for that of `docker build`.
+//! are. buildah stands for its own page; buildx before a real buildkitd, where there is one, for that of `docker build`, and so
+//! does Debian's docker 20.10 with both of its builders.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use rbuild_testkit::{base, machine};
 use serde_json::Value;
 
 use super::{Here, Page, buildah, spellings};
+use crate::e2e::docker_engine::DockerEngine;
 use crate::e2e::fixture::{Fixture, is_root};
 use crate::e2e::real_buildkit::RealBuildkit;
 
@@ -174,7 +176,7 @@ impl Scene {
         fs::write(dir.join("other/g"), "g\n").unwrap();
         fs::write(
             dir.join("other/Dockerfile.other"),
-            "FROM scratch\nLABEL of=other\n",
+            "FROM scratch\nCOPY f /f\nLABEL of=other\n",
         )
         .unwrap();
         fs::write(dir.join("secret"), "hidden").unwrap();
@@ -336,6 +338,88 @@ fn privileged_rows_of_the_flags_make_what_buildx_makes() {
             wrong.push(format!("{}: {}", effect.flag, unlike.join("; ")));
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Flags that docker 20.10 does not have, or that the one builder or the other (`DOCKER_BUILDKIT`) passes over in silence.
+const NOT_OF_DOCKER_20: [(&[&str], &[&str]); 3] = [
+    (&["0", "1"], &["--annotation", "--build-context"]),
+    (&["0"], &["--secret"]),
+    (&["1"], &["--shm-size", "--ulimit"]),
+];
+/// What its BuildKit leaves of the places that it mounts names of hosts on: ours and today's takes it away again.
+const LEFT_BY_DOCKER_20: &str = "files /etc:\n    want d 0755 0:0\n    have nothing";
+
+/// The client of docker 20.10, which has BuildKit's in itself.
+fn docker_20() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let programs = std::env::split_paths(&path).map(|dir| dir.join("docker"));
+    let is_it = |program: &PathBuf| {
+        program.is_file() && {
+            let told = RbuildCommand::new(program).arg("--version").run();
+            told.stdout_text().starts_with("Docker version 20.10.")
+        }
+    };
+    programs.into_iter().find(is_it)
+}
+
+#[test]
+fn privileged_rows_of_the_flags_make_what_docker_20_makes() {
+    if !is_root("the engine") {
+        return;
+    }
+    let Some(docker) = docker_20() else {
+        machine::skip("docker 20.10 (Debian: docker.io) is not installed");
+        return;
+    };
+    let scene = Scene::new();
+    let skopeo = machine::required("skopeo", "skopeo").unwrap();
+    let convert = |from: &str, to: &str| {
+        let copy = ["--insecure-policy", "copy", "-q", from, to];
+        RbuildCommand::new(&skopeo).args(copy).ok();
+    };
+    let place = |name: &str| scene.dir().join(name).display().to_string();
+    convert(
+        &format!("oci:{}:busybox", base::layout().unwrap().display()),
+        &format!("docker-archive:{}:busybox:latest", place("busybox.tar")),
+    );
+    let room = scene.dir().join("engine");
+    fs::create_dir(&room).unwrap();
+    let engine = DockerEngine::start_with_bridge(&room);
+    engine.docker(["load", "-q", "-i", &place("busybox.tar")]).ok();
+    let mut wrong = Vec::new();
+    for effect in OF_BOTH {
+        scene.lay_out(effect);
+        for buildkit in ["0", "1"] {
+            let is_left_out = |(which, flags): &(&[&str], &[&str])| {
+                which.contains(&buildkit) && flags.contains(&effect.flag)
+            };
+            if NOT_OF_DOCKER_20.iter().any(is_left_out) {
+                continue;
+            }
+            RbuildCommand::new(&docker)
+                .env("DOCKER_BUILDKIT", buildkit)
+                // Its older builder takes layers of other platforms from its cache.
+                .args(["-H", &engine.address(), "build", "-q", "--no-cache", "-t", "made"])
+                .args(scene.words(effect.theirs))
+                .arg(scene.fixture.context.dir())
+                .ok();
+            let (archive, out) = (place("theirs.tar"), scene.dir().join("theirs-20"));
+            engine.docker(["save", "made", "-o", &archive]).ok();
+            convert(
+                &format!("docker-archive:{archive}"),
+                &format!("oci:{}:x", out.display()),
+            );
+            let theirs = OciLayout::open(&out).unwrap().image().unwrap();
+            let mut unlike = unlike(&theirs, &scene.ours(effect));
+            unlike.retain(|line| buildkit == "0" || line != LEFT_BY_DOCKER_20);
+            fs::remove_dir_all(&out).unwrap();
+            if !unlike.is_empty() {
+                wrong.push(format!("{} ({buildkit}): {}", effect.flag, unlike.join("; ")));
+            }
+        }
+    }
+    engine.stop();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
