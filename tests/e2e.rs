@@ -23,6 +23,7 @@ mod daemon;
 mod descriptors;
 mod docker_commands;
 mod docker_engine;
+mod docker_lines;
 mod doctor;
 mod documented;
 mod drop_in;

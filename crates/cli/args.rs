@@ -34,9 +34,9 @@ pub(crate) use buildctl::{
 pub(crate) use container::{
     ContainerCommand, CpArgs, CreateContainerArgs, ExportArgs, PruneContainersArgs, PsArgs, RmArgs,
 };
-pub(crate) use docker::{BuilderCommand, CreateArgs, DockerArgs, SystemCommand};
+pub(crate) use docker::{BuilderCommand, CreateArgs, DfArgs, DockerArgs, SystemCommand};
 pub(crate) use executor::{Executor, ExecutorUnserved};
-pub(crate) use image::{HistoryArgs, InspectArgs, LoadArgs, SaveArgs};
+pub(crate) use image::{HistoryArgs, InspectArgs, LoadArgs, PruneImagesArgs, SaveArgs};
 pub(crate) use login::{LoginArgs, LogoutArgs};
 pub(crate) use manual::{CompletionArgs, ManArgs};
 pub(crate) use remote::{
@@ -194,6 +194,15 @@ pub(crate) enum Command {
     /// The same, whichever command it is below: its name, and what to do instead
     #[command(skip)]
     Refused(&'static str, &'static str),
+    /// What takes room, by kind
+    #[command(skip)]
+    Df(DfArgs),
+    /// Remove images that no container is of
+    #[command(skip)]
+    PruneImages(PruneImagesArgs),
+    /// Remove what nothing needs
+    #[command(skip)]
+    PruneSystem(PruneArgs),
 }
 
 // Commands describe their flags only when they are used (`defer`): all of them would take longer than what many commands do.
@@ -261,8 +270,8 @@ pub(crate) enum ImageCommand {
     Pull(PullArgs),
     /// Push images to their registries
     Push(PushArgs),
-    /// Remove what no name holds
-    Prune(PruneArgs),
+    /// Remove images without a name
+    Prune(PruneImagesArgs),
     /// Commands that have no counterpart
     #[command(flatten)]
     Unserved(UnservedImage),
@@ -295,8 +304,8 @@ impl Command {
             Self::Rm(args) => Self::Container(ContainerCommand::Rm(args)),
             Self::System(command) => match command {
                 SystemCommand::Info(args) => Self::Info(args),
-                SystemCommand::Df(args) => Self::Du(args),
-                SystemCommand::Prune(args) => Self::Prune(args.prune),
+                SystemCommand::Df(args) => Self::Df(args),
+                SystemCommand::Prune(args) => Self::PruneSystem(args.prune),
                 SystemCommand::Unserved(command) => Self::refused(command.told()),
             },
             Self::Image(command) => match command {
@@ -310,7 +319,7 @@ impl Command {
                 ImageCommand::Load(args) => Self::Load(args),
                 ImageCommand::Pull(args) => Self::Pull(args),
                 ImageCommand::Push(args) => Self::Push(args),
-                ImageCommand::Prune(args) => Self::Prune(args),
+                ImageCommand::Prune(args) => Self::PruneImages(args),
                 ImageCommand::Unserved(command) => Self::refused(command.told()),
             },
             command => command,
@@ -382,6 +391,9 @@ pub(crate) struct PullArgs {
     /// Names
     #[arg(value_name = "NAME[:TAG|@DIGEST]", required = true)]
     pub(crate) images: Vec<String>,
+    /// Every tag that the registry has: it is not asked for them
+    #[arg(short, long, hide = true)]
+    pub(crate) all_tags: bool,
     /// Accepted: as in docker, where it has no effect any more
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     _disable_content_trust: Option<bool>,

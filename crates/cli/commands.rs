@@ -9,6 +9,7 @@ mod call;
 mod completions;
 mod containers;
 mod context;
+mod df;
 mod doctor;
 mod du;
 mod executor;
@@ -154,6 +155,9 @@ pub(crate) fn run(cli: Cli, env: &mut Env, open: Open<'_>) -> Result<(), Command
         Command::Builders(command) => builders::run(&command, env),
         Command::Du(args) => du::run(&args, options, env, open),
         Command::Prune(args) => prune::run(&args, options, env, open),
+        Command::PruneImages(args) => prune::images(&args, options, env, open),
+        Command::PruneSystem(args) => prune::system(&args, options, env, open),
+        Command::Df(args) => df::run(&args, options, env, open),
         Command::Serve(args) => serve::run(&args, debug, options, env, open),
         Command::Completion(args) => completions::write(&args, env),
         Command::Man(args) => manual::man(&args, env),

@@ -218,6 +218,14 @@ const PRINTED: &[(&[&str], &str)] = &[
     (&["tag", "app:1", "app:3"], ""),
     (&["rmi", "app:3"], "Untagged: app:3"),
     (&["rmi", "-f", "none"], ""),
+    (&["image", "prune", "-f"], "Total reclaimed space: 0B"),
+    (&["container", "prune", "-f"], "Total reclaimed space: 0B"),
+    (&["context", "ls", "-q"], "default"),
+    (&["ps", "-l", "-q"], ""),
+    (
+        &["system", "df", "--format", "table {{.Type}}\\t{{.Active}}"],
+        "TYPE            ACTIVE\nImages          0\nContainers      0\nLocal Volumes   0\nBuild Cache     0",
+    ),
     (
         &[
             "info",

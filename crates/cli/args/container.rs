@@ -78,6 +78,15 @@ pub(crate) struct PsArgs {
     /// Show ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Show the newest, whatever became of it
+    #[arg(short, long)]
+    pub(crate) latest: bool,
+    /// Show the N newest, whatever became of them
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) last: Option<i64>,
+    /// Show sizes: a container's files are those of its image
+    #[arg(short, long)]
+    pub(crate) size: bool,
     /// Show ids in full
     #[arg(long)]
     pub(crate) no_trunc: bool,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::{DuArgs, InfoArgs, PruneArgs, UnservedSystem};
+use super::{InfoArgs, PruneArgs, UnservedSystem};
 
 /// Flags that docker takes before its command.
 #[derive(Debug, Args, Default)]
@@ -126,14 +126,30 @@ pub(crate) struct InspectBuilderArgs {
 #[command(defer = true)]
 pub(crate) enum SystemCommand {
     /// Show what takes room in the store
-    Df(DuArgs),
+    Df(DfArgs),
     /// Show what this installation is
     Info(InfoArgs),
-    /// Remove build cache, and images without a name
+    /// Remove containers, images without a name, and build cache
     Prune(PruneSystemArgs),
     /// Commands that have no counterpart
     #[command(flatten)]
     Unserved(UnservedSystem),
+}
+
+#[derive(Debug, Args, Default)]
+pub(crate) struct DfArgs {
+    /// Show all that is known of each record
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// "table", "json", or a template: '{{.Type}} {{.Size}}'
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "table",
+        hide_default_value = true,
+        conflicts_with = "verbose"
+    )]
+    pub(crate) format: String,
 }
 
 #[derive(Debug, Args, Default)]

@@ -22,9 +22,22 @@ pub(crate) struct LoadArgs {
     /// Platform to take when an archive has several and not all of them whole
     #[arg(long)]
     pub(crate) platform: Option<String>,
-    /// Print nothing of what was loaded
+    /// Accepted: how far it is is never told
+    #[arg(short, long, hide = true)]
+    _quiet: bool,
+}
+
+#[derive(Debug, Args, Default)]
+pub(crate) struct PruneImagesArgs {
+    /// Remove images with a name too, but for those of containers
     #[arg(short, long)]
-    pub(crate) quiet: bool,
+    pub(crate) all: bool,
+    /// Remove only images that match: "label=KEY[=VALUE]", "until=TIME"
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -38,6 +51,9 @@ pub(crate) struct InspectArgs {
     /// Platform of a multi-platform image
     #[arg(long)]
     pub(crate) platform: Option<String>,
+    /// Accepted: the sizes of containers are asked for
+    #[arg(short, long, hide = true)]
+    _size: bool,
     /// Only "image" is known here
     #[arg(long = "type", value_name = "TYPE", value_parser = ["image"], hide = true)]
     pub(crate) kind: Option<String>,

@@ -122,6 +122,9 @@ pub(crate) struct ContextArgs {
     /// Of the commands of `docker context`
     #[arg(hide = true)]
     pub(crate) names: Vec<String>,
+    /// The same
+    #[arg(short, long, hide = true)]
+    pub(crate) quiet: bool,
     /// Dockerfile: it may have an ignore file of its own [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,

@@ -13,12 +13,12 @@ use rbuild_ui::units::{go_time, human_duration};
 use serde::Serialize;
 
 use super::listing::{Column, Listing};
-use super::prune::is_confirmed;
+use super::prune::{deleted, is_confirmed, reclaimed};
 use super::{CommandError, Open, run as program, save};
 use crate::args::{
     ContainerCommand, CpArgs, CreateContainerArgs, ExportArgs, PruneContainersArgs, PsArgs, RmArgs,
 };
-use crate::engine::{ContainerRow, CreateRequest, EngineOptions, FilesTo};
+use crate::engine::{ContainerRow, CreateRequest, Engine, EngineOptions, FilesTo};
 use crate::env::Env;
 use crate::view;
 
@@ -175,17 +175,26 @@ struct Row {
 }
 
 fn list(args: &PsArgs, options: EngineOptions, env: &mut Env, open: Open<'_>) -> Result<(), CommandError> {
-    let shown = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
+    let mut shown = vec!["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
+    if args.size {
+        shown.push("Size");
+    }
     let listing = Listing::parse(&args.format, &COLUMNS, &shown)?;
     let filters = filters(&args.filter)?;
     // Nothing runs: without --all there is nothing to list but what is asked for by its state.
-    let all = args.all || filters.iter().any(|(key, _)| *key == "status");
+    let last = args
+        .last
+        .and_then(|last| usize::try_from(last).ok())
+        .filter(|last| *last > 0);
+    let last = last.or_else(|| args.latest.then_some(1));
+    let all = args.all || last.is_some() || filters.iter().any(|(key, _)| *key == "status");
     let engine = open(options)?;
     let mut found = engine.containers()?;
     found.retain(|container| all && filters.iter().all(|filter| matches(container, *filter)));
     let now = SystemTime::now();
     let rows = found
         .into_iter()
+        .take(last.unwrap_or(usize::MAX))
         .map(|container| row(container, args.no_trunc, now));
     if args.quiet {
         for row in rows {
@@ -258,6 +267,15 @@ fn remove(args: &RmArgs, options: EngineOptions, env: &mut Env, open: Open<'_>) 
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
+/// Removes every container, and says so as docker does.
+pub(super) fn remove_all(engine: &dyn Engine, env: &mut Env) -> Result<(), CommandError> {
+    let all = engine.containers()?;
+    for container in &all {
+        engine.remove_container(&container.id, true)?;
+    }
+    deleted("Containers", all.into_iter().map(|container| container.id), env)
+}
+
 fn prune(
     args: &PruneContainersArgs,
     options: EngineOptions,
@@ -268,16 +286,8 @@ fn prune(
         return Ok(());
     }
     let engine = open(options)?;
-    let all = engine.containers()?;
-    if !all.is_empty() {
-        writeln!(env.stdout, "Deleted Containers:")?;
-    }
-    for container in &all {
-        engine.remove_container(&container.id, true)?;
-        writeln!(env.stdout, "{}", container.id)?;
-    }
-    writeln!(env.stdout, "\nTotal reclaimed space: 0B")?;
-    Ok(env.stdout.flush()?)
+    remove_all(engine.as_ref(), env)?;
+    reclaimed(0, env)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ const OF_DOCKER: [&str; 9] = [
 pub(super) fn run(args: &ContextArgs, env: &mut Env) -> Result<(), CommandError> {
     let word = args.path.to_str().filter(|word| OF_DOCKER.contains(word));
     if let Some(word) = word.filter(|word| !Path::new(word).is_dir()) {
-        return of_docker(word, &args.names, env);
+        return of_docker(word, args, env);
     }
     if let Some(name) = args.names.first() {
         return Err(CommandError::failed(&format!(
@@ -61,10 +61,11 @@ pub(super) fn run(args: &ContextArgs, env: &mut Env) -> Result<(), CommandError>
 
 /// The commands of `docker context`. There is one, called as docker's own is; another that is made without an endpoint would
 /// be a copy of it.
-fn of_docker(word: &str, names: &[String], env: &mut Env) -> Result<(), CommandError> {
+fn of_docker(word: &str, args: &ContextArgs, env: &mut Env) -> Result<(), CommandError> {
     const NAME: &str = "default";
-    match (word, names) {
+    match (word, args.names.as_slice()) {
         ("show", []) => writeln!(env.stdout, "{NAME}")?,
+        ("ls", []) if args.quiet => writeln!(env.stdout, "{NAME}")?,
         ("ls", []) => {
             let mut table = Table::new(&["NAME", "DESCRIPTION", "DOCKER ENDPOINT", "ERROR"]);
             let row = ["default *", "builds in its own process", "", ""].map(str::to_owned);

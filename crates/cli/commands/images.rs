@@ -69,22 +69,11 @@ pub(super) fn run(
     let format = if args.format == "raw" { RAW } else { &args.format };
     let listing = Listing::parse(format, &COLUMNS, &shown)?;
     let now = SystemTime::now();
-    let filters = Filters::parse(args.name.as_deref(), &args.filter, now)?;
+    let name = args.name.as_deref();
+    // What is wrong with a filter is told before a store is made.
+    Filters::parse(name, &args.filter, now)?;
     let engine = open(options)?;
-    // Those without a name are shown where they are asked for.
-    let all = args.all || filters.dangling.is_some();
-    let before = filters.times(engine.as_ref(), &filters.before)?;
-    let since = filters.times(engine.as_ref(), &filters.since)?;
-    let mut rows = Vec::new();
-    for row in engine.images()? {
-        let is_in_time = before.iter().all(|time| row.created < *time)
-            && since.iter().all(|time| row.created > *time)
-            && filters.until.is_none_or(|time| row.created < Some(time));
-        if (all || row.repository.is_some()) && is_in_time && filters.let_through(engine.as_ref(), &row)? {
-            rows.push(row);
-        }
-    }
-    rows.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| name(a).cmp(&name(b))));
+    let rows = chosen(engine.as_ref(), name, &args.filter, args.all)?;
     if args.quiet {
         // One line for every name, as in the table.
         for row in &rows {
@@ -97,6 +86,34 @@ pub(super) fn run(
         .map(|row| serde_json::to_value(shown_as(row, args, now)))
         .collect();
     listing.write(&rows.map_err(std::io::Error::from)?, env)
+}
+
+/// The images that `name` and `filters` choose, the newest first: of those without a name too, if `all` are to be chosen
+/// from, or if they are asked for.
+pub(super) fn chosen(
+    engine: &dyn Engine,
+    name: Option<&str>,
+    filters: &[String],
+    all: bool,
+) -> Result<Vec<ImageRow>, CommandError> {
+    let filters = Filters::parse(name, filters, SystemTime::now())?;
+    let all = all || filters.dangling.is_some();
+    let before = filters.times(engine, &filters.before)?;
+    let since = filters.times(engine, &filters.since)?;
+    let mut rows = Vec::new();
+    for row in engine.images()? {
+        let is_in_time = before.iter().all(|time| row.created < *time)
+            && since.iter().all(|time| row.created > *time)
+            && filters.until.is_none_or(|time| row.created < Some(time));
+        if (all || row.repository.is_some()) && is_in_time && filters.let_through(engine, &row)? {
+            rows.push(row);
+        }
+    }
+    rows.sort_by(|a, b| {
+        let names = || self::name(a).cmp(&self::name(b));
+        b.created.cmp(&a.created).then_with(names)
+    });
+    Ok(rows)
 }
 
 /// `--filter`, and the name that images are asked for by.

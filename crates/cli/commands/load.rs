@@ -33,9 +33,6 @@ pub(super) fn run(
         None => env.stdin.as_mut(),
     };
     let loaded = open(options)?.load(input, args.platform.as_deref())?;
-    if args.quiet {
-        return Ok(());
-    }
     for image in loaded {
         if image.names.is_empty() {
             writeln!(env.stdout, "Loaded image ID: {}", image.id)?;

@@ -20,6 +20,11 @@ pub(super) fn pull(
     env: &mut Env,
     open: Open<'_>,
 ) -> Result<(), CommandError> {
+    if args.all_tags {
+        return Err(CommandError::failed(
+            &"not supported: --all-tags: registries are not asked for the tags they have; name those you want",
+        ));
+    }
     transfer(
         ("Pulling", &args.progress, args.quiet),
         options,

@@ -42,6 +42,13 @@ pub(super) const COMMANDS: &[Row] = &[
     ("docker rmi, image rm", Works("", "names_are_given_and_taken")),
     ("docker pull, push", Works("", "transfers_print_digests")),
     (
+        "docker pull --all-tags",
+        Refused(
+            &["pull", "-a", "x"],
+            "not supported: --all-tags: registries are not asked for the tags they have; name those you want",
+        ),
+    ),
+    (
         "docker push --all-tags",
         Works("", "lists_of_architectures_are_pushed_after_logging_in"),
     ),
@@ -61,11 +68,16 @@ pub(super) const COMMANDS: &[Row] = &[
         Works("", "a_manifest_list_is_begun_annotated_shown_and_pushed"),
     ),
     ("docker run", Works("in the sandbox of steps", RUNS)),
-    ("docker system df, builder du", Works("", "disk_usage")),
     (
-        "docker system prune, image prune, builder prune",
-        Works("", "pruning_asks_first"),
+        "docker system df",
+        Works("", "lines_of_scripts_end_as_with_docker"),
     ),
+    ("docker builder du", Works("", "disk_usage")),
+    (
+        "docker system prune, image prune",
+        Works("", "pruning_images_leaves_the_build_cache_and_what_has_a_name"),
+    ),
+    ("docker builder prune", Works("", "pruning_asks_first")),
     ("docker info", Works("", "info_says_where_everything_is")),
     ("docker version", Works("", "the_version_names_the_platform")),
     (
