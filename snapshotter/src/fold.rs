@@ -13,6 +13,7 @@ use rbuild_sys::RootFd;
 use rbuild_sys::overlay::LOWERS_MAX;
 
 use crate::Snapshotter;
+use crate::dir::open_root;
 use crate::stack::StackError;
 
 /// Directories that are stacked, at most: what a step puts above them has room.
@@ -84,15 +85,8 @@ impl Snapshotter {
 
     fn fold(&self, lease: &Lease, layers: &[(LayerId, PathBuf)]) -> Result<PathBuf, StackError> {
         let made = lease.new_dir("folded")?;
-        let failed = |path: &Path, source| StackError::Io {
-            verb: "open",
-            path: path.to_owned(),
-            source,
-        };
-        let open =
-            |path: &Path| RootFd::open(path).map_err(|error| failed(path, std::io::Error::other(error)));
-        let opened: Vec<RootFd> = dirs(layers).map(open).collect::<Result<_, _>>()?;
-        rbuild_layer::fold_layers(&opened, self.form(), &open(&made)?).map_err(|source| {
+        let opened: Vec<RootFd> = dirs(layers).map(open_root).collect::<Result<_, _>>()?;
+        rbuild_layer::fold_layers(&opened, self.form(), &open_root(&made)?).map_err(|source| {
             StackError::Merge {
                 path: made.clone(),
                 source: Box::new(source),
