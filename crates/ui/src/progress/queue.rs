@@ -1,6 +1,8 @@
 //! The queue between the build and its renderer. Sending never waits for a terminal: output that piles up is put
 //! into an unnamed file, statuses that pile up are replaced by their newest state. Nothing else is ever left out.
 //!
+//! Events are gathered for some milliseconds before the renderer is woken: it takes the processor from what builds.
+//!
 //! If there is no place for the file either, memory is used up to [`LAST_RESORT_BYTES`]. Only beyond that, and beyond the
 //! [`Limits`], a sender waits: a step that writes without end, or byte by byte, fills neither the disk nor the memory behind a
 //! terminal that is stopped.
@@ -27,6 +29,8 @@ const COALESCE_FROM: usize = 1024;
 const BATCH_EVENTS: usize = 1024;
 const BATCH_BYTES: usize = 1024 * 1024;
 
+/// How long events are gathered, if there are few.
+const GATHERED: Duration = Duration::from_millis(10);
 /// Output of one step and stream that piles up is put together to as much.
 const JOINED_BYTES: usize = 16 * 1024;
 
@@ -50,7 +54,10 @@ impl Limits {
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    changed: Condvar,
+    /// There is something to take.
+    filled: Condvar,
+    /// There is room again.
+    drained: Condvar,
     directory: PathBuf,
     limits: Limits,
 }
@@ -67,9 +74,19 @@ struct State {
     spool_failed: bool,
     closed: bool,
     abandoned: bool,
+    /// Whoever takes waits for the first event.
+    is_awaited: bool,
+    /// Senders that wait.
+    held_up: usize,
 }
 
 impl State {
+    /// Whether nothing more is to be gathered.
+    fn is_enough(&self) -> bool {
+        let is_much = self.entries.len() >= BATCH_EVENTS || self.memory_bytes >= MEMORY_BYTES / 2;
+        is_much || self.held_up > 0 || self.closed || self.abandoned
+    }
+
     /// Puts it behind the others, or to the end of the last one.
     fn push(&mut self, entry: Entry) {
         let crowded = self.entries.len() >= COALESCE_FROM;
@@ -155,7 +172,8 @@ impl Queue {
     pub(super) fn new(directory: &Path) -> Self {
         Self {
             state: Mutex::default(),
-            changed: Condvar::new(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
             directory: directory.to_owned(),
             limits: Limits::USUAL,
         }
@@ -169,14 +187,14 @@ impl Queue {
         match event {
             Event::Log(log) => {
                 while self.is_full(&state) && !state.abandoned {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self.wait_for_room(state);
                 }
                 let entry = self.store(&mut state, log);
                 while matches!(&entry, Entry::Event(_))
                     && state.memory_bytes > LAST_RESORT_BYTES
                     && !state.abandoned
                 {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self.wait_for_room(state);
                 }
                 state.push(entry);
             }
@@ -200,14 +218,25 @@ impl Queue {
             }
             event => state.entries.push_back(Entry::Event(event)),
         }
+        let wakes = std::mem::take(&mut state.is_awaited) || state.is_enough();
         drop(state);
-        self.changed.notify_all();
+        if wakes {
+            self.filled.notify_one();
+        }
+    }
+
+    fn wait_for_room<'q>(&'q self, mut state: MutexGuard<'q, State>) -> MutexGuard<'q, State> {
+        state.held_up += 1;
+        self.filled.notify_one();
+        let mut state = self.drained.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.held_up -= 1;
+        state
     }
 
     /// No more events will come.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.changed.notify_all();
+        self.filled.notify_one();
     }
 
     /// Nobody will take events any more; senders go on without waiting.
@@ -216,19 +245,21 @@ impl Queue {
         state.abandoned = true;
         state.entries.clear();
         drop(state);
-        self.changed.notify_all();
+        self.drained.notify_all();
     }
 
     /// Waits up to `wait` for events and takes some.
     pub(super) fn take(&self, wait: Duration) -> Batch {
         let mut state = self.lock();
         if state.entries.is_empty() && !state.closed {
-            state = self
-                .changed
-                .wait_timeout(state, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state.is_awaited = true;
+            let waited = self.filled.wait_timeout(state, wait);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.is_awaited = false;
         }
+        let gathers = |state: &mut State| !state.entries.is_empty() && !state.is_enough();
+        let gathered = self.filled.wait_timeout_while(state, GATHERED, gathers);
+        let mut state = gathered.unwrap_or_else(PoisonError::into_inner).0;
         let mut entries = Vec::new();
         let mut bytes = 0;
         while entries.len() < BATCH_EVENTS && bytes < BATCH_BYTES {
@@ -251,8 +282,7 @@ impl Queue {
             state.statuses.clear();
         }
         let file = state.spool.as_ref().map(|spool| Arc::clone(&spool.file));
-        drop(state);
-        self.changed.notify_all();
+        self.give_room(state);
         Batch {
             events: self.load(entries, file.as_deref()),
             ended,
@@ -344,8 +374,15 @@ impl Queue {
                 }
             }
         }
+        self.give_room(state);
+    }
+
+    fn give_room(&self, state: MutexGuard<'_, State>) {
+        let is_awaited = state.held_up > 0;
         drop(state);
-        self.changed.notify_all();
+        if is_awaited {
+            self.drained.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -530,6 +567,42 @@ mod tests {
         queue.close();
         let events = drain(&queue);
         assert!(matches!(events.last(), Some(Event::Status(status)) if status.current == 99_999));
+    }
+
+    #[test]
+    fn few_events_are_gathered_and_many_or_the_end_are_not_waited_for() {
+        let queue = Arc::new(Queue::new(&std::env::temp_dir()));
+        let from = Arc::clone(&queue);
+        let taker = std::thread::spawn(move || {
+            let first = from.take(Duration::from_secs(60)).events.len();
+            let second = from.take(Duration::from_secs(60)).events.len();
+            (first, second, from.take(Duration::from_secs(60)).ended)
+        });
+        while !queue.lock().is_awaited {
+            std::thread::yield_now();
+        }
+        let start = std::time::Instant::now();
+        for number in 0..3 {
+            queue.send(log(number, 0));
+        }
+        while !queue.lock().is_awaited {
+            std::thread::yield_now();
+        }
+        assert!(start.elapsed() >= GATHERED, "{:?}", start.elapsed());
+        for number in 0..BATCH_EVENTS {
+            queue.send(log(number, 0));
+        }
+        while queue.lock().taken < 3 + BATCH_EVENTS as u64 {
+            std::thread::yield_now();
+        }
+        queue.send(log(0, 0));
+        queue.close();
+        let (first, second, ended) = taker.join().unwrap();
+        assert_eq!((first, second, ended), (3, BATCH_EVENTS, true));
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "the end was waited for"
+        );
     }
 
     #[test]
