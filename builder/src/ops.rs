@@ -87,6 +87,14 @@ pub enum OpError {
         #[source]
         source: WaitError,
     },
+    /// A part of a tmpfs is to be mounted, which is empty.
+    #[error("process {command:?} did not complete successfully: open {path}: no such file or directory")]
+    NothingInMemory {
+        /// Program and arguments, joined by spaces.
+        command: String,
+        /// The selected path.
+        path: String,
+    },
     /// The user of a step is not in the image.
     #[error("process {command:?} did not complete successfully{}", source.whose(user))]
     User {

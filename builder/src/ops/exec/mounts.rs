@@ -16,7 +16,7 @@ use rbuild_layer::DevicePolicy;
 use rbuild_sandbox::{Confinement, MountKind as MountAs, MountPlan, Source};
 use rbuild_snapshotter::{Means, Workspace};
 use rbuild_store::{CacheMountGuard, MountOwner, MountRequest, MountSharing, StoreError};
-use rbuild_sys::RootFd;
+use rbuild_sys::{RootFd, clean};
 use tokio_util::sync::CancellationToken;
 
 use super::{extra_mounts, source_of};
@@ -126,6 +126,15 @@ pub(crate) async fn prepare(
         return Err(OpError::RootKind(kind));
     }
     for (at, mount) in extra_mounts(exec) {
+        // Nothing is in memory that is new (`executor/oci/spec_linux.go`, `sub`).
+        if matches!(mount.kind, MountKind::Tmpfs { .. })
+            && clean(Path::new(&mount.selector)) != Path::new("/")
+        {
+            return Err(OpError::NothingInMemory {
+                command: exec.meta.args.join(" "),
+                path: mount.selector.clone(),
+            });
+        }
         let prepared = prepare_one(job, (at, mount), inputs, cancel, &mut mounts).await;
         prepared.map_err(|source| OpError::Mount {
             dest: mount.dest.clone(),
