@@ -97,8 +97,11 @@ impl Diagnostic {
         // which a CI system might take for a command. Blanks would not do, they skip those.
         for (number, line) in self.message.split('\n').enumerate() {
             let mark = if number == 0 { "ERROR:" } else { "     |" };
-            let text = text::one_line(line);
-            writeln!(out, "{}", format!("{mark} {text}").trim_end())?;
+            // A blank at the end of the message is the message's.
+            match text::one_line(line).as_ref() {
+                "" => writeln!(out, "{mark}")?,
+                text => writeln!(out, "{mark} {text}")?,
+            }
         }
         if self.source_is_below {
             self.write_sources(out)?;

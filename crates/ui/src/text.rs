@@ -35,19 +35,25 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// `text` as one line of source: like [`one_line`], but tabs stay and a carriage return at the end is dropped.
+/// `text` as one line of source: like [`one_line`], but tabs stay and a carriage return at the end is dropped. A byte order mark
+/// stands in front of a file's first line, where it hides nothing, and behind its margin where lines are numbered.
 #[must_use]
 pub fn source_line(text: &str) -> String {
     let text = text.strip_suffix('\r').unwrap_or(text);
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c != '\t' && is_unsafe(c) {
+    for (at, c) in text.char_indices() {
+        if c != '\t' && is_unsafe(c) && !(c == '\u{feff}' && is_margin(&text[..at])) {
             push_escape(&mut out, c);
         } else {
             out.push(c);
         }
     }
     out
+}
+
+fn is_margin(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit() || b" |>".contains(&byte))
 }
 
 /// Many lines: each made safe by [`one_line`], line feeds kept.

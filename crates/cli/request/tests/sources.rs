@@ -103,7 +103,7 @@ fn other_conflicts() {
         ),
         (
             &["--platform=a/b/c/d", "."],
-            "invalid platform \"a/b/c/d\": \"a/b/c/d\": cannot parse platform specifier: invalid argument",
+            "failed to parse target platform a/b/c/d: \"a/b/c/d\": cannot parse platform specifier: invalid argument",
         ),
         (
             &["--annotation=x", "."],

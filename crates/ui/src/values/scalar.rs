@@ -3,9 +3,9 @@
 pub use rbuild_dockerfile::csv::boolean as parse_bool;
 pub use rbuild_oci::parse_duration;
 
-/// Why a text is not a list of platforms.
+/// Why a text is not a list of platforms, in the words of BuildKit (`frontend/dockerui/attr.go`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid platform {text:?}: {error}")]
+#[error("failed to parse target platform {text}: {error}")]
 pub struct PlatformError {
     /// What was written.
     pub text: String,
