@@ -268,10 +268,15 @@ impl HostClient {
         if attrs.get("local.includepattern").is_some_and(|list| list != "[]") {
             return Err(LocalError::Include(name.to_owned()));
         }
+        let paths = attrs.get("local.followpaths").map_or("[]", String::as_str);
+        let paths: Vec<String> = serde_json::from_str(paths).unwrap_or_default();
         if name == "context"
             && let Some(context) = &self.context
         {
-            return Ok(Arc::clone(context));
+            return asked_for(context, &paths).map_err(|source| LocalError::Open {
+                name: name.to_owned(),
+                source,
+            });
         }
         if name == "dockerfile"
             && let Some(dockerfile) = &self.dockerfile
@@ -292,11 +297,23 @@ impl HostClient {
         let rules = (!patterns.is_empty())
             .then(|| IgnoreRules::from_patterns(".dockerignore", &patterns))
             .transpose()
-            .map_err(|source| LocalError::Rules { name, source })?;
-        Ok(Arc::new(SourceTree::Context(LocalContext::new(
-            root, path, rules,
-        ))))
+            .map_err(|source| LocalError::Rules {
+                name: name.clone(),
+                source,
+            })?;
+        let context = Arc::new(SourceTree::Context(LocalContext::new(root, path, rules)));
+        asked_for(&context, &paths).map_err(|source| LocalError::Open { name, source })
     }
+}
+
+/// The context where it is asked for these paths only; all of it if for none.
+fn asked_for(context: &Arc<SourceTree>, paths: &[String]) -> Result<Arc<SourceTree>, RootFdError> {
+    Ok(match &**context {
+        SourceTree::Context(local) if !paths.is_empty() => {
+            Arc::new(SourceTree::Context(local.asked_for(paths)?))
+        }
+        _ => Arc::clone(context),
+    })
 }
 
 impl Client for HostClient {

@@ -138,22 +138,27 @@ fn exec_parts(exec: &ExecOp, by_content_only: &impl Fn(usize) -> bool, parts: &m
     parts.add_json("run options", &keyed);
 }
 
+/// Which inputs of `file` count by the content that is read of them. One that is changed counts by its key, and the result of an
+/// earlier action is made of what is counted already (`solver/llbsolver/ops/file.go`, `CacheMap`).
+pub fn read_by_content(file: &FileOp, inputs: usize) -> impl Fn(usize) -> bool + use<> {
+    let changed = changed_inputs(file);
+    move |input| input < inputs && !changed.contains(&input)
+}
+
+fn changed_inputs(file: &FileOp) -> BTreeSet<usize> {
+    let changed = file.actions.iter().filter_map(|action| action.input);
+    changed.map(|input| input as usize).collect()
+}
+
 fn file_parts(file: &FileOp, inputs: usize, by_content_only: &impl Fn(usize) -> bool, parts: &mut Parts) {
     parts.add_json("file operation", file);
-    let changed: BTreeSet<usize> = file
-        .actions
-        .iter()
-        .filter_map(|action| action.input)
-        .map(|input| input as usize)
-        .collect();
-    for base in changed
-        .iter()
-        .filter(|input| **input < inputs && by_content_only(**input))
+    for base in changed_inputs(file)
+        .into_iter()
+        .filter(|input| *input < inputs && by_content_only(*input))
     {
-        parts.need_all(*base);
+        parts.need_all(base);
     }
-    // A source that is the result of an earlier action of this operation is made of what is counted already.
-    let is_source = |input: usize| input < inputs && !changed.contains(&input);
+    let is_source = read_by_content(file, inputs);
     for action in &file.actions {
         if let Some(users) = action.kind.owner().and_then(ChownOpt::database) {
             let users = users as usize;

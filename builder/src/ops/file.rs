@@ -11,7 +11,7 @@ use rbuild_store::LayerId;
 use rbuild_sys::RootFd;
 
 use super::content::tree;
-use super::{OpError, blocking, local};
+use super::{OpError, blocking, define, local};
 use crate::failed::{FailedPart, Left};
 use crate::job::Job;
 use crate::solve::Reporter;
@@ -34,6 +34,7 @@ pub async fn run(
     let mut run = Run {
         wanted: job.finals.of(digest).filter(|_| file.outputs() == 1),
         job,
+        file,
         inputs,
         reporter,
         results: vec![None; file.actions.len()],
@@ -113,6 +114,7 @@ struct Run<'a> {
     /// What is wanted of the last layer, if it is only exported.
     wanted: Option<Wanted>,
     job: &'a Job,
+    file: &'a FileOp,
     inputs: &'a [Value],
     reporter: &'a Reporter,
     /// Of the actions that ran.
@@ -173,7 +175,8 @@ impl Run<'_> {
         let base = job.unpack_chain(&base).await?;
         let _permit = job.processors.acquire().await;
         let (engine, lease) = (Arc::clone(&job.engine), Arc::clone(&job.lease));
-        let (kinds, reporter) = (kinds(actions), self.reporter.clone());
+        let is_read = define::read_by_content(self.file, self.inputs.len());
+        let (kinds, reporter) = (kinds(actions, is_read), self.reporter.clone());
         let keep = job.settings.keep_failed;
         let wanted = self.wanted.clone().filter(|_| is_last);
         let made = blocking(move || {
@@ -229,12 +232,16 @@ enum Made {
     Blob(BlobInfo),
 }
 
-/// What actions do. Of an empty image nothing is required: BuildKit looks for required paths where it reads content for a
-/// key, and of that there is none.
-fn kinds(actions: &[FileAction]) -> Vec<FileActionKind> {
+/// What actions do, where `is_read` says whose content is in the key. BuildKit looks for required paths where it reads that,
+/// and so in nothing else.
+fn kinds(actions: &[FileAction], is_read: impl Fn(usize) -> bool) -> Vec<FileActionKind> {
     let kind = |action: &FileAction| {
         let mut kind = action.kind.clone();
-        if let (FileActionKind::Copy(copy), None) = (&mut kind, action.secondary_input) {
+        if let FileActionKind::Copy(copy) = &mut kind
+            && !action
+                .secondary_input
+                .is_some_and(|input| is_read(input as usize))
+        {
             copy.required_paths.clear();
         }
         kind

@@ -128,7 +128,12 @@ pub fn copy(
     let mode = ModeChange::of(action)?;
     let selector = Selector::from(action);
     let filter = select::filter(&selector)?;
-    let matches = select::matches(source, &selector)?;
+    let matches = match select::matches(source, &selector) {
+        // That a pattern is none is told where content is read for a key; to a copy it matches nothing (`fsutil`, copy.go,
+        // `resolveWildcards`).
+        Err(SelectError::Wildcard { .. }) => Vec::new(),
+        matches => matches?,
+    };
     if matches.is_empty() && !action.allow_empty_wildcard {
         return Err(CopyError::NoMatch(action.src.clone()));
     }

@@ -12,6 +12,7 @@ mod context;
 mod copy;
 mod dest;
 mod dirstack;
+mod follow;
 mod hash;
 mod missing;
 mod mode;

@@ -142,6 +142,10 @@ pub(crate) fn matches(tree: &SourceTree, selector: &Selector<'_>) -> Result<Vec<
             located,
         }]);
     }
+    let prefix: PathBuf = std::iter::once(OsStr::new("/"))
+        .chain(parts[..literal].iter().copied())
+        .collect();
+    let start = tree.locate(&prefix, selector.follow_symlink)?;
     let bad = |source| SelectError::Wildcard {
         src: selector.src.to_owned(),
         source,
@@ -151,10 +155,6 @@ pub(crate) fn matches(tree: &SourceTree, selector: &Selector<'_>) -> Result<Vec<
         .map(|part| Glob::new(&part.to_string_lossy()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(bad)?;
-    let prefix: PathBuf = std::iter::once(OsStr::new("/"))
-        .chain(parts[..literal].iter().copied())
-        .collect();
-    let start = tree.locate(&prefix, selector.follow_symlink)?;
     if FileType::from_raw_mode(start.stat.st_mode) != FileType::Directory {
         return Ok(Vec::new());
     }
@@ -173,6 +173,11 @@ pub(crate) fn matches(tree: &SourceTree, selector: &Selector<'_>) -> Result<Vec<
         } else {
             stat
         };
+        // The directories on the way to what is included come with it, a file that the wildcard happens to match does not.
+        let is_dir = FileType::from_raw_mode(located.stat.st_mode) == FileType::Directory;
+        if !is_dir && !selector.include_patterns.is_empty() && !tree.is_asked_for(&path) {
+            continue;
+        }
         let name = path.file_name().unwrap_or_default().to_os_string();
         found.push(Match { name, key, located });
     }

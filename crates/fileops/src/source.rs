@@ -11,15 +11,16 @@ use std::path::{Path, PathBuf};
 use rbuild_dockerfile::ignore::{
     IgnoreError, IgnoreLine, MatchState, PatternError, PatternMatcher, read_lines,
 };
-use rbuild_sys::{RootFd, clean};
+use rbuild_sys::{RootFd, RootFdError, clean};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::follow;
 use crate::missing::{self, IgnoredBy, MissingSource};
 use crate::xattr::Origin;
 
-/// Links followed on the way to one path; the kernel's own limit.
-const LINKS_MAX: usize = 40;
+/// Links followed on the way to one path (`cache/contenthash/checksum.go`, `maxSymlinkLimit`).
+const LINKS_MAX: usize = 255;
 
 /// What a copy or a hash reads from.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct LocalContext {
     path: PathBuf,
     rules: Option<IgnoreRules>,
     is_own_copy: bool,
+    /// What a client would have been asked for, if not for all.
+    asked: Option<PatternMatcher>,
 }
 
 /// An ignore file, ready to be asked.
@@ -212,7 +215,30 @@ impl LocalContext {
             path,
             rules,
             is_own_copy: false,
+            asked: None,
         }
+    }
+
+    /// The same directory, of which a client would have been asked for `paths` only (`local.followpaths`): a wildcard in front of
+    /// a pivot finds no other files. All else of it can be read.
+    ///
+    /// # Errors
+    /// The directory cannot be opened once more.
+    pub fn asked_for(&self, paths: &[String]) -> Result<Self, RootFdError> {
+        let root = RootFd::from_fd(self.root.open_in(
+            Path::new("/"),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?);
+        let asked = follow::patterns(&root, paths);
+        Ok(Self {
+            root,
+            path: self.path.clone(),
+            rules: self.rules.clone(),
+            is_own_copy: self.is_own_copy,
+            // A pattern that is none is told where it is used.
+            asked: PatternMatcher::new(&asked).ok(),
+        })
     }
 
     /// The same, as a copy that the builder keeps: no file in it is ever changed in place, so a layer may have it too.
@@ -261,6 +287,17 @@ impl SourceTree {
         match self {
             Self::Snapshot(_) => None,
             Self::Context(context) => context.rules.as_ref(),
+        }
+    }
+
+    /// Whether a client would have sent the file at `path`.
+    pub(crate) fn is_asked_for(&self, path: &Path) -> bool {
+        match self {
+            Self::Snapshot(_) => true,
+            Self::Context(context) => context
+                .asked
+                .as_ref()
+                .is_none_or(|asked| asked.matches_or_parent_matches(&relative(path))),
         }
     }
 

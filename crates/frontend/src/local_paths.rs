@@ -12,18 +12,34 @@ use crate::scan::ScanTargets;
 
 /// The paths used of each directory that is watched.
 #[derive(Debug, Default)]
-pub(crate) struct LocalPaths(BTreeMap<VertexDigest, BTreeSet<String>>);
+pub(crate) struct LocalPaths(BTreeMap<VertexDigest, Used>);
+
+/// What is used of a directory.
+#[derive(Debug, Default)]
+struct Used {
+    paths: BTreeSet<String>,
+    /// Whoever reads the directory has to know.
+    is_asked: bool,
+}
 
 impl LocalPaths {
-    /// From now on, counts what is used of the directory that `edge` is.
-    pub(crate) fn watch(&mut self, edge: &Edge) {
-        self.0.entry(edge.vertex.clone()).or_default();
+    /// From now on, counts what is used of the directory that `edge` is. With `is_asked` no more is to be had of it; one of this
+    /// machine is read where it is, whatever is used.
+    pub(crate) fn watch(&mut self, edge: &Edge, is_asked: bool) {
+        self.0.entry(edge.vertex.clone()).or_default().is_asked |= is_asked;
+    }
+
+    /// What is made of `edge` depends on what of it is used: a pattern would find more there.
+    pub(crate) fn matter(&mut self, edge: Option<&Edge>) {
+        if let Some(used) = edge.and_then(|edge| self.0.get_mut(&edge.vertex)) {
+            used.is_asked = true;
+        }
     }
 
     /// `path` of `edge` is used; an edge that is no watched directory does not matter.
     pub(crate) fn add(&mut self, edge: Option<&Edge>, path: String) {
-        if let Some(paths) = edge.and_then(|edge| self.0.get_mut(&edge.vertex)) {
-            paths.insert(path);
+        if let Some(used) = edge.and_then(|edge| self.0.get_mut(&edge.vertex)) {
+            used.paths.insert(path);
         }
     }
 
@@ -35,17 +51,21 @@ impl LocalPaths {
         target: &Edge,
         extras: &mut ScanTargets,
     ) -> Result<Edge, FrontendError> {
+        if !self.0.values().any(|used| used.is_asked) {
+            return Ok(target.clone());
+        }
         let whole = self.used_whole(graph, target, extras)?;
-        self.0
-            .retain(|vertex, paths| !paths.is_empty() && !paths.contains("/") && !whole.contains(vertex));
+        self.0.retain(|vertex, Used { paths, is_asked }| {
+            *is_asked && !paths.is_empty() && !paths.contains("/") && !whole.contains(vertex)
+        });
         if self.0.is_empty() {
             return Ok(target.clone());
         }
         let change = |vertex: &VertexDigest, op: &mut Op| {
-            let (Some(paths), Op::Source(source)) = (self.0.get(vertex), op) else {
+            let (Some(used), Op::Source(source)) = (self.0.get(vertex), op) else {
                 return;
             };
-            let paths: Vec<String> = paths.iter().map(|used| path::join(&[".", used])).collect();
+            let paths: Vec<String> = used.paths.iter().map(|used| path::join(&[".", used])).collect();
             source.attrs.insert("local.followpaths".to_owned(), json(&paths));
         };
         let (mut rewritten, target) = graph

@@ -174,9 +174,7 @@ impl Lowering<'_> {
                 ..NewVertex::default()
             },
         );
-        if clients.is_some() {
-            self.local_paths.watch(&made.edge);
-        }
+        self.local_paths.watch(&made.edge, clients.is_some());
         Ok(Some(made))
     }
 

@@ -24,6 +24,14 @@ fn tree() -> World {
 }
 
 #[test]
+fn a_pattern_that_is_none_is_told_where_content_is_read() {
+    let w = tree();
+    let told = |src: &str| try_hash(&w.snapshot(), &cp(src, "/")).map(|_| ());
+    assert!(told("[a").unwrap_err().to_string().contains("[a"));
+    assert!(told("d/[a-").is_err() && told("d/[ab]").is_ok());
+}
+
+#[test]
 fn item76_times_and_hard_links_do_not_matter() {
     let w = tree();
     let before = w.hash(&cp("d", "/"));

@@ -250,7 +250,12 @@ fn from_path(
     let edge = from.as_ref().map(|made| &made.edge);
     lowering.local_paths.add(edge, path::join(&["/", source]));
     let os = workdir::os_of(lowering, site);
-    Ok((from, local_action(request, template, source, &os)?))
+    let action = local_action(request, template, source, &os)?;
+    // In front of the pivot a wildcard finds whatever the directory has (`COPY --parents */./b/c`).
+    if !action.include_patterns.is_empty() && glob::has_wildcards(&action.src) {
+        lowering.local_paths.matter(edge);
+    }
+    Ok((from, action))
 }
 
 fn git_source(mut url: GitUrl, request: &Request) -> Result<SourceOp, FrontendError> {

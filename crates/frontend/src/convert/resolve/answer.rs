@@ -99,10 +99,10 @@ fn context_base(
         (ContextSource::Directory(_), Some(Answer::IgnoreFile(ignore))) => {
             vertex.name = format!("[context {name}] load from client");
             let attrs = local_attrs(name, "", ignore.as_deref())?;
-            SourceOp {
-                identifier: format!("local://context:{name}"),
-                attrs,
-            }
+            let identifier = format!("local://context:{name}");
+            let made = lowering.add(Op::Source(SourceOp { identifier, attrs }), vertex);
+            lowering.local_paths.watch(&made.edge, false);
+            return Ok((Some(made), None));
         }
         (
             ContextSource::Local {
@@ -117,7 +117,7 @@ fn context_base(
             attrs.insert("local.session".to_owned(), session.clone());
             let identifier = format!("local://{local}");
             let made = lowering.add(Op::Source(SourceOp { identifier, attrs }), vertex);
-            lowering.local_paths.watch(&made.edge);
+            lowering.local_paths.watch(&made.edge, true);
             return Ok((Some(made), None));
         }
         (
