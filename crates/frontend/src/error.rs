@@ -216,6 +216,9 @@ pub enum FrontendErrorKind {
     /// The main context's ignore patterns cannot be used.
     #[error("{0}")]
     IgnorePatterns(#[source] PatternError),
+    /// What is ignored of a context could not be asked.
+    #[error(transparent)]
+    Context(ResolveError),
     /// An image or context was not found.
     #[error("{name}: {source}")]
     Resolve {

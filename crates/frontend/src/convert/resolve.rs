@@ -64,10 +64,16 @@ pub(super) async fn bases<R: MetaResolver>(
     resolver: &R,
 ) -> Result<(), FrontendError> {
     let mut jobs = Vec::new();
+    let mut wrong = None;
     for (index, needed) in reachable.iter().enumerate() {
-        if let Some(job) = job(lowering, index, *needed)? {
-            jobs.push(job);
+        match job(lowering, index, *needed) {
+            Ok(found) => jobs.extend(found),
+            // Of several the last is told: BuildKit begins with the one that it came to last.
+            Err(error) => wrong = Some(error),
         }
+    }
+    if let Some(error) = wrong {
+        return Err(error);
     }
     let mut answers = Answers::new();
     let mut moves = 0;
@@ -161,6 +167,12 @@ async fn ask<R: MetaResolver>(resolver: &R, question: &Question) -> Result<Answe
 }
 
 fn not_found(lowering: &Lowering<'_>, job: &Job, source: ResolveError) -> FrontendError {
+    if let Some(Question::IgnoreFile(_)) = job.question {
+        return FrontendError::at(
+            FrontendErrorKind::Context(source),
+            lowering.stages.list[job.stage].span,
+        );
+    }
     let mut known = lowering.stages.names();
     let common = [
         "alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora",
