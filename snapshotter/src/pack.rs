@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rbuild_layer::{
     DecompressError, DecompressLimits, ExportedXattrs, GZIP_LEVEL_DEFAULT, LayerFormat, Members, PackError,
-    PackOptions, Packing, WriteOptions,
+    PackOptions, Packing, TarWriteError, WriteError, WriteOptions,
 };
 use rbuild_oci::{DiffId, Digest, media_type};
 use rbuild_store::{BlobWriter, CommitBlobError, DiffBlob, LayerId, Lease, StoreError};
@@ -55,6 +55,17 @@ pub enum PackLayerError {
 }
 
 from_store_parts!(PackLayerError);
+
+impl PackLayerError {
+    /// Whether the layer cannot have the times that were asked for.
+    #[must_use]
+    pub const fn is_about_time(&self) -> bool {
+        matches!(
+            self,
+            Self::Pack(PackError::Write(WriteError::Tar(TarWriteError::Time { .. })))
+        )
+    }
+}
 
 /// How a layer is packed.
 #[derive(Debug, Clone, Copy)]
@@ -243,6 +254,7 @@ impl Snapshotter {
             late: Some(&late),
             lower: view.as_ref().map(View::root),
             newest_mtime: options.newest_mtime,
+            mtime: None,
             xattrs: options.xattrs,
         };
         let pack = PackOptions { write, packing };

@@ -8,6 +8,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use rbuild_graph::FileTime;
 use rbuild_oci::{Digest, Timestamp, go_json};
 use rbuild_snapshotter::{StackError, Workspace};
 use rbuild_sys::{RootFd, RootFdError, TreeError, walk_tree};
@@ -208,9 +209,10 @@ fn write(
     let mut file = File::from(fd);
     file.write_all(&bytes).map_err(fail)?;
     if let Some(epoch) = epoch {
+        let time = FileTime::of(epoch);
         let time = Timespec {
-            tv_sec: epoch.unix_seconds(),
-            tv_nsec: epoch.subsec_nanoseconds().into(),
+            tv_sec: time.seconds,
+            tv_nsec: time.nanoseconds.into(),
         };
         let times = Timestamps {
             last_access: time,

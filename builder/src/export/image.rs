@@ -7,7 +7,7 @@ use rbuild_layer::{ExportedXattrs, LayerFormat};
 use rbuild_llb::exporters::for_platform;
 use rbuild_oci::media_type::{self, Family};
 use rbuild_oci::{Descriptor, DiffId, ImageConfig, Index, Manifest, Platform, Timestamp, go_json};
-use rbuild_snapshotter::{PackLayerError, PackLayerOptions, TocFacts};
+use rbuild_snapshotter::{BlobInfo, PackLayerError, PackLayerOptions, TocFacts};
 use rbuild_store::{CommitBlobError, IndexError, LayerId, StoreError};
 
 use super::Export;
@@ -327,22 +327,19 @@ pub(crate) async fn layer_blob(
         let chain = below.iter().chain([layer]).cloned().collect();
         job.unpack_chain(&Chain::new(chain)).await?;
     }
-    let options = PackLayerOptions {
+    let mut options = PackLayerOptions {
         format: layer_format(output),
         workers: rbuild_sys::process::processors(),
         newest_mtime: newest.map(Timestamp::unix_seconds),
         xattrs: ExportedXattrs::Capability,
         any_compression: false,
     };
-    let permit = job.processors.acquire().await;
-    let (engine, lease, id, below) = (
-        Arc::clone(&job.engine),
-        Arc::clone(&job.lease),
-        layer.clone(),
-        below.to_vec(),
-    );
-    let packed = blocking(move || engine.snapshotter.pack_layer(&lease, &below, &id, &options)).await;
-    drop(permit);
+    let mut packed = pack(job, layer, below, options).await;
+    if packed.as_ref().is_err_and(PackLayerError::is_about_time) {
+        // As it is, which BuildKit tells its log (`exporter/containerimage/writer.go`, `rewriteRemoteWithEpoch`).
+        options.newest_mtime = None;
+        packed = pack(job, layer, below, options).await;
+    }
     let packed = packed.map_err(|source| ImageExportError::Pack(layer.clone(), source))?;
     let mut descriptor = Descriptor::new(&packed.media_type, packed.digest, packed.size);
     if let Some(TocFacts { digest, tar_size }) = &packed.toc {
@@ -357,6 +354,22 @@ pub(crate) async fn layer_blob(
             .insert(REWRITTEN_TIMESTAMP.to_owned(), newest.to_string());
     }
     Ok((descriptor, facts(job, layer, packed.diff_id, created)?))
+}
+
+async fn pack(
+    job: &Job,
+    layer: &LayerId,
+    below: &[LayerId],
+    options: PackLayerOptions,
+) -> Result<BlobInfo, PackLayerError> {
+    let _permit = job.processors.acquire().await;
+    let (engine, lease, id, below) = (
+        Arc::clone(&job.engine),
+        Arc::clone(&job.lease),
+        layer.clone(),
+        below.to_vec(),
+    );
+    blocking(move || engine.snapshotter.pack_layer(&lease, &below, &id, &options)).await
 }
 
 /// Whether a layer that exists has a table of contents already, and one is asked for (`estargzType.NeedsConversion`): another would

@@ -128,7 +128,7 @@ pub async fn to_place(
             for named in named(result, output.platform_split) {
                 let (root, workspace) = named.tree(job, output).await?.split();
                 seen.add(&named, &root)?;
-                time = named.part.subject.epoch.map(file_time);
+                time = named.part.subject.epoch.map(FileTime::of);
                 let prefix = named.directory;
                 trees.push(ClientTree { prefix, root });
                 kept.push(workspace);
@@ -246,13 +246,6 @@ fn named(result: &BuildResult, split: Option<bool>) -> Vec<Named<'_>> {
         .collect()
 }
 
-const fn file_time(time: Timestamp) -> FileTime {
-    FileTime {
-        seconds: time.unix_seconds(),
-        nanoseconds: time.subsec_nanoseconds(),
-    }
-}
-
 /// Copies `tree` into the directory `dest`; files belong to whoever runs the build, as they do when
 /// BuildKit's client receives them.
 ///
@@ -295,7 +288,7 @@ pub(crate) fn copy_out(
         dir_copy_contents: true,
         create_dest_path: true,
         always_replace_existing: true,
-        time: epoch.map(file_time),
+        time: epoch.map(FileTime::of),
         ..CopyAction::default()
     };
     let caller = rbuild_sys::owner::caller();
@@ -339,7 +332,7 @@ pub async fn to_tar(
     let form = job.engine.form;
     blocking(move || {
         let options = WriteOptions {
-            newest_mtime: epoch.map(Timestamp::unix_seconds),
+            mtime: epoch.map(|epoch| FileTime::of(epoch).rounded_seconds()),
             xattrs: ExportedXattrs::CapabilityAndUser,
             ..WriteOptions::default()
         };

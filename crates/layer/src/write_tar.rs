@@ -49,9 +49,11 @@ pub enum ExportedXattrs {
 pub struct WriteOptions<'a> {
     /// Merged view of the layers below, for the bytes BuildKit would write.
     pub lower: Option<&'a RootFd>,
-    /// No file of the layer is newer than this, in seconds since 1970 (`SOURCE_DATE_EPOCH` with rewritten times).
-    /// Whiteouts are always of 1970.
+    /// No entry of a layer is newer than this, in seconds since 1970 (`SOURCE_DATE_EPOCH` with rewritten times). Whiteouts
+    /// are of 1970.
     pub newest_mtime: Option<i64>,
+    /// Every file of a whole file system has this time, in seconds since 1970.
+    pub mtime: Option<i64>,
     /// Which extended attributes are written.
     pub xattrs: ExportedXattrs,
     /// Further names of changed files that did not change themselves, as [`link_changes`] gave them: an archive has
@@ -120,14 +122,15 @@ impl WriteError {
 /// Writes the layer directory `layer` as a tar to `out`.
 ///
 /// # Errors
-/// [`WriteError`]; `out` holds a useless beginning then.
+/// [`WriteError`], among them [`TarWriteError::Time`] if what is asked to be rewritten cannot be; `out` holds a useless beginning then.
 pub fn write_tar(
     layer: BorrowedFd<'_>,
     form: Form,
     options: &WriteOptions<'_>,
     out: impl Write,
 ) -> Result<Written, WriteError> {
-    let walked = walk::Walk::new(layer, form, options, sink_to(out))?.run()?;
+    let sink = sink_to(out).not_newer(options.newest_mtime);
+    let walked = walk::Walk::new(layer, form, options, sink)?.run()?;
     end(walked.sink, walked.entries)
 }
 

@@ -10,6 +10,8 @@ use crate::reader::{BLOCK, padding, printable};
 
 const NAME_BYTES: usize = 100;
 const PREFIX_BYTES: usize = 155;
+/// 0001-01-01T00:00:00Z, in seconds since 1970 (`time.Time.IsZero`).
+const GO_ZERO_TIME: i64 = -62_135_596_800;
 /// Go's limit for the body of one extended header (archive/tar, `maxSpecialFileSize`).
 const RECORDS_MAX: usize = 1 << 20;
 
@@ -26,6 +28,14 @@ pub enum TarWriteError {
         path: String,
         /// What does not fit.
         what: &'static str,
+    },
+    /// Plain USTAR, which the entry is without it, has no place for a time before 1970.
+    #[error("entry {path:?} cannot be given the time {seconds}")]
+    Time {
+        /// The entry, printable.
+        path: String,
+        /// Seconds since 1970.
+        seconds: i64,
     },
     /// The content ended before the size its entry gave.
     #[error("content of an entry is {missing} bytes shorter than its header says")]
@@ -89,6 +99,33 @@ impl<W: Write> TarWriter<W> {
         self.content_left = fields.size;
         self.padding = padding(fields.size);
         Ok(())
+    }
+
+    /// The same with `newest` for a later time, in seconds since 1970. As by Go's archive/tar of an entry that was read, which
+    /// is written in the format that it was read in (BuildKit `util/converter/tarconverter`).
+    ///
+    /// # Errors
+    /// [`TarWriteError`]; nothing was written after [`TarWriteError::Time`].
+    pub fn append_not_newer(&mut self, entry: &Entry, newest: i64) -> Result<(), TarWriteError> {
+        if entry.mtime.seconds <= newest {
+            return self.append(entry);
+        }
+        // The first second of the year 1 is no time at all to Go, and written as 0.
+        let seconds = if newest == GO_ZERO_TIME { 0 } else { newest };
+        if seconds < 0 && Fields::of(entry)?.ustar {
+            return Err(TarWriteError::Time {
+                path: printable(&entry.path),
+                seconds: newest,
+            });
+        }
+        let mtime = Time {
+            seconds,
+            nanoseconds: 0,
+        };
+        self.append(&Entry {
+            mtime,
+            ..entry.clone()
+        })
     }
 
     /// Ends the archive with two zero blocks and gives back what it was written to.

@@ -51,10 +51,7 @@ pub(crate) fn set_workdir(stage: &mut StageState, path: &str, os: &str) -> Resul
 fn make_directory(lowering: &mut Lowering<'_>, site: Site<'_>, dir: &str) -> Result<(), FrontendError> {
     let lexer = lowering.lexer;
     let name = lowering.step_name(site, lexer, site.source(), &[])?;
-    let time = lowering.epoch.map(|epoch| FileTime {
-        seconds: epoch.unix_seconds(),
-        nanoseconds: epoch.subsec_nanoseconds(),
-    });
+    let time = lowering.epoch.map(FileTime::of);
     let stage = &lowering.stages.list[site.stage];
     let user = stage.image.config.user.clone();
     let base = stage.state.root.clone();

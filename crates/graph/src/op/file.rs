@@ -1,5 +1,6 @@
 //! Operations that change files without a process: copies, directories, files, links, removals.
 
+use rbuild_oci::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{InputIndex, OutputIndex};
@@ -184,6 +185,27 @@ pub struct FileTime {
     pub seconds: i64,
     /// Nanoseconds below one second.
     pub nanoseconds: u32,
+}
+
+impl FileTime {
+    /// A document's time as BuildKit gives it to files: in nanoseconds since 1970, which overflow before 1677-09-21 and after
+    /// 2262-04-11 (Go's `Time.UnixNano`).
+    #[must_use]
+    pub fn of(time: Timestamp) -> Self {
+        const SECOND: i64 = 1_000_000_000;
+        let nanoseconds = time.unix_seconds().wrapping_mul(SECOND);
+        let nanoseconds = nanoseconds.wrapping_add(time.subsec_nanoseconds().into());
+        Self {
+            seconds: nanoseconds.div_euclid(SECOND),
+            nanoseconds: u32::try_from(nanoseconds.rem_euclid(SECOND)).unwrap_or_default(),
+        }
+    }
+
+    /// To the nearest second, half of one up.
+    #[must_use]
+    pub const fn rounded_seconds(self) -> i64 {
+        self.seconds + (self.nanoseconds >= 500_000_000) as i64
+    }
 }
 
 /// `FileActionCopy` of BuildKit.

@@ -29,6 +29,8 @@ pub(super) trait Sink {
 #[derive(Debug)]
 pub(super) struct TarSink<W: Write> {
     pub(super) writer: TarWriter<W>,
+    /// No entry has a later time, in seconds since 1970.
+    newest: Option<i64>,
     buffer: Vec<u8>,
 }
 
@@ -36,14 +38,24 @@ impl<W: Write> TarSink<W> {
     pub(super) fn new(writer: TarWriter<W>) -> Self {
         Self {
             writer,
+            newest: None,
             buffer: vec![0; CONTENT_BYTES],
         }
+    }
+
+    /// The same with times no later than `newest`.
+    pub(super) fn not_newer(mut self, newest: Option<i64>) -> Self {
+        self.newest = newest;
+        self
     }
 }
 
 impl<W: Write> Sink for TarSink<W> {
     fn entry(&mut self, entry: &Entry) -> Result<(), WriteError> {
-        Ok(self.writer.append(entry)?)
+        Ok(match self.newest {
+            Some(newest) => self.writer.append_not_newer(entry, newest)?,
+            None => self.writer.append(entry)?,
+        })
     }
 
     fn content(&mut self, fd: BorrowedFd<'_>, size: u64, path: &[u8]) -> Result<(), WriteError> {

@@ -402,11 +402,10 @@ impl<'a, S: Sink> Walk<'a, S> {
         Ok(())
     }
 
-    /// Whole seconds, as containerd truncates them, and none newer than asked.
+    /// Whole seconds, as containerd truncates them, or what is asked for.
     fn exported_mtime(&self, mtime: Time) -> Time {
-        let newest = self.options.newest_mtime.unwrap_or(i64::MAX);
         Time {
-            seconds: mtime.seconds.min(newest),
+            seconds: self.options.mtime.unwrap_or(mtime.seconds),
             nanoseconds: 0,
         }
     }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use rbuild_layer::{
-    EntryKind, ExportedXattrs, Limits, TarReader, UnpackOptions, WriteError, WriteOptions, Written, unpack,
-    write_tar,
+    EntryKind, ExportedXattrs, Limits, TarReader, TarWriteError, UnpackOptions, WriteError, WriteOptions,
+    Written, unpack, write_tar,
 };
 use rbuild_sys::RootFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
@@ -136,6 +136,34 @@ fn times_are_whole_seconds_and_none_newer_than_asked() {
     };
     assert_eq!(mtimes(None), [1000, 10]);
     assert_eq!(mtimes(Some(500)), [500, 10]);
+}
+
+#[test]
+fn times_before_1970_are_for_entries_with_records() {
+    let place = Place::new();
+    std::fs::write(place.root().join("\u{e9}"), "").unwrap();
+    let with = |newest| {
+        write_with(
+            &place,
+            &WriteOptions {
+                newest_mtime: Some(newest),
+                ..WriteOptions::default()
+            },
+        )
+    };
+    let mtime = |newest| {
+        let tar = with(newest).unwrap();
+        let mut reader = TarReader::new(tar.as_slice(), Limits::default());
+        reader.next_entry().unwrap().unwrap().mtime.seconds
+    };
+    assert_eq!((mtime(-1), mtime(-62_135_596_800)), (-1, 0));
+    std::fs::write(place.root().join("plain"), "").unwrap();
+    let refused = with(-1).unwrap_err();
+    assert!(
+        matches!(&refused, WriteError::Tar(TarWriteError::Time { path, seconds: -1 }) if path == "plain"),
+        "{refused:?}"
+    );
+    assert!(with(0).is_ok() && with(-62_135_596_800).is_ok());
 }
 
 #[test]

@@ -97,6 +97,7 @@ impl Case {
         let options = WriteOptions {
             lower: Some(&lower),
             newest_mtime: Some(1_500_000_000),
+            mtime: None,
             xattrs: ExportedXattrs::CapabilityAndUser,
             late: None,
         };
