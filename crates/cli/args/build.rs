@@ -155,6 +155,9 @@ pub(crate) struct LowBuild {
         help_heading = OUTPUT)]
     pub(crate) sbom: Option<String>,
 
+    /// Attestations as attributes of BuildKit's API have them, by key: `buildctl --opt attest:KIND=CSV`. They hold.
+    #[arg(skip)]
+    pub(crate) attest_attributes: Vec<(String, String)>,
     /// A definition to build instead of a Dockerfile; `buildctl build` sets it.
     #[arg(skip)]
     pub(crate) definition: Option<Vec<u8>>,

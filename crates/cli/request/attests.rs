@@ -38,15 +38,25 @@ pub(super) fn of(low: &LowBuild) -> Result<Attestations, AttestError> {
     let short = short
         .into_iter()
         .filter_map(|(kind, value)| canonical(kind, value.as_deref()?));
-    let mut asked = BTreeMap::new();
+    let mut asked: BTreeMap<String, Option<String>> = BTreeMap::new();
     for text in low.attest.iter().cloned().chain(short) {
         let (kind, fields) = parse(&text)?;
         // The type comes along, and a scanner is told of it (`BUILDKIT_SCAN_type`).
-        let value = [&[csv::field(&format!("type={kind}"))], &*fields]
-            .concat()
-            .join(",");
-        asked.entry(format!("attest:{kind}")).or_insert(value);
+        let written = |fields: Vec<String>| {
+            [vec![csv::field(&format!("type={kind}"))], fields]
+                .concat()
+                .join(",")
+        };
+        asked
+            .entry(format!("attest:{kind}"))
+            .or_insert_with(|| fields.map(written));
     }
+    // What is disabled is not sent: BuildKit does not know the word.
+    let mut asked: BTreeMap<String, String> = asked
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    asked.extend(low.attest_attributes.iter().cloned());
     let found = attestations::parse(&asked)?;
     if let Some(provenance) = &found.provenance {
         rbuild_builder::provenance::options::Options::parse(provenance)?;
@@ -63,9 +73,10 @@ fn canonical(kind: &str, value: &str) -> Option<String> {
     }
 }
 
-/// The type, and the other fields with whatever quotes they need.
-fn parse(text: &str) -> Result<(String, Vec<String>), AttestError> {
+/// The type, and the other fields with whatever quotes they need; none if it is disabled.
+fn parse(text: &str) -> Result<(String, Option<Vec<String>>), AttestError> {
     let mut kind = String::new();
+    let mut disabled = false;
     let mut rest = Vec::new();
     if text.is_empty() {
         return Err(AttestError::NoType);
@@ -77,9 +88,7 @@ fn parse(text: &str) -> Result<(String, Vec<String>), AttestError> {
         match key.trim().to_lowercase().as_str() {
             "type" => value.clone_into(&mut kind),
             "disabled" => {
-                if parse_bool(value).ok_or_else(|| AttestError::Field(field.clone()))? {
-                    rest.push("disabled=true".to_owned());
-                }
+                disabled = parse_bool(value).ok_or_else(|| AttestError::Field(field.clone()))?;
             }
             _ => rest.push(csv::field(&field)),
         }
@@ -87,7 +96,7 @@ fn parse(text: &str) -> Result<(String, Vec<String>), AttestError> {
     if kind.is_empty() {
         return Err(AttestError::NoType);
     }
-    Ok((kind, rest))
+    Ok((kind, (!disabled).then_some(rest)))
 }
 
 #[cfg(test)]
@@ -139,6 +148,33 @@ mod tests {
         assert_eq!(off.sbom, None);
         let quoted = of_flags(&["type=provenance,\"builder-id=a,\"\"b\"\"\""], None, None).unwrap();
         assert_eq!(quoted.provenance.unwrap().parameters["builder-id"], "a,\"b\"");
+    }
+
+    #[test]
+    fn attributes_hold_as_buildkit_reads_them() {
+        let with = |value: &str| {
+            of(&LowBuild {
+                attest_attributes: vec![("attest:provenance".to_owned(), value.to_owned())],
+                ..LowBuild::default()
+            })
+        };
+        for taken in [
+            "",
+            "disabled=true",
+            "disabled",
+            "mode=min,",
+            "false",
+            "capture-usage",
+        ] {
+            assert!(with(taken).unwrap().provenance.is_some(), "{taken}");
+        }
+        for (value, says) in [
+            ("mode", "invalid mode \"\""),
+            ("version", "provenance SLSA version cannot be empty"),
+            ("\"mode=min", "failed to parse provenance"),
+        ] {
+            assert_eq!(with(value).unwrap_err().to_string(), says);
+        }
     }
 
     #[test]

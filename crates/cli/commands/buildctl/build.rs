@@ -178,13 +178,8 @@ fn option(
     } else if let Some(name) = key.strip_prefix("context:") {
         let value = named_context(&value, locals, layouts)?;
         low.build_context.push(format!("{name}={value}"));
-    } else if let Some(kind) = key.strip_prefix("attest:") {
-        let rest = if value.is_empty() {
-            value
-        } else {
-            format!(",{value}")
-        };
-        low.attest.push(format!("type={kind}{rest}"));
+    } else if key.starts_with("attest:") {
+        low.attest_attributes.push((key.to_owned(), value));
     } else {
         match key {
             "target" => low.target = Some(value),

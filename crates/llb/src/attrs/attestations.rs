@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use rbuild_dockerfile::csv::{self, CsvError};
 use rbuild_oci::{Reference, ReferenceError};
 
-use crate::go;
-
 /// Image that scans for packages if none is named.
 pub const DEFAULT_SBOM_GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
 
@@ -99,11 +97,6 @@ pub fn parse(attrs: &BTreeMap<String, String>) -> Result<Attestations, Attestati
     let mut found = Attestations::default();
     for (kind, value) in asked {
         let parameters = parameters(&kind, value)?;
-        // BuildKit's clients do not send what is disabled, so BuildKit does not know the word.
-        let disabled = parameters.get("disabled");
-        if disabled.is_some_and(|value| value.is_empty() || go::boolean(value) == Ok(true)) {
-            continue;
-        }
         match kind.as_str() {
             "sbom" => found.sbom = Some(sbom(parameters)?),
             "provenance" => found.provenance = Some(provenance(parameters)?),
