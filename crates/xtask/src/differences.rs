@@ -19,19 +19,13 @@ use crate::shell;
 
 /// Runs all cases and writes the table.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    let program = shell::flag(args, "--rbuild").context("--rbuild PATH is needed")?;
+    let rbuild = Rbuild::named(args)?;
     let oracle = match shell::flag(args, "--addr") {
         Some(_) => Some(Oracle::named(args)?),
         None => None,
     };
     let root = shell::root()?;
     let cases = Case::all(&root.join("tests/conformance"))?;
-    let bases_dir = base::layout()?;
-    let rbuild = Rbuild {
-        program,
-        bases: OciLayout::open(&bases_dir)?.images()?,
-        bases_dir: bases_dir.display().to_string(),
-    };
     let mut table = Table::default();
     let mut stale = Vec::new();
     for case in &cases {
@@ -53,14 +47,27 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-struct Rbuild {
+/// The program that `--rbuild` names.
+pub(crate) struct Rbuild {
     program: String,
     bases: Vec<Image>,
     bases_dir: String,
 }
 
 impl Rbuild {
-    fn build(&self, case: &Case) -> Result<Outcome> {
+    /// The one of the arguments.
+    pub(crate) fn named(args: &[String]) -> Result<Self> {
+        let program = shell::flag(args, "--rbuild").context("--rbuild PATH is needed")?;
+        let bases_dir = base::layout()?;
+        Ok(Self {
+            program,
+            bases: OciLayout::open(&bases_dir)?.images()?,
+            bases_dir: bases_dir.display().to_string(),
+        })
+    }
+
+    /// Builds a case, in a store of its own.
+    pub(crate) fn build(&self, case: &Case) -> Result<Outcome> {
         let room = tempfile::tempdir()?;
         case.lay_out(room.path())?;
         let archive = room.path().join("image.tar");
@@ -79,7 +86,7 @@ impl Rbuild {
 }
 
 /// What is different, a sentence each.
-fn found(expected: &Expectation, outcome: Outcome) -> Vec<String> {
+pub(crate) fn found(expected: &Expectation, outcome: Outcome) -> Vec<String> {
     match (&expected.error, outcome) {
         (None, Outcome::Images(have)) => expected.image_differences(&have, &BTreeMap::new()),
         (None, Outcome::Answer(have)) => expected.answer_difference(&have).into_iter().collect(),

@@ -1,5 +1,5 @@
 //! Developer tasks, each one file: `ci`, `bases`, `demo`, `bench`, `chart`, `record-conformance`,
-//! `differences`, `buildah`, `outside`.
+//! `differences`, `generated`, `buildah`, `outside`.
 //!
 //! `.ci/run` and the README call these and nothing else, so that what is promised is what is run.
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ mod chart;
 mod ci;
 mod demo;
 mod differences;
+mod generated;
 mod outside;
 mod packages;
 mod record;
@@ -38,6 +39,8 @@ const USAGE: &str = "usage: cargo xtask <task>
                                   run the conformance cases under a real BuildKit and write expect.json
   differences --rbuild PATH [--buildctl PATH --addr ADDR]
                                   run the conformance cases and write docs/differences.md; a BuildKit must say what it said
+  generated --rbuild PATH --buildctl PATH --addr ADDR [--seed N] [--count N]
+                                  build Dockerfiles out of a grammar with both and compare what each makes of them
   buildah [--only PART]           run the conformance cases under buildah and write docs/differences-buildah.md
   outside --mirrors DIR           read, lint and lower Dockerfiles of public projects out of clones below DIR
   outside --mirrors DIR --build --rbuild PATH [--buildctl PATH --addr ADDR] [--only PART]
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         "chart" => chart::run(),
         "record-conformance" => record::run(rest),
         "differences" => differences::run(rest),
+        "generated" => generated::run(rest),
         "buildah" => buildah::run(rest),
         "outside" => outside::run(rest),
         other => {

@@ -1,0 +1,47 @@
+//! What errors are called here, and which differences in them have a reason.
+
+use rbuild_testkit::conformance::Expectation;
+
+/// Parts of reasons that hold for every Dockerfile, not for the case alone that has them.
+pub(super) const EXCUSED: [&str; 3] = ["did you mean", "left out by", "invalid pattern"];
+
+/// Whether the warnings are the same in another order. BuildKit sorts them by line in a way that leaves the order of those of one
+/// line open (`frontend/subrequests/lint/lint.go`, `sort.Slice`), and from the thirteenth on does not keep it.
+pub(super) fn are_same_warnings(expected: &Expectation, have: &str) -> bool {
+    let sorted = |text: &str| -> Vec<String> {
+        let mut warnings: Vec<String> = text
+            .split("\nWARNING: ")
+            .map(|text| text.trim().to_owned())
+            .collect();
+        warnings.sort();
+        warnings
+    };
+    let want = expected.answer.as_deref().unwrap_or_default();
+    want.matches("WARNING: ").count() > 12 && sorted(&format!("\n{want}")) == sorted(&format!("\n{have}"))
+}
+
+/// The words of an error without what is of one Dockerfile alone: names in quotes, numbers, paths.
+pub(super) fn kind(error: &str) -> String {
+    let text = error
+        .trim_start_matches("error: ")
+        .trim_start_matches("failed to solve: ");
+    let mut kind = String::new();
+    let mut quoted = false;
+    for c in text.chars().take(400) {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                if quoted {
+                    kind.push('…');
+                }
+            }
+            _ if quoted => {}
+            '0'..='9' if kind.ends_with('N') => {}
+            '0'..='9' => kind.push('N'),
+            '\n' => break,
+            _ => kind.push(c),
+        }
+    }
+    let words: Vec<&str> = kind.split(' ').take(9).collect();
+    words.join(" ")
+}
