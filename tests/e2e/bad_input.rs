@@ -337,6 +337,10 @@ fn a_terminal_of_twenty_columns_is_enough() {
         let text = ran.stdout_text();
         assert!(text.contains("code 0") && text.contains("help 0"), "{text}");
         assert!(!text.contains("panicked"), "{text}");
+        let (shown, _) = text.split_once("code").unwrap();
+        assert!(shown.contains('['), "{text}");
+        let widest = crate::e2e::progress::widest(shown);
+        assert!(widest <= columns, "{widest} of {columns}: {text}");
     }
 }
 

@@ -211,15 +211,17 @@ fn a_terminal_that_becomes_narrow_is_not_written_beyond_its_edge() {
     );
     let text = in_terminal(&fixture, &line, &[]);
     let (wide, narrow) = text.split_once("NARROW").expect("the terminal was changed");
-    let widest = |text: &str| {
-        let shown = text.split(['\r', '\n']).map(|line| visible(line).chars().count());
-        shown.max().unwrap_or_default()
-    };
     assert!(widest(wide) > 60, "{text}");
     // What was on its way is as wide as it was before.
     let later = narrow.splitn(4, "[+]").last().unwrap_or_default();
     assert!(later.contains("RUN"), "{text}");
     assert!(widest(later) <= 30, "{}: {later}", widest(later));
+}
+
+/// Characters of the widest line that a terminal was sent.
+pub(crate) fn widest(text: &str) -> usize {
+    let shown = text.split(['\r', '\n']).map(|line| visible(line).chars().count());
+    shown.max().unwrap_or_default()
 }
 
 /// A line without its control sequences.

@@ -51,6 +51,25 @@ async fn row31_digest_headers_are_parsed() {
     }
 }
 
+/// Whoever asks by digest is not told of another, even before there is content to look at.
+#[tokio::test]
+async fn row31_a_head_of_another_digest_is_refused() {
+    let registry = TestRegistry::start();
+    let put = registry.put_image("a", "1", &ImageSpec::default());
+    let other = rbuild_oci::Digest::sha256(b"other");
+    let name = reference(&registry, &format!("a@{}", put.root.digest));
+    let lie = FaultAction::Header("docker-content-digest".to_owned(), other.to_string());
+    registry.fault(Fault::new("HEAD", "manifests", lie));
+    let error = client().resolve(&name).await.expect_err("another");
+    assert!(
+        matches!(&error, RegistryError::WrongDigest { found, expected, .. } if *found == other && *expected == put.root.digest),
+        "{error}"
+    );
+    registry.clear_faults();
+    let resolved = client().resolve(&name).await.expect("the legal twin");
+    assert_eq!(resolved.descriptor.digest, put.root.digest);
+}
+
 #[tokio::test]
 async fn row31_content_with_another_digest_is_refused() {
     let registry = TestRegistry::start();
