@@ -400,7 +400,7 @@ pub(crate) struct PullArgs {
     /// Platform of a multi-platform image
     #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Option<String>,
-    /// Print the digest only
+    /// Print the names only
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// How progress is shown
@@ -419,7 +419,7 @@ pub(crate) struct PushArgs {
     /// Accepted: as in docker, where it has no effect any more
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     _disable_content_trust: Option<bool>,
-    /// Print the digest only
+    /// Print the names only
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// How progress is shown

@@ -88,6 +88,7 @@ fn privileged_row32_an_engine_chooses_the_same_image_of_an_index() {
             continue;
         }
         chosen += 1;
+        assert_eq!(ours.stdout_text(), theirs.stdout_text(), "the name alone");
         let theirs = engine.docker(["inspect", "--format={{.Author}}", &name]).ok();
         let ours = fixture.rbuild(["inspect", "--format={{.Author}}", &name]).ok();
         assert_eq!(ours.stdout_text(), theirs.stdout_text(), "{tag}");

@@ -9,10 +9,23 @@ use rbuild_testkit::peer::DockerRegistry;
 use crate::e2e::fixture::{Fixture, RBUILD, busybox_argument};
 
 /// A line, its code, and what it prints: on standard output as a whole, of standard error a part. `@` is the short id of the
-/// image `app:1`, `REGISTRY` an open registry.
+/// image `app:1`, `REGISTRY` an open registry, `CONTEXT` what the image was built from, with `BASE`.
 type Line = (&'static str, i32, &'static str, &'static str);
 
 const LINES: &[Line] = &[
+    ("docker run --rm $(docker build -q BASE CONTEXT)", 0, "hi", ""),
+    (
+        "tar c -C CONTEXT . | docker build -q BASE - | cut -c8-19",
+        0,
+        "@",
+        "",
+    ),
+    (
+        "docker build -q BASE --iidfile id CONTEXT >/dev/null && cut -c8-19 id",
+        0,
+        "@",
+        "",
+    ),
     ("docker images -q app:1", 0, "@", ""),
     ("docker images -q absent", 0, "", ""),
     (
@@ -151,9 +164,9 @@ const LINES: &[Line] = &[
         "",
     ),
     (
-        "docker tag app:1 REGISTRY/app:1 && docker push -q REGISTRY/app:1 | cut -c-7",
+        "docker tag app:1 REGISTRY/app:1 && docker push -q REGISTRY/app:1",
         0,
-        "sha256:",
+        "REGISTRY/app:1",
         "",
     ),
     (
@@ -162,7 +175,7 @@ const LINES: &[Line] = &[
         "pushed",
         "",
     ),
-    ("docker pull -q REGISTRY/app:1 | cut -c-7", 0, "sha256:", ""),
+    ("docker pull -q REGISTRY/app:1", 0, "REGISTRY/app:1", ""),
     (
         "docker pull -a REGISTRY/app",
         1,
@@ -269,8 +282,12 @@ fn lines_of_scripts_end_as_with_docker() {
     place.build("-t app:1 -t app:2");
     let registry = DockerRegistry::start().unwrap();
     let id = place.sh("docker images -q app:1").ok().stdout_text();
+    let context = place.fixture.context.dir().display().to_string();
+    let base = busybox_argument("busybox");
     for (line, code, prints, says) in LINES {
-        let ran = place.sh(&line.replace("REGISTRY", &registry.host())).run();
+        let line = line.replace("REGISTRY", &registry.host());
+        let line = line.replace("CONTEXT", &context).replace("BASE", &base);
+        let ran = place.sh(&line).run();
         let expected = prints.replace('@', &id).replace("REGISTRY", &registry.host());
         assert_eq!(ran.stdout_text(), expected, "{line}\n{ran}");
         assert_eq!(ran.status.code(), Some(*code), "{line}\n{ran}");

@@ -69,6 +69,14 @@ fn make(fixture: &Fixture, tool: &str, image: &str, goal: &str) -> RbuildCommand
         ])
 }
 
+/// The digest of what is pulled.
+fn digest_of(fixture: &Fixture, image: &str) -> String {
+    let printed = fixture.rbuild(["pull", image]).ok().stdout_text();
+    let (name, digest) = printed.split_once('@').unwrap();
+    assert_eq!(name, image);
+    digest.to_owned()
+}
+
 #[test]
 fn a_makefile_works_with_the_tools_name_changed_and_with_the_tool_installed_as_docker() {
     let registry = DockerRegistry::start().unwrap();
@@ -130,7 +138,7 @@ fn a_ci_step_of_buildx_works() {
     let text = fs::read_to_string(&metadata).unwrap();
     let said: serde_json::Value = serde_json::from_str(&text).unwrap();
     let other = Fixture::new("FROM scratch\n");
-    let pulled = other.rbuild(["pull", "-q", &image]).ok().stdout_text();
+    let pulled = digest_of(&other, &image);
     assert_eq!(said["containerimage.digest"], pulled.as_str());
 }
 
@@ -186,7 +194,7 @@ fn kanikos_executor_pushes_and_writes_digests() {
     let ran = run(&fixture, "executor", first.iter().map(String::as_str)).ok();
     assert!(ran.stderr.contains("--cache-ttl has no effect"), "{ran}");
     let other = Fixture::new("FROM scratch\n");
-    let pulled = other.rbuild(["pull", "-q", &image]).ok().stdout_text();
+    let pulled = digest_of(&other, &image);
     let read = |name: &str| fs::read_to_string(work.join(name)).unwrap();
     assert_eq!(read("digest"), pulled);
     assert_eq!(read("tag"), format!("{image}@{pulled}\n"));

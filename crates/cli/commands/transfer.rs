@@ -103,7 +103,9 @@ fn transfer(
     drop(view.finish());
     for (name, digest) in done? {
         if quiet {
-            writeln!(env.stdout, "{digest}")?;
+            // As docker: with the host and the tag, so that it means the same everywhere.
+            let whole = Reference::parse(&name).map(|name| name.or_latest().to_string());
+            writeln!(env.stdout, "{}", one_line(&whole.unwrap_or(name)))?;
         } else {
             writeln!(env.stdout, "{}@{digest}", one_line(&name))?;
         }
