@@ -82,6 +82,27 @@ fn daemon_json_and_buildkitd_toml() {
 }
 
 #[test]
+fn mirrors_of_the_command_line_are_asked_before_those_of_files() {
+    let file = (
+        "etc/docker/daemon.json",
+        r#"{"registry-mirrors":["https://file.example/"]}"#,
+    );
+    let mut config = load(&[file]).expect("read");
+    config.add_mirror("docker.io", "http://first.example");
+    config.add_mirror("docker.io", "second.example/proxy");
+    assert_eq!(
+        shown(&config, "debian"),
+        [
+            "HttpOnly first.example/library/debian",
+            "HttpsOnly second.example/proxy/library/debian",
+            "HttpsOnly file.example/library/debian",
+            "HttpsOnly registry-1.docker.io/library/debian",
+        ]
+    );
+    assert_eq!(shown(&config, "other.example/a"), ["HttpsOnly other.example/a"]);
+}
+
+#[test]
 fn registries_conf_rewrites_and_mirrors() {
     let config = load(&[
         (
