@@ -23,6 +23,8 @@ const TAIL_LINES: usize = 10;
 const FAIR_SHARE: Duration = Duration::from_secs(5);
 /// Nothing waits longer than this to be shown.
 const MAX_WAIT: Duration = Duration::from_secs(10);
+/// Nor with more pieces of output, which take some twenty times the memory of what they say.
+const MAX_PIECES: usize = 20_000;
 /// A status is shown again after this long, or after this part of its total.
 const STATUS_TIME: Duration = Duration::from_secs(5);
 const STATUS_PART: f64 = 0.05;
@@ -151,6 +153,11 @@ impl<W: Write + Send> Plain<W> {
             waited: Duration,
             speed: f64,
             late: bool,
+        }
+        let pieces = |id: &Id| self.trace.vertices[*id].output.len();
+        let fullest = waiting.iter().copied().filter(|id| Some(*id) != current);
+        if let Some(fullest) = fullest.max_by_key(pieces).filter(|id| pieces(id) > MAX_PIECES) {
+            return Some(fullest);
         }
         waiting.extend(current);
         let mut rates: BTreeMap<Id, Rate> = BTreeMap::new();

@@ -494,9 +494,9 @@ mod tests {
     fn output_byte_by_byte_takes_no_more_memory_than_in_one_piece() {
         for directory in [std::env::temp_dir(), "/proc/self/nowhere".into()] {
             let queue = Queue::new(&directory);
-            let count = MEMORY_BYTES + 100_000;
+            let (count, piece) = (MEMORY_BYTES + 100_000, byte(Stream::Stdout));
             for _ in 0..count {
-                queue.send(byte(Stream::Stdout));
+                queue.send(piece.clone());
             }
             let entries = queue.lock().entries.len();
             assert!(entries <= COALESCE_FROM + count / JOINED_BYTES + 2, "{entries}");

@@ -165,6 +165,29 @@ fn a_quiet_vertex_waits_its_turn_but_not_for_ever() {
 }
 
 #[test]
+fn what_steps_say_at_once_and_without_end_is_shown_by_turns_and_not_kept() {
+    let mut plain = Plain::new(Screen::default(), PlainOptions::default());
+    let names = ["a", "b", "c", "d"];
+    let begun = names.map(|name| vertex(name).from(0.0).event());
+    plain.update(begun.to_vec(), at(0.0)).unwrap();
+    let lines = "x\n".repeat(10_000);
+    for batch in 1..100 {
+        let time = f64::from(batch) / 1000.0;
+        let said = names.map(|name| log(name, time, &lines));
+        plain.update(said.to_vec(), at(time)).unwrap();
+        plain.refresh(at(time)).unwrap();
+        let kept: usize = plain
+            .trace
+            .vertices
+            .iter()
+            .map(|vertex| vertex.output.len())
+            .sum();
+        // Two pieces a line; one of them is shown each time, so that none waits for more than the others.
+        assert!(kept <= 3 * 5 * 20_000, "{batch}: {kept}");
+    }
+}
+
+#[test]
 fn completed_vertices_come_in_the_order_they_ended() {
     assert_eq!(
         shown(vec![(
