@@ -153,7 +153,9 @@ fn check_owner(dir: &File, path: &Path) -> Result<(), OpenError> {
         });
     }
     let mode = stat.permissions().mode() & 0o7777;
-    if mode & 0o022 != 0 {
+    let is_used = || holds_anything(path);
+    // A volume is made so (Kubernetes' emptyDir, docker's tmpfs), and as long as it is empty nobody has put anything into it.
+    if mode & 0o022 != 0 && is_used()? {
         return Err(OpenError::Writable {
             path: path.to_owned(),
             mode,
@@ -163,7 +165,26 @@ fn check_owner(dir: &File, path: &Path) -> Result<(), OpenError> {
         dir.set_permissions(std::fs::Permissions::from_mode(0o700))
             .map_err(|e| DiskError::new("set mode of", path, e))?;
     }
+    // From now on nobody else can; who did meanwhile is found.
+    if mode & 0o022 != 0 && is_used()? {
+        return Err(OpenError::Writable {
+            path: path.to_owned(),
+            mode,
+        });
+    }
     Ok(())
+}
+
+/// Whether the directory has any entry but that of a new file system.
+fn holds_anything(path: &Path) -> Result<bool, DiskError> {
+    let entries = std::fs::read_dir(path).map_err(|e| DiskError::new("list", path, e))?;
+    for entry in entries {
+        let entry = entry.map_err(|e| DiskError::new("list", path, e))?;
+        if entry.file_name() != "lost+found" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// `f_type` of statfs(2) (linux/magic.h).

@@ -62,6 +62,27 @@ fn row47_a_directory_others_can_write_is_refused() {
 }
 
 #[test]
+fn row47_an_empty_directory_others_can_write_is_closed_and_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    for bits in [0o777, 0o1777, 0o775] {
+        let root = dir.path().join(format!("{bits:o}"));
+        std::fs::create_dir_all(root.join("lost+found")).unwrap();
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(bits)).unwrap();
+        open(&root).unwrap();
+        assert_eq!(mode(&root) & 0o777, 0o700, "{bits:o}");
+        // The twin: what is there already may be anybody's.
+        let used = dir.path().join(format!("{bits:o}-used"));
+        std::fs::create_dir_all(used.join("tmp")).unwrap();
+        std::fs::set_permissions(&used, std::fs::Permissions::from_mode(bits)).unwrap();
+        let error = open(&used).unwrap_err();
+        assert!(
+            matches!(error, OpenError::Writable { mode, .. } if mode == bits),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn privileged_row47_a_directory_of_somebody_else_is_refused() {
     let (dir, store) = temporary_store();
     let root = store.root().to_owned();
