@@ -38,6 +38,7 @@ pub(super) fn to_enter(error: &UsernsError, machine: &Machine) -> Vec<String> {
         {
             confined(machine)
         }
+        UsernsError::Refused(_) => confined(machine),
         UsernsError::NotRoot => Vec::new(),
         UsernsError::Killed => {
             let mut lines = vec![

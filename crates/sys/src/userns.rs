@@ -12,6 +12,7 @@ mod one_id;
 mod root;
 
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -103,6 +104,11 @@ pub enum UsernsError {
     /// Whoever asks for namespaces dies of it.
     #[error("a seccomp profile kills processes that make namespaces")]
     Killed,
+    /// Namespaces can be made, and are of no use.
+    #[error(
+        "a seccomp profile refuses {0}(2), which steps in namespaces need: start the container with --security-opt seccomp=unconfined"
+    )]
+    Refused(&'static str),
     /// Root without rights that the last rung needs.
     #[error(
         "the capabilities {} are missing: run as root of a container with docker's default ones",
@@ -210,15 +216,46 @@ fn probe(run: impl FnOnce() -> i32) -> Result<Option<i32>, UsernsError> {
     }
 }
 
-/// Where this process is under a seccomp profile: whether it would outlive asking for these namespaces.
+/// Where this process is under a seccomp profile: whether it would outlive asking for these namespaces, and could mount there.
+/// Docker's profile gives a container with `CAP_SYS_ADMIN` all of that but `pivot_root`, older ones no call that is newer.
 fn ask_first(namespaces: UnshareFlags) -> Result<(), UsernsError> {
     use rustix::thread::SecureComputingMode;
     if rustix::thread::secure_computing_mode() != Ok(SecureComputingMode::Filter) {
         return Ok(());
     }
-    let ended = probe(|| i32::from(unshare(namespaces).is_err()))?;
-    // What the kernel answers is told when it is asked in earnest.
-    ended.map(drop).ok_or(UsernsError::Killed)
+    let ended = probe(|| match unshare(namespaces) {
+        Ok(()) => refused_call().map_or(0, |at| i32::try_from(at).unwrap_or_default() + 1),
+        // What the kernel answers is told when it is asked in earnest.
+        Err(_) => 0,
+    })?;
+    let refused = |ended: i32| CALLS.get(usize::try_from(ended - 1).ok()?);
+    match ended {
+        None => Err(UsernsError::Killed),
+        Some(ended) => refused(ended).map_or(Ok(()), |name| Err(UsernsError::Refused(name))),
+    }
+}
+
+/// What a step is mounted by.
+const CALLS: [&str; 5] = ["pivot_root", "fsopen", "open_tree", "move_mount", "mount_setattr"];
+
+/// Which of [`CALLS`] is refused whatever it is asked: in a new namespace the kernel itself complains of the place.
+fn refused_call() -> Option<usize> {
+    use rustix::fs::CWD;
+    use rustix::mount::{FsOpenFlags, MoveMountFlags, OpenTreeFlags};
+    const NOWHERE: &str = "/proc/self/nowhere";
+    let no_flags = FsOpenFlags::from_bits_retain(u32::MAX);
+    // No mount begins at this directory.
+    let restricted = std::fs::File::open("/proc/self/task")
+        .and_then(|dir| crate::mount_attr::MountAttr::READ_ONLY.apply(dir.as_fd(), false));
+    let answers = [
+        rustix::process::pivot_root(NOWHERE, NOWHERE),
+        rustix::mount::fsopen("none", no_flags).map(drop),
+        rustix::mount::open_tree(CWD, NOWHERE, OpenTreeFlags::OPEN_TREE_CLONE).map(drop),
+        rustix::mount::move_mount(CWD, NOWHERE, CWD, NOWHERE, MoveMountFlags::empty()),
+        restricted.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    ];
+    let refused = |answer: &Result<(), Errno>| matches!(answer, Err(Errno::PERM | Errno::NOSYS));
+    answers.iter().position(refused)
 }
 
 /// What a user namespace of a build takes.
