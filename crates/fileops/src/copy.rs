@@ -58,6 +58,14 @@ pub enum CopyError {
     /// The mode is malformed.
     #[error(transparent)]
     Mode(#[from] ModeError),
+    /// A wildcard below a directory of a client matches nothing, and nothing else is asked for there: it is not sent.
+    #[error("lstat {path}: no such file or directory", path = .path.display())]
+    Unsent {
+        /// The directory.
+        path: PathBuf,
+        /// The source as written.
+        src: String,
+    },
     /// The destination could not be reached.
     #[error(transparent)]
     Dest(#[from] DestError),
@@ -134,6 +142,14 @@ pub fn copy(
         Err(SelectError::Wildcard { .. }) => Vec::new(),
         matches => matches?,
     };
+    if matches.is_empty()
+        && let Some(path) = select::unsent(source, &selector)
+    {
+        return Err(CopyError::Unsent {
+            path,
+            src: action.src.clone(),
+        });
+    }
     if matches.is_empty() && !action.allow_empty_wildcard {
         return Err(CopyError::NoMatch(action.src.clone()));
     }

@@ -29,7 +29,7 @@ pub(crate) fn patterns(root: &RootFd, paths: &[String]) -> Vec<String> {
         let mut at = PathBuf::from("/");
         let mut rest = path.components();
         let mut targets = Vec::new();
-        while let Some(component) = rest.next() {
+        for component in rest.by_ref() {
             if let Component::Normal(name) = component {
                 at.push(name);
                 targets = links(root, &at);

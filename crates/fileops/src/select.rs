@@ -184,6 +184,30 @@ pub(crate) fn matches(tree: &SourceTree, selector: &Selector<'_>) -> Result<Vec<
     Ok(found)
 }
 
+/// The part of a source in front of its wildcard, if a client that is asked for no more than it was asked for sends nothing of it:
+/// then it is not there (BuildKit `solver/llbsolver/file/backend.go`, `docopy`).
+pub(crate) fn unsent(tree: &SourceTree, selector: &Selector<'_>) -> Option<PathBuf> {
+    let asked = tree.asked()?;
+    let wanted = clean(Path::new(selector.src));
+    let parts = wanted.iter().skip(1);
+    let literal = parts.take_while(|part| !part.to_str().is_some_and(has_wildcards));
+    let prefix: PathBuf = std::iter::once(OsStr::new("/")).chain(literal).collect();
+    if prefix == wanted || prefix == Path::new("/") {
+        return None;
+    }
+    let is_sent = |pattern: &str| {
+        let globs: Result<Vec<Glob>, BadPattern> = pattern.split('/').map(Glob::new).collect();
+        let found = expand(tree, Path::new("/"), &globs.unwrap_or_default()).unwrap_or_default();
+        let mut found = found.into_iter().map(|path| Path::new("/").join(path));
+        found.any(|path| {
+            let is_there = path.starts_with(&prefix) || prefix.starts_with(&path);
+            is_there && !tree.ignore_state(&path).is_match()
+        })
+    };
+    let sent = asked.patterns().iter().any(|pattern| is_sent(pattern.text()));
+    (!sent).then_some(prefix)
+}
+
 /// Paths below `start` that match the globs part by part, in order. Links in between are not followed.
 fn expand(tree: &SourceTree, start: &Path, globs: &[Glob]) -> Result<Vec<PathBuf>, WalkError> {
     let mut level = vec![PathBuf::new()];

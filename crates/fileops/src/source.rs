@@ -290,15 +290,18 @@ impl SourceTree {
         }
     }
 
+    /// What a client would have been asked for, if not for all.
+    pub(crate) const fn asked(&self) -> Option<&PatternMatcher> {
+        match self {
+            Self::Snapshot(_) => None,
+            Self::Context(context) => context.asked.as_ref(),
+        }
+    }
+
     /// Whether a client would have sent the file at `path`.
     pub(crate) fn is_asked_for(&self, path: &Path) -> bool {
-        match self {
-            Self::Snapshot(_) => true,
-            Self::Context(context) => context
-                .asked
-                .as_ref()
-                .is_none_or(|asked| asked.matches_or_parent_matches(&relative(path))),
-        }
+        self.asked()
+            .is_none_or(|asked| asked.matches_or_parent_matches(&relative(path)))
     }
 
     pub(crate) const fn origin(&self) -> Origin {

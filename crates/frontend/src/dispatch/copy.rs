@@ -251,8 +251,10 @@ fn from_path(
     lowering.local_paths.add(edge, path::join(&["/", source]));
     let os = workdir::os_of(lowering, site);
     let action = local_action(request, template, source, &os)?;
-    // In front of the pivot a wildcard finds whatever the directory has (`COPY --parents */./b/c`).
-    if !action.include_patterns.is_empty() && glob::has_wildcards(&action.src) {
+    // In front of the pivot a wildcard finds whatever the directory has (`COPY --parents */./b/c`), and below a directory that
+    // nothing else is asked of it must find something.
+    let is_below = action.src.match_indices('/').count() > 1;
+    if (is_below || !action.include_patterns.is_empty()) && glob::has_wildcards(&action.src) {
         lowering.local_paths.matter(edge);
     }
     Ok((from, action))

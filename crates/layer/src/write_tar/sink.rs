@@ -52,10 +52,11 @@ impl<W: Write> TarSink<W> {
 
 impl<W: Write> Sink for TarSink<W> {
     fn entry(&mut self, entry: &Entry) -> Result<(), WriteError> {
-        Ok(match self.newest {
+        match self.newest {
             Some(newest) => self.writer.append_not_newer(entry, newest)?,
             None => self.writer.append(entry)?,
-        })
+        }
+        Ok(())
     }
 
     fn content(&mut self, fd: BorrowedFd<'_>, size: u64, path: &[u8]) -> Result<(), WriteError> {
