@@ -6,6 +6,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptions, CacheOptionsEntry
 use rbuild_builder::cache_transfer::import;
 use rbuild_builder::job::Job;
 use rbuild_builder::request::{CacheExport, CacheForm, CacheSource, CacheTarget};
+use rbuild_builder::solve::Reporter;
 use rbuild_llb::attrs::cache_imports;
 use rbuild_llb::cache_options::{self, CacheImport, CacheOption, cache_exports, cache_import};
 use rbuild_llb::errors::sentence;
@@ -81,10 +82,11 @@ fn form(form: &cache_options::CacheForm) -> CacheForm {
 }
 
 /// Makes the caches that a request or a front end names known to `job`: those of the call, and those of the options
-/// `cache-imports` and `cache-from`. One that is not known twice is read once; one that cannot be read is passed over.
+/// `cache-imports` and `cache-from`. One that is named twice is read once; one that cannot be read, or that there cannot be, is
+/// shown as a failed vertex and passed over (`solver/llbsolver/bridge.go`).
 ///
 /// # Errors
-/// A refusal for options that are malformed and kinds there are none of.
+/// A refusal for options that are malformed.
 pub async fn import(
     job: &Job,
     entries: &[CacheOptionsEntry],
@@ -95,22 +97,38 @@ pub async fn import(
     options.extend(cache_imports(attrs).map_err(|error| refuse(&error))?);
     let mut sources = Vec::new();
     for option in &options {
-        let found = cache_import(option).map_err(|error| refuse(&error))?;
-        let source = match found {
-            CacheImport::Registry { reference, .. } => CacheSource::Registry(reference.or_latest()),
-            CacheImport::Service(option) => CacheSource::Service(service(&option, "importer")?),
-            CacheImport::Local { src, digest } => CacheSource::Client {
-                store: format!("{STORE_PREFIX}{src}"),
-                digest: Digest::parse(&digest)
-                    .map_err(|error| refused(format!("invalid digest {digest:?}: {error}")))?,
-            },
-        };
-        if !sources.contains(&source) {
-            sources.push(source);
+        match source(option) {
+            Ok(source) if !sources.contains(&source) => sources.push(source),
+            Ok(_) => {}
+            Err(why) => pass_over(job, option, &why),
         }
     }
     let imported = import::all(job, &sources).await;
     imported.map_err(|error| Status::unavailable(sentence(&error)))
+}
+
+fn source(option: &CacheOption) -> Result<CacheSource, Status> {
+    let found = cache_import(option).map_err(|error| refused(sentence(&error)))?;
+    Ok(match found {
+        CacheImport::Registry { reference, .. } => CacheSource::Registry(reference.or_latest()),
+        CacheImport::Service(option) => CacheSource::Service(service(&option, "importer")?),
+        CacheImport::Local { src, digest } => CacheSource::Client {
+            store: format!("{STORE_PREFIX}{src}"),
+            digest: Digest::parse(&digest)
+                .map_err(|error| refused(format!("invalid digest {digest:?}: {error}")))?,
+        },
+    })
+}
+
+/// Shows that there is no such cache, once for each build.
+fn pass_over(job: &Job, option: &CacheOption, why: &Status) {
+    let reference = option.attrs.get("ref").filter(|reference| !reference.is_empty());
+    let name = reference.unwrap_or(&option.kind);
+    if job.book.name_cache(&format!("{name}: {}", why.message())) {
+        let mut reporter = Reporter::internal(&job.sink, &format!("importing cache manifest from {name}"));
+        reporter.start(None);
+        reporter.failed(why.message().to_owned());
+    }
 }
 
 /// Attributes of a front end as a history may keep them: without the keys and tokens of the caches among them. What
