@@ -1,13 +1,13 @@
 //! What comes out: every output type, read by tools that we did not write, and what is written beside it.
 
-use std::collections::BTreeMap;
+mod directories;
+mod packed;
+
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
 
 use rbuild_testkit::command::RbuildCommand;
 use rbuild_testkit::facts::{FileFacts, Kind, sha256_hex};
-use rbuild_testkit::image::{OciLayout, entries};
+use rbuild_testkit::image::OciLayout;
 use rbuild_testkit::machine;
 use rbuild_testkit::run::Bundle;
 use rbuild_testkit::validate;
@@ -163,71 +163,6 @@ fn a_docker_archive_has_the_members_that_docker_load_reads() {
         let tar = rbuild_testkit::image::decompressed(&bytes).unwrap();
         assert_eq!(*diff_id, format!("sha256:{}", sha256_hex(&tar)));
     }
-}
-
-#[test]
-fn privileged_a_local_directory_and_a_tar_hold_the_files_of_the_image() {
-    if !is_root("owners in a directory") {
-        return;
-    }
-    let fixture = app();
-    let (_, image) = fixture.image(&[]);
-    let expected = image.files().unwrap().table();
-    let tar = fixture.home.work().join("root.tar");
-    fixture
-        .build()
-        .arg(format!("--output=type=tar,dest={}", tar.display()))
-        .ok();
-    let mut files = rbuild_testkit::image::Files::default();
-    files.apply(entries(&fs::read(&tar).unwrap()).unwrap()).unwrap();
-    assert_eq!(files.table(), expected, "type=tar");
-    let dir = fixture.home.work().join("root");
-    fixture.build().arg("-o").arg(&dir).ok();
-    let mut found = BTreeMap::new();
-    walk(&dir, &dir, &mut found);
-    let names: Vec<&String> = expected.keys().collect();
-    assert_eq!(found.keys().collect::<Vec<_>>(), names, "type=local");
-    for (path, line) in &expected {
-        let kind = line.split(' ').next().unwrap();
-        let (have, mode) = &found[path];
-        assert_eq!(have, kind, "{path}");
-        if kind != "l" {
-            assert_eq!(*mode, image.files().unwrap().get(path).unwrap().mode, "{path}");
-        }
-    }
-}
-
-fn walk(root: &Path, dir: &Path, found: &mut BTreeMap<String, (String, u32)>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let metadata = path.symlink_metadata().unwrap();
-        let kind = if metadata.is_dir() {
-            "d"
-        } else if metadata.is_symlink() {
-            "l"
-        } else {
-            "f"
-        };
-        let name = path.strip_prefix(root).unwrap().display().to_string();
-        found.insert(name, (kind.to_owned(), metadata.permissions().mode() & 0o7777));
-        if metadata.is_dir() {
-            walk(root, &path, found);
-        }
-    }
-}
-
-#[test]
-fn a_tar_on_standard_output_is_nothing_but_the_tar() {
-    let fixture = Fixture::new("FROM scratch\nCOPY a /a\n");
-    fixture.context.file("a", "a\n");
-    let ran = fixture.build().args(["-o", "-"]).ok();
-    let list = entries(&ran.stdout).expect("standard output is a tar");
-    let names: Vec<&str> = list
-        .iter()
-        .map(|(name, _)| name.as_str())
-        .filter(|name| !name.is_empty())
-        .collect();
-    assert_eq!(names, ["a"], "{ran}");
 }
 
 #[test]
@@ -416,204 +351,6 @@ fn privileged_more_layers_than_the_kernel_stacks_are_built_on() {
     assert!(made.get("d/3").is_none() && made.get("d/519").is_some());
 }
 
-/// With several outputs and caches at once each layer is packed once, and every blob is in the store once.
-#[test]
-fn one_layer_is_packed_once_for_all_outputs() {
-    let registry = rbuild_testkit::registry::TestRegistry::start();
-    let fixture = Fixture::new("FROM scratch AS one\nCOPY a /a\nFROM one\nCOPY b /b\n");
-    fixture.context.file("a", rbuild_testkit::context::noise(3 << 20));
-    fixture.context.file("b", rbuild_testkit::context::noise(2 << 20));
-    let work = fixture.home.work();
-    let name = registry.reference("app:1");
-    fixture
-        .build()
-        .args(["-t", &name, "--push"])
-        .arg(format!(
-            "--output=type=oci,dest={}",
-            work.join("oci.tar").display()
-        ))
-        .arg(format!(
-            "--output=type=docker,dest={}",
-            work.join("docker.tar").display()
-        ))
-        .arg(format!(
-            "--cache-to=type=local,mode=max,dest={}",
-            work.join("cache").display()
-        ))
-        .arg(format!(
-            "--cache-to=type=registry,mode=max,ref={}",
-            registry.reference("app:cache")
-        ))
-        .args(["--cache-to=type=inline"])
-        .ok();
-    let blobs = |root: &Path| -> Vec<(String, u64)> {
-        let dir = fs::read_dir(root.join("blobs/sha256")).unwrap();
-        let mut large: Vec<_> = dir
-            .map(|entry| entry.unwrap())
-            .map(|entry| {
-                (
-                    entry.file_name().into_string().unwrap(),
-                    entry.metadata().unwrap().len(),
-                )
-            })
-            .filter(|(_, size)| *size > 1 << 20)
-            .collect();
-        large.sort();
-        large
-    };
-    let stored = blobs(&fixture.home.store());
-    assert_eq!(
-        stored.len(),
-        2,
-        "one blob a layer, whatever was written of it: {stored:?}"
-    );
-    assert_eq!(blobs(&work.join("cache")), stored, "the cache has the same blobs");
-    let manifest = registry.manifest("app", "1").unwrap().1;
-    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
-    for archive in ["oci.tar", "docker.tar"] {
-        let layout = OciLayout::open(&work.join(archive)).unwrap().image().unwrap();
-        let digests = |manifest: &serde_json::Value| -> Vec<String> {
-            let layers = manifest["layers"].as_array().unwrap().iter();
-            layers
-                .map(|layer| layer["digest"].as_str().unwrap().to_owned())
-                .collect()
-        };
-        assert_eq!(digests(&layout.manifest), digests(&manifest), "{archive}");
-    }
-    let bodies = registry.requests();
-    let large = bodies.iter().filter(|request| request.body_len > 1 << 20).count();
-    assert_eq!(
-        large, 2,
-        "the image and the cache are in one repository: each layer was sent once"
-    );
-}
-
-/// `mode=delete`: what the directory holds besides goes, below the directory the command runs in, or where it is allowed.
-#[test]
-fn a_directory_may_be_made_to_hold_the_result_and_nothing_else() {
-    let fixture = Fixture::new("FROM scratch\nARG TARGETARCH\nCOPY a /kept/a\nCOPY a /$TARGETARCH\n");
-    fixture.context.file("a", "a\n");
-    let here = fixture.home.work().join("here");
-    let (out, apart) = (here.join("out"), fixture.home.work().join("apart"));
-    let fill = || {
-        for dir in ["kept/deep/er", "gone/deep"] {
-            fs::create_dir_all(out.join(dir)).unwrap();
-        }
-        fs::create_dir_all(&apart).unwrap();
-        for file in ["kept/other", "kept/deep/er/x", "gone/deep/y", "z"] {
-            fs::write(out.join(file), "old\n").unwrap();
-        }
-        fs::write(apart.join("mine"), "mine\n").unwrap();
-        if out.join("link").symlink_metadata().is_err() {
-            std::os::unix::fs::symlink(&apart, out.join("link")).unwrap();
-        }
-    };
-    let names = || {
-        let mut found = BTreeMap::new();
-        walk(&out, &out, &mut found);
-        found.into_keys().collect::<Vec<_>>()
-    };
-    let build = |dest: &str, more: &[&str]| {
-        let output = format!("--output=type=local,dest={dest},mode=delete");
-        let build = fixture.build().current_dir(&here).arg(output);
-        build.args(more.iter().copied())
-    };
-    fill();
-    // Without being asked to nothing is removed.
-    fixture.build().arg("-o").arg(&out).ok();
-    assert!(names().contains(&"gone/deep/y".to_owned()), "{:?}", names());
-    build("out", &["--platform=linux/amd64"]).ok();
-    assert_eq!(names(), ["amd64", "kept", "kept/a"]);
-    assert_eq!(
-        fs::read_to_string(apart.join("mine")).unwrap(),
-        "mine\n",
-        "links are not followed"
-    );
-    // Several platforms: their directories are what is wanted.
-    fill();
-    build("out", &["--platform=linux/amd64,linux/arm64"]).ok();
-    let kept = names();
-    let tops: Vec<&String> = kept.iter().filter(|name| !name.contains('/')).collect();
-    assert_eq!(tops, ["linux_amd64", "linux_arm64"], "{kept:?}");
-    // Not the directory itself, nothing beside it, and nothing behind a link; all of it for who allows it.
-    fill();
-    std::os::unix::fs::symlink(&apart, here.join("leads-away")).unwrap();
-    let beside = apart.display().to_string();
-    for dest in [".", "../apart", "leads-away", "leads-away/new", beside.as_str()] {
-        build(dest, &[])
-            .fails()
-            .says("requires --allow=buildx.local.delete");
-        assert!(apart.join("mine").exists() && out.join("z").exists(), "{dest}");
-    }
-    build("../apart", &["--allow=buildx.local.delete"]).ok();
-    assert!(!apart.join("mine").exists());
-    // What fails before there is a result removes nothing.
-    fixture.context.dockerfile("FROM scratch\nCOPY missing /\n");
-    build("out", &[]).fails();
-    assert!(out.join("z").exists());
-}
-
-/// Forms that differ are packed once each, and a build that is repeated sends and packs nothing.
-#[test]
-fn each_form_of_a_layer_is_packed_once_and_sent_once() {
-    let registry = rbuild_testkit::registry::TestRegistry::start();
-    let fixture = Fixture::new("FROM scratch AS one\nCOPY a /a\nFROM one\nCOPY b /b\n");
-    for name in ["a", "b"] {
-        fixture
-            .context
-            .file(name, rbuild_testkit::context::noise(2 << 20));
-    }
-    let work = fixture.home.work();
-    let build = || {
-        let forms = ["gzip", "estargz", "zstd"].into_iter().flat_map(|form| {
-            let (image, cache) = (
-                registry.reference(&format!("app:{form}")),
-                registry.reference(&format!("cache:{form}")),
-            );
-            [
-                format!("--output=type=image,push=true,name={image},compression={form}"),
-                format!(
-                    "--output=type=oci,compression={form},dest={}",
-                    work.join(form).display()
-                ),
-                format!(
-                    "--cache-to=type=registry,mode=max,ref={cache},compression={form},force-compression=true"
-                ),
-            ]
-        });
-        fixture.build().args(forms).ok()
-    };
-    let large = || -> Vec<(String, u64, std::time::SystemTime)> {
-        let blobs = fs::read_dir(fixture.home.store().join("blobs/sha256")).unwrap();
-        let blobs = blobs.map(|blob| blob.unwrap());
-        let of = |blob: fs::DirEntry| {
-            let metadata = blob.metadata().unwrap();
-            let name = blob.file_name().into_string().unwrap();
-            (name, metadata.len(), metadata.modified().unwrap())
-        };
-        let mut large: Vec<_> = blobs.map(of).filter(|(_, size, _)| *size > 1 << 20).collect();
-        large.sort();
-        large
-    };
-    let sent = || {
-        let requests = registry.requests();
-        let large = requests.iter().filter(|request| request.body_len > 1 << 20);
-        (large.count(), registry.count("POST", "/blobs/uploads/"))
-    };
-    build();
-    let packed = large();
-    assert_eq!(packed.len(), 6, "two layers in three forms: {packed:?}");
-    let (bodies, _) = sent();
-    assert_eq!(
-        bodies, 6,
-        "the caches' blobs are mounted from the images' or the other way about"
-    );
-    registry.clear_requests();
-    build();
-    assert_eq!(large(), packed, "nothing is packed again");
-    assert_eq!(sent(), (0, 0), "nothing is sent that is there");
-}
-
 #[test]
 fn label_and_target_and_build_arg_of_the_command_line() {
     let fixture = Fixture::new("FROM busybox AS first\nARG A\nLABEL a=$A\nFROM first\nRUN false\n");
@@ -682,23 +419,6 @@ fn a_tagged_image_is_the_base_of_the_next_build_and_can_be_listed_and_removed() 
         "still listed"
     );
     fixture.build().fails().says("local/other:v2");
-}
-
-#[test]
-fn the_local_directory_belongs_to_the_caller_when_files_are_exported_from_scratch() {
-    let fixture = Fixture::new(
-        "FROM busybox AS b\nRUN echo x > /x && chmod 0640 /x\nFROM scratch\nCOPY --from=b /x /\n",
-    );
-    let dir = fixture.home.work().join("out");
-    fixture.build().arg(format!("--output={}", dir.display())).ok();
-    let metadata = fs::metadata(dir.join("x")).unwrap();
-    assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (0o640, rustix_uid()));
-}
-
-fn rustix_uid() -> u32 {
-    fs::metadata("/proc/self")
-        .map(|metadata| metadata.uid())
-        .unwrap_or(u32::MAX)
 }
 
 #[test]
