@@ -89,3 +89,26 @@ async fn privileged_row42_a_cache_that_is_refused_fails_the_build_without_its_ke
     attrs.insert("ignore-error".to_owned(), "true".to_owned());
     solved(to(&attrs)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_cache_to_read_that_there_cannot_be_is_passed_over() {
+    let cases: [(&str, &[(&str, &str)]); 6] = [
+        ("nope", &[]),
+        ("registry", &[]),
+        ("registry", &[("ref", "UPPER")]),
+        ("local", &[("src", "x")]),
+        ("local", &[("src", "x"), ("digest", "x")]),
+        ("s3", &[("region", "r")]),
+    ];
+    for (kind, attrs) in cases {
+        let attrs = attrs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let from = CacheOptions {
+            imports: vec![entry(kind, &attrs.collect())],
+            ..CacheOptions::default()
+        };
+        let done = solved(from).await;
+        assert!(done.is_ok(), "{kind}: {done:?}");
+    }
+}
