@@ -46,7 +46,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             let expected = expectation(&oracle, oracle.build(&case)?);
             let outcome = rbuild.build(&case)?;
             let is_reordered =
-                matches!(&outcome, Outcome::Answer(have) if words::are_same_warnings(&expected, have));
+                matches!(&outcome, Outcome::Answer(have) if words::are_same_but_for_order(&expected, have));
             let mut differences = found(&expected, outcome);
             let is_client = |sentence: &str| is_reordered || is_of_the_client(&expected, sentence);
             differences.retain(|sentence| call.is_none() || !is_client(sentence));

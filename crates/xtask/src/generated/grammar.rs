@@ -70,6 +70,8 @@ pub(super) fn context(numbers: &mut Numbers) -> Recipe {
     };
     let mut files = vec![
         file("a.txt", "a\n"),
+        // What the triggers of the base copy.
+        file("onbuild.txt", "o\n"),
         file("b.txt", "b\n"),
         file("Sp ace", "s\n"),
         file("d/f", "f\n"),
@@ -482,7 +484,7 @@ const FLAGS: [(usize, Rests); 5] = [
         10,
         Rests {
             good: &["--parents", "--parents=false"],
-            bad: &["--parents=x", "--from=nosuch"],
+            bad: &["--parents=x"],
         },
     ),
 ];
@@ -656,11 +658,5 @@ const BASES: Rests = Rests {
         "${X:-rich}",
         "scratch",
     ],
-    bad: &[
-        "$TAG",
-        "BusyBox",
-        "busy box",
-        "no/such/../thing",
-        "nosuch.invalid:1/x",
-    ],
+    bad: &["$TAG", "BusyBox", "busy box", "no/such/../thing"],
 };
