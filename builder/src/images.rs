@@ -135,6 +135,14 @@ pub enum ImageError {
         #[source]
         source: ConfigError,
     },
+    /// What the manifest is of is no image, in BuildKit's words.
+    #[error("{name}: encountered unknown type {media_type}; children may not be fetched")]
+    NoImage {
+        /// What was taken for one.
+        name: String,
+        /// The type of its config.
+        media_type: String,
+    },
     /// A document's bytes are not what its descriptor says.
     #[error("{name}: document {digest} does not have the content its descriptor promises")]
     Mismatch {

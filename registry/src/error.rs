@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use rbuild_oci::{ConfigError as ImageConfigError, Digest, DocumentError, Reference};
+use rbuild_oci::{Digest, DocumentError, Reference};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
@@ -302,32 +302,6 @@ pub enum RegistryError {
         /// Why.
         source: Box<DocumentError>,
     },
-    /// An image config that is refused.
-    #[error("{url}")]
-    ImageConfig {
-        /// Where it came from.
-        url: ShownUrl,
-        /// Why.
-        source: Box<ImageConfigError>,
-    },
-    /// No image for the platform.
-    #[error("{reference} has no image for {platform}; it has {offered}")]
-    NoPlatform {
-        /// The image.
-        reference: String,
-        /// The platform asked for.
-        platform: String,
-        /// What there is.
-        offered: String,
-    },
-    /// Indexes in indexes.
-    #[error("{reference}: indexes nest more than {max} deep")]
-    Nesting {
-        /// The image.
-        reference: String,
-        /// The limit.
-        max: usize,
-    },
     /// Every mirror and the origin failed; the origin's error is the source.
     #[error("{reference}: no mirror could serve it ({mirrors}), nor could the registry")]
     AllFailed {
@@ -413,7 +387,7 @@ impl RegistryError {
             | Self::Timeout { .. }
             | Self::Offline { .. } => ErrorClass::Network,
             Self::Unauthorized { .. } | Self::Token { .. } | Self::Challenge { .. } => ErrorClass::Auth,
-            Self::NotFound(_) | Self::NoPlatform { .. } => ErrorClass::NotFound,
+            Self::NotFound(_) => ErrorClass::NotFound,
             Self::Refused(refusal) if matches!(refusal.status.as_u16(), 401 | 403) => ErrorClass::Auth,
             Self::Refused(_) | Self::TokenContent { .. } => ErrorClass::Server,
             Self::Redirect { .. }
@@ -421,9 +395,7 @@ impl RegistryError {
             | Self::WrongDigest { .. }
             | Self::WrongSize { .. }
             | Self::Protocol { .. }
-            | Self::Document { .. }
-            | Self::ImageConfig { .. }
-            | Self::Nesting { .. } => ErrorClass::Content,
+            | Self::Document { .. } => ErrorClass::Content,
             Self::AllFailed { source, .. } => source.class(),
             Self::Blocked { .. }
             | Self::Host { .. }

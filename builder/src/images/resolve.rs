@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use rbuild_oci::{
-    Descriptor, Digest, Document, INDEX_DEPTH_MAX, ImageConfig, Manifest, Platform, Reference, parse_document,
+    Descriptor, Digest, Document, INDEX_DEPTH_MAX, ImageConfig, Manifest, Platform, Reference, media_type,
+    parse_document,
 };
 use rbuild_store::{ImageRecord, Lease, StoreError};
 
@@ -147,6 +148,12 @@ impl Images {
         let digest = top.digest.clone();
         let (manifest_descriptor, manifest) = self.manifest(lease, name, top, &origin, platform).await?;
         let descriptor = &manifest.config;
+        if !media_type::is_config_of_base(&descriptor.media_type) {
+            return Err(ImageError::NoImage {
+                name: name.to_owned(),
+                media_type: descriptor.media_type.clone(),
+            });
+        }
         let config_bytes = self
             .document(lease, name, descriptor, &origin, Kind::Config)
             .await?;

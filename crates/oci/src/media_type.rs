@@ -66,8 +66,6 @@ pub enum LayerCompression {
     Gzip,
     /// Zstandard.
     Zstd,
-    /// A Docker layer without a suffix: the first bytes of the blob decide.
-    Detect,
 }
 
 /// Which project's names a document uses. One image keeps to one family.
@@ -113,14 +111,14 @@ impl Family {
         }
     }
 
-    /// The media type of a layer that is compressed so; [`LayerCompression::Detect`] gives the type of plain tar.
+    /// The media type of a layer that is compressed so.
     #[must_use]
     pub const fn layer(self, compression: LayerCompression) -> &'static str {
         match (self, compression) {
-            (Self::Oci, LayerCompression::None | LayerCompression::Detect) => OCI_LAYER,
+            (Self::Oci, LayerCompression::None) => OCI_LAYER,
             (Self::Oci, LayerCompression::Gzip) => OCI_LAYER_GZIP,
             (Self::Oci, LayerCompression::Zstd) => OCI_LAYER_ZSTD,
-            (Self::Docker, LayerCompression::None | LayerCompression::Detect) => DOCKER_LAYER,
+            (Self::Docker, LayerCompression::None) => DOCKER_LAYER,
             (Self::Docker, LayerCompression::Gzip) => DOCKER_LAYER_GZIP,
             (Self::Docker, LayerCompression::Zstd) => DOCKER_LAYER_ZSTD,
         }
@@ -163,10 +161,11 @@ pub fn is_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
 }
 
-/// Whether this is a layer of a type that can be unpacked.
+/// Whether BuildKit reads this as the config of a base image (`util/imageutil/config.go`, `childrenConfigHandler`): old registries
+/// call one bytes, and attestations are read there too. Any other is no image: a chart, a signature.
 #[must_use]
-pub fn is_layer(media_type: &str) -> bool {
-    layer_compression(media_type).is_some()
+pub fn is_config_of_base(media_type: &str) -> bool {
+    is_config(media_type) || matches!(media_type, "application/octet-stream" | IN_TOTO)
 }
 
 /// Whether a layer of this type may live at a foreign URL and is not pushed elsewhere.
@@ -202,21 +201,6 @@ pub fn nondistributable(media_type: &str) -> &str {
     }
 }
 
-/// How a layer of this type is compressed; nothing for a type that is not a known layer, such as `…+encrypted` or
-/// `…+zstd:chunked`.
-#[must_use]
-pub fn layer_compression(media_type: &str) -> Option<LayerCompression> {
-    match media_type {
-        OCI_LAYER | OCI_LAYER_NONDISTRIBUTABLE => Some(LayerCompression::None),
-        OCI_LAYER_GZIP | OCI_LAYER_NONDISTRIBUTABLE_GZIP | DOCKER_LAYER_GZIP | DOCKER_LAYER_FOREIGN_GZIP => {
-            Some(LayerCompression::Gzip)
-        }
-        OCI_LAYER_ZSTD | OCI_LAYER_NONDISTRIBUTABLE_ZSTD | DOCKER_LAYER_ZSTD => Some(LayerCompression::Zstd),
-        DOCKER_LAYER | DOCKER_LAYER_FOREIGN => Some(LayerCompression::Detect),
-        _ => None,
-    }
-}
-
 /// The name of the same kind of layer in `family`; nothing where the family has none (BuildKit's
 /// `util/compression` then keeps the type as it is).
 #[must_use]
@@ -247,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layer_types_convert_both_ways_and_keep_their_compression() {
+    fn layer_types_convert_both_ways() {
         for compression in [
             LayerCompression::None,
             LayerCompression::Gzip,
@@ -258,9 +242,7 @@ mod tests {
             assert_eq!(convert_layer(oci, Family::Docker), Some(docker));
             assert_eq!(convert_layer(docker, Family::Oci), Some(oci));
             assert_eq!(convert_layer(oci, Family::Oci), Some(oci));
-            assert_eq!(layer_compression(oci), Some(compression));
         }
-        assert_eq!(layer_compression(DOCKER_LAYER), Some(LayerCompression::Detect));
         assert_eq!(
             convert_layer(OCI_LAYER_NONDISTRIBUTABLE_ZSTD, Family::Docker),
             None
@@ -279,7 +261,6 @@ mod tests {
             let elsewhere = nondistributable(here);
             assert!(is_nondistributable(elsewhere) && !is_nondistributable(here));
             assert_eq!(distributable(elsewhere), here);
-            assert_eq!(layer_compression(elsewhere), Some(compression));
             assert_eq!(
                 (nondistributable(elsewhere), distributable(here)),
                 (elsewhere, here)
@@ -291,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn row32_unknown_layer_types_have_no_compression() {
+    fn row32_unknown_layer_types_stay_what_they_are() {
         for unknown in [
             "application/vnd.oci.image.layer.v1.tar+zstd:chunked",
             "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
@@ -300,7 +281,6 @@ mod tests {
             OCI_CONFIG,
             "",
         ] {
-            assert_eq!(layer_compression(unknown), None, "{unknown}");
             assert_eq!(convert_layer(unknown, Family::Oci), None, "{unknown}");
         }
     }
@@ -310,10 +290,12 @@ mod tests {
         for family in [Family::Oci, Family::Docker] {
             assert!(is_index(family.index()) && !is_manifest(family.index()));
             assert!(is_manifest(family.manifest()) && !is_index(family.manifest()));
-            assert!(is_config(family.config()));
+            assert!(is_config(family.config()) && is_config_of_base(family.config()));
             assert_eq!(Family::of(family.manifest()), Some(family));
         }
         assert!(is_schema1(DOCKER_SCHEMA1_SIGNED) && !is_manifest(DOCKER_SCHEMA1_SIGNED));
         assert_eq!(Family::of(IN_TOTO), None);
+        assert!(is_config_of_base("application/octet-stream") && !is_config("application/octet-stream"));
+        assert!(!is_config_of_base("application/vnd.cncf.helm.config.v1+json") && !is_config_of_base(""));
     }
 }

@@ -1,11 +1,11 @@
 //! Authentication: every flow, and what the user is told when it fails.
 
+use rbuild_oci::Descriptor;
 use rbuild_oci::media_type::OCI_LAYER;
-use rbuild_oci::{Descriptor, Platform};
 use rbuild_registry::{ErrorClass, PushBlobOptions, PushedBlob};
 use rbuild_testkit::registry::{Fault, ImageSpec, RegistryAuth, TestRegistry};
 
-use super::setup::{auths, client, client_with_auth, content, quiet, reference};
+use super::setup::{auths, client, client_with_auth, content, pull, quiet, reference};
 
 #[tokio::test]
 async fn basic_authentication() {
@@ -35,11 +35,8 @@ async fn one_token_serves_a_whole_pull() {
     };
     registry.put_image("a/b", "1", &spec);
     let client = client_with_auth(&auths(&registry.host(), "ann", "pw"));
-    let image = client
-        .image(&reference(&registry, "a/b:1"), &Platform::host())
-        .await
-        .expect("an image");
-    let fetches = image.manifest.layers.iter().map(|layer| {
+    let (manifest, _) = pull(&client, &reference(&registry, "a/b:1")).await;
+    let fetches = manifest.layers.iter().map(|layer| {
         let (client, reference) = (client.clone(), reference(&registry, "a/b"));
         async move { client.blob(&reference, layer, 1 << 20).await.expect("a layer") }
     });

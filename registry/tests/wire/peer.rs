@@ -9,7 +9,7 @@ use rbuild_registry::{BlobSource, PushBlobOptions, PushedBlob};
 use rbuild_testkit::peer::DockerRegistry;
 
 use super::cut::{After, Road, Way};
-use super::setup::{client, content, quiet};
+use super::setup::{client, content, pull, quiet};
 
 fn start() -> Option<DockerRegistry> {
     started(DockerRegistry::start())
@@ -103,8 +103,7 @@ async fn an_image_goes_to_dockers_registry_and_back() {
             .expect("pushed");
         let resolved = client.resolve(&reference).await.expect("resolved");
         assert_eq!(resolved.descriptor, pushed);
-        let image = client.image(&reference, &Platform::host()).await.expect("pulled");
-        assert_eq!((&image.manifest, &image.config), (&manifest, &config));
+        assert_eq!(pull(&client, &reference).await, (manifest, config));
         assert_eq!(
             client.blob(&reference, &layer, 1 << 20).await.expect("pulled"),
             bytes

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rbuild_oci::media_type::OCI_LAYER;
-use rbuild_oci::{Descriptor, Digest, Platform, Reference};
+use rbuild_oci::{Descriptor, Digest, Reference};
 use rbuild_registry::{
     Client, ClientOptions, ConfigSources, Credentials, ErrorClass, Progress, RegistryConfig, RegistryError,
     USER_AGENT,
 };
 use rbuild_testkit::registry::{Fault, FaultAction, ImageSpec, TestRegistry};
 
-use super::setup::{client, content, options, quiet, reference, registries_conf};
+use super::setup::{client, content, options, pull, quiet, reference, registries_conf};
 
 #[tokio::test]
 async fn an_image_is_resolved_and_pulled() {
@@ -32,19 +32,12 @@ async fn an_image_is_resolved_and_pulled() {
     );
     assert_eq!(resolved.descriptor.media_type, put.root.media_type);
     assert_eq!(registry.count("GET", "manifests"), 0, "the head is enough");
-    let image = client
-        .image(&reference, &Platform::host())
-        .await
-        .expect("an image");
-    assert_eq!(image.root.digest, put.root.digest);
-    assert_eq!(image.descriptor.digest, put.descriptor.digest);
-    assert_eq!(image.indexes.len(), 1);
-    assert_eq!(image.manifest, put.manifest);
-    assert_eq!(image.config, put.config);
+    let (manifest, config) = pull(&client, &reference).await;
+    assert_eq!((&manifest, config), (&put.manifest, put.config));
     let seen: Arc<Mutex<Vec<(u64, u64)>>> = Arc::default();
     let watch = Arc::clone(&seen);
     let progress: Progress = Arc::new(move |done, all| watch.lock().expect("no panic").push((done, all)));
-    for layer in &image.manifest.layers {
+    for layer in &manifest.layers {
         let mut bytes = Vec::new();
         client
             .fetch_blob_to(&reference, layer, &mut bytes, &progress)
@@ -59,31 +52,6 @@ async fn an_image_is_resolved_and_pulled() {
         .into_iter()
         .map(|r| r.header("user-agent").unwrap_or_default().to_owned());
     assert!(agents.into_iter().all(|agent| agent == USER_AGENT));
-}
-
-#[tokio::test]
-async fn a_platform_that_is_not_there_is_named_with_those_that_are() {
-    let registry = TestRegistry::start();
-    registry.put_image(
-        "a",
-        "1",
-        &ImageSpec {
-            index: true,
-            ..ImageSpec::default()
-        },
-    );
-    let wanted = Platform::parse("linux/s390x").expect("a platform");
-    let error = client()
-        .image(&reference(&registry, "a:1"), &wanted)
-        .await
-        .expect_err("not there");
-    assert_eq!(error.class(), ErrorClass::NotFound);
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("no image for linux/s390x; it has {}", Platform::host())),
-        "{error}"
-    );
 }
 
 #[tokio::test]

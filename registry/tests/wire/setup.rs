@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rbuild_oci::Reference;
+use rbuild_oci::{CONFIG_BYTES_MAX, Document, ImageConfig, Manifest, Platform, Reference};
 use rbuild_registry::{
     Client, ClientOptions, ConfigSources, CredentialSources, Credentials, Progress, RegistryConfig,
 };
@@ -75,4 +75,23 @@ pub(super) fn content(size: usize) -> Vec<u8> {
     .flatten()
     .take(size)
     .collect()
+}
+
+/// The manifest and config that a reference leads to, through an index for this machine if there is one.
+pub(super) async fn pull(client: &Client, reference: &Reference) -> (Manifest, ImageConfig) {
+    let mut pulled = client.manifest(reference).await.expect("a document");
+    if let Document::Index(index) = &pulled.document {
+        let chosen = index
+            .choose(&Platform::host())
+            .expect("an image for this machine");
+        pulled = client.manifest_of(reference, chosen).await.expect("a manifest");
+    }
+    let Document::Manifest(manifest) = pulled.document else {
+        panic!("indexes are nested");
+    };
+    let config = client
+        .blob(reference, &manifest.config, CONFIG_BYTES_MAX as u64)
+        .await;
+    let config = ImageConfig::parse(&config.expect("a config")).expect("a config");
+    (*manifest, config)
 }

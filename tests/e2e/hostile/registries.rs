@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use rbuild_oci::media_type::OCI_INDEX;
+use rbuild_oci::{Descriptor, ImageConfig, Index, Manifest, Platform};
 use rbuild_testkit::layout::{Attributes, LayerBuilder};
 use rbuild_testkit::registry::{Fault, FaultAction, ImageSpec, RegistryAuth, TestRegistry};
 use rbuild_testkit::web::{Page, WebServer};
@@ -119,6 +121,95 @@ fn row32_a_document_with_two_meanings_is_refused_on_each_rung() {
             Some("one meaning"),
             "{rung:?}: the twin"
         );
+    }
+}
+
+#[test]
+fn row32_what_is_no_image_is_refused_on_each_rung() {
+    for rung in Rung::unpacking() {
+        let registry = TestRegistry::start();
+        let layer = || LayerBuilder::new().file("of-the-base", Attributes::mode(0o644), b"an image");
+        let spec = |config| ImageSpec {
+            layers: vec![layer().finish()],
+            config,
+            ..ImageSpec::default()
+        };
+        let good = registry
+            .put_image("good", "1", &spec(ImageConfig::default()))
+            .manifest;
+        let edited = |tag: &str, edit: &dyn Fn(&mut Manifest)| {
+            let mut manifest = good.clone();
+            edit(&mut manifest);
+            registry.put_manifest("good", tag, &good.media_type, &manifest.to_bytes())
+        };
+        edited("chart", &|manifest| {
+            manifest.config.media_type = "application/vnd.cncf.helm.config.v1+json".to_owned();
+        });
+        edited("fewer", &|manifest| manifest.layers.clear());
+        edited("more", &|manifest| {
+            manifest.layers.push(manifest.layers[0].clone());
+        });
+        edited("layer", &|manifest| {
+            let media_type = std::mem::take(&mut manifest.config.media_type);
+            manifest.config = Descriptor {
+                media_type,
+                ..manifest.layers[0].clone()
+            };
+        });
+        let nested = |depth: usize| {
+            let mut entry = edited("leaf", &|_| {});
+            for level in 0..depth {
+                entry.platform = Some(Platform::host());
+                let index = Index::new(OCI_INDEX, vec![entry]).to_bytes();
+                entry = registry.put_manifest("good", &format!("{depth}-{level}"), OCI_INDEX, &index);
+            }
+            format!("{depth}-{}", depth - 1)
+        };
+        let cases = [
+            (
+                "chart".to_owned(),
+                "encountered unknown type application/vnd.cncf.helm.config.v1+json",
+            ),
+            ("fewer".to_owned(), "layers"),
+            ("more".to_owned(), "layers"),
+            ("layer".to_owned(), "config sha256:"),
+            (nested(1000), "indexes are nested"),
+        ];
+        let from = |tag: &str| {
+            let base = registry.reference(&format!("good:{tag}"));
+            Site::on(rung, &format!("FROM {base}\nCOPY Dockerfile /copied\n"))
+        };
+        for (tag, reason) in cases {
+            let told = from(&tag).build(&[]).map(|files| files.table()).expect_err(&tag);
+            assert!(told.contains(reason), "{rung:?} {tag}: {told}");
+        }
+        assert!(
+            registry.count("GET", "manifests") < 30,
+            "{rung:?}: nobody goes on for ever"
+        );
+        // Twins: what BuildKit takes. Contents tell what a layer is, and a config what an image runs on.
+        edited("odd", &|manifest| {
+            manifest.layers[0].media_type = "application/vnd.oci.image.layer.v1.tar+encrypted".to_owned();
+        });
+        edited("old", &|manifest| {
+            manifest.config.media_type = "application/octet-stream".to_owned();
+        });
+        let mut config = ImageConfig::default();
+        config.set_platform(&Platform::new("linux", "s390x"));
+        let lie = Descriptor {
+            platform: Some(Platform::host()),
+            ..registry.put_image("good", "other", &spec(config)).descriptor
+        };
+        registry.put_manifest(
+            "good",
+            "lie",
+            OCI_INDEX,
+            &Index::new(OCI_INDEX, vec![lie]).to_bytes(),
+        );
+        for tag in ["odd".to_owned(), "old".to_owned(), "lie".to_owned(), nested(4)] {
+            let files = from(&tag).works(&[]);
+            assert_eq!(files.text("of-the-base"), Some("an image"), "{rung:?} {tag}");
+        }
     }
 }
 
