@@ -103,6 +103,9 @@ impl Oracle {
         case.lay_out(room.path())?;
         renew(room.path())?;
         let archive = room.path().join("image.tar");
+        if case.recipe.forgets {
+            shell::output(Command::new(&self.buildctl).args(["--addr", &self.addr, "prune", "--all"]))?;
+        }
         let mut command = self.command(case, room.path())?;
         if case.recipe.call.is_none() {
             command.arg(format!("--output=type=oci,dest={}", archive.display()));

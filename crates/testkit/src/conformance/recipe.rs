@@ -42,6 +42,9 @@ pub struct Recipe {
     /// A further case directory, relative, that is a named context: name and its context entries.
     #[serde(default)]
     pub contexts: BTreeMap<String, Vec<Entry>>,
+    /// What a daemon built before would decide its answer: it forgets that first.
+    #[serde(default)]
+    pub forgets: bool,
     /// Where rbuild differs on purpose: a part of what is found, and the reason, which docs/differences.md repeats.
     #[serde(default)]
     pub differs: BTreeMap<String, String>,
