@@ -39,13 +39,13 @@ struct Group {
 }
 
 impl Snapshotter {
-    /// The directories to stack for `layers`, which are bottom first; top first.
+    /// The directories to stack for layers that are bottom first; bottom first too.
     pub(crate) fn folded(
         &self,
         lease: &Lease,
-        layers: &[(LayerId, PathBuf)],
+        mut low: Vec<(&LayerId, PathBuf)>,
     ) -> Result<Vec<PathBuf>, StackError> {
-        let (low, high) = layers.split_at(layers.len().saturating_sub(GROUP) / GROUP * GROUP);
+        let high = low.split_off(low.len().saturating_sub(GROUP) / GROUP * GROUP);
         let mut groups = Vec::with_capacity(low.len() / GROUP);
         for layers in low.chunks(GROUP) {
             groups.push(self.group(lease, layers)?);
@@ -56,17 +56,16 @@ impl Snapshotter {
         for ((layers, group), is_folded) in low.chunks(GROUP).zip(groups).zip(chosen) {
             match group.dir {
                 Some(dir) if is_folded => stacked.push(dir),
-                None if is_folded => stacked.push(self.fold(lease, layers)?),
+                None if is_folded => stacked.push(self.fold(lease, layers, group)?),
                 _ => stacked.extend(dirs(layers).map(Path::to_owned)),
             }
         }
-        stacked.extend(dirs(high).map(Path::to_owned));
-        stacked.reverse();
+        stacked.extend(high.into_iter().map(|(_, dir)| dir));
         Ok(stacked)
     }
 
     /// What is known of a group.
-    fn group(&self, lease: &Lease, layers: &[(LayerId, PathBuf)]) -> Result<Group, StackError> {
+    fn group(&self, lease: &Lease, layers: &[(&LayerId, PathBuf)]) -> Result<Group, StackError> {
         let key = key(lease, layers);
         let known = self.folds.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(group) = known.get(&key).filter(|group| group.is_there()) {
@@ -83,7 +82,12 @@ impl Snapshotter {
         Ok(group)
     }
 
-    fn fold(&self, lease: &Lease, layers: &[(LayerId, PathBuf)]) -> Result<PathBuf, StackError> {
+    fn fold(
+        &self,
+        lease: &Lease,
+        layers: &[(&LayerId, PathBuf)],
+        group: Group,
+    ) -> Result<PathBuf, StackError> {
         let made = lease.new_dir("folded")?;
         let opened: Vec<RootFd> = dirs(layers).map(open_root).collect::<Result<_, _>>()?;
         rbuild_layer::fold_layers(&opened, self.form(), &open_root(&made)?).map_err(|source| {
@@ -92,9 +96,8 @@ impl Snapshotter {
                 source: Box::new(source),
             }
         })?;
-        let mut group = self.group(lease, layers)?;
-        group.dir = Some(made.clone());
-        self.folds.note(key(lease, layers), group);
+        let dir = Some(made.clone());
+        self.folds.note(key(lease, layers), Group { dir, ..group });
         Ok(made)
     }
 }
@@ -132,12 +135,12 @@ fn chosen(entries: &[u64], above: usize) -> Vec<bool> {
     chosen
 }
 
-fn key(lease: &Lease, layers: &[(LayerId, PathBuf)]) -> (PathBuf, Vec<LayerId>) {
-    let ids = layers.iter().map(|(id, _)| id.clone());
+fn key(lease: &Lease, layers: &[(&LayerId, PathBuf)]) -> (PathBuf, Vec<LayerId>) {
+    let ids = layers.iter().map(|(id, _)| LayerId::clone(id));
     (lease.dir().to_owned(), ids.collect())
 }
 
-fn dirs(layers: &[(LayerId, PathBuf)]) -> impl Iterator<Item = &Path> {
+fn dirs<'l>(layers: &'l [(&LayerId, PathBuf)]) -> impl Iterator<Item = &'l Path> {
     layers.iter().map(|(_, dir)| dir.as_path())
 }
 

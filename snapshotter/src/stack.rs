@@ -105,12 +105,14 @@ impl Snapshotter {
         for (id, dir) in layers.iter().zip(found).rev() {
             if seen.insert(id) {
                 let dir = dir.ok_or_else(|| StackError::Missing(id.clone()))?;
-                stacked.push((id.clone(), dir));
+                stacked.push((id, dir));
             }
         }
         if self.means() == Means::Overlayfs {
             stacked.reverse();
-            return self.folded(lease, &stacked);
+            let mut dirs = self.folded(lease, stacked)?;
+            dirs.reverse();
+            return Ok(dirs);
         }
         Ok(stacked.into_iter().map(|(_, dir)| dir).collect())
     }
