@@ -11,15 +11,14 @@ mod image;
 mod login;
 mod manual;
 mod remote;
+mod report;
 mod run;
 mod serve;
 mod step_rules;
 mod unserved;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use rbuild_layer::Allowance;
 use rbuild_snapshotter::Means;
@@ -43,6 +42,7 @@ pub(crate) use remote::{
     AnnotateArgs, CreateIndexArgs, CreateListArgs, ImagetoolsCommand, InspectListArgs, InspectRemoteArgs,
     ManifestCommand, PushListArgs, RemoveListArgs,
 };
+pub(crate) use report::{help_of, report};
 pub(crate) use run::{ContextArgs, InfoArgs, RunArgs};
 pub(crate) use serve::{Buildkitd, ServeArgs};
 pub(crate) use unserved::{Unserved, UnservedBuildx, UnservedContainer, UnservedImage, UnservedSystem};
@@ -527,77 +527,6 @@ pub(crate) fn snapshotter(text: &str) -> Result<SnapshotterChoice, String> {
 /// What Go's flag package takes for a bool.
 pub(crate) fn go_bool(text: &str) -> Result<bool, String> {
     parse_bool(text).ok_or_else(|| format!("{text:?} is not a bool"))
-}
-
-/// The command line that asks for the help of the command of which only the name was given.
-pub(crate) fn help_of(error: &clap::Error) -> Vec<String> {
-    let name = match error.get(ContextKind::InvalidSubcommand) {
-        Some(ContextValue::String(name)) => name.as_str(),
-        _ => "",
-    };
-    let words = name.split(' ').chain(["--help"]);
-    words.map(str::to_owned).collect()
-}
-
-/// Docker's exit code for a flag that it does not know or whose value it does not take.
-const BAD_FLAG: u8 = 125;
-
-/// Prints help, version or a usage error. The code is docker's, where the program is not another of those it can be: 125
-/// for flags, otherwise 1.
-pub(crate) fn report(error: &clap::Error, is_docker: bool) -> ExitCode {
-    // Nothing can be told to a reader that went away.
-    let _unwritten = print(error);
-    let flag = error.get(ContextKind::InvalidArg);
-    let is_flag = matches!(flag, Some(ContextValue::String(flag)) if flag.starts_with('-'))
-        && matches!(
-            error.kind(),
-            ErrorKind::UnknownArgument | ErrorKind::InvalidValue | ErrorKind::ValueValidation
-        );
-    ExitCode::from(match error.use_stderr() {
-        false => 0,
-        true if is_flag && is_docker => BAD_FLAG,
-        true => 1,
-    })
-}
-
-/// Heading of the flags that every command takes.
-const GLOBAL: &str = "Global options:";
-
-/// Prints what clap has to say.
-fn print(error: &clap::Error) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let text = error.render().ansi().to_string();
-    match error.use_stderr() {
-        true => write!(anstream::stderr().lock(), "{text}"),
-        false => write!(anstream::stdout().lock(), "{}", globals_last(&text)),
-    }
-}
-
-/// Help with the flags that every command takes behind those of the command: clap is told of the latter only when the command
-/// is used (`defer`), and has the former by then.
-fn globals_last(help: &str) -> String {
-    let lines: Vec<&str> = help.split_inclusive('\n').collect();
-    let plain = |line: &str| anstream::adapter::strip_str(line).to_string();
-    let starts = |line: &str| plain(line).starts_with(|first: char| !first.is_whitespace());
-    let is_heading = |line: &str| starts(line) && plain(line).trim_end().ends_with(':');
-    let after = |from: usize, is_end: &dyn Fn(&str) -> bool| {
-        let rest = lines.get(from..).unwrap_or_default();
-        from + rest.iter().take_while(|line| !is_end(line)).count()
-    };
-    let first = after(0, &|line| plain(line).trim_end() == GLOBAL);
-    let own = after(first + 1, &starts);
-    let end = after(own, &|line| starts(line) && !is_heading(line));
-    if own >= end {
-        return help.to_owned();
-    }
-    let [before, globals, own, rest] = [
-        &lines[..first],
-        &lines[first..own],
-        &lines[own..end],
-        &lines[end..],
-    ]
-    .map(<[&str]>::concat);
-    format!("{before}{}\n\n{}\n{rest}", own.trim_end(), globals.trim_end())
 }
 
 #[cfg(test)]

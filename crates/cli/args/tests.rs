@@ -1,5 +1,6 @@
 //! Spellings, repeated flags, Go's bools, and the help text.
 
+use super::report::globals_last;
 use super::*;
 
 fn parse(line: &str) -> Cli {
