@@ -101,14 +101,7 @@ const fn what(call: Option<Call>) -> &'static str {
 }
 
 fn expectation(oracle: &Oracle, outcome: Outcome) -> Expectation {
-    let mut expectation = Expectation {
-        oracle: oracle.version.clone(),
-        error: None,
-        excerpt: None,
-        image: None,
-        others: Vec::new(),
-        answer: None,
-    };
+    let mut expectation = Expectation::of(&oracle.version);
     match outcome {
         Outcome::Images(mut images) => expectation.image = images.pop(),
         Outcome::Answer(text) => expectation.answer = Some(text),

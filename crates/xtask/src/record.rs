@@ -202,14 +202,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 }
 
 fn record(case: &Case, oracle: &Oracle) -> Result<String> {
-    let mut expectation = Expectation {
-        oracle: oracle.version.clone(),
-        error: None,
-        excerpt: None,
-        image: None,
-        others: Vec::new(),
-        answer: None,
-    };
+    let mut expectation = Expectation::of(&oracle.version);
     let must_fail = !case.recipe.fails.is_empty();
     let line = match oracle.build(case)? {
         Outcome::Images(mut images) if !must_fail => {

@@ -31,6 +31,19 @@ pub struct Expectation {
 }
 
 impl Expectation {
+    /// Of that program nothing yet.
+    #[must_use]
+    pub fn of(oracle: &str) -> Self {
+        Self {
+            oracle: oracle.to_owned(),
+            error: None,
+            excerpt: None,
+            image: None,
+            others: Vec::new(),
+            answer: None,
+        }
+    }
+
     /// Sentences about what is different in these images, empty if nothing that counts is.
     #[must_use]
     pub fn image_differences(
