@@ -52,7 +52,8 @@ impl Opening<'_> {
     async fn open(&self, url: &str) -> Result<Opened, BuildError> {
         let is_true = |name: &str| {
             let text = self.request.build_args.get(name);
-            text.is_some_and(|text| matches!(text.as_str(), "1" | "t" | "T" | "TRUE" | "true" | "True"))
+            text.and_then(|text| rbuild_dockerfile::csv::boolean(text))
+                .unwrap_or(false)
         };
         let with_epoch = self
             .request

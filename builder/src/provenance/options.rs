@@ -94,14 +94,13 @@ impl Options {
 }
 
 fn flag(attrs: &BTreeMap<String, String>, key: &'static str) -> Result<bool, OptionsError> {
-    match attrs.get(key).map(String::as_str) {
-        None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-        Some(value) => Err(OptionsError::Flag {
-            key,
-            value: value.to_owned(),
-        }),
-    }
+    let Some(value) = attrs.get(key) else {
+        return Ok(false);
+    };
+    rbuild_dockerfile::csv::boolean(value).ok_or_else(|| OptionsError::Flag {
+        key,
+        value: value.clone(),
+    })
 }
 
 #[cfg(test)]

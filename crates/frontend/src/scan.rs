@@ -43,11 +43,8 @@ impl Lowering<'_> {
 
     /// The last value that `stage` has for `name` decides.
     fn is_asked(&self, stage: &StageState, name: &str) -> bool {
-        let holds = |value: &str| match value {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-            names => names.split(',').any(|named| named == stage.shown_name),
-        };
+        let is_named = |names: &str| names.split(',').any(|named| named == stage.shown_name);
+        let holds = |value: &str| rbuild_dockerfile::csv::boolean(value).unwrap_or_else(|| is_named(value));
         let own = stage.build_args.iter().rev();
         let own = own
             .filter(|(known, _)| known == name)

@@ -14,6 +14,7 @@ use rbuild_builder::container::{
 };
 use rbuild_builder::error::chain_text;
 use rbuild_builder::value::Value;
+use rbuild_dockerfile::csv::boolean;
 use rbuild_graph::{ContentCache, ExecMeta, ExecOp, Mount, MountKind, NetMode, SecurityMode};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
@@ -104,7 +105,7 @@ async fn container(running: &Running, image: &Image) -> Result<Container, Status
     let exec = ExecOp {
         meta: ExecMeta::default(),
         mounts: vec![root],
-        network: if no_network.is_some_and(|value| is_true(value)) {
+        network: if no_network.and_then(|value| boolean(value)).unwrap_or(false) {
             NetMode::None
         } else {
             NetMode::Unset
@@ -123,11 +124,6 @@ async fn container(running: &Running, image: &Image) -> Result<Container, Status
     let inputs = [Value::Chain(chain)];
     let made = Container::create(&running.job, exec, &inputs, shown, &running.cancel).await;
     made.map_err(|error| Status::unknown(chain_text(&error)))
-}
-
-/// As Go's `strconv.ParseBool`.
-fn is_true(value: &str) -> bool {
-    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 /// Serves the front end until it ends.
