@@ -184,6 +184,12 @@ pub enum RegistryError {
         /// The connection's error.
         source: reqwest::Error,
     },
+    /// The server reset an answer before its end.
+    #[error("{url} broke its answer off")]
+    BrokenOff {
+        /// The request.
+        url: ShownUrl,
+    },
     /// A body ended before its announced end.
     #[error("{url} sent {received} of {expected} bytes")]
     Truncated {
@@ -383,6 +389,7 @@ impl RegistryError {
         match self {
             Self::Unreachable { .. }
             | Self::Broken { .. }
+            | Self::BrokenOff { .. }
             | Self::Truncated { .. }
             | Self::Timeout { .. }
             | Self::Offline { .. } => ErrorClass::Network,
@@ -412,7 +419,9 @@ impl RegistryError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable { .. } => !self.is_certificate(),
-            Self::Broken { .. } | Self::Truncated { .. } | Self::Timeout { .. } => true,
+            Self::Broken { .. } | Self::BrokenOff { .. } | Self::Truncated { .. } | Self::Timeout { .. } => {
+                true
+            }
             Self::Refused(refusal) => is_temporary_status(refusal.status),
             Self::Token { refusal, .. } => is_temporary_status(refusal.status),
             Self::AllFailed { source, .. } => source.is_temporary(),

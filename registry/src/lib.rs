@@ -8,6 +8,7 @@
 
 mod authorize;
 mod blob;
+mod body;
 mod causes;
 mod challenge;
 mod client;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use reqwest::header::{HeaderMap, LOCATION};
-use reqwest::{Body, Method, Response, Url};
-use tokio::time::timeout;
+use reqwest::{Body, Method, Url};
 
+use crate::body::{Answer, next_piece};
 use crate::fetch::UrlError;
 use crate::net::connect_error;
 use crate::{Client, RegistryError, ShownUrl};
@@ -51,7 +51,7 @@ pub enum RelayError {
 /// The head of an answer, and the right to read the rest.
 #[derive(Debug)]
 pub struct Relayed {
-    response: Response,
+    response: Answer,
     url: Url,
     idle_timeout: Duration,
 }
@@ -80,20 +80,9 @@ impl Relayed {
     /// The next piece of the body.
     ///
     /// # Errors
-    /// [`RegistryError::Broken`], [`RegistryError::Timeout`].
+    /// [`RegistryError::Broken`], [`RegistryError::BrokenOff`], [`RegistryError::Timeout`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        match timeout(self.idle_timeout, self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(source)) => Err(RegistryError::Broken {
-                url: ShownUrl::from(&self.url),
-                source: source.without_url(),
-            }),
-            Err(_elapsed) => Err(RegistryError::Timeout {
-                url: ShownUrl::from(&self.url),
-                direction: "received",
-                seconds: self.idle_timeout.as_secs(),
-            }),
-        }
+        next_piece(&mut self.response, &self.url, self.idle_timeout).await
     }
 }
 
@@ -123,7 +112,7 @@ impl Client {
         };
         match sent {
             Ok(response) => Ok(Relayed {
-                response,
+                response: response.into(),
                 url,
                 idle_timeout,
             }),

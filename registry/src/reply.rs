@@ -1,20 +1,24 @@
 //! Answers: reading a body with a limit on time and size, and where a `Location` may lead.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use reqwest::Url;
 use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Response, Url};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 
 use crate::RegistryError;
+use crate::body::{Answer, next_piece};
 
 /// An answer, and the right to a connection that it still uses.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) response: Response,
+    pub(crate) response: Answer,
     /// Where it came from in the end.
     pub(crate) url: Url,
+    /// Who answered.
+    pub(crate) peer: Option<SocketAddr>,
     _permit: OwnedSemaphorePermit,
     idle_timeout: Duration,
 }
@@ -22,13 +26,14 @@ pub(crate) struct Reply {
 impl Reply {
     /// An answer from `url` whose body must not pause for longer than `idle_timeout`.
     pub(crate) fn new(
-        response: Response,
+        response: reqwest::Response,
         url: &Url,
         permit: OwnedSemaphorePermit,
         idle_timeout: Duration,
     ) -> Self {
         Self {
-            response,
+            peer: response.remote_addr(),
+            response: response.into(),
             url: url.clone(),
             _permit: permit,
             idle_timeout,
@@ -36,22 +41,8 @@ impl Reply {
     }
 
     /// The next piece of the body.
-    pub(crate) async fn chunk(
-        &mut self,
-    ) -> Result<Option<impl AsRef<[u8]> + std::ops::Deref<Target = [u8]> + use<>>, RegistryError> {
-        let limit = self.idle_timeout;
-        match timeout(limit, self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(source)) => Err(RegistryError::Broken {
-                url: (&self.url).into(),
-                source: source.without_url(),
-            }),
-            Err(_elapsed) => Err(RegistryError::Timeout {
-                url: (&self.url).into(),
-                direction: "received",
-                seconds: limit.as_secs(),
-            }),
-        }
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        next_piece(&mut self.response, &self.url, self.idle_timeout).await
     }
 
     /// The whole body, at most `max` bytes.
@@ -79,7 +70,7 @@ impl Reply {
 }
 
 /// How long an answer asks to wait: seconds, or the time from which it may be asked again (RFC 9110, section 10.2.3).
-pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
+pub(crate) fn retry_after(response: &Answer) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
     let seconds = text.parse().ok().map(Duration::from_secs);
     seconds.or_else(|| {
@@ -103,7 +94,7 @@ pub(crate) fn too_many_redirects(last: &Url) -> RegistryError {
 }
 
 /// Where a redirect or an upload's `Location` leads.
-pub(crate) fn location(from: &Url, response: &Response) -> Result<Url, RegistryError> {
+pub(crate) fn location(from: &Url, response: &Answer) -> Result<Url, RegistryError> {
     let header = response.headers().get(LOCATION).map(HeaderValue::as_bytes);
     let Some(text) = header
         .and_then(|bytes| std::str::from_utf8(bytes).ok())

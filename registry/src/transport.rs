@@ -187,8 +187,7 @@ impl Inner {
             let status = reply.response.status();
             if own && base.url.scheme() == url.scheme() && !self.proxied() {
                 let peer = reply
-                    .response
-                    .remote_addr()
+                    .peer
                     .is_some_and(|peer| crate::config::is_loopback(peer.ip()));
                 base.loopback.fetch_or(peer, Ordering::Relaxed);
             }

@@ -37,6 +37,7 @@ mod tree_list;
 mod tree_select;
 mod tunnel;
 mod upload;
+mod whole_body;
 pub mod wire;
 mod write_content;
 

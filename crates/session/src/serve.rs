@@ -22,9 +22,10 @@ use tonic_prost::ProstCodec;
 
 use crate::call::MESSAGE_BYTES_MAX;
 use crate::header::query_unescape;
+use crate::whole_body::WholeBody;
 
 type Handler =
-    Arc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync>;
+    Arc<dyn Fn(Request<WholeBody>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Send + Sync>;
 
 /// Methods by path.
 #[derive(Default)]
@@ -81,7 +82,7 @@ pub(crate) async fn dispatch(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     Ok(match routes.0.get(request.uri().path()) {
-        Some(handler) => handler(request).await,
+        Some(handler) => handler(request.map(WholeBody::new)).await,
         None => Status::unimplemented("unknown service").into_http(),
     })
 }

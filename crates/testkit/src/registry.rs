@@ -7,6 +7,7 @@
 mod body;
 mod fault;
 mod image;
+mod resetting;
 mod server;
 mod tls;
 mod tokens;
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 
 pub use fault::{Fault, FaultAction};
 pub use image::{ImageCompression, ImageSpec, PutImage};
+pub use resetting::ResettingServer;
 pub use tokens::ISSUER;
 
 /// How the registry authenticates.

@@ -1,12 +1,14 @@
 //! Files behind URLs: redirects, credentials, retries, limits.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use rbuild_registry::{
-    Client, ClientOptions, Credentials, ErrorClass, FetchError, RegistryConfig, RegistryError, UrlHead,
-    UrlRequest, UrlSink,
+    Client, ClientOptions, ConfigSources, Credentials, ErrorClass, FetchError, RegistryConfig, RegistryError,
+    UrlHead, UrlRequest, UrlSink,
 };
+use rbuild_testkit::registry::{ResettingServer, TestRegistry};
 use rbuild_testkit::web::{Manner, Page, WebServer};
 
 use super::setup::{client, content, options};
@@ -68,6 +70,39 @@ async fn a_file_comes_with_its_headers_behind_redirects() {
         head.content_disposition.as_deref(),
         Some("attachment; filename=x")
     );
+}
+
+/// HTTP/2 over TLS: a stream that is reset with `CANCEL` or `NO_ERROR` is no end of a file, whatever the HTTP library says.
+#[tokio::test]
+async fn a_stream_that_is_reset_is_asked_for_again_and_is_never_a_whole_file() {
+    let authority = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(authority.path(), TestRegistry::authority_pem()).expect("written");
+    let believed = authority.path().display().to_string();
+    let config = RegistryConfig::load(&ConfigSources {
+        env: BTreeMap::from([("SSL_CERT_FILE".to_owned(), believed)]),
+        etc: "/nowhere".into(),
+    });
+    let client = Client::with_options(config.expect("loaded"), Credentials::anonymous(), options());
+    let bytes = content(20_000);
+    let (no_error, internal, cancel) = (0, 2, 8);
+    for reason in [no_error, internal, cancel] {
+        let server = ResettingServer::start(bytes.clone(), 2, reason).await;
+        let request = UrlRequest::new(server.url()).expect("a URL");
+        let mut sink = Kept::default();
+        client
+            .get_url(&request, MAX, &mut sink)
+            .await
+            .expect("the third answer");
+        assert!(sink.bytes == bytes, "{reason}: {} bytes", sink.bytes.len());
+        assert_eq!(sink.begun, 3, "{reason}");
+        let server = ResettingServer::start(bytes.clone(), usize::MAX, reason).await;
+        let request = UrlRequest::new(server.url()).expect("a URL");
+        let error = client
+            .get_url(&request, MAX, &mut sink)
+            .await
+            .expect_err("never whole");
+        assert!(error.to_string().contains("broke"), "{reason}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -17,13 +17,17 @@ const KEY: &[u8] = include_bytes!("tls/server.key");
 
 /// Accepts TLS connections with the test certificate.
 pub(super) fn acceptor() -> TlsAcceptor {
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    TlsAcceptor::from(Arc::new(config()))
+}
+
+/// A server's side with the test certificate.
+pub(super) fn config() -> ServerConfig {
+    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("the provider has the default versions")
         .with_no_client_auth()
         .with_single_cert(vec![certificate()], key())
-        .expect("the key is the certificate's");
-    TlsAcceptor::from(Arc::new(config))
+        .expect("the key is the certificate's")
 }
 
 /// The certificate.
