@@ -1,6 +1,8 @@
 //! Descriptors that one step passes to another through a socket in a cache that both have: what they mean is a layer by the
 //! time they are used.
 
+use std::time::{Duration, Instant};
+
 use rbuild_testkit::image::Files;
 use rbuild_testkit::machine;
 
@@ -83,35 +85,91 @@ fn row09_where_layers_are_copies_passed_descriptors_do_not_reach_one_either() {
 }
 
 /// A stage exchanges a part of a cache with a link, and another mounts that part again and again. In the cache is a directory of
-/// the canary's path too: the link means that one, and the canary's never.
-const EXCHANGED: &str = "FROM busybox AS tools
+/// the canary's path too: the link means that one, and the canary's never. `/told` grows with the exchanges.
+const EXCHANGED: &str = r#"FROM busybox AS tools
 COPY passing /bin/
 RUN --mount=type=cache,target=/k,id=part rm -rf /k/* && mkdir -p /k/sub /kCANARY && echo own >/k/sub/own && echo own >/kCANARY/own && ln -s CANARY /k/l
 FROM tools AS exchanging
-RUN --mount=type=cache,target=/k,id=part passing exchange /k sub l /k/end SECONDS >/exchanged
+RUN --mount=type=cache,target=/k,id=part passing exchange /k sub l END /k/told LEAST 60 >/exchanged
 FROM tools AS mounting
 MOUNTS
-RUN --mount=type=cache,target=/k,id=part touch /k/end
 FROM mounting
 COPY --from=exchanging /exchanged /exchanged
-";
+"#;
+
+/// One mount of that part; what is in it is told.
+const MOUNT: &str =
+    "--mount=type=cache,source=sub,target=/m,id=part cat /m/own /m/secret >>/seen 2>/dev/null";
+
+/// Exchanges that a race is made of.
+const EXCHANGES: u32 = 500;
+/// Times that one build mounts the part.
+const TIMES: usize = 12;
+
+/// The site, and the stages with `mounts`, which has to be written for it.
+fn exchanged(rung: Rung, mounts: &str, end: &str, least: u32) -> Option<Site> {
+    let site = Site::on(rung, "");
+    program_in_context(&site.fixture, "passing")?;
+    let dockerfile = EXCHANGED
+        .replace("CANARY", &site.canary.absolute())
+        .replace("MOUNTS\n", mounts)
+        .replace("END", end)
+        .replace("LEAST", &least.to_string());
+    site.fixture.context.dockerfile(&dockerfile);
+    Some(site)
+}
+
+/// While names are exchanged: builds until there was a race, however slow the machine is. A mount counts if names were exchanged
+/// between the end of the mount before and its own.
+fn mounts_while_exchanged(rung: Rung) {
+    let told = "stat -c %s /k/told >>/counts";
+    let begins = "for n in $(seq 600); do test -s /k/told && break; sleep 0.1; done";
+    let other = "--mount=type=cache,target=/k,id=part";
+    let mounts = format!(
+        "RUN {other} {begins}; {told}\n{}RUN {other} touch /k/end\n",
+        format!("RUN {other} {MOUNT}; {told}\n").repeat(TIMES),
+    );
+    let Some(site) = exchanged(rung, &mounts, "/k/end", 0) else {
+        return;
+    };
+    let until = Instant::now() + Duration::from_secs(240);
+    let (mut exchanges, mut raced) = (0, 0);
+    while exchanges < EXCHANGES || raced < TIMES {
+        assert!(
+            Instant::now() < until,
+            "{rung:?}: no race: {exchanges} exchanges during {raced} mounts"
+        );
+        let files = site.works(&["--no-cache".to_owned()]);
+        assert_eq!(files.text("seen"), Some(&*"own\n".repeat(TIMES)), "{rung:?}");
+        let counts = files.text("counts").unwrap().lines();
+        let counts: Vec<u32> = counts.map(|line| line.parse().unwrap()).collect();
+        assert_eq!(counts.len(), TIMES + 1, "{rung:?}: {counts:?}");
+        let windows = counts.windows(2).map(|pair| pair[1] - pair[0]);
+        exchanges += windows.clone().sum::<u32>();
+        raced += windows.filter(|window| *window > 0).count();
+    }
+}
+
+/// Where one step at a time has the cache: names are exchanged as often, and then once more, before the part is mounted.
+fn mounts_after_exchanges(rung: Rung) {
+    for least in [EXCHANGES, EXCHANGES + 1] {
+        let mounts = format!("COPY --from=exchanging /exchanged /exchanged\nRUN {MOUNT}; true\n");
+        let Some(site) = exchanged(rung, &mounts, "/", least) else {
+            return;
+        };
+        let files = site.works(&[]);
+        let times = files.text("exchanged").map(str::trim);
+        assert_eq!(times, Some(&*least.to_string()), "{rung:?}");
+        assert_eq!(files.text("seen"), Some("own\n"), "{rung:?}: {least}");
+    }
+}
 
 #[test]
 fn row17_a_part_of_a_cache_that_another_stage_exchanges_is_the_caches_own() {
     for rung in Rung::here() {
-        let site = Site::on(rung, "");
-        if program_in_context(&site.fixture, "passing").is_none() {
-            return;
+        match rung {
+            Rung::Chroot => mounts_after_exchanges(rung),
+            _ => mounts_while_exchanged(rung),
         }
-        let mounts = "RUN --mount=type=cache,source=sub,target=/m,id=part cat /m/own /m/secret >>/seen 2>/dev/null; true\n".repeat(12);
-        let dockerfile = EXCHANGED
-            .replace("CANARY", &site.canary.absolute())
-            .replace("MOUNTS\n", &mounts)
-            .replace("SECONDS", if rung == Rung::Chroot { "1" } else { "30" });
-        site.fixture.context.dockerfile(&dockerfile);
-        let files = site.works(&["--no-cache".to_owned()]);
-        assert_eq!(files.text("seen"), Some(&*"own\n".repeat(12)), "{rung:?}");
-        let times: u32 = files.text("exchanged").unwrap().trim().parse().unwrap();
-        assert!(times > 500, "{rung:?}: exchanged {times} times only");
     }
 }

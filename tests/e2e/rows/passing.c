@@ -4,9 +4,10 @@
  * passing give SOCKET SECONDS
  * passing take SOCKET DONE SECONDS
  *
- * And a step that exchanges two names of a directory until a file is there, and says how often:
+ * And a step that exchanges two names of a directory until a file is there, but so often at least, and says how often; the file
+ * TOLD grows by a byte with each:
  *
- * passing exchange DIRECTORY NAME NAME END SECONDS
+ * passing exchange DIRECTORY NAME NAME END TOLD LEAST SECONDS
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -64,12 +65,19 @@ static void answer(const char *what, long result) {
     printf("%s: %s\n", what, result >= 0 ? "DONE" : strerror(errno));
 }
 
-static int exchange(int dir, const char *one, const char *other, const char *end, int seconds) {
+static int exchange(int dir, const char *one, const char *other, const char *end, int told, int least, int seconds) {
+    /* Odd, so that each name is the other during every second pause. */
+    const char dots[] = "...........";
+    const int burst = sizeof dots - 1;
     int done = 0;
     time_t until = time(NULL) + seconds;
-    while (time(NULL) < until && access(end, F_OK) != 0) {
-        for (int times = 0; times < 10; times++)
-            done += renameat2(dir, one, dir, other, RENAME_EXCHANGE) == 0;
+    while (time(NULL) < until && (done < least || access(end, F_OK) != 0)) {
+        int most = done < least && least - done < burst ? least - done : burst, now = 0;
+        for (int times = 0; times < most; times++)
+            now += renameat2(dir, one, dir, other, RENAME_EXCHANGE) == 0;
+        if (told >= 0 && write(told, dots, now) != now)
+            return -1;
+        done += now;
         /* The kernel lets nobody look a path up while names change without a pause. */
         usleep(100);
     }
@@ -119,7 +127,7 @@ static int take(const char *path, const char *done, int seconds) {
     answer("reopened write", again < 0 ? -1 : pwrite(again, "bad\n", 4, 0));
     /* Whoever reads the layer now meets a directory that comes and goes. */
     answer("name", symlinkat("/", files[2], "other"));
-    printf("exchanged: %d\n", exchange(files[2], "etc", "other", "/none", 2) > 100);
+    printf("exchanged: %d\n", exchange(files[2], "etc", "other", "/none", -1, 0, 2) > 100);
     return 0;
 }
 
@@ -128,9 +136,11 @@ int main(int count, char **words) {
         return give(words[2], atoi(words[3]));
     if (count == 5 && strcmp(words[1], "take") == 0)
         return take(words[2], words[3], atoi(words[4]));
-    if (count == 7 && strcmp(words[1], "exchange") == 0) {
-        int dir = open(words[2], O_RDONLY | O_DIRECTORY);
-        printf("%d\n", exchange(dir, words[3], words[4], words[5], atoi(words[6])));
+    if (count == 9 && strcmp(words[1], "exchange") == 0) {
+        int dir = open(words[2], O_RDONLY | O_DIRECTORY), told = open(words[6], O_WRONLY | O_CREAT | O_APPEND, 0644);
+        if (told < 0)
+            return perror("exchange"), 1;
+        printf("%d\n", exchange(dir, words[3], words[4], words[5], told, atoi(words[7]), atoi(words[8])));
         return 0;
     }
     return 2;
