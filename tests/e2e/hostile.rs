@@ -13,7 +13,7 @@ mod image_data;
 mod layers;
 mod marks;
 mod mounts;
-mod narrow;
+pub(crate) mod narrow;
 mod neighbours;
 mod passing;
 mod reaching;

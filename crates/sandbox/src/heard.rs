@@ -1,5 +1,8 @@
 //! The way by which who answers a step's calls gets to hear them: the step loads the program that asks, and sends the listener.
 
+#[cfg(test)]
+pub(crate) mod trial;
+
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -248,3 +248,6 @@ impl Caller {
         if is_caller { worked } else { Err(Errno::PERM) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,15 @@
 
 use std::net::TcpListener;
 
+use rbuild_testkit::image::OciLayout;
+
+use crate::e2e::chroot::{Work, profile};
+use crate::e2e::fixture::Fixture;
 use crate::e2e::hostile::canary::{Rung, Site};
-use crate::e2e::rows::program_in_context_with;
+use crate::e2e::rows::{compiled, program_in_context_with};
 
 /// Without a library: few machines have one for i386.
-const FLAGS: [&str; 7] = [
+pub(crate) const FLAGS: [&str; 7] = [
     "-m32",
     "-static",
     "-nostdlib",
@@ -83,5 +87,36 @@ fn row28_legal_twin_an_insecure_step_makes_sockets_of_every_family() {
         ] {
             assert!(said.contains(line), "{rung:?}: {line}: {said}");
         }
+    }
+}
+
+/// In a container without `CAP_SYS_PTRACE` a step's other users cannot be looked into. They have the sockets that the container's own
+/// profile gives, or programs of 32 bits would have no network there; its root's are judged.
+#[test]
+fn privileged_row28_where_nobody_may_look_the_container_s_own_profile_judges() {
+    let steps = "FROM busybox\nCOPY narrow /bin/\nRUN narrow >/root-s\nUSER 1000\nRUN narrow >/tmp/users\n";
+    let Some(work) = Work::of(steps) else { return };
+    let home = Fixture::new("");
+    let Some(program) = compiled(&home, "narrow.c", "narrow", &FLAGS) else {
+        return;
+    };
+    std::fs::copy(program, work.archive("context/narrow")).unwrap();
+    // Calls of i386 pass there, as docker's own profile lets them.
+    let mut profile = profile();
+    profile["architectures"] = serde_json::json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]);
+    let inside = work.archive("inside.tar");
+    let args = work.args(Some("--rung=chroot"), &inside);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    work.container.rbuild_under(&profile, 0, &args).ok();
+    let image = OciLayout::open(&inside).unwrap().image().unwrap();
+    let files = image.files().unwrap();
+    let said = |name| files.text(name).unwrap_or_default().to_owned();
+    assert!(
+        said("root-s").contains("kernel's ciphers: error 001\n"),
+        "{}",
+        said("root-s")
+    );
+    for name in ["root-s", "tmp/users"] {
+        assert!(said(name).ends_with("network: DONE\n"), "{name}: {}", said(name));
     }
 }

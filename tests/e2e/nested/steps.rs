@@ -10,6 +10,8 @@ use super::{BUILT, EPOCH, build, config};
 use crate::e2e::RBUILD;
 use crate::e2e::fixture::Fixture;
 use crate::e2e::hostile::canary::{Rung, Site};
+#[cfg(target_arch = "x86_64")]
+use crate::e2e::{hostile::narrow::FLAGS, rows::compiled};
 
 /// The program with its libraries, base images and contexts, as a directory that a step can be shown.
 fn program(fixture: &Fixture) -> Option<PathBuf> {
@@ -209,5 +211,42 @@ fn privileged_secure_steps_of_each_rung_build_what_needs_no_step_and_say_what_ru
             "{outer:?}: {}",
             said.text("doctor")
         );
+    }
+}
+
+/// Below a listener there is no second one: sockets that cannot be judged are refused there.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn privileged_row28_below_a_listener_sockets_behind_a_pointer_are_refused() {
+    for outer in [Rung::Root, Rung::OneId] {
+        if !Rung::with_mounts().contains(&outer) {
+            continue;
+        }
+        let commands = [inner("narrow", "narrow", "/memory/a", Some("root"))];
+        let site = Site::on(outer, &step("insecure", &commands));
+        let (Some(program), Some(narrow)) = (
+            program(&site.fixture),
+            compiled(&site.fixture, "narrow.c", "narrow", &FLAGS),
+        ) else {
+            return;
+        };
+        let context = program.join("narrow");
+        fs::create_dir(&context).unwrap();
+        fs::copy(narrow, context.join("narrow")).unwrap();
+        fs::write(
+            context.join("Dockerfile"),
+            "FROM busybox\nCOPY narrow /bin/\nRUN narrow\n",
+        )
+        .unwrap();
+        let text = Said::of(&site, &program).text("narrow");
+        let said = |line| text.lines().any(|told| told.ends_with(line));
+        assert!(text.ends_with("ended with 0\n"), "{outer:?}: {text}");
+        assert!(said("kernel's ciphers: error 001"), "{outer:?}: {text}");
+        let network = if outer == Rung::OneId {
+            "network: error 001"
+        } else {
+            "network: DONE"
+        };
+        assert!(said(network), "{outer:?}: {text}");
     }
 }

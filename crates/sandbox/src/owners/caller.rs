@@ -340,3 +340,6 @@ const SELVES: [(&str, Own); 6] = [
     ("/dev/stdout", Own::File(1)),
     ("/dev/stderr", Own::File(2)),
 ];
+
+#[cfg(test)]
+mod tests;

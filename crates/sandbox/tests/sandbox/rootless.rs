@@ -345,3 +345,51 @@ fn rootless_a_device_is_the_hosts_own() {
         assert!(!rootless.run(&with(host)).status.success(), "{host}");
     }
 }
+
+/// A program of i386 that makes a socket (`AF_INET`, `SOCK_DGRAM`) by `socketcall` and exits with the error's number, or with that of
+/// the descriptor below 256.
+#[cfg(target_arch = "x86_64")]
+fn narrow() -> Vec<u8> {
+    const HEADERS: u32 = 52 + 32;
+    const AT: u32 = 0x0804_8000;
+    let code: &[u8] = &[
+        0x6a, 0, 0x6a, 2, 0x6a, 2, // push protocol, kind, family
+        0x89, 0xe1, 0x6a, 1, 0x5b, 0x6a, 102, 0x58, 0xcd, 0x80, // socketcall(SYS_SOCKET, stack)
+        0x89, 0xc3, 0xf7, 0xdb, 0x6a, 1, 0x58, 0xcd, 0x80, // exit(-result)
+    ];
+    let size = HEADERS + u32::try_from(code.len()).unwrap();
+    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let halves = |file: &mut Vec<u8>, all: &[u16]| all.iter().for_each(|n| file.extend(n.to_le_bytes()));
+    let words = |file: &mut Vec<u8>, all: &[u32]| all.iter().for_each(|n| file.extend(n.to_le_bytes()));
+    // ET_EXEC, EM_386; entry, program headers, no sections, no flags; one program header: PT_LOAD, readable and executable.
+    halves(&mut file, &[2, 3]);
+    words(&mut file, &[1, AT + HEADERS, 52, 0, 0]);
+    halves(&mut file, &[52, 32, 1, 40, 0, 0]);
+    words(&mut file, &[1, 0, AT, AT, size, size, 5, 0x1000]);
+    file.extend(code);
+    file
+}
+
+/// Who executes a file that it may not read, and whose owner has no number in its user namespace, is no one's to look into from
+/// there (`would_dump` of fs/exec.c): no right makes up for that, so what it asks for is not known.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn rootless_row28_who_may_not_be_looked_into_gets_no_socket_unjudged() {
+    let Some(rootless) = Rootless::new() else { return };
+    let program = rootless.fixture.path("narrow");
+    std::fs::write(&program, narrow()).unwrap();
+    let mut plan = rootless.plan("/narrow; echo $?; cat /narrow >/dev/null 2>&1 && echo readable");
+    plan.mounts.push(MountPlan {
+        dest: "/narrow".into(),
+        kind: MountKind::Bind {
+            source: Source::Path(program.clone()),
+            selector: "".into(),
+            readonly: true,
+        },
+    });
+    for (mode, said) in [(0o755, "253\nreadable\n"), (0o711, "1\n")] {
+        std::fs::set_permissions(&program, Permissions::from_mode(mode)).unwrap();
+        let output = rootless.run(&plan);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{mode:o}");
+    }
+}
