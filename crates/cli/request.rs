@@ -90,7 +90,7 @@ pub(crate) fn to_request(mut low: LowBuild, env: &mut Env) -> Result<HighBuild, 
     let build_args = build_args(&low, env, &mut warnings)?;
     let platforms = platforms(&low, env)?;
     let (entitlements, devices, network) = permissions(&low)?;
-    let attestations = attests::of(&low)?;
+    let attestations = attests::of(&low, &build_args)?;
     let is_index = platforms.len() > 1 || attestations != Attestations::default();
     let outputs = outputs::of(&low, is_index, env.stdout_is_terminal, &mut warnings)?;
     let secrets = secrets(&low, env)?;

@@ -120,6 +120,44 @@ fn provenance_tells_how_busy_the_machine_was_when_it_is_asked() {
     assert!(last["memoryStat"]["total"].as_u64().is_some_and(|kib| kib > 0));
 }
 
+/// The arguments of a build that ask for attestations, given and taken from the environment; undeclared they are no variables.
+#[test]
+fn arguments_of_the_build_ask_for_attestations() {
+    let fixture = Fixture::new("FROM busybox\nCOPY a /b\nRUN env > /seen\n");
+    fixture.context.file("a", "text");
+    let to = format!("--output=type=oci,dest={}", fixture.archive().display());
+    let name = "BUILDKIT_ATTEST_PROVENANCE";
+    let given = [format!("--build-arg={name}=mode=max"), to.clone()];
+    fixture.build().args(given).ok();
+    let (said, _) = statements(&fixture.archive());
+    let args = |said: &[Value]| {
+        let definition = &said[0]["predicate"]["buildDefinition"];
+        definition["externalParameters"]["request"]["args"].clone()
+    };
+    assert_eq!(args(&said)[format!("build-arg:{name}")], "mode=max");
+    let flags = [format!("--build-arg={name}"), to.clone()];
+    fixture.build().args(&flags).env(name, "mode=min").ok();
+    let (said, _) = statements(&fixture.archive());
+    assert_eq!(said.len(), 1);
+    let told = args(&said);
+    assert!(
+        told.get(format!("build-arg:{name}")).is_none(),
+        "the least has no arguments: {told}"
+    );
+    fixture.build().args(&flags).ok();
+    let layout = OciLayout::open(&fixture.archive()).unwrap();
+    let manifests = layout.index().unwrap()["manifests"].clone();
+    assert_eq!(
+        manifests[0]["mediaType"], "application/vnd.oci.image.manifest.v1+json",
+        "a variable that is not set asks for nothing"
+    );
+    fixture
+        .build()
+        .args([format!("--build-arg={name}=version=v9"), to])
+        .fails()
+        .says("invalid provenance SLSA version: v9");
+}
+
 #[test]
 fn privileged_a_scanner_lists_packages() {
     if !is_root("the scanner's step") {
@@ -157,7 +195,7 @@ fn an_archive_for_old_engines_has_no_room_for_it() {
     let to = format!("--output=type=docker,dest={}", fixture.archive().display());
     fixture
         .build()
-        .args(["--provenance", &to])
+        .args(["--provenance", "true", &to])
         .fails()
         .says("docker exporter does not support exporting manifest lists");
     fixture.build().args(["--provenance=false", &to]).ok();

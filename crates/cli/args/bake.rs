@@ -55,10 +55,10 @@ pub(crate) struct BakeArgs {
         value_name = "BOOL")]
     pub(crate) pull: Option<bool>,
     /// Attest how the images were made
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL|CSV")]
+    #[arg(long, value_name = "BOOL|CSV")]
     pub(crate) provenance: Option<String>,
     /// Attest what packages the images have
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL|CSV")]
+    #[arg(long, value_name = "BOOL|CSV")]
     pub(crate) sbom: Option<String>,
     /// What targets may do: network.host, security.insecure, device=NAME, ssh, fs=PATH, fs.read=PATH, fs.write=PATH
     #[arg(long, value_name = "PERMISSION")]

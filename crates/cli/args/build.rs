@@ -147,12 +147,10 @@ pub(crate) struct LowBuild {
     #[arg(long, value_name = "CSV", help_heading = OUTPUT)]
     pub(crate) attest: Vec<String>,
     /// Attest how the image was made: a bool, or what follows type=provenance
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL|CSV",
-        help_heading = OUTPUT)]
+    #[arg(long, value_name = "BOOL|CSV", help_heading = OUTPUT)]
     pub(crate) provenance: Option<String>,
     /// Attest what packages the image has: a bool, or what follows type=sbom
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL|CSV",
-        help_heading = OUTPUT)]
+    #[arg(long, value_name = "BOOL|CSV", help_heading = OUTPUT)]
     pub(crate) sbom: Option<String>,
 
     /// Attestations as attributes of BuildKit's API have them, by key: `buildctl --opt attest:KIND=CSV`. They hold.

@@ -85,7 +85,7 @@ fn standard_input_and_hidden_flags_parse() {
     let low = build("build -f - -");
     assert_eq!((low.file.as_deref(), low.context.as_str()), (Some("-"), "-"));
     let low = build(
-        "build -m 1g -c 2 --memory-swap -1 --squash --rm=false --security-opt x --isolation y --sbom --provenance=max --attest type=sbom --cache-from a --cache-to b --call check --ssh default --resource memory=1g --policy reset=true --builder b .",
+        "build -m 1g -c 2 --memory-swap -1 --squash --rm=false --security-opt x --isolation y --sbom true --provenance=max --attest type=sbom --cache-from a --cache-to b --call check --ssh default --resource memory=1g --policy reset=true --builder b .",
     );
     assert_eq!(low.step_rules.memory_swap.as_deref(), Some("-1"));
     assert_eq!(low.sbom.as_deref(), Some("true"));

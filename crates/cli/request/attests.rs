@@ -30,11 +30,11 @@ pub(crate) enum AttestError {
     Provenance(#[from] rbuild_builder::provenance::options::OptionsError),
 }
 
-/// What is to be attested. Of several flags for one type, the first holds.
+/// What is to be attested. Of several flags for one type, the first holds; of a flag and an argument of the build, the flag.
 ///
 /// # Errors
 /// [`AttestError`].
-pub(super) fn of(low: &LowBuild) -> Result<Attestations, AttestError> {
+pub(super) fn of(low: &LowBuild, build_args: &BTreeMap<String, String>) -> Result<Attestations, AttestError> {
     let short = [("provenance", &low.provenance), ("sbom", &low.sbom)];
     let short = short
         .into_iter()
@@ -58,9 +58,10 @@ pub(super) fn of(low: &LowBuild) -> Result<Attestations, AttestError> {
         .filter_map(|(key, value)| Some((key, value?)))
         .collect();
     asked.extend(low.attest_attributes.iter().cloned());
-    let build_args = low.build_arg.iter().filter_map(|text| text.split_once('='));
-    let asked_by_args = build_args.filter(|(name, _)| name.starts_with("BUILDKIT_ATTEST_"));
-    asked.extend(asked_by_args.map(|(name, value)| (format!("build-arg:{name}"), value.to_owned())));
+    let asked_by_args = build_args
+        .iter()
+        .filter(|(name, _)| name.starts_with("BUILDKIT_ATTEST_"));
+    asked.extend(asked_by_args.map(|(name, value)| (format!("build-arg:{name}"), value.clone())));
     let found = attestations::parse(&asked)?;
     if let Some(provenance) = &found.provenance {
         rbuild_builder::provenance::options::Options::parse(provenance)?;
@@ -112,12 +113,24 @@ mod tests {
         provenance: Option<&str>,
         sbom: Option<&str>,
     ) -> Result<Attestations, AttestError> {
-        of(&LowBuild {
+        let low = LowBuild {
             attest: attest.iter().map(|text| (*text).to_owned()).collect(),
             provenance: provenance.map(str::to_owned),
             sbom: sbom.map(str::to_owned),
             ..LowBuild::default()
-        })
+        };
+        of(&low, &BTreeMap::new())
+    }
+
+    fn of_args(args: &[(&str, &str)], provenance: Option<&str>) -> Result<Attestations, AttestError> {
+        let low = LowBuild {
+            provenance: provenance.map(str::to_owned),
+            ..LowBuild::default()
+        };
+        let args = args
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        of(&low, &args.collect())
     }
 
     #[test]
@@ -157,10 +170,11 @@ mod tests {
     #[test]
     fn attributes_hold_as_buildkit_reads_them() {
         let with = |value: &str| {
-            of(&LowBuild {
+            let low = LowBuild {
                 attest_attributes: vec![("attest:provenance".to_owned(), value.to_owned())],
                 ..LowBuild::default()
-            })
+            };
+            of(&low, &BTreeMap::new())
         };
         for taken in [
             "",
@@ -182,6 +196,47 @@ mod tests {
         ] {
             let told = with(value).unwrap_err().to_string();
             assert!(told.starts_with(says), "{told}");
+        }
+    }
+
+    /// The answers are those of a BuildKit that was asked by `buildctl --opt build-arg:…`.
+    #[test]
+    fn arguments_of_the_build_ask_in_the_words_of_attributes() {
+        for (name, value, mode) in [
+            ("BUILDKIT_ATTEST_PROVENANCE", "mode=min", Some("min")),
+            ("BUILDKIT_ATTEST_Provenance", "mode=max", Some("max")),
+            ("BUILDKIT_ATTEST_PROVENANCE", "", None),
+            ("BUILDKIT_ATTEST_PROVENANCE", "disabled=true", None),
+        ] {
+            let found = of_args(&[(name, value)], None).unwrap().provenance.expect(name);
+            assert_eq!(found.parameters.get("mode").map(String::as_str), mode, "{value}");
+        }
+        let both = of_args(&[("BUILDKIT_ATTEST_PROVENANCE", "mode=min")], Some("mode=max")).unwrap();
+        assert_eq!(both.provenance.unwrap().parameters["mode"], "max");
+        assert_eq!(
+            of_args(&[("BUILDKIT_attest_SBOM", "")], None).unwrap(),
+            Attestations::default()
+        );
+        for (name, value, says) in [
+            ("BUILDKIT_ATTEST_OTHER", "1", "unknown attestation type \"other\""),
+            ("BUILDKIT_ATTEST_", "1", "unknown attestation type \"\""),
+            ("BUILDKIT_ATTEST_PROVENANCE", "mode=much", "invalid mode \"much\""),
+            (
+                "BUILDKIT_ATTEST_SBOM",
+                "generator=",
+                "sbom generator cannot be empty",
+            ),
+            (
+                "BUILDKIT_ATTEST_PROVENANCE",
+                "reproducible=x",
+                "failed to parse reproducible flag \"x\": strconv.ParseBool: parsing \"x\": invalid syntax",
+            ),
+        ] {
+            assert_eq!(
+                of_args(&[(name, value)], None).unwrap_err().to_string(),
+                says,
+                "{name}"
+            );
         }
     }
 

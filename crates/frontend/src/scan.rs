@@ -36,7 +36,9 @@ impl Lowering<'_> {
             }
         }
         if self.is_asked(&self.stages.list[target], CONTEXT) {
-            targets.insert(MAIN.to_owned(), self.main_context()?.map(|made| made.edge));
+            let context = self.main_context()?.map(|made| made.edge);
+            self.local_paths.matter(context.as_ref());
+            targets.insert(MAIN.to_owned(), context);
         }
         Ok(targets)
     }

@@ -37,4 +37,6 @@ mod rule_pages;
 #[cfg(test)]
 mod run;
 #[cfg(test)]
+mod scan;
+#[cfg(test)]
 mod subrequests;

@@ -88,6 +88,29 @@ async fn privileged_row41_an_image_says_how_it_was_made_and_no_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn privileged_arguments_of_the_build_ask_for_attestations() {
+    let bench = Bench::new();
+    let context = bench.files(
+        "context",
+        &[("Dockerfile", "FROM scratch\nCOPY a /b\n"), ("a", "text")],
+    );
+    let out = Arc::new(Mutex::new(Vec::new()));
+    let _client = bench.client("s1", &context, &out).await;
+    let attrs = [("build-arg:BUILDKIT_ATTEST_PROVENANCE", "mode=max,version=v0.2")];
+    bench.solve(dockerfile("one", "s1", "oci", &attrs)).await.unwrap();
+    let files = files(&out.lock().unwrap());
+    let index = json(blob(&files, &json(&files["index.json"])["manifests"][0]));
+    let statement = json(blob(
+        &files,
+        &json(blob(&files, &index["manifests"][1]))["layers"][0],
+    ));
+    assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v0.2");
+    // It is an argument like any other, and told as one.
+    let told = &statement["predicate"]["invocation"]["parameters"]["args"];
+    assert_eq!(told[attrs[0].0], attrs[0].1, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn privileged_nothing_is_said_unless_it_is_asked_for() {
     let bench = Bench::new();
     let context = bench.files("context", &[("Dockerfile", "FROM scratch\nLABEL a=b\n")]);
@@ -121,6 +144,14 @@ async fn row48_attestations_that_cannot_be_are_refused_before_anything_is_built(
         ),
         (("attest:sbom", "generator="), "sbom generator cannot be empty"),
         (("attest:other", ""), "unknown attestation type \"other\""),
+        (
+            ("build-arg:BUILDKIT_ATTEST_OTHER", "1"),
+            "unknown attestation type \"other\"",
+        ),
+        (
+            ("build-arg:BUILDKIT_ATTEST_SBOM", "generator="),
+            "sbom generator cannot be empty",
+        ),
     ] {
         let refused = bench
             .solve(dockerfile("x", "none", "image", &[attrs]))
