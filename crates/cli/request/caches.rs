@@ -58,11 +58,13 @@ pub(crate) enum CacheError {
         /// The kind.
         kind: String,
     },
-    /// An attribute of a service.
-    #[error("{kind} cache: {error}")]
+    /// An attribute of a service, in the words of `cache/remotecache`'s callers.
+    #[error("failed to configure {kind} cache {role}: {error}")]
     Service {
         /// Kind of cache.
         kind: String,
+        /// What it was to be: exporter or importer.
+        role: &'static str,
         /// What is wrong.
         error: AttrError,
     },
@@ -284,12 +286,13 @@ impl Entry {
         }
     }
 
-    fn service(&self, env: &Env) -> Result<Place, CacheError> {
+    fn service(&self, env: &Env, role: &'static str) -> Result<Place, CacheError> {
         match Place::read(&self.kind, &self.attrs, &|name| env.filled(name)) {
             Ok(Some(place)) => Ok(place),
             Ok(None) => Err(self.unserved_kind(&self.kind)),
             Err(error) => Err(CacheError::Service {
                 kind: self.kind.clone(),
+                role,
                 error,
             }),
         }
@@ -315,7 +318,7 @@ impl Entry {
                     reset: self.bool("reset")?.unwrap_or(false),
                 }
             }
-            _ => CacheTarget::Service(self.service(env)?),
+            _ => CacheTarget::Service(self.service(env, "exporter")?),
         };
         Ok(CacheExport {
             target,
@@ -341,7 +344,7 @@ impl Entry {
                     digest: digest.transpose()?,
                 })
             }
-            _ => Ok(CacheSource::Service(self.service(env)?)),
+            _ => Ok(CacheSource::Service(self.service(env, "importer")?)),
         }
     }
 

@@ -25,12 +25,12 @@ pub enum AttrError {
     },
     /// A URL to the Azure account is missing.
     #[error(
-        "either ${{BUILDKIT_AZURE_STORAGE_ACCOUNT_URL}} or account_url attribute is required for azblob cache"
+        "failed to create azblob config: either ${{BUILDKIT_AZURE_STORAGE_ACCOUNT_URL}} or account_url attribute is required for azblob cache"
     )]
     NoAccountUrl,
     /// Nothing tells the name of the Azure account.
     #[error(
-        "unable to retrieve account name from account url or ${{BUILDKIT_AZURE_STORAGE_ACCOUNT_NAME}} or account_name attribute for azblob cache"
+        "failed to create azblob config: unable to retrieve account name from account url or ${{BUILDKIT_AZURE_STORAGE_ACCOUNT_NAME}} or account_name attribute for azblob cache"
     )]
     NoAccountName,
     /// What the GitHub cache needs is missing.
@@ -52,12 +52,17 @@ pub enum AttrError {
         /// What is wrong.
         reason: String,
     },
+    /// A URL of the Azure account that is none.
+    #[error("failed to create azblob config: azure storage account url provided is not a valid url: {0}")]
+    AccountUrl(String),
     /// A key that is no base64.
-    #[error("secret_access_key is not the base64 of an account key")]
+    #[error(
+        "failed to create container client: failed to create shared key: secret_access_key is not the base64 of an account key"
+    )]
     AccountKey,
     /// Azure without a key of the account.
     #[error(
-        "azblob cache needs secret_access_key: identities of Microsoft Entra ID (Azure AD), such as those of a managed \
+        "failed to create container client: azblob cache needs secret_access_key: identities of Microsoft Entra ID (Azure AD), such as those of a managed \
          identity or of `az login`, are not served"
     )]
     NoAccountKey,
@@ -148,6 +153,11 @@ impl<'a> Attrs<'a> {
     /// An attribute, or the variable in its place.
     pub(crate) fn or_env(&self, key: &str, variable: &str) -> Option<String> {
         self.filled(key).map(str::to_owned).or_else(|| self.env(variable))
+    }
+
+    /// An attribute, though it says nothing, or the variable in its place.
+    pub(crate) fn given_or_env(&self, key: &str, variable: &str) -> Option<String> {
+        self.get(key).map(str::to_owned).or_else(|| self.env(variable))
     }
 
     /// An attribute, or its default.

@@ -34,17 +34,22 @@ impl AzblobPlace {
     /// # Errors
     /// [`AttrError`].
     pub fn read(attrs: &Attrs<'_>) -> Result<Self, AttrError> {
-        let account_url = attrs.or_env("account_url", "BUILDKIT_AZURE_STORAGE_ACCOUNT_URL");
+        let account_url = attrs.given_or_env("account_url", "BUILDKIT_AZURE_STORAGE_ACCOUNT_URL");
         let account_url = account_url.ok_or(AttrError::NoAccountUrl)?;
-        let url = ServiceUrl::given(&account_url).map_err(|error| AttrError::Url {
-            key: "account_url",
-            reason: error.to_string(),
-        })?;
+        let url = ServiceUrl::given(&account_url);
+        let host = url
+            .as_ref()
+            .map_or_else(|_| host_of(&account_url), ServiceUrl::host);
         let account = attrs
-            .or_env("account_name", "BUILDKIT_AZURE_STORAGE_ACCOUNT_NAME")
-            .or_else(|| url.host().split('.').next().map(str::to_owned))
-            .filter(|name| !name.is_empty())
-            .ok_or(AttrError::NoAccountName)?;
+            .given_or_env("account_name", "BUILDKIT_AZURE_STORAGE_ACCOUNT_NAME")
+            .or_else(|| host.split('.').next().map(str::to_owned))
+            .filter(|name| !name.is_empty());
+        let account = match (url, account) {
+            (Err(error), None) if account_url.starts_with(':') => return Err(not_a_url(&error)),
+            (_, None) => return Err(AttrError::NoAccountName),
+            (Err(error), Some(_)) => return Err(not_a_url(&error)),
+            (Ok(_), Some(account)) => account,
+        };
         let container = attrs.or_env("container", "BUILDKIT_AZURE_STORAGE_CONTAINER");
         let container = container.unwrap_or_else(|| "buildkit-cache".to_owned());
         if !container
@@ -79,6 +84,18 @@ impl AzblobPlace {
         let url = self.account_url.split('?').next().unwrap_or_default();
         format!("azblob:{}/{key} of {} at {url}", self.container, self.account)
     }
+}
+
+fn not_a_url(error: &UrlError) -> AttrError {
+    AttrError::AccountUrl(error.to_string())
+}
+
+/// The host in what is no URL of a service; `net/url` finds one behind any scheme, and none in what has no scheme.
+fn host_of(text: &str) -> &str {
+    let behind = text.split_once("://").map_or("", |(_, behind)| behind);
+    let authority = behind.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    host.split(':').next().unwrap_or_default()
 }
 
 /// Parts of a name as `filepath.Join` puts them together: nothing empty, no `.`, and `..` takes one away.
@@ -330,9 +347,42 @@ mod tests {
             place(&[url, key, ("container", "a/../b")]),
             Err(AttrError::Value { .. })
         ));
-        assert!(matches!(
-            place(&[("account_url", "ftp://x"), key]),
-            Err(AttrError::Url { .. })
-        ));
+    }
+
+    /// What BuildKit says behind `failed to configure azblob cache exporter: `, asked with the same attributes. Where two texts
+    /// stand, the reason behind its words is our own.
+    #[test]
+    fn what_is_no_account_is_told_in_buildkits_words() {
+        let key = ("secret_access_key", "c2VjcmV0");
+        let no_name = "failed to create azblob config: unable to retrieve account name from account url or \
+            ${BUILDKIT_AZURE_STORAGE_ACCOUNT_NAME} or account_name attribute for azblob cache";
+        let no_url =
+            "failed to create azblob config: azure storage account url provided is not a valid url: ";
+        for (attrs, says) in [
+            (
+                &[][..],
+                "failed to create azblob config: either ${BUILDKIT_AZURE_STORAGE_ACCOUNT_URL} or account_url attribute is \
+                 required for azblob cache",
+            ),
+            (&[("account_url", "")], no_name),
+            (&[("account_url", "nope"), key], no_name),
+            (&[("account_url", "http:///x"), key], no_name),
+            (&[("account_url", "http://a"), ("account_name", ""), key], no_name),
+            (&[("account_url", ":x"), key], no_url),
+            (&[("account_url", "ftp://a"), key], no_url),
+            (&[("account_url", "http://u:p@a.b:1/%zz"), key], no_url),
+            (
+                &[("account_url", "http://a"), ("secret_access_key", "%%")],
+                "failed to create container client: failed to create shared key: ",
+            ),
+            (
+                &[("account_url", "http://a")],
+                "failed to create container client: ",
+            ),
+        ] {
+            let told = place(attrs).unwrap_err().to_string();
+            assert!(told.starts_with(says), "{attrs:?}: {told}");
+            assert!(says.ends_with(": ") || told == says, "{attrs:?}: {told}");
+        }
     }
 }

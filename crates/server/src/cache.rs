@@ -217,7 +217,9 @@ mod tests {
             error("gha", &[]),
             "failed to configure gha cache exporter: token not set for github actions cache"
         );
-        assert!(error("azblob", &[]).starts_with("failed to configure azblob cache exporter: either"));
+        assert!(error("azblob", &[]).starts_with(
+            "failed to configure azblob cache exporter: failed to create azblob config: either"
+        ));
     }
 
     fn exports_of(cache: &CacheOptions) -> Result<Vec<CacheExport>, Status> {

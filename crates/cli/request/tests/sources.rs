@@ -198,7 +198,7 @@ fn caches_are_read_as_buildx_reads_them() {
         ),
         (
             "type=s3,bucket=b",
-            "type=s3 is left out: s3 cache: region ($AWS_REGION) not set for s3 cache",
+            "type=s3 is left out: failed to configure s3 cache importer: region ($AWS_REGION) not set for s3 cache",
         ),
         (
             "type=regitsry,ref=a",
