@@ -52,6 +52,9 @@ pub enum OpenContextError {
         /// What helps.
         hint: String,
     },
+    /// Links lead from one to the next.
+    #[error("failed to read dockerfile: too many links")]
+    DockerfileLinks,
     /// The Dockerfile cannot be read.
     #[error("failed to read dockerfile {name}")]
     Dockerfile {
@@ -239,6 +242,7 @@ fn read_in(root: &RootFd, name: &str, shown: &Path) -> Result<Vec<u8>, OpenConte
         match root.read_file(Path::new(&place), DOCKERFILE_BYTES_MAX) {
             Ok(text) => return Ok(text),
             Err(error) if error.is_not_found() => {}
+            Err(RootFdError::Links(_)) => return Err(OpenContextError::DockerfileLinks),
             Err(source) => {
                 return Err(OpenContextError::Dockerfile {
                     name: candidate,

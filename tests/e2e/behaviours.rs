@@ -66,6 +66,35 @@ fn item46_the_dockerfile_may_be_in_lower_case_or_behind_a_link() {
     assert_eq!(image.files().unwrap().text("name"), Some("linked\n"));
 }
 
+/// The kernel follows 40 links; BuildKit was asked with 255 and with 256, and with two that lead to each other.
+#[test]
+fn item46_the_dockerfile_may_be_behind_as_many_links_as_in_buildkit() {
+    let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
+    let dir = fixture.context.dir();
+    std::fs::rename(dir.join("Dockerfile"), dir.join("real")).unwrap();
+    let mut target = "real".to_owned();
+    for number in 1..=256 {
+        let name = format!("l{number}");
+        symlink(&target, dir.join(&name)).unwrap();
+        target = name;
+    }
+    let build = |name: &str| {
+        fixture
+            .build()
+            .arg(format!("--file={}", dir.join(name).display()))
+    };
+    symlink("l254", dir.join("Dockerfile")).unwrap();
+    let (_, image) = fixture.image(&[]);
+    assert_eq!(image.config["config"]["Labels"]["a"], "b");
+    build("l255").ok();
+    let refused = "failed to read dockerfile: too many links";
+    assert!(build("l256").fails().stderr.contains(refused));
+    std::fs::remove_file(dir.join("Dockerfile")).unwrap();
+    symlink("other", dir.join("Dockerfile")).unwrap();
+    symlink("Dockerfile", dir.join("other")).unwrap();
+    fixture.build().fails().says(refused);
+}
+
 #[test]
 fn item53_the_hosts_network_and_insecure_steps_are_refused_until_they_are_allowed() {
     let fixture = Fixture::new("FROM busybox\nRUN --network=host true\n");

@@ -3,6 +3,8 @@
 //! `openat2(2)` with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS` (Linux 5.6) resolves links, `..` and absolute
 //! targets inside the root in one step of the kernel, so nothing can be exchanged between a check and its use.
 
+mod follow;
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -44,6 +46,9 @@ pub enum RootFdError {
     /// Not a regular file, where one was needed.
     #[error("{} is not a regular file", shown(.0))]
     NotRegular(PathBuf),
+    /// Links without end, in the words of BuildKit (`cache/contenthash/path.go`).
+    #[error("too many links")]
+    Links(PathBuf),
     /// The file is longer than the caller's budget.
     #[error("{path:?} is larger than {max_bytes} bytes")]
     TooLarge {
@@ -209,12 +214,18 @@ impl RootFd {
     /// Not found, not regular, or the kernel's.
     pub fn open_regular(&self, path: &Path) -> Result<OwnedFd, RootFdError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let probe = self.open_in(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let open = |flags| match self.open_in(path, flags, Mode::empty()) {
+            Err(error) if error.errno() == Some(Errno::LOOP) && path.as_os_str().len() < PATH_BYTES_MAX => {
+                self.open_patiently(path, flags)
+            }
+            opened => opened,
+        };
+        let probe = open(OFlags::PATH | OFlags::CLOEXEC)?;
         let stat = rustix::fs::fstat(&probe).map_err(|e| io_error("stat", path, e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(RootFdError::NotRegular(path.to_owned()));
         }
-        let fd = self.open_in(path, flags, Mode::empty())?;
+        let fd = open(flags)?;
         let again = crate::owner::fstat(&fd).map_err(|e| io_error("stat", path, e))?;
         if (again.st_dev, again.st_ino) != (stat.st_dev, stat.st_ino) {
             return Err(RootFdError::NotRegular(path.to_owned()));
