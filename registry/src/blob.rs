@@ -114,16 +114,6 @@ impl Client {
         Ok(bytes)
     }
 
-    /// Whether the registry of `reference` has the blob.
-    ///
-    /// # Errors
-    /// [`RegistryError`].
-    pub async fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
-        let endpoint = self.inner.config.push_endpoint(reference)?;
-        let scope = Scope::pull(&endpoint.repository);
-        self.head_blob(&endpoint, digest, &scope).await
-    }
-
     /// How many bytes the blob has, as the first endpoint says that has it.
     ///
     /// # Errors

@@ -115,12 +115,6 @@ pub struct Found {
 }
 
 impl Credentials {
-    /// None at all: everything is anonymous.
-    #[must_use]
-    pub fn anonymous() -> Self {
-        Self::default()
-    }
-
     /// Those that `provider` has, and no others.
     #[must_use]
     pub fn of_provider(provider: Arc<dyn CredentialProvider>) -> Self {

@@ -122,12 +122,6 @@ impl UrlRequest {
         self.url.host_str().unwrap_or_default()
     }
 
-    /// The path, percent-encoded.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        self.url.path()
-    }
-
     /// The URL as it may be shown.
     #[must_use]
     pub fn shown(&self) -> ShownUrl {

@@ -494,7 +494,7 @@ mod tests {
             asked_wait_max: Duration::from_secs(60),
             ..ClientOptions::default()
         };
-        let client = Client::with_options(RegistryConfig::default(), Credentials::anonymous(), options);
+        let client = Client::with_options(RegistryConfig::default(), Credentials::default(), options);
         for tried in [1, 2, 3, 5, 6, 40, u32::MAX] {
             let whole = longest.min(first.saturating_mul(1 << (tried - 1).min(16)));
             let pauses: Vec<Duration> = (0..50).map(|_| client.inner.backoff(tried, None)).collect();

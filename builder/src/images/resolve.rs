@@ -266,7 +266,7 @@ mod tests {
         };
         // Nothing listens on that port: what is found is found in the store.
         store.set_image("localhost:1/mine:latest", &record).unwrap();
-        let client = Client::new(RegistryConfig::default(), Credentials::anonymous(), "test");
+        let client = Client::new(RegistryConfig::default(), Credentials::default(), "test");
         let images = Images::new(store.clone(), client);
         let host = Platform::host();
         let find = async |name: &str| {

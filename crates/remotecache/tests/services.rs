@@ -33,7 +33,7 @@ fn client_of(config: RegistryConfig) -> Client {
         backoff_max: Duration::from_millis(5),
         ..ClientOptions::default()
     };
-    Client::with_options(config, Credentials::anonymous(), options)
+    Client::with_options(config, Credentials::default(), options)
 }
 
 fn service(kind: &str, attrs: &Attrs) -> Service {

@@ -155,7 +155,7 @@ fn over(after: After) -> Client {
     if after == After::Dead {
         options.attempts = 2;
     }
-    Client::with_options(RegistryConfig::default(), Credentials::anonymous(), options)
+    Client::with_options(RegistryConfig::default(), Credentials::default(), options)
 }
 
 /// So many at a time.
@@ -267,7 +267,7 @@ async fn chunks_cut_anywhere_go_on() {
         resumed_chunk_bytes: 70_000,
         ..options()
     };
-    let client = Client::with_options(RegistryConfig::default(), Credentials::anonymous(), small_chunks);
+    let client = Client::with_options(RegistryConfig::default(), Credentials::default(), small_chunks);
     for way in [Way::There, Way::Back] {
         let chunks = PushBlobOptions {
             chunk_bytes: Some(70_000),

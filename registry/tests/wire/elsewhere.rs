@@ -58,7 +58,7 @@ fn spellings(server: &TestRegistry) -> [String; 6] {
 async fn row36_a_registry_elsewhere_does_not_lead_to_this_machine() {
     let (proxy, local) = (TestRegistry::start(), TestRegistry::start());
     let dir = tempfile::tempdir().expect("a directory");
-    let client = through(&proxy, &dir, Credentials::anonymous());
+    let client = through(&proxy, &dir, Credentials::default());
     let bytes = content(1000);
     let descriptor = Descriptor::of(OCI_LAYER, &bytes);
     let path = format!("/v2/a/blobs/{}", descriptor.digest);
@@ -121,7 +121,7 @@ async fn row34_a_registry_elsewhere_names_no_token_server_of_this_machine() {
 async fn row36_a_file_elsewhere_does_not_lead_to_this_machine() {
     let (proxy, local) = (TestRegistry::start(), TestRegistry::start());
     let dir = tempfile::tempdir().expect("a directory");
-    let client = through(&proxy, &dir, Credentials::anonymous());
+    let client = through(&proxy, &dir, Credentials::default());
     let digest = proxy.put_blob("a", b"far");
     local.put_blob("a", b"near");
     let request = UrlRequest::new("http://files.invalid/v2/moved").expect("a URL");
@@ -181,7 +181,7 @@ fn get(url: &ServiceUrl) -> Exchange {
 async fn row36_a_service_elsewhere_does_not_lead_to_this_machine() {
     let (proxy, local) = (TestRegistry::start(), TestRegistry::start());
     let dir = tempfile::tempdir().expect("a directory");
-    let client = through(&proxy, &dir, Credentials::anonymous());
+    let client = through(&proxy, &dir, Credentials::default());
     let service = ServiceUrl::given("http://service.invalid/v2/").expect("a URL");
     for to in spellings(&local) {
         let named = service.named(&format!("{to}/v2/")).expect(&to);
@@ -252,7 +252,7 @@ async fn row33_a_client_certificate_is_shown_to_its_own_host_alone() {
         let (name, descriptor) = (name(&registry.host()), descriptor.clone());
         async move { client.blob(&name, &descriptor, 9).await.expect_err("not there") }
     };
-    let client = || Client::with_options(of_etc(&dir), Credentials::anonymous(), options());
+    let client = || Client::with_options(of_etc(&dir), Credentials::default(), options());
     let error = behind(client()).await;
     assert_eq!(
         error.class(),
@@ -323,7 +323,7 @@ async fn row33_an_insecure_registry_makes_no_other_host_insecure() {
         for host in hosts {
             config.set_insecure(host);
         }
-        Client::with_options(config, Credentials::anonymous(), options())
+        Client::with_options(config, Credentials::default(), options())
     };
     let name = Reference::parse(&registry.reference("a")).expect("a reference");
     let error = with(&[registry.host()]).blob(&name, &descriptor, 9).await;

@@ -82,7 +82,7 @@ async fn a_stream_that_is_reset_is_asked_for_again_and_is_never_a_whole_file() {
         env: BTreeMap::from([("SSL_CERT_FILE".to_owned(), believed)]),
         etc: "/nowhere".into(),
     });
-    let client = Client::with_options(config.expect("loaded"), Credentials::anonymous(), options());
+    let client = Client::with_options(config.expect("loaded"), Credentials::default(), options());
     let bytes = content(20_000);
     let (no_error, internal, cancel) = (0, 2, 8);
     for reason in [no_error, internal, cancel] {
@@ -260,7 +260,7 @@ async fn row36_bodies_have_a_limit_in_size_and_in_patience() {
         .expect("the limit itself");
     let impatient = Client::with_options(
         RegistryConfig::default(),
-        Credentials::anonymous(),
+        Credentials::default(),
         ClientOptions {
             idle_timeout: Duration::from_millis(100),
             ..options()

@@ -304,7 +304,7 @@ async fn row36_an_error_that_never_ends_is_shown_as_far_as_it_came() {
         idle_timeout: Duration::from_millis(400),
         ..options()
     };
-    let client = Client::with_options(RegistryConfig::default(), Credentials::anonymous(), limited);
+    let client = Client::with_options(RegistryConfig::default(), Credentials::default(), limited);
     let begun = Instant::now();
     let error = client
         .manifest(&Reference::parse(&format!("{host}/a:1")).expect("a reference"))

@@ -160,7 +160,7 @@ async fn a_server_that_says_nothing_is_given_up() {
     let mut options = options();
     options.idle_timeout = Duration::from_millis(200);
     options.attempts = 2;
-    let client = Client::with_options(registries_conf(""), Credentials::anonymous(), options);
+    let client = Client::with_options(registries_conf(""), Credentials::default(), options);
     let started = Instant::now();
     let error = client
         .manifest(&reference(&registry, "a:1"))
@@ -238,7 +238,7 @@ async fn mirrors_are_asked_first_and_the_registry_last() {
         origin.host(),
         mirror.host()
     ));
-    let client = Client::with_options(config, Credentials::anonymous(), options());
+    let client = Client::with_options(config, Credentials::default(), options());
     let pulled = client
         .manifest(&reference(&origin, "app:1"))
         .await
@@ -268,7 +268,7 @@ async fn an_unreachable_registry_is_named_with_its_file() {
     let config = registries_conf("[[registry]]\nprefix=\"docker.io\"\nlocation=\"127.0.0.1:1/hub\"\n");
     let mut options = options();
     options.attempts = 1;
-    let client = Client::with_options(config, Credentials::anonymous(), options);
+    let client = Client::with_options(config, Credentials::default(), options);
     let error = client
         .manifest(&Reference::parse("debian").expect("a name"))
         .await
@@ -323,7 +323,7 @@ async fn a_server_that_asks_to_wait_is_waited_for() {
         backoff_max: Duration::from_secs(5),
         ..options()
     };
-    let client = Client::with_options(RegistryConfig::default(), Credentials::anonymous(), patient);
+    let client = Client::with_options(RegistryConfig::default(), Credentials::default(), patient);
     let start = Instant::now();
     client
         .manifest(&reference(&registry, "a:1"))
@@ -385,7 +385,7 @@ async fn a_proxy_is_used_but_for_hosts_it_is_not_for() {
             etc: "/nowhere".into(),
         };
         let config = RegistryConfig::load(&sources).expect("a configuration");
-        Client::with_options(config, Credentials::anonymous(), options())
+        Client::with_options(config, Credentials::default(), options())
     };
     let name = Reference::parse("registry.invalid/a:1").expect("a reference");
     with(&[]).manifest(&name).await.expect("through the proxy");

@@ -348,7 +348,7 @@ fn chunking(resumed_chunk_bytes: u64) -> Client {
         resumed_chunk_bytes,
         ..options()
     };
-    Client::with_options(RegistryConfig::default(), Credentials::anonymous(), options)
+    Client::with_options(RegistryConfig::default(), Credentials::default(), options)
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub(super) fn options() -> ClientOptions {
 }
 
 pub(super) fn client() -> Client {
-    Client::with_options(RegistryConfig::default(), Credentials::anonymous(), options())
+    Client::with_options(RegistryConfig::default(), Credentials::default(), options())
 }
 
 /// A client with an inline Docker config.

@@ -38,7 +38,7 @@ async fn a_certificate_of_certs_d_is_believed_for_its_host() {
         .expect("over TLS, token server too");
     assert_eq!(resolved.descriptor.digest, put.root.digest);
     let dir = tempfile::tempdir().expect("a directory");
-    let other = Client::with_options(trusting(&dir, "127.0.0.1:1"), Credentials::anonymous(), options());
+    let other = Client::with_options(trusting(&dir, "127.0.0.1:1"), Credentials::default(), options());
     let error = other
         .resolve(&reference(&registry, "a:1"))
         .await
@@ -58,7 +58,7 @@ async fn ssl_cert_file_is_believed() {
         etc: "/nowhere".into(),
     })
     .expect("a configuration");
-    let client = Client::with_options(config, Credentials::anonymous(), options());
+    let client = Client::with_options(config, Credentials::default(), options());
     client
         .resolve(&reference(&registry, "a:1"))
         .await
@@ -84,7 +84,7 @@ async fn an_unknown_certificate_is_refused_unless_the_host_is_insecure() {
     assert_eq!(registry.requests().len(), 0);
     let mut config = RegistryConfig::default();
     config.set_insecure(&registry.host());
-    let client = Client::with_options(config.clone(), Credentials::anonymous(), options());
+    let client = Client::with_options(config.clone(), Credentials::default(), options());
     client
         .resolve(&reference(&registry, "a:1"))
         .await
@@ -92,7 +92,7 @@ async fn an_unknown_certificate_is_refused_unless_the_host_is_insecure() {
     let plain = TestRegistry::start();
     plain.put_image("a", "1", &ImageSpec::default());
     config.set_insecure(&plain.host());
-    let client = Client::with_options(config, Credentials::anonymous(), options());
+    let client = Client::with_options(config, Credentials::default(), options());
     client
         .resolve(&reference(&plain, "a:1"))
         .await
@@ -109,7 +109,7 @@ async fn row33_a_redirect_out_of_tls_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let client = Client::with_options(
         trusting(&dir, &registry.host()),
-        Credentials::anonymous(),
+        Credentials::default(),
         options(),
     );
     let error = client

@@ -42,7 +42,7 @@ impl Bench {
     pub(crate) fn with_settings(sandbox: Sandbox, settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), &OpenOptions::default()).unwrap();
-        let client = Client::new(RegistryConfig::default(), Credentials::anonymous(), "test");
+        let client = Client::new(RegistryConfig::default(), Credentials::default(), "test");
         let form = FormName::parse("root").unwrap();
         let engine = Engine::new(store, client, sandbox, Form::Trusted, form);
         let core = Arc::new(Core::new(Arc::new(engine), settings));
