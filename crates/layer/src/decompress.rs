@@ -1,15 +1,11 @@
 //! Decompresses blobs that others made, within limits. Starts no program: everything happens in this process.
 
 use std::io::{self, BufReader, Cursor, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use crate::compression::Compression;
 use crate::limits::DecompressLimits;
 
 const INPUT_BUFFER_BYTES: usize = 128 << 10;
-const AHEAD_PIECE_BYTES: usize = 256 << 10;
-const AHEAD_PIECES: usize = 8;
 
 /// Why a stream could not be decompressed at all. What goes wrong later comes out of the reader.
 #[derive(Debug, thiserror::Error)]
@@ -88,95 +84,6 @@ pub fn decompress_detected<'a>(
     let compression = Compression::detect(&start);
     let whole = Cursor::new(start).chain(input);
     Ok((compression, decompress(whole, compression, limits)?))
-}
-
-/// Reads `input` on a thread of its own, a bounded number of pieces ahead, so that decompressing and unpacking
-/// use two cores. Dropping it ends the thread.
-#[derive(Debug)]
-pub struct ReadAhead {
-    pieces: Option<Receiver<io::Result<Vec<u8>>>>,
-    current: Cursor<Vec<u8>>,
-    ended: bool,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl ReadAhead {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// The system's, when no thread can be made.
-    pub fn spawn(input: impl Read + Send + 'static) -> io::Result<Self> {
-        let (sender, pieces) = sync_channel(AHEAD_PIECES);
-        let thread = std::thread::Builder::new()
-            .name("decompress".into())
-            .spawn(move || run_ahead(input, &sender))?;
-        Ok(Self {
-            pieces: Some(pieces),
-            current: Cursor::default(),
-            ended: false,
-            thread: Some(thread),
-        })
-    }
-}
-
-fn run_ahead(mut input: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
-    loop {
-        let mut piece = Vec::with_capacity(AHEAD_PIECE_BYTES);
-        let read = input
-            .by_ref()
-            .take(AHEAD_PIECE_BYTES as u64)
-            .read_to_end(&mut piece);
-        let last = match read {
-            Ok(count) => count < AHEAD_PIECE_BYTES,
-            Err(_) => true,
-        };
-        // What came before an error belongs to the reader, too.
-        if !piece.is_empty() && sender.send(Ok(piece)).is_err() {
-            return;
-        }
-        if let Err(error) = read {
-            // A reader that is gone wants no error.
-            sender.send(Err(error)).ok();
-        }
-        if last {
-            return;
-        }
-    }
-}
-
-impl Read for ReadAhead {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let read = self.current.read(out)?;
-            if read > 0 || out.is_empty() || self.ended {
-                return Ok(read);
-            }
-            match self.pieces.as_ref().map(Receiver::recv) {
-                Some(Ok(Ok(piece))) => self.current = Cursor::new(piece),
-                Some(Ok(Err(error))) => {
-                    self.ended = true;
-                    return Err(error);
-                }
-                None | Some(Err(_)) => {
-                    self.ended = true;
-                    // A thread that died without a word must not look like the end of the stream.
-                    if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-                        return Err(io::Error::other("decompression thread failed"));
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Drop for ReadAhead {
-    fn drop(&mut self) {
-        // The channel first: the thread may be waiting to send.
-        self.pieces = None;
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok();
-        }
-    }
 }
 
 /// A reader that fails once more than its budget came out.

@@ -47,7 +47,7 @@ mod xattr;
 pub use apply::{ApplyError, DevicePolicy};
 pub use compress::{CompressError, Compressor, GZIP_LEVEL_DEFAULT, LayerFormat, Members, TocTar, is_estargz};
 pub use compression::Compression;
-pub use decompress::{DecompressError, ReadAhead, TooManyBytes, decompress, decompress_detected};
+pub use decompress::{DecompressError, TooManyBytes, decompress, decompress_detected};
 pub use entry::{AUFS_PREFIX, Device, Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX, Xattr};
 pub use extract::{ExtractError, ExtractOptions, Extracted, extract, is_archive};
 pub use limits::{Allowance, AllowanceError, DecompressLimits, Limits};

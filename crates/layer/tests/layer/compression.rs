@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use rbuild_layer::{
     CompressError, Compression, Compressor, DecompressLimits, GZIP_LEVEL_DEFAULT, LayerFormat, Members,
-    ReadAhead, decompress, decompress_detected,
+    decompress_detected,
 };
 use rbuild_oci::Digest;
 
@@ -294,27 +294,4 @@ fn row10_members_and_frames_are_all_read() {
         read_all(&[one, b"junk".to_vec()].concat()).is_err(),
         "what follows must be a member"
     );
-}
-
-#[test]
-fn reading_ahead_passes_bytes_errors_and_an_early_end() {
-    let input = sample(3 << 20);
-    let blob = compress(&input, LayerFormat::Zstd(None), 1, 1 << 20);
-    let stream = |blob: Vec<u8>| {
-        let inner = decompress(
-            std::io::Cursor::new(blob),
-            Compression::Zstd,
-            &DecompressLimits::default(),
-        );
-        ReadAhead::spawn(inner.unwrap()).unwrap()
-    };
-    let mut out = Vec::new();
-    stream(blob.clone()).read_to_end(&mut out).unwrap();
-    assert!(out == input);
-    assert!(
-        stream(blob[..blob.len() / 2].to_vec())
-            .read_to_end(&mut Vec::new())
-            .is_err()
-    );
-    drop(ReadAhead::spawn(std::io::repeat(1)).unwrap());
 }

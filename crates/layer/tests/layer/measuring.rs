@@ -4,8 +4,8 @@ use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use rbuild_layer::{
-    DecompressLimits, LayerFormat, PackOptions, Packing, ReadAhead, UnpackOptions, WriteOptions, decompress,
-    pack, unpack,
+    DecompressLimits, LayerFormat, PackOptions, Packing, UnpackOptions, WriteOptions, decompress, pack,
+    unpack,
 };
 
 use crate::canary::{Place, form};
@@ -64,9 +64,13 @@ fn measuring_30_000_files_and_one_of_300_mb() {
         rbuild_layer::Compression::Gzip,
         &DecompressLimits::default(),
     );
-    let ahead = ReadAhead::spawn(stream.unwrap()).unwrap();
-    unpack(ahead, copy.open_root().as_fd(), &UnpackOptions::new(form())).unwrap();
-    println!("unpack 30,000 files from gzip, read ahead: {:?}", start.elapsed());
+    unpack(
+        stream.unwrap(),
+        copy.open_root().as_fd(),
+        &UnpackOptions::new(form()),
+    )
+    .unwrap();
+    println!("unpack 30,000 files from gzip: {:?}", start.elapsed());
     let big = Place::new();
     let words: Vec<String> = (0..4096)
         .map(|n| format!("word{} ", u32::from(noise()) * n))
