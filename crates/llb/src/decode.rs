@@ -162,21 +162,11 @@ pub enum LlbError {
     },
 }
 
-/// Reads a definition within the default limits.
-///
-/// The generated message has lost the resource limits of vertices; see [`decode_wire`].
-///
-/// # Errors
-/// [`LlbError`].
-pub fn decode(definition: &pb::Definition) -> Result<Decoded, LlbError> {
-    decode_wire(&definition.into(), &Limits::default())
-}
-
 /// Reads a definition.
 ///
 /// # Errors
 /// [`LlbError`].
-pub fn decode_wire(definition: &wire::Definition, limits: &Limits) -> Result<Decoded, LlbError> {
+pub fn decode(definition: &wire::Definition, limits: &Limits) -> Result<Decoded, LlbError> {
     if definition.def.is_empty() {
         return Ok(Decoded::default());
     }

@@ -13,7 +13,7 @@
 //! let meta = VertexMeta { name: "local://context".into(), ..VertexMeta::default() };
 //! let vertex = graph.add(Vertex { op, inputs: vec![], platform: None, constraints: vec![], meta })?;
 //! let edge = Edge { vertex, output: 0 };
-//! let decoded = rbuild_llb::decode(&rbuild_llb::encode(&graph, &edge)?)?;
+//! let decoded = rbuild_llb::decode(&rbuild_llb::encode_wire(&graph, &edge)?, &rbuild_llb::Limits::default())?;
 //! assert_eq!((decoded.graph, decoded.target), (graph, Some(edge)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -46,7 +46,7 @@ pub const BUILD_ID: &str = "buildkit-controlapi-buildid";
 pub const SUBREQUESTS_CAP: &str = "moby.buildkit.frontend.subrequests";
 
 pub use bollard_buildkit_proto::pb;
-pub use decode::{ClientDigests, Decoded, LlbError, OpError, decode, decode_wire};
+pub use decode::{ClientDigests, Decoded, LlbError, OpError, decode};
 pub use encode::{EncodeError, NoRoom, encode, encode_bytes, encode_named, encode_op, encode_wire};
 pub use errors::sentence;
 pub use go::ValueError;

@@ -237,23 +237,6 @@ impl From<&pb::SourceInfo> for SourceInfo {
     }
 }
 
-impl TryFrom<Definition> for pb::Definition {
-    type Error = DecodeError;
-
-    /// The generated message, which has no room for resource limits.
-    fn try_from(definition: Definition) -> Result<Self, DecodeError> {
-        Ok(Self {
-            def: definition.def,
-            metadata: definition
-                .metadata
-                .into_iter()
-                .map(|(digest, metadata)| (digest, metadata.into()))
-                .collect(),
-            source: definition.source.map(TryInto::try_into).transpose()?,
-        })
-    }
-}
-
 impl From<OpMetadata> for pb::OpMetadata {
     fn from(metadata: OpMetadata) -> Self {
         Self {
@@ -263,21 +246,6 @@ impl From<OpMetadata> for pb::OpMetadata {
             caps: metadata.caps,
             progress_group: metadata.progress_group,
         }
-    }
-}
-
-impl TryFrom<Source> for pb::Source {
-    type Error = DecodeError;
-
-    fn try_from(source: Source) -> Result<Self, DecodeError> {
-        Ok(Self {
-            locations: source.locations,
-            infos: source
-                .infos
-                .into_iter()
-                .map(TryInto::try_into)
-                .collect::<Result<_, _>>()?,
-        })
     }
 }
 

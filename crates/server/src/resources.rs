@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bollard_buildkit_proto::pb;
 use rbuild_llb::wire::{self, LinuxResources};
-use rbuild_llb::{Decoded, Limits, LlbError, decode_wire};
+use rbuild_llb::{Decoded, Limits, LlbError, decode};
 use tonic::Status;
 
 /// Most operations of one build with limits of their own: as many as a definition may have.
@@ -46,7 +46,7 @@ impl Resources {
                 metadata.linux_resources = known.get(digest).cloned();
             }
         }
-        decode_wire(&definition, &Limits::default())
+        decode(&definition, &Limits::default())
     }
 }
 

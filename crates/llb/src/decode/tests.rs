@@ -98,7 +98,7 @@ fn file(actions: Vec<pb::FileAction>) -> OpKind {
 }
 
 fn read(definition: &wire::Definition) -> Result<Decoded, LlbError> {
-    decode_wire(definition, &Limits::default())
+    decode(definition, &Limits::default())
 }
 
 /// What decoding one operation on one source says.

@@ -165,7 +165,7 @@ async fn privileged_limits_in_a_clients_definition_are_followed() {
         "{refused}"
     );
     // The same bytes as a message that knows no limits.
-    let old = pb::Definition::try_from(limited("no list")).unwrap();
+    let old = pb::Definition::decode(limited("no list").encode_to_vec().as_slice()).unwrap();
     let old = SolveRequest {
         r#ref: "old".to_owned(),
         definition: Some(old),

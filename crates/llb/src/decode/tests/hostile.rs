@@ -113,7 +113,7 @@ fn row48_a_definition_has_a_size() {
     let with = |change: &dyn Fn(&mut Limits)| {
         let mut limits = Limits::default();
         change(&mut limits);
-        decode_wire(&definition, &limits)
+        decode(&definition, &limits)
     };
     assert!(with(&|limits| (limits.ops, limits.depth) = (12, 11)).is_ok());
     assert!(matches!(with(&|limits| limits.ops = 11), Err(LlbError::Limit(_))));

@@ -6,7 +6,7 @@ use rbuild_oci::Platform;
 
 #[test]
 fn an_empty_definition_is_an_empty_file_system() {
-    assert_eq!(decode(&pb::Definition::default()), Ok(Decoded::default()));
+    assert_eq!(read(&wire::Definition::default()), Ok(Decoded::default()));
 }
 
 #[test]
@@ -363,6 +363,4 @@ fn the_generated_messages_read_the_same_but_for_what_they_lack() {
     let bytes = wire.encode_to_vec();
     let generated = pb::Definition::decode(bytes.as_slice()).unwrap();
     assert_eq!(wire::Definition::from(&generated), wire);
-    assert_eq!(pb::Definition::try_from(wire.clone()).unwrap(), generated);
-    assert_eq!(decode(&generated), read(&wire));
 }
