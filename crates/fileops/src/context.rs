@@ -9,7 +9,7 @@ use rbuild_layer::{
 };
 use rbuild_sys::{RootFd, RootFdError};
 
-use crate::source::{IgnoreRules, IgnoreRulesError, LocalContext};
+use crate::source::{IgnoreRules, IgnoreRulesError};
 
 /// Most bytes of an ignore file.
 pub const IGNORE_FILE_MAX_BYTES: u64 = 16 << 20;
@@ -38,21 +38,10 @@ pub enum DockerfileAt<'a> {
     Nowhere,
 }
 
-impl LocalContext {
-    /// Opens a directory as a context; a link to one is fine. The ignore file is `<Dockerfile>.dockerignore` beside
-    /// the Dockerfile, else `.dockerignore` in the context; they are never merged (`frontend/dockerui`). Neither
-    /// the rules nor a link keep it from being read, but a link does not lead out of its directory.
-    ///
-    /// # Errors
-    /// [`ContextError`].
-    pub fn open(path: &Path, dockerfile: DockerfileAt<'_>) -> Result<Self, ContextError> {
-        let root = RootFd::open(path)?;
-        let rules = ignore_rules(&root, dockerfile)?;
-        Ok(Self::new(root, path.to_owned(), rules))
-    }
-}
-
-/// The ignore rules that count for a context and a Dockerfile, if there are any.
+/// The ignore rules that count for a context and a Dockerfile, if there are any. The ignore file is
+/// `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in the context; they are never merged
+/// (`frontend/dockerui`). Neither the rules nor a link keep it from being read, but a link does not lead out of its
+/// directory.
 ///
 /// # Errors
 /// [`ContextError`]; an ignore file that is not there is none.

@@ -160,7 +160,9 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::context::DockerfileAt;
+    use rbuild_sys::RootFd;
+
+    use crate::context::{DockerfileAt, ignore_rules};
 
     #[test]
     fn everything_is_seen_with_the_rule_that_decided() {
@@ -174,7 +176,11 @@ mod tests {
         }
         symlink("/", at("src/link")).unwrap();
         fs::write(at(".dockerignore"), "# first\nout\n!out/deep/c\n").unwrap();
-        let context = LocalContext::open(room.path(), DockerfileAt::Nowhere).unwrap();
+        let context = {
+            let root = RootFd::open(room.path()).unwrap();
+            let rules = ignore_rules(&root, DockerfileAt::Nowhere).unwrap();
+            LocalContext::new(root, room.path().to_owned(), rules)
+        };
         let mut seen = Vec::new();
         survey(&context, &mut |found| {
             let rule = found

@@ -1,13 +1,20 @@
 //! Opening contexts, unpacking archives.
 
-use rbuild_fileops::{DockerfileAt, LocalContext, SourceTree, spool_tar};
+use rbuild_fileops::{ContextError, DockerfileAt, LocalContext, SourceTree, ignore_rules, spool_tar};
 use rbuild_graph::CopyAction;
 use rbuild_layer::DevicePolicy;
 
 use crate::support::{World, at, cp};
 
+/// A directory as a context, with the rules that its own files give it.
+fn context(w: &World, dir: &str, dockerfile: DockerfileAt<'_>) -> Result<LocalContext, ContextError> {
+    let root = w.root(dir);
+    let rules = ignore_rules(&root, dockerfile)?;
+    Ok(LocalContext::new(root, w.path(dir), rules))
+}
+
 fn open(w: &World, dockerfile: DockerfileAt<'_>) -> SourceTree {
-    SourceTree::Context(LocalContext::open(&w.path("src"), dockerfile).unwrap())
+    SourceTree::Context(context(w, "src", dockerfile).unwrap())
 }
 
 fn copied(w: &World, tree: &SourceTree) -> Vec<String> {
@@ -71,18 +78,18 @@ fn row40_the_context_may_be_a_link_but_the_ignore_file_may_not_lead_out() {
     w.file("src/a", "")
         .link("ctx", "src")
         .link("src/.dockerignore", "../canary/secret");
-    let context = LocalContext::open(&w.path("ctx"), DockerfileAt::Nowhere).unwrap();
+    let linked = context(&w, "ctx", DockerfileAt::Nowhere).unwrap();
     assert!(
-        context.rules().is_none(),
+        linked.rules().is_none(),
         "the link ends inside, where there is nothing"
     );
-    assert_eq!(copied(&w, &SourceTree::Context(context)), [".dockerignore", "a"]);
+    assert_eq!(copied(&w, &SourceTree::Context(linked)), [".dockerignore", "a"]);
     std::fs::remove_file(w.path("src/.dockerignore")).unwrap();
     w.file("src/real", "real\nother")
         .link("src/.dockerignore", "real");
-    let context = LocalContext::open(&w.path("src"), DockerfileAt::Nowhere).unwrap();
+    let real = context(&w, "src", DockerfileAt::Nowhere).unwrap();
     assert_eq!(
-        context.rules().unwrap().patterns().collect::<Vec<_>>(),
+        real.rules().unwrap().patterns().collect::<Vec<_>>(),
         ["real", "other"]
     );
     std::fs::remove_file(w.path("src/.dockerignore")).unwrap();
@@ -90,7 +97,7 @@ fn row40_the_context_may_be_a_link_but_the_ignore_file_may_not_lead_out() {
     let fifo = w.path("src/.dockerignore");
     rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     assert!(
-        LocalContext::open(&w.path("src"), DockerfileAt::Nowhere).is_err(),
+        context(&w, "src", DockerfileAt::Nowhere).is_err(),
         "and does not block"
     );
 }
