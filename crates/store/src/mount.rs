@@ -93,7 +93,6 @@ pub struct MountRequest<'a> {
 #[derive(Debug)]
 pub struct CacheMountGuard {
     path: PathBuf,
-    created: bool,
     /// Held for its lock.
     _lock: FileLock,
 }
@@ -103,12 +102,6 @@ impl CacheMountGuard {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Whether it was made by this call.
-    #[must_use]
-    pub const fn is_new(&self) -> bool {
-        self.created
     }
 }
 
@@ -160,7 +153,9 @@ impl Store {
             })?
         };
         let path = self.layout().top("mounts").join(&dir);
-        let created = !path.is_dir() && self.create_mount(lease, request.id, &path, prepare)?;
+        if !path.is_dir() {
+            self.create_mount(lease, request.id, &path, prepare)?;
+        }
         self.index().write("note cache mount", |tables| {
             tables.run(
                 "INSERT INTO mount(dir, id, created, used) VALUES(?1, ?2, ?3, ?3)
@@ -168,11 +163,7 @@ impl Store {
                 (&dir, request.id, self.now()),
             )
         })?;
-        Ok(CacheMountGuard {
-            path,
-            created,
-            _lock: lock,
-        })
+        Ok(CacheMountGuard { path, _lock: lock })
     }
 
     /// The first directory of the id that can be locked; with `existing`, only the first one and those that exist.
@@ -202,14 +193,14 @@ impl Store {
         self.layout().top("locks").join(format!("mount-{dir}"))
     }
 
-    /// Makes the directory aside and renames it into place; `false` if another was faster.
+    /// Makes the directory aside and renames it into place, where another's may be by then.
     fn create_mount(
         &self,
         lease: &Lease,
         id: &str,
         path: &Path,
         prepare: &mut dyn FnMut(&Path) -> std::io::Result<()>,
-    ) -> Result<bool, MountError> {
+    ) -> Result<(), MountError> {
         let new = lease.new_path("mount");
         make_private_dir(&new)?;
         prepare(&new).map_err(|source| MountError::Prepare {
@@ -219,11 +210,8 @@ impl Store {
         crate::fault::point("mount before rename");
         let cwd = rustix::fs::CWD;
         match rustix::fs::renameat_with(cwd, &new, cwd, path, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::EXIST) => {
-                self.remove_private(&new)?;
-                Ok(false)
-            }
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::EXIST) => self.remove_private(&new).map_err(Into::into),
             Err(e) => Err(DiskError::new("rename to", path, e.into()).into()),
         }
     }

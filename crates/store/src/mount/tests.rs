@@ -17,6 +17,16 @@ fn take(store: &Store, lease: &Lease, request: MountRequest<'_>) -> Result<Cache
     store.cache_mount(lease, request, &|| true, &mut |_| Ok(()))
 }
 
+/// The mount, and whether it was made for this.
+fn taken(store: &Store, lease: &Lease, request: MountRequest<'_>) -> (CacheMountGuard, bool) {
+    let mut made = false;
+    let guard = store.cache_mount(lease, request, &|| true, &mut |_| {
+        made = true;
+        Ok(())
+    });
+    (guard.unwrap(), made)
+}
+
 #[test]
 fn row18_ids_never_name_a_path_and_never_meet() {
     let (dir, store) = temporary_store();
@@ -54,8 +64,8 @@ fn row18_ids_never_name_a_path_and_never_meet() {
     }
     assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 0);
     for id in ids {
-        let guard = take(&store, &lease, request(id, MountSharing::Shared)).unwrap();
-        assert!(!guard.is_new());
+        let (guard, made) = taken(&store, &lease, request(id, MountSharing::Shared));
+        assert!(!made, "{id:?}");
         assert_eq!(std::fs::read_to_string(guard.path().join("mark")).unwrap(), id);
     }
     assert_eq!(store.fsck(crate::FsckOptions::default()).unwrap(), []);
@@ -65,10 +75,10 @@ fn row18_ids_never_name_a_path_and_never_meet() {
 fn shared_is_shared() {
     let (_dir, store) = temporary_store();
     let lease = store.lease("test").unwrap();
-    let one = take(&store, &lease, request("id", MountSharing::Shared)).unwrap();
-    let two = take(&store, &lease, request("id", MountSharing::Shared)).unwrap();
+    let (one, first) = taken(&store, &lease, request("id", MountSharing::Shared));
+    let (two, second) = taken(&store, &lease, request("id", MountSharing::Shared));
     assert_eq!(one.path(), two.path());
-    assert!(one.is_new() && !two.is_new());
+    assert_eq!((first, second), (true, false));
 }
 
 #[test]
@@ -86,9 +96,9 @@ fn private_gets_its_own_and_finds_it_again() {
     std::fs::write(two.path().join("second"), "").unwrap();
     let second = two.path().to_owned();
     drop(two);
-    let again = take(&store, &lease, request("id", MountSharing::Private)).unwrap();
+    let (again, made) = taken(&store, &lease, request("id", MountSharing::Private));
     assert_eq!(again.path(), second);
-    assert!(again.path().join("second").exists() && !again.is_new());
+    assert!(again.path().join("second").exists() && !made);
 }
 
 #[test]
@@ -134,24 +144,30 @@ fn preparing_happens_once_before_anyone_sees_the_directory() {
         .unwrap_err();
     assert!(matches!(error, MountError::Prepare { .. }));
     assert_eq!(std::fs::read_dir(store.root().join("mounts")).unwrap().count(), 0);
-    let created = std::sync::atomic::AtomicUsize::new(0);
+    let seeds = std::sync::Mutex::new(BTreeSet::new());
     std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
+        for n in 0..8 {
+            let (store, lease, seeds) = (&store, &lease, &seeds);
+            scope.spawn(move || {
                 let guard = store
                     .cache_mount(
-                        &lease,
+                        lease,
                         request("id", MountSharing::Shared),
                         &|| true,
-                        &mut |path| std::fs::write(path.join("seed"), "s"),
+                        &mut |path| std::fs::write(path.join("seed"), format!("of {n}")),
                     )
                     .unwrap();
-                created.fetch_add(usize::from(guard.is_new()), std::sync::atomic::Ordering::SeqCst);
-                assert!(guard.path().join("seed").exists() && !guard.path().join("half").exists());
+                assert!(!guard.path().join("half").exists());
+                let seed = std::fs::read_to_string(guard.path().join("seed")).unwrap();
+                seeds.lock().unwrap().insert(seed);
             });
         }
     });
-    assert_eq!(created.into_inner(), 1);
+    assert_eq!(
+        seeds.into_inner().unwrap().len(),
+        1,
+        "all see what one of them prepared"
+    );
 }
 
 #[test]
@@ -166,12 +182,12 @@ fn fresh_begins_anew_without_taking_it_from_others() {
     };
     let old = take(&store, &lease, request("id", MountSharing::Shared)).unwrap();
     std::fs::write(old.path().join("old"), "").unwrap();
-    let beside = take(&store, &lease, fresh(MountSharing::Shared)).unwrap();
-    assert!(beside.is_new() && beside.path() != old.path() && old.path().join("old").exists());
+    let (beside, made) = taken(&store, &lease, fresh(MountSharing::Shared));
+    assert!(made && beside.path() != old.path() && old.path().join("old").exists());
     drop((old, beside));
     for sharing in [MountSharing::Shared, MountSharing::Locked, MountSharing::Private] {
-        let new = take(&store, &lease, fresh(sharing)).unwrap();
-        assert!(new.is_new() && !new.path().join("old").exists(), "{sharing:?}");
+        let (new, made) = taken(&store, &lease, fresh(sharing));
+        assert!(made && !new.path().join("old").exists(), "{sharing:?}");
     }
 }
 
