@@ -334,16 +334,6 @@ impl Index {
             None => images().find(|entry| entry.platform.is_none()),
         }
     }
-
-    /// The platforms on offer, for the message that none fits.
-    #[must_use]
-    pub fn platforms(&self) -> Vec<&Platform> {
-        self.manifests
-            .iter()
-            .filter(|e| !e.is_attestation())
-            .filter_map(|e| e.platform.as_ref())
-            .collect()
-    }
 }
 
 /// Types that servers send when they do not know; the document's own `mediaType` then decides alone.

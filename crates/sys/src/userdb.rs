@@ -110,12 +110,6 @@ impl Passwd {
         read_user_file(root, "/etc/passwd").map(Self)
     }
 
-    /// Takes the bytes of a passwd file.
-    #[must_use]
-    pub const fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-
     /// The lines that are entries, in order. Lines without a name or with ids that are not numbers in range are
     /// passed over: no broken line may turn into user 0.
     pub fn entries(&self) -> impl Iterator<Item = PasswdEntry<'_>> {
@@ -149,12 +143,6 @@ impl Groups {
     /// [`UserDbError::Read`] if it is there and is not a regular file within [`USER_FILE_MAX_BYTES`].
     pub fn read(root: &RootFd) -> Result<Self, UserDbError> {
         read_user_file(root, "/etc/group").map(Self)
-    }
-
-    /// Takes the bytes of a group file.
-    #[must_use]
-    pub const fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes)
     }
 
     /// The lines that are entries, in order; broken ones are passed over as in [`Passwd::entries`], and so are comments,
@@ -253,7 +241,7 @@ mod tests {
     #[test]
     fn row15_broken_lines_are_nobody() {
         let text = b"evil:x:abc:0::/:\nbig:x:4294967296:0::/:\n:x:0:0::/:\nneg:x:-1:0\nshort:x:5\n\nbob:x:1000:100:Bob:/home/bob:/bin/sh\n";
-        let passwd = Passwd::from_bytes(text.to_vec());
+        let passwd = Passwd(text.to_vec());
         assert_eq!(passwd.entries().count(), 1);
         let bob = passwd.by_name("bob").unwrap();
         assert_eq!((bob.uid, bob.gid, bob.home), (1000, 100, &b"/home/bob"[..]));
@@ -264,7 +252,7 @@ mod tests {
     #[test]
     fn groups_of_a_user_are_sorted_and_counted_once() {
         let text = b"root:x:0:\nwheel:x:10:bob,alice\nb:x:5:bob\nb2:x:5:,bob,\nno:x:7:bobby\n";
-        let groups = Groups::from_bytes(text.to_vec());
+        let groups = Groups(text.to_vec());
         assert_eq!(groups.of_user(b"bob").unwrap(), [5, 10]);
         assert_eq!(groups.by_name("wheel").unwrap().gid, 10);
         let no = groups.by_name("no").unwrap();
@@ -280,13 +268,10 @@ mod tests {
                 .into_bytes()
         };
         assert_eq!(
-            Groups::from_bytes(text(GROUPS_MAX))
-                .of_user(b"bob")
-                .unwrap()
-                .len(),
+            Groups(text(GROUPS_MAX)).of_user(b"bob").unwrap().len(),
             GROUPS_MAX
         );
-        let many = Groups::from_bytes(text(GROUPS_MAX + 1));
+        let many = Groups(text(GROUPS_MAX + 1));
         assert!(matches!(many.of_user(b"bob"), Err(UserDbError::TooManyGroups(_))));
     }
 
