@@ -23,7 +23,8 @@ use crate::pull::PullError;
 use crate::value::Chain;
 
 pub use statement::{Statement, StatementSubject, statement};
-pub use supplement::{LayerFiles, supplement};
+pub use supplement::LayerFiles;
+pub(crate) use supplement::supplement;
 
 /// Predicate type of SPDX documents.
 pub const SPDX: &str = "https://spdx.dev/Document";

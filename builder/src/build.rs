@@ -473,7 +473,7 @@ fn outside(error: OpError) -> BuildError {
 ///
 /// # Errors
 /// Those of [`ruled`] and [`solve_value`].
-pub async fn solve_edge(
+pub(crate) async fn solve_edge(
     job: &Arc<Job>,
     graph: &Arc<Graph>,
     target: Edge,

@@ -15,7 +15,8 @@ mod inject;
 mod spec;
 mod yaml;
 
-pub use inject::{InjectError, inject};
+pub use inject::InjectError;
+pub(crate) use inject::inject;
 pub use rbuild_llb::request::{Devices as DeviceGrants, EntitlementError};
 
 /// Directories of specs if the administrator names no others (`util/appdefaults`).

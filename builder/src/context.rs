@@ -21,7 +21,7 @@ use crate::request::{ContextSource, DockerfileSource};
 use crate::solve::Reporter;
 
 /// Largest Dockerfile read, bytes.
-pub const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const DOCKERFILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Why the context or the Dockerfile cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -115,7 +115,7 @@ pub trait FrontEnds: Send + Sync + std::fmt::Debug {
 
 /// What the front end must be able to do for `subrequest`, and which it is (`buildx/build/build.go`).
 #[must_use]
-pub fn question_attrs(subrequest: Subrequest) -> [(String, String); 2] {
+pub(crate) fn question_attrs(subrequest: Subrequest) -> [(String, String); 2] {
     [
         (
             "frontend.caps".to_owned(),
@@ -232,7 +232,7 @@ pub enum GivenDockerfileError {
 ///
 /// # Errors
 /// [`GivenDockerfileError`].
-pub fn given_dockerfile(
+pub(crate) fn given_dockerfile(
     lease: &Lease,
     filename: &str,
     text: &[u8],

@@ -189,14 +189,14 @@ impl<'a> Git<'a> {
 
     /// With this agent and these known hosts.
     #[must_use]
-    pub fn with_ssh(mut self, ssh: Ssh) -> Self {
+    pub(crate) fn with_ssh(mut self, ssh: Ssh) -> Self {
         self.ssh = ssh;
         self
     }
 
     /// With a setting that holds a secret.
     #[must_use]
-    pub fn with_secret(mut self, name: String, value: String) -> Self {
+    pub(crate) fn with_secret(mut self, name: String, value: String) -> Self {
         self.secrets.push((name, value));
         self
     }
@@ -219,14 +219,14 @@ impl<'a> Git<'a> {
 
     /// With its files here.
     #[must_use]
-    pub fn with_work_tree(mut self, work_tree: &Path) -> Self {
+    pub(crate) fn with_work_tree(mut self, work_tree: &Path) -> Self {
         self.work_tree = Some(work_tree.to_owned());
         self
     }
 
     /// From repositories of our own on this machine, and from no others.
     #[must_use]
-    pub fn from_files(mut self) -> Self {
+    pub(crate) fn of_files(mut self) -> Self {
         self.protocols = "file";
         self.without_secrets()
     }

@@ -262,7 +262,7 @@ impl OpError {
 
     /// The missing COPY source, if that is what went wrong.
     #[must_use]
-    pub fn missing_source(&self) -> Option<&MissingSource> {
+    pub(crate) fn missing_source(&self) -> Option<&MissingSource> {
         match self {
             Self::File(ActionError::Copy(error)) => error.missing(),
             Self::Hash(error) => error.missing(),
@@ -297,7 +297,7 @@ impl OpError {
 ///
 /// # Errors
 /// [`OpError::NoSuchInput`], and those of copying the directory.
-pub async fn chain_of(job: &Job, input: InputIndex, inputs: &[Value]) -> Result<Chain, OpError> {
+pub(crate) async fn chain_of(job: &Job, input: InputIndex, inputs: &[Value]) -> Result<Chain, OpError> {
     let Some(index) = input else {
         return Ok(Chain::default());
     };
@@ -307,7 +307,7 @@ pub async fn chain_of(job: &Job, input: InputIndex, inputs: &[Value]) -> Result<
 
 /// A layer as a record names it: with the place it can be fetched from, where it has one.
 #[must_use]
-pub fn layer_entry(job: &Job, id: &LayerId, output: u32) -> LayerEntry {
+pub(crate) fn layer_entry(job: &Job, id: &LayerId, output: u32) -> LayerEntry {
     let descriptor = job
         .remote(id)
         .and_then(|remote| serde_json::to_string(&straight::recorded(&remote)).ok());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rbuild_sandbox::{CANNOT_START, Sandbox};
 
 /// Where steps ask for names; pasta asks the host's servers.
-pub const NAME_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+pub(crate) const NAME_SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
 
 /// The program.
 const PASTA: &str = "pasta";

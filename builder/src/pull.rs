@@ -101,7 +101,7 @@ impl Job {
     ///
     /// # Errors
     /// [`PullError`] of the first layer that could not be had.
-    pub async fn unpack_chain(&self, chain: &Chain) -> Result<Chain, PullError> {
+    pub(crate) async fn unpack_chain(&self, chain: &Chain) -> Result<Chain, PullError> {
         let held = self.lease.hold_layers(&self.engine.form_name, chain.layers())?;
         if held.iter().all(Option::is_some) {
             return Ok(chain.clone());
@@ -239,7 +239,7 @@ impl Job {
     ///
     /// # Errors
     /// [`PullError`].
-    pub async fn fetch_blob(
+    pub(crate) async fn fetch_blob(
         &self,
         origin: &Origin,
         descriptor: &Descriptor,

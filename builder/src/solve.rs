@@ -13,7 +13,8 @@ mod scheduler;
 mod shared;
 
 pub use executor::{Cached, ContentInput, Definition, Executor, KeyInput, Miss};
-pub use key::{Ingredient, Key, KeyBuilder, first_difference};
+pub(crate) use key::first_difference;
+pub use key::{Ingredient, Key, KeyBuilder};
 pub use report::{CANCELED, Reporter};
 pub use scheduler::{SolveError, solve};
 pub use shared::SharedVertex;

@@ -20,7 +20,7 @@ pub fn from_ms(milliseconds: i64) -> Option<Timestamp> {
 
 /// A document's time as milliseconds since 1970.
 #[must_use]
-pub fn to_ms(time: Timestamp) -> i64 {
+pub(crate) fn to_ms(time: Timestamp) -> i64 {
     time.unix_seconds()
         .saturating_mul(1000)
         .saturating_add(i64::from(time.subsec_nanoseconds() / 1_000_000))

@@ -83,7 +83,7 @@ impl Chain {
 /// The name of a base image's file system in keys: equal layers are equal whatever they are called and however they
 /// were compressed.
 #[must_use]
-pub fn chain_name(diff_ids: &[DiffId]) -> Digest {
+pub(crate) fn chain_name(diff_ids: &[DiffId]) -> Digest {
     ChainId::of(diff_ids)
         .pop()
         .map_or_else(|| Digest::sha256(b"scratch"), |chain| chain.0)

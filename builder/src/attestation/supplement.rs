@@ -51,7 +51,7 @@ impl LayerFiles {
 
 /// Adds to the result's own list of packages in which layer each file is. Other attestations stay as they are, and so do
 /// documents that are no SPDX 2.
-pub fn supplement(told: &mut Told, layers: &mut LayerFiles) {
+pub(crate) fn supplement(told: &mut Told, layers: &mut LayerFiles) {
     if told.predicate_type != SPDX || !told.is_core() {
         return;
     }

@@ -83,20 +83,20 @@ impl Book {
 
     /// The key that an imported cache knows another name for.
     #[must_use]
-    pub fn find_alias(&self, name: &Digest) -> Option<Digest> {
+    pub(crate) fn find_alias(&self, name: &Digest) -> Option<Digest> {
         self.imported()
             .iter()
             .find_map(|cache| cache.cache.alias(name).cloned())
     }
 
     /// From now on, results may come from imported caches.
-    pub fn mark_used(&self) {
+    pub(crate) fn mark_used(&self) {
         self.used.store(true, Ordering::Release);
     }
 
     /// The key of the store under which a result of `key` is kept.
     #[must_use]
-    pub fn stored_key(&self, key: &Digest) -> Digest {
+    pub(crate) fn stored_key(&self, key: &Digest) -> Digest {
         if self.used.load(Ordering::Acquire) {
             self.imported_key(key).unwrap_or_else(|| key.clone())
         } else {
@@ -106,7 +106,7 @@ impl Book {
 
     /// The key of the store under which builds that used the same imported caches keep a result of `key`.
     #[must_use]
-    pub fn imported_key(&self, key: &Digest) -> Option<Digest> {
+    pub(crate) fn imported_key(&self, key: &Digest) -> Option<Digest> {
         let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         if named.is_empty() {
             return None;
@@ -139,13 +139,13 @@ impl Book {
 
     /// Notes what `key` was made from, unless that is known: two operations can have one key, and what the first was
     /// made from was there before the key, so that no key is ever made from itself.
-    pub fn note_made(&self, key: &Digest, inputs: Vec<MadeFrom>) {
+    pub(crate) fn note_made(&self, key: &Digest, inputs: Vec<MadeFrom>) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.made.entry(key.clone()).or_insert(inputs);
     }
 
     /// Notes another name of `key`.
-    pub fn note_alias(&self, name: &Digest, key: &Digest) {
+    pub(crate) fn note_alias(&self, name: &Digest, key: &Digest) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.aliases.insert(name.clone(), key.clone());
     }

@@ -18,9 +18,9 @@ const ALIAS: &str = "rbuild.alias";
 const IDENTITY: &str = "rbuild.identity";
 const OUTPUT: &str = "rbuild.output.";
 /// Annotation of a layer with the digest of its uncompressed tar.
-pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// Annotation of a layer with the time it was made.
-pub const CREATED_AT: &str = "buildkit/createdat";
+pub(crate) const CREATED_AT: &str = "buildkit/createdat";
 /// Most outputs of one record.
 const OUTPUTS_MAX: usize = 1024;
 
@@ -219,7 +219,7 @@ fn digests<L>(
 
 /// A whole config, and the layers in its order. Layers are sorted as BuildKit sorts them.
 #[must_use]
-pub fn write_config(keys: &Keys<LayerBlob>) -> (CacheConfig, Vec<LayerBlob>) {
+pub(crate) fn write_config(keys: &Keys<LayerBlob>) -> (CacheConfig, Vec<LayerBlob>) {
     let mut stacks = Stacks::default();
     let mut records = write(keys, &mut stacks);
     let mut order: Vec<usize> = (0..stacks.layers.len()).collect();
@@ -393,7 +393,7 @@ impl ReadCache {
 /// A layer of a manifest as a cache uses it; `None` without the digest of its uncompressed tar, which it could not be
 /// named by. Places of its own to fetch it from are not taken over.
 #[must_use]
-pub fn layer_blob(descriptor: &Descriptor) -> Option<LayerBlob> {
+pub(crate) fn layer_blob(descriptor: &Descriptor) -> Option<LayerBlob> {
     let diff_id = Digest::parse(descriptor.annotations.get(UNCOMPRESSED)?).ok()?;
     let created = descriptor.annotations.get(CREATED_AT);
     let mut blob = Descriptor::new(&descriptor.media_type, descriptor.digest.clone(), descriptor.size);

@@ -28,7 +28,7 @@ use crate::solve::Reporter;
 use crate::value::Chain;
 
 /// Key of the exporter's response: the descriptor of what was written, as JSON.
-pub const RESPONSE_KEY: &str = "cache.manifest";
+pub(crate) const RESPONSE_KEY: &str = "cache.manifest";
 
 /// Why a cache was not written.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use super::chains::{Keys, LayerBlob, PlaceLayers, ReadCache, write};
 use super::config::{CacheConfig, CacheLayer, CacheRecord, CacheResult, ChainedResult, ConfigFault};
 
 /// Key of an image's config.
-pub const CONFIG_KEY: &str = "moby.buildkit.cache.v0";
+pub(crate) const CONFIG_KEY: &str = "moby.buildkit.cache.v0";
 
 /// Results as numbers of an image's layers: the topmost one where they are its lowest layers, a list otherwise.
 struct ImageLayers;
@@ -38,7 +38,7 @@ impl PlaceLayers<usize> for ImageLayers {
     }
 }
 
-/// The value of [`CONFIG_KEY`] for an image of these layers, bottom first; nothing if no key made any of them.
+/// The value of `CONFIG_KEY` for an image of these layers, bottom first; nothing if no key made any of them.
 #[must_use]
 pub fn value(keys: &Keys<LayerId>, layers: &[LayerId]) -> Option<String> {
     let numbers: HashMap<&LayerId, usize> = layers.iter().zip(0..).collect();

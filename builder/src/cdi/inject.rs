@@ -48,7 +48,7 @@ pub enum InjectError {
 ///
 /// # Errors
 /// [`InjectError`].
-pub fn inject(plan: &mut Plan, devices: &[&Device]) -> Result<(), InjectError> {
+pub(crate) fn inject(plan: &mut Plan, devices: &[&Device]) -> Result<(), InjectError> {
     let mut done: Vec<*const Edits> = Vec::new();
     for device in devices {
         // What a spec says of all its devices is done once for them.

@@ -25,7 +25,7 @@ pub struct MissingField(&'static str);
 ///
 /// # Errors
 /// [`MissingField`] when the config does not say what it runs on.
-pub fn patch(
+pub(crate) fn patch(
     mut config: ImageConfig,
     layers: &[LayerFacts],
     epoch: Option<Timestamp>,

@@ -137,7 +137,7 @@ impl PlatformSubject {
 
 /// Whether images of `result` are an index: there are several, or something is said of one.
 #[must_use]
-pub fn needs_index(result: &BuildResult, output: &Output) -> bool {
+pub(crate) fn needs_index(result: &BuildResult, output: &Output) -> bool {
     let is_told = |attestation: &Attestation| output.inline_attestations || !attestation.inline_only;
     let mut parts = result.subjects.iter();
     result.is_index || parts.any(|part| part.attestations.iter().any(is_told))
@@ -147,7 +147,7 @@ pub fn needs_index(result: &BuildResult, output: &Output) -> bool {
 ///
 /// # Errors
 /// [`ImageExportError`].
-pub async fn assemble(
+pub(crate) async fn assemble(
     job: &Arc<Job>,
     result: &BuildResult,
     export: &Export,

@@ -281,7 +281,7 @@ pub enum LayoutDirError {
 ///
 /// # Errors
 /// [`LayoutDirError`].
-pub fn write_dir(
+pub(crate) fn write_dir(
     product: &Product,
     names: &[Reference],
     created: &str,
@@ -322,7 +322,7 @@ pub fn write_dir(
 ///
 /// # Errors
 /// [`LayoutDirError`].
-pub fn put_layout_blob(
+pub(crate) fn put_layout_blob(
     dir: &Path,
     descriptor: &Descriptor,
     content: &mut dyn io::Read,

@@ -91,7 +91,7 @@ pub enum TreeExportError {
 ///
 /// # Errors
 /// [`TreeExportError`].
-pub async fn to_place(
+pub(crate) async fn to_place(
     job: &Arc<Job>,
     result: &BuildResult,
     destination: &TreeDestination,
@@ -311,7 +311,7 @@ pub(crate) fn copy_out(
 ///
 /// # Errors
 /// [`TreeExportError`].
-pub async fn to_tar(
+pub(crate) async fn to_tar(
     job: &Arc<Job>,
     result: &BuildResult,
     destination: &Destination,

@@ -20,7 +20,7 @@ impl Images {
     ///
     /// # Errors
     /// [`PullError`].
-    pub async fn fetch_shown(
+    pub(crate) async fn fetch_shown(
         &self,
         lease: &Arc<Lease>,
         origin: &Origin,

@@ -30,7 +30,7 @@ impl Images {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub async fn resolve_name(
+    pub(crate) async fn resolve_name(
         &self,
         lease: &Arc<Lease>,
         text: &str,
@@ -104,7 +104,7 @@ impl Images {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub async fn resolve_layout(
+    pub(crate) async fn resolve_layout(
         &self,
         lease: &Arc<Lease>,
         name: &str,
@@ -126,7 +126,7 @@ impl Images {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub async fn resolve_stored(
+    pub(crate) async fn resolve_stored(
         &self,
         lease: &Arc<Lease>,
         name: &str,

@@ -30,7 +30,7 @@ impl Images {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub async fn resolve_store(
+    pub(crate) async fn resolve_store(
         &self,
         lease: &Arc<Lease>,
         name: &str,

@@ -97,7 +97,7 @@ impl Images {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub async fn of_source(
+    pub(crate) async fn of_source(
         &self,
         asker: Asker<'_>,
         source: &SourceOp,

@@ -140,7 +140,7 @@ fn exec_parts(exec: &ExecOp, by_content_only: &impl Fn(usize) -> bool, parts: &m
 
 /// Which inputs of `file` count by the content that is read of them. One that is changed counts by its key, and the result of an
 /// earlier action is made of what is counted already (`solver/llbsolver/ops/file.go`, `CacheMap`).
-pub fn read_by_content(file: &FileOp, inputs: usize) -> impl Fn(usize) -> bool + use<> {
+pub(crate) fn read_by_content(file: &FileOp, inputs: usize) -> impl Fn(usize) -> bool + use<> {
     let changed = changed_inputs(file);
     move |input| input < inputs && !changed.contains(&input)
 }

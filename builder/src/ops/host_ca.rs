@@ -2,7 +2,7 @@
 //!
 //! The host's bundle is put into one more lower layer of the step's overlay, not mounted: a mount on a bundle would
 //! make `update-ca-certificates` fail, which renames a new file over it. What a step changes goes to its own layer as
-//! always; [`HostCa::scrub`] takes back the one way our bytes could get there, a copy made by the kernel when only the
+//! always; `HostCa::scrub` takes back the one way our bytes could get there, a copy made by the kernel when only the
 //! mode or owner of a file was changed.
 
 mod java;
@@ -112,7 +112,7 @@ impl Bundle {
     /// What a step behind a proxy trusts: the host's bundle if it has that too, and who vouches for the proxy. The words
     /// around it are those by which BuildKit's users find it (`executor/proxyca_linux.go`).
     #[must_use]
-    pub fn with_proxy(host: Option<Self>, pem: &str) -> Self {
+    pub(crate) fn with_proxy(host: Option<Self>, pem: &str) -> Self {
         let mut all = host.map(|host| host.pem).unwrap_or_default();
         if !all.is_empty() && !all.ends_with(b"\n") {
             all.push(b'\n');
@@ -200,7 +200,7 @@ impl HostCa {
     ///
     /// # Errors
     /// The kernel's. The layer must not be used then.
-    pub fn scrub(&self, upper: &Path) -> Result<(), HostCaError> {
+    pub(crate) fn scrub(&self, upper: &Path) -> Result<(), HostCaError> {
         let root = RootFd::open(upper).map_err(|e| io_failure(upper, &e))?;
         for added in &self.files {
             let fail = |source| HostCaError::Io {

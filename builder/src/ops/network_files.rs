@@ -10,10 +10,10 @@ use rbuild_graph::HostIp;
 use crate::private_network;
 
 /// Host name of a step that was given none.
-pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
+pub(crate) const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 
 /// Where a step looks for name servers.
-pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What systemd-resolved knows of the real name servers.
 const RESOLV_CONF_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 const RESOLV_CONF_BYTES_MAX: u64 = 64 * 1024;
@@ -110,7 +110,7 @@ fn for_own_network(own: &[u8], upstream: &[u8], dns: &Dns) -> Vec<u8> {
 ///
 /// # Errors
 /// As [`resolv_conf`].
-pub fn private_resolv_conf(dns: &Dns) -> io::Result<Vec<u8>> {
+pub(crate) fn private_resolv_conf(dns: &Dns) -> io::Result<Vec<u8>> {
     let forwarder = Dns {
         servers: vec![private_network::NAME_SERVER],
         ..Dns::default()

@@ -133,7 +133,7 @@ impl Capture {
     }
 
     /// Adds what a step that ran `command` fetched through its proxy.
-    pub fn add_fetched(&mut self, command: &str, fetched: &proxy_network::Capture) {
+    pub(crate) fn add_fetched(&mut self, command: &str, fetched: &proxy_network::Capture) {
         self.http.extend(fetched.materials());
         let unknown = fetched.unknown(command);
         self.incomplete_materials |= !unknown.is_empty();

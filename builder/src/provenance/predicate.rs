@@ -19,7 +19,7 @@ const TYPE_V1: &str = "https://slsa.dev/provenance/v1";
 /// Predicate type of v0.2.
 const TYPE_V02: &str = "https://slsa.dev/provenance/v0.2";
 /// What both begin with: front ends may not make any.
-pub const TYPE_PREFIX: &str = "https://slsa.dev/provenance/";
+pub(crate) const TYPE_PREFIX: &str = "https://slsa.dev/provenance/";
 const BUILD_TYPE_V1: &str =
     "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";
 const BUILD_TYPE_V02: &str = "https://mobyproject.org/buildkit@v1";

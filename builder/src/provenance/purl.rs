@@ -50,7 +50,7 @@ pub fn of_text(kind: Kind, reference: &str, platform: Option<&str>) -> Option<St
 
 /// A value of a qualifier, with all escaped that could mean something in a query (Go's `url.QueryEscape`).
 #[must_use]
-pub fn qualifier(value: &str) -> String {
+pub(crate) fn qualifier(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

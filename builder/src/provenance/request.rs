@@ -18,7 +18,7 @@ const HOST: [&str; 4] = ["cgroup-parent", "image-resolve-mode", "platform", "cac
 pub struct Request {
     /// Front end; empty for a graph that came as it is.
     pub frontend: String,
-    /// Its options, see [`filter_args`].
+    /// Its options, see `filter_args`.
     pub args: BTreeMap<String, String>,
     /// What made the graphs that were given to it, by name.
     pub inputs: BTreeMap<String, Record>,
@@ -134,7 +134,7 @@ impl ConfigSource {
 /// The options of a front end that say what was asked for: not those of the host, nor of attestations; without
 /// credentials.
 #[must_use]
-pub fn filter_args(attrs: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(crate) fn filter_args(attrs: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let kept = attrs
         .iter()
         .filter(|(key, _)| !HOST.contains(&key.as_str()) && !key.starts_with("attest:"));

@@ -72,7 +72,7 @@ impl KeyBuilder {
 
 /// The first ingredient that differs between an earlier record and now, as one line for the user.
 #[must_use]
-pub fn first_difference(earlier: &[Ingredient], now: &[Ingredient]) -> Option<String> {
+pub(crate) fn first_difference(earlier: &[Ingredient], now: &[Ingredient]) -> Option<String> {
     for part in now {
         match earlier.iter().find(|old| old.name == part.name) {
             None => return Some(format!("{} is new", part.name)),

@@ -94,13 +94,13 @@ impl Reporter {
 
     /// Whether it began and has not ended. A source can begin twice: to look what there is, and to bring it.
     #[must_use]
-    pub const fn is_running(&self) -> bool {
+    pub(crate) const fn is_running(&self) -> bool {
         self.running
     }
 
     /// Whether it ever began.
     #[must_use]
-    pub const fn has_begun(&self) -> bool {
+    pub(crate) const fn has_begun(&self) -> bool {
         self.started.is_some()
     }
 

@@ -304,7 +304,7 @@ async fn ask(job: &Job, id: &Arc<Identifier>, reporter: &mut Reporter) -> Result
         let found = match given {
             Some(file) => {
                 let taken = bundle::take_in(&lease, &git, &id, file)?;
-                repository::resolve(&git.from_files(), &id, &taken.to_string_lossy())
+                repository::resolve(&git.of_files(), &id, &taken.to_string_lossy())
             }
             None => repository::resolve(&git, &id, &id.remote.url()),
         };

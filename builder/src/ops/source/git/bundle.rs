@@ -49,7 +49,7 @@ pub(super) fn take_in(
     // Only the length of an object's name counts.
     let object = "0".repeat(if is_sha256 { 64 } else { 40 });
     init_bare(git, &object, &repository).map_err(&wrong)?;
-    let own = git.on(&repository).from_files();
+    let own = git.on(&repository).of_files();
     let path = pack.to_string_lossy();
     own.run(&["fetch", "-q", "--", &path, "+refs/*:refs/*"])
         .map_err(&wrong)?;

@@ -108,7 +108,7 @@ fn with_repository(
         format!("{name}:{name}")
     };
     own.clone()
-        .from_files()
+        .of_files()
         .run(&["fetch", "-u", "--depth=1", "--", "origin", &refspec])
         .map_err(&wrong)?;
     own.run(&["checkout", "FETCH_HEAD"]).map_err(&wrong)?;
