@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// Metadata: config of the image; `/platform` behind it where there are several (`exptypes`).
 pub const CONFIG: &str = "containerimage.config";
 /// Metadata: config of the base image, likewise.
-pub const BASE_CONFIG: &str = "containerimage.base.config";
+pub(crate) const BASE_CONFIG: &str = "containerimage.base.config";
 /// Metadata: seconds since 1970 that no time of the result is after.
 pub const EPOCH: &str = "source.date.epoch";
 /// Metadata: the platforms of the answer, in order.
@@ -61,7 +61,7 @@ impl BuildRef {
 
     /// A file system that is there already, and that no definition leads to.
     #[must_use]
-    pub fn of_value(value: Value) -> Self {
+    pub(crate) fn of_value(value: Value) -> Self {
         Self {
             value: OnceCell::new_with(Some(value)),
             ..Self::new(Arc::default(), None, None)
@@ -70,14 +70,14 @@ impl BuildRef {
 
     /// The same, of sources that `policies` allow too.
     #[must_use]
-    pub fn with_policies(mut self, policies: SourcePolicies) -> Self {
+    pub(crate) fn with_policies(mut self, policies: SourcePolicies) -> Self {
         self.policies = policies;
         self
     }
 
     /// The same, whose vertices the client calls so.
     #[must_use]
-    pub fn with_digests(mut self, digests: ClientDigests) -> Self {
+    pub(crate) fn with_digests(mut self, digests: ClientDigests) -> Self {
         self.digests = digests;
         self
     }
@@ -151,7 +151,7 @@ impl BuildRef {
 
     /// Whether somebody needed it.
     #[must_use]
-    pub fn is_built(&self) -> bool {
+    pub(crate) fn is_built(&self) -> bool {
         self.value.initialized()
     }
 
@@ -218,7 +218,7 @@ impl Answer {
 
     /// Whether the front end listed packages itself.
     #[must_use]
-    pub fn has_sbom(&self) -> bool {
+    pub(crate) fn has_sbom(&self) -> bool {
         let mut all = self.attestations.values().flatten();
         all.any(|attested| attested.predicate_type == SPDX)
     }

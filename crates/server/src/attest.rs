@@ -26,10 +26,10 @@ use crate::producers::Producers;
 use crate::running::Running;
 use crate::scope::{self, Origin};
 
-pub use proto::{from_proto, to_proto};
+pub(crate) use proto::{from_proto, to_proto};
 
 /// Metadata: the name of the result's own list of packages among others (`solver/result/attestation.go`).
-pub const SBOM_CORE: &str = "sbom-core";
+pub(crate) const SBOM_CORE: &str = "sbom-core";
 /// Metadata: for exporters of images only.
 const INLINE_ONLY: &str = "inline-only";
 
@@ -163,7 +163,7 @@ fn draft_status(error: &DraftError) -> Status {
 
 /// What the history keeps of how the results were made, as of now. Called once the exporters are done: the layers of
 /// steps have blobs then.
-pub async fn tell_history(running: &Running) -> Vec<HistoryAttestation> {
+pub(crate) async fn tell_history(running: &Running) -> Vec<HistoryAttestation> {
     let mut all = Vec::new();
     for (platform, draft) in running.drafts.get().into_iter().flatten() {
         let Ok(predicate) = draft.tell(&running.job).await else {
@@ -243,7 +243,7 @@ async fn scan(
 ///
 /// # Errors
 /// The registry's, and `unknown` for an image that scans nothing.
-pub async fn find_scanner(
+pub(crate) async fn find_scanner(
     resolver: &Resolver<'_>,
     sbom: &Sbom,
     mode: ImageResolveMode,

@@ -9,7 +9,7 @@ use rbuild_oci::Descriptor;
 
 /// The proto form.
 #[must_use]
-pub fn to_proto(chain: AttestationChain) -> Proto {
+pub(crate) fn to_proto(chain: AttestationChain) -> Proto {
     let attestation = chain.attestation.map(|digest| digest.to_string());
     Proto {
         root: chain.root.to_string(),

@@ -107,7 +107,7 @@ impl Builds {
     }
 
     /// Stops every build.
-    pub fn cancel_all(&self) {
+    pub(crate) fn cancel_all(&self) {
         for running in self.lock().values() {
             running.cancel.cancel();
         }

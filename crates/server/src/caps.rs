@@ -70,6 +70,6 @@ pub fn definition() -> Vec<ApiCap> {
 ///
 /// # Errors
 /// [`CapError`] for the first that is not.
-pub fn check_definition<'a>(needed: impl IntoIterator<Item = &'a str>) -> Result<(), CapError> {
+pub(crate) fn check_definition<'a>(needed: impl IntoIterator<Item = &'a str>) -> Result<(), CapError> {
     check(needed, MISSING)
 }

@@ -76,7 +76,7 @@ impl SessionClient {
 
     /// The same, whose sources the session of this id decides on; nobody if it is empty.
     #[must_use]
-    pub fn with_policy_session(mut self, id: String) -> Self {
+    pub(crate) fn with_policy_session(mut self, id: String) -> Self {
         self.policy_session = id;
         self
     }

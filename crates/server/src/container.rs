@@ -73,7 +73,7 @@ impl Containers {
     }
 
     /// Ends all of them.
-    pub async fn release_all(&self) {
+    pub(crate) async fn release_all(&self) {
         let all: Vec<_> = self.lock().drain().collect();
         for (_, held) in all {
             // How they ended, nobody asks any more.

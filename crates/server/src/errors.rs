@@ -21,7 +21,7 @@ use crate::client::client_answer;
 /// A failed build, with the vertex and the lines it comes from.
 #[must_use]
 #[track_caller]
-pub fn build_status(error: &BuildError) -> Status {
+pub(crate) fn build_status(error: &BuildError) -> Status {
     if error.is_canceled() {
         return Status::cancelled("context canceled");
     }
@@ -77,13 +77,13 @@ fn client_code(error: &(dyn std::error::Error + 'static)) -> Code {
 
 /// A directory of the client that did not come.
 #[must_use]
-pub fn local_status(error: &LocalError) -> Status {
+pub(crate) fn local_status(error: &LocalError) -> Status {
     Status::new(client_code(error), chain_text(error))
 }
 
 /// A failure in its own words, with the kind of trouble that it is.
 #[must_use]
-pub fn unknown_status(error: &(dyn std::error::Error + 'static)) -> Status {
+pub(crate) fn unknown_status(error: &(dyn std::error::Error + 'static)) -> Status {
     let status = Status::unknown(llb_errors::sentence(error));
     match class_of(error) {
         Some(class) => annotated(&status, &[Detail::Reason(reason_of(class).to_owned())]),
@@ -128,7 +128,7 @@ fn source_detail((mut text, ranges): (SourceText, Vec<SourceRange>)) -> Detail {
 /// A failure of an operation that is no vertex.
 #[must_use]
 #[track_caller]
-pub fn op_status(error: OpError) -> Status {
+pub(crate) fn op_status(error: OpError) -> Status {
     build_status(&BuildError::Step {
         vertex: None,
         place: None,
@@ -146,13 +146,13 @@ pub fn refused(text: impl Into<String>) -> Status {
 
 /// A definition that is refused.
 #[must_use]
-pub fn llb_status(error: &rbuild_llb::LlbError) -> Status {
+pub(crate) fn llb_status(error: &rbuild_llb::LlbError) -> Status {
     refused(chain_text(error))
 }
 
 /// A build that is not there.
 #[must_use]
-pub fn builds_status(error: &BuildsError) -> Status {
+pub(crate) fn builds_status(error: &BuildsError) -> Status {
     match error {
         BuildsError::Unknown(_) => Status::not_found(error.to_string()),
         BuildsError::Exists(_) => Status::already_exists(error.to_string()),
@@ -182,7 +182,7 @@ pub fn prefixed(status: &Status, words: &str) -> Status {
 
 /// The same failure at a line of a Dockerfile, unless it names a place already.
 #[must_use]
-pub fn at_line(status: &Status, filename: &str, dockerfile: &[u8], line: u32) -> Status {
+pub(crate) fn at_line(status: &Status, filename: &str, dockerfile: &[u8], line: u32) -> Status {
     let told = rpc::Status::decode(status.details()).unwrap_or_default();
     if told
         .details
@@ -257,7 +257,7 @@ pub fn place(status: &Status) -> Option<Place> {
 
 /// Whether a front end says that it does not know the question; in words too, since not all of them know typed errors.
 #[must_use]
-pub fn is_unsupported_question(status: &Status) -> bool {
+pub(crate) fn is_unsupported_question(status: &Status) -> bool {
     let told = rpc::Status::decode(status.details()).unwrap_or_default();
     let is_one = |url: &str| url.ends_with("errdefs.Subrequest+json");
     told.details.iter().any(|detail| is_one(&detail.type_url))
@@ -268,7 +268,7 @@ pub fn is_unsupported_question(status: &Status) -> bool {
 /// wraps it in that order and tells it outermost first again (`util/grpcerrors`), so that every hop turns the order around; the
 /// client counts on it, having been told the same failure before.
 #[must_use]
-pub fn from_proto(mut error: rpc::Status) -> Status {
+pub(crate) fn from_proto(mut error: rpc::Status) -> Status {
     error.details.reverse();
     let details = error.encode_to_vec();
     Status::with_details(Code::from_i32(error.code), error.message, details.into())

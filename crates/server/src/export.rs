@@ -63,7 +63,7 @@ pub fn plan(exporters: &[Exporter]) -> Result<Vec<Planned>, Status> {
 ///
 /// # Errors
 /// As of [`plan`].
-pub fn plan_from(first: usize, exporters: &[Exporter]) -> Result<Vec<Planned>, Status> {
+pub(crate) fn plan_from(first: usize, exporters: &[Exporter]) -> Result<Vec<Planned>, Status> {
     let mut planned = Vec::with_capacity(exporters.len());
     let first = u32::try_from(first).unwrap_or(u32::MAX);
     for (number, exporter) in (first..).zip(exporters) {

@@ -93,7 +93,7 @@ impl Filter {
 ///
 /// # Errors
 /// [`FilterError`].
-pub fn parse_all(texts: &[String]) -> Result<Vec<Filter>, FilterError> {
+pub(crate) fn parse_all(texts: &[String]) -> Result<Vec<Filter>, FilterError> {
     if texts.len() > FILTERS_MAX {
         return Err(FilterError::TooMany);
     }

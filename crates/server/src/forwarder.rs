@@ -104,7 +104,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// `failed_precondition` for a second one.
-    pub fn take_return(&self, returned: Returned) -> Result<(), Status> {
+    pub(crate) fn take_return(&self, returned: Returned) -> Result<(), Status> {
         let sender = self
             .returned
             .lock()

@@ -154,7 +154,7 @@ fn policy(rule: &Rule, disk: u64) -> GcPolicy {
 }
 
 /// Collects once now, and then after builds, for as long as it is polled.
-pub async fn keep_collecting(core: Arc<Core>) {
+pub(crate) async fn keep_collecting(core: Arc<Core>) {
     if core.gc.is_empty() {
         return std::future::pending().await;
     }

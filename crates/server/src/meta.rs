@@ -108,7 +108,7 @@ pub fn reference(source: &SourceOp) -> &str {
 
 /// An image that a policy made something else.
 #[must_use]
-pub fn not_an_image(reference: &str, updated: &SourceOp) -> Status {
+pub(crate) fn not_an_image(reference: &str, updated: &SourceOp) -> Status {
     let error = NotAnImage {
         reference: reference.to_owned(),
         updated: updated.identifier.clone(),
@@ -185,7 +185,7 @@ pub fn response(source: &SourceOp, meta: SourceMeta) -> ResolveSourceMetaRespons
 
 /// A source of the API.
 #[must_use]
-pub fn own_source(source: pb::SourceOp) -> SourceOp {
+pub(crate) fn own_source(source: pb::SourceOp) -> SourceOp {
     SourceOp {
         identifier: source.identifier,
         attrs: source.attrs.into_iter().collect(),

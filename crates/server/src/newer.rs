@@ -88,7 +88,7 @@ impl Newer {
     ///
     /// # Errors
     /// What is wrong with the message.
-    pub fn of_definition(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+    pub(crate) fn of_definition(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
         let definition = Limited::decode(bytes)?;
         Ok(Self {
             resources: resources(Some(definition), BTreeMap::new()),

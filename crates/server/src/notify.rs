@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Clients can connect.
-pub const READY: &str = "READY=1";
+pub(crate) const READY: &str = "READY=1";
 /// No new builds are taken.
-pub const STOPPING: &str = "STOPPING=1";
+pub(crate) const STOPPING: &str = "STOPPING=1";
 
 /// Sends `state` to the socket that `NOTIFY_SOCKET` names. A manager that cannot be told finds out by itself.
 pub fn notify(state: &str) {

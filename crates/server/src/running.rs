@@ -29,7 +29,7 @@ pub struct Running {
     pub session: String,
     /// What the front end in the client holds.
     pub forwarder: Arc<Forwarder>,
-    /// How its results were made, once that is known, by their platforms: for [`crate::attest::tell_history`].
+    /// How its results were made, once that is known, by their platforms: for `crate::attest::tell_history`.
     pub drafts: OnceLock<Vec<(Option<String>, Draft)>>,
     /// One for each container there may be.
     pub containers: Arc<Semaphore>,

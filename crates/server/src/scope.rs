@@ -95,7 +95,7 @@ impl Scope {
     }
 
     /// Notes that a directory of the client was read.
-    pub fn add_local(&self, name: &str) {
+    pub(crate) fn add_local(&self, name: &str) {
         self.lock().taken.locals.insert(name.to_owned());
     }
 

@@ -21,7 +21,7 @@ const ATTESTATIONS_MAX: usize = 1000;
 ///
 /// # Errors
 /// Those of `keep`.
-pub fn to_proto(
+pub(crate) fn to_proto(
     answer: &Answer,
     keep: impl Fn(Option<&Arc<BuildRef>>) -> Result<Ref, Status>,
 ) -> Result<HashMap<String, PbAttestations>, Status> {
@@ -68,7 +68,7 @@ fn subject_to_proto(subject: &Subject) -> InTotoSubject {
 /// # Errors
 /// `invalid_argument` for kinds there are none of and digests that are none, `not_found` for file systems that were not
 /// given out, `resource_exhausted` for too many.
-pub fn from_proto(
+pub(crate) fn from_proto(
     forwarder: &Forwarder,
     returned: HashMap<String, PbAttestations>,
 ) -> Result<BTreeMap<String, Vec<Attested>>, Status> {
