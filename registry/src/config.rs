@@ -286,7 +286,7 @@ impl RegistryConfig {
     ///
     /// # Errors
     /// [`RegistryError::Blocked`], [`RegistryError::Offline`].
-    pub fn pull_endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>, RegistryError> {
+    pub(crate) fn pull_endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>, RegistryError> {
         self.check_online(reference)?;
         let name = reference.name();
         let rule = self.rule(reference)?;

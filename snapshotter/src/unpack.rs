@@ -66,7 +66,7 @@ impl Snapshotter {
     ///
     /// # Errors
     /// The store's.
-    pub fn find_layer(
+    pub(crate) fn find_layer(
         &self,
         lease: &Lease,
         diff_id: &DiffId,

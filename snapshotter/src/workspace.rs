@@ -202,7 +202,7 @@ impl Workspace {
     ///
     /// # Errors
     /// The store's.
-    pub fn commit_as(mut self, id: LayerId) -> Result<CommittedLayer, StackError> {
+    pub(crate) fn commit_as(mut self, id: LayerId) -> Result<CommittedLayer, StackError> {
         self.settle()?;
         let store = self.snapshotter.store();
         let form = self.snapshotter.form_name();

@@ -12,7 +12,7 @@ use rbuild_sys::{RootFd, RootFdError};
 use crate::source::{IgnoreRules, IgnoreRulesError};
 
 /// Most bytes of an ignore file.
-pub const IGNORE_FILE_MAX_BYTES: u64 = 16 << 20;
+pub(crate) const IGNORE_FILE_MAX_BYTES: u64 = 16 << 20;
 /// Name of the ignore file of a whole context.
 pub const IGNORE_FILE: &str = ".dockerignore";
 

@@ -28,9 +28,7 @@ mod workers;
 mod xattr;
 
 pub use actions::{ActionError, apply};
-pub use context::{
-    ContextError, DockerfileAt, IGNORE_FILE, IGNORE_FILE_MAX_BYTES, TarContextError, ignore_rules, spool_tar,
-};
+pub use context::{ContextError, DockerfileAt, IGNORE_FILE, TarContextError, ignore_rules, spool_tar};
 pub use copy::{CopyError, CopyReport, copy};
 pub use dest::DestError;
 pub use hash::{ContentHash, ContextStats, HashError, NoStatCache, StatCache, StatKey, StatTable};

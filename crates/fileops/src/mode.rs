@@ -102,7 +102,7 @@ impl ModeChange {
     /// Mode of directories made on the way to the destination: 0755, or the low nine bits of an octal mode
     /// (`fsutil/copy`: the mode is used as a Go file mode there, whose high bits mean other things).
     #[must_use]
-    pub fn of_parents(change: Option<&Self>) -> u32 {
+    pub(crate) fn of_parents(change: Option<&Self>) -> u32 {
         match change {
             Some(Self::Exact(bits)) => bits & 0o777,
             _ => 0o755,

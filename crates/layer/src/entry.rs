@@ -98,8 +98,8 @@ impl Time {
 }
 
 /// The last component of a whiteout that makes its directory opaque (OCI image-spec, layer.md, "Opaque Whiteout").
-pub const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
 /// What the names of whiteouts start with (OCI image-spec, layer.md, "Whiteouts").
 pub const WHITEOUT_PREFIX: &[u8] = b".wh.";
 /// What the names of aufs' own state start with; it is no part of a layer's content.
-pub const AUFS_PREFIX: &[u8] = b".wh..wh.";
+pub(crate) const AUFS_PREFIX: &[u8] = b".wh..wh.";

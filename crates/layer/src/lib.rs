@@ -48,7 +48,7 @@ pub use apply::{ApplyError, DevicePolicy};
 pub use compress::{CompressError, Compressor, GZIP_LEVEL_DEFAULT, LayerFormat, Members, TocTar, is_estargz};
 pub use compression::Compression;
 pub use decompress::{DecompressError, TooManyBytes, decompress, decompress_detected};
-pub use entry::{AUFS_PREFIX, Device, Entry, EntryKind, OPAQUE_NAME, Time, WHITEOUT_PREFIX, Xattr};
+pub use entry::{Device, Entry, EntryKind, Time, WHITEOUT_PREFIX, Xattr};
 pub use extract::{ExtractError, ExtractOptions, Extracted, extract, is_archive};
 pub use limits::{Allowance, AllowanceError, DecompressLimits, Limits};
 pub use pack::{PackError, PackOptions, Packed, PackedToc, Packing, pack, pack_with};

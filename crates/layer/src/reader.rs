@@ -101,7 +101,7 @@ pub enum ReadError {
 impl ReadError {
     /// Whether the stream is an archive that this program will not take, rather than no archive at all.
     #[must_use]
-    pub const fn is_refusal(&self) -> bool {
+    pub(crate) const fn is_refusal(&self) -> bool {
         matches!(
             self,
             Self::Ambiguous { .. } | Self::UnsupportedType { .. } | Self::Limit { .. }

@@ -106,7 +106,7 @@ impl<W: Write> TarWriter<W> {
     ///
     /// # Errors
     /// [`TarWriteError`]; nothing was written after [`TarWriteError::Time`].
-    pub fn append_not_newer(&mut self, entry: &Entry, newest: i64) -> Result<(), TarWriteError> {
+    pub(crate) fn append_not_newer(&mut self, entry: &Entry, newest: i64) -> Result<(), TarWriteError> {
         if entry.mtime.seconds <= newest {
             return self.append(entry);
         }

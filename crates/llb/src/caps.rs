@@ -8,18 +8,18 @@ mod needed;
 pub use needed::note;
 
 /// Operations may name the worker they need.
-pub const CONSTRAINTS: &str = "constraints";
+pub(crate) const CONSTRAINTS: &str = "constraints";
 /// Operations may name their platform.
 pub const PLATFORM: &str = "platform";
 /// Vertices may be kept from the cache.
-pub const META_IGNORE_CACHE: &str = "meta.ignorecache";
+pub(crate) const META_IGNORE_CACHE: &str = "meta.ignorecache";
 /// Vertices may have descriptions.
-pub const META_DESCRIPTION: &str = "meta.description";
+pub(crate) const META_DESCRIPTION: &str = "meta.description";
 /// Vertices may be kept from cache exports.
-pub const META_EXPORT_CACHE: &str = "meta.exportcache";
+pub(crate) const META_EXPORT_CACHE: &str = "meta.exportcache";
 
 /// All that BuildKit has names for, sorted. One is spelled as BuildKit spells it.
-pub const KNOWN: [&str; 90] = [
+pub(crate) const KNOWN: [&str; 90] = [
     "cache.azblob",
     "cache.gha",
     "cache.s3",

@@ -150,7 +150,7 @@ pub fn status_details(code: Code, message: &str, details: &[Detail]) -> Vec<u8> 
 impl Detail {
     /// The detail under its type address.
     #[must_use]
-    pub fn to_any(&self) -> Any {
+    pub(crate) fn to_any(&self) -> Any {
         let (name, value) = match self {
             Self::Vertex(digest) => ("errdefs.Vertex", json!({ "digest": digest.as_str() })),
             Self::Source { text, ranges } => {

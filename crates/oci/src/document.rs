@@ -18,7 +18,7 @@ use crate::{Descriptor, Platform, go_json};
 /// Largest manifest or index read, in bytes (registries and containerd use the same 4 MiB).
 pub const DOCUMENT_BYTES_MAX: usize = 4 << 20;
 /// Most layers of one manifest; overlay mounts end at 500, and no layer count above is an image.
-pub const LAYERS_MAX: usize = 4096;
+pub(crate) const LAYERS_MAX: usize = 4096;
 /// Most entries of one index.
 pub const MANIFESTS_MAX: usize = 4096;
 /// How deep indexes may nest before a manifest must come: an index in an index in an index in an index.

@@ -22,7 +22,7 @@ pub use config::{CONFIG_BYTES_MAX, ConfigError, ContainerConfig, Healthcheck, Hi
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, push_hex};
 pub use document::{
-    DOCUMENT_BYTES_MAX, Document, DocumentError, INDEX_DEPTH_MAX, Index, LAYERS_MAX, MANIFESTS_MAX, Manifest,
+    DOCUMENT_BYTES_MAX, Document, DocumentError, INDEX_DEPTH_MAX, Index, MANIFESTS_MAX, Manifest,
     parse_document,
 };
 pub use go_duration::parse_duration;

@@ -16,12 +16,12 @@ pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// OCI layer, zstd.
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// OCI layer that must not be redistributed, plain tar (deprecated by the spec).
-pub const OCI_LAYER_NONDISTRIBUTABLE: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+pub(crate) const OCI_LAYER_NONDISTRIBUTABLE: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
 /// OCI layer that must not be redistributed, gzip (deprecated by the spec).
 pub const OCI_LAYER_NONDISTRIBUTABLE_GZIP: &str =
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
 /// OCI layer that must not be redistributed, zstd (deprecated by the spec).
-pub const OCI_LAYER_NONDISTRIBUTABLE_ZSTD: &str =
+pub(crate) const OCI_LAYER_NONDISTRIBUTABLE_ZSTD: &str =
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd";
 /// Docker manifest list.
 pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -36,13 +36,13 @@ pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.ta
 /// Docker layer, zstd (a containerd and BuildKit extension).
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 /// Docker layer that must not be redistributed, plain tar.
-pub const DOCKER_LAYER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+pub(crate) const DOCKER_LAYER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 /// Docker layer that must not be redistributed, gzip.
 pub const DOCKER_LAYER_FOREIGN_GZIP: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
 /// Docker manifest, schema 1, signed. Only ever refused, by name.
-pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+pub(crate) const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 /// Docker manifest, schema 1. Only ever refused, by name.
-pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+pub(crate) const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 /// In-toto statement, the layer type of attestation manifests.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 
@@ -151,7 +151,7 @@ pub fn is_manifest(media_type: &str) -> bool {
 
 /// Whether this is a schema 1 manifest, which is refused everywhere.
 #[must_use]
-pub fn is_schema1(media_type: &str) -> bool {
+pub(crate) fn is_schema1(media_type: &str) -> bool {
     matches!(media_type, DOCKER_SCHEMA1 | DOCKER_SCHEMA1_SIGNED)
 }
 

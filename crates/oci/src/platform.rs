@@ -215,7 +215,7 @@ impl Platform {
 
     /// How well an image for `image` runs here: 0 is best, nothing means that it does not (containerd's `Only`).
     #[must_use]
-    pub fn rank(&self, image: &Self) -> Option<usize> {
+    pub(crate) fn rank(&self, image: &Self) -> Option<usize> {
         fallbacks(&self.normalized())
             .iter()
             .position(|wanted| wanted.is_same(image))

@@ -61,7 +61,7 @@ impl Store {
     ///
     /// # Errors
     /// The index's and the file system's.
-    pub fn verify_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
+    pub(crate) fn verify_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
         let Some(row) = self.blob_row(digest)? else {
             return Ok(false);
         };

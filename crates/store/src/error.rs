@@ -99,7 +99,7 @@ pub struct IndexError {
 impl IndexError {
     /// Whether `index.db` is no longer a database.
     #[must_use]
-    pub fn is_damaged(&self) -> bool {
+    pub(crate) fn is_damaged(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         matches!(
             self.source.sqlite_error_code(),

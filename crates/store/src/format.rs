@@ -43,7 +43,7 @@ use rbuild_oci::Digest;
 use crate::name::{FormName, LayerId};
 
 /// Version of the layout drawn above.
-pub const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
 /// File that marks a directory as a store and holds [`FORMAT_VERSION`].
 pub(crate) const MARKER: &str = "rbuild-store";
 /// First word of the marker file.

@@ -130,7 +130,7 @@ impl Lease {
 
     /// A path in the scratch directory that nothing has yet; `prefix` is for whoever looks.
     #[must_use]
-    pub fn new_path(&self, prefix: &'static str) -> PathBuf {
+    pub(crate) fn new_path(&self, prefix: &'static str) -> PathBuf {
         self.dir
             .join(format!("{prefix}-{}", self.next.fetch_add(1, Ordering::Relaxed)))
     }

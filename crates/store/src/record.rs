@@ -77,7 +77,7 @@ impl Store {
     ///
     /// # Errors
     /// The index's.
-    pub fn put_records(&self, records: &[Record]) -> Result<(), IndexError> {
+    pub(crate) fn put_records(&self, records: &[Record]) -> Result<(), IndexError> {
         self.index().write("add record", |tables| {
             for record in records {
                 forget_record(tables, record.key.as_str())?;
@@ -126,7 +126,7 @@ impl Store {
     ///
     /// # Errors
     /// The index's.
-    pub fn get_records(&self, keys: &[Digest]) -> Result<HashMap<Digest, Record>, IndexError> {
+    pub(crate) fn get_records(&self, keys: &[Digest]) -> Result<HashMap<Digest, Record>, IndexError> {
         let rows = self.index().read("find records", |tables| {
             let mut rows = Vec::new();
             for part in keys.chunks(BULK) {
@@ -227,7 +227,7 @@ impl Store {
     ///
     /// # Errors
     /// The index's.
-    pub fn put_kvs(&self, space: &str, values: &[(&str, &[u8])]) -> Result<(), IndexError> {
+    pub(crate) fn put_kvs(&self, space: &str, values: &[(&str, &[u8])]) -> Result<(), IndexError> {
         let now = self.now();
         self.index()
             .write("set value", |tables| put_kvs(tables, space, values, now))

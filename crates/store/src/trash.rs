@@ -31,7 +31,7 @@ impl Store {
     ///
     /// # Errors
     /// The file system's.
-    pub fn empty_trash(&self, entries_max: Option<u64>) -> Result<bool, DiskError> {
+    pub(crate) fn empty_trash(&self, entries_max: Option<u64>) -> Result<bool, DiskError> {
         let trash = self.layout().top("trash");
         let dir = File::open(&trash).map_err(|e| DiskError::new("open", &trash, e))?;
         let mut left = entries_max;

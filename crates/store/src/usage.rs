@@ -57,7 +57,7 @@ pub struct Usage {
 impl Usage {
     /// Bytes of everything: what `du` says of the directory.
     #[must_use]
-    pub fn total_bytes(&self) -> u64 {
+    pub(crate) fn total_bytes(&self) -> u64 {
         self.entries.iter().map(|entry| entry.bytes).sum()
     }
 }

@@ -12,7 +12,7 @@ use rustix::thread::UnshareFlags;
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN`; `ENOSPC` at the limit of mount namespaces.
-pub fn unshare_mounts_of_this_thread() -> Result<(), Errno> {
+pub(crate) fn unshare_mounts_of_this_thread() -> Result<(), Errno> {
     unshare(UnshareFlags::NEWNS | UnshareFlags::FS)
 }
 

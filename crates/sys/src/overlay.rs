@@ -260,7 +260,7 @@ const FIXED_OPTIONS: [(&str, &str); 4] = [
 ///
 /// # Errors
 /// The directory cannot be opened, or the kernel refuses the clone.
-pub fn clone_read_only(path: &Path) -> Result<OwnedFd, OverlayError> {
+pub(crate) fn clone_read_only(path: &Path) -> Result<OwnedFd, OverlayError> {
     let dir = open_dir(path)?;
     let tree = clone_tree(dir.as_fd(), Path::new("")).map_err(|e| plain("open_tree", e))?;
     MountAttr::READ_ONLY

@@ -50,7 +50,7 @@ pub fn record_owners() {
 }
 
 /// From now on owners and modes are recorded, in this process and for good: it is an ordinary user.
-pub fn record_all() {
+pub(crate) fn record_all() {
     let uid = u64::from(rustix::process::geteuid().as_raw());
     let gid = u64::from(rustix::process::getegid().as_raw());
     OWN.store(uid << 32 | gid, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 /// Most bytes read of `/etc/passwd` or `/etc/group`; BuildKit's limit (`solver/llbsolver/ops/user_linux.go`).
 pub const USER_FILE_MAX_BYTES: u64 = 10 << 20;
 /// Highest user or group id accepted, `2^31 - 1`; the limit of moby/sys/user.
-pub const ID_MAX: u32 = i32::MAX as u32;
+pub(crate) const ID_MAX: u32 = i32::MAX as u32;
 /// Most supplementary groups of one user; the kernel's `NGROUPS_MAX`.
 pub const GROUPS_MAX: usize = 65_536;
 

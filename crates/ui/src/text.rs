@@ -38,7 +38,7 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
 /// `text` as one line of source: like [`one_line`], but tabs stay and a carriage return at the end is dropped. A byte order mark
 /// stands in front of a file's first line, where it hides nothing, and behind its margin where lines are numbered.
 #[must_use]
-pub fn source_line(text: &str) -> String {
+pub(crate) fn source_line(text: &str) -> String {
     let text = text.strip_suffix('\r').unwrap_or(text);
     let mut out = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {
@@ -72,7 +72,7 @@ pub fn lines(text: &str) -> String {
 /// Whether a terminal would obey `c`, or a reader be misled by it: C0, DEL, C1, line separators, and the
 /// characters that change direction or take no room (Unicode 15, general category Cf, as far as they can forge text).
 #[must_use]
-pub fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     matches!(c,
         '\0'..='\x1f'
         | '\x7f'..='\u{9f}'

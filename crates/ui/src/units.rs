@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 /// `12.34MB`: BuildKit's progress form, decimal units, two places; whole bytes below 1 kB
 /// (`vendor/github.com/tonistiigi/units/bytes.go`).
 #[must_use]
-pub fn progress_size(bytes: u64) -> String {
+pub(crate) fn progress_size(bytes: u64) -> String {
     if bytes < 1000 {
         return format!("{bytes}B");
     }

@@ -7,7 +7,7 @@ use rbuild_dockerfile::csv::{self, CsvError};
 use rbuild_oci::{Reference, ReferenceError};
 
 /// Image that scans for packages if none is named.
-pub const DEFAULT_SBOM_GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
+pub(crate) const DEFAULT_SBOM_GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
 
 /// Attestations to make.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<(String, String), ContextNameError> {
 
 /// The short form of an image reference, without `:latest`: `docker.io/library/alpine:latest` is `alpine`.
 #[must_use]
-pub fn normal_name(name: &str) -> Option<String> {
+pub(crate) fn normal_name(name: &str) -> Option<String> {
     let (rest, digest) = match name.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),
         None => (name, None),
