@@ -109,7 +109,7 @@ impl Fixture {
     /// Asserts that nothing is mounted, running or lying in the temporary directory that was not at `before`.
     #[track_caller]
     pub(crate) fn assert_clean_since(&self, before: &Residue) {
-        Residue::assert_nothing_new(before, &self.mark(), &self.home.tmp(), Duration::from_secs(2));
+        Residue::assert_nothing_new(before, &self.mark(), &self.home.tmp(), Duration::from_secs(10));
     }
 
     /// Part of the command line of every process of this fixture's builds.

@@ -1,12 +1,12 @@
 //! The same as an ordinary user with subordinate ids: the main promises, and that the answer is byte for byte root's.
 //! Every conformance case runs rootless too, in `conformance`.
 
-use std::time::{Duration, Instant};
-
-use rbuild_testkit::residue::{own_sleep, processes, wait_for_process};
+use rbuild_testkit::residue::{own_sleep, wait_for_process, wait_until_gone};
+use rbuild_testkit::stopwatch::Stopwatch;
 use rustix::process::Signal;
 
 use crate::e2e::fixture::{Fixture, ordinary_user};
+use crate::e2e::killed::assert_ended_at_once;
 
 const MAIN: &str = "FROM busybox AS build
 WORKDIR /src
@@ -74,16 +74,11 @@ fn rootless_ctrl_c_ends_the_step_within_two_seconds_and_leaves_nothing() {
     let before = fixture.residue();
     let running = fixture.build().spawn();
     let _step = wait_for_process(&format!("sleep {sleep}"));
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     running.signal_group(Signal::INT);
     let ran = running.wait();
-    assert!(start.elapsed() < Duration::from_secs(2), "{ran}");
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(
-        processes(&format!("sleep {sleep}")).is_empty(),
-        "{:?}",
-        processes(&format!("sleep {sleep}"))
-    );
+    assert_ended_at_once(&watch, &ran.to_string());
+    wait_until_gone(&format!("sleep {sleep}"));
     fixture.assert_clean_since(&before);
 }
 

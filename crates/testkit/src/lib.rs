@@ -25,5 +25,6 @@ pub mod racing;
 pub mod registry;
 pub mod residue;
 pub mod run;
+pub mod stopwatch;
 pub mod validate;
 pub mod web;

@@ -119,6 +119,23 @@ pub fn wait_for_process(mark: &str) -> u32 {
     }
 }
 
+/// Waits until no process is left whose command line contains `mark`, for less than any of [`own_sleep`]'s that are meant to be ended.
+///
+/// # Panics
+/// One stays.
+#[track_caller]
+pub fn wait_until_gone(mark: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let left = processes(mark);
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "still running: {left:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
