@@ -357,7 +357,7 @@ async fn a_server_may_name_the_time_to_wait_for_but_not_any() {
         .manifest(&reference(&registry, "a:1"))
         .await
         .expect_err("an hour");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     assert_eq!(registry.count("GET", "manifests"), 1, "it wants to be left alone");
     assert_eq!(error.class(), ErrorClass::Server);
     assert!(error.to_string().contains("3600 s"), "{error}");

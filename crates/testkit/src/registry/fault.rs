@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tokio::sync::Barrier;
+
 /// A rule that changes the answers to some requests.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -38,6 +40,8 @@ pub enum FaultAction {
     NoHeader(String),
     /// The right answer, later.
     Delay(Duration),
+    /// The right answer, once as many such requests wait as the barrier wants.
+    Meet(Arc<Barrier>),
     /// The right answer, of which what follows so many bytes waits until this is true.
     Hold(usize, Arc<AtomicBool>),
 }

@@ -78,6 +78,9 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
             body,
         }) => return Ok(custom(*status, headers, body.clone())),
         Some(FaultAction::Delay(time)) => tokio::time::sleep(*time).await,
+        Some(FaultAction::Meet(barrier)) => {
+            barrier.wait().await;
+        }
         _ => {}
     }
     let mut reply = lock(&state).handle(&method, &path, &headers, body);
