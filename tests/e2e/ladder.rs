@@ -107,44 +107,59 @@ const WAYS: &[(&str, &str)] = &[
     ("chroot", "native"),
 ];
 
-/// Builds on a rung; nothing if this machine has no such user.
-fn build(way: (&str, &str), dockerfile: &str) -> Option<Image> {
-    build_in(way, dockerfile, None)
+/// One who builds on a rung with a snapshotter, and the store that fills.
+struct Builder {
+    rung: &'static str,
+    snapshotter: &'static str,
+    fixture: Fixture,
 }
 
-/// The same with a store elsewhere.
-fn build_in((rung, snapshotter): (&str, &str), dockerfile: &str, store: Option<&Path>) -> Option<Image> {
-    let user = ordinary_user()?;
-    let home = match rung {
-        "root" | "chroot" => TestHome::new(),
-        "subids" => TestHome::for_user(user.uid, user.gid),
-        _ => TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES),
-    };
-    let fixture = Fixture::with_home(home, dockerfile);
-    fixture.context.settle();
-    let archive = fixture.archive();
-    let build = store
-        .into_iter()
-        .fold(fixture.build(), |build, store| build.env("RBUILD_ROOT", store));
-    let ran = build
-        .arg(format!("--rung={rung}"))
-        .arg(format!("--snapshotter={snapshotter}"))
-        .arg("--build-arg=SOURCE_DATE_EPOCH=1704067200")
-        .arg(format!(
-            "--output=type=oci,rewrite-timestamp=true,dest={}",
-            archive.display()
-        ))
-        .ok();
-    assert!(
-        ran.stderr.contains(&format!("snapshotter {snapshotter}")),
-        "{ran}"
-    );
-    Some(
+impl Builder {
+    /// Nothing if this machine has no such user.
+    fn of((rung, snapshotter): (&'static str, &'static str)) -> Option<Self> {
+        let user = ordinary_user()?;
+        let home = match rung {
+            "root" | "chroot" => TestHome::new(),
+            "subids" => TestHome::for_user(user.uid, user.gid),
+            _ => TestHome::for_user(WITHOUT_RANGES, WITHOUT_RANGES),
+        };
+        Some(Self {
+            rung,
+            snapshotter,
+            fixture: Fixture::with_home(home, ""),
+        })
+    }
+
+    fn build(&self, dockerfile: &str) -> Image {
+        self.build_in(dockerfile, None)
+    }
+
+    /// The same with a store elsewhere.
+    fn build_in(&self, dockerfile: &str, store: Option<&Path>) -> Image {
+        self.fixture.context.dockerfile(dockerfile);
+        self.fixture.context.settle();
+        let archive = self.fixture.archive();
+        let build = store.into_iter().fold(self.fixture.build(), |build, store| {
+            build.env("RBUILD_ROOT", store)
+        });
+        let ran = build
+            .arg(format!("--rung={}", self.rung))
+            .arg(format!("--snapshotter={}", self.snapshotter))
+            .arg("--build-arg=SOURCE_DATE_EPOCH=1704067200")
+            .arg(format!(
+                "--output=type=oci,rewrite-timestamp=true,dest={}",
+                archive.display()
+            ))
+            .ok();
+        assert!(
+            ran.stderr.contains(&format!("snapshotter {}", self.snapshotter)),
+            "{ran}"
+        );
         OciLayout::open(&archive)
             .expect("an archive")
             .image()
-            .expect("one image"),
-    )
+            .expect("one image")
+    }
 }
 
 /// The ways of this machine: `fuse-overlayfs` is not everywhere.
@@ -159,15 +174,25 @@ fn ways() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 #[test]
 fn rootless_every_rung_and_snapshotter_makes_the_same_layers_digest_for_digest() {
-    for (about, dockerfile) in CORPUS {
-        let Some(root) = build(("root", "overlayfs"), dockerfile) else {
-            return;
-        };
-        for way in ways().filter(|(_, one)| *one != "fuse-overlayfs" || !NOT_BY_FUSE.contains(about)) {
-            let other = build(way, dockerfile).expect("the user that was there a moment ago");
-            let tables = (root.files().unwrap().table(), other.files().unwrap().table());
-            assert_eq!(tables.0, tables.1, "{about}: files of {way:?}");
-            assert_eq!(root.config, other.config, "{about}: config and layers of {way:?}");
+    let Some(root) = Builder::of(("root", "overlayfs")) else {
+        return;
+    };
+    let expected = CORPUS.iter().map(|(about, dockerfile)| {
+        let image = root.build(dockerfile);
+        (*about, *dockerfile, image.files().unwrap().table(), image.config)
+    });
+    let expected: Vec<_> = expected.collect();
+    for way in ways() {
+        let builder = Builder::of(way).expect("the user that was there a moment ago");
+        let asked = |about: &&str| way.1 != "fuse-overlayfs" || !NOT_BY_FUSE.contains(about);
+        for (about, dockerfile, files, config) in expected.iter().filter(|row| asked(&row.0)) {
+            let other = builder.build(dockerfile);
+            assert_eq!(
+                *files,
+                other.files().unwrap().table(),
+                "{about}: files of {way:?}"
+            );
+            assert_eq!(*config, other.config, "{about}: config and layers of {way:?}");
         }
     }
 }
@@ -217,9 +242,9 @@ impl Drop for Loop {
 
 #[test]
 fn slow_privileged_on_file_systems_that_share_blocks_the_layers_are_the_same() {
-    if ordinary_user().is_none() {
+    let Some(overlay) = Builder::of(("root", "overlayfs")) else {
         return;
-    }
+    };
     for (kind, rungs) in [("btrfs", ["root", "chroot"]), ("xfs", ["chroot", "root"])] {
         let Some(mounted) = Loop::of(kind) else { continue };
         let probe = mounted.at().join("probe");
@@ -231,9 +256,13 @@ fn slow_privileged_on_file_systems_that_share_blocks_the_layers_are_the_same() {
         rustix::fs::ioctl_ficlone(&to, &from).expect("it shares blocks");
         for ((about, dockerfile), rung) in CORPUS.iter().zip(rungs.iter().cycle()) {
             let store = mounted.at().join(rung);
-            let other = build_in((rung, "native"), dockerfile, Some(&store)).expect("root");
-            let root = build(("root", "overlayfs"), dockerfile).expect("root");
-            assert_eq!(root.config, other.config, "{about}: {rung} on {kind}");
+            let other = Builder::of((rung, "native")).expect("root");
+            let other = other.build_in(dockerfile, Some(&store));
+            assert_eq!(
+                overlay.build(dockerfile).config,
+                other.config,
+                "{about}: {rung} on {kind}"
+            );
         }
     }
 }
