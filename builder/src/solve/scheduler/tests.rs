@@ -235,7 +235,7 @@ async fn build(fake: &Arc<Fake>, graph: Graph, target: &VertexDigest) -> Result<
         Arc::new(NullSink),
         CancellationToken::new(),
     );
-    let mut values = tokio::time::timeout(Duration::from_secs(10), solved)
+    let mut values = tokio::time::timeout(Duration::from_secs(30), solved)
         .await
         .expect("the solver hangs")?;
     Ok(values.remove(0))
@@ -455,7 +455,7 @@ async fn a_canceled_build_ends() {
         output: 0,
     }];
     let solved = solve(Arc::new(graph), &edges, fake, Arc::new(NullSink), cancel);
-    let ended = tokio::time::timeout(Duration::from_secs(5), solved)
+    let ended = tokio::time::timeout(Duration::from_secs(30), solved)
         .await
         .expect("ends soon");
     assert!(matches!(ended, Err(SolveError::Canceled)));

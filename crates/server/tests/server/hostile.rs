@@ -96,7 +96,7 @@ async fn privileged_row48_a_client_that_goes_away_ends_its_build_alone() {
     let since = Instant::now();
     while bench.core.builds.count() > 0 {
         assert!(
-            since.elapsed() < Duration::from_secs(2),
+            since.elapsed() < Duration::from_secs(30),
             "the build goes on without its client"
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -255,7 +255,7 @@ async fn privileged_row48_a_client_that_goes_away_in_a_step_leaves_nothing_mount
     let since = Instant::now();
     while left_of(bench.dir.path()) != before || bench.core.builds.count() > 0 {
         let left = left_of(bench.dir.path());
-        assert!(since.elapsed() < Duration::from_secs(10), "{left:#?}");
+        assert!(since.elapsed() < Duration::from_secs(60), "{left:#?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     bench.solve(llb("after", hello("twin"))).await.unwrap();

@@ -168,10 +168,7 @@ async fn row48_a_client_that_stops_reading_stops_the_writer() {
         "{stuck} bytes wait for a client that does not read"
     );
     cancel.cancel();
-    let error = tokio::time::timeout(Duration::from_secs(2), writer)
-        .await
-        .unwrap()
-        .unwrap();
+    let error = tokio::time::timeout(SOON, writer).await.unwrap().unwrap();
     assert_eq!(error.to_string(), "cancelled");
 }
 
@@ -426,5 +423,5 @@ async fn a_client_may_take_nothing_fail_or_go_quiet() {
     let start = Instant::now();
     let error = run(quiet, cancel).await.unwrap_err();
     assert!(matches!(error, SendTreeError::Cancelled), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(9));
 }

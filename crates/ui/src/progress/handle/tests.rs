@@ -112,7 +112,8 @@ fn a_view_is_refreshed_at_most_at_its_rate() {
     .unwrap();
     let sink = handle.sink();
     let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(450) {
+    let refreshed = || *count.lock().unwrap() > 0;
+    while start.elapsed() < Duration::from_millis(450) || !refreshed() {
         sink.send(log("a", 0.0, "x\n"));
         std::thread::sleep(Duration::from_millis(1));
     }
