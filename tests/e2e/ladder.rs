@@ -1,5 +1,6 @@
 //! The ladder: the same image from every rung, the choice told once, and what `rbuild doctor` says of them.
 
+mod folded;
 mod images;
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! An image with every kind of file that a layer can hold, and steps that change them: the same layers from every rung with
 //! every snapshotter.
 
-use rbuild_testkit::image::{Image, OciLayout};
+use rbuild_testkit::image::{Files, Image, OciLayout, entries};
 use rbuild_testkit::layout::{Attributes, LayerBuilder};
 use serde_json::json;
 use tar::EntryType;
@@ -13,7 +13,7 @@ use crate::e2e::ordinary_user;
 /// `cap_net_bind_service=ep`, version 2 of `security.capability`.
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-fn below() -> LayerBuilder {
+pub(super) fn below() -> LayerBuilder {
     let of = |mode, uid, gid| Attributes::mode(mode).owner(uid, gid);
     let aged = |mtime| Attributes {
         mtime,
@@ -79,7 +79,7 @@ fn below() -> LayerBuilder {
     layer
 }
 
-fn above() -> LayerBuilder {
+pub(super) fn above() -> LayerBuilder {
     let of = |mode, uid, gid| Attributes::mode(mode).owner(uid, gid);
     LayerBuilder::new()
         .whiteout("gone")
@@ -101,17 +101,23 @@ COPY --from=one --chown=40:41 /odd /given
 COPY --link --from=one /deep /linked
 ";
 
-fn built((rung, snapshotter): (&str, &str)) -> Image {
+fn built(way: (&str, &str)) -> Image {
+    built_with(way, STEPS).0
+}
+
+/// Builds `steps` on the image `evil`: the image, and its tree as one archive.
+pub(super) fn built_with((rung, snapshotter): (&str, &str), steps: &str) -> (Image, Files) {
     let rung = match rung {
         "root" => Rung::Root,
         "subids" => Rung::Subids,
         "one-id" => Rung::OneId,
         _ => Rung::Chroot,
     };
-    let site = Site::on(rung, STEPS);
+    let site = Site::on(rung, steps);
     site.fixture.context.settle();
     let evil = site.evil(json!({"Env": ["PATH=/bin"]}), vec![below(), above()]);
     let archive = site.fixture.archive();
+    let tree = site.fixture.home.work().join("tree.tar");
     site.fixture
         .build()
         .args(rung.argument())
@@ -121,8 +127,12 @@ fn built((rung, snapshotter): (&str, &str)) -> Image {
             "--output=type=oci,rewrite-timestamp=true,dest={}",
             archive.display()
         ))
+        .arg(format!("--output=type=tar,dest={}", tree.display()))
         .ok();
-    OciLayout::open(&archive).unwrap().image().unwrap()
+    let mut files = Files::default();
+    let tar = std::fs::read(tree).unwrap();
+    files.apply(entries(&tar).unwrap()).unwrap();
+    (OciLayout::open(&archive).unwrap().image().unwrap(), files)
 }
 
 #[test]
