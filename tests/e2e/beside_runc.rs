@@ -3,8 +3,9 @@
 //! with the same ids; beside the step without namespaces it is root's.
 
 mod differences;
+mod mounts;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rbuild_testkit::command::RbuildCommand;
@@ -151,44 +152,6 @@ fn facts(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What keeps a mount from being of use to a step.
-const KEPT: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
-
-/// The mounts among facts, with what each keeps from the step.
-fn mounts(facts: &BTreeSet<String>) -> BTreeMap<&str, BTreeSet<&str>> {
-    let lines = facts.iter().filter_map(|fact| fact.strip_prefix("mount "));
-    lines
-        .filter_map(|line| line.split_once(' '))
-        .map(|(place, options)| {
-            (
-                place,
-                options
-                    .split(',')
-                    .filter(|option| KEPT.contains(option))
-                    .collect(),
-            )
-        })
-        .collect()
-}
-
-/// Whatever else differs of a mount, it lets a step do nothing that runc's in its place does not, and what only a step has lets
-/// it do nothing.
-#[track_caller]
-fn assert_as_strict(rung: Rung, ours: &BTreeSet<String>, theirs: &BTreeSet<String>) {
-    let theirs = mounts(theirs);
-    for (place, kept) in mounts(ours) {
-        // Below these each place is a device, or is masked by one.
-        let device = place.starts_with("/dev/") || place.starts_with("/proc/");
-        let wanted: BTreeSet<&str> = match theirs.get(place) {
-            Some(theirs) => theirs.clone(),
-            None if device => BTreeSet::from(["nosuid", "noexec"]),
-            None => BTreeSet::from(KEPT),
-        };
-        let looser: Vec<_> = wanted.difference(&kept).collect();
-        assert!(looser.is_empty(), "{rung:?}: {place} is not {looser:?}: {kept:?}");
-    }
-}
-
 /// What the programs see in runc's container, started by the rung's user.
 fn theirs(rung: Rung, fixture: &Fixture) -> BTreeSet<String> {
     let rootfs = fixture.home.work().join("rootfs");
@@ -222,6 +185,7 @@ fn privileged_a_step_is_what_runc_makes_of_the_default_spec_but_for_what_is_list
         return machine::skip("runc is not here, or is not root's");
     }
     let mut found = differences::Found::default();
+    let mut mounts = mounts::Compared::default();
     let rungs = Rung::here();
     let all = rungs.len() > 1;
     for rung in rungs {
@@ -261,8 +225,9 @@ fn privileged_a_step_is_what_runc_makes_of_the_default_spec_but_for_what_is_list
             assert_eq!(ours.contains(same), !given_up, "{rung:?}: {same}: {ours:#?}");
             assert!(theirs.contains(same), "{rung:?}: {same}: {theirs:#?}");
         }
-        assert_as_strict(rung, &ours, &theirs);
+        mounts.compare(rung, &ours, &theirs);
         found.compare(rung, &ours, &theirs);
     }
+    mounts.assert_listed(all);
     found.assert_listed(all);
 }
