@@ -13,6 +13,7 @@ use futures_util::{Stream, StreamExt as _};
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::builds::BuildsError;
 use crate::core::{Core, version};
 use crate::events::EventLog;
 use crate::{errors, run, usage};
@@ -42,9 +43,13 @@ impl Control for ControlService {
         if let Some(messages) = self.0.history.logs(&id).await? {
             return Ok(timestamped(messages));
         }
-        let running = self.0.builds.get(&id).await;
-        let events = Arc::clone(&running.map_err(|error| errors::builds_status(&error))?.events);
-        Ok(timestamped(status_stream(events)))
+        match self.0.builds.get(&id).await {
+            Ok(running) => Ok(timestamped(status_stream(Arc::clone(&running.events)))),
+            // Why is what Solve answers. BuildKit lets its clients wait for progress, which they give up after 3 s
+            // (`client/solve.go`).
+            Err(BuildsError::Refused(_)) => Ok(timestamped(futures_util::stream::empty())),
+            Err(error) => Err(errors::builds_status(&error)),
+        }
     }
 
     type SessionStream = Answers<BytesMessage>;

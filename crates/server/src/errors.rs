@@ -154,7 +154,7 @@ pub(crate) fn llb_status(error: &rbuild_llb::LlbError) -> Status {
 #[must_use]
 pub(crate) fn builds_status(error: &BuildsError) -> Status {
     match error {
-        BuildsError::Unknown(_) => Status::not_found(error.to_string()),
+        BuildsError::Unknown(_) | BuildsError::Refused(_) => Status::not_found(error.to_string()),
         BuildsError::Exists(_) => Status::already_exists(error.to_string()),
         BuildsError::TooMany => Status::resource_exhausted(error.to_string()),
     }

@@ -52,25 +52,13 @@ async fn recorded(
     newer: Newer,
     cancel: CancellationToken,
 ) -> Result<SolveResponse, Status> {
-    check_compatibility_version(newer.compatibility_version)
-        .map_err(|error| errors::refused(error.to_string()))?;
-    let events = Arc::new(EventLog::default());
-    let exports = export::plan(&request.exporters)?;
-    let caches = cache::exports(request.cache.as_ref())?;
-    let attestations = Wanted::of(&request.frontend_attrs)?;
-    let job = job(core, &request, newer.proxy_network, &caches, &events, &cancel)?;
-    let scope = Arc::new(Scope::root(&asked(&request)));
-    let (forwarder, returned) =
-        Forwarder::new(request.r#ref.clone(), request.frontend_inputs.clone(), 0, scope);
-    let running = Arc::new(Running::new(
-        request.r#ref.clone(),
-        Arc::clone(&events),
-        cancel,
-        job,
-        request.session.clone(),
-        Arc::new(forwarder),
-    ));
-    running.resources.add(newer.resources)?;
+    let begun = begin(core, &request, newer, cancel);
+    let Begun {
+        running,
+        returned,
+        outputs,
+    } = begun.inspect_err(|_| core.builds.refuse(&request.r#ref))?;
+    let events = Arc::clone(&running.events);
     let listed = core
         .builds
         .add(Arc::clone(&running))
@@ -82,11 +70,6 @@ async fn recorded(
         core.history.begin(&request);
     }
     let id = request.r#ref.clone();
-    let outputs = Outputs {
-        exports,
-        caches,
-        attestations,
-    };
     let outcome = Box::pin(evaluate(core, &running, request, returned, &outputs)).await;
     // Nobody calls the gateway of a build that is over, and what its containers mounted is gone when its client hears so.
     running.forwarder.containers.release_all().await;
@@ -101,6 +84,54 @@ async fn recorded(
     kept?;
     Ok(SolveResponse {
         exporter_response: exported.response,
+    })
+}
+
+/// What is made of a request before anybody can ask for its build.
+struct Begun {
+    running: Arc<Running>,
+    returned: tokio::sync::oneshot::Receiver<Returned>,
+    outputs: Outputs,
+}
+
+fn begin(
+    core: &Arc<Core>,
+    request: &SolveRequest,
+    newer: Newer,
+    cancel: CancellationToken,
+) -> Result<Begun, Status> {
+    check_compatibility_version(newer.compatibility_version)
+        .map_err(|error| errors::refused(error.to_string()))?;
+    let events = Arc::new(EventLog::default());
+    let outputs = Outputs {
+        exports: export::plan(&request.exporters)?,
+        caches: cache::exports(request.cache.as_ref())?,
+        attestations: Wanted::of(&request.frontend_attrs)?,
+    };
+    let job = job(
+        core,
+        request,
+        newer.proxy_network,
+        &outputs.caches,
+        &events,
+        &cancel,
+    )?;
+    let scope = Arc::new(Scope::root(&asked(request)));
+    let (forwarder, returned) =
+        Forwarder::new(request.r#ref.clone(), request.frontend_inputs.clone(), 0, scope);
+    let running = Arc::new(Running::new(
+        request.r#ref.clone(),
+        events,
+        cancel,
+        job,
+        request.session.clone(),
+        Arc::new(forwarder),
+    ));
+    running.resources.add(newer.resources)?;
+    Ok(Begun {
+        running,
+        returned,
+        outputs,
     })
 }
 

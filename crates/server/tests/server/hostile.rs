@@ -83,6 +83,29 @@ async fn privileged_row48_requests_for_nothing_are_named_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn privileged_progress_of_a_refused_build_ends_with_its_refusal() {
+    let bench = Bench::new();
+    let refused = SolveRequest {
+        exporters: vec![Exporter {
+            r#type: "evil".to_owned(),
+            ..Exporter::default()
+        }],
+        ..llb("id", hello("x"))
+    };
+    // Asked for while the build is refused, and when it has been.
+    let (solved, beside) = tokio::join!(bench.solve(refused), bench.status("id"));
+    assert!(solved.unwrap_err().message().contains("evil"));
+    assert!(beside.unwrap().is_empty());
+    assert!(bench.status("id").await.unwrap().is_empty());
+    // The id may be used again.
+    let (solved, beside) = tokio::join!(bench.solve(llb("id", hello("x"))), bench.status("id"));
+    solved.unwrap();
+    drop(beside.unwrap());
+    let told = bench.status("id").await.unwrap();
+    assert!(told.iter().any(|part| !part.vertexes.is_empty()), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn privileged_row48_a_client_that_goes_away_ends_its_build_alone() {
     let bench = Bench::new();
     // Nothing is named, so the build waits for the front end of a client that will never speak.
