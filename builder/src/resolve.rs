@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_frontend::{
@@ -66,6 +67,7 @@ impl<'a> Resolver<'a> {
         looked_at.extend(image);
     }
 
+    /// Shows `work` as a vertex. It should be pinned: what is handed on unpinned lies in both futures.
     async fn shown(
         &self,
         name: &str,
@@ -110,11 +112,8 @@ impl MetaResolver for Resolver<'_> {
             platform: &request.platform,
             pull: request.mode == ImageResolveMode::ForcePull,
         };
-        let work = self
-            .job
-            .engine
-            .images
-            .resolve_name(&self.job.lease, reference, &lookup);
+        let images = &self.job.engine.images;
+        let work = pin!(images.resolve_name(&self.job.lease, reference, &lookup));
         let found = self.shown(&request.log_name, work).await?;
         self.note(Kind::Docker, reference, &request.platform, &found);
         Ok(found)
@@ -137,7 +136,7 @@ impl MetaResolver for Resolver<'_> {
                     tag: tag.clone(),
                     digest: digest.clone(),
                 };
-                let work = images.resolve_layout(lease, name, &place, &lookup);
+                let work = pin!(images.resolve_layout(lease, name, &place, &lookup));
                 self.shown(&request.log_name, work).await
             }
             LayoutPlace::Store {
@@ -152,7 +151,7 @@ impl MetaResolver for Resolver<'_> {
                         store: format!("oci:{store}"),
                     },
                 };
-                let work = images.resolve_store(lease, name, store, digest, &lookup);
+                let work = pin!(images.resolve_store(lease, name, store, digest, &lookup));
                 self.shown(&request.log_name, work).await
             }
         }?;
