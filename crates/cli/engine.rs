@@ -280,6 +280,10 @@ pub(crate) trait Engine {
     fn standing(&self) -> Option<String> {
         None
     }
+    /// What is wrong with where it works, though it works.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Builds.
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError>;
     /// Builds several at once, each when those that it needs are done. The first that fails stops the others.

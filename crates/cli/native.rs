@@ -34,7 +34,7 @@ use rbuild_registry::{Client, ConfigSources, CredentialSources, Credentials, Reg
 use rbuild_server::core::{Core, Settings};
 use rbuild_server::front_end::local::LocalDefinition;
 use rbuild_server::listen::{Access, listen};
-use rbuild_store::{OpenOptions, Store};
+use rbuild_store::{Exposed, OpenOptions, Store, exposed};
 use rbuild_sys::userns::{self, Rung};
 use rbuild_ui::diagnostic::{Diagnostic, Source};
 
@@ -65,6 +65,7 @@ pub(crate) fn harden() {
 pub(crate) struct Native {
     core: Arc<core::Engine>,
     standing: String,
+    exposed: Option<Exposed>,
     threads: Threads,
     root: PathBuf,
     said: Registries,
@@ -117,6 +118,7 @@ impl Native {
             .ok_or_else(|| EngineError::failed(NO_PLACE))?;
         let root = std::path::absolute(&root).unwrap_or(root);
         let surroundings = Surroundings::of_process();
+        let exposed = exposed(&root);
         let entered = userns::enter(options.rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
         let rung = entered.rung;
         let form_name = form_name(rung).map_err(|error| EngineError::failed(chain_text(&error)))?;
@@ -152,6 +154,7 @@ impl Native {
         Ok(Box::new(Self {
             core,
             standing: standing(&entered, &shown),
+            exposed,
             threads,
             root,
             said: options.registries,
@@ -264,6 +267,10 @@ fn diagnostic(error: &BuildError) -> EngineError {
 impl Engine for Native {
     fn standing(&self) -> Option<String> {
         Some(self.standing.clone())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.exposed.iter().map(ToString::to_string).collect()
     }
 
     fn build(&self, request: BuildRequest, sink: Arc<dyn Sink>) -> Result<BuildOutcome, EngineError> {

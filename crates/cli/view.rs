@@ -7,11 +7,26 @@ use rbuild_ui::progress::{
     Tty, TtyOptions,
 };
 
+use crate::engine::Engine;
 use crate::env::Env;
 use crate::terminal;
 
 /// Size assumed when the terminal does not tell (BuildKit's).
 const FALLBACK_SIZE: (usize, usize) = (80, 10);
+
+/// Starts showing what `engine` does, and says what is wrong with where it works.
+pub(crate) fn start_with(
+    mode: Mode,
+    phase: &str,
+    engine: &dyn Engine,
+    env: &mut Env,
+) -> io::Result<ProgressHandle> {
+    for warning in engine.warnings() {
+        // A warning that cannot be written cannot be told either.
+        let _unwritten = writeln!(env.stderr, "WARNING: {}", rbuild_ui::text::one_line(&warning));
+    }
+    start(mode, phase, engine.standing(), env)
+}
 
 /// Starts showing what happens on standard error. `phase` is the first word of the live view, `description` the first
 /// line of the plain one.

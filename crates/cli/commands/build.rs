@@ -52,8 +52,7 @@ pub(super) fn build(
     };
     options.registries.insecure.extend(high.insecure);
     let engine = open(options)?;
-    let standing = engine.standing();
-    let progress = view::start(high.mode, "Building", standing, env)
+    let progress = view::start_with(high.mode, "Building", engine.as_ref(), env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
     let steps = high.steps.then(|| Arc::new(Steps::new(progress.sink())));
     let sink = steps

@@ -51,7 +51,7 @@ fn ran(args: &RunArgs, options: EngineOptions, env: &mut Env, open: Open<'_>) ->
     let request = request(args, env)?;
     let engine = open(options)?;
     let mode = if args.quiet { Mode::Quiet } else { Mode::Plain };
-    let view = view::start(mode, "Running", engine.standing(), env)
+    let view = view::start_with(mode, "Running", engine.as_ref(), env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
     let done = engine.run(request, view.sink());
     drop(view.finish());

@@ -144,6 +144,9 @@ fn serve(
     if let Some(standing) = engine.standing() {
         log.write(&mut env.stderr, Level::Info, &standing);
     }
+    for warning in engine.warnings() {
+        log.write(&mut env.stderr, Level::Warning, &warning);
+    }
     Ok(engine.serve(request)?)
 }
 

@@ -53,6 +53,7 @@ pub use lock::KeyLock;
 pub use mount::{CacheMountGuard, MountError, MountOwner, MountRequest, MountSharing};
 pub use name::{FormName, LayerId, NameError};
 pub use open::OpenError;
+pub use open::exposed::{Exposed, exposed};
 pub use record::{LayerEntry, Record};
 pub use store::{Clock, Durability, OpenOptions, Store};
 pub use usage::{Usage, UsageEntry, UsageKind};

@@ -1,6 +1,8 @@
 //! How a store is found, checked, made and opened. Refuses directories of other users, of other programs, of newer
 //! versions and on network file systems.
 
+pub(crate) mod exposed;
+
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};

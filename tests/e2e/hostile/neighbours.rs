@@ -198,3 +198,36 @@ fn row47_names_that_others_made_in_shared_directories_are_not_used() {
         site.canary.assert_untouched();
     }
 }
+
+#[test]
+fn row47_a_way_to_the_store_that_everybody_can_write_to_is_told_on_each_rung() {
+    for rung in Rung::here() {
+        let site = Site::on(rung, "FROM busybox\nRUN true\n");
+        let above = site.fixture.home.work().join("above");
+        fs::create_dir(&above).unwrap();
+        let store = above.join("store");
+        let warnings = |mode| {
+            fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+            let build = site.fixture.build().args(rung.argument());
+            let ran = build.env("RBUILD_ROOT", &store).ok();
+            let about_it = |line: &&str| line.contains("above the store");
+            ran.stderr
+                .lines()
+                .filter(about_it)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let told = warnings(0o777);
+        assert_eq!(told.len(), 1, "{rung:?}: {told:?}");
+        let expected = format!(
+            "WARNING: everybody can write to {:?} above the store",
+            above.display()
+        );
+        assert!(
+            told[0].replace('"', "").starts_with(&expected.replace('"', "")),
+            "{rung:?}: {told:?}"
+        );
+        assert_eq!(warnings(0o1777), [""; 0], "{rung:?}: the twin");
+        assert_eq!(warnings(0o755), [""; 0], "{rung:?}: the twin");
+    }
+}

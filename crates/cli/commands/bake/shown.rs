@@ -189,7 +189,7 @@ fn run(
     env: &mut Env,
 ) -> Result<(), CommandError> {
     let mode = builds.first().map_or(Mode::Auto, |(_, high)| high.mode);
-    let progress = view::start(mode, "Building", engine.standing(), env)
+    let progress = view::start_with(mode, "Building", engine, env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
     let position: BTreeMap<&str, usize> = builds
         .iter()
@@ -310,7 +310,7 @@ fn ask(
 ) -> Result<(), CommandError> {
     questions.sort_by(|one, other| one.0.name.cmp(&other.0.name));
     let mode = questions.first().map_or(Mode::Auto, |(_, high)| high.mode);
-    let progress = view::start(mode, "Building", engine.standing(), env)
+    let progress = view::start_with(mode, "Building", engine, env)
         .map_err(|error| CommandError::failed(&format!("cannot show progress: {error}")))?;
     let mut answers = Vec::with_capacity(questions.len());
     for (target, high) in questions {

@@ -83,6 +83,63 @@ fn row47_an_empty_directory_others_can_write_is_closed_and_taken() {
 }
 
 #[test]
+fn row47_a_way_that_everybody_can_write_to_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (above, below) = (dir.path().join("above"), dir.path().join("above/below"));
+    std::fs::create_dir_all(&below).unwrap();
+    let root = below.join("not/yet/there");
+    let with = |bits| {
+        std::fs::set_permissions(&above, std::fs::Permissions::from_mode(bits)).unwrap();
+        [&root, &below].map(|root| exposed::exposed(root))
+    };
+    let told = || {
+        Some(exposed::Exposed {
+            dir: above.canonicalize().unwrap(),
+            owner: None,
+        })
+    };
+    for bits in [0o777, 0o702, 0o2773] {
+        assert_eq!(with(bits), [told(), told()], "{bits:o}");
+        // By a link too, and it is no way of its own.
+        let link = dir.path().join(format!("link-{bits:o}"));
+        std::os::unix::fs::symlink(&below, &link).unwrap();
+        assert_eq!(exposed::exposed(&link.join("store")), told());
+    }
+    // The twins: sticky, a group of the user, closed; and a directory of that kind that is the store itself.
+    for bits in [0o1777, 0o775, 0o755, 0o700] {
+        assert_eq!(with(bits), [None, None], "{bits:o}");
+    }
+    assert_eq!(with(0o777)[0], told());
+    assert_eq!(exposed::exposed(&above), None, "it is closed when it is taken");
+    let text = told().unwrap().to_string();
+    assert!(
+        text.contains("/above\" above the store") && text.contains("chmod +t"),
+        "{text}"
+    );
+}
+
+#[test]
+fn privileged_row47_a_way_through_a_directory_of_somebody_else_is_told() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("SKIP: only root makes directories of others");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let above = dir.path().join("above");
+    let root = above.join("store");
+    std::fs::create_dir_all(&root).unwrap();
+    assert_eq!(exposed::exposed(&root), None, "the twin: root's");
+    for bits in [0o1777, 0o755, 0o700] {
+        std::os::unix::fs::chown(&above, Some(12345), None).unwrap();
+        std::fs::set_permissions(&above, std::fs::Permissions::from_mode(bits)).unwrap();
+        for root in [root.clone(), above.join("new")] {
+            let told = exposed::exposed(&root).unwrap();
+            assert_eq!((told.owner, told.dir.ends_with("above")), (Some(12345), true));
+            assert!(told.to_string().contains("belongs to user 12345"), "{told}");
+        }
+    }
+}
+
+#[test]
 fn privileged_row47_a_directory_of_somebody_else_is_refused() {
     let (dir, store) = temporary_store();
     let root = store.root().to_owned();
