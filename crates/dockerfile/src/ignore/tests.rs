@@ -228,7 +228,7 @@ fn malformed_patterns_are_refused() {
 
 #[test]
 fn ignore_file_lines() {
-    let text = b"\xEF\xBB\xBF# comment\n/a\n  /b/c/  \n\n!/d\n! e/../f\n #no comment\n#comment\r\ng\r\n/\n!\n./h//i\n..\n";
+    let text = b"\xEF\xBB\xBF# comment\n/a\n  /b/c/  \n\n!/d\n! e/../f\n #no comment\n#comment\r\ng\r\n/\n!\n./h//i\n..\n! j\n";
     let lines = read_lines(text).unwrap();
     let expected = [
         (2, "a"),
@@ -241,6 +241,7 @@ fn ignore_file_lines() {
         (11, "!"),
         (12, "h/i"),
         (13, ".."),
+        (14, "!j"),
     ];
     let found: Vec<(u32, &str)> = lines.iter().map(|l| (l.line, l.pattern.as_str())).collect();
     assert_eq!(found, expected);

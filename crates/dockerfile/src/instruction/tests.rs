@@ -51,6 +51,7 @@ fn messages() {
             "expecting boolean value for flag --link, not: yes",
         ),
         ("COPY --from=a --from=b c d", "duplicate flag specified: --from"),
+        ("COPY --link --link=false c d", "duplicate flag specified: --link"),
         (
             "ADD --checksm=a b c",
             "unknown flag: --checksm (did you mean checksum?)",
@@ -77,6 +78,10 @@ fn messages() {
         (
             "HEALTHCHECK --timeout=1us CMD a",
             "Interval \"timeout\" cannot be less than 1ms",
+        ),
+        (
+            "HEALTHCHECK --start-interval=999999ns CMD a",
+            "Interval \"start-interval\" cannot be less than 1ms",
         ),
         (
             "HEALTHCHECK --retries=-1 CMD a",
@@ -143,6 +148,17 @@ fn flags_that_buildkit_does_not_read() {
         instruction("HEALTHCHECK --x NONE"),
         InstructionKind::Healthcheck(_)
     ));
+}
+
+#[test]
+fn a_number_of_retries_may_have_a_sign() {
+    for (text, expected) in [("+3", 3), ("-0", 0), ("007", 7)] {
+        let InstructionKind::Healthcheck(check) = instruction(&format!("HEALTHCHECK --retries={text} CMD a"))
+        else {
+            panic!("{text}")
+        };
+        assert_eq!(check.retries, expected, "{text}");
+    }
 }
 
 #[test]

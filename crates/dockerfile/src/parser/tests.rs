@@ -124,6 +124,12 @@ fn heredocs() {
             ("C", 0, true, false, "c\n  C\n")
         ]
     );
+    // A quote that belongs to the name is none around it.
+    let escaped = one("RUN <<A\\'B\n$x\nA'B\n");
+    assert_eq!(
+        (escaped.heredocs[0].name.as_str(), escaped.heredocs[0].expand),
+        ("A'B", true)
+    );
     for text in [
         "ENV a=<<A\nRUN b",
         "RUN [\"<<A\"]\nRUN b",

@@ -53,6 +53,11 @@ fn the_words_of_a_from_line_are_judged_before_the_line_is_refused() {
             &[],
         ),
         (
+            "FROM alpine as\n",
+            "dockerfile parse error on line 1: FROM requires either one or three arguments",
+            &[],
+        ),
+        (
             "FROM a\nBOGUS\nFROM b as C\n",
             "dockerfile parse error on line 2: unknown instruction: BOGUS",
             &[],

@@ -231,6 +231,14 @@ fn outline_of_arguments() {
 }
 
 #[test]
+fn outline_of_a_given_argument_is_of_the_line_that_takes_it() {
+    let taken = outline("ARG GIVEN=1\nFROM alpine\nARG GIVEN\n", "");
+    assert_eq!(args(&taken), [("GIVEN", "678", 3)]);
+    let passed_on = outline("ARG OTHER=1\nFROM alpine\nARG OTHER\n", "");
+    assert_eq!(args(&passed_on), [("OTHER", "1", 1)]);
+}
+
+#[test]
 fn outline_of_the_default_target_has_its_own_arguments_only() {
     let found = outline(ARGS, "");
     assert_eq!(args(&found), [("ELSEWHERE", "", 10)]);
