@@ -54,6 +54,11 @@ pub(crate) fn patch(
     Ok(config)
 }
 
+/// How many layers have an entry in `history`; the others get one that tells what made them.
+pub(super) fn layers_told(history: &[History]) -> usize {
+    history.iter().filter(|entry| !entry.empty_layer).count()
+}
+
 /// Makes the entries and the layers agree in number, and gives every entry a time.
 fn complete_history(history: &mut Vec<History>, layers: &[LayerFacts]) {
     let mut with_layer = 0;

@@ -247,7 +247,13 @@ async fn assemble_one(
         let packed = (0..all.len()).map(|at| layer_blob(job, &all[at], &all[..at], subject, output));
         futures_util::future::try_join_all(packed).await?
     };
-    let facts: Vec<LayerFacts> = layers.iter().map(|(_, facts)| facts.clone()).collect();
+    let mut facts: Vec<LayerFacts> = layers.iter().map(|(_, facts)| facts.clone()).collect();
+    let told = config::layers_told(&subject.config.history);
+    for (layer, facts) in subject.chain.layers().iter().zip(&mut facts).skip(told) {
+        if let Some(maker) = job.engine.store.layer_maker(layer)? {
+            facts.description = maker;
+        }
+    }
     let descriptors: Vec<Descriptor> = layers
         .into_iter()
         .map(|(layer, _)| exported(layer, family, output.prefer_nondist_layers))

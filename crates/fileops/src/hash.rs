@@ -80,10 +80,11 @@ impl HashError {
 }
 
 impl ContentHash {
-    /// Hashes what `selector` names in `source`. A wildcard that names nothing has a hash too.
+    /// Hashes what `selector` names in `source`. Patterns that find nothing have a hash too, be it that where they begin is not
+    /// there (`cache/contenthash/checksum.go`, `includedPaths`).
     ///
     /// # Errors
-    /// [`HashError`]; a literal source or a required path that is not there is one.
+    /// [`HashError`]; a literal source without patterns, or a required path, that is not there is one.
     pub fn of(
         source: &SourceTree,
         selector: &Selector<'_>,
@@ -91,8 +92,14 @@ impl ContentHash {
     ) -> Result<Self, HashError> {
         let filter = select::filter(selector)?;
         let mut required = Required::new(selector);
-        let matches =
-            select::matches(source, selector).map_err(|error| required.instead_of(error, source))?;
+        let matches = match select::matches(source, selector) {
+            Err(SelectError::Locate(crate::LocateError::Missing(_)))
+                if selector.is_by_pattern() && selector.required_paths.is_empty() =>
+            {
+                Vec::new()
+            }
+            found => found.map_err(|error| required.instead_of(error, source))?,
+        };
         let mut stats = ContextStats::default();
         let mut hasher = Sha256::new();
         hasher.update(b"rbuild selection 1\0");

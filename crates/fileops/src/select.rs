@@ -49,6 +49,13 @@ impl<'a> From<&'a CopyAction> for Selector<'a> {
 }
 
 impl<'a> Selector<'a> {
+    /// Whether it is found by patterns, and not by a name alone.
+    pub(crate) fn is_by_pattern(&self) -> bool {
+        (self.allow_wildcard && has_wildcards(self.src))
+            || !self.include_patterns.is_empty()
+            || !self.exclude_patterns.is_empty()
+    }
+
     /// Everything at and below one path, as a mount of the source reads it.
     #[must_use]
     pub const fn path(src: &'a str) -> Self {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, IntoRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rbuild_sys::RootFd;
 use rbuild_sys::seccomp::Instruction;
@@ -120,15 +120,22 @@ impl Passage<'_> {
 fn enter_cwd(process: &Process) -> Result<(), SetupError> {
     let root = RootFd::open(Path::new("/")).explained("open", "/")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = match root.open_in(&process.cwd, flags, Mode::empty()) {
+    let enter = |path: &Path, uid: u32, gid: u32| match root.open_in(path, flags, Mode::empty()) {
         Err(error) if error.is_not_found() => {
-            let (uid, gid) = (Uid::from_raw(process.ids.uid), Gid::from_raw(process.ids.gid));
-            root.create_dir_all(&process.cwd, Mode::from_raw_mode(0o755), |made, _| {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            root.create_dir_all(path, Mode::from_raw_mode(0o755), |made, _| {
                 rbuild_sys::owner::chown(made, Some(uid), Some(gid)).map_err(io::Error::from)
             })
         }
         done => done,
     };
+    let plain = rbuild_sys::clean(&process.cwd);
+    let mut dir = enter(&plain, process.ids.uid, process.ids.gid);
+    // What `..` goes back through is made too, and is root's: the executor makes the one, and runc the other
+    // (`executor/runcexecutor/executor.go`).
+    if dir.is_ok() && process.cwd.components().any(|part| part == Component::ParentDir) {
+        dir = enter(&process.cwd, 0, 0);
+    }
     let dir = dir.explained("enter working directory", &process.cwd)?;
     rustix::process::fchdir(&dir).during("enter working directory", &process.cwd)?;
     let cwd = rustix::process::getcwd(Vec::new()).during("enter working directory", &process.cwd)?;

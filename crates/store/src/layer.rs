@@ -237,6 +237,18 @@ impl Store {
         })
     }
 
+    /// What made a layer, for people: the vertex with the least layers that this is one of.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn layer_maker(&self, id: &LayerId) -> Result<Option<String>, IndexError> {
+        self.index().read("find what made a layer", |tables| {
+            let sql = "SELECT r.vertex FROM record_layer l JOIN record r ON r.key = l.key WHERE l.layer = ?1
+                       ORDER BY length(r.layers), r.created LIMIT 1";
+            tables.one(sql, (id,), |row| row.get(0))
+        })
+    }
+
     /// Records what a layer's tar hashes to, and how long it is.
     ///
     /// # Errors

@@ -44,10 +44,13 @@ pub(super) fn apply(
             ..config
         };
         stage.base_image = Some(stage.image.clone()).filter(|_| !job.replaces_stage);
+    } else if job.replaces_stage {
+        // As BuildKit leaves it: no image can be made of it or on it unless its platform is asked for.
+        stage.image = ImageConfig::default();
+        stage.base_image = None;
     } else {
-        // BuildKit leaves a stage that files stand for without a config, and then cannot export it: it has no architecture.
         stage.image = image::empty(&job.platform);
-        stage.base_image = Some(stage.image.clone()).filter(|_| !job.replaces_stage);
+        stage.base_image = Some(stage.image.clone());
     }
     if job.replaces_stage {
         take_settings(lowering, index);
