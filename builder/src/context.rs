@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_fileops::{
-    ContextError, DockerfileAt, IgnoreRules, LocalContext, SourceTree, TarContextError, ignore_rules,
-    spool_tar,
+    ContextError, DockerfileAt, IgnoreRules, IgnoreRulesError, LocalContext, SourceTree, TarContextError,
+    ignore_rules, spool_tar,
 };
 use rbuild_frontend::RemoteContext;
 use rbuild_graph::progress::Sink;
@@ -97,6 +97,8 @@ pub struct Opened {
     pub filename: String,
     /// The ignore patterns, in order.
     pub ignore_patterns: Vec<String>,
+    /// File and line of the only one, which cannot be used: the front end refuses it once it has read the Dockerfile.
+    pub ignore_place: String,
     /// The vertex that loaded the Dockerfile: warnings about it belong there.
     pub load: Reporter,
 }
@@ -148,19 +150,23 @@ pub fn open(
         ContextSource::Tar(_) => Ok(None),
         _ => ignore_rules(&root, at),
     };
-    let rules = match rules {
-        Ok(rules) => rules,
+    let (rules, ignore_patterns, ignore_place) = match rules {
+        Ok(rules) => {
+            let patterns = rules.iter().flat_map(IgnoreRules::patterns).map(str::to_owned);
+            let patterns = patterns.collect();
+            (rules, patterns, String::new())
+        }
+        Err(ContextError::Rules(IgnoreRulesError::Pattern { name, line, source })) => (
+            None,
+            vec![source.pattern().to_owned()],
+            format!("{name}, line {line}"),
+        ),
         Err(error) => {
             ignore.failed(error.to_string());
             return Err(error.into());
         }
     };
     ignore.done();
-    let ignore_patterns = rules
-        .iter()
-        .flat_map(IgnoreRules::patterns)
-        .map(str::to_owned)
-        .collect();
     let context = Arc::new(SourceTree::Context(LocalContext::new(root, path, rules)));
     Ok(Opened {
         context: Some(context),
@@ -168,6 +174,7 @@ pub fn open(
         dockerfile: text,
         filename,
         ignore_patterns,
+        ignore_place,
         load,
     })
 }

@@ -96,6 +96,7 @@ impl Opening<'_> {
             filename,
             // As in BuildKit, whose ignore file is the client's.
             ignore_patterns: Vec::new(),
+            ignore_place: String::new(),
             load,
         })
     }

@@ -64,6 +64,7 @@ pub(super) fn options(
         cgroup_parent: request.cgroup_parent.clone().unwrap_or_default(),
         linux_resources: request.linux_resources.clone(),
         ignore_patterns: opened.ignore_patterns.clone(),
+        ignore_place: opened.ignore_place.clone(),
         image_resolve_mode: if request.pull {
             ImageResolveMode::ForcePull
         } else {

@@ -41,6 +41,17 @@ pub enum PatternError {
     },
 }
 
+impl PatternError {
+    /// The pattern, as written.
+    #[must_use]
+    pub fn pattern(&self) -> &str {
+        match self {
+            Self::LoneExclusion { .. } => "!",
+            Self::Bad { pattern, .. } => pattern,
+        }
+    }
+}
+
 /// One pattern of a matcher.
 #[derive(Debug, Clone)]
 pub struct Pattern {

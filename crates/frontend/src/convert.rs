@@ -174,7 +174,14 @@ async fn run<R: MetaResolver>(
     }
     lowering.ignore = match lowering.options.ignore_patterns.as_slice() {
         [] => None,
-        patterns => Some(PatternMatcher::new(patterns).map_err(FrontendErrorKind::IgnorePatterns)?),
+        patterns => {
+            let place = || lowering.options.ignore_place.clone();
+            let refused = |source| FrontendErrorKind::IgnorePatterns {
+                place: place(),
+                source,
+            };
+            Some(PatternMatcher::new(patterns).map_err(refused)?)
+        }
     };
     let reachable = lowering.stages.reachable(target);
     for (index, needed) in wanted(lowering, &reachable).into_iter().enumerate() {

@@ -81,6 +81,13 @@ impl FrontendError {
     }
 }
 
+fn ignore_file(place: &str) -> String {
+    match place {
+        "" => String::new(),
+        place => format!("failed to read ignore file: {place}: "),
+    }
+}
+
 impl fmt::Display for FrontendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)?;
@@ -214,8 +221,13 @@ pub enum FrontendErrorKind {
         source: rbuild_dockerfile::ignore::IgnoreError,
     },
     /// The main context's ignore patterns cannot be used.
-    #[error("{0}")]
-    IgnorePatterns(#[source] PatternError),
+    #[error("{}{source}", ignore_file(.place))]
+    IgnorePatterns {
+        /// File and line, if they are known.
+        place: String,
+        /// What is wrong.
+        source: PatternError,
+    },
     /// What is ignored of a context could not be asked.
     #[error(transparent)]
     Context(ResolveError),

@@ -55,6 +55,8 @@ pub struct FrontendOptions {
     pub linux_resources: Option<LinuxResources>,
     /// Patterns of the main context's ignore file.
     pub ignore_patterns: Vec<String>,
+    /// File and line of the one that cannot be used, if that is known; for messages.
+    pub ignore_place: String,
     /// Where base images may come from.
     pub image_resolve_mode: ImageResolveMode,
     /// Prefix of cache mount ids (`BUILDKIT_CACHE_MOUNT_NS`).
@@ -95,6 +97,7 @@ impl Default for FrontendOptions {
             cgroup_parent: String::new(),
             linux_resources: None,
             ignore_patterns: Vec::new(),
+            ignore_place: String::new(),
             image_resolve_mode: ImageResolveMode::Default,
             cache_id_namespace: String::new(),
             all_stages: false,
