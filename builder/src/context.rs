@@ -273,6 +273,10 @@ fn no_dockerfile(name: &str, dir: &Path) -> OpenContextError {
         });
     let hint = match near {
         Some(found) => format!("{} has {found}; name it with -f", dir.display()),
+        None if name != "Dockerfile" => format!(
+            "{} is not there; give another with -f, or leave -f out where the context has a Dockerfile",
+            dir.join(name).display()
+        ),
         None => format!(
             "{} has no Dockerfile; name one with -f, or give another directory",
             dir.display()

@@ -6,6 +6,7 @@ mod caches;
 mod call;
 mod contexts;
 mod error;
+mod hint;
 mod inputs;
 mod load;
 pub(crate) mod nearest;
@@ -36,7 +37,7 @@ use crate::docker_config;
 use crate::env::Env;
 pub(crate) use crate::request::call::Call;
 pub(crate) use crate::request::error::UsageError;
-pub(crate) use crate::request::nearest::hints;
+pub(crate) use crate::request::hint::hints;
 use crate::stdin::Spooled;
 
 /// A build and how it is shown.

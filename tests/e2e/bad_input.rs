@@ -34,7 +34,27 @@ fn a_missing_dockerfile_is_named_with_where_it_was_looked_for() {
         .build()
         .args(["-f", "/no/such/Dockerfile"])
         .fails()
-        .says("/no/such/Dockerfile");
+        .says("/no/such/Dockerfile")
+        .says("hint: /no/such/Dockerfile is not there; give another with -f");
+}
+
+#[test]
+fn what_is_read_is_named_and_so_is_what_was_looked_for() {
+    let fixture = Fixture::new("FROM scratch\n");
+    fixture.context.file("archive", "junk");
+    let archive = fixture.context.dir().join("archive");
+    fixture
+        .rbuild(["load", "-i"])
+        .arg(&archive)
+        .fails()
+        .says(&format!("ERROR: load {}: read archive: ", archive.display()));
+    fixture
+        .rbuild(["bake"])
+        .current_dir(fixture.context.dir())
+        .fails()
+        .says("couldn't find a bake definition")
+        .says("docker-bake.hcl")
+        .says("name a file with -f");
 }
 
 #[test]

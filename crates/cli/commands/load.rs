@@ -7,7 +7,7 @@ use rbuild_ui::text::one_line;
 
 use super::{CommandError, Open};
 use crate::args::LoadArgs;
-use crate::engine::EngineOptions;
+use crate::engine::{EngineError, EngineOptions};
 use crate::env::Env;
 
 /// Loads an archive; prints docker's lines, one for each name.
@@ -32,7 +32,14 @@ pub(super) fn run(
         }
         None => env.stdin.as_mut(),
     };
-    let loaded = open(options)?.load(input, args.platform.as_deref())?;
+    let loaded = open(options)?.load(input, args.platform.as_deref());
+    let loaded = loaded.map_err(|error| match (error, &args.input) {
+        (EngineError::Failed(mut diagnostic), Some(path)) => {
+            diagnostic.message = format!("load {}: {}", path.display(), diagnostic.message);
+            EngineError::Failed(diagnostic)
+        }
+        (error, _) => error,
+    })?;
     for image in loaded {
         if image.names.is_empty() {
             writeln!(env.stdout, "Loaded image ID: {}", image.id)?;

@@ -36,7 +36,7 @@ pub(super) enum FilterError {
     #[error("conflicting filters \"until\" and \"unused-for\"")]
     Conflict,
     /// A key that no record has.
-    #[error("invalid filter {0:?}")]
+    #[error("invalid filter {0:?}: there are until, unused-for, {known}", known = FIELDS.join(", "))]
     Key(String),
 }
 

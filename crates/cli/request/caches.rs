@@ -13,7 +13,7 @@ use rbuild_remotecache::{AttrError, Place, gha};
 use rbuild_ui::values::csv;
 use rbuild_ui::values::scalar::parse_bool;
 
-use super::{UsageError, nearest};
+use super::UsageError;
 use crate::args::LowBuild;
 use crate::env::Env;
 
@@ -267,7 +267,7 @@ impl Entry {
             CacheError::Kind { .. } => "there is no such kind to read".to_owned(),
             other => other.to_string(),
         };
-        let hints = nearest::hints(&error.into());
+        let hints = super::hints(&error.into());
         let all: Vec<String> = [why].into_iter().chain(hints).collect();
         format!("{} type={} is left out: {}", self.flag, self.kind, all.join("; "))
     }

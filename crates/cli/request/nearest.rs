@@ -2,6 +2,7 @@
 
 use rbuild_dockerfile::suggest;
 
+use rbuild_builder::request::attestations::AttestationError;
 use rbuild_graph::Ulimit;
 use rbuild_ui::values::key_value::KeyValueError;
 use rbuild_ui::values::resource::{self, ResourceError};
@@ -9,6 +10,7 @@ use rbuild_ui::values::secret::{self, SecretError};
 use rbuild_ui::values::ulimit::UlimitError;
 
 use super::UsageError;
+use super::attests::AttestError;
 use super::caches::CacheError;
 use super::rego::{self, RegoError};
 
@@ -25,14 +27,13 @@ pub(crate) const QUESTIONS: [&str; 5] = ["build", "check", "outline", "targets",
 pub(crate) const CALL_FIELDS: [&str; 2] = ["format", "ignorestatus"];
 const LOCAL_MODES: [&str; 2] = ["copy", "delete"];
 const ANNOTATED: [&str; 4] = ["manifest", "manifest-descriptor", "index", "index-descriptor"];
+const ATTESTATIONS: [&str; 2] = ["provenance", "sbom"];
 pub(crate) const CACHES: [&str; 6] = ["inline", "registry", "local", "gha", "s3", "azblob"];
 pub(crate) const COMPRESSIONS: [&str; 4] = ["gzip", "estargz", "zstd", "uncompressed"];
 
-/// What the user is told besides the error.
-pub(crate) fn hints(error: &UsageError) -> Vec<String> {
-    let Some((word, known)) = meant(error) else {
-        return Vec::new();
-    };
+/// The nearest of those that exist, or all of them.
+pub(super) fn hint(error: &UsageError) -> Option<String> {
+    let (word, known) = meant(error)?;
     // Most are lower case, and some are so on purpose: another case is a mistake too.
     let near = suggest::nearest(&word.trim().to_lowercase(), known.iter().copied(), false);
     let near = near.or_else(|| {
@@ -40,7 +41,7 @@ pub(crate) fn hints(error: &UsageError) -> Vec<String> {
         known.iter().find(same).map(|name| (*name).to_owned())
     });
     let all = || format!("there are {}", known.join(", "));
-    vec![near.map_or_else(all, |name| format!("did you mean {name:?}?"))]
+    Some(near.map_or_else(all, |name| format!("did you mean {name:?}?")))
 }
 
 /// What was written, and what could have been.
@@ -68,6 +69,7 @@ fn meant(error: &UsageError) -> Option<(&str, &[&str])> {
             "--cache-from" => (kind, &CACHES[1..]),
             _ => (kind, &CACHES),
         },
+        UsageError::Attest(AttestError::Value(AttestationError::Kind(word))) => (word.trim(), &ATTESTATIONS),
         UsageError::Rego(RegoError::Key { key, .. }) => (key, &rego::KEYS),
         _ => return None,
     })

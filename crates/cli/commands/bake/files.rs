@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rbuild_bake::{BakeError, Definition, FILE_BYTES_MAX, File, Surroundings};
+use rbuild_ui::diagnostic::Diagnostic;
 use rbuild_ui::values::scalar::parse_bool;
 
 use crate::commands::CommandError;
@@ -97,7 +98,13 @@ pub(super) fn read(named: &[String], env: &mut Env) -> Result<Vec<File>, Command
         files.push(File { name, bytes });
     }
     if files.is_empty() {
-        return Err(CommandError::failed(&"couldn't find a bake definition"));
+        return Err(CommandError::Failed(Box::new(Diagnostic {
+            hints: vec![format!(
+                "there is none of {} here; name a file with -f",
+                USUAL.join(", ")
+            )],
+            ..Diagnostic::new("couldn't find a bake definition")
+        })));
     }
     Ok(files)
 }

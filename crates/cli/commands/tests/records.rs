@@ -53,7 +53,10 @@ fn filters_that_are_refused() {
             "conflicting filters \"until\" and \"unused-for\"",
         ),
         (&["id=a", "id=b"], "\"id\" filter expects only one value"),
-        (&["colour=red"], "invalid filter \"colour=red\""),
+        (
+            &["colour=red"],
+            "invalid filter \"colour=red\": there are until, unused-for, id, parents, description, type, inuse, mutable, shared, private",
+        ),
     ] {
         let line: Vec<&str> = std::iter::once("du")
             .chain(filters.iter().flat_map(|f| ["--filter", f]))
