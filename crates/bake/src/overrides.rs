@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rbuild_dockerfile::csv;
 
-use crate::entries::{Entry, Output, Secret, read_texts};
+use crate::entries::{Cache, Entry, Output, Secret, read_texts};
 use crate::error::BakeError;
 use crate::target::Target;
 
@@ -165,57 +165,8 @@ fn one(
             granted.entitlements.extend(texts.iter().cloned());
             lists(&mut target.entitlements, texts, true);
         }
-        "cache-from" => {
-            entries(&mut target.cache_from, set)?;
-            let local = target
-                .cache_from
-                .iter()
-                .flatten()
-                .filter(|cache| cache.kind == "local");
-            granted
-                .reads
-                .extend(local.filter_map(|cache| cache.attrs.get("src").cloned()));
-        }
-        "cache-to" => {
-            entries(&mut target.cache_to, set)?;
-            let local = target
-                .cache_to
-                .iter()
-                .flatten()
-                .filter(|cache| cache.kind == "local");
-            granted
-                .writes
-                .extend(local.filter_map(|cache| cache.attrs.get("dest").cloned()));
-        }
-        "secrets" => {
-            entries(&mut target.secrets, set)?;
-            let given: Vec<Secret> = read_texts(&set.values)?;
-            granted.reads.extend(
-                given
-                    .into_iter()
-                    .map(|secret| secret.src)
-                    .filter(|path| !path.is_empty()),
-            );
-        }
-        "ssh" => {
-            entries(&mut target.ssh, set)?;
-            granted.reads.extend(
-                target
-                    .ssh
-                    .iter()
-                    .flatten()
-                    .flat_map(|ssh| ssh.paths.iter().cloned()),
-            );
-        }
-        "output" => {
-            entries(&mut target.outputs, set)?;
-            granted.writes.extend(
-                target
-                    .outputs
-                    .iter()
-                    .flatten()
-                    .filter_map(|output| output.attrs.get("dest").cloned()),
-            );
+        "cache-from" | "cache-to" | "secrets" | "ssh" | "output" => {
+            with_paths(target, granted, attribute, set)?;
         }
         "attest" => {
             let appended = Override {
@@ -237,6 +188,55 @@ fn one(
         other => return Err(BakeError::OverrideUnknown(other.to_owned())),
     }
     Ok(())
+}
+
+/// What names files: whoever gives it on the command line has granted them.
+fn with_paths(
+    target: &mut Target,
+    granted: &mut Granted,
+    attribute: &str,
+    set: &Override,
+) -> Result<(), BakeError> {
+    match attribute {
+        "cache-from" => {
+            entries(&mut target.cache_from, set)?;
+            granted.reads.extend(places(target.cache_from.as_deref(), "src"));
+        }
+        "cache-to" => {
+            entries(&mut target.cache_to, set)?;
+            granted.writes.extend(places(target.cache_to.as_deref(), "dest"));
+        }
+        "secrets" => {
+            entries(&mut target.secrets, set)?;
+            let given: Vec<Secret> = read_texts(&set.values)?;
+            let paths = given.into_iter().map(|secret| secret.src);
+            granted.reads.extend(paths.filter(|path| !path.is_empty()));
+        }
+        "ssh" => {
+            entries(&mut target.ssh, set)?;
+            let agents = target.ssh.iter().flatten();
+            granted
+                .reads
+                .extend(agents.flat_map(|ssh| ssh.paths.iter().cloned()));
+        }
+        _ => {
+            entries(&mut target.outputs, set)?;
+            let outputs = target.outputs.iter().flatten();
+            granted
+                .writes
+                .extend(outputs.filter_map(|output| output.attrs.get("dest").cloned()));
+        }
+    }
+    Ok(())
+}
+
+/// Where caches of type `local` are, by their attribute `key`.
+fn places(caches: Option<&[Cache]>, key: &str) -> Vec<String> {
+    let local = caches
+        .unwrap_or_default()
+        .iter()
+        .filter(|cache| cache.kind == "local");
+    local.filter_map(|cache| cache.attrs.get(key).cloned()).collect()
 }
 
 fn push(outputs: &mut Option<Vec<Output>>, push: bool) {
