@@ -118,6 +118,7 @@ fn attributes_of_outputs() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table of cases")]
 fn outputs_that_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
