@@ -32,101 +32,104 @@ fn stages() {
     assert_eq!((stage.instructions.len(), dockerfile.stages.len()), (1, 2));
 }
 
+/// Mistakes, and what BuildKit says of each.
+const MESSAGES: &[(&str, &str)] = &[
+    (
+        "COPY a",
+        "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
+    ),
+    ("COPY a <<b\nb", "COPY cannot accept a heredoc as a destination"),
+    (
+        "COPY --chwon=a b c",
+        "unknown flag: --chwon (did you mean chown?)",
+    ),
+    ("COPY --from b c", "missing a value on flag: --from"),
+    ("COPY --link= b c", "missing a value on flag: --link"),
+    (
+        "COPY --link=yes b c",
+        "expecting boolean value for flag --link, not: yes",
+    ),
+    ("COPY --from=a --from=b c d", "duplicate flag specified: --from"),
+    ("COPY --link --link=false c d", "duplicate flag specified: --link"),
+    (
+        "ADD --checksm=a b c",
+        "unknown flag: --checksm (did you mean checksum?)",
+    ),
+    ("ENV", "ENV requires at least one argument"),
+    ("ENV =a", "ENV names can not be blank"),
+    ("ENV --x a=b", "unknown flag: --x"),
+    ("ARG", "ARG requires at least one argument"),
+    ("ARG =a", "ARG names can not be blank"),
+    ("WORKDIR", "WORKDIR requires exactly one argument"),
+    ("STOPSIGNAL", "STOPSIGNAL requires exactly one argument"),
+    ("EXPOSE", "EXPOSE requires at least one argument"),
+    ("VOLUME [\"\"]", "VOLUME specified can not be an empty string"),
+    ("SHELL bash -c", "SHELL requires the arguments to be in JSON form"),
+    ("SHELL []", "SHELL requires at least one argument"),
+    ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),
+    ("HEALTHCHECK NONE x", "HEALTHCHECK NONE takes no arguments"),
+    ("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),
+    ("HEALTHCHECK foo", "Unknown type \"FOO\" in HEALTHCHECK (try CMD)"),
+    (
+        "HEALTHCHECK --interval=1 CMD a",
+        "time: missing unit in duration \"1\"",
+    ),
+    (
+        "HEALTHCHECK --timeout=1us CMD a",
+        "Interval \"timeout\" cannot be less than 1ms",
+    ),
+    (
+        "HEALTHCHECK --start-interval=999999ns CMD a",
+        "Interval \"start-interval\" cannot be less than 1ms",
+    ),
+    (
+        "HEALTHCHECK --retries=-1 CMD a",
+        "--retries cannot be negative (-1)",
+    ),
+    (
+        "HEALTHCHECK --retries=x CMD a",
+        "strconv.ParseInt: parsing \"x\": invalid syntax",
+    ),
+    (
+        "HEALTHCHECK --retries=9999999999 CMD a",
+        "strconv.ParseInt: parsing \"9999999999\": value out of range",
+    ),
+    ("ONBUILD", "ONBUILD requires at least one argument"),
+    (
+        "ONBUILD onbuild RUN a",
+        "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
+    ),
+    ("ONBUILD FROM a", "FROM isn't allowed as an ONBUILD trigger"),
+    ("RUN --network=lan a", "invalid network mode \"lan\""),
+    ("RUN --security=none a", "security \"none\" is not valid"),
+    ("RUN --mount=\"a a", "failed to parse csv mounts: EOF"),
+    ("RUN --device=a,b c", "invalid field 'b' must be a key=value pair"),
+    (
+        "RUN --device=a=b,nam=c d",
+        "unexpected key 'nam' in 'nam=c' (did you mean name?)",
+    ),
+    ("FROM a b", "FROM requires either one or three arguments"),
+    (
+        "FROM a AS 1b",
+        "invalid name for build stage: \"1b\", name can't start with a number or contain symbols",
+    ),
+    (
+        "FROM a AS b/c",
+        "invalid name for build stage: \"b/c\", name can't start with a number or contain symbols",
+    ),
+    (
+        "ENTRYPONT a",
+        "unknown instruction: ENTRYPONT (did you mean ENTRYPOINT?)",
+    ),
+    (
+        "wrokdir a",
+        "unknown instruction: wrokdir (did you mean workdir?)",
+    ),
+];
+
 #[test]
 fn messages() {
-    for (text, message) in [
-        (
-            "COPY a",
-            "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
-        ),
-        ("COPY a <<b\nb", "COPY cannot accept a heredoc as a destination"),
-        (
-            "COPY --chwon=a b c",
-            "unknown flag: --chwon (did you mean chown?)",
-        ),
-        ("COPY --from b c", "missing a value on flag: --from"),
-        ("COPY --link= b c", "missing a value on flag: --link"),
-        (
-            "COPY --link=yes b c",
-            "expecting boolean value for flag --link, not: yes",
-        ),
-        ("COPY --from=a --from=b c d", "duplicate flag specified: --from"),
-        ("COPY --link --link=false c d", "duplicate flag specified: --link"),
-        (
-            "ADD --checksm=a b c",
-            "unknown flag: --checksm (did you mean checksum?)",
-        ),
-        ("ENV", "ENV requires at least one argument"),
-        ("ENV =a", "ENV names can not be blank"),
-        ("ENV --x a=b", "unknown flag: --x"),
-        ("ARG", "ARG requires at least one argument"),
-        ("ARG =a", "ARG names can not be blank"),
-        ("WORKDIR", "WORKDIR requires exactly one argument"),
-        ("STOPSIGNAL", "STOPSIGNAL requires exactly one argument"),
-        ("EXPOSE", "EXPOSE requires at least one argument"),
-        ("VOLUME [\"\"]", "VOLUME specified can not be an empty string"),
-        ("SHELL bash -c", "SHELL requires the arguments to be in JSON form"),
-        ("SHELL []", "SHELL requires at least one argument"),
-        ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),
-        ("HEALTHCHECK NONE x", "HEALTHCHECK NONE takes no arguments"),
-        ("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),
-        ("HEALTHCHECK foo", "Unknown type \"FOO\" in HEALTHCHECK (try CMD)"),
-        (
-            "HEALTHCHECK --interval=1 CMD a",
-            "time: missing unit in duration \"1\"",
-        ),
-        (
-            "HEALTHCHECK --timeout=1us CMD a",
-            "Interval \"timeout\" cannot be less than 1ms",
-        ),
-        (
-            "HEALTHCHECK --start-interval=999999ns CMD a",
-            "Interval \"start-interval\" cannot be less than 1ms",
-        ),
-        (
-            "HEALTHCHECK --retries=-1 CMD a",
-            "--retries cannot be negative (-1)",
-        ),
-        (
-            "HEALTHCHECK --retries=x CMD a",
-            "strconv.ParseInt: parsing \"x\": invalid syntax",
-        ),
-        (
-            "HEALTHCHECK --retries=9999999999 CMD a",
-            "strconv.ParseInt: parsing \"9999999999\": value out of range",
-        ),
-        ("ONBUILD", "ONBUILD requires at least one argument"),
-        (
-            "ONBUILD onbuild RUN a",
-            "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
-        ),
-        ("ONBUILD FROM a", "FROM isn't allowed as an ONBUILD trigger"),
-        ("RUN --network=lan a", "invalid network mode \"lan\""),
-        ("RUN --security=none a", "security \"none\" is not valid"),
-        ("RUN --mount=\"a a", "failed to parse csv mounts: EOF"),
-        ("RUN --device=a,b c", "invalid field 'b' must be a key=value pair"),
-        (
-            "RUN --device=a=b,nam=c d",
-            "unexpected key 'nam' in 'nam=c' (did you mean name?)",
-        ),
-        ("FROM a b", "FROM requires either one or three arguments"),
-        (
-            "FROM a AS 1b",
-            "invalid name for build stage: \"1b\", name can't start with a number or contain symbols",
-        ),
-        (
-            "FROM a AS b/c",
-            "invalid name for build stage: \"b/c\", name can't start with a number or contain symbols",
-        ),
-        (
-            "ENTRYPONT a",
-            "unknown instruction: ENTRYPONT (did you mean ENTRYPOINT?)",
-        ),
-        (
-            "wrokdir a",
-            "unknown instruction: wrokdir (did you mean workdir?)",
-        ),
-    ] {
+    for &(text, message) in MESSAGES {
         let found = error(text);
         if text.contains("--mount=\"a") {
             // An open quote takes the rest of the line; what is in it is a mount named `a a`.

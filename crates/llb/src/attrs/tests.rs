@@ -50,8 +50,6 @@ fn what_buildx_sends_is_read() {
         ("memswap", "-1"),
         ("cpusetcpus", "0-3, 7"),
         ("image-resolve-mode", "local"),
-        ("cache-imports", r#"[{"Type":"local","Attrs":{"src":"d"}}]"#),
-        ("cache-from", "a/b,c"),
         ("requestid", "frontend.outline"),
         (
             "frontend.caps",
@@ -104,13 +102,6 @@ fn what_buildx_sends_is_read() {
     };
     assert_eq!(read.linux_resources, Some(expected));
     assert_eq!(read.image_resolve_mode, ResolveMode::PreferLocal);
-    let kinds: Vec<&str> = read
-        .cache_imports
-        .iter()
-        .map(|cache| cache.kind.as_str())
-        .collect();
-    assert_eq!(kinds, ["local", "registry", "registry"]);
-    assert_eq!(read.cache_imports[2].attrs, attrs(&[("ref", "c")]));
     assert_eq!(read.request_id.as_deref(), Some("frontend.outline"));
     assert_eq!(
         read.forward.missing_cap.as_deref(),
@@ -118,6 +109,21 @@ fn what_buildx_sends_is_read() {
     );
     assert_eq!(read.vcs, attrs(&[("source", "https://example.com")]));
     assert_eq!(read.other, attrs(&[("unknown", "kept")]));
+}
+
+#[test]
+fn caches_are_read_in_both_spellings() {
+    let read = parse(&[
+        ("cache-imports", r#"[{"Type":"local","Attrs":{"src":"d"}}]"#),
+        ("cache-from", "a/b,c"),
+    ]);
+    let kinds: Vec<&str> = read
+        .cache_imports
+        .iter()
+        .map(|cache| cache.kind.as_str())
+        .collect();
+    assert_eq!(kinds, ["local", "registry", "registry"]);
+    assert_eq!(read.cache_imports[2].attrs, attrs(&[("ref", "c")]));
 }
 
 #[test]
