@@ -320,6 +320,60 @@ fn row10_malformed_and_ambiguous_archives_are_refused() {
     }
 }
 
+/// Headers that GNU tar, Go and Python take for different things.
+#[test]
+fn row10_headers_that_readers_take_differently_are_refused() {
+    let comment = record("comment", b"of git archive");
+    let global = Block::new(b"g", b'g', comment.len() as u64);
+    let mut star = Block::new(b"f", b'0', 0).prefix(&[b'p'; 131]);
+    star.put(508, b"tar\0");
+    let mut old_go = Block::new(b"f", b'0', 0).prefix(b"prefix");
+    old_go.put(257, b"ustar  \0");
+    let key = "a\0b";
+    let cases = [
+        (
+            Tar::default()
+                .pax(&[record("uid", b"1")])
+                .block(global.clone())
+                .content(&comment)
+                .file(b"f", b""),
+            "entry \"g\" is ambiguous: a global header between an entry and its own headers",
+        ),
+        (
+            Tar::default().long(b'L', b"").file(b"f", b""),
+            "entry \"././@LongLink\" is ambiguous: an empty long name",
+        ),
+        (
+            Tar::default().block(star),
+            "entry \"f\" is ambiguous: a prefix that runs into star's times",
+        ),
+        (Tar::default().block(old_go), "no valid tar header at byte 0"),
+        (
+            Tar::default().pax(&[record(key, b"1")]).file(b"f", b""),
+            "invalid extended header at byte 0",
+        ),
+    ];
+    for (tar, because) in cases {
+        let error = view(&tar.end()).expect_err(because);
+        assert_eq!(error.to_string(), because);
+    }
+    // The twins.
+    let mut star = Block::new(b"f", b'0', 0).prefix(&[b'p'; 130]);
+    star.put(508, b"tar\0");
+    let legal = Tar::default()
+        .block(global)
+        .content(&comment)
+        .pax(&[record("uid", b"1"), record("comment", b"a")])
+        .file(b"a", b"")
+        .block(star)
+        .end();
+    let names = view(&legal).unwrap();
+    assert_eq!(
+        names,
+        ["a f 0 0".to_owned(), format!("{}/f f 0 0", "p".repeat(130))]
+    );
+}
+
 #[test]
 fn row10_legal_neighbours_are_read_alike_by_all() {
     let long = [b"d/".as_slice(), &[b'n'; 150]].concat();

@@ -65,6 +65,10 @@ fn row02_links_of_earlier_entries_lead_nowhere_outside() {
         .file(b"p/pwn2", b"3")
         .symlink(b"s", b"..")
         .dir(b"s/newdir/")
+        // Directories that the host has behind the link, so that nothing has to be made on the way.
+        .file(b"l/dir/sub/pwn", b"4")
+        .dir(b"l/emptyd/")
+        .hardlink(b"l/dir/sub/pwn-too", b"l/dir/sub/pwn")
         .end();
     place.unpack(&tar).unwrap();
     let inside = place.root().join(place.canary().strip_prefix("/").unwrap());
@@ -74,6 +78,7 @@ fn row02_links_of_earlier_entries_lead_nowhere_outside() {
         "an absolute link starts at the root"
     );
     assert_eq!(read(&inside.join("pwn2")), "3");
+    assert_eq!(read(&inside.join("dir/sub/pwn-too")), "4");
     assert_eq!(
         read(&place.root().join("canary/pwn")),
         "2",
@@ -427,6 +432,39 @@ fn row07_overlay_state_cannot_come_from_an_archive() {
         Place::new().unpack(&linked),
         Err(ApplyError::HardLink { .. })
     ));
+}
+
+/// A program without its capability would fail later, and nobody would know why.
+#[test]
+fn privileged_row08_a_capability_that_cannot_be_set_is_an_error_by_its_entry() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    if !crate::canary::is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let v2 = [1, 0, 0, 2, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let tar = |name: &str| {
+        Tar::default()
+            .pax(&[record(&format!("SCHILY.xattr.{name}"), &v2)])
+            .file(b"program", b"")
+            .end()
+    };
+    let unpack = |name: &str| Place::new().unpack(&tar(name));
+    assert_eq!(unpack("security.capability").unwrap().skipped_xattrs, 0);
+    let without = || {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective
+            .remove(CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        let error = unpack("security.capability").unwrap_err().to_string();
+        assert_eq!(error, "entry \"program\": set file capability");
+        assert_eq!(
+            unpack("security.other").unwrap().skipped_xattrs,
+            1,
+            "the twin: another one is left out"
+        );
+    };
+    std::thread::scope(|scope| scope.spawn(without).join().unwrap());
 }
 
 #[test]
