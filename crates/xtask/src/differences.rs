@@ -30,9 +30,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let mut stale = Vec::new();
     for case in &cases {
         let expected = case.expected()?;
-        table.add(case, &expected, &found(&expected, rbuild.build(case)?));
+        table.add(case, &expected, &found(&expected, &rbuild.build(case)?));
         if let Some(oracle) = &oracle {
-            let found = found(&expected, oracle.build(case)?);
+            let found = found(&expected, &oracle.build(case)?);
             stale.extend(found.iter().map(|sentence| format!("{}: {sentence}", case.name)));
         }
     }
@@ -86,10 +86,10 @@ impl Rbuild {
 }
 
 /// What is different, a sentence each.
-pub(crate) fn found(expected: &Expectation, outcome: Outcome) -> Vec<String> {
+pub(crate) fn found(expected: &Expectation, outcome: &Outcome) -> Vec<String> {
     match (&expected.error, outcome) {
-        (None, Outcome::Images(have)) => expected.image_differences(&have, &BTreeMap::new()),
-        (None, Outcome::Answer(have)) => expected.answer_difference(&have).into_iter().collect(),
+        (None, Outcome::Images(have)) => expected.image_differences(have, &BTreeMap::new()),
+        (None, Outcome::Answer(have)) => expected.answer_difference(have).into_iter().collect(),
         (Some(_), Outcome::Error(have)) => expected.error_differences(&have.line, have.excerpt.as_deref()),
         (Some(_), Outcome::Images(_)) => vec!["an image, not an error".to_owned()],
         (Some(_), Outcome::Answer(have)) => vec![format!("an answer, not an error: {have}")],

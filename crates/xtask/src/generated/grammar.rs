@@ -1,7 +1,15 @@
 //! The grammar: a Dockerfile out of a row of numbers, mostly one that builds.
 
+mod rests;
+
+use std::fmt::Write as _;
+
 use rbuild_testkit::conformance::Recipe;
 use rbuild_testkit::context::Entry;
+use rests::{
+    ADD, ARG, BASES, COMMAND, COPY, ENV, EXPANSIONS, EXPOSE, FLAGS, FROM_STAGE, GLOBAL_ARG, HEALTHCHECK,
+    IGNORED, LABEL, MAINTAINER, ONBUILD, RUN, RUN_FLAGS, Rests, SHELL, STOPSIGNAL, USER, VOLUME, WORKDIR,
+};
 
 /// How often something is wrong: of a Dockerfile of some ten instructions every other is.
 const BAD_ONE_OF: usize = 40;
@@ -87,15 +95,29 @@ pub(super) fn context(numbers: &mut Numbers) -> Recipe {
             path: "empty/".to_owned(),
             ..Entry::default()
         },
-        Entry {
-            path: "t.tar.gz".to_owned(),
-            archive: Some(vec![file("in/x", "x\n"), file("in/y", "y\n")]),
-            ..Entry::default()
-        },
+        file("fake.tar.gz", "no archive\n"),
     ];
-    if numbers.one_of(6) {
-        let rules = numbers.pick(&["*.txt\n!a.txt\n", "d/sub\n", "# c\n\n**/f\n", "d\n!d/sub/g.txt\n"]);
-        files.push(file(".dockerignore", rules));
+    for path in ["t.tar.gz", "t.tar", "d/u.tar.xz"] {
+        files.push(Entry {
+            path: path.to_owned(),
+            archive: Some(vec![
+                file("in/x", "x\n"),
+                Entry {
+                    uid: 11,
+                    gid: 12,
+                    mode: Some("4711".to_owned()),
+                    ..file("in/y", "y\n")
+                },
+                link("in/l", "../in/x"),
+                link("l", "/etc"),
+            ]),
+            ..Entry::default()
+        });
+    }
+    if numbers.one_of(4) {
+        let rules =
+            (0..=numbers.below(4)).fold(String::new(), |all, _| all + numbers.mostly(&IGNORED) + "\n");
+        files.push(file(".dockerignore", &rules));
     }
     let mut recipe = Recipe {
         about: "Generated.".to_owned(),
@@ -103,6 +125,19 @@ pub(super) fn context(numbers: &mut Numbers) -> Recipe {
         files,
         ..Recipe::default()
     };
+    let named = vec![file("n.txt", "n\n"), file("nd/s/q", "q\n"), link("nl", "n.txt")];
+    recipe.contexts.insert("nc".to_owned(), named.clone());
+    if numbers.one_of(12) {
+        // In the place of a stage.
+        recipe.contexts.insert("s0".to_owned(), named);
+    }
+    recipe.secrets.insert("sec".to_owned(), "secret words".to_owned());
+    if numbers.one_of(8) {
+        let epoch = numbers.pick(&["0", "1700000000", "1", ""]);
+        recipe
+            .build_args
+            .insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
+    }
     if numbers.one_of(4) {
         recipe.build_args.insert("A".to_owned(), "given".to_owned());
     }
@@ -241,7 +276,10 @@ impl Maker<'_> {
     }
 
     fn instruction(&mut self) -> String {
-        match self.numbers.below(40) {
+        match self.numbers.below(48) {
+            40..=43 => self.expansion(),
+            44..=46 => self.heredoc(),
+            47 => self.trigger_of_lines(),
             0..=3 => self.line("ENV", &ENV),
             4..=6 => self.line("ARG", &ARG),
             7..=8 => self.line("LABEL", &LABEL),
@@ -298,7 +336,88 @@ impl Maker<'_> {
         self.line("ONBUILD", &ONBUILD)
     }
 
+    /// A variable expanded in some way, somewhere where variables are.
+    fn expansion(&mut self) -> String {
+        let mut text = String::new();
+        for _ in 0..=self.numbers.below(3) {
+            let name = self.numbers.pick(&["A", "A", "B", "E", "PATH", "NOPE"]);
+            let how = self.numbers.mostly(&EXPANSIONS);
+            let quote = self.numbers.pick(&["", "", "\"", "'", "\\"]);
+            let end = if quote == "\\" { "" } else { quote };
+            // Writing to a string cannot fail.
+            write!(text, "{quote}${{{name}{how}}}{end}").expect("a string");
+        }
+        match self.numbers.below(8) {
+            0 => self.spaced("WORKDIR", &format!("/x{text}")),
+            1 => self.spaced("LABEL", &format!("{text}=key x={text}")),
+            2 => self.spaced("ARG", &format!("B={text}")),
+            3 => self.spaced("COPY", &format!("a.txt /to/{text}")),
+            4 => self.spaced("VOLUME", &format!("/v{text}")),
+            5 => self.spaced("ENV", &format!("F={text} G=\"<{text}>\"")),
+            _ => self.spaced("ENV", &format!("B={text}")),
+        }
+    }
+
+    /// A heredoc that a stage's children run.
+    fn trigger_of_lines(&mut self) -> String {
+        let document = self.heredoc();
+        format!("ONBUILD {document}")
+    }
+
     fn heredoc(&mut self) -> String {
+        if self.numbers.one_of(3) {
+            return self.fixed_heredoc();
+        }
+        let flags = match self.numbers.below(4) {
+            0 => self.numbers.pick(&[
+                "--chmod=700 ",
+                "--chown=1:2 ",
+                "--link ",
+                "--chmod=u+x ",
+                "--parents ",
+            ]),
+            _ => "",
+        };
+        let runs = self.shell && self.steps < 3 && self.numbers.one_of(3);
+        let mut heads = String::new();
+        let mut bodies = String::new();
+        for name in ["E", "file.txt"].iter().take(1 + self.numbers.below(2)) {
+            let chomp = self.numbers.pick(&["", "", "-"]);
+            let head = match self.numbers.below(4) {
+                0 => format!("<<{chomp}'{name}' "),
+                1 => format!("<<{chomp}\"{name}\" "),
+                _ => format!("<<{chomp}{name} "),
+            };
+            heads += &head;
+            for _ in 0..self.numbers.below(4) {
+                bodies += if runs {
+                    self.numbers.pick(&SCRIPT)
+                } else {
+                    self.numbers.pick(&TEXT)
+                };
+            }
+            let tabs = if chomp == "-" {
+                self.numbers.pick(&["", "\t", "\t\t"])
+            } else {
+                ""
+            };
+            bodies += &format!("{tabs}{name}\n");
+        }
+        if runs {
+            self.steps += 1;
+            let command = self
+                .numbers
+                .pick(&["", "", "cat > /cat", "sh -e", "| cat > /piped"]);
+            return format!("RUN {heads}{command}\n{bodies}");
+        }
+        let keyword = self.numbers.pick(&["COPY", "COPY", "ADD"]);
+        let to = self
+            .numbers
+            .pick(&["/here/", "/here/", "/hh", "rel/", "/$A/", "a.txt /mixed/"]);
+        format!("{keyword} {flags}{heads}{to}\n{bodies}")
+    }
+
+    fn fixed_heredoc(&mut self) -> String {
         match self.numbers.below(6) {
             0 => "COPY <<E /here\nline $A \"q\" \\$A\nE\n".to_owned(),
             1 => "COPY <<'E' <<-F /here/\nraw $A\nE\n\ttabs ${B:-x}\n\tF\n".to_owned(),
@@ -310,353 +429,29 @@ impl Maker<'_> {
     }
 }
 
-/// What an instruction may have behind its keyword, and what it may not have.
-struct Rests {
-    good: &'static [&'static str],
-    bad: &'static [&'static str],
-}
-
-const ENV: Rests = Rests {
-    good: &[
-        "E=1",
-        "E=$A",
-        "E2=${A:-d} F=${B:+set}",
-        "P='single $A'",
-        "Q=\"double $A \\\"x\\\"\"",
-        "OLD style value  spaced",
-        "PATH=/x:$PATH",
-        "E=\\$A",
-        "E=${A#o}",
-        "E=${A%e} G=${A/n/N}",
-        "E=a\\ b",
-        "U=ü$E",
-        "E=${A##*n} F=${A%%e*} G=${A//e/}",
-        "A=env",
-        "E=\"$Q\" P=$P",
-        "E='' F=\"\"",
-    ],
-    bad: &["E=${A:?gone}", "E=${NOPE?unset}", "E", "=x", "E=${A"],
-};
-const ARG: Rests = Rests {
-    good: &[
-        "A",
-        "A=two",
-        "B=$A",
-        "A B=b C",
-        "D=\"x y\"",
-        "E=arg",
-        "TARGETARCH",
-        "BUILDKIT_X=1",
-        "HTTP_PROXY",
-        "A=${B-none}",
-        "A=b=c",
-        "TARGETPLATFORM BUILDOS=x",
-    ],
-    bad: &["1bad=x", "=x", "A=\"x", "A=${"],
-};
-const LABEL: Rests = Rests {
-    good: &[
-        "l=1",
-        "a.b=\"c d\" e=f",
-        "l=$A",
-        "old style",
-        "\"q q\"=v",
-        "l=multi\\ word",
-        "l=",
-        "x='$A'",
-        "l=1 l=2",
-        "$A=key",
-    ],
-    bad: &["l", "l=\"x", "l=${A:?no}"],
-};
-const COPY: Rests = Rests {
-    good: &[
-        "a.txt /",
-        "a.txt b.txt /w/",
-        "d /d",
-        "d/ d2/",
-        ". /all/",
-        "*.txt /txt/",
-        "[\"Sp ace\", \"/sp\"]",
-        "link /l",
-        "dlink /dl",
-        "d/s*/g* /g",
-        "a.txt a.txt",
-        "no*here /n",
-        "empty /em",
-        "d/../a.txt /up",
-        "/a.txt ../out",
-        "./d/./f .",
-        "d link /m/",
-        "run.sh /usr/bin/r",
-        "d/* /each/",
-        "a.txt/* /none/",
-        "\"a.txt\" '/quoted'",
-        "d/sub/ /tmp",
-        "t.tar.gz /t/",
-        "?.txt /one/",
-        "[ab].txt /set/",
-        "d/sub/.h /$A/h",
-        "*.txt d ./here/",
-        "d/**/g.txt /stars/",
-        "dlink/f /through/",
-        "d/sub/../f //e//f",
-    ],
-    bad: &[
-        "$A /x",
-        "nothere /n",
-        "a.txt /etc/passwd/x",
-        "a.txt b.txt /w",
-        "a.txt",
-        "[a /x",
-        "[\"a.txt\", \"/\"",
-        "../../a.txt /x",
-    ],
-};
-const ADD: Rests = Rests {
-    good: &[
-        "a.txt /add/",
-        "t.tar.gz /t/",
-        "t.tar.gz /t",
-        "--chown=1:2 t.tar.gz /o/",
-        "--unpack=false t.tar.gz /n/",
-        "*.gz /g/",
-        "d /dd/",
-        "--chmod=700 t.tar.gz /c/",
-        "--link t.tar.gz a.txt /ln/",
-        "--exclude=in/x t.tar.gz /ex/",
-    ],
-    bad: &[
-        "nothere.tar /",
-        "--keep-git-dir a.txt /k",
-        "--unpack=x a.txt /k",
-        "--checksum=sha256:x a.txt /k",
-    ],
-};
-/// How rarely a flag stands there, its good values, its bad ones.
-const FLAGS: [(usize, Rests); 5] = [
-    (
-        6,
-        Rests {
-            good: &[
-                "--chown=1:2",
-                "--chown=daemon",
-                "--chown=7:bin",
-                "--chown=",
-                "--chown=nosuch",
-            ],
-            bad: &["--chown=a:b:c", "--chown=-1"],
-        },
-    ),
-    (
-        6,
-        Rests {
-            good: &[
-                "--chmod=600",
-                "--chmod=u+x",
-                "--chmod=go-rwx,a+X",
-                "--chmod=${M:-750}",
-                "--chmod=4755",
-            ],
-            bad: &["--chmod=9", "--chmod=u?x", "--chmod=77777"],
-        },
-    ),
-    (
-        8,
-        Rests {
-            good: &["--link", "--link=false"],
-            bad: &["--link=x", "--LINK", "--nothere"],
-        },
-    ),
-    (
-        8,
-        Rests {
-            good: &[
-                "--exclude=*.txt",
-                "--exclude=d/sub --exclude=!d/sub/g.txt",
-                "--exclude=",
-                "--exclude=**/g*",
-            ],
-            bad: &["--exclude=[", "--exclude"],
-        },
-    ),
-    (
-        10,
-        Rests {
-            good: &["--parents", "--parents=false"],
-            bad: &["--parents=x"],
-        },
-    ),
+/// Lines of a heredoc that is copied.
+const TEXT: [&str; 12] = [
+    "plain\n",
+    "\ttab $A\n",
+    "\t\ttwo ${A:-x} ${A%e}\n",
+    "back\\slash \\$A \\\\ \\n\n",
+    "joined \\\n",
+    "\n",
+    "# no comment\n",
+    "\"double $A\" 'single $A'\n",
+    "${B//b/c}${NOPE}\n",
+    "$(not run) `not run`\n",
+    "  E\n",
+    "é $$ $1\n",
 ];
-const RUN: Rests = Rests {
-    good: &[
-        "echo hi > /e",
-        "echo $A > /e; echo ${E-none} >> /e",
-        "mkdir -p /w/x && touch /w/x/y",
-        "rm -rf /e /w",
-        "[\"/bin/sh\", \"-c\", \"echo json > /j\"]",
-        "[\"echo\", \"no shell $A\"]",
-        "chmod 666 /etc/group || true",
-        "ln -s /etc/passwd /pl || true",
-        "true",
-        "pwd > /tmp/cwd; id -u >> /tmp/cwd",
-        "env | grep -v -e HOSTNAME -e OTEL -e TRACE | sort > /tmp/env",
-        "echo a \\\n# c\n  && echo b > /tmp/two",
-        "umask > /tmp/umask; ls -la /w > /dev/null 2>&1; true",
-    ],
-    bad: &["false", "exit 7", "nosuchprogram", "[\"/nosuch\"]"],
-};
-const RUN_FLAGS: Rests = Rests {
-    good: &[
-        "--mount=type=tmpfs,target=/t ",
-        "--mount=target=/ctx,ro ",
-        "--mount=type=cache,target=/generated ",
-        "--mount=type=bind,source=d,target=/m,rw ",
-        "--network=none ",
-        "--security=sandbox ",
-        "--mount=type=secret,id=s ",
-        "--mount=type=bind,source=d/$N,target=/m ",
-        "--mount=type=cache,id=$A,target=rel,mode=0700 ",
-    ],
-    bad: &[
-        "--mount=type=nope ",
-        "--mount=target=/x,source=nothere ",
-        "--network=nope ",
-        "--mount=type=secret,id=s,required ",
-        "--mount=type=cache ",
-    ],
-};
-const WORKDIR: Rests = Rests {
-    good: &[
-        "/w",
-        "rel",
-        "../up",
-        "/a b",
-        "/x/./y/../z",
-        ".",
-        "\"/q\"",
-        "/",
-        "$A",
-        "/$A/${B:-b}",
-    ],
-    bad: &["", "/etc/passwd", "/w${A"],
-};
-const USER: Rests = Rests {
-    good: &["1", "daemon:bin", "nobody", "1:2", "$A$A", "\"root\"", "0"],
-    bad: &["", "$NOPE", "-1"],
-};
-const EXPOSE: Rests = Rests {
-    good: &[
-        "80",
-        "80/tcp 81/udp",
-        "8000-8003",
-        "80/sctp",
-        "81 80 81",
-        "80/TCP",
-    ],
-    bad: &["0", "99999", "x", "127.0.0.1:80:81", "$NOPE", "5-1"],
-};
-const VOLUME: Rests = Rests {
-    good: &["/v", "/v1 /v2", "[\"/j\", \"/k\"]", "/v$A", "/v /v"],
-    bad: &["[]", "[\"\"]", "$NOPE"],
-};
-const COMMAND: Rests = Rests {
-    good: &[
-        "[\"a\", \"b\"]",
-        "echo $A",
-        "[\"unclosed\"",
-        "[]",
-        "exec  spaced   words",
-        "[ \"s\" ]",
-        "['single']",
-        "\"quoted words\"",
-        "[\"\\u0041\\t\"]",
-    ],
-    bad: &["[\"x\", 1]", "", "[1]"],
-};
-const SHELL: Rests = Rests {
-    good: &[
-        "[\"/bin/sh\", \"-ec\"]",
-        "[\"/bin/sh\", \"-c\"]",
-        "[\"/bin/sh\", \"-x\", \"-c\"]",
-    ],
-    bad: &["/bin/sh -c", "[]"],
-};
-const HEALTHCHECK: Rests = Rests {
-    good: &[
-        "CMD true",
-        "--interval=5s --timeout=1m CMD [\"x\"]",
-        "NONE",
-        "--retries=3 CMD x $A",
-        "--interval=1ms CMD x",
-        "--start-period=0s --start-interval=2s CMD y",
-        "cmd lower",
-        "--interval=1h2m3.5s CMD z",
-    ],
-    bad: &[
-        "NONE x",
-        "CMD",
-        "nope",
-        "--interval=1us CMD x",
-        "--retries=x CMD y",
-        "--interval=-1s CMD x",
-    ],
-};
-const STOPSIGNAL: Rests = Rests {
-    good: &["9", "SIGTERM", "sigint", "RTMIN+3", "${S:-15}"],
-    bad: &["$NONE", "nope", "-1", "99"],
-};
-const GLOBAL_ARG: Rests = Rests {
-    good: &["A=one", "B", "TAG=busybox", "A=\"q $B\"", "C=${A:-c}", "N=sub"],
-    bad: &["1x", "A=${A?x}"],
-};
-const MAINTAINER: Rests = Rests {
-    good: &["me <me@example.com>", "$A", "\"q\""],
-    bad: &[""],
-};
-const ONBUILD: Rests = Rests {
-    good: &[
-        "ENV T=$A",
-        "COPY a.txt /onb/",
-        "WORKDIR /onb",
-        "LABEL on=build",
-        "ARG O=1",
-        "USER 7",
-        "CMD [\"x\"]",
-        "RUN echo on > /on",
-        "copy d /onb/d",
-        "EXPOSE 99",
-    ],
-    bad: &[
-        "FROM x",
-        "ONBUILD ENV a=b",
-        "MAINTAINER x",
-        "COPY --from=s0 /nothere /x",
-        "NOPE",
-        "",
-    ],
-};
-const FROM_STAGE: Rests = Rests {
-    good: &[
-        "/etc/passwd /p",
-        "/ /root/",
-        "/w* /w/",
-        "etc/group tmp /g/",
-        "/no*thing /n",
-        "/bin/busybox /bb",
-    ],
-    bad: &["/nothere /n", "/e /e2", "[ /x"],
-};
-const BASES: Rests = Rests {
-    good: &[
-        "busybox",
-        "busybox",
-        "busybox",
-        "rich",
-        "onbuild",
-        "${TAG:-busybox}",
-        "${X:-rich}",
-        "scratch",
-    ],
-    bad: &["$TAG", "BusyBox", "busy box", "no/such/../thing"],
-};
+/// Lines of one that is run.
+const SCRIPT: [&str; 8] = [
+    "#!/bin/sh\n",
+    "echo $A >> /script\n",
+    "\techo \"tab $0\" | grep -c . >> /script\n",
+    "echo two \\\n",
+    "true\n",
+    "\n",
+    "# comment\n",
+    "export X=1; echo $X ${X}y >> /script\n",
+];

@@ -5,7 +5,12 @@ use std::collections::BTreeSet;
 use rbuild_testkit::conformance::Expectation;
 
 /// Parts of reasons that hold for every Dockerfile, not for the case alone that has them.
-pub(super) const EXCUSED: [&str; 3] = ["did you mean", "left out by", "invalid pattern"];
+pub(super) const EXCUSED: [&str; 4] = [
+    "did you mean",
+    "left out by",
+    "invalid pattern",
+    "illegal exclusion pattern",
+];
 
 /// Whether the warnings are the same in another order. BuildKit sorts them by line in a way that leaves the order of those of one
 /// line open (`frontend/subrequests/lint/lint.go`, `sort.Slice`), and finds the undefined variables of a line in the order of a map.
@@ -25,6 +30,28 @@ pub(super) fn are_same_but_for_order(expected: &Expectation, have: &str) -> bool
         return lines(want) == lines(have);
     }
     sorted(&format!("\n{want}")) == sorted(&format!("\n{have}"))
+}
+
+/// Whether BuildKit shows no lines where the line is known, or tells what its client answered that was asked for a pattern that is
+/// none: as `copy/bad_pattern`, `from/variable_in_from_flag` and `from/copy_number_too_large` of the conformance cases.
+pub(super) fn is_without_a_line(expected: &Expectation, sentence: &str) -> bool {
+    const WITHOUT: [&str; 3] = [
+        "rpc error: code = Unknown desc = invalid includepatterns: ",
+        "variable expansion is not supported for --from",
+        "invalid stage index",
+    ];
+    let error = expected.error.as_deref().unwrap_or_default();
+    if !WITHOUT.iter().any(|part| error.contains(part)) {
+        return false;
+    }
+    sentence.starts_with("excerpt ") || sentence.contains("]: syntax error in pattern`")
+}
+
+/// Whether it is of the places that both were given: which registry was asked, and what a client calls its directories.
+pub(super) fn is_of_the_place(expected: &Expectation, sentence: &str) -> bool {
+    let error = expected.error.as_deref().unwrap_or_default();
+    error.contains("failed to resolve source metadata for docker.io/")
+        || sentence.contains("local source for named-")
 }
 
 /// The words of an error without what is of one Dockerfile alone: names in quotes, numbers, paths.
