@@ -83,7 +83,7 @@ impl Snapshotter {
     /// Parent directories that the layer leaves out take owner and mode from `below` (bottom first), as they do when
     /// containerd applies a layer. Only a layer that does so needs the layers below to be there
     /// ([`StackError::Missing`] otherwise: unpack them first); its directory then belongs to this chain, and its id
-    /// is not that of its diff id. So ask [`Snapshotter::find_layer`] and use the id given here.
+    /// is not that of its diff id. So ask `Snapshotter::find_layer` and use the id given here.
     ///
     /// # Errors
     /// [`UnpackBlobError`]; nothing is left of it then.

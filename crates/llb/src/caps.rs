@@ -115,7 +115,7 @@ pub(crate) const KNOWN: [&str; 90] = [
 /// A capability this server does not have, though BuildKit knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disabled {
-    /// Its name, one of [`KNOWN`].
+    /// Its name, one of `KNOWN`.
     pub name: &'static str,
     /// What to tell the user; may be empty.
     pub reason: &'static str,

@@ -8,7 +8,7 @@
 //! - Links, pipes and sockets take no `user.*` attribute. They take `security.capability`, which means nothing on what
 //!   cannot be executed, and which a namespace's root may set: user and group are in its two sets, with a mark.
 //!
-//! An ordinary user without a namespace keeps the same records of files that are really his ([`record_all`]). A symbolic link
+//! An ordinary user without a namespace keeps the same records of files that are really his (`record_all`). A symbolic link
 //! has its owner in its text there (`owner/link.rs`); a pipe or a socket has no owner but root: another is refused. Since modes hold for such a user, the rights of
 //! an owner that a mode lacks are kept on the disk, and the mode that was meant is recorded in [`MODE_XATTR`].
 //!

@@ -44,7 +44,7 @@ impl<'a> Principal<'a> {
     /// Reads one half of an owner.
     ///
     /// # Errors
-    /// [`UserDbError::IdRange`] for digits above [`ID_MAX`] or behind a sign (which other builders take for a number, or
+    /// [`UserDbError::IdRange`] for digits above `ID_MAX` or behind a sign (which other builders take for a number, or
     /// for root); [`UserDbError::Malformed`] for nothing.
     pub fn parse(text: &'a str) -> Result<Self, UserDbError> {
         let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);

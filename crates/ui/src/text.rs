@@ -1,7 +1,7 @@
 //! Makes text of strangers safe to print: names, error texts, and the output of steps.
 //!
 //! [`one_line`] is for what names something (vertex names, errors, tags, labels): no control character passes.
-//! [`source_line`] is for lines of a Dockerfile: the same, but tabs stay. [`LineSplitter`] is for the output of
+//! `source_line` is for lines of a Dockerfile: the same, but tabs stay. [`LineSplitter`] is for the output of
 //! steps: it cuts a byte stream into lines, lets colours (SGR sequences) pass and writes everything else that a
 //! terminal would obey as a visible escape.
 //!
