@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rbuild_testkit::command::RbuildCommand;
-use rbuild_testkit::machine;
+use rbuild_testkit::{base, machine};
 use serde_json::Value;
 
 use crate::e2e::fixture::{Fixture, RBUILD};
@@ -149,10 +149,14 @@ fn documents(block: &Block) -> Value {
     serde_json::from_slice(&done.stdout).unwrap()
 }
 
-/// Whether the program takes these words: asked for help behind them it has read them all.
+/// Whether the program takes these words: asked for help behind them it has read them all. What stands behind the image of `run` is
+/// the image's program's own.
 #[track_caller]
 fn assert_taken(words: &[String], place: &str) {
-    let ran = RbuildCommand::new(RBUILD).args(words).arg("--help").run();
+    let is_run = words.first().is_some_and(|word| word == "run");
+    let image = words.iter().skip(1).position(|word| !word.starts_with('-'));
+    let (own, _) = words.split_at(image.filter(|_| is_run).map_or(words.len(), |at| at + 1));
+    let ran = RbuildCommand::new(RBUILD).args(own).arg("--help").run();
     assert!(
         ran.status.success() && ran.stdout_text().contains("Usage"),
         "{place}: rbuild {}\n{ran}",
@@ -190,11 +194,13 @@ fn command_lines_of_the_pages_are_taken_and_others_are_not() {
 }
 
 /// Words of commands that need others: a registry, a client, a look at the machine.
-const NEED_OTHERS: [&str; 3] = ["--push", "serve", "doctor"];
+const NEED_OTHERS: [&str; 4] = ["--push", "--load=docker", "serve", "doctor"];
 
 #[test]
 fn command_lines_that_need_nobody_else_do_what_they_say() {
-    let fixture = Fixture::new("FROM scratch\nCOPY Dockerfile /d\n");
+    let fixture = Fixture::new("FROM scratch\nCOPY Dockerfile true /\nENTRYPOINT [\"/true\"]\n");
+    let program = base::static_busybox().unwrap();
+    fs::copy(program, fixture.context.dir().join("true")).unwrap();
     fixture.context.file(
         "docker-bake.hcl",
         "group \"default\" {\n targets = [\"app\"]\n}\ntarget \"app\" {}\n",

@@ -54,6 +54,10 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if task == "help" || args.iter().any(|arg| arg == "-h" || arg == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     if let Some(flag) = unknown_flag(rest) {
         eprintln!("xtask {task}: no flag {flag:?}\n{USAGE}");
         return ExitCode::from(2);
