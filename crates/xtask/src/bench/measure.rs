@@ -41,8 +41,7 @@ pub(super) fn measure(case: &Case, tools: &[Tool], base: &str, runs: usize) -> R
         }
         rooms.push((at, tool, room));
     }
-    println!("  waiting for what was deleted before to be forgotten: {FORGOTTEN_AFTER:?}");
-    std::thread::sleep(FORGOTTEN_AFTER);
+    wait_for_what_was_deleted();
     let mut samples = vec![Vec::new(); tools.len()];
     for run in 0..runs {
         for (at, tool, room) in &rooms {
@@ -63,6 +62,12 @@ pub(super) fn measure(case: &Case, tools: &[Tool], base: &str, runs: usize) -> R
         tool.stop()?;
     }
     Ok(samples)
+}
+
+/// Waits until what was deleted slows nobody any more.
+pub(super) fn wait_for_what_was_deleted() {
+    println!("  waiting for what was deleted before to be forgotten: {FORGOTTEN_AFTER:?}");
+    std::thread::sleep(FORGOTTEN_AFTER);
 }
 
 /// One build of each of the room's contexts, all at once.

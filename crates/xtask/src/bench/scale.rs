@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::cases::Case;
 use super::contexts::{self, Room};
-use super::measure::{spread, timed};
+use super::measure::{spread, timed, wait_for_what_was_deleted};
 use super::tools::Tool;
 
 /// Builds timed of each size.
@@ -36,6 +36,8 @@ pub(super) fn run(program: PathBuf, base: &str) -> Result<Vec<String>> {
         "| what grows | size | ms | ms for one more |\n|---|---|---|---|".to_owned(),
     ];
     for growth in all() {
+        // The row before ended with thousands of layers.
+        wait_for_what_was_deleted();
         let mut last: Option<(usize, f64)> = None;
         for size in growth.sizes {
             let (median, least, most) = spread(one(&tool, base, &growth, size)?);
