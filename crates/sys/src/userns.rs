@@ -27,6 +27,7 @@ use crate::process::ForkError;
 
 pub use ids::{IdFile, IdRange};
 pub use ladder::{Choice, Declined, Entered, LadderError, Rung};
+pub use root::has_all_ids;
 
 /// Why a rung cannot be reached. Each text ends with the least change that helps.
 #[derive(Debug, thiserror::Error)]

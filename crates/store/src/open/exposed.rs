@@ -30,12 +30,11 @@ pub fn exposed(root: &Path) -> Option<Exposed> {
     // What is to be made will be this user's.
     let above = usize::from(dir == root);
     let own = rustix::process::geteuid().as_raw();
-    let unknown = unknown();
     let mut dirs: Vec<&Path> = resolved.ancestors().skip(above).collect();
     dirs.reverse();
     dirs.into_iter().find_map(|dir| {
         let stat = dir.metadata().ok()?;
-        let owner = if ![0, own].contains(&stat.uid()) && Some(stat.uid()) != unknown {
+        let owner = if ![0, own].contains(&stat.uid()) && Some(stat.uid()) != unknown() {
             Some(stat.uid())
         } else if stat.mode() & 0o1002 == 0o002 {
             None
@@ -49,10 +48,9 @@ pub fn exposed(root: &Path) -> Option<Exposed> {
 
 /// The owner that stands for those that are not known here, root of the machine among them.
 fn unknown() -> Option<u32> {
-    let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
-    let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    let has_all = rbuild_sys::userns::has_all_ids().ok()?;
     let overflow = std::fs::read_to_string(OVERFLOW).ok()?;
-    overflow.trim().parse().ok().filter(|_| !is_whole)
+    overflow.trim().parse().ok().filter(|_| !has_all)
 }
 
 impl fmt::Display for Exposed {
