@@ -128,10 +128,7 @@ impl Inner {
                 return Err(connect_error(url, "failed to do request: ", String::new(), error));
             }
             Err(error) => {
-                return Err(RegistryError::Broken {
-                    url: url.into(),
-                    source: error.without_url(),
-                });
+                return Err(RegistryError::broken(url, error));
             }
         };
         let host = url.host_str().unwrap_or_default();

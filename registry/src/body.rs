@@ -32,10 +32,7 @@ pub(crate) async fn next_piece(
                 Err(_trailers) => {}
             },
             Ok(Some(Err(source))) => {
-                return Err(RegistryError::Broken {
-                    url: url.into(),
-                    source: source.without_url(),
-                });
+                return Err(RegistryError::broken(url, source));
             }
             Ok(None) if is_broken_off(answer) => return Err(RegistryError::BrokenOff { url: url.into() }),
             Ok(None) => return Ok(None),

@@ -383,6 +383,14 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// [`Self::Broken`]: what was asked of `url` ended with `source`.
+    pub(crate) fn broken(url: &Url, source: reqwest::Error) -> Self {
+        Self::Broken {
+            url: url.into(),
+            source: source.without_url(),
+        }
+    }
+
     /// What kind of trouble it is.
     #[must_use]
     pub fn class(&self) -> ErrorClass {

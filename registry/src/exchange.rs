@@ -402,10 +402,7 @@ impl Inner {
             Ok(response) => Reply::new(response, &url, permit, self.options.idle_timeout),
             Err(error) if error.is_connect() => return Err(connect_error(&url, "", String::new(), error)),
             Err(error) => {
-                return Err(RegistryError::Broken {
-                    url: (&url).into(),
-                    source: error.without_url(),
-                });
+                return Err(RegistryError::broken(&url, error));
             }
         };
         if exchange.accepted.contains(&reply.response.status().as_u16()) {

@@ -391,10 +391,7 @@ impl Inner {
         match self.watch(url, &AtomicU64::new(0), call.send()).await? {
             Ok(response) => Ok(Reply::new(response, url, permit, self.options.idle_timeout)),
             Err(error) if error.is_connect() => Err(connect_error(url, "", String::new(), error)),
-            Err(error) => Err(RegistryError::Broken {
-                url: url.into(),
-                source: error.without_url(),
-            }),
+            Err(error) => Err(RegistryError::broken(url, error)),
         }
     }
 }

@@ -12,7 +12,7 @@ use reqwest::{Body, Method, Url};
 use crate::body::{Answer, next_piece};
 use crate::fetch::UrlError;
 use crate::net::connect_error;
-use crate::{Client, RegistryError, ShownUrl};
+use crate::{Client, RegistryError};
 
 /// Content of a request, piece by piece.
 pub type RelayBody = BoxStream<'static, Result<Bytes, std::io::Error>>;
@@ -117,11 +117,7 @@ impl Client {
                 idle_timeout,
             }),
             Err(error) if error.is_connect() => Err(connect_error(&url, "", String::new(), error).into()),
-            Err(error) => Err(RegistryError::Broken {
-                url: ShownUrl::from(&url),
-                source: error.without_url(),
-            }
-            .into()),
+            Err(error) => Err(RegistryError::broken(&url, error).into()),
         }
     }
 }

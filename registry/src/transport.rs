@@ -261,10 +261,7 @@ impl Inner {
                 hint(call.endpoint),
                 error,
             )),
-            Err(error) => Err(RegistryError::Broken {
-                url: url.into(),
-                source: error.without_url(),
-            }),
+            Err(error) => Err(RegistryError::broken(url, error)),
         }
     }
 
