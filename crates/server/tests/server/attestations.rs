@@ -39,8 +39,8 @@ fn json(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn privileged_row41_an_image_says_how_it_was_made_and_no_password() {
+/// An archive of one copied file, built with these attributes, and the index in it.
+async fn described(attrs: &[(&str, &str)]) -> (BTreeMap<String, Vec<u8>>, Value) {
     let bench = Bench::new();
     let context = bench.files(
         "context",
@@ -48,14 +48,20 @@ async fn privileged_row41_an_image_says_how_it_was_made_and_no_password() {
     );
     let out = Arc::new(Mutex::new(Vec::new()));
     let _client = bench.client("s1", &context, &out).await;
+    bench.solve(dockerfile("one", "s1", "oci", attrs)).await.unwrap();
+    let files = files(&out.lock().unwrap());
+    let index = json(blob(&files, &json(&files["index.json"])["manifests"][0]));
+    (files, index)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_row41_an_image_says_how_it_was_made_and_no_password() {
     let attrs = [
         ("attest:provenance", "mode=max"),
         ("build-arg:A", "b"),
         ("vcs:source", "https://me:secretpw@host/repository"),
     ];
-    bench.solve(dockerfile("one", "s1", "oci", &attrs)).await.unwrap();
-    let files = files(&out.lock().unwrap());
-    let index = json(blob(&files, &json(&files["index.json"])["manifests"][0]));
+    let (files, index) = described(&attrs).await;
     let [image, attestation] = index["manifests"].as_array().unwrap().as_slice() else {
         panic!("an image and what is said of it, not {index}");
     };
@@ -89,17 +95,8 @@ async fn privileged_row41_an_image_says_how_it_was_made_and_no_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_arguments_of_the_build_ask_for_attestations() {
-    let bench = Bench::new();
-    let context = bench.files(
-        "context",
-        &[("Dockerfile", "FROM scratch\nCOPY a /b\n"), ("a", "text")],
-    );
-    let out = Arc::new(Mutex::new(Vec::new()));
-    let _client = bench.client("s1", &context, &out).await;
     let attrs = [("build-arg:BUILDKIT_ATTEST_PROVENANCE", "mode=max,version=v0.2")];
-    bench.solve(dockerfile("one", "s1", "oci", &attrs)).await.unwrap();
-    let files = files(&out.lock().unwrap());
-    let index = json(blob(&files, &json(&files["index.json"])["manifests"][0]));
+    let (files, index) = described(&attrs).await;
     let statement = json(blob(
         &files,
         &json(blob(&files, &index["manifests"][1]))["layers"][0],
