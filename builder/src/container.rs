@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::BoxFuture;
 use rbuild_graph::{ExecMeta, ExecOp, MountKind, SecretEnv, SecurityMode};
 use rbuild_sandbox::{Confinement, Entrance, MountPlan, SpawnError, Stdio};
 use rbuild_sandbox::{Process, Running, Source, WaitError};
@@ -144,7 +145,17 @@ impl Container {
     ///
     /// # Errors
     /// [`ContainerError`].
-    pub async fn create(
+    pub fn create<'a>(
+        job: &'a Arc<Job>,
+        exec: ExecOp,
+        inputs: &'a [Value],
+        shown: Vec<Shown>,
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Self, ContainerError>> {
+        Box::pin(Self::create_unboxed(job, exec, inputs, shown, cancel))
+    }
+
+    async fn create_unboxed(
         job: &Arc<Job>,
         exec: ExecOp,
         inputs: &[Value],
@@ -254,7 +265,11 @@ impl Container {
     ///
     /// # Errors
     /// [`ContainerError`] for what the build was not allowed, a user the image does not know, and a container that is over.
-    pub async fn start(&self, request: ProcessRequest) -> Result<ContainerProcess, ContainerError> {
+    pub fn start(&self, request: ProcessRequest) -> BoxFuture<'_, Result<ContainerProcess, ContainerError>> {
+        Box::pin(self.start_unboxed(request))
+    }
+
+    async fn start_unboxed(&self, request: ProcessRequest) -> Result<ContainerProcess, ContainerError> {
         if self.tasks.len() >= PROCESSES_MAX {
             return Err(ContainerError::Processes);
         }

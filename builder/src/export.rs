@@ -15,6 +15,7 @@ pub mod tree;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use rbuild_oci::{Descriptor, ImageConfig, Reference, Timestamp};
 use rbuild_registry::RegistryError;
 use rbuild_store::{ImageError as StoreImageError, ImageRecord, Store};
@@ -162,7 +163,16 @@ fn store_output() -> Output {
 ///
 /// # Errors
 /// [`ExportError`] of the first that fails.
-pub async fn all(
+pub fn all<'a>(
+    job: &'a Arc<Job>,
+    result: &'a BuildResult,
+    exports: Vec<Export>,
+    outcome: &'a mut BuildOutcome,
+) -> BoxFuture<'a, Result<(), ExportError>> {
+    Box::pin(all_unboxed(job, result, exports, outcome))
+}
+
+async fn all_unboxed(
     job: &Arc<Job>,
     result: &BuildResult,
     exports: Vec<Export>,

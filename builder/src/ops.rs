@@ -11,6 +11,8 @@ pub mod source;
 pub mod stack;
 pub mod view;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use rbuild_fileops::{ActionError, HashError, MissingSource};
 use rbuild_graph::InputIndex;
 use rbuild_sandbox::{SpawnError, WaitError};
@@ -319,10 +321,30 @@ pub(crate) fn layer_entry(job: &Job, id: &LayerId, output: u32) -> LayerEntry {
     }
 }
 
-/// Runs blocking work on a thread that may block. A panic in it goes on here.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs blocking work on a thread that may block, from when it is first waited for. A panic in it goes on here.
+pub fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = T> + Send + 'static {
+    let result = Arc::new(Mutex::new(None));
+    let put = Arc::clone(&result);
+    value_of(
+        Box::new(move || *put.lock().unwrap_or_else(PoisonError::into_inner) = Some(work())),
+        result,
+    )
+}
+
+async fn value_of<T>(work: BlockingWork, result: Arc<Mutex<Option<T>>>) -> T {
+    run_blocking(work).await;
+    let value = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    value.unwrap_or_else(|| unreachable!("work that has ended has put its value there"))
+}
+
+/// Work whose types nobody sees: a runtime's task is compiled for each type else, and there are a hundred of them.
+type BlockingWork = Box<dyn FnOnce() + Send>;
+
+async fn run_blocking(work: BlockingWork) {
     match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
+        Ok(()) => {}
         Err(error) => match error.try_into_panic() {
             Ok(reason) => std::panic::resume_unwind(reason),
             // Only a runtime that is being dropped cancels blocking work, and then nobody waits for it.

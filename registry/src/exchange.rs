@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use rbuild_oci::{Descriptor, Digest};
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
@@ -363,7 +364,11 @@ impl Client {
 }
 
 impl Inner {
-    async fn exchange_once(&self, exchange: Exchange) -> Result<Reply, RegistryError> {
+    fn exchange_once(&self, exchange: Exchange) -> BoxFuture<'_, Result<Reply, RegistryError>> {
+        Box::pin(self.exchange_once_unboxed(exchange))
+    }
+
+    async fn exchange_once_unboxed(&self, exchange: Exchange) -> Result<Reply, RegistryError> {
         let ServiceUrl { url, loopback } = exchange.url;
         let client = self.web_client(&url, loopback)?;
         let permit = self.permit(url.host_str().unwrap_or_default()).await;

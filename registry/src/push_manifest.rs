@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::future::BoxFuture;
 use rbuild_oci::{Descriptor, Reference};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Method};
@@ -30,7 +31,16 @@ impl Client {
     /// # Errors
     /// [`RegistryError`]: `WrongDigest` when `reference` has another digest than `bytes`, or the registry says that
     /// it stored something else.
-    pub async fn push_manifest(
+    pub fn push_manifest<'a>(
+        &'a self,
+        reference: &'a Reference,
+        media_type: &'a str,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, Result<Descriptor, RegistryError>> {
+        Box::pin(self.push_manifest_unboxed(reference, media_type, bytes))
+    }
+
+    async fn push_manifest_unboxed(
         &self,
         reference: &Reference,
         media_type: &str,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Body, Method, StatusCode, Url};
 use tokio::sync::OwnedSemaphorePermit;
@@ -164,7 +165,11 @@ impl Inner {
     }
 
     /// One request: redirects are followed and challenges answered, but nothing is tried again.
-    pub(crate) async fn call_once(&self, call: &Call<'_>) -> Result<Reply, RegistryError> {
+    pub(crate) fn call_once<'a>(&'a self, call: &'a Call<'_>) -> BoxFuture<'a, Result<Reply, RegistryError>> {
+        Box::pin(self.call_once_unboxed(call))
+    }
+
+    async fn call_once_unboxed(&self, call: &Call<'_>) -> Result<Reply, RegistryError> {
         let cell = self.base_cell(call.endpoint);
         let base = cell.get_or_try_init(|| self.find_base(call.endpoint)).await;
         let base = base.map_err(|error| call.not_reached(error))?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use rbuild_oci::media_type::{self, Family};
 use rbuild_oci::{Descriptor, Digest, Index, Manifest, Reference, go_json};
 use rbuild_registry::{BlobSource, Progress, RegistryError};
@@ -80,7 +81,15 @@ pub enum CacheExportError {
 ///
 /// # Errors
 /// [`CacheExportError`] of the first that fails and does not ignore that.
-pub async fn all(
+pub fn all<'a>(
+    job: &'a Job,
+    result: &'a BuildResult,
+    exports: &'a [CacheExport],
+) -> BoxFuture<'a, Result<Option<Descriptor>, CacheExportError>> {
+    Box::pin(all_unboxed(job, result, exports))
+}
+
+async fn all_unboxed(
     job: &Job,
     result: &BuildResult,
     exports: &[CacheExport],

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use rbuild_oci::{CONFIG_BYTES_MAX, DOCUMENT_BYTES_MAX, Descriptor, Digest};
 use rbuild_store::Lease;
 
@@ -13,7 +14,18 @@ impl Images {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub(crate) async fn document(
+    pub(crate) fn document<'a>(
+        &'a self,
+        lease: &'a Arc<Lease>,
+        name: &'a str,
+        descriptor: &'a Descriptor,
+        origin: &'a Origin,
+        kind: Kind,
+    ) -> BoxFuture<'a, Result<Vec<u8>, ImageError>> {
+        Box::pin(self.document_unboxed(lease, name, descriptor, origin, kind))
+    }
+
+    async fn document_unboxed(
         &self,
         lease: &Arc<Lease>,
         name: &str,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use rbuild_oci::{
     Descriptor, Digest, Document, INDEX_DEPTH_MAX, ImageConfig, Manifest, Platform, Reference, media_type,
     parse_document,
@@ -30,7 +31,16 @@ impl Images {
     ///
     /// # Errors
     /// [`ImageError`].
-    pub(crate) async fn resolve_name(
+    pub(crate) fn resolve_name<'a>(
+        &'a self,
+        lease: &'a Arc<Lease>,
+        text: &'a str,
+        lookup: &'a Lookup<'_>,
+    ) -> BoxFuture<'a, Result<Arc<ResolvedImage>, ImageError>> {
+        Box::pin(self.resolve_name_unboxed(lease, text, lookup))
+    }
+
+    async fn resolve_name_unboxed(
         &self,
         lease: &Arc<Lease>,
         text: &str,

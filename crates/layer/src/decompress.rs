@@ -35,6 +35,15 @@ pub fn decompress<'a>(
     compression: Compression,
     limits: &DecompressLimits,
 ) -> Result<Box<dyn Read + Send + 'a>, DecompressError> {
+    decompress_boxed(Box::new(input), compression, limits)
+}
+
+/// The same for whatever is read, which is asked for much at a time: decoders are compiled for one kind of reader.
+fn decompress_boxed<'a>(
+    input: Box<dyn Read + Send + 'a>,
+    compression: Compression,
+    limits: &DecompressLimits,
+) -> Result<Box<dyn Read + Send + 'a>, DecompressError> {
     let set_up = |source| DecompressError::SetUp(compression, source);
     let input = BufReader::with_capacity(INPUT_BUFFER_BYTES, input);
     let max_bytes = limits.max_bytes;

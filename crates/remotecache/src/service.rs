@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use rbuild_oci::{Descriptor, Digest};
 use rbuild_registry::{BlobSink, BlobSource, Client, Progress};
 
@@ -162,13 +163,15 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError`].
-    pub async fn put_config(&self, config: Vec<u8>) -> Result<(), ServiceError> {
+    pub fn put_config(&self, config: Vec<u8>) -> BoxFuture<'_, Result<(), ServiceError>> {
         let config = Bytes::from(config);
-        match &self.0 {
-            Kind::S3(s3) => s3.put_config(&config).await,
-            Kind::Azblob(azblob) => azblob.put_config(&config).await,
-            Kind::Gha(gha) => gha.put_config(&config).await,
-        }
+        Box::pin(async move {
+            match &self.0 {
+                Kind::S3(s3) => s3.put_config(&config).await,
+                Kind::Azblob(azblob) => azblob.put_config(&config).await,
+                Kind::Gha(gha) => gha.put_config(&config).await,
+            }
+        })
     }
 
     /// Fetches a blob into `sink`, verified by its descriptor.
