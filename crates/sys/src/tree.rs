@@ -183,6 +183,17 @@ pub fn walk_tree<T: Clone, E: From<TreeError>>(
     token: T,
     mut visit: impl FnMut(&T, &TreeEntry<'_>) -> Result<T, E>,
 ) -> Result<(), E> {
+    walk(top, token, &mut visit)
+}
+
+/// What [`walk_tree`] is told of each entry.
+type Visit<'a, T, E> = &'a mut dyn FnMut(&T, &TreeEntry<'_>) -> Result<T, E>;
+
+fn walk<T: Clone, E: From<TreeError>>(
+    top: BorrowedFd<'_>,
+    token: T,
+    visit: Visit<'_, T, E>,
+) -> Result<(), E> {
     let mut buffer = vec![MaybeUninit::uninit(); LIST_BYTES];
     let Some(fd) = enter(top, c".", 0, false)? else {
         return Ok(());
