@@ -217,6 +217,7 @@ fn dispatch_stage(lowering: &mut Lowering<'_>, index: StageIndex) -> Result<(), 
     let target_platform = lowering.target_platform.clone();
     let stage = &mut lowering.stages.list[index];
     stage.dispatched = true;
+    stage.is_built = true;
     let platform = stage.platform.get_or_insert(target_platform).clone();
     if platform.os != "windows" && stage.image.config.env_value("PATH").is_none() {
         stage

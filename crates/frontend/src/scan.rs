@@ -31,7 +31,7 @@ impl Lowering<'_> {
         let mut targets = ScanTargets::new();
         for (index, stage) in self.stages.list.iter().enumerate() {
             let needed = reachable.get(index).copied().unwrap_or(false);
-            if index != target && needed && stage.dispatched && self.is_asked(stage, STAGE) {
+            if index != target && needed && self.is_asked(stage, STAGE) {
                 targets.insert(stage.shown_name.clone(), stage.state.edge());
             }
         }
@@ -43,7 +43,7 @@ impl Lowering<'_> {
         Ok(targets)
     }
 
-    /// The last value that `stage` has for `name` decides.
+    /// The last value that `stage` has for `name` decides. Images and what contexts stand for have none, not even that of all stages.
     fn is_asked(&self, stage: &StageState, name: &str) -> bool {
         let is_named = |names: &str| names.split(',').any(|named| named == stage.shown_name);
         let holds = |value: &str| rbuild_dockerfile::csv::boolean(value).unwrap_or_else(|| is_named(value));
@@ -51,6 +51,6 @@ impl Lowering<'_> {
         let own = own
             .filter(|(known, _)| known == name)
             .find_map(|(_, value)| value.as_deref());
-        own.or_else(|| self.global_args.get(name)).is_some_and(holds)
+        stage.is_built && own.or_else(|| self.global_args.get(name)).is_some_and(holds)
     }
 }

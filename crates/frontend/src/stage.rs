@@ -90,6 +90,8 @@ pub(crate) struct StageState {
     pub(crate) unregistered: bool,
     pub(crate) resolved: bool,
     pub(crate) dispatched: bool,
+    /// Its own lines were lowered: it is no image, and no context stands for it.
+    pub(crate) is_built: bool,
     pub(crate) triggers_read: bool,
     pub(crate) command_index: usize,
     pub(crate) command_total: usize,

@@ -71,6 +71,37 @@ fn the_last_value_of_a_stage_holds_and_goes_on_to_stages_on_it() {
 }
 
 #[test]
+fn stages_that_the_target_does_not_need_are_not_scanned_when_all_are_read() {
+    let mut options = options(STAGES);
+    options.all_stages = true;
+    let lowered = lower_with(&options, &Fake::new()).unwrap();
+    let names: Vec<&str> = lowered.scan_targets.keys().map(String::as_str).collect();
+    assert!(
+        names.is_empty(),
+        "`unused` asks for it, but nothing is copied from it: {names:?}"
+    );
+}
+
+#[test]
+fn what_is_not_built_here_is_not_scanned() {
+    let global = "ARG BUILDKIT_SBOM_SCAN_STAGE=true\nARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n";
+    let text = format!(
+        "{global}FROM scratch AS a\nCOPY f /\nFROM scratch AS b\nCOPY f /\nFROM scratch AS c\n\
+         COPY --from=a f /a\nCOPY --from=b /f /b\nCOPY --from=alpine f /c\n"
+    );
+    let names = |text: &str, context: &str| -> Vec<String> {
+        let mut options = options(text);
+        let image = "docker-image://alpine".to_owned();
+        options.build_contexts.insert(context.to_owned(), image);
+        let lowered = lower_with(&options, &Fake::new()).unwrap();
+        lowered.scan_targets.into_keys().collect()
+    };
+    assert_eq!(names(&text, "unused"), ["a", "b", "context"]);
+    assert_eq!(names(&text, "a"), ["b", "context"]);
+    assert!(names(&text, "c").is_empty(), "a context is the result");
+}
+
+#[test]
 fn of_the_context_what_is_used_is_scanned() {
     let paths = |dockerfile: &str| {
         let lowered = with_args(&format!("ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n{dockerfile}"), &[]);
