@@ -50,7 +50,7 @@ impl Lowering<'_> {
         if !self.options.outline {
             return Ok(());
         }
-        if matched.remove(&definition.key)
+        if matched.contains(&definition.key)
             && let Some(before) = self.global_outline.get(&definition.key)
         {
             matched.extend(before.from.iter().cloned());

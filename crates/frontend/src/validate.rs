@@ -32,7 +32,8 @@ pub(crate) fn before_error(lint: &mut Linter, dockerfile: &Dockerfile, error: &P
     }
 }
 
-/// Lint of single instructions, in the order of the file, up to the line `end`.
+/// Lint of single instructions, in the order of the file, up to the line `end`. What cannot be read on that line is no instruction, and
+/// only what is judged before it is read is told of it.
 fn instructions(lint: &mut Linter, dockerfile: &Dockerfile, end: u32) {
     for line in &dockerfile.empty_continuations {
         let span = Span::new(*line, *line);
@@ -54,15 +55,15 @@ fn instructions(lint: &mut Linter, dockerfile: &Dockerfile, end: u32) {
     for line in dockerfile.from_lines.iter().filter(|line| line.span.start <= end) {
         from_words(lint, line);
     }
-    let global = dockerfile.global_args.iter().filter(|arg| arg.span.start < end);
+    let global = dockerfile.global_args.iter().filter(|arg| arg.span.start <= end);
     for instruction in global {
         descriptions(lint, &instruction.kind, instruction.span, &instruction.comments);
     }
-    for stage in dockerfile.stages.iter().filter(|stage| stage.span.start < end) {
+    for stage in dockerfile.stages.iter().filter(|stage| stage.span.start <= end) {
         if !stage.name.is_empty() {
             description(lint, "FROM", &[&stage.name], stage.span, &stage.comments);
         }
-        let read = stage.instructions.iter().filter(|next| next.span.start < end);
+        let read = stage.instructions.iter().filter(|next| next.span.start <= end);
         for instruction in read {
             descriptions(lint, &instruction.kind, instruction.span, &instruction.comments);
         }

@@ -167,7 +167,8 @@ mod tests {
     #[test]
     fn what_another_lint_found_is_read_from_its_json() {
         let json = r#"{"warnings":[{"ruleName":"Other"},{}],"sources":[{"filename":"x"},{"data":"YQo="}],
-            "buildError":{"message":"no","location":{"sourceIndex":1,"ranges":[{"start":{"line":3},"end":{"line":4}},{"start":{"line":2},"end":{}}]}}}"#;
+            "buildError":{"message":"no","location":{"sourceIndex":1,"ranges":[{"start":{"line":3},"end":{"line":4}},{"start":{"line":2},"end":{}},
+            {"start":{},"end":{"line":9}}]}}}"#;
         let found = given(json, "1").lint().unwrap();
         assert_eq!((found.warnings, found.source.as_slice()), (2, &b"a\n"[..]));
         let failure = found.failure.unwrap();

@@ -22,7 +22,7 @@ impl Serialize for Location {
 }
 
 /// Lines of the only source that several places make together, each once and in the order of the file (`mergeLocations` of
-/// `dockerfile2llb/convert.go`).
+/// `dockerfile2llb/convert.go`). Places of an error begin at line 1: one that has none is not among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Locations<'a>(pub(crate) &'a [Span]);
 
@@ -33,7 +33,7 @@ impl Serialize for Locations<'_> {
             [one] => Location(*one).serialize(to),
             several => {
                 let lines = several.iter().flat_map(|span| span.start..=span.end);
-                let lines: BTreeSet<u32> = lines.filter(|line| *line > 0).collect();
+                let lines: BTreeSet<u32> = lines.collect();
                 let ranges: Vec<Range> = lines.into_iter().map(Range::line).collect();
                 let mut location = to.serialize_struct("Location", 1)?;
                 location.serialize_field("ranges", &ranges)?;

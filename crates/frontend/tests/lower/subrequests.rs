@@ -268,6 +268,18 @@ fn outline_follows_arguments_that_are_made_of_themselves() {
 }
 
 #[test]
+fn an_argument_made_of_its_own_earlier_value_is_made_of_what_that_was_made_of() {
+    let made = "ARG A=1\nARG B=2\nARG V=$A\nARG V=$V-$B\nFROM scratch\nARG V\n";
+    assert_eq!(
+        args(&outline(made, "")),
+        [("A", "1", 1), ("B", "2", 2), ("V", "1-2", 4)]
+    );
+    // What the earlier value was made of is forgotten when it is not used.
+    let anew = "ARG A=1\nARG B=2\nARG V=$A\nARG V=$B\nFROM scratch\nARG V\n";
+    assert_eq!(args(&outline(anew, "")), [("B", "2", 2), ("V", "2", 4)]);
+}
+
+#[test]
 fn an_argument_of_a_base_is_told_as_the_stage_nearest_to_the_target_has_it() {
     let found = outline(
         "ARG V=3\nFROM scratch AS a\nARG V=own\nARG W=base\nFROM a AS b\nARG W=nearer\nARG V\n",
@@ -275,6 +287,36 @@ fn an_argument_of_a_base_is_told_as_the_stage_nearest_to_the_target_has_it() {
     );
     // ARG V without a value only passes on what is in front of the first FROM.
     assert_eq!(args(&found), [("V", "3", 1), ("W", "nearer", 6)]);
+}
+
+#[test]
+fn an_argument_of_a_base_is_told_before_that_of_a_stage_that_is_copied_from() {
+    let found = outline(
+        "FROM scratch AS copied\nARG V=copied\nARG W=copied\nRUN --mount=type=secret,id=s true\n\
+         FROM scratch AS below\nARG V=below\nRUN --mount=type=secret,id=s,required true\n\
+         FROM scratch AS beside\nARG W=beside\nARG X=beside\n\
+         FROM below AS base\nARG U=base\nCOPY --from=beside / /\n\
+         FROM base\nCOPY --from=copied / /\n",
+        "",
+    );
+    // The base with all that it needs comes first (`dispatchState.args` of `dockerfile2llb/outline.go`).
+    assert_eq!(
+        args(&found),
+        [
+            ("V", "below", 6),
+            ("W", "beside", 9),
+            ("X", "beside", 10),
+            ("U", "base", 12)
+        ]
+    );
+    assert_eq!(found.secrets.len(), 1);
+    assert_eq!(
+        (found.secrets[0].required, found.secrets[0].location.0.start),
+        (true, 7)
+    );
+    // Of several stages that are copied from BuildKit asks in the order of a map; here it is that of the file.
+    let several = "FROM scratch AS a\nARG V=a\nFROM scratch AS b\nARG V=b\nFROM scratch\nCOPY --from=b / /\nCOPY --from=a / /\n";
+    assert_eq!(args(&outline(several, "")), [("V", "a", 2)]);
 }
 
 #[test]
@@ -513,6 +555,58 @@ fn lint_of_what_cannot_be_built() {
 }
 
 #[test]
+fn what_stands_before_the_line_that_cannot_be_read_is_judged_and_that_line_in_part() {
+    for (dockerfile, expected) in [
+        // MAINTAINER and FROM are judged before they are read, and on no later line.
+        ("FROM scratch\nMAINTAINER\n", &["MaintainerDeprecated 2"] as &[_]),
+        ("MAINTAINER x\nFROM scratch\n", &["MaintainerDeprecated 1"]),
+        ("FROM scratch\nBAD\nMAINTAINER x\n", &[]),
+        (
+            "FROM scratch AS A\nFROM scratch AS 1B\n",
+            &["StageNameCasing 1", "StageNameCasing 2"],
+        ),
+        ("FROM scratch as a b\n", &["FromAsCasing 1"]),
+        ("FROM scratch AS a\nBAD\nFROM scratch as B\n", &[]),
+        // Comments are judged once their instruction is read.
+        (
+            "# no\nARG A\nARG =x\nFROM scratch\n",
+            &["InvalidDefinitionDescription 2"],
+        ),
+        ("# no\nARG =x\nFROM scratch\n", &[]),
+        ("ARG =x\n# no\nARG A\nFROM scratch\n", &[]),
+        (
+            "# no\nFROM scratch AS a\n# no\nARG A\nBAD\n",
+            &["InvalidDefinitionDescription 2", "InvalidDefinitionDescription 4"],
+        ),
+        (
+            "FROM scratch\nBAD\n# no\nARG A\n# no\nFROM scratch AS b\n# no\nARG B\n",
+            &[],
+        ),
+        // All of it where no line is wrong.
+        ("# no\nARG A\n", &["InvalidDefinitionDescription 2"]),
+        // In the order of the file, whatever is judged.
+        (
+            "# no\nFROM scratch AS A\nMAINTAINER x\nFROM scratch AS B\nBAD\n",
+            &[
+                "StageNameCasing 2",
+                "InvalidDefinitionDescription 2",
+                "MaintainerDeprecated 3",
+                "StageNameCasing 4",
+            ],
+        ),
+    ] {
+        let dockerfile = format!("# check=experimental=all\n{dockerfile}");
+        let results = lint_with(options(&dockerfile));
+        assert!(results.failure.is_some(), "{dockerfile}");
+        let found = results.warnings.iter();
+        let found: Vec<String> = found
+            .map(|warning| format!("{} {}", warning.rule.name(), warning.span.start - 1))
+            .collect();
+        assert_eq!(found, expected, "{dockerfile}");
+    }
+}
+
+#[test]
 fn a_failure_without_a_place_and_one_before_any_instruction() {
     let mut violated = options("# check=error=true\nFROM scratch AS Base\n");
     violated.filename = "x".to_owned();
@@ -524,6 +618,9 @@ fn a_failure_without_a_place_and_one_before_any_instruction() {
         "{}",
         json(&answer)
     );
+    let nowhere = lint_with(options("ARG A\n")).failure.unwrap();
+    assert_eq!(nowhere.message, "dockerfile contains no stages to build");
+    assert!(nowhere.spans.is_empty(), "{:?}", nowhere.spans);
     // Lines that cannot be read are found before any instruction is looked at.
     let results = lint_with(options("FROM scratch AS Base\nENV a\n"));
     assert_eq!(results.failure.unwrap().message, "ENV must have two arguments");
