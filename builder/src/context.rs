@@ -84,6 +84,16 @@ pub enum OpenContextError {
     Disk(#[from] DiskError),
 }
 
+impl OpenContextError {
+    /// Whether it is what a front end would have found, not who asks it.
+    pub(crate) const fn is_of_the_dockerfile(&self) -> bool {
+        matches!(
+            self,
+            Self::NoDockerfile { .. } | Self::DockerfileLinks | Self::Dockerfile { .. } | Self::Ignore(_)
+        )
+    }
+}
+
 /// An open context with its Dockerfile.
 #[derive(Debug)]
 pub struct Opened {

@@ -240,7 +240,14 @@ impl BuildError {
             Self::ForeignFrontEnd { source, .. } => format!("failed to build: failed to solve: {source}"),
             Self::Left { error, .. } => error.message(),
             Self::Canceled => "failed to build: failed to solve: context canceled".to_owned(),
-            other => format!("failed to build: {}", chain_text(other)),
+            // What BuildKit's clients find before they ask for a solve.
+            Self::Request(_) | Self::HostCa(_) | Self::Encode(_) => {
+                format!("failed to build: {}", chain_text(self))
+            }
+            Self::Context(error) if !error.is_of_the_dockerfile() => {
+                format!("failed to build: {}", chain_text(self))
+            }
+            other => format!("failed to build: failed to solve: {}", chain_text(other)),
         }
     }
 

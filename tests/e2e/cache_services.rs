@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use rbuild_testkit::cloud::{ACCOUNT_KEY, Cloud, SECRET_ACCESS_KEY};
 use rbuild_testkit::command::Ran;
+use rbuild_testkit::registry::TestRegistry;
+use rbuild_testkit::web::{Page, WebServer};
 
 use crate::e2e::fixture::Fixture;
 
@@ -168,6 +170,70 @@ fn a_cache_that_cannot_be_written_fails_the_build_unless_that_is_ignored() {
         &to,
     ]);
     assert!(ran.stderr.contains("NoSuchBucket"), "{ran}");
+}
+
+/// What BuildKit says of the same caches, up to where the words of a system, a library or a server begin: one that cannot be read
+/// stops nothing, one that cannot be written fails the build.
+#[test]
+fn caches_that_cannot_be_read_or_written_are_told_in_buildkits_words() {
+    let (registry, cloud, web) = (TestRegistry::start(), Cloud::start(), WebServer::start());
+    web.put("/v2/r/manifests/page", Page::of("<html>"));
+    web.put("/v2/r/manifests/closed", Page::of("").status(403));
+    let (host, page) = (registry.host(), web.host());
+    let mut attrs = cloud.s3_attrs();
+    attrs.insert("bucket".to_owned(), "other".to_owned());
+    let bucket = cache("s3", &attrs);
+    let token = "type=gha,version=2,url_v2=http://127.0.0.1:1/,token=x";
+    let fixture = fixture();
+    let mut sources = Vec::new();
+    for (source, words) in [
+        (
+            format!("type=registry,ref={host}/no:x"),
+            format!("failed to configure registry cache importer: {host}/no:x: not found"),
+        ),
+        (
+            format!("type=registry,ref={page}/r:page"),
+            "failed to configure registry cache importer: ".to_owned(),
+        ),
+        (
+            format!("type=registry,ref={page}/r:closed"),
+            "failed to configure registry cache importer: ".to_owned(),
+        ),
+        (
+            token.to_owned(),
+            "failed to configure gha cache importer: ".to_owned(),
+        ),
+        (
+            "type=local,src=/nope/here".to_owned(),
+            "local cache import at /nope/here skipped due to err: ".to_owned(),
+        ),
+    ] {
+        sources.push((format!("--cache-from={source}"), words));
+    }
+    let flags: Vec<&str> = sources.iter().map(|(flag, _)| flag.as_str()).collect();
+    let (ran, _) = fixture.image(&flags);
+    for (flag, words) in &sources {
+        assert!(
+            ran.stderr.contains(&format!(" ERROR: {words}")),
+            "{flag}: {words}: {ran}"
+        );
+    }
+    for (dest, words) in [
+        (
+            format!("type=registry,ref={page}/r:x"),
+            "error writing layer blob: ",
+        ),
+        (
+            bucket,
+            "error writing layer blob: bucket other: it does not exist",
+        ),
+        (token.to_owned(), "failed to configure gha cache exporter: "),
+    ] {
+        let ran = fixture.build().args(["--cache-to", &dest]).run();
+        assert!(!ran.status.success(), "{dest}: {ran}");
+        let line = format!("\nERROR: failed to build: failed to solve: {words}");
+        assert!(ran.stderr.contains(&line), "{dest}: {words}: {ran}");
+    }
 }
 
 #[test]

@@ -161,7 +161,8 @@ fn the_dockerfile_of_an_archive_is_found_in_it_and_nowhere_else() {
     for name in ["sub/D", "/sub/D", "./sub/D", "x/../sub/D", "../sub/D"] {
         check(&fixture, name, &["-f", name, "-"], &sub, Ok("sub sub/D"));
     }
-    let missing = Err("failed to read dockerfile: open nope: no such file");
+    let missing =
+        Err("ERROR: failed to build: failed to solve: failed to read dockerfile: open nope: no such file");
     check(
         &fixture,
         "missing",
@@ -169,7 +170,9 @@ fn the_dockerfile_of_an_archive_is_found_in_it_and_nowhere_else() {
         &whole().finish(),
         missing,
     );
-    let none = Err("failed to read dockerfile: open Dockerfile: no such file");
+    let none = Err(
+        "ERROR: failed to build: failed to solve: failed to read dockerfile: open Dockerfile: no such file",
+    );
     let other = file(LayerBuilder::new(), "x", b"y").finish();
     check(&fixture, "none", &["-"], &other, none);
     let lower = file(LayerBuilder::new(), "dockerfile", COPY_ALL).finish();

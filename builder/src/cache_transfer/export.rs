@@ -54,15 +54,24 @@ pub enum CacheExportError {
     /// A blob is not in the store any more.
     #[error("missing blob {0}")]
     Missing(Digest),
-    /// The registry did not take it.
-    #[error("push {name}")]
-    Push {
-        /// The cache.
-        name: String,
+    /// A part of it was not taken, in the words of BuildKit's `cache/remotecache`.
+    #[error("error writing {0}")]
+    Write(&'static str, #[source] Box<CacheExportError>),
+    /// The registry.
+    #[error("{0}")]
+    Registry(#[from] RegistryError),
+    /// The service cannot be asked.
+    #[error("failed to configure {kind} cache exporter")]
+    Configure {
+        /// What it is called in a cache's `type`.
+        kind: &'static str,
         /// Why.
         #[source]
-        source: RegistryError,
+        source: ServiceError,
     },
+    /// The service does not say whether it has a blob.
+    #[error("failed to check file presence in cache")]
+    Presence(#[source] ServiceError),
     /// The directory did not take it.
     #[error(transparent)]
     Directory(#[from] LayoutDirError),
@@ -75,6 +84,13 @@ pub enum CacheExportError {
     /// The service did not take it.
     #[error(transparent)]
     Service(#[from] ServiceError),
+}
+
+impl CacheExportError {
+    /// While `part` was written.
+    pub(super) fn writing(self, part: &'static str) -> Self {
+        Self::Write(part, Box::new(self))
+    }
 }
 
 /// Writes every cache of `exports`; gives the descriptor of the last one that has a place of its own.
@@ -313,7 +329,8 @@ async fn send(
         let place = &place;
         async move {
             let _step = reporter.step(&format!("writing layer {}", layer.digest));
-            place.blob(job, layer, reporter).await
+            let sent = place.blob(job, layer, reporter).await;
+            sent.map_err(|error| error.writing("layer blob"))
         }
     });
     futures_util::future::try_join_all(sent).await?;
@@ -325,10 +342,16 @@ async fn send(
         let kept = job.engine.store.put_blob(&job.lease, &document.bytes);
         kept.map_err(|source| CacheExportError::Keep(document.what, source))?;
         let is_manifest = !std::ptr::eq(document, config);
-        match (target, is_manifest) {
-            (CacheTarget::Registry(reference, _), true) => push_manifest(job, reference, document).await?,
-            _ => place.blob(job, &document.descriptor, reporter).await?,
-        }
+        let sent = match (target, is_manifest) {
+            (CacheTarget::Registry(reference, _), true) => push_manifest(job, reference, document).await,
+            _ => place.blob(job, &document.descriptor, reporter).await,
+        };
+        let part = if is_manifest {
+            "manifest blob"
+        } else {
+            "config blob"
+        };
+        sent.map_err(|error| error.writing(part))?;
     }
     if let CacheTarget::Directory { dest, tag, reset, .. } = target {
         name(dest.clone(), tag.clone(), manifest.descriptor.clone()).await?;
@@ -348,10 +371,7 @@ async fn push_manifest(job: &Job, reference: &Reference, manifest: &Written) -> 
         .client()
         .push_manifest(reference, media_type, &manifest.bytes)
         .await;
-    pushed.map(drop).map_err(|source| CacheExportError::Push {
-        name: reference.to_string(),
-        source,
-    })
+    Ok(pushed.map(drop)?)
 }
 
 /// Names the cache in the directory's `index.json`, in the place of what had this tag.
@@ -394,10 +414,7 @@ impl Place<'_> {
                 let store = &job.engine.store;
                 let pushed =
                     repositories::push_blob(store, client, reference, descriptor, &source, &progress).await;
-                pushed.map(drop).map_err(|source| CacheExportError::Push {
-                    name: reference.to_string(),
-                    source,
-                })
+                Ok(pushed.map(drop)?)
             }
             Self::Directory(dir) => {
                 let (dir, descriptor) = (dir.to_path_buf(), descriptor.clone());

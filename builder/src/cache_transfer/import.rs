@@ -3,6 +3,7 @@
 //! network which may not be used is.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rbuild_oci::{
@@ -29,18 +30,30 @@ const IMAGES_MAX: usize = 64;
 /// Why a cache was not imported.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheImportError {
-    /// The registry does not have it.
-    #[error("resolve {name}")]
-    Resolve {
-        /// The cache.
-        name: String,
+    /// The registry does not have it, in BuildKit's words (`solver/llbsolver/bridge.go`).
+    #[error("failed to configure registry cache importer: {0}: not found")]
+    NotThere(String),
+    /// The registry does not give it.
+    #[error("failed to configure registry cache importer")]
+    Resolve(#[source] RegistryError),
+    /// The service cannot be asked.
+    #[error("failed to configure {kind} cache importer")]
+    Configure {
+        /// What it is called in a cache's `type`.
+        kind: &'static str,
         /// Why.
         #[source]
-        source: RegistryError,
+        source: ServiceError,
     },
-    /// The directory does not have it.
-    #[error(transparent)]
-    Layout(#[from] LayoutReadError),
+    /// The directory does not have it, in the words of BuildKit's client (`client/solve.go`).
+    #[error("local cache import at {} skipped due to err", src.display())]
+    Layout {
+        /// The directory.
+        src: PathBuf,
+        /// Why.
+        #[source]
+        source: LayoutReadError,
+    },
     /// The client does not have it.
     #[error(transparent)]
     Client(#[from] ClientReadError),
@@ -80,7 +93,7 @@ impl CacheImportError {
     /// Whether it is that the network may not be used.
     fn is_offline(&self) -> bool {
         let asked = match self {
-            Self::Resolve { source, .. } => source,
+            Self::Resolve(source) => source,
             Self::Service(ServiceError::Request(source)) => source,
             _ => return false,
         };
@@ -156,9 +169,9 @@ async fn resolve(job: &Job, source: &CacheSource) -> Result<(Origin, Descriptor)
     match source {
         CacheSource::Registry(reference) => {
             let resolved = job.engine.images.client().resolve(reference).await;
-            let resolved = resolved.map_err(|source| CacheImportError::Resolve {
-                name: reference.to_string(),
-                source,
+            let resolved = resolved.map_err(|error| match error {
+                RegistryError::NotFound(_) => CacheImportError::NotThere(reference.to_string()),
+                other => CacheImportError::Resolve(other),
             })?;
             Ok((Origin::Registry(reference.clone()), resolved.descriptor))
         }
@@ -168,7 +181,11 @@ async fn resolve(job: &Job, source: &CacheSource) -> Result<(Origin, Descriptor)
                 tag: Some(tag.clone().unwrap_or_else(|| "latest".to_owned())),
                 digest: digest.clone(),
             };
-            let found = crate::ops::blocking(move || place.resolve()).await?;
+            let found = crate::ops::blocking(move || place.resolve()).await;
+            let found = found.map_err(|source| CacheImportError::Layout {
+                src: src.clone(),
+                source,
+            })?;
             Ok((Origin::Layout(src.clone()), found))
         }
         CacheSource::Service(_) => unreachable!("a service has no manifest"),

@@ -29,8 +29,12 @@ pub(super) async fn send(
     reporter: &Reporter,
 ) -> Result<(), CacheExportError> {
     let _step = reporter.step("sending cache export");
-    let service = Service::new(job.engine.images.client(), place)?;
-    service.prepare().await?;
+    let refused = |source| CacheExportError::Configure {
+        kind: place.kind(),
+        source,
+    };
+    let service = Service::new(job.engine.images.client(), place).map_err(refused)?;
+    service.prepare().await.map_err(refused)?;
     let mut seen = HashSet::new();
     let once: Vec<&Descriptor> = layers.iter().filter(|layer| seen.insert(&layer.digest)).collect();
     // Made at once: a stream that makes them one by one is not seen to be `Send` (rust-lang/rust#102211).
@@ -47,7 +51,8 @@ pub(super) async fn send(
     }
     let config = go_json::to_vec(&config).map_err(|error| CacheExportError::Encode("config", error))?;
     let _step = reporter.step(&format!("writing config {}", Digest::sha256(&config)));
-    Ok(service.put_config(config).await?)
+    let written = service.put_config(config).await.map_err(CacheExportError::from);
+    written.map_err(|error| error.writing("manifest"))
 }
 
 async fn blob(
@@ -57,14 +62,15 @@ async fn blob(
     reporter: &Reporter,
 ) -> Result<(), CacheExportError> {
     let digest = &layer.digest;
-    if service.has(digest).await? {
+    if service.has(digest).await.map_err(CacheExportError::Presence)? {
         return Ok(());
     }
     let _step = reporter.step(&format!("writing layer {digest}"));
     let file = job.engine.store.open_blob(digest)?;
     let file: Arc<dyn BlobSource> = Arc::new(file.ok_or_else(|| CacheExportError::Missing(digest.clone()))?);
     let progress = shown_progress(reporter, digest);
-    Ok(service.put_blob(layer, &file, &progress).await?)
+    let sent = service.put_blob(layer, &file, &progress).await;
+    sent.map_err(|error| CacheExportError::from(error).writing("layer blob"))
 }
 
 /// A layer's descriptor as its config says it.
@@ -87,7 +93,11 @@ pub(super) async fn read(
     place: &Place,
     reporter: &Reporter,
 ) -> Result<(Origin, Vec<ReadCache>), CacheImportError> {
-    let service = Service::new(job.engine.images.client(), place)?;
+    let service = Service::new(job.engine.images.client(), place);
+    let service = service.map_err(|source| CacheImportError::Configure {
+        kind: place.kind(),
+        source,
+    })?;
     let configs = service.configs().await?;
     let mut caches = Vec::with_capacity(configs.len());
     for bytes in &configs {

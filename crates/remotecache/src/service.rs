@@ -59,6 +59,16 @@ impl Place {
         }
     }
 
+    /// What it is called in a cache's `type`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::S3(_) => "s3",
+            Self::Azblob(_) => "azblob",
+            Self::Gha(_) => "gha",
+        }
+    }
+
     /// What writing it is called.
     #[must_use]
     pub const fn title(&self) -> &'static str {

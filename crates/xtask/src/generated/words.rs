@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 
 use rbuild_testkit::conformance::Expectation;
 
+use crate::record::Failed;
+
 /// Parts of reasons that hold for every Dockerfile, not for the case alone that has them.
-pub(super) const EXCUSED: [&str; 4] = [
+pub(super) const EXCUSED: [&str; 6] = [
     "did you mean",
     "left out by",
     "invalid pattern",
     "illegal exclusion pattern",
+    "uids and gids must be in range",
+    "make mountpoint",
 ];
 
 /// Whether the warnings are the same in another order. BuildKit sorts them by line in a way that leaves the order of those of one
@@ -52,6 +56,25 @@ pub(super) fn is_of_the_place(expected: &Expectation, sentence: &str) -> bool {
     let error = expected.error.as_deref().unwrap_or_default();
     error.contains("failed to resolve source metadata for docker.io/")
         || sentence.contains("local source for named-")
+}
+
+/// Whether of several sources that are not there an earlier one is told than BuildKit tells, as `copy/several_missing` of the
+/// conformance cases.
+pub(super) fn is_an_earlier_line(expected: &Expectation, have: &Failed, sentence: &str) -> bool {
+    let is_missing =
+        |error: &str| error.contains("failed to calculate checksum of ref") && error.contains("not found");
+    let marked = |excerpt: Option<&str>| {
+        let line = excerpt?.lines().find(|line| line.contains(" >>> "))?;
+        line.split_once('|')?.0.trim().parse::<u32>().ok()
+    };
+    let (Some(theirs), Some(ours)) = (
+        marked(expected.excerpt.as_deref()),
+        marked(have.excerpt.as_deref()),
+    ) else {
+        return false;
+    };
+    let both = expected.error.as_deref().is_some_and(is_missing) && is_missing(&have.line);
+    both && ours < theirs && (sentence.starts_with("excerpt ") || sentence.contains("not found"))
 }
 
 /// The words of an error without what is of one Dockerfile alone: names in quotes, numbers, paths.
