@@ -72,6 +72,25 @@ pub enum EngineLoadError {
     Program(#[source] io::Error),
 }
 
+impl EngineLoadError {
+    /// What may help, a line each.
+    #[must_use]
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Http {
+                source: HttpError::Connect { .. },
+                ..
+            }
+            | Self::Program(_) => vec![
+                "the image is in rbuild's own store: start the engine, or name another, as in --load=unix:///run/user/1000/podman/podman.sock"
+                    .to_owned(),
+                "an engine elsewhere takes an archive: --output type=docker,dest=image.tar, and there `docker load -i image.tar`".to_owned(),
+            ],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// What it took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Given {

@@ -11,6 +11,7 @@ mod shown;
 mod threads;
 mod usage;
 
+use std::convert::Infallible;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -372,7 +373,13 @@ impl Engine for Native {
 
     fn give(&self, names: &[String], to: &EngineTarget) -> Result<Given, EngineError> {
         let saved = save::find(&self.core.store, names).map_err(failed)?;
-        self.wait(engine_load::give(saved, to))
+        let given = self.wait(async { Ok::<_, Infallible>(engine_load::give(saved, to).await) })?;
+        given.map_err(|error| {
+            EngineError::Failed(Box::new(Diagnostic {
+                hints: error.hints(),
+                ..Diagnostic::new(chain_text(&error))
+            }))
+        })
     }
 
     fn run(&self, request: RunRequest, sink: Arc<dyn Sink>) -> Result<u8, EngineError> {

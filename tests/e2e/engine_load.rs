@@ -174,6 +174,25 @@ fn privileged_podman_is_given_what_it_does_not_have() {
 }
 
 #[test]
+fn an_engine_that_is_not_there_is_told_with_what_else_can_be_done() {
+    let fixture = app();
+    let ran = fixture
+        .build()
+        .args(["-t", "app", "--load=docker"])
+        .env("DOCKER_HOST", "unix:///nope/docker.sock")
+        .fails();
+    for part in [
+        "ERROR: engine at unix:///nope/docker.sock: connect to \"/nope/docker.sock\": No such file or directory",
+        "hint: the image is in rbuild's own store: start the engine",
+        "--output type=docker,dest=image.tar",
+    ] {
+        assert!(ran.stderr.contains(part), "lacks {part:?}\n{ran}");
+    }
+    let kept = fixture.rbuild(["images", "-q", "app"]).ok();
+    assert!(!kept.stdout_text().trim().is_empty(), "{kept}");
+}
+
+#[test]
 fn a_table_of_steps_is_shown_on_request() {
     let fixture = Fixture::new("FROM busybox\nRUN echo x > /x\n");
     let first = fixture.build().arg("--steps").ok();

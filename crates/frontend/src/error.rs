@@ -238,6 +238,8 @@ pub enum FrontendErrorKind {
         name: String,
         /// Why there is no answer.
         source: ResolveError,
+        /// Names of stages, if it stands where one can be copied from or mounted.
+        stages: Option<Vec<String>>,
     },
     /// The config of a base image cannot be read.
     #[error("failed to parse image config of {name}: {source}")]

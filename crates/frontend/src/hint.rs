@@ -54,6 +54,22 @@ fn of_text(error: &ParseError) -> Option<String> {
     })
 }
 
+/// Of a name that is no stage's, and no image's either.
+fn no_stage(name: &str, stages: &[String]) -> String {
+    /// Most stages that are told.
+    const TOLD: usize = 8;
+    let told: Vec<String> = stages.iter().take(TOLD).map(|name| quote(name)).collect();
+    let known = match (told.len(), stages.len() > TOLD) {
+        (0, _) => "none has a name".to_owned(),
+        (_, true) => format!("the first are {}", told.join(", ")),
+        (_, false) => format!("there are {}", told.join(", ")),
+    };
+    let name = quote(name);
+    format!(
+        "{name} is no stage ({known}), so an image of that name was asked for; `FROM … AS NAME` names a stage"
+    )
+}
+
 /// Of what can be read and means nothing.
 fn of_meaning(kind: &Kind) -> Option<String> {
     const OF_NO_VALUE: &str =
@@ -94,6 +110,11 @@ fn of_meaning(kind: &Kind) -> Option<String> {
                 "{reason}; an image is named as in debian:12 or registry.example/team/name:tag"
             ));
         }
+        Kind::Resolve {
+            name,
+            stages: Some(stages),
+            ..
+        } if !name.contains(['/', ':', '@']) => return Some(no_stage(name, stages)),
         Kind::CopyFromLater { from, .. } | Kind::MountFromLater { from, .. } => {
             return Some(format!("move the stage {} above this one", quote(from)));
         }

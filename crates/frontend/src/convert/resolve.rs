@@ -179,9 +179,15 @@ fn not_found(lowering: &Lowering<'_>, job: &Job, source: ResolveError) -> Fronte
     ];
     known.extend(common);
     let hint = nearest(&job.written, known, true);
+    let is_copied_from = lowering.stages.list[job.stage].unregistered;
+    let stages = is_copied_from.then(|| {
+        let named = lowering.stages.list.iter().map(|stage| stage.name.clone());
+        named.filter(|name| !name.is_empty()).collect()
+    });
     let kind = FrontendErrorKind::Resolve {
         name: job.written.clone(),
         source,
+        stages,
     };
     FrontendError::at(kind, lowering.stages.list[job.stage].span).suggest(hint)
 }

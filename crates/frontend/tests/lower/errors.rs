@@ -193,6 +193,14 @@ fn what_helps_is_told_beside_the_error() {
             "move the stage \"b\" above this one",
         ),
         (
+            "FROM alpine AS tools\nFROM alpine\nCOPY --from=nope a b\n",
+            "\"nope\" is no stage (there are \"tools\"), so an image of that name was asked for; `FROM … AS NAME` names a stage",
+        ),
+        (
+            "FROM alpine\nRUN --mount=from=nope x\n",
+            "\"nope\" is no stage (none has a name), so an image of that name was asked for; `FROM … AS NAME` names a stage",
+        ),
+        (
             "FROM alpine\nSTOPSIGNAL SIGNONE\n",
             "a signal is as in SIGTERM, TERM or 15",
         ),
@@ -208,9 +216,25 @@ fn what_helps_is_told_beside_the_error() {
         let error = lower_with(&options(dockerfile), &Fake::new()).unwrap_err();
         assert_eq!(error.hint().as_deref(), Some(hint), "{dockerfile}: {error}");
     }
-    // A name that is near is all that is told.
-    let error = lower_with(&options("FORM alpine\n"), &Fake::new()).unwrap_err();
-    assert_eq!(error.hint(), None);
+    // A name that is near is all that is told; and what is meant to be an image is not taken for a stage.
+    for dockerfile in [
+        "FORM alpine\n",
+        "FROM alpine AS builder\nFROM alpine\nCOPY --from=bilder a b\n",
+        "FROM alpine\nCOPY --from=team/none a b\n",
+        "FROM nope\n",
+    ] {
+        let error = lower_with(&options(dockerfile), &Fake::new()).unwrap_err();
+        assert_eq!(error.hint(), None, "{dockerfile}: {error}");
+    }
+    let many: String = (0..20)
+        .map(|stage| format!("FROM alpine AS stage{stage}\n"))
+        .collect();
+    let error = lower_with(&options(&format!("{many}COPY --from=nope a b\n")), &Fake::new()).unwrap_err();
+    let hint = error.hint().unwrap();
+    assert!(
+        hint.contains("the first are \"stage0\", ") && !hint.contains("stage8"),
+        "{hint}"
+    );
 }
 
 #[test]
