@@ -195,6 +195,18 @@ fn mounts() {
         (MountType::Bind, true, "/t/a")
     );
     assert!(!mount("type=bind,dst=/a,rw").unwrap().readonly);
+    for writable in ["readwrite", "rw=true", "ReadWrite=1", "ro=false", "ro,rw"] {
+        assert!(
+            !mount(&format!("dst=/a,{writable}")).unwrap().readonly,
+            "{writable}"
+        );
+    }
+    for readonly in ["readwrite=false", "rw,ro", "rw=0"] {
+        assert!(
+            mount(&format!("type=cache,dst=/a,{readonly}")).unwrap().readonly,
+            "{readonly}"
+        );
+    }
     assert!(!mount("TYPE=CACHE,Target=/a").unwrap().readonly);
     assert!(mount("type=cache,destination=/a,ro=true").unwrap().readonly);
     let cache = mount("type=cache,target=/a,sharing=LOCKED,id=x,mode=0700,uid=1,gid=2").unwrap();

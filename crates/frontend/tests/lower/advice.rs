@@ -238,6 +238,17 @@ fn every_rule_has_a_page_whose_examples_are_true() {
             .collect();
         assert!(!examples.is_empty(), "{file} has no example");
         for (number, example) in examples.into_iter().enumerate() {
+            let unasked = found(&options(example));
+            let own = |text: &&String| {
+                Rule::OWN
+                    .iter()
+                    .any(|rule| text.starts_with(&format!("{}: ", rule.name())))
+            };
+            assert_eq!(
+                unasked.iter().find(own),
+                None,
+                "{file}, example {number}, is told unasked"
+            );
             let told = warnings(example);
             let of_rule = told
                 .iter()

@@ -1,6 +1,6 @@
 //! ARG, ENV, the arguments that are there by themselves, and the epoch.
 
-use rbuild_oci::Timestamp;
+use rbuild_oci::{Platform, Timestamp};
 
 use crate::dump::dump;
 use crate::fake::{Fake, history, lower_with, lowered, options};
@@ -104,6 +104,33 @@ fn the_config_keeps_env_and_no_args() {
             "(ENV A=5)"
         ]
     );
+}
+
+/// As a BuildKit of linux/amd64 writes it into the history of the same Dockerfile.
+#[test]
+fn every_argument_of_the_platforms_is_there_by_itself() {
+    let text = "FROM scratch\nARG BUILDPLATFORM BUILDOS BUILDOSVERSION BUILDARCH BUILDVARIANT TARGETPLATFORM TARGETOS \
+                TARGETOSVERSION TARGETARCH TARGETVARIANT TARGETSTAGE\n";
+    for (platform, target) in [
+        (
+            "windows(10.0.17763)/amd64",
+            "TARGETOS=windows TARGETOSVERSION=10.0.17763 TARGETARCH=amd64 TARGETVARIANT=",
+        ),
+        (
+            "linux/arm/v7",
+            "TARGETOS=linux TARGETOSVERSION= TARGETARCH=arm TARGETVARIANT=v7",
+        ),
+    ] {
+        let mut options = options(text);
+        options.target_platform = Some(Platform::parse(platform).unwrap());
+        assert_eq!(
+            history(&lower_with(&options, &Fake::new()).unwrap()),
+            [format!(
+                "(ARG BUILDPLATFORM=linux/amd64 BUILDOS=linux BUILDOSVERSION= BUILDARCH=amd64 BUILDVARIANT= \
+                 TARGETPLATFORM={platform} {target} TARGETSTAGE=default)"
+            )]
+        );
+    }
 }
 
 #[test]
