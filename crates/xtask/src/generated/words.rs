@@ -58,23 +58,21 @@ pub(super) fn is_of_the_place(expected: &Expectation, sentence: &str) -> bool {
         || sentence.contains("local source for named-")
 }
 
-/// Whether of several sources that are not there an earlier one is told than BuildKit tells, as `copy/several_missing` of the
-/// conformance cases.
-pub(super) fn is_an_earlier_line(expected: &Expectation, have: &Failed, sentence: &str) -> bool {
+/// Whether of several sources of one line that are not there another is told, as `copy/several_missing` of the conformance cases.
+pub(super) fn is_another_source(expected: &Expectation, have: &Failed, sentence: &str) -> bool {
     let is_missing =
         |error: &str| error.contains("failed to calculate checksum of ref") && error.contains("not found");
-    let marked = |excerpt: Option<&str>| {
-        let line = excerpt?.lines().find(|line| line.contains(" >>> "))?;
-        line.split_once('|')?.0.trim().parse::<u32>().ok()
-    };
-    let (Some(theirs), Some(ours)) = (
-        marked(expected.excerpt.as_deref()),
-        marked(have.excerpt.as_deref()),
-    ) else {
-        return false;
-    };
     let both = expected.error.as_deref().is_some_and(is_missing) && is_missing(&have.line);
-    both && ours < theirs && (sentence.starts_with("excerpt ") || sentence.contains("not found"))
+    let (theirs, ours) = (expected.excerpt.as_deref(), have.excerpt.as_deref());
+    both && last_line(theirs).is_some()
+        && last_line(theirs) == last_line(ours)
+        && sentence.contains("not found")
+}
+
+/// The last line of the Dockerfile that an excerpt marks.
+pub(super) fn last_line(excerpt: Option<&str>) -> Option<usize> {
+    let line = excerpt?.lines().rfind(|line| line.contains("| >>>"))?;
+    line.split_once('|')?.0.trim().parse().ok()
 }
 
 /// The words of an error without what is of one Dockerfile alone: names in quotes, numbers, paths.
