@@ -481,6 +481,15 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_an_unknown_field_is_the_same_when_it_is_written_and_read() {
+        // Found by fuzzing: what was read was 7.777777777777776e+52, and 7.777777777777777e+52 the next time.
+        let text = r#"{"x":{"size":77777777777777777777777771777777777777777777777777777}}"#;
+        let config = ImageConfig::parse(text.as_bytes()).expect("a config");
+        let again = ImageConfig::parse(&config.to_bytes()).expect("a config");
+        assert_eq!(again, config);
+    }
+
+    #[test]
     fn unknown_fields_can_be_dropped_as_the_front_end_does() {
         let mut config = ImageConfig::parse(FULL.as_bytes()).expect("a config");
         config.drop_unknown();
