@@ -148,7 +148,7 @@ impl<W: Write> TarWriter<W> {
             return Err(unrepresentable(entry, "its extended header would pass 1 MiB"));
         }
         if !records.is_empty() {
-            let mut name = ascii(&pax_name(&entry.path));
+            let mut name = ascii_start(&pax_name_start(&entry.path));
             name.truncate(NAME_BYTES);
             while name.last() == Some(&b'/') {
                 name.pop();
@@ -167,7 +167,7 @@ impl<W: Write> TarWriter<W> {
             self.emit(&[0; BLOCK][..pad])?;
         }
         self.records = records;
-        self.emit_header(fields.block(&ascii(&entry.path), &ascii(fields.link)))
+        self.emit_header(fields.block(&ascii_start(&entry.path), &ascii_start(fields.link)))
     }
 
     fn emit_header(&mut self, mut block: [u8; BLOCK]) -> Result<(), TarWriteError> {
@@ -354,12 +354,15 @@ fn put_text(field: &mut [u8], text: &[u8]) {
     }
 }
 
-/// Drops what is not ASCII (Go: `toASCII`).
-fn ascii(text: &[u8]) -> Vec<u8> {
-    text.iter()
-        .copied()
-        .filter(|byte| *byte < 0x80 && *byte != 0)
-        .collect()
+/// Drops what is not ASCII (Go: `toASCII`). As much as a name's field holds, and one byte by which it is seen to be cut: what
+/// looked at all of each path would take quadratic time in how deep a tree is.
+fn ascii_start(text: &[u8]) -> Vec<u8> {
+    let kept = text.iter().copied().filter(|byte| is_ascii(*byte));
+    kept.take(NAME_BYTES + 1).collect()
+}
+
+const fn is_ascii(byte: u8) -> bool {
+    byte < 0x80 && byte != 0
 }
 
 /// Prefix and name of a path that is too long for the name field alone (Go: `splitUSTARPath`).
@@ -380,12 +383,14 @@ fn split_ustar(path: &[u8]) -> Option<(&[u8], &[u8])> {
     fits.then_some((&path[..slash], name))
 }
 
-/// `dir/PaxHeaders.0/file`, cleaned as Go's `path.Join` does.
-fn pax_name(path: &[u8]) -> Vec<u8> {
+/// `dir/PaxHeaders.0/file`, cleaned as Go's `path.Join` does. What is certain to lie beyond a name's field is left out.
+fn pax_name_start(path: &[u8]) -> Vec<u8> {
     let split = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
     let (dir, file) = path.split_at(split);
     let mut parts: Vec<&[u8]> = Vec::new();
     let rooted = dir.starts_with(b"/");
+    let may_climb = path.windows(2).any(|two| two == b"..");
+    let mut kept = 0;
     for part in dir
         .split(|byte| *byte == b'/')
         .chain([&b"PaxHeaders.0"[..], file])
@@ -396,7 +401,13 @@ fn pax_name(path: &[u8]) -> Vec<u8> {
                 parts.pop();
             }
             b".." if rooted => {}
-            part => parts.push(part),
+            part => {
+                parts.push(part);
+                kept += part.iter().filter(|byte| is_ascii(**byte)).count();
+            }
+        }
+        if kept > NAME_BYTES && !may_climb {
+            break;
         }
     }
     let joined = parts.join(&b'/');
