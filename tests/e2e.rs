@@ -4,6 +4,7 @@ mod attestations;
 mod bad_input;
 mod bake;
 mod bake_outside;
+mod bare_roots;
 mod behaviours;
 mod beside_docker;
 mod beside_imagetools;

@@ -52,7 +52,7 @@ pub(super) fn to_enter(error: &UsernsError, machine: &Machine) -> Vec<String> {
                 .to_owned(),
         ),
         UsernsError::NoProc => {
-            one("not in a step without namespaces (rung chroot): it has no /proc, and no builder runs there".to_owned())
+            one("mount -t proc proc /proc   # not in a step without namespaces (rung chroot): no builder runs there".to_owned())
         }
         UsernsError::Capabilities { missing } => {
             let names = missing.join(", ");

@@ -74,7 +74,11 @@ fn begin() -> bool {
 /// Moves the socket from standard input to a descriptor of its own that no program inherits.
 fn take_requests() -> Result<OwnedFd, Errno> {
     let requests = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
+    let null = match rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()) {
+        // A place without devices: a pipe that is at its end.
+        Err(Errno::NOENT) => rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0,
+        opened => opened?,
+    };
     rustix::stdio::dup2_stdin(&null)?;
     Ok(requests)
 }

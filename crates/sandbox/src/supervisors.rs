@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::program::ProtectedProgram;
@@ -135,6 +137,7 @@ impl Drop for Supervisors {
 impl Zygote {
     fn new(program: &ProtectedProgram) -> Result<Self, SpawnError> {
         let (requests, theirs) = socket_pair()?;
+        let (stdout, stderr) = (nowhere()?, nowhere()?);
         // Standard input carries the socket: the child's other descriptors are all close-on-exec, so that none of those
         // of other threads get into it. Nothing more is asked of the library (a directory, say): it would copy the page
         // tables of this process to do it.
@@ -142,14 +145,14 @@ impl Zygote {
             .arg0(INIT_NAME)
             .env_clear()
             .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(Stdio::from(stdout))
+            .stderr(Stdio::from(stderr))
             .spawn()
             .map_err(SpawnError::Start)?;
         Ok(Self { requests, child })
     }
 
-    fn request(&self, ends: &Ends) -> Result<(), rustix::io::Errno> {
+    fn request(&self, ends: &Ends) -> Result<(), Errno> {
         let (stdout, stderr) = (ends.stdout.as_fd(), ends.stderr.as_fd());
         zygote::request(&self.requests, ends.control.as_fd(), stdout, stderr)
     }
@@ -160,6 +163,17 @@ impl Drop for Zygote {
         rustix::net::shutdown(&self.requests, rustix::net::Shutdown::Both).ok();
         self.child.wait().ok();
     }
+}
+
+/// What nobody reads. A place without devices (a root by chroot) has no file for that, and steps bring their own devices: there it is a
+/// pipe that nobody reads from.
+fn nowhere() -> Result<OwnedFd, SpawnError> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::open("/dev/null", flags, Mode::empty()) {
+        Err(Errno::NOENT) => std::io::pipe().map(|(_, unread)| unread.into()),
+        opened => opened.map_err(std::io::Error::from),
+    }
+    .map_err(SpawnError::Start)
 }
 
 impl Supervisor {

@@ -36,7 +36,9 @@ pub enum UsernsError {
     #[error("namespaces must be entered before a process has {0} threads")]
     Threads(usize),
     /// Nothing of processes is shown.
-    #[error("there is no /proc here, as in a step without namespaces")]
+    #[error(
+        "there is no /proc here: mount one (`mount -t proc proc /proc`), which a step without namespaces cannot"
+    )]
     NoProc,
     /// The caller has no subordinate ids, or too few to be of use.
     #[error(
@@ -171,7 +173,7 @@ pub fn enter(wanted: Choice) -> Result<Entered, LadderError> {
     }
     Err(LadderError {
         declined,
-        can_chroot: !matches!(wanted, Choice::Only(_)) && chroot::check().is_ok(),
+        can_chroot: !matches!(wanted, Choice::Only(_)) && one_thread().is_ok() && chroot::check().is_ok(),
     })
 }
 

@@ -180,7 +180,7 @@ const LEAST_CHANGE: &str = "; least change: user namespaces, by the lines that `
 
 /// No rung could be reached.
 #[derive(Debug, thiserror::Error)]
-#[error("no way to run steps here{}{}", reasons(.declined), last(*.can_chroot))]
+#[error("no way to run steps here{}{}", without_rungs(.declined), last(*.can_chroot))]
 pub struct LadderError {
     /// Those tried, in order. None, if the process could not try any.
     pub declined: Vec<Declined>,
@@ -193,6 +193,20 @@ const fn last(can_chroot: bool) -> &'static str {
         "; --rung=chroot would work, which keeps steps apart from this container less well: see docs/rootless.md"
     } else {
         ""
+    }
+}
+
+/// Why there is none. What is in the way of all of them is told once.
+fn without_rungs(declined: &[Declined]) -> String {
+    match declined {
+        [first, ..]
+            if declined
+                .iter()
+                .all(|one| matches!(one.error, UsernsError::NoProc)) =>
+        {
+            format!(": {}", first.error)
+        }
+        _ => reasons(declined),
     }
 }
 
@@ -236,6 +250,25 @@ mod tests {
         assert!(text.contains("subids") && text.contains("2 threads"), "{text}");
         assert!(text.contains("one-id") && text.contains("3 threads"), "{text}");
         assert!(text.contains("--rung=chroot"), "{text}");
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_every_rung_is_told_once() {
+        let declined = |error| Declined {
+            rung: Rung::OneId,
+            error,
+        };
+        let told = |others| {
+            let mut all = vec![declined(UsernsError::NoProc), declined(UsernsError::NoProc)];
+            all.extend(others);
+            let error = LadderError {
+                declined: all,
+                can_chroot: false,
+            };
+            error.to_string().matches("mount -t proc").count()
+        };
+        assert_eq!(told(None), 1);
+        assert_eq!(told(Some(declined(UsernsError::Threads(2)))), 2);
     }
 
     #[test]
