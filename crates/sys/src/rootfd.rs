@@ -415,6 +415,17 @@ mod tests {
             root.read_file(&far.join("link/secret"), 100).unwrap_err().errno(),
             Some(Errno::LOOP)
         );
+        // Nor is one followed that stands in the part from which the rest is reached, wherever it leads.
+        symlink(".", dir.path().join("root/here")).unwrap();
+        symlink("/", dir.path().join("root/out")).unwrap();
+        let host = dir.path().join("root").join(far.strip_prefix("/").unwrap());
+        for link in [
+            Path::new("here").join(far.strip_prefix("/").unwrap()),
+            Path::new("out").join(host.strip_prefix("/").unwrap()),
+        ] {
+            let error = root.stat(&link.join("end")).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::LOOP), "{link:?}");
+        }
         let (parent, end) = root.parent(&far.join("end/../end")).unwrap();
         assert_eq!(end, "end");
         rustix::fs::mkdirat(&parent, "beside", Mode::RWXU).unwrap();

@@ -308,6 +308,27 @@ fn row04_a_hard_link_to_the_host_is_refused() {
 }
 
 #[test]
+fn row04_a_hard_link_to_a_link_is_that_link() {
+    let targets: [fn(&Canary) -> String; 2] = [Canary::absolute, Canary::climbing];
+    for target in targets {
+        let to = |canary: &Canary| format!("{}/secret", target(canary));
+        lands(
+            |canary| {
+                vec![
+                    LayerBuilder::new()
+                        .symlink("tmp/point", &to(canary))
+                        .hard_link("tmp/stolen", "tmp/point"),
+                ]
+            },
+            |canary, files| {
+                let stolen = &files.get("tmp/stolen").unwrap().kind;
+                assert_eq!(*stolen, Kind::Symlink(to(canary)));
+            },
+        );
+    }
+}
+
+#[test]
 fn row04_legal_twin_a_hard_link_inside_the_root_is_one() {
     lands(
         |_| {

@@ -1,8 +1,20 @@
 //! Marks of overlayfs that a step sets itself (row 7): on each rung and with each way of showing layers they hide nothing, from the
 //! next step, from another way of showing the same layers, and from the image.
 
+use rbuild_testkit::image::Files;
+
 use crate::e2e::hostile::canary::{Rung, Site};
 use crate::e2e::rows::program_in_context;
+
+/// Paths with an attribute by which layers are shown, or owners are recorded: in an image they would hide and forge elsewhere.
+fn marked(files: &Files) -> Vec<String> {
+    let is_mark = |name: &String| name.starts_with("user.overlay.") || name.starts_with("user.rbuild.");
+    files
+        .paths()
+        .filter(|path| files.get(path).unwrap().xattrs.keys().any(is_mark))
+        .map(str::to_owned)
+        .collect()
+}
 
 #[test]
 fn row07_marks_that_a_step_sets_hide_nothing_however_layers_are_shown() {
@@ -28,6 +40,7 @@ RUN (ls /etc; ls -A /forged /home/hidden; ls /bin | wc -l; stat -c '%a %u %g %s'
             site.works(&args)
         };
         let copies = build("native");
+        assert_eq!(marked(&copies), [""; 0], "{rung:?}: exported");
         let said = copies.text("said").unwrap_or_default().to_owned();
         assert!(said.contains(": DONE"), "{rung:?}: something was set\n{said}");
         let seen = copies.text("seen").unwrap_or_default().to_owned();
@@ -48,6 +61,7 @@ RUN (ls /etc; ls -A /forged /home/hidden; ls /bin | wc -l; stat -c '%a %u %g %s'
             "{rung:?}: of the layers that were copies"
         );
         assert_eq!(overlay.table().len(), copies.table().len(), "{rung:?}");
+        assert_eq!(marked(&overlay), [""; 0], "{rung:?}: exported");
         // And the other way round.
         let site = Site::on(
             rung,
@@ -56,6 +70,7 @@ RUN (ls /etc; ls -A /forged /home/hidden; ls /bin | wc -l; stat -c '%a %u %g %s'
         program_in_context(&site.fixture, "marks").expect("it was compiled before");
         let files = site.works(&["--snapshotter=overlayfs".to_owned()]);
         assert_eq!(files.text("seen"), Some("passwd\n"), "{rung:?}");
+        assert_eq!(marked(&files), [""; 0], "{rung:?}: exported");
         assert!(
             files.get("forged/passwd").is_some() && files.get("bin/sh").is_some(),
             "{rung:?}"

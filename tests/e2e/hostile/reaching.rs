@@ -1,6 +1,9 @@
 //! What is not a step's, tried by calls, by the kernel's files and by sockets that lie among the files it is given, on each rung.
 
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use rbuild_testkit::machine;
 
 use crate::e2e::hostile::canary::{Rung, Site};
 use crate::e2e::rows::program_in_context;
@@ -96,6 +99,39 @@ RUN ls /in >> /seen; passing give /in/s 1 >> /said
         );
         for socket in &sockets {
             assert!(socket.accept().is_err(), "{rung:?}: somebody came");
+        }
+    }
+}
+
+#[test]
+fn row29_abstract_sockets_of_the_host_are_out_of_reach_on_its_network_on_each_rung() {
+    if !rbuild_sys::landlock::has_scopes() {
+        machine::skip("this kernel has no Landlock scopes (Linux 6.12)");
+        return;
+    }
+    let name = format!("rbuild-of-the-host-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
+    let _listener = UnixListener::bind_addr(&address).unwrap();
+    for rung in Rung::here() {
+        let reaching =
+            |flags: &str| format!("FROM busybox\nCOPY abstract /bin/\nRUN {flags} abstract {name} > /said\n");
+        let site = Site::on(rung, &reaching("--network=host"));
+        if program_in_context(&site.fixture, "abstract").is_none() {
+            return;
+        }
+        let allowed = ["network.host", "security.insecure"].map(|right| format!("--allow={right}"));
+        let files = site.works(&allowed);
+        let said = files.text("said");
+        assert_eq!(said, Some("reached\nOperation not permitted\n"), "{rung:?}");
+        if rung != Rung::Chroot {
+            let twin = reaching("--network=host --security=insecure");
+            site.fixture.context.dockerfile(&twin);
+            let files = site.works(&allowed);
+            assert_eq!(
+                files.text("said"),
+                Some("reached\nreached\n"),
+                "{rung:?}: the twin"
+            );
         }
     }
 }

@@ -272,10 +272,13 @@ fn row34_token_servers_of_an_attacker_are_not_asked_on_any_rung() {
         realm,
     };
     for rung in Rung::unpacking() {
-        for realm in [
-            "http://169.254.169.254/token",
-            "file:///etc/shadow",
-            "http://u:p@127.0.0.1/token",
+        for (realm, because) in [
+            ("http://169.254.169.254/token", "its token server: "),
+            ("file:///etc/shadow", "its token server is neither http nor https"),
+            (
+                "http://u:p@127.0.0.1/token",
+                "its token server's address contains credentials",
+            ),
         ] {
             let registry = TestRegistry::start_with(bearer(Some(realm.to_owned())));
             put(&registry, "base", "private");
@@ -286,6 +289,7 @@ fn row34_token_servers_of_an_attacker_are_not_asked_on_any_rung() {
                 !told.contains(PASSWORD) && !told.contains(BASIC),
                 "{rung:?}: {told}"
             );
+            assert!(told.contains(because), "{rung:?}: not for {because:?}\n{told}");
             for request in registry.requests() {
                 assert_eq!(request.header("authorization"), None, "{rung:?} {realm}");
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rbuild_testkit::command::Ran;
 
 use crate::e2e::cache_keys::{Pair, compared_on};
+use crate::e2e::fixture::{RBUILD, busybox_argument, is_root};
 use crate::e2e::hostile::canary::{Rung, Site};
 
 /// What a step prints: a title, the clipboard, an erased screen, another screen, C1, a direction mark, a line of another step, words
@@ -64,7 +65,7 @@ fn row44_what_a_step_prints_steers_nothing_on_any_rung() {
         );
         let build = |progress: &str| {
             let build = site.fixture.rbuild(["build", progress]).args(rung.argument());
-            let base = crate::e2e::fixture::busybox_argument("busybox");
+            let base = busybox_argument("busybox");
             build
                 .args([&base, "--no-cache"])
                 .arg(site.fixture.context.dir())
@@ -178,6 +179,58 @@ fn row49_rights_that_nobody_gave_are_refused_by_name_on_each_rung() {
         let files = site.works(&["--allow=network.host".to_owned()]);
         assert_eq!(files.text("ran"), Some("ran\n"), "{rung:?}");
     }
+}
+
+/// A device that this machine has, in a mount namespace in which it is described.
+#[test]
+fn privileged_row49_a_device_that_is_there_is_for_who_was_allowed_it() {
+    const SCRIPT: &str = r#"mount -t tmpfs none /run && mkdir /run/cdi && printf %s "$SPEC" > /run/cdi/vendor.json && exec "$@""#;
+    let spec = serde_json::json!({
+        "cdiVersion": "0.6.0",
+        "kind": "vendor.test/class",
+        "devices": [{"name": "one", "containerEdits": {"env": ["GIVEN=yes"]}}],
+    });
+    if !is_root("a mount namespace") {
+        return;
+    }
+    let site = Site::on(
+        Rung::Root,
+        "FROM busybox\nRUN --device=vendor.test/class=one echo \"given $GIVEN\" > /said\n",
+    );
+    let build = |allowed: &[&str]| {
+        site.fixture.home.hand_over();
+        let build = site.fixture.home.command("unshare");
+        let build = build.args([
+            "--mount",
+            "sh",
+            "-ec",
+            SCRIPT,
+            "sh",
+            RBUILD,
+            "build",
+            "--progress=plain",
+        ]);
+        build
+            .env("SPEC", spec.to_string())
+            .arg(busybox_argument("busybox"))
+            .args(allowed)
+            .arg(format!(
+                "--output={}",
+                site.fixture.home.work().join("tree").display()
+            ))
+            .arg(site.fixture.context.dir())
+    };
+    let refused = build(&[]).fails();
+    assert!(
+        refused
+            .stderr
+            .contains("is requested by the build but not allowed"),
+        "{refused}"
+    );
+    build(&["--allow=device=vendor.test/class=other"]).fails();
+    build(&["--allow=device=vendor.test/class=one"]).ok();
+    let said = std::fs::read_to_string(site.fixture.home.work().join("tree/said"));
+    assert_eq!(said.unwrap(), "given yes\n", "the legal twin");
 }
 
 #[test]

@@ -324,6 +324,20 @@ fn row41_credentials_of_a_context_are_not_shown() {
     let fixture = Fixture::new("");
     let (ran, _) = build(&fixture, &[], &url);
     ran.never_says("c4n4ry");
+    // Nor in what is said of the result, where the context is told.
+    let archive = fixture.home.work().join("told.tar");
+    for mode in ["min", "max"] {
+        fixture
+            .build_of()
+            .arg(format!("--provenance=mode={mode}"))
+            .arg(format!("--output=type=oci,dest={}", archive.display()))
+            .arg(&url)
+            .ok();
+        // Statements are not compressed.
+        let told = fs::read(&archive).unwrap();
+        let says = |text: &str| told.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(says("xxxxx:xxxxx@") && !says("c4n4ry"), "{mode}");
+    }
     fixture
         .build_of()
         .arg(format!("{url}#absent"))

@@ -228,3 +228,32 @@ fn rootless_files_are_added_too() {
     assert_eq!(files.text("f"), Some("content"));
     assert_eq!(files.get("f").map(|file| (file.uid, file.gid)), Some((12, 34)));
 }
+
+#[test]
+fn row33_a_password_of_an_added_url_does_not_follow_a_redirect_elsewhere() {
+    let (server, other) = (WebServer::start(), WebServer::start());
+    // base64 of "us:c4n4ry".
+    let own = Page::of("content").authorization("Basic dXM6YzRuNHJ5");
+    other.put("/f", Page::of("content"));
+    server
+        .put("/own", own)
+        .put("/here", Page::redirect(302, "/own"))
+        .put("/elsewhere", Page::redirect(302, &other.url("/f")));
+    let with_password = |path: &str| server.url(path).replace("http://", "http://us:c4n4ry@");
+    let fixture = Fixture::new(&format!(
+        "FROM busybox\nADD {} /twin\nADD {} /got\n",
+        with_password("/here"),
+        with_password("/elsewhere")
+    ));
+    let (ran, image) = fixture.image(&[]);
+    ran.never_says("c4n4ry");
+    let files = image.files().unwrap();
+    assert_eq!(files.text("twin"), Some("content"), "the own server gets it");
+    assert_eq!(files.text("got"), Some("content"));
+    let asked = other.asked();
+    assert!(!asked.is_empty());
+    for asked in asked {
+        let told = format!("{asked:?}").to_lowercase();
+        assert!(!told.contains("dxm6yzrunhj5"), "{told}");
+    }
+}
