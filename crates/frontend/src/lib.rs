@@ -36,7 +36,7 @@ pub use git::GitUrlError;
 pub use input::{ClientContexts, ContextOrigin, InputGraph};
 pub use lint::{CheckError, LintWarning, Origin, Rule};
 pub use options::{FrontendOptions, ImageResolveMode, NoCache};
-pub use remote::{RemoteContext, redact_credentials};
+pub use remote::{RemoteContext, add_subdirectory, redact_credentials};
 pub use resolver::{
     IgnoreFilePlace, IgnoreFileRequest, ImageRequest, LayoutPlace, LayoutRequest, MetaResolver, NotAnImage,
     ResolveError, ResolvedImage, SourceTimeRequest,

@@ -86,13 +86,7 @@ impl RemoteContext {
             edge = add_copy(graph, edge, copy);
         }
         if let Some(subdirectory) = &self.subdirectory {
-            let copy = CopyAction {
-                src: rbuild_dockerfile::path::join(&["/", subdirectory]),
-                dest: "/".to_owned(),
-                dir_copy_contents: true,
-                ..CopyAction::default()
-            };
-            edge = add_copy(graph, edge, copy);
+            edge = add_subdirectory(graph, edge, subdirectory);
         }
         edge
     }
@@ -109,6 +103,17 @@ pub(crate) fn context_file(url: &str) -> SourceOp {
 /// What is shown while a repository that is a context is brought.
 pub(crate) fn git_name(text: &str) -> String {
     format!("[internal] load git source {}", redact_credentials(text))
+}
+
+/// Adds an empty file system with what is in `subdirectory` of `from`, which is an edge of `graph`.
+pub fn add_subdirectory(graph: &mut Graph, from: Edge, subdirectory: &str) -> Edge {
+    let copy = CopyAction {
+        src: rbuild_dockerfile::path::join(&["/", subdirectory]),
+        dest: "/".to_owned(),
+        dir_copy_contents: true,
+        ..CopyAction::default()
+    };
+    add_copy(graph, from, copy)
 }
 
 fn add_copy(graph: &mut Graph, from: Edge, copy: CopyAction) -> Edge {

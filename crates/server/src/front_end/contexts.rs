@@ -11,8 +11,8 @@ use rbuild_builder::error::chain_text;
 use rbuild_builder::ops::blocking;
 use rbuild_builder::solve::Reporter;
 use rbuild_fileops::SourceTree;
-use rbuild_frontend::{ClientContexts, InputGraph, RemoteContext};
-use rbuild_graph::{CopyAction, Edge, FileAction, FileActionKind, FileOp, Graph, Op, Vertex, VertexMeta};
+use rbuild_frontend::{ClientContexts, InputGraph, RemoteContext, add_subdirectory};
+use rbuild_graph::{Edge, Graph};
 use rbuild_layer::{Compression, DecompressLimits};
 use rbuild_llb::attrs::{DockerfileAttrs, input_metadata};
 use rbuild_llb::errors::sentence;
@@ -74,7 +74,7 @@ impl Contexts {
             dockerfile = None;
         }
         if let (Some(whole), Some(subdir)) = (&main, &attrs.context.subdir) {
-            main = Some(copied(whole, subdir_copy(subdir)));
+            main = Some(below(whole, subdir));
         }
         Ok(Self {
             main,
@@ -197,45 +197,13 @@ fn given(add: impl FnOnce(&mut Graph) -> Edge) -> InputGraph {
     }
 }
 
-fn subdir_copy(subdir: &str) -> CopyAction {
-    CopyAction {
-        src: rbuild_dockerfile::path::join(&["/", subdir]),
-        dest: "/".to_owned(),
-        dir_copy_contents: true,
-        ..CopyAction::default()
-    }
-}
-
-/// An empty file system with what `copy` takes from `from`.
-fn copied(from: &InputGraph, copy: CopyAction) -> InputGraph {
+/// An empty file system with what is in `subdirectory` of `from`.
+fn below(from: &InputGraph, subdirectory: &str) -> InputGraph {
     let Some(target) = &from.target else {
         return from.clone();
     };
     let mut graph = Graph::clone(&from.graph);
-    let name = format!("copy {} {}", copy.src, copy.dest);
-    let action = FileAction {
-        input: None,
-        secondary_input: Some(0),
-        output: Some(0),
-        kind: FileActionKind::Copy(copy),
-    };
-    let op = Op::File(FileOp {
-        actions: vec![action],
-    });
-    let vertex = Vertex {
-        op,
-        inputs: vec![target.clone()],
-        platform: None,
-        constraints: Vec::new(),
-        meta: VertexMeta {
-            name,
-            ..VertexMeta::default()
-        },
-    };
-    let target = match graph.add(vertex) {
-        Ok(vertex) => Edge { vertex, output: 0 },
-        Err(error) => unreachable!("the edge is of this graph: {error}"),
-    };
+    let target = add_subdirectory(&mut graph, target.clone(), subdirectory);
     InputGraph {
         graph: Arc::new(graph),
         target: Some(target),
@@ -246,7 +214,7 @@ fn copied(from: &InputGraph, copy: CopyAction) -> InputGraph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rbuild_graph::SourceOp;
+    use rbuild_graph::{Op, SourceOp, Vertex};
 
     fn definition() -> pb::Definition {
         let graph = given(|graph| {
@@ -274,7 +242,7 @@ mod tests {
             (found.graph.len(), found.config.as_deref()),
             (1, Some(&b"{}"[..]))
         );
-        let sub = copied(&found, subdir_copy("a/../b"));
+        let sub = below(&found, "a/../b");
         let target = sub.graph.get(&sub.target.unwrap().vertex).unwrap();
         assert_eq!(target.meta.name, "copy /b /");
     }
