@@ -7,20 +7,21 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rbuild_fileops::{CopyError, Owner, SourceTree};
+use rbuild_fileops::{Owner, SourceTree};
 use rbuild_graph::CopyAction;
 use rbuild_graph::progress::Sink;
-use rbuild_layer::{DevicePolicy, ExportedXattrs, WriteError, WriteOptions};
+use rbuild_layer::DevicePolicy;
 use rbuild_oci::Platform;
 use rbuild_snapshotter::StackError;
 use rbuild_store::DiskError;
-use rbuild_sys::{RootFd, RootFdError, TreeError, clean};
+use rbuild_sys::{RootFd, RootFdError, clean};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::engine::Engine;
 use crate::job::Job;
 use crate::local_image::{LocalImage, LocalImageError, Stored};
 use crate::ops::{OpError, blocking};
+use crate::taken_out::{self, TakeOutError};
 
 /// Why files were not taken out.
 #[derive(Debug, thiserror::Error)]
@@ -55,33 +56,12 @@ pub enum ImageFilesError {
         #[source]
         source: io::Error,
     },
-    /// A file could not be copied.
-    #[error("copy to {path:?}")]
-    Copy {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: CopyError,
-    },
-    /// What was copied could not be given its modes.
-    #[error("set modes in {path:?}")]
-    Modes {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: TreeError,
-    },
+    /// The files did not get out.
+    #[error(transparent)]
+    TakeOut(#[from] TakeOutError),
     /// A place for the file on its way into the tar.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The tar could not be made.
-    #[error("write tar")]
-    Tar(#[from] WriteError),
-    /// The end of the tar could not be written.
-    #[error("write tar")]
-    Flush(#[source] io::Error),
 }
 
 /// How files are copied.
@@ -142,12 +122,7 @@ impl ImageFiles {
     pub fn copy_out(&self, path: &str, dest: &Path, rules: CopyRules) -> Result<(), ImageFilesError> {
         let found = self.find(path, rules.follow_link)?;
         let (dir, name) = place(&found, dest)?;
-        let caller = rbuild_sys::owner::caller();
-        let owner = Owner {
-            uid: caller.uid,
-            gid: caller.gid,
-        };
-        let owner = (!rules.keep_owners).then_some(owner);
+        let owner = (!rules.keep_owners).then(taken_out::caller);
         self.copy(&found, &dir, name, owner, rules.follow_link)
     }
 
@@ -180,21 +155,10 @@ impl ImageFiles {
         self.root.open_in(path, OFlags::DIRECTORY, Mode::empty())
     }
 
-    fn write(
-        &self,
-        below: Option<OsString>,
-        tree: &OwnedFd,
-        mut out: impl Write,
-    ) -> Result<(), ImageFilesError> {
-        let form = self.job.engine.form;
-        let options = WriteOptions {
-            xattrs: ExportedXattrs::CapabilityAndUser,
-            ..WriteOptions::default()
-        };
+    fn write(&self, below: Option<OsString>, tree: &OwnedFd, out: impl Write) -> Result<(), ImageFilesError> {
         let name = below.map(|name| name.to_string_lossy().into_owned());
         let trees = [(name.unwrap_or_default(), tree.as_fd())];
-        rbuild_layer::write_trees(&trees, form, &options, &mut out)?;
-        out.flush().map_err(ImageFilesError::Flush)
+        Ok(taken_out::write_tar(&trees, self.job.engine.form, None, out)?)
     }
 
     fn find(&self, text: &str, follow_link: bool) -> Result<Found, ImageFilesError> {
@@ -244,15 +208,7 @@ impl ImageFiles {
         let to = RootFd::open(dir)?;
         let from = SourceTree::Snapshot(RootFd::from_fd(self.directory(Path::new("/"))?));
         let devices = DevicePolicy::for_form(self.job.engine.form);
-        let copied = rbuild_fileops::copy(&from, &to, &action, owner, devices);
-        copied.map_err(|source| ImageFilesError::Copy {
-            path: dir.join(dest.strip_prefix("/").unwrap_or(&dest)),
-            source,
-        })?;
-        rbuild_sys::owner::make_real(to.as_fd()).map_err(|source| ImageFilesError::Modes {
-            path: dir.to_owned(),
-            source,
-        })
+        Ok(taken_out::copy_to((&to, dir), &from, &action, owner, devices)?)
     }
 }
 

@@ -48,6 +48,7 @@ mod start_check;
 pub mod stored;
 mod straight;
 pub mod subrequest;
+mod taken_out;
 pub mod time;
 pub mod transfer;
 pub mod value;

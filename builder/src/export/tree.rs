@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rbuild_fileops::{CopyError, Owner, SourceTree};
+use rbuild_fileops::SourceTree;
 use rbuild_graph::{CopyAction, FileTime};
-use rbuild_layer::{DevicePolicy, ExportedXattrs, WriteError, WriteOptions};
+use rbuild_layer::DevicePolicy;
 use rbuild_oci::Timestamp;
 use rbuild_sys::{RootFd, RootFdError, TreeError, remove_tree, walk_tree};
 use rustix::fs::FileType;
@@ -23,6 +22,7 @@ use crate::client::{ClientTree, OutputError};
 use crate::job::Job;
 use crate::ops::blocking;
 use crate::request::{Destination, Output, TreeDestination};
+use crate::taken_out::{TakeOutError, caller, copy_to, write_tar};
 
 /// Why a tree could not be exported.
 #[derive(Debug, thiserror::Error)]
@@ -42,30 +42,9 @@ pub enum TreeExportError {
     /// The directory could not be opened as a root.
     #[error(transparent)]
     Root(#[from] RootFdError),
-    /// A file could not be copied.
-    #[error("copy to {path:?}")]
-    Copy {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: CopyError,
-    },
-    /// What was copied could not be given its modes.
-    #[error("set modes in {path:?}")]
-    Modes {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: TreeError,
-    },
-    /// The tar could not be made.
-    #[error("write tar")]
-    Tar(#[from] WriteError),
-    /// The end of the tar could not be written.
-    #[error("write tar")]
-    Flush(#[source] std::io::Error),
+    /// The files did not get out.
+    #[error(transparent)]
+    TakeOut(#[from] TakeOutError),
     /// The tar could not be written.
     #[error(transparent)]
     Destination(#[from] DestinationError),
@@ -291,20 +270,8 @@ pub(crate) fn copy_out(
         time: epoch.map(FileTime::of),
         ..CopyAction::default()
     };
-    let caller = rbuild_sys::owner::caller();
-    let owner = Owner {
-        uid: caller.uid,
-        gid: caller.gid,
-    };
-    let copied = rbuild_fileops::copy(&SourceTree::Snapshot(view), &root, &action, Some(owner), devices);
-    copied.map_err(|source| TreeExportError::Copy {
-        path: dest.to_owned(),
-        source,
-    })?;
-    rbuild_sys::owner::make_real(root.as_fd()).map_err(|source| TreeExportError::Modes {
-        path: dest.to_owned(),
-        source,
-    })
+    let view = SourceTree::Snapshot(view);
+    Ok(copy_to((&root, dest), &view, &action, Some(caller()), devices)?)
 }
 
 /// Writes the trees of `result` as one tar, owners as they are in the image.
@@ -331,17 +298,12 @@ pub(crate) async fn to_tar(
     let mut writer = Writer::to(&*job.client, destination, &BTreeMap::new()).await?;
     let form = job.engine.form;
     blocking(move || {
-        let options = WriteOptions {
-            mtime: epoch.map(|epoch| FileTime::of(epoch).rounded_seconds()),
-            xattrs: ExportedXattrs::CapabilityAndUser,
-            ..WriteOptions::default()
-        };
         let trees = views.iter();
         let trees: Vec<_> = trees
             .map(|(name, view)| (name.clone().unwrap_or_default(), view.as_fd()))
             .collect();
-        rbuild_layer::write_trees(&trees, form, &options, &mut writer)?;
-        writer.flush().map_err(TreeExportError::Flush)?;
+        let mtime = epoch.map(|epoch| FileTime::of(epoch).rounded_seconds());
+        write_tar(&trees, form, mtime, &mut writer)?;
         writer.commit()?;
         drop(kept);
         Ok(())
