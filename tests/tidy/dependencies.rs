@@ -76,7 +76,8 @@ fn what_manifests_name_is_used() {
                 .any(|(known, other, _)| (*known, *other) == (name, on));
             count += 1;
             let texts = if is_for_tests { &all } else { &product };
-            if is_named(&on.replace('-', "_"), texts) == is_known {
+            let called = dependency["rename"].as_str().unwrap_or(on);
+            if is_named(&called.replace('-', "_"), texts) == is_known {
                 let kind = if is_for_tests {
                     "dev-dependency"
                 } else {
