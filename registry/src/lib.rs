@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod authorize;
+mod believed;
 mod blob;
 mod body;
 mod causes;

@@ -22,6 +22,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::sync::OnceCell;
 
+use crate::believed::Believed;
 use crate::config::{TlsFiles, is_link_local, is_loopback};
 use crate::{RegistryConfig, RegistryError, unreachable};
 
@@ -209,23 +210,24 @@ impl Clients {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| failed(error.to_string()))?;
-        let builder = if kind.tls && !kind.verify {
+        let builder = if !kind.tls {
+            builder.with_root_certificates(RootCertStore::empty())
+        } else if !kind.verify {
             builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         } else {
-            let mut roots = if kind.tls {
-                self.roots(config).clone()
-            } else {
-                RootCertStore::empty()
-            };
+            let mut roots = self.roots(config).clone();
             for path in &kind.files.ca {
                 let (added, _) = roots.add_parsable_certificates(certificates(path).map_err(failed)?);
                 if added == 0 {
                     return Err(failed(format!("{} has no certificate", path.display())));
                 }
             }
-            builder.with_root_certificates(roots)
+            let believed = Believed::new(roots, provider).map_err(|error| failed(error.to_string()))?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(believed))
         };
         let mut tls = match kind.files.keypairs.first() {
             Some((certificate, key)) => {

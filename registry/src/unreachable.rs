@@ -59,7 +59,9 @@ fn of_tls(host: &str, error: &TlsError) -> String {
         | CertificateError::NotValidYetContext { .. } => {
             format!("certificate has expired or is not yet valid: {certificate}")
         }
-        CertificateError::NotValidForName => format!("certificate is not valid for {host}"),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("certificate is not valid for {host}")
+        }
         other => other.to_string(),
     };
     format!("tls: failed to verify certificate: x509: {what}")
@@ -96,6 +98,13 @@ mod tests {
             ),
             (
                 TlsError::InvalidCertificate(CertificateError::NotValidForName),
+                "tls: failed to verify certificate: x509: certificate is not valid for h.example",
+            ),
+            (
+                TlsError::InvalidCertificate(CertificateError::NotValidForNameContext {
+                    expected: rustls::pki_types::ServerName::try_from("h.example").unwrap(),
+                    presented: vec!["DnsName(\"other.example\")".to_owned()],
+                }),
                 "tls: failed to verify certificate: x509: certificate is not valid for h.example",
             ),
             (TlsError::HandshakeNotComplete, "tls: handshake not complete"),

@@ -115,6 +115,8 @@ pub struct TestRegistry {
 struct State {
     host: String,
     scheme: &'static str,
+    /// The certificate is its own authority's.
+    self_signed: bool,
     auth: RegistryAuth,
     blobs: HashMap<(String, Digest), Vec<u8>>,
     manifests: HashMap<(String, String), (String, Vec<u8>)>,
@@ -146,7 +148,7 @@ impl TestRegistry {
     /// As [`Self::start`].
     #[must_use]
     pub fn start_with(auth: RegistryAuth) -> Self {
-        Self::start_as("http", auth)
+        Self::start_as("http", false, auth)
     }
 
     /// Starts a registry that speaks TLS only, with a certificate for `localhost`, 127.0.0.1 and ::1 by
@@ -156,7 +158,23 @@ impl TestRegistry {
     /// As [`Self::start`].
     #[must_use]
     pub fn start_tls(auth: RegistryAuth) -> Self {
-        Self::start_as("https", auth)
+        Self::start_as("https", false, auth)
+    }
+
+    /// The same whose certificate nobody else signed: [`Self::self_signed_pem`].
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_self_signed(auth: RegistryAuth) -> Self {
+        Self::start_as("https", true, auth)
+    }
+
+    /// The certificate of [`Self::start_self_signed`], made as docker's guide to registries tells to (`openssl req -x509`):
+    /// it says of itself that it is an authority.
+    #[must_use]
+    pub const fn self_signed_pem() -> &'static str {
+        tls::SELF_SIGNED
     }
 
     /// The certificate of the authority behind [`Self::start_tls`]. No system trusts it.
@@ -165,13 +183,14 @@ impl TestRegistry {
         tls::AUTHORITY
     }
 
-    fn start_as(scheme: &'static str, auth: RegistryAuth) -> Self {
+    fn start_as(scheme: &'static str, self_signed: bool, auth: RegistryAuth) -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port of 127.0.0.1");
         listener.set_nonblocking(true).expect("a non-blocking socket");
         let address = listener.local_addr().expect("a bound socket has an address");
         let state = Arc::new(Mutex::new(State {
             host: address.to_string(),
             scheme,
+            self_signed,
             auth,
             mounts: true,
             ..State::default()

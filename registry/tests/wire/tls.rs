@@ -47,6 +47,37 @@ async fn a_certificate_of_certs_d_is_believed_for_its_host() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_signed_itself_is_believed_if_it_is_the_one_in_certs_d() {
+    let registry = TestRegistry::start_self_signed(RegistryAuth::None);
+    let put = registry.put_image("a", "1", &ImageSpec::default());
+    let dir = tempfile::tempdir().expect("a directory");
+    let resolve = |config| {
+        let client = Client::with_options(config, Credentials::default(), options());
+        let image = reference(&registry, "a:1");
+        async move { client.resolve(&image).await }
+    };
+    let error = resolve(trusting(&dir, &registry.host()))
+        .await
+        .expect_err("another is trusted");
+    let words = "x509: certificate signed by unknown authority";
+    assert!(error.to_string().contains(words), "{error}");
+    assert_eq!(registry.requests().len(), 0);
+    let own = dir
+        .path()
+        .join("docker/certs.d")
+        .join(registry.host())
+        .join("ca.crt");
+    std::fs::write(own, TestRegistry::self_signed_pem()).expect("a file");
+    let sources = ConfigSources {
+        env: BTreeMap::new(),
+        etc: dir.path().to_owned(),
+    };
+    let config = RegistryConfig::load(&sources).expect("a configuration");
+    let resolved = resolve(config).await.expect("believed");
+    assert_eq!(resolved.descriptor.digest, put.root.digest);
+}
+
+#[tokio::test]
 async fn ssl_cert_file_is_believed() {
     let registry = TestRegistry::start_tls(RegistryAuth::None);
     registry.put_image("a", "1", &ImageSpec::default());

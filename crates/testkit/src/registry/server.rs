@@ -19,7 +19,10 @@ use super::{FaultAction, LoggedRequest, RegistryAuth, State, tls, tokens};
 
 /// Serves until told to stop.
 pub(super) async fn run(listener: TcpListener, state: Arc<Mutex<State>>, mut stopped: oneshot::Receiver<()>) {
-    let acceptor = (lock(&state).scheme == "https").then(tls::acceptor);
+    let acceptor = {
+        let state = lock(&state);
+        (state.scheme == "https").then(|| tls::acceptor(state.self_signed))
+    };
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
