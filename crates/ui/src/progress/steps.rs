@@ -147,6 +147,7 @@ mod tests {
     use rbuild_graph::progress::NullSink;
 
     use super::*;
+    use crate::progress::testing;
 
     fn vertex(name: &str, times: Option<(u64, Option<u64>)>, cached: bool, error: Option<&str>) -> Event {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
@@ -164,15 +165,7 @@ mod tests {
     }
 
     fn status(name: &str, id: &str, current: u64, total: u64) -> Event {
-        Event::Status(VertexStatus {
-            id: id.to_owned(),
-            vertex: Digest::sha256(name.as_bytes()),
-            current,
-            total,
-            timestamp: SystemTime::UNIX_EPOCH,
-            started: None,
-            completed: None,
-        })
+        testing::status(name, id, (current, total), 0.0, 0.0, false)
     }
 
     #[test]

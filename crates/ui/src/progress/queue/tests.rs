@@ -2,9 +2,8 @@
 
 use std::time::SystemTime;
 
-use rbuild_graph::progress::VertexStatus;
-
 use super::*;
+use crate::progress::testing;
 
 fn log(number: usize, size: usize) -> Event {
     let mut data = vec![b'x'; size];
@@ -18,15 +17,7 @@ fn log(number: usize, size: usize) -> Event {
 }
 
 fn status(current: u64) -> Event {
-    Event::Status(VertexStatus {
-        id: "s".to_owned(),
-        vertex: Digest::sha256(b"v"),
-        current,
-        total: 0,
-        timestamp: SystemTime::UNIX_EPOCH,
-        started: None,
-        completed: None,
-    })
+    testing::status("v", "s", (current, 0), 0.0, 0.0, false)
 }
 
 fn drain(queue: &Queue) -> Vec<Event> {
