@@ -38,6 +38,7 @@ pub struct Session(Arc<Inner>);
 
 struct Inner {
     id: String,
+    /// For people, in what is shown of it; often empty.
     name: String,
     shared_key: String,
     methods: HashSet<String>,
@@ -72,12 +73,6 @@ impl Session {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.0.id
-    }
-
-    /// A name for people; often empty.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0.name
     }
 
     /// What tells one client's directories from another's with the same names (`source/local`).

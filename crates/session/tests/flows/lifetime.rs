@@ -42,10 +42,9 @@ async fn a_session_is_found_while_it_lives() {
     let client = client.header("x-docker-expose-session-name", "laptop");
     let connection = client.connect(&sessions).await.unwrap();
     let session = waiting.await.unwrap().unwrap();
-    assert_eq!(
-        (session.id(), session.name(), session.shared_key()),
-        ("one", "laptop", "key")
-    );
+    assert_eq!((session.id(), session.shared_key()), ("one", "key"));
+    let shown = format!("{session:?}");
+    assert!(shown.contains("laptop"), "{shown}");
     assert!(session.supports("/moby.buildkit.secrets.v1.Secrets/getsecret"));
     assert!(!session.supports("/moby.filesync.v1.FileSync/DiffCopy"));
     assert!(!session.is_closed());
