@@ -8,6 +8,7 @@ use rbuild_frontend::FrontendError;
 use rbuild_graph::{Graph, SourceLocation, SourceRange, SourceText, VertexDigest};
 pub use rbuild_registry::chain_text;
 use rbuild_store::{DiskError, IndexError, StoreError};
+use rbuild_sys::RootFdError;
 
 mod class;
 
@@ -284,10 +285,17 @@ impl BuildError {
                 hints.push(note.clone());
                 hints
             }
-            other if is_disk_full(other) => {
-                vec!["the store's file system is full; `rbuild prune` frees what no image needs".to_owned()]
+            Self::Context(OpenContextError::Dockerfile {
+                source: RootFdError::NotRegular(_),
+                ..
+            }) => {
+                vec!["it is a directory or a device; name a file with -f".to_owned()]
             }
-            _ => Vec::new(),
+            Self::Export(error) if error.is_of_output() => is_disk_full(self)
+                .then(|| "the file system that the output goes to is full".to_owned())
+                .into_iter()
+                .collect(),
+            other => store_hints(other),
         }
     }
 
@@ -326,11 +334,20 @@ fn step_hints(error: &OpError) -> Vec<String> {
                 "give it with --secret id={id},src=FILE or --secret id={id},env=NAME"
             )]
         }
-        other if is_disk_full(other) => {
-            vec!["the store's file system is full; `rbuild prune` frees what no image needs".to_owned()]
-        }
-        _ => Vec::new(),
+        other => store_hints(other),
     }
+}
+
+/// What helps where the store cannot be written.
+fn store_hints(error: &(dyn Error + 'static)) -> Vec<String> {
+    let hint = if is_disk_full(error) {
+        "the store's file system is full; `rbuild prune` frees what no image needs"
+    } else if is_caused(error, says_read_only) {
+        "the store's file system cannot be written; name another place with --root or RBUILD_ROOT"
+    } else {
+        return Vec::new();
+    };
+    vec![hint.to_owned()]
 }
 
 /// Where a missing source was looked for; its own text names the ignore rule and the nearest name.
@@ -353,9 +370,20 @@ fn missing_hints(missing: &MissingSource) -> Vec<String> {
 
 /// Whether one of the causes is that there is no space.
 fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    is_caused(error, rbuild_store::says_full)
+}
+
+fn says_read_only(cause: &(dyn Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether an error or one of its causes says so.
+fn is_caused(error: &(dyn Error + 'static), says: impl Fn(&(dyn Error + 'static)) -> bool) -> bool {
     let mut cause = Some(error);
     while let Some(found) = cause {
-        if rbuild_store::says_full(found) {
+        if says(found) {
             return true;
         }
         cause = found.source();

@@ -93,6 +93,23 @@ pub enum ExportError {
     },
 }
 
+impl ExportError {
+    /// Whether what failed was to write where the output goes, and not into the store.
+    pub(crate) const fn is_of_output(&self) -> bool {
+        matches!(
+            self,
+            Self::Layout(_)
+                | Self::LayoutDir(_)
+                | Self::Destination(_)
+                | Self::Tree(
+                    TreeExportError::TakeOut(_)
+                        | TreeExportError::Open { .. }
+                        | TreeExportError::Destination(_)
+                )
+        )
+    }
+}
+
 /// One export, checked before anything is built.
 #[derive(Debug)]
 pub struct Export {

@@ -42,7 +42,7 @@ pub(crate) use remote::{
     AnnotateArgs, CreateIndexArgs, CreateListArgs, ImagetoolsCommand, InspectListArgs, InspectRemoteArgs,
     ManifestCommand, PushListArgs, RemoveListArgs,
 };
-pub(crate) use report::{help_of, report};
+pub(crate) use report::{advised, help_of, report};
 pub(crate) use run::{ContextArgs, InfoArgs, RunArgs};
 pub(crate) use serve::{Buildkitd, ServeArgs};
 pub(crate) use unserved::{Unserved, UnservedBuildx, UnservedContainer, UnservedImage, UnservedSystem};

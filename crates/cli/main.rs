@@ -62,7 +62,7 @@ fn parse<A: Parser>() -> Result<A, clap::Error> {
             let asked = args::help_of(&error);
             command.try_get_matches_from_mut(asked)?
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(args::advised(error)),
     };
     A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }

@@ -39,6 +39,40 @@ fn a_missing_dockerfile_is_named_with_where_it_was_looked_for() {
 }
 
 #[test]
+fn what_is_no_context_and_no_dockerfile_is_told_apart_from_what_is_not_there() {
+    let fixture = Fixture::new("FROM scratch\n");
+    fixture.context.file("sub/Dockerfile/in", "FROM scratch\n");
+    let dir = fixture.context.dir();
+    let build = |words: &[&str]| fixture.rbuild(["build"]).args(words).current_dir(dir).fails();
+    build(&["Dockerfile"])
+        .says("path \"Dockerfile\" not found")
+        .says("hint: Dockerfile is a file; give the directory to build from, and a Dockerfile with -f");
+    assert!(!build(&["nothing"]).stderr.contains("hint: "));
+    build(&["sub"])
+        .says("failed to read dockerfile Dockerfile")
+        .says("hint: it is a directory or a device; name a file with -f");
+    for words in [&[][..], &["-t"], &["--build-arg", "."]] {
+        let ran = fixture.rbuild(["build"]).args(words).current_dir(dir).fails();
+        let tip = "tip: name the directory to build from; `.` is the one you are in";
+        let is_told = ran.stderr.contains(tip);
+        assert_eq!(is_told, words != ["-t"], "{ran}");
+    }
+}
+
+#[test]
+fn a_full_disk_of_the_output_is_not_taken_for_the_stores() {
+    let fixture = Fixture::new("FROM scratch\nCOPY a /\n");
+    fixture.context.file("a", "x".repeat(1 << 20));
+    for kind in ["tar", "oci", "docker"] {
+        let output = format!("type={kind},dest=/dev/full");
+        let ran = fixture.build().args(["-o", &output]).fails();
+        let ran = ran.says("No space left on device");
+        let ran = ran.says("hint: the file system that the output goes to is full");
+        assert!(!ran.stderr.contains("prune"), "{ran}");
+    }
+}
+
+#[test]
 fn what_is_read_is_named_and_so_is_what_was_looked_for() {
     let fixture = Fixture::new("FROM scratch\n");
     fixture.context.file("archive", "junk");

@@ -125,6 +125,30 @@ fn privileged_a_full_disk_is_told_and_the_next_build_works() {
 }
 
 #[test]
+fn privileged_a_store_that_cannot_be_written_is_told_and_read() {
+    if !is_root("mounting a store read-only") {
+        return;
+    }
+    let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
+    fixture.build().args(["-t", "kept"]).ok();
+    fixture.context.file("Dockerfile", "FROM scratch\nLABEL a=c\n");
+    let script = "mount --bind \"$RBUILD_ROOT\" \"$RBUILD_ROOT\" && mount -o remount,ro,bind \"$RBUILD_ROOT\" || exit 99
+\"$RBUILD\" build \"$CONTEXT\" && exit 98
+exec \"$RBUILD\" images --format '{{.Repository}}'";
+    let ran = fixture
+        .home
+        .command("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .env("RBUILD", RBUILD)
+        .env("CONTEXT", fixture.context.dir())
+        .ok();
+    assert_eq!(ran.stdout, b"kept\n", "{ran}");
+    ran.says("Read-only file system").says(
+        "hint: the store's file system cannot be written; name another place with --root or RBUILD_ROOT",
+    );
+}
+
+#[test]
 fn a_root_that_cannot_be_made_is_named() {
     let fixture = Fixture::new("FROM scratch\nLABEL a=b\n");
     let unreadable = RbuildCommand::new(RBUILD)

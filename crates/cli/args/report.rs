@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// The command line that asks for the help of the command of which only the name was given.
@@ -13,6 +14,21 @@ pub(crate) fn help_of(error: &clap::Error) -> Vec<String> {
     };
     let words = name.split(' ').chain(["--help"]);
     words.map(str::to_owned).collect()
+}
+
+/// What the context is called in a line that tells what is missing.
+const CONTEXT: &str = "<PATH | URL | ->";
+
+/// The same with what helps, where a build was asked for without a context.
+pub(crate) fn advised(mut error: clap::Error) -> clap::Error {
+    let missing = error.get(ContextKind::InvalidArg);
+    if error.kind() == ErrorKind::MissingRequiredArgument
+        && matches!(missing, Some(ContextValue::Strings(names)) if names.iter().any(|name| name == CONTEXT))
+    {
+        let tip = StyledStr::from("name the directory to build from; `.` is the one you are in");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 /// Docker's exit code for a flag that it does not know or whose value it does not take.

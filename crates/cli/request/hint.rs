@@ -1,6 +1,8 @@
 //! What helps against an error of the command line, in a sentence beside buildx's words for the error itself: the value that
 //! was probably meant, or how one is written.
 
+use std::path::Path;
+
 use rbuild_ui::values::host::HostError;
 use rbuild_ui::values::resource::ResourceError;
 use rbuild_ui::values::ulimit::UlimitError;
@@ -26,6 +28,9 @@ fn how(error: &UsageError) -> Option<String> {
         UsageError::Ulimit(UlimitError::NoValue(_) | UlimitError::Number(_)) => ULIMIT.to_owned(),
         UsageError::ShmSize(_) | UsageError::Resource(ResourceError::Size { .. }) => SIZE.to_owned(),
         UsageError::DestRequired(kind) => format!("say where to, as in --output type={kind},dest=PATH"),
+        UsageError::ContextNotFound(path) if Path::new(path).is_file() => {
+            format!("{path} is a file; give the directory to build from, and a Dockerfile with -f")
+        }
         UsageError::PushWithoutTag => {
             "name the image by -t, as in -t registry.example/team/name:tag".to_owned()
         }
