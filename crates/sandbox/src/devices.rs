@@ -38,6 +38,16 @@ fn no_devices(what: &'static str, path: &Path, why: &str) -> SetupError {
     SetupError::refused(what, path, text)
 }
 
+/// Root of a container that is a user namespace (docker's `--userns-remap`, a pod with `hostUsers: false`) never makes any.
+fn none_are_made() -> &'static str {
+    if rbuild_sys::userns::has_all_ids().unwrap_or(true) {
+        "root makes none here"
+    } else {
+        "root makes none here, in a user namespace; a container of that kind (docker's --userns-remap, hostUsers: false) needs \
+         what rbuild doctor prints for rung one-id: --security-opt seccomp=unconfined, apparmor=unconfined, systempaths=unconfined"
+    }
+}
+
 /// Makes the six nodes, and the links that lead nowhere without `/proc`, in a plain directory. Nothing else there is a device
 /// for a step that may make none.
 pub(crate) fn make_plain(dev: BorrowedFd<'_>) -> Result<(), SetupError> {
@@ -45,7 +55,7 @@ pub(crate) fn make_plain(dev: BorrowedFd<'_>) -> Result<(), SetupError> {
         let shown = Path::new("/dev").join(name);
         let mode = Mode::from_raw_mode(0o666);
         match rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, makedev(major, minor)) {
-            Err(Errno::PERM) => return Err(no_devices("make device", &shown, "root makes none here")),
+            Err(Errno::PERM) => return Err(no_devices("make device", &shown, none_are_made())),
             made => made.during("make device", &shown)?,
         }
     }
