@@ -427,7 +427,8 @@ fn row29_keys_of_the_host_are_out_of_reach() {
     const EX_NO_KEYS: i32 = 77;
     let name = format!("rbuild-canary-{}", std::process::id());
     let fixture = Fixture::new(&format!(
-        "FROM busybox\nCOPY keys /bin/keys\nRUN keys look {name} > /answers; cat /proc/keys > /list 2>/dev/null; true\n"
+        "FROM busybox\nCOPY keys /bin/keys\nRUN keys look {name} > /answers; cat /proc/keys > /list 2>/dev/null; true\n\
+         RUN --security=insecure keys look {name} > /insecure\n"
     ));
     let Some(keys) = program_in_context(&fixture, "keys") else {
         return;
@@ -437,7 +438,14 @@ fn row29_keys_of_the_host_are_out_of_reach() {
     let ran = fixture
         .home
         .command(&keys)
-        .args(["plant", &name, RBUILD, "build", "--progress=plain"])
+        .args([
+            "plant",
+            &name,
+            RBUILD,
+            "build",
+            "--progress=plain",
+            "--allow=security.insecure",
+        ])
         .arg(format!(
             "--build-context=busybox=oci-layout://{}:busybox",
             bases.display()
@@ -465,6 +473,13 @@ fn row29_keys_of_the_host_are_out_of_reach() {
     for line in answers.lines() {
         assert!(line.ends_with(": Operation not permitted"), "{answers}");
     }
+    // No filter is in the way there: the step's session keyring is a new one, and its own.
+    let insecure = files.text("insecure").unwrap();
+    assert!(
+        insecure.starts_with("search session: Required key not available\n"),
+        "{insecure}"
+    );
+    assert!(insecure.contains("clear session: DONE\n"), "{insecure}");
     assert!(
         !files.text("list").unwrap_or_default().contains("rbuild-canary"),
         "/proc/keys shows the host's"
